@@ -1,0 +1,1 @@
+"""The networks, and what runs them: from a trial's EEG to an embedding."""

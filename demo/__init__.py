@@ -1,0 +1,1 @@
+"""The demo world: procedural images, a simulated subject, and what shows a first session."""

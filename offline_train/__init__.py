@@ -1,0 +1,1 @@
+"""Produces every model that the live part loads."""

@@ -1,0 +1,1 @@
+"""From LSL to trials: pure but for the inlet."""

@@ -1,0 +1,1 @@
+"""The processes of a session and the wire between them."""

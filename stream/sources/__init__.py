@@ -1,0 +1,1 @@
+"""What plays LSL streams, and the files that they are read from and written to."""
