@@ -1,0 +1,102 @@
+"""The simulated subject as LSL outlets: it sees test images, one by one, in real time.
+
+`python -m demo.live_subject --trials 60 --repeats 1 ...` plays the streams NAME and NAME-markers.
+"""
+
+import sys
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from decoder.problem import Problem
+from demo.head import CHANNELS
+from demo.stimuli import Stimulus, render
+from demo.subject import SimulatedSubject, SubjectSettings
+from demo.training import attributes, test_stimuli
+from stream.acquire.lsl import local_clock
+from stream.sources.outlets import Outlets, sleep_until, wait_for_go
+
+CHUNK_S = 0.02  # as amplifiers send them
+LEAD_S = 1.5  # of EEG before the first image, for its baseline
+TAIL_S = 1.3  # after the last one, for its window
+
+
+def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
+    """Test images in random order, all once before any comes again.
+
+    Raises:
+        Problem: the numbers do not fit together, or there are not so many test images.
+    """
+    tests = test_stimuli()
+    n_images, rest = divmod(n_trials, repeats)
+    if rest or n_images < 1:
+        raise Problem(
+            f"{n_trials} trials cannot show every image {repeats} times; make --trials a multiple "
+            "of --repeats"
+        )
+    if n_images > len(tests):
+        raise Problem(
+            f"{n_trials} trials with {repeats} repeats need {n_images} images, the demo has "
+            f"{len(tests)} test images; give fewer --trials or more --repeats"
+        )
+    rng = np.random.default_rng(seed)
+    images = rng.permutation(len(tests))[:n_images]
+    return [tests[i] for _ in range(repeats) for i in rng.permutation(images)]
+
+
+def play(subject: SimulatedSubject, outlets: Outlets, shown: list[Stimulus], soa_s: float) -> None:
+    """Sends EEG and markers in real time; a sample is sent when the clock shows its stamp."""
+    rate_hz = subject.settings.rate_hz
+    evoked = {stimulus.id: _evoked(subject, stimulus) for stimulus in shown}
+    onsets = [round((LEAD_S + i * soa_s) * rate_hz) for i in range(len(shown))]
+    for stimulus, onset in zip(shown, onsets, strict=True):
+        subject.present(onset, evoked[stimulus.id])
+    n_chunk = max(1, round(CHUNK_S * rate_hz))
+    n_samples = onsets[-1] + round(TAIL_S * rate_hz)
+    markers = list(zip(onsets, shown, strict=True))
+    start_s = local_clock()
+    for first in range(0, n_samples, n_chunk):
+        stamps_s = start_s + np.arange(first, first + n_chunk) / rate_hz
+        while markers and markers[0][0] < first + n_chunk:
+            onset, stimulus = markers.pop(0)
+            onset_s = start_s + onset / rate_hz
+            sleep_until(onset_s)
+            outlets.push_marker(stimulus.id, onset_s)
+        sleep_until(stamps_s[-1])
+        outlets.push_eeg(subject.read(n_chunk), stamps_s)
+
+
+def _evoked(subject: SimulatedSubject, stimulus: Stimulus) -> np.ndarray:
+    return subject.evoked(render(stimulus), attributes(stimulus))
+
+
+def main(
+    trials: int = 60,
+    repeats: int = 1,
+    amplitude: float = 1.0,
+    rate: Annotated[float, typer.Option(help="Hz, 50 to 2000")] = 250.0,
+    soa: Annotated[float, typer.Option(help="seconds between onsets")] = 1.0,
+    seed: Annotated[int, typer.Option(help="of the recording: noise, order")] = 0,
+    subject_seed: Annotated[int, typer.Option(help="of the subject's brain")] = 1,
+    name: str = "hvf-demo",
+    wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
+) -> None:
+    """Plays the simulated subject as the LSL streams NAME and NAME-markers."""
+    try:
+        shown = schedule(trials, repeats, seed)
+        settings = SubjectSettings(rate_hz=rate, amplitude=amplitude, seed=subject_seed)
+        subject = SimulatedSubject(settings, recording_seed=10_000 + seed)
+        outlets = Outlets(name, CHANNELS, rate)
+        if wait_for_go_line:
+            wait_for_go()
+        outlets.wait_for_consumers()
+        play(subject, outlets, shown, soa)
+        outlets.linger()
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,254 @@
+"""The demo's first run: a brain model of the simulated subject, made as one is made for a person.
+
+Record training sessions, extract what frozen encoders see in the images, train MBP and HVF, and
+build the gallery of the 200 test images. Every step is the one of `offline_train`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from decoder.hvf import load_hvf
+from demo.head import CHANNELS
+from demo.stimuli import (
+    Stimulus,
+    render,
+    stimuli,
+    stimulus_from_id,
+    test_concepts,
+    training_concepts,
+)
+from demo.subject import SimulatedSubject, SubjectSettings
+from index.gallery import save_gallery
+from index.image_encoders import load_encoder, read_specs
+from offline_train.build_gallery import build_gallery
+from offline_train.features import Features, extract_features
+from offline_train.prepare import prepare
+from offline_train.train import TrainSettings, make_bundle, train
+from offline_train.trial_set import TrialSet
+from stream.acquire.preprocess import PreprocessSettings
+from stream.sources.recording import RecordedMarker, Recording
+
+ASSETS = Path(__file__).parent / "assets"
+VISUAL_CHANNELS = CHANNELS[-17:]  # the paper's, in its order: P7 ... P8, PO7 ... PO8, O1 Oz O2
+COMMAND = "python run_realtime.py demo"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """All that decides the demo's brain model."""
+
+    subject_seed: int = 1
+    n_concepts: int = 1600
+    sessions: int = 4
+    soa_s: float = 0.6
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(batch_size=256, warmup_steps=10, seed=2025)
+    )
+
+
+PREPROCESSING = PreprocessSettings(
+    channels=CHANNELS,
+    output_channels=VISUAL_CHANNELS,
+    rate_hz=250.0,
+    tmin_s=0.0,
+    tmax_s=0.996,
+    baseline_s=(-0.2, 0.0),
+    whitening="mvnn",
+)
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """Where the demo's bundle and gallery are."""
+
+    bundle: Path
+    gallery: Path
+
+
+def test_stimuli() -> list[Stimulus]:
+    """One image of each test concept: what the demo shows, and its gallery."""
+    return stimuli(test_concepts(), 1)
+
+
+test_stimuli.__test__ = False
+
+
+def attributes(stimulus: Stimulus) -> dict[str, str]:
+    """What the simulated subject knows of a stimulus besides its pixels."""
+    concept = stimulus.concept
+    return {
+        "shape": concept.shape,
+        "material": concept.material,
+        "colour": concept.colour,
+        "place": stimulus.scene.place,
+    }
+
+
+def cache_folder() -> Path:
+    """Where models that were made here are kept; HVF_LIVE_CACHE names another place."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
+    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
+
+
+def ready_model(console: Console, settings: DemoSettings | None = None) -> DemoModel:
+    """The demo's model, made now if this machine has none of these settings and this code."""
+    settings = settings or DemoSettings()
+    folder = cache_folder() / f"demo-{_fingerprint(settings)}"
+    model = DemoModel(folder / "bundle", folder / "gallery")
+    if not (model.gallery / "gallery.json").exists():
+        console.print(
+            "First run: recording and training the simulated subject's brain model "
+            "(about two minutes, once)."
+        )
+        make_model(folder, settings, console)
+    return model
+
+
+def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoModel:
+    """Records, trains and writes `bundle` and `gallery` into a folder."""
+    shown = stimuli(training_concepts()[: settings.n_concepts], 1)
+    tests = test_stimuli()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        pictures = _draw([*shown, *tests], progress)
+        trial_set = _record(shown, pictures, settings, folder / "trials", progress)
+        features = _extract([*shown, *tests], pictures, folder / "features", progress)
+        bundle = _train(trial_set, features, settings, folder, progress)
+    gallery = build_gallery(
+        [stimulus.id for stimulus in tests],
+        [stimulus.concept.name for stimulus in tests],
+        features,
+        load_hvf(bundle),
+        bundle.manifest.space,
+        created_by=COMMAND,
+    )
+    save_gallery(folder / "gallery", gallery, [pictures[stimulus.id] for stimulus in tests])
+    return DemoModel(folder / "bundle", folder / "gallery")
+
+
+def simulate_recording(
+    subject: SimulatedSubject,
+    order: Sequence[Stimulus],
+    pictures: dict[str, np.ndarray],
+    soa_s: float,
+    name: str,
+) -> Recording:
+    """One recording of the subject while it sees stimuli at a fixed pace, from 1 s on."""
+    rate_hz = subject.settings.rate_hz
+    onsets = [round((1.0 + i * soa_s) * rate_hz) for i in range(len(order))]
+    evoked = cache(lambda id_: _evoked(subject, stimulus_from_id(id_), pictures[id_]))
+    for stimulus, onset in zip(order, onsets, strict=True):
+        subject.present(onset, evoked(stimulus.id))
+    n_samples = onsets[-1] + round(1.5 * rate_hz)
+    return Recording(
+        path=Path(name),
+        name=name,
+        channels=CHANNELS,
+        units=("microvolts",) * len(CHANNELS),
+        rate_hz=rate_hz,
+        stamps_s=np.arange(n_samples) / rate_hz,
+        samples=subject.read(n_samples),
+        markers=tuple(
+            RecordedMarker(onset / rate_hz, stimulus.id)
+            for onset, stimulus in zip(onsets, order, strict=True)
+        ),
+    )
+
+
+def _evoked(subject: SimulatedSubject, stimulus: Stimulus, picture: np.ndarray) -> np.ndarray:
+    return subject.evoked(picture, attributes(stimulus))
+
+
+def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarray]:
+    task = progress.add_task("drawing images", total=len(wanted))
+    pictures = {}
+    for stimulus in wanted:
+        pictures[stimulus.id] = render(stimulus)
+        progress.advance(task)
+    return pictures
+
+
+def _record(
+    shown: Sequence[Stimulus],
+    pictures: dict[str, np.ndarray],
+    settings: DemoSettings,
+    directory: Path,
+    progress: Progress,
+) -> TrialSet:
+    task = progress.add_task("recording (simulated)", total=settings.sessions)
+    subject_settings = SubjectSettings(seed=settings.subject_seed)
+
+    def sessions() -> Iterator[tuple[str, Recording]]:
+        for number in range(settings.sessions):
+            name = f"session-{number + 1}"
+            order = np.random.default_rng([settings.subject_seed, number]).permutation(len(shown))
+            subject = SimulatedSubject(subject_settings, recording_seed=number)
+            stimuli_in_order = [shown[i] for i in order]
+            yield (
+                name,
+                simulate_recording(subject, stimuli_in_order, pictures, settings.soa_s, name),
+            )
+            progress.advance(task)
+
+    return prepare(
+        sessions(),
+        PREPROCESSING,
+        directory,
+        provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
+    )
+
+
+def _extract(
+    wanted: Sequence[Stimulus],
+    pictures: dict[str, np.ndarray],
+    cache_dir: Path,
+    progress: Progress,
+) -> Features:
+    task = progress.add_task("encoding images", total=len(wanted))
+    encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
+    return extract_features(
+        [stimulus.id for stimulus in wanted],
+        pictures.__getitem__,
+        encoders,
+        cache_dir,
+        lambda done, total: progress.update(task, completed=done, total=total),
+    )
+
+
+def _train(
+    trial_set: TrialSet,
+    features: Features,
+    settings: DemoSettings,
+    folder: Path,
+    progress: Progress,
+):
+    task = progress.add_task("training MBP + HVF", total=None)
+    models = train(
+        trial_set,
+        features,
+        settings.training,
+        lambda step: progress.update(task, completed=step.step, total=step.n_steps),
+        checkpoint_dir=folder / "checkpoint",
+    )
+    return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
+
+
+def _fingerprint(settings: DemoSettings) -> str:
+    """Of everything that the model depends on, so that no stale model is ever used."""
+    digest = hashlib.sha256(json.dumps(asdict(settings), default=str, sort_keys=True).encode())
+    root = Path(__file__).parents[1]
+    sources = [*(root / "demo").rglob("*.py"), *(root / "demo/assets").glob("*")]
+    sources += [*(root / "offline_train").glob("*.py"), *(root / "decoder").glob("*.py")]
+    sources += [root / "stream/acquire/preprocess.py", root / "stream/acquire/whitening.py"]
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,121 @@
+"""An LSL inlet whose samples are handed on the moment they can be read, with their raw stamps."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoder.problem import Problem
+from stream.acquire.lsl import FoundStream, local_clock, pylsl
+
+_PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
+_PULL_SAMPLES = 4096
+_OPEN_WAIT_S = 5.0
+_OFFSET_WAIT_S = 5.0
+_OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
+
+_MICROVOLTS = {"microvolts": 1.0, "microvolt": 1.0, "uv": 1.0, "µv": 1.0, "μv": 1.0}
+_VOLTS = {"volts": 1e6, "volt": 1e6, "v": 1e6, "millivolts": 1e3, "mv": 1e3}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples as they arrived, on the sender's clock.
+
+    Attributes:
+        raw_s: stamps as sent, (n,).
+        samples: (n, channels); rows of strings for a text stream.
+        offset_s: what the raw stamps need added to be on the reader's clock.
+        readable_s: when the chunk could be read, on the reader's clock.
+    """
+
+    raw_s: np.ndarray
+    samples: np.ndarray
+    offset_s: float
+    readable_s: float
+
+
+class Inlet:
+    """Pulls one stream in a thread of its own and hands every chunk to `deliver`, in that thread.
+
+    Raw: no processing flags. They would block the pull while liblsl measures clocks, smear stamps
+    over gaps, and discard the original stamps. The clock offset is measured in a second thread,
+    so that the samples never wait for it.
+    """
+
+    def __init__(self, stream: FoundStream, deliver: Callable[[Chunk], None]):
+        self.stream = stream
+        self._deliver = deliver
+        self._stopping = threading.Event()
+        self._inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
+        try:
+            self._info = self._inlet.info(_OPEN_WAIT_S)
+            self._inlet.open_stream(_OPEN_WAIT_S)
+            self._offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+        except (TimeoutError, pylsl.util.LostError) as error:
+            raise Problem(
+                f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
+                "check that its program still runs and that a firewall lets it through"
+            ) from None
+        shape = (_PULL_SAMPLES, stream.n_channels)
+        is_text = self._inlet.channel_format == pylsl.cf_string
+        self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
+        self._threads = [
+            threading.Thread(target=self._pull, name=f"inlet {stream.name}", daemon=True),
+            threading.Thread(target=self._watch_offset, name=f"clock {stream.name}", daemon=True),
+        ]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Labels from the stream's description; numbers from 1 where it has none."""
+        labels = self._info.get_channel_labels() or []
+        n = self.stream.n_channels
+        if len(labels) != n or not all(labels):
+            return tuple(str(i + 1) for i in range(n))
+        return tuple(labels)
+
+    @property
+    def to_microvolts(self) -> np.ndarray:
+        """Factor per channel; 1 where the unit is microvolts, none, or none that is known."""
+        units = self._info.get_channel_units() or []
+        factors = _MICROVOLTS | _VOLTS
+        if len(units) != self.stream.n_channels:
+            return np.ones(self.stream.n_channels, np.float32)
+        return np.array([factors.get((unit or "").lower(), 1.0) for unit in units], np.float32)
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._threads[0].join(5.0)
+
+    def _pull(self) -> None:
+        pull = self._pull_text if self._buffer is None else self._pull_numbers
+        try:
+            while not self._stopping.is_set():
+                pull()
+        except pylsl.util.LostError:
+            return  # a stream without source_id cannot recover: the reader sees it as silence
+
+    def _pull_text(self) -> None:
+        rows, raw_s = self._inlet.pull_chunk(_PULL_WAIT_S, 64, min_samples=1)
+        if len(raw_s):
+            texts = np.array(rows, object)
+            self._deliver(Chunk(np.asarray(raw_s), texts, self._offset_s, local_clock()))
+
+    def _pull_numbers(self) -> None:
+        samples, raw_s = self._inlet.pull_chunk(
+            _PULL_WAIT_S, _PULL_SAMPLES, dest_obj=self._buffer, min_samples=1, as_numpy=True
+        )
+        if len(raw_s):
+            self._deliver(Chunk(raw_s, samples.copy(), self._offset_s, local_clock()))
+
+    def _watch_offset(self) -> None:
+        while not self._stopping.wait(_OFFSET_PERIOD_S):
+            try:
+                self._offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+            except (TimeoutError, pylsl.util.LostError):
+                continue  # the source is away: the last offset stands until it is back

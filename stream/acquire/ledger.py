@@ -1,0 +1,122 @@
+"""What became of every marker: a JSON-lines file that survives a crash, and the sum that holds.
+
+At every moment markers = pending + decoded + cut + dropped. `cut` is how a trial ends in a session
+without a decoder; in a session with one, markers = decoded + dropped once it is over.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+Outcome = Literal["decoded", "cut", "dropped"]
+
+
+class Ledger:
+    """The one writer of a session's ledger.
+
+    Outcomes may overtake the announcement of their marker, since the two come by different ways,
+    and may come twice, since a trial is sent again to a node that was restarted. Opened on an
+    existing file, it goes on where that one ended.
+    """
+
+    def __init__(self, path: Path):
+        self.markers = 0
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._pending: dict[int, None] = {}
+        self._settled: dict[int, tuple[Outcome, str]] = {}
+        self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
+        if path.exists():
+            self._resume(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Numbers of the trials that have no outcome yet."""
+        return tuple(self._pending)
+
+    def outcome_of(self, trial: int) -> tuple[Outcome, str] | None:
+        """The outcome of a trial and, where it was dropped, the reason; None while it is open."""
+        return self._settled.get(trial)
+
+    def announce(self, trial: int, **facts: Any) -> bool:
+        """Enters a marker; False if it was entered before."""
+        if trial in self._pending or trial in self._settled:
+            return False
+        self._write("marker", trial, facts)
+        self._enter(trial)
+        if trial in self._early:
+            outcome, early_facts = self._early.pop(trial)
+            self.settle(trial, outcome, **early_facts)
+        return True
+
+    def settle(self, trial: int, outcome: Outcome, **facts: Any) -> bool:
+        """Enters the outcome of a trial, or keeps it until its marker is announced.
+
+        False if the trial has an outcome already.
+        """
+        if trial in self._settled or trial in self._early:
+            return False
+        if trial not in self._pending:
+            self._early[trial] = (outcome, facts)
+            return True
+        self._write(outcome, trial, facts)
+        self._count(trial, outcome, facts)
+        return True
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Enters something that is no trial, such as the start of a session or a lost node."""
+        self._write(event, None, facts)
+
+    def close(self) -> None:
+        """Ends the file.
+
+        Raises:
+            RuntimeError: an outcome whose marker never came.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._early:
+            raise RuntimeError(f"outcomes of trials that no marker announced: {list(self._early)}")
+
+    def _enter(self, trial: int) -> None:
+        self.markers += 1
+        self._pending[trial] = None
+
+    def _count(self, trial: int, outcome: Outcome, facts: Mapping[str, Any]) -> None:
+        del self._pending[trial]
+        self._settled[trial] = (outcome, facts.get("reason", ""))
+        self.outcomes[outcome] += 1
+        if outcome == "dropped":
+            self.reasons[facts["reason"]] += 1
+        if self.markers != len(self._pending) + self.outcomes.total():
+            raise RuntimeError(
+                f"the ledger does not sum: {self.markers} markers, {len(self._pending)} pending, "
+                f"{dict(self.outcomes)}"
+            )
+
+    def _write(self, event: str, trial: int | None, facts: Mapping[str, Any]) -> None:
+        record = {"event": event} | ({} if trial is None else {"trial": trial}) | dict(facts)
+        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        self._file.flush()  # to the system: a killed process loses nothing
+
+    def _resume(self, path: Path) -> None:
+        for record in read_ledger(path):
+            if record["event"] == "marker":
+                self._enter(record["trial"])
+            elif record["event"] in ("decoded", "cut", "dropped"):
+                self._count(record["trial"], record["event"], record)
+        # A line that a crash cut short is left out, and the next one starts on a line of its own.
+        text = path.read_bytes()
+        if text and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """The records of a ledger; a last line that a crash cut short is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]

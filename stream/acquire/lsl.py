@@ -1,0 +1,99 @@
+"""pylsl, with the one rule for where its library comes from, and finding streams by name."""
+
+import importlib.util
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from decoder.problem import Problem
+
+
+def _import_pylsl():
+    """pylsl with its own liblsl, else with the one inside mne-lsl's wheel.
+
+    pylsl's wheels carry liblsl for Linux x86_64 (glibc 2.35 and newer), macOS and Windows;
+    mne-lsl's also for aarch64 and older glibc.
+    """
+    try:
+        import pylsl
+    except RuntimeError:
+        spec = importlib.util.find_spec("mne_lsl")
+        libraries = sorted(Path(spec.origin).parent.glob("lsl/lib/*lsl*")) if spec else []
+        if not libraries:
+            raise Problem(
+                "liblsl was not found: pylsl brings none for this platform; install one with "
+                "`pip install mne-lsl` or name the library's file in the variable PYLSL_LIB"
+            ) from None
+        os.environ["PYLSL_LIB"] = str(libraries[-1])
+        import pylsl
+    return pylsl
+
+
+pylsl = _import_pylsl()
+local_clock = pylsl.local_clock
+
+_DUPLICATE_WAIT_S = 0.4  # liblsl answers discovery within this time on one network
+
+
+@dataclass(frozen=True)
+class FoundStream:
+    """What a stream says of itself. `rate_hz` is 0 for an irregular stream such as markers."""
+
+    name: str
+    type: str
+    rate_hz: float
+    n_channels: int
+    source_id: str
+    hostname: str
+    info: "pylsl.StreamInfo"
+
+    @classmethod
+    def of(cls, info: "pylsl.StreamInfo") -> "FoundStream":
+        return cls(
+            name=info.name(),
+            type=info.type(),
+            rate_hz=info.nominal_srate(),
+            n_channels=info.channel_count(),
+            source_id=info.source_id(),
+            hostname=info.hostname(),
+            info=info,
+        )
+
+    def __str__(self) -> str:
+        rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
+        return f"'{self.name}' ({self.type}, {self.n_channels} ch, {rate}, on {self.hostname})"
+
+
+def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
+    """All streams that answer within `wait_s`, by name."""
+    found = [FoundStream.of(info) for info in pylsl.resolve_streams(wait_s)]
+    return sorted(found, key=lambda stream: (stream.name, stream.source_id))
+
+
+def find_stream(name: str, wait_s: float) -> FoundStream:
+    """The one stream called `name`.
+
+    Raises:
+        Problem: none within `wait_s` seconds, or more than one.
+    """
+    resolver = pylsl.ContinuousResolver(prop="name", value=name)
+    deadline = time.monotonic() + wait_s
+    while not resolver.results() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if resolver.results():
+        time.sleep(_DUPLICATE_WAIT_S)
+    found = [FoundStream.of(info) for info in resolver.results()]
+    if not found:
+        there = ", ".join(map(str, list_streams())) or "none"
+        raise Problem(
+            f"no LSL stream named '{name}' within {wait_s:g} s (streams that answer: {there}); "
+            "start it, or give the name of one that is there"
+        )
+    if len(found) > 1:
+        sources = ", ".join(f"'{s.source_id}' on {s.hostname}" for s in found)
+        raise Problem(
+            f"{len(found)} LSL streams are named '{name}' (source ids {sources}), one was "
+            "expected; stop the others or rename the one that is meant"
+        )
+    return found[0]

@@ -1,0 +1,189 @@
+"""From a cut trial to what the brain encoder takes: one implementation, offline and live.
+
+Per trial: pick channels, reference, baseline, resample, whiten. Every step is linear, so a
+`TrialTransform` is two small matrices that are computed once, when the stream is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from decoder.problem import Problem
+from stream.acquire.trials import Window
+from stream.acquire.whitening import noise_covariance, whitener
+
+_KERNEL_HALF_WIDTH = 4  # output samples
+_KERNEL_CUTOFF = 0.72  # of the output's Nyquist frequency: -6 dB at 90 Hz for 250 Hz
+_KERNEL_KAISER_BETA = 4.0  # aliases about 45 dB down
+_SCALE_TRIALS = 500  # enough for a median per channel
+
+
+class PreprocessSettings(BaseModel):
+    """What is done to a trial. Times are relative to onset; both ends belong to a range (MNE)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[str, ...]
+    """Channels that the stream must have; referencing and whitening run over these."""
+    output_channels: tuple[str, ...]
+    """Channels that the brain encoder sees, in its order."""
+    rate_hz: float
+    """Rate of the result; a faster stream is resampled."""
+    tmin_s: float
+    tmax_s: float
+    baseline_s: tuple[float, float] | None = (-0.2, 0.0)
+    reference: Literal["none", "average"] = "none"
+    whitening: Literal["none", "mvnn"] = "mvnn"
+    scaling: Literal["none", "robust"] = "none"
+    """`robust` divides each output channel by 1.4826 times its median absolute deviation."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PreprocessSettings":
+        missing = [name for name in self.output_channels if name not in self.channels]
+        if missing or len(set(self.channels)) != len(self.channels):
+            raise ValueError(
+                f"output channels {missing} are not among the channels, or one is twice"
+            )
+        if self.rate_hz <= 0 or self.tmin_s >= self.tmax_s:
+            raise ValueError("rate_hz must be positive and tmin_s below tmax_s")
+        return self
+
+    @property
+    def n_times(self) -> int:
+        return Window.of(self.tmin_s, self.tmax_s, self.rate_hz).count
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Settings with what was fitted: `whitener` (channels, channels), `scale` (outputs,)."""
+
+    settings: PreprocessSettings
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def prepare(self, stream_channels: Sequence[str], stream_rate_hz: float) -> "TrialTransform":
+        """The transform for trials of one stream.
+
+        Raises:
+            Problem: the stream lacks a channel, or is slower than the model.
+        """
+        settings = self.settings
+        missing = [name for name in settings.channels if name not in stream_channels]
+        if missing:
+            raise Problem(
+                f"the stream has {len(stream_channels)} channels, the bundle needs "
+                f"{len(settings.channels)}: missing {', '.join(missing)}; record them, or train a "
+                "bundle for this montage"
+            )
+        if stream_rate_hz < settings.rate_hz * (1 - 1e-6):
+            raise Problem(
+                f"the stream runs at {stream_rate_hz:g} Hz, the bundle needs at least "
+                f"{settings.rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
+            )
+        return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
+
+    def spatial_matrix(self, stream_channels: Sequence[str]) -> np.ndarray:
+        """Everything that mixes channels: (output channels, stream channels), float32."""
+        settings, arrays = self.settings, self.arrays
+        n = len(settings.channels)
+        matrix = np.zeros((n, len(stream_channels)))
+        for row, name in enumerate(settings.channels):
+            matrix[row, stream_channels.index(name)] = 1.0
+        if settings.reference == "average":
+            matrix = (np.eye(n) - 1.0 / n) @ matrix
+        if settings.whitening == "mvnn":
+            matrix = arrays["whitener"] @ matrix
+        matrix = matrix[[settings.channels.index(name) for name in settings.output_channels]]
+        if settings.scaling == "robust":
+            matrix = matrix / arrays["scale"][:, None]
+        return matrix.astype(np.float32)
+
+
+class TrialTransform:
+    """Turns trials of one stream into the brain encoder's input.
+
+    Attributes:
+        window: the samples of the stream that a trial needs, counted from its onset sample.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
+        settings = preprocessing.settings
+        self._spatial = preprocessing.spatial_matrix(channels)
+        self._resampling = None
+        wanted = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
+        if rate_hz > settings.rate_hz * (1 + 1e-6):
+            wanted, self._resampling = _resampling_matrix(settings, rate_hz)
+        baseline = None
+        if settings.baseline_s is not None:
+            baseline = Window.of(*settings.baseline_s, rate_hz)
+        self.window = Window(
+            min(wanted.first, baseline.first if baseline else wanted.first),
+            max(wanted.last, baseline.last if baseline else wanted.last),
+        )
+        self._wanted = _rows(wanted, self.window)
+        self._baseline = _rows(baseline, self.window) if baseline else None
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(window.count, stream channels) microvolts to (output channels, times), float32."""
+        if samples.shape != (self.window.count, self._spatial.shape[1]):
+            raise ValueError(
+                f"a trial of shape {samples.shape}, expected "
+                f"({self.window.count}, {self._spatial.shape[1]})"
+            )
+        trial = samples[self._wanted]
+        if self._baseline is not None:
+            trial = trial - samples[self._baseline].mean(axis=0, dtype=np.float64).astype(
+                np.float32
+            )
+        if self._resampling is not None:
+            trial = self._resampling @ trial
+        return np.ascontiguousarray(self._spatial @ trial.T)
+
+
+def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
+    """Fits what the settings ask for to training trials.
+
+    Args:
+        trials: (n, channels, times) of `settings.channels`, as the transform of the same settings
+            without whitening and scaling gives them with all channels as output.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    if settings.whitening == "mvnn":
+        arrays["whitener"] = whitener(noise_covariance(trials))
+    if settings.scaling == "robust":
+        trials = trials[:: max(1, len(trials) // _SCALE_TRIALS)]
+        if "whitener" in arrays:
+            trials = np.einsum("ij,njt->nit", arrays["whitener"], trials)
+        rows = [settings.channels.index(name) for name in settings.output_channels]
+        values = np.moveaxis(trials[:, rows], 1, 0).reshape(len(rows), -1)
+        centre = np.median(values, axis=1, keepdims=True)
+        arrays["scale"] = 1.4826 * np.median(np.abs(values - centre), axis=1)
+    return Preprocessing(settings, arrays)
+
+
+def _rows(part: Window, whole: Window) -> slice:
+    return slice(part.first - whole.first, part.last - whole.first + 1)
+
+
+def _resampling_matrix(settings: PreprocessSettings, rate_hz: float) -> tuple[Window, np.ndarray]:
+    """Input window and (output times, input times) matrix of a band-limited interpolation.
+
+    A Kaiser-windowed sinc around each output time: linear phase, so there is no delay to
+    compensate, at the price of waiting for half its width after tmax (16 ms at 250 Hz).
+    """
+    outputs = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
+    output_s = np.arange(outputs.first, outputs.last + 1) / settings.rate_hz
+    half_width_s = _KERNEL_HALF_WIDTH / settings.rate_hz
+    inputs = Window(
+        int(np.ceil((output_s[0] - half_width_s) * rate_hz - 1e-9)),
+        int(np.floor((output_s[-1] + half_width_s) * rate_hz + 1e-9)),
+    )
+    input_s = np.arange(inputs.first, inputs.last + 1) / rate_hz
+    distance = (input_s[None, :] - output_s[:, None]) / half_width_s
+    inside = np.abs(distance) <= 1 + 1e-9
+    taper = np.i0(_KERNEL_KAISER_BETA * np.sqrt(np.clip(1 - distance**2, 0, 1)))
+    kernel = np.where(inside, np.sinc(_KERNEL_CUTOFF * _KERNEL_HALF_WIDTH * distance) * taper, 0.0)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return inputs, kernel.astype(np.float32)

@@ -1,0 +1,165 @@
+"""Cuts trials out of the ring: every event ends as exactly one trial or one drop, with a reason."""
+
+from bisect import insort
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stream.acquire.markers import Event
+from stream.acquire.ring import Ring
+
+Reason = Literal[
+    "gap",
+    "late",
+    "overflow",
+    "rejected",
+    "no_data",
+    "duplicate",
+    "unknown_stimulus",
+    "node_lost",
+    "shutdown",
+]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples of a trial, counted from the onset sample; both ends belong to it, as in MNE."""
+
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+    @classmethod
+    def of(cls, tmin_s: float, tmax_s: float, rate_hz: float) -> "Window":
+        return cls(round(tmin_s * rate_hz), round(tmax_s * rate_hz))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that was cut. `samples` is a (times, channels) view into the ring."""
+
+    number: int
+    event: Event
+    residual_s: float  # stamp of the onset sample minus the onset: at most half a sample
+    first_stamp_s: float
+    last_stamp_s: float
+    readable_s: float  # when the last sample or marker that it needed became readable
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A trial that could not be cut."""
+
+    number: int
+    event: Event
+    reason: Reason
+    detail: str
+
+
+class TrialCutter:
+    """Opens a trial for every event and cuts it when its last sample is there.
+
+    The caller appends to `ring`, hands over events, and asks for what is due. `now_s` is the
+    stream's time: the newest stamp plus the time for which no sample has come since.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        window: Window,
+        rate_hz: float,
+        *,
+        known_stimuli: Container[str] | None = None,
+        no_data_after_s: float = 2.0,
+        first_number: int = 1,
+    ):
+        self._ring = ring
+        self._window = window
+        self._rate_hz = rate_hz
+        self._known = known_stimuli
+        self._patience_s = window.last / rate_hz + no_data_after_s
+        self._number = first_number
+        self._seen: dict[tuple[float, str], None] = {}
+        self._pending: list[tuple[int, Event]] = []  # by onset
+
+    @property
+    def n_pending(self) -> int:
+        return len(self._pending)
+
+    def open(self, event: Event) -> tuple[int, Drop | None]:
+        """Gives the event its running number, and drops it at once where it can be no trial."""
+        number, self._number = self._number, self._number + 1
+        key = (event.onset_s, event.stimulus)
+        if key in self._seen:
+            return number, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")
+        self._remember(key)
+        if self._known is not None and event.stimulus not in self._known:
+            return number, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")
+        insort(self._pending, (number, event), key=lambda entry: entry[1].onset_s)
+        return number, None
+
+    def _remember(self, key: tuple[float, str]) -> None:
+        self._seen[key] = None
+        if len(self._seen) > 1000:  # a repeated marker follows its twin closely
+            del self._seen[next(iter(self._seen))]
+
+    def due(self, now_s: float) -> list[Trial | Drop]:
+        """What can be decided now, by onset. Each view is good until the ring moves on.
+
+        All windows are alike, so the trial with the earliest onset is always the first to end.
+        """
+        outcomes = []
+        while self._pending:
+            number, event = self._pending[0]
+            outcome = self._cut(number, event, now_s)
+            if outcome is None:
+                break
+            outcomes.append(outcome)
+            del self._pending[0]
+        return outcomes
+
+    def drop_pending(self, reason: Reason, detail: str) -> list[Drop]:
+        """Ends every trial that is still open."""
+        drops = [Drop(number, event, reason, detail) for number, event in self._pending]
+        self._pending.clear()
+        return drops
+
+    def _cut(self, number: int, event: Event, now_s: float) -> Trial | Drop | None:
+        ring, window = self._ring, self._window
+        # Half a sample past the onset no later sample can be nearer to it, and one and a half
+        # before the end the last one cannot be there.
+        if ring.newest_stamp_s < event.onset_s + max(0.5, window.last - 1.5) / self._rate_hz:
+            return self._waited_out(number, event, now_s)
+        onset = ring.nearest(event.onset_s)
+        residual_s = float(ring.stamps_s(onset, 1)[0]) - event.onset_s
+        first, last = onset + window.first, onset + window.last
+        between = abs(residual_s) > 0.5 / self._rate_hz * (1 + 1e-3)
+        if first < ring.oldest or (onset == ring.oldest and between):
+            if ring.oldest == 0:
+                return Drop(number, event, "no_data", "the window begins before the stream")
+            return Drop(number, event, "late", "the window's data had left the buffer")
+        held = min(window.count, ring.next - first)
+        if between or ring.broken(first, held):
+            return Drop(number, event, "gap", "samples are missing in the window")
+        if last >= ring.next:
+            return self._waited_out(number, event, now_s)
+        return Trial(
+            number=number,
+            event=event,
+            residual_s=residual_s,
+            first_stamp_s=float(ring.stamps_s(first, 1)[0]),
+            last_stamp_s=float(ring.stamps_s(last, 1)[0]),
+            readable_s=max(ring.readable_s(last), event.readable_s),
+            samples=ring.view(first, window.count),
+        )
+
+    def _waited_out(self, number: int, event: Event, now_s: float) -> Drop | None:
+        if now_s - event.onset_s <= self._patience_s:
+            return None
+        return Drop(number, event, "no_data", f"no samples {self._patience_s:.1f} s after onset")

@@ -1,0 +1,44 @@
+"""Multivariate noise normalisation (MVNN): noise that is equal and independent on all channels."""
+
+import numpy as np
+from scipy.linalg import fractional_matrix_power
+
+
+def noise_covariance(trials: np.ndarray) -> np.ndarray:
+    """Mean over trials of the shrunk covariance over time, (channels, channels), microvolts².
+
+    Args:
+        trials: (n, channels, times), baseline-corrected.
+
+    Each trial's channels are standardised, their covariance is shrunk by the rule of Ledoit and
+    Wolf (2004) and scaled back, as THINGS-EEG2 is preprocessed (Gifford et al. 2022; whitening
+    after Guggenmos et al. 2018, with the covariance taken over the samples of each epoch).
+
+    Raises:
+        ValueError: no trials, or a value that is not finite.
+    """
+    if trials.ndim != 3 or not len(trials):
+        raise ValueError(
+            f"trials of shape {trials.shape}, expected (n, channels, times) with n > 0"
+        )
+    if not np.isfinite(trials).all():
+        raise ValueError("trials with NaN or infinite values, expected finite ones")
+    total = np.zeros((trials.shape[1], trials.shape[1]))
+    for trial in trials:
+        total += _shrunk_covariance(trial.astype(np.float64))
+    return total / len(trials)
+
+
+def whitener(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric W with W @ covariance @ W = I."""
+    return np.real(fractional_matrix_power(covariance, -0.5))
+
+
+def _shrunk_covariance(trial: np.ndarray) -> np.ndarray:
+    from sklearn.covariance import ledoit_wolf  # here: the live reader applies, it never fits
+
+    scale = trial.std(axis=1)
+    scale[scale == 0] = 1.0
+    standardised = (trial - trial.mean(axis=1, keepdims=True)) / scale[:, None]
+    covariance, _ = ledoit_wolf(standardised.T, assume_centered=True)
+    return covariance * np.outer(scale, scale)

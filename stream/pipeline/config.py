@@ -1,0 +1,129 @@
+"""All that defines a session, in one file that every node reads: config.json in its folder."""
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import zmq
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from decoder.problem import Problem
+from stream.acquire.markers import MarkerRule
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Endpoints(_Settings):
+    """ZeroMQ addresses; the node named first binds."""
+
+    trials: str
+    """reader to decode: trials (PUSH/PULL)."""
+    reports: str
+    """results from reader and decode: announcements, outcomes, answers (PULL/PUSH)."""
+    results: str
+    """results to everyone: answers, ledger (PUB/SUB)."""
+    recording: str
+    """record from reader: raw samples and markers (PULL/PUSH)."""
+    control: str
+    """supervisor to every node: readiness, heartbeats, commands (ROUTER/DEALER)."""
+
+    @classmethod
+    def local(cls) -> "Endpoints":
+        """Addresses that only this machine reaches: ipc, or loopback tcp where ipc is missing."""
+        names = cls.model_fields
+        if zmq.has("ipc"):
+            folder = tempfile.mkdtemp(prefix="hvf-")
+            return cls(**{name: f"ipc://{folder}/{name}" for name in names})
+        ports = _free_ports(len(names))
+        return cls(**{name: f"tcp://127.0.0.1:{ports.pop()}" for name in names})
+
+    @field_validator("*")
+    @classmethod
+    def _stays_here(cls, endpoint: str) -> str:
+        if not endpoint.startswith(("ipc://", "tcp://127.0.0.1:", "tcp://localhost:")):
+            raise ValueError(f"endpoint '{endpoint}' leaves this machine, which needs CURVE keys")
+        return endpoint
+
+
+def _free_ports(n: int) -> list[int]:
+    sockets = [zmq.Context.instance().socket(zmq.PULL) for _ in range(n)]
+    ports = [socket.bind_to_random_port("tcp://127.0.0.1") for socket in sockets]
+    for socket in sockets:
+        socket.close(0)
+    return ports
+
+
+class LiveSource(_Settings):
+    """EEG and markers from LSL."""
+
+    kind: Literal["lsl"] = "lsl"
+    eeg: str
+    markers: str
+    wait_s: float = 10.0
+
+
+class FileSource(_Settings):
+    """A recording, read in virtual time: as fast as it can be decoded."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+    start_s: float = 0.0
+    stop_s: float | None = None
+    stim_channel: str | None = None
+
+
+class TrialSettings(_Settings):
+    """How trials are cut where no bundle says so, and what is waited for."""
+
+    tmin_s: float = -0.2
+    tmax_s: float = 1.0
+    no_data_after_s: float = 2.0
+    """A trial whose samples have not come this long after its window is dropped as `no_data`."""
+    history_s: float = 30.0
+    """How far back a marker may lie when it arrives."""
+    max_unanswered: int = 256
+    """Trials that may wait for an answer; what comes on top is dropped as `overflow`."""
+
+
+class SessionConfig(_Settings):
+    """One session."""
+
+    session: str
+    folder: Path
+    endpoints: Endpoints
+    source: LiveSource | FileSource
+    marker_rule: MarkerRule = MarkerRule()
+    trials: TrialSettings = TrialSettings()
+    bundle: Path | None = None
+    gallery: Path | None = None
+    top_k: int = 5
+    first_trial: int = 1
+    realtime: bool = True
+    """Whether stamps and clock run together: not so for recordings that are played faster."""
+    duration_s: float | None = None
+    save_trials: Path | None = None
+    record: bool = True
+    seed: int | None = None
+
+    def write(self, name: str = "config.json") -> Path:
+        """Writes the config into the session folder and returns its path."""
+        path = self.folder / name
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def read_config(path: Path) -> SessionConfig:
+    """The config of a session.
+
+    Raises:
+        Problem: the file cannot be read or is no config.
+    """
+    try:
+        return SessionConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Problem(
+            f"the session config '{path}' cannot be used ({str(error).splitlines()[0]}); start the "
+            "session again with run_realtime.py, which writes it"
+        ) from None

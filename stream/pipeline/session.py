@@ -1,0 +1,159 @@
+"""Runs one session from its start to its summary."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import zmq
+from rich.console import Console
+
+from decoder.problem import Problem
+from stream.pipeline.bus import drain, open_socket
+from stream.pipeline.config import Endpoints, SessionConfig
+from stream.pipeline.messages import NodeState, SessionClosed
+from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.view import TerminalView
+
+_CLOSE_WAIT_S = 45.0  # from the end of the source to the summary, while nothing moves
+
+
+def new_session(out: Path | None) -> tuple[str, Path]:
+    """The id of a new session and its folder, which is made; `sessions/ID` unless `out` is given.
+
+    Raises:
+        Problem: the folder holds a session, or cannot be made.
+    """
+    session = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    folder = (out or Path("sessions") / session).absolute()
+    if (folder / "config.json").exists():
+        raise Problem(f"the folder '{folder}' holds a session already; name another with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(
+            f"the session folder '{folder}' cannot be made ({error.strerror}); name another "
+            "with --out"
+        ) from None
+    return session, folder
+
+
+class Session:
+    """The processes of a session, and the person who watches it.
+
+    Ctrl-C ends it in order: what is open is dropped as `shutdown`, and the summary is written.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        source: Sequence[str] | None,
+        *,
+        console: Console,
+        headless: bool,
+        n_trials: int | None,
+        title: str,
+    ):
+        self._config = config
+        self._source = source
+        self._console = console
+        self._headless = headless
+        self._n_trials = n_trials
+        self._title = title
+        self._summary: dict[str, Any] | None = None
+        self.interrupted = False
+        self.failure: str | None = None  # what went wrong, though the session was accounted for
+
+    def run(self) -> dict[str, Any]:
+        """Runs to the end and returns the summary.
+
+        Raises:
+            Problem: the session could not start, or could not be brought to an end.
+        """
+        self._config.write()
+        results = open_socket(zmq.SUB, self._config.endpoints.results, bind=False)
+        supervisor = Supervisor(self._config, self._node_names(), self._source)
+        view = TerminalView(self._console, self._headless, self._n_trials, self._title)
+        try:
+            supervisor.wait_until_ready()
+            supervisor.go()
+            with view:
+                self._watch(supervisor, results, view)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        finally:
+            supervisor.end()
+            results.close(0)
+            remove_endpoints(self._config.endpoints)
+        if self._summary is None:
+            raise Problem(
+                f"the session ended without a summary; its ledger is in '{self._config.folder}'"
+            )
+        return self._summary
+
+    def _node_names(self) -> list[str]:
+        names = ["results"]
+        if self._config.record:
+            names.append("record")
+        if self._config.bundle is not None:
+            names.append("decode")
+        return [*names, "reader"]
+
+    def _watch(self, supervisor: Supervisor, results: zmq.Socket, view: TerminalView) -> None:
+        ending_since_s: float | None = None
+        while self._summary is None:
+            try:
+                moved = self._step(supervisor, results, view)
+            except KeyboardInterrupt:
+                if self.interrupted:
+                    raise
+                self.interrupted = True
+                view.say("Stopping: what is open is dropped, the summary is written …")
+                supervisor.command("stop", "reader")
+                ending_since_s = time.monotonic()
+                continue
+            if ending_since_s is None and self._source_ended(supervisor):
+                supervisor.command("finish", "reader")
+                ending_since_s = time.monotonic()
+            elif ending_since_s is not None and moved:
+                ending_since_s = time.monotonic()
+            if ending_since_s is not None and time.monotonic() - ending_since_s > _CLOSE_WAIT_S:
+                supervisor.command("finish", "results")
+                ending_since_s = time.monotonic()
+
+    def _step(self, supervisor: Supervisor, results: zmq.Socket, view: TerminalView) -> bool:
+        """Looks at the bus and after the nodes; whether anything came over the bus."""
+        moved = False
+        for message in drain(results):
+            moved = moved or not isinstance(message, NodeState)
+            view.take(message)
+            if isinstance(message, SessionClosed):
+                self._summary = dict(message.summary)
+                return True
+        if self.failure is None:
+            try:
+                supervisor.look_after(view.last_trial + 1)
+            except Problem as problem:
+                self.failure = str(problem)
+                supervisor.command("finish", "results")
+        while supervisor.events:
+            view.say(supervisor.events.pop(0))
+        return moved
+
+    def _source_ended(self, supervisor: Supervisor) -> bool:
+        if supervisor.source is None or supervisor.source.poll() is None:
+            return False
+        code = supervisor.source.returncode
+        if code != 0:
+            ending = f"signal {-code}" if code < 0 else f"code {code}"
+            self.failure = f"the source of the streams died ({ending})"
+        return True
+
+
+def remove_endpoints(endpoints: Endpoints) -> None:
+    """Removes the folder of ipc sockets that `Endpoints.local` made."""
+    if endpoints.control.startswith("ipc://"):
+        shutil.rmtree(Path(endpoints.control.removeprefix("ipc://")).parent, ignore_errors=True)

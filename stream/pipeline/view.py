@@ -1,0 +1,103 @@
+"""What a person sees of a session: the last answers, how many are right, what was dropped."""
+
+from collections import Counter, deque
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stream.pipeline.messages import MarkerSeen, Message, Retrieval, Settled
+from stream.pipeline.summary import STAGES
+
+_LAST = 8
+
+
+class TerminalView:
+    """Follows the results bus; a live table, or one line per answer where `headless`."""
+
+    def __init__(self, console: Console, headless: bool, total: int | None, title: str):
+        self._console = console
+        self._headless = headless
+        self._progress = Progress(
+            TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        )
+        self._task = self._progress.add_task(title, total=total)
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
+        self._answers: deque[Retrieval] = deque(maxlen=_LAST)
+        self._ranks: list[int] = []
+        self._dropped: Counter[str] = Counter()
+        self.last_trial = 0
+
+    def __enter__(self) -> "TerminalView":
+        if not self._headless:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if not self._headless:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Shows an event above the table."""
+        self._console.print(line, highlight=False)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case MarkerSeen():
+                self.last_trial = max(self.last_trial, message.trial)
+            case Retrieval():
+                self._answers.append(message)
+                if message.rank:
+                    self._ranks.append(message.rank)
+                if self._headless:
+                    self.say(_line(message))
+            case Settled():
+                self._progress.update(self._task, completed=message.markers - message.pending)
+                if message.outcome == "dropped":
+                    self._dropped[message.reason] += 1
+                    if self._headless:
+                        self.say(f"trial {message.trial}: dropped ({message.reason})")
+        if not self._headless:
+            self._live.update(Group(self._progress, self._table()))
+
+    def _table(self) -> Table:
+        table = Table(expand=False, caption=self._caption(), caption_justify="left")
+        for heading in ("trial", "shown", "decoded", "rank", "of repeats", "last sample → answer"):
+            table.add_column(heading)
+        for answer in self._answers:
+            table.add_row(
+                str(answer.trial),
+                answer.stimulus,
+                answer.labels[0],
+                _rank(answer),
+                str(answer.n_repeats),
+                f"{_latency_ms(answer):.2f} ms",
+                style="green" if answer.rank == 1 else None,
+            )
+        return table
+
+    def _caption(self) -> str:
+        n = len(self._ranks)
+        parts = []
+        if n:
+            top1, top5 = (sum(rank <= k for rank in self._ranks) / n for k in (1, 5))
+            parts.append(f"top-1 {top1:.0%}, top-5 {top5:.0%} of {n}")
+        parts += [f"{count} dropped ({reason})" for reason, count in self._dropped.items()]
+        return " · ".join(parts)
+
+
+def _rank(answer: Retrieval) -> str:
+    return str(answer.rank) if answer.rank else "not in the gallery"
+
+
+def _latency_ms(answer: Retrieval) -> float:
+    start, end = STAGES["total"]
+    return (answer.stamps[end] - answer.stamps[start]) * 1e3
+
+
+def _line(answer: Retrieval) -> str:
+    return (
+        f"trial {answer.trial}: {answer.stimulus} → {answer.labels[0]} "
+        f"(rank {_rank(answer)}, {answer.n_repeats} of repeats, {_latency_ms(answer):.2f} ms)"
+    )

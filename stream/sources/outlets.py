@@ -1,0 +1,73 @@
+"""A pair of LSL outlets, EEG and markers, that begin when they are told to and lose nothing."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from decoder.problem import Problem
+from stream.acquire.lsl import local_clock, pylsl
+
+_CONSUMER_WAIT_S = 60.0
+_LINGER_S = 1.0  # so that consumers have the last samples before the outlets go
+
+
+class Outlets:
+    """The streams of a player: EEG in microvolts (float32) and markers (one string column).
+
+    Args:
+        name: the EEG stream's; the marker stream is called `name` + "-markers".
+    """
+
+    def __init__(self, name: str, channels: Sequence[str], rate_hz: float):
+        self.eeg_name, self.marker_name = name, f"{name}-markers"
+        source_id = f"hvf-live-{name}"
+        n = len(channels)
+        eeg = pylsl.StreamInfo(name, "EEG", n, rate_hz, "float32", source_id)
+        eeg.set_channel_labels(list(channels))
+        eeg.set_channel_types("EEG")
+        eeg.set_channel_units("microvolts")
+        markers = pylsl.StreamInfo(
+            self.marker_name, "Markers", 1, 0, "string", f"{source_id}-markers"
+        )
+        self._eeg = pylsl.StreamOutlet(eeg)
+        self._markers = pylsl.StreamOutlet(markers)
+
+    def wait_for_consumers(self) -> None:
+        """Waits until somebody listens to both streams: what is sent before is lost.
+
+        Raises:
+            Problem: nobody does within a minute.
+        """
+        deadline_s = time.monotonic() + _CONSUMER_WAIT_S
+        for outlet, name in ((self._eeg, self.eeg_name), (self._markers, self.marker_name)):
+            if not outlet.wait_for_consumers(max(0.0, deadline_s - time.monotonic())):
+                raise Problem(
+                    f"nobody opened the stream '{name}' within {_CONSUMER_WAIT_S:g} s; start "
+                    f"`run_realtime.py live --eeg {self.eeg_name} --markers {self.marker_name}`"
+                )
+
+    def push_eeg(self, samples: np.ndarray, stamps_s: np.ndarray) -> None:
+        """Samples (n, channels) with their stamps (n,) on this machine's LSL clock."""
+        self._eeg.push_chunk(samples, stamps_s.tolist())
+
+    def push_marker(self, text: str, stamp_s: float) -> None:
+        self._markers.push_sample([text], stamp_s)
+
+    def linger(self) -> None:
+        """Keeps the outlets until what was pushed has arrived."""
+        time.sleep(_LINGER_S)
+
+
+def sleep_until(clock_s: float) -> None:
+    """Sleeps until the LSL clock shows `clock_s`."""
+    wait_s = clock_s - local_clock()
+    if wait_s > 0:
+        time.sleep(wait_s)
+
+
+def wait_for_go() -> None:
+    """Waits for the line `go` on standard input; ends the program where there is none to come."""
+    if sys.stdin.readline().strip() != "go":
+        raise SystemExit(1)

@@ -1,0 +1,65 @@
+"""Plays a recording without LSL and without waiting, as the chunks that inlets would deliver."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from stream.acquire.inlet import Chunk
+from stream.sources.recording import Recording
+
+
+def play(
+    recording: Recording, chunk_samples: int = 64
+) -> Iterator[tuple[Literal["eeg", "markers"], Chunk]]:
+    """Chunks of EEG and markers in the order of their time on the reader's clock.
+
+    A chunk's `readable_s` is the stamp of its newest sample, so time is the data's own: the same
+    recording gives the same trials at any speed. Stored clock offsets apply from the moment at
+    which they were taken, as they did live.
+    """
+    markers = _marker_chunks(recording)
+    for raw_s, samples, offset_s in _eeg_parts(recording, chunk_samples):
+        newest_s = float(raw_s[-1] + offset_s)
+        while markers and markers[0].readable_s <= newest_s:
+            yield "markers", markers.pop(0)
+        yield "eeg", Chunk(raw_s, samples, offset_s, newest_s)
+    for chunk in markers:
+        yield "markers", chunk
+
+
+def _eeg_parts(
+    recording: Recording, chunk_samples: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    stamps_s = recording.stamps_s
+    times_s, offsets_s = _series(recording.eeg_offsets)
+    changes = np.searchsorted(stamps_s, times_s[1:])
+    starts = np.unique(np.concatenate([np.arange(0, len(stamps_s), chunk_samples), changes]))
+    for start, stop in zip(starts, np.append(starts[1:], len(stamps_s)), strict=True):
+        if start < stop:
+            raw_s = stamps_s[start:stop]
+            yield raw_s, recording.samples[start:stop], _in_force(times_s, offsets_s, raw_s[0])
+
+
+def _marker_chunks(recording: Recording) -> list[Chunk]:
+    times_s, offsets_s = _series(recording.marker_offsets)
+    chunks = []
+    for marker in recording.markers:
+        offset_s = _in_force(times_s, offsets_s, marker.stamp_s)
+        row = np.array([[marker.text]], object)
+        stamp_s = np.array([marker.stamp_s])
+        chunks.append(Chunk(stamp_s, row, offset_s, marker.stamp_s + offset_s))
+    return sorted(chunks, key=lambda chunk: chunk.readable_s)
+
+
+def _series(offsets: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Times from which on each offset is in force, and the offsets; the first from the start."""
+    if not offsets:
+        return np.array([-np.inf]), np.array([0.0])
+    times_s, offsets_s = np.array(sorted(offsets)).T
+    times_s[0] = -np.inf
+    return times_s, offsets_s
+
+
+def _in_force(times_s: np.ndarray, offsets_s: np.ndarray, raw_s: float) -> float:
+    return float(offsets_s[np.searchsorted(times_s, raw_s, side="right") - 1])
