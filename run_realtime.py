@@ -4,6 +4,7 @@ Exits with 0 when everything was decoded or accounted for, 1 when something fail
 usage, and 130 after Ctrl-C.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,8 @@ def demo(
 
     Example: python run_realtime.py --trials 40 --repeats 4
     """
+    # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from demo.live_subject import schedule
     from demo.training import ready_model
 
@@ -251,6 +254,11 @@ def _run(
         raise SystemExit(130)
 
 
+def _complain(problem: Problem) -> None:
+    stderr = Console(stderr=True, soft_wrap=True)
+    stderr.print(str(problem), style="red", highlight=False, markup=False)
+
+
 def main() -> None:
     """Runs a command; a person's mistake ends in one sentence."""
     arguments = sys.argv[1:]
@@ -259,7 +267,7 @@ def main() -> None:
     try:
         app(arguments, prog_name="run_realtime.py", standalone_mode=True)
     except Problem as problem:
-        Console(stderr=True).print(str(problem), style="red", highlight=False, markup=False)
+        _complain(problem)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -2,15 +2,14 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from decoder.problem import Problem
-from offline_train.trial_set import Recording as Format
-from offline_train.trial_set import TrialSet, load_trial_set, write_trial_set
+from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
@@ -19,6 +18,15 @@ from stream.sources.recording import Recording
 from stream.sources.virtual_time import play
 
 _BLOCK = 256  # trials
+
+
+@dataclass(frozen=True)
+class CutTrial:
+    """A preprocessed trial, (output channels, times) float32."""
+
+    number: int
+    stimulus: str
+    trial: np.ndarray
 
 
 @dataclass
@@ -35,14 +43,11 @@ def cut_trials(
     marker_rule: MarkerRule | None = None,
     *,
     keep: Callable[[str], bool] = lambda stimulus: True,
-) -> Iterable[tuple[str, np.ndarray] | Drop]:
+) -> Iterator[CutTrial | Drop]:
     """Cuts a recording in virtual time, in the order of the onsets.
 
     Args:
         keep: whether trials of a stimulus are wanted; others are passed over.
-
-    Yields:
-        Stimulus id and trial (output channels, times) float32; or a drop.
 
     Raises:
         Problem: the recording lacks a channel, or its rate is too low.
@@ -52,12 +57,15 @@ def cut_trials(
         len(recording.channels), recording.rate_hz, transform.window, marker_rule=marker_rule
     )
 
-    def outcomes(due: Iterable[Trial | Drop]) -> Iterable[tuple[str, np.ndarray] | Drop]:
+    def outcomes(due: Iterable[Trial | Drop]) -> Iterator[CutTrial | Drop]:
         for outcome in due:
             stimulus = outcome.event.stimulus
-            if keep(stimulus):
-                is_drop = isinstance(outcome, Drop)
-                yield outcome if is_drop else (stimulus, transform(outcome.samples))
+            if not keep(stimulus):
+                continue
+            if isinstance(outcome, Drop):
+                yield outcome
+            else:
+                yield CutTrial(outcome.number, stimulus, transform(outcome.samples))
 
     for stream, chunk in play(recording):
         if stream == "eeg":
@@ -109,9 +117,8 @@ def prepare(
                 if isinstance(outcome, Drop):
                     prepared.dropped[outcome.reason] += 1
                     continue
-                stimulus, trial = outcome
-                spool.write(trial.tobytes())
-                stimuli.append(stimulus)
+                spool.write(outcome.trial.tobytes())
+                stimuli.append(outcome.stimulus)
                 sessions.append(name)
             prepared.n_trials = len(stimuli)
             on_recording(name, prepared)
@@ -125,7 +132,7 @@ def prepare(
         trials = np.memmap(spool, np.float32, "r", shape=(len(stimuli), *shape))
         fitted = fit(settings, trials)
         spatial = fitted.spatial_matrix(settings.channels)
-        trial_format = Format(
+        trial_format = TrialFormat(
             channels=settings.output_channels,
             rate_hz=settings.rate_hz,
             tmin_s=settings.tmin_s,

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
+from scipy import sparse
 
 from decoder.problem import Problem
 from stream.acquire.trials import Window
@@ -117,7 +118,7 @@ class TrialTransform:
             wanted, self._resampling = _resampling_matrix(settings, rate_hz)
         baseline = None
         if settings.baseline_s is not None:
-            baseline = Window.of(*settings.baseline_s, rate_hz)
+            baseline = _inside(*settings.baseline_s, rate_hz)
         self.window = Window(
             min(wanted.first, baseline.first if baseline else wanted.first),
             max(wanted.last, baseline.last if baseline else wanted.last),
@@ -134,12 +135,12 @@ class TrialTransform:
             )
         trial = samples[self._wanted]
         if self._baseline is not None:
-            trial = trial - samples[self._baseline].mean(axis=0, dtype=np.float64).astype(
-                np.float32
-            )
+            level = samples[self._baseline].mean(axis=0, dtype=np.float64)
+            trial = trial - level.astype(np.float32)
+        trial = self._spatial @ trial.T
         if self._resampling is not None:
-            trial = self._resampling @ trial
-        return np.ascontiguousarray(self._spatial @ trial.T)
+            trial = (self._resampling @ trial.T).T
+        return np.ascontiguousarray(trial)
 
 
 def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
@@ -167,7 +168,14 @@ def _rows(part: Window, whole: Window) -> slice:
     return slice(part.first - whole.first, part.last - whole.first + 1)
 
 
-def _resampling_matrix(settings: PreprocessSettings, rate_hz: float) -> tuple[Window, np.ndarray]:
+def _inside(start_s: float, stop_s: float, rate_hz: float) -> Window:
+    """The samples at times from start to stop, both included, as MNE takes a baseline."""
+    return Window(int(np.ceil(start_s * rate_hz - 1e-6)), int(np.floor(stop_s * rate_hz + 1e-6)))
+
+
+def _resampling_matrix(
+    settings: PreprocessSettings, rate_hz: float
+) -> tuple[Window, sparse.csr_array]:
     """Input window and (output times, input times) matrix of a band-limited interpolation.
 
     A Kaiser-windowed sinc around each output time: linear phase, so there is no delay to
@@ -176,14 +184,11 @@ def _resampling_matrix(settings: PreprocessSettings, rate_hz: float) -> tuple[Wi
     outputs = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
     output_s = np.arange(outputs.first, outputs.last + 1) / settings.rate_hz
     half_width_s = _KERNEL_HALF_WIDTH / settings.rate_hz
-    inputs = Window(
-        int(np.ceil((output_s[0] - half_width_s) * rate_hz - 1e-9)),
-        int(np.floor((output_s[-1] + half_width_s) * rate_hz + 1e-9)),
-    )
+    inputs = _inside(output_s[0] - half_width_s, output_s[-1] + half_width_s, rate_hz)
     input_s = np.arange(inputs.first, inputs.last + 1) / rate_hz
     distance = (input_s[None, :] - output_s[:, None]) / half_width_s
     inside = np.abs(distance) <= 1 + 1e-9
     taper = np.i0(_KERNEL_KAISER_BETA * np.sqrt(np.clip(1 - distance**2, 0, 1)))
     kernel = np.where(inside, np.sinc(_KERNEL_CUTOFF * _KERNEL_HALF_WIDTH * distance) * taper, 0.0)
     kernel /= kernel.sum(axis=1, keepdims=True)
-    return inputs, kernel.astype(np.float32)
+    return inputs, sparse.csr_array(kernel.astype(np.float32))

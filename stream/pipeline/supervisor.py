@@ -1,5 +1,6 @@
 """Starts the processes of a session, restarts those that die, and ends them all in order."""
 
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ _HUNG_AFTER_S = 15.0  # without a heartbeat; nodes beat every second
 _RESTART_PAUSE_S = 0.5
 _MAX_RESTARTS = 5  # of one node in one session
 _END_WAIT_S = 5.0
+# A trial is too small to share: on few cores a second thread only spins, and starves the others.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass
@@ -118,7 +121,11 @@ class Supervisor:
         command = [sys.executable, "-m", f"stream.pipeline.{name}", str(config_path)]
         with (self._logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, "--supervised"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*command, "--supervised"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | _ONE_THREAD,
             )
 
     def _start_source(self, command: Sequence[str]) -> subprocess.Popen:

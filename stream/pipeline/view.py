@@ -40,7 +40,7 @@ class TerminalView:
 
     def say(self, line: str) -> None:
         """Shows an event above the table."""
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def take(self, message: Message) -> None:
         match message:

@@ -1,0 +1,212 @@
+"""The bundle: one trained brain encoder and everything that is needed to run it live.
+
+A directory with `bundle.json` and one safetensors file for each part. Nothing here imports torch,
+because the reader process needs the channels, the window and the preprocessing, and no network.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from safetensors.numpy import load_file
+
+from decoder.artifact import (
+    check_files,
+    read_manifest,
+    sealed_directory,
+    write_manifest,
+    write_tensors,
+)
+from decoder.problem import Problem
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+
+Part = Literal["brain", "hvf", "preprocessing"]
+PARTS: tuple[Part, ...] = ("brain", "hvf", "preprocessing")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageEncoderRecord(_Frozen):
+    """Which frozen image encoder an embedding is from."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Also the name of the encoder's tensors, hence no dots."""
+    dim: int = Field(gt=0)
+    """Width of its embedding."""
+    checksum: str
+    """Names the encoder's weights and settings; other weights have another one."""
+
+
+class BrainEncoderRecord(_Frozen):
+    """The network from a trial to an embedding."""
+
+    name: Literal["mbp"] = "mbp"
+    hidden: int = Field(gt=0)
+    """Inner width of the residual block."""
+
+
+class HVFRecord(_Frozen):
+    """The network from image encoders' embeddings to one embedding."""
+
+    hidden: int = Field(gt=0)
+    """Inner width of the residual block."""
+
+
+class BundleManifest(_Frozen):
+    """What `bundle.json` says."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    channels: tuple[str, ...] = Field(min_length=1)
+    """Channels of the brain encoder's input, in order."""
+    rate_hz: float = Field(gt=0)
+    tmin_s: float
+    """First sample of a trial after its onset."""
+    tmax_s: float
+    """Last sample of a trial after its onset, inclusive as in MNE."""
+    preprocessing: dict[str, JsonValue]
+    """Settings of the preprocessing, which validates them itself."""
+    brain_encoder: BrainEncoderRecord
+    image_encoders: tuple[ImageEncoderRecord, ...] = Field(min_length=1)
+    hvf: HVFRecord
+    embedding_dim: int = Field(gt=0)
+    logit_scale: float
+    """Natural logarithm of the factor on cosines before the softmax, as learnt."""
+    space: str
+    """Names the embedding space; see `space_of`."""
+    training: dict[str, JsonValue] = {}
+    """Where the weights come from: settings, seed, data checksum, versions, command."""
+    metrics: dict[str, JsonValue] = {}
+    files: dict[str, str] = {}
+    """SHA-256 of each file, by its name."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BundleManifest":
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels {list(self.channels)} name one channel twice")
+        if self.tmax_s < self.tmin_s:
+            raise ValueError(f"tmax_s {self.tmax_s} lies before tmin_s {self.tmin_s}")
+        return self
+
+    @property
+    def n_times(self) -> int:
+        """Samples of a trial: both ends of the window belong to it."""
+        return round(self.tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk, verified; its arrays are read when they are asked for."""
+
+    directory: Path
+    manifest: BundleManifest
+
+    def arrays(
+        self, part: Part, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Reads the arrays of a part, by name.
+
+        Args:
+            part: which file.
+            shapes: the arrays that must be there, and no other ones, with these shapes.
+
+        Raises:
+            Problem: when the arrays are not as `shapes` says.
+        """
+        path = self.directory / _file_of(part)
+        arrays = load_file(path)
+        if shapes is None:
+            return arrays
+        if arrays.keys() != shapes.keys():
+            raise Problem(
+                f"{path} lacks the tensors {sorted(shapes.keys() - arrays.keys())} and has "
+                f"{sorted(arrays.keys() - shapes.keys())} too many: "
+                f"it does not fit {MANIFEST}, make the bundle again"
+            )
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise Problem(
+                    f"tensor {name} in {path} has shape {arrays[name].shape}, the channels, window "
+                    f"and widths in {MANIFEST} need {shape}: make the bundle again"
+                )
+        return arrays
+
+
+def space_of(
+    hvf_arrays: Mapping[str, np.ndarray], image_encoders: Sequence[ImageEncoderRecord]
+) -> str:
+    """Names an embedding space: embeddings can be compared only if this is equal for both.
+
+    Returns:
+        The SHA-256 of the HVF's weights and of the image encoders' records, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(hvf_arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    for encoder in sorted(image_encoders, key=lambda record: record.name):
+        digest.update(encoder.model_dump_json().encode())
+    return digest.hexdigest()
+
+
+def save_bundle(
+    directory: Path, manifest: BundleManifest, parts: Mapping[Part, Mapping[str, np.ndarray]]
+) -> Bundle:
+    """Writes a bundle whole or not at all; a bundle that was there is replaced.
+
+    Args:
+        directory: where to.
+        manifest: all but `files`, which is filled in here.
+        parts: arrays of all three parts; preprocessing without state has an empty one.
+
+    Raises:
+        Problem: when a weight is not finite, or `directory` holds something else.
+    """
+    for part in PARTS:
+        for name, array in parts[part].items():
+            if not np.isfinite(array).all():
+                raise Problem(
+                    f"tensor {name} of {part} has values that are not finite: "
+                    "the training diverged, repeat it with a lower learning rate"
+                )
+    with sealed_directory(directory, MANIFEST) as draft:
+        files = {
+            _file_of(part): write_tensors(draft / _file_of(part), parts[part]) for part in PARTS
+        }
+        write_manifest(draft / MANIFEST, manifest.model_copy(update={"files": files}))
+    return load_bundle(directory)
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Opens a bundle and verifies its manifest, its files and the name of its space.
+
+    Raises:
+        Problem: when it is missing, damaged, made by a newer program, or not consistent.
+    """
+    manifest = read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION)
+    absent = {_file_of(part) for part in PARTS} - manifest.files.keys()
+    if absent:
+        raise Problem(
+            f"{directory / MANIFEST} gives no checksum of {', '.join(sorted(absent))}: "
+            "make the bundle again"
+        )
+    check_files(directory, manifest.files)
+    bundle = Bundle(directory, manifest)
+    if space_of(bundle.arrays("hvf"), manifest.image_encoders) != manifest.space:
+        raise Problem(
+            f"the embedding space that {directory / MANIFEST} names is not that of its HVF and "
+            "image encoders: make the bundle again"
+        )
+    return bundle
+
+
+def _file_of(part: Part) -> str:
+    return f"{part}.safetensors"

@@ -1,0 +1,58 @@
+"""HVF: fuses what several frozen image encoders see into one embedding."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from decoder.bundle import Bundle
+from decoder.residual import ResMLP
+
+
+class HVF(nn.Module):
+    """Sums a linear map of every encoder's embedding, then one residual block (HVF, ICLR 2026).
+
+    The embeddings enter as the encoders give them: they are not normalised first. The result is
+    (n, dim), not normalised either.
+
+    Args:
+        encoder_dims: width of each encoder's embedding, by the encoder's name.
+        dim: width of the fused embedding.
+        hidden: inner width of the residual block.
+        dropout: of the residual block, in training only.
+    """
+
+    def __init__(
+        self,
+        encoder_dims: Mapping[str, int],
+        dim: int = 1024,
+        hidden: int = 1024,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.maps = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in encoder_dims.items()})
+        self.head = ResMLP(dim, hidden, dropout)
+
+    def forward(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """Takes (n, dim_k) by encoder name; raises ValueError unless every encoder is there."""
+        if embeddings.keys() != set(self.maps):
+            raise ValueError(
+                f"embeddings are of the encoders {sorted(embeddings)}, "
+                f"this HVF fuses {sorted(self.maps)}"
+            )
+        return self.head(sum(linear(embeddings[name]) for name, linear in self.maps.items()))
+
+
+def load_hvf(bundle: Bundle) -> HVF:
+    """Builds a bundle's HVF, in evaluation mode.
+
+    Raises:
+        Problem: when the bundle's tensors are not those of its HVF.
+    """
+    manifest = bundle.manifest
+    dims = {encoder.name: encoder.dim for encoder in manifest.image_encoders}
+    hvf = HVF(dims, manifest.embedding_dim, manifest.hvf.hidden)
+    shapes = {name: tuple(tensor.shape) for name, tensor in hvf.state_dict().items()}
+    arrays = bundle.arrays("hvf", shapes)
+    hvf.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return hvf.eval()

@@ -1,0 +1,27 @@
+"""The residual block that the brain encoder, the image fusion and the projector share."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ResMLP(nn.Module):
+    """`LayerNorm(x + W2 · Dropout(GELU(W1 x)))`, without biases in W1 and W2 (HVF, ICLR 2026).
+
+    GELU is the exact one (erf). Maps (..., dim) to (..., dim).
+
+    Args:
+        dim: width of what comes in and goes out.
+        hidden: width between W1 and W2.
+        dropout: probability, active in training mode only.
+        norm: False leaves the LayerNorm out, as the projector of the Fusion Prior does.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.1, norm: bool = True) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.contract = nn.Linear(hidden, dim, bias=False)
+        self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.contract(self.dropout(functional.gelu(self.expand(x)))))

@@ -1,0 +1,173 @@
+"""The gallery: the images among which a decoded trial is looked up."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file
+
+from decoder.artifact import (
+    check_files,
+    read_manifest,
+    sealed_directory,
+    write_manifest,
+    write_tensors,
+)
+from decoder.bundle import ImageEncoderRecord
+from decoder.problem import Problem
+
+SCHEMA_VERSION = 1
+MANIFEST = "gallery.json"
+EMBEDDINGS = "embeddings.safetensors"
+
+
+class GalleryManifest(BaseModel):
+    """What `gallery.json` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    space: str
+    """Names the embedding space (`decoder.bundle.space_of`)."""
+    image_encoders: tuple[ImageEncoderRecord, ...]
+    created_by: str
+    """The command that made it."""
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    images: tuple[str, ...] | None = None
+    """Path of each image below the gallery's directory."""
+    files: dict[str, str] = {}
+    """SHA-256 of the file of embeddings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Images, row by row: ids, names for people, and fused embeddings.
+
+    Raises:
+        Problem: when the columns differ in length, an id comes twice, or an embedding is not
+            finite or not of unit length.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    embeddings: np.ndarray
+    """float32 (n, dim), L2-normalised."""
+    space: str
+    image_encoders: tuple[ImageEncoderRecord, ...]
+    created_by: str
+    images: tuple[Path, ...] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        images = n if self.images is None else len(self.images)
+        if not n or not len(self.labels) == len(self.embeddings) == images == n:
+            raise Problem(
+                f"a gallery of {n} ids, {len(self.labels)} labels, {len(self.embeddings)} "
+                f"embeddings and {images} images is not a table: give one of each per image"
+            )
+        if len(self._rows) < n:
+            twice = next(id_ for row, id_ in enumerate(self.ids) if self._rows[id_] != row)
+            raise Problem(f"id {twice!r} comes twice in the gallery: ids must be unique")
+        lengths = np.linalg.norm(self.embeddings, axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))  # so written, NaN is wrong as well
+        if wrong.size:
+            raise Problem(
+                f"the embedding of {self.ids[wrong[0]]!r} has length {lengths[wrong[0]]}, not 1: "
+                "make the gallery again from normalised, finite embeddings"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row_of(self, id_: str) -> int | None:
+        """The row of an image, or None when it is not in the gallery."""
+        return self._rows.get(id_)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {id_: row for row, id_ in enumerate(self.ids)}
+
+
+def save_gallery(
+    directory: Path, gallery: Gallery, pictures: Sequence[np.ndarray] | None = None
+) -> Gallery:
+    """Writes a gallery whole or not at all; a gallery that was there is replaced.
+
+    Args:
+        directory: where to.
+        gallery: what to write; its images, if it has any, are copied.
+        pictures: uint8 (height, width, 3) for each row, written as PNG in place of its images.
+
+    Returns:
+        The gallery as loaded from there, with the paths of its images.
+    """
+    images = None
+    if pictures is not None:
+        images = tuple(f"images/{row:05d}.png" for row in range(len(gallery)))
+    elif gallery.images is not None:
+        images = tuple(f"images/{row:05d}{path.suffix}" for row, path in enumerate(gallery.images))
+    with sealed_directory(directory, MANIFEST) as draft:
+        (draft / "images").mkdir()
+        if pictures is not None:
+            for name, picture in zip(images, pictures, strict=True):
+                Image.fromarray(picture).save(draft / name)
+        elif gallery.images is not None:
+            for name, path in zip(images, gallery.images, strict=True):
+                shutil.copyfile(path, draft / name)
+        checksum = write_tensors(draft / EMBEDDINGS, {"embeddings": gallery.embeddings})
+        manifest = GalleryManifest(
+            space=gallery.space,
+            image_encoders=gallery.image_encoders,
+            created_by=gallery.created_by,
+            ids=gallery.ids,
+            labels=gallery.labels,
+            images=images,
+            files={EMBEDDINGS: checksum},
+        )
+        write_manifest(draft / MANIFEST, manifest)
+    return load_gallery(directory)
+
+
+def load_gallery(directory: Path) -> Gallery:
+    """Opens a gallery and verifies it.
+
+    Raises:
+        Problem: when it is missing, damaged, made by a newer program, or not consistent.
+    """
+    manifest = read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
+    check_files(directory, {EMBEDDINGS: manifest.files.get(EMBEDDINGS, "")})
+    images = None
+    if manifest.images is not None:
+        images = tuple(directory / name for name in manifest.images)
+        absent = next((path for path in images if not path.is_file()), None)
+        if absent:
+            raise Problem(f"image {absent} is missing: copy the whole gallery again")
+    return Gallery(
+        ids=manifest.ids,
+        labels=manifest.labels,
+        embeddings=load_file(directory / EMBEDDINGS)["embeddings"],
+        space=manifest.space,
+        image_encoders=manifest.image_encoders,
+        created_by=manifest.created_by,
+        images=images,
+    )
+
+
+def check_space(gallery: Gallery, space: str) -> None:
+    """Refuses a gallery whose embeddings cannot be compared with a bundle's.
+
+    Raises:
+        Problem: when the gallery is of another space than `space`.
+    """
+    if gallery.space != space:
+        raise Problem(
+            f"the gallery is of the embedding space {gallery.space[:12]}, the bundle decodes into "
+            f"{space[:12]}: make the gallery again with this bundle"
+        )

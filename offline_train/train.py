@@ -1,0 +1,288 @@
+"""Trains a brain encoder and the HVF together: contrastive, a fixed number of epochs.
+
+The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is selected.
+"""
+
+import hashlib
+import math
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+from torch import Tensor, nn
+
+from decoder.bundle import (
+    BrainEncoderRecord,
+    Bundle,
+    BundleManifest,
+    HVFRecord,
+    save_bundle,
+    space_of,
+)
+from decoder.hvf import HVF
+from decoder.mbp import MBP
+from decoder.problem import Problem
+from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
+from offline_train.features import Features
+from offline_train.loss import symmetric_infonce
+from offline_train.trial_set import TrialSet
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; the defaults are the paper's (its text has a warm-up of 10, its code none)."""
+
+    epochs: int = 25
+    batch_size: int = 1024
+    """Rows of a batch; the last batch of an epoch may be smaller."""
+    repeats_per_row: int | None = None
+    """Repeats of an item that are averaged into one row, drawn anew each epoch; None = all."""
+    rows_per_item: int | None = 1
+    """Rows that an item gives to an epoch; None = as many as its repeats allow."""
+    lr: float = 5e-4
+    """At its peak; it falls to 0 along half a cosine."""
+    warmup_steps: int = 10
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.995)
+    grad_clip: float = 1.0
+    """Largest norm of all gradients together."""
+    dim: int = 1024
+    """Width of the embedding."""
+    hidden: int = 1024
+    """Inner width of the residual blocks."""
+    dropout: float = 0.1
+    logit_scale: float = math.log(1 / 0.07)
+    """At the start; it is learnt."""
+    seed: int = 2025
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for CUDA where there is a GPU."""
+
+
+PRESETS = {"paper": TrainSettings(), "demo": TrainSettings(batch_size=256)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is, after a step."""
+
+    epoch: int
+    step: int
+    n_steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainedModels:
+    """What a training leaves, on the CPU and in evaluation mode."""
+
+    brain: MBP
+    hvf: HVF
+    logit_scale: float
+    history: list[dict[str, float]]
+    """Mean loss, and logit scale at the end, of each epoch."""
+
+
+class BrainAndImages(nn.Module):
+    """All that is learnt: the brain encoder, the HVF and the scale of their cosines."""
+
+    def __init__(
+        self, n_channels: int, n_times: int, dims: Mapping[str, int], settings: TrainSettings
+    ) -> None:
+        super().__init__()
+        widths = (settings.dim, settings.hidden, settings.dropout)
+        self.brain = MBP(n_channels, n_times, *widths)
+        self.hvf = HVF(dims, *widths)
+        self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
+
+    def forward(self, trials: Tensor, embeddings: Mapping[str, Tensor], owner: Tensor) -> Tensor:
+        """The loss of a batch; `owner` is the row in `embeddings` of each trial's image."""
+        return symmetric_infonce(self.brain(trials), self.hvf(embeddings), owner, self.logit_scale)
+
+
+def count_steps(n_rows: int, settings: TrainSettings) -> int:
+    """Optimiser steps of a training on `n_rows` rows per epoch."""
+    return settings.epochs * math.ceil(n_rows / settings.batch_size)
+
+
+def learning_rate(step: int, n_steps: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
+    if step < settings.warmup_steps:
+        return settings.lr * step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / (n_steps - settings.warmup_steps)
+    return settings.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+def train(
+    trial_set: TrialSet,
+    features: Features,
+    settings: TrainSettings,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    checkpoint_dir: Path | None = None,
+) -> TrainedModels:
+    """Trains MBP and HVF jointly with symmetric InfoNCE.
+
+    The same inputs and settings give the same weights on a CPU with the same number of threads,
+    also when the training is interrupted and goes on from its checkpoint.
+
+    Args:
+        trial_set: training trials.
+        features: of every stimulus in the trial set, and perhaps of others.
+        settings: how.
+        on_progress: called after every step.
+        checkpoint_dir: where the state is kept after each epoch; a training of the same data and
+            settings that was interrupted goes on from there.
+
+    Raises:
+        Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
+            or the checkpoint is damaged or of another training.
+    """
+    if len(trial_set.items) < 2:
+        raise Problem(
+            f"the trial set has only the stimulus {trial_set.items[0]!r}: "
+            "training tells stimuli apart and needs at least two"
+        )
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = features.select(trial_set.items)
+    images = {name: torch.from_numpy(x).to(device) for name, x in features.embeddings.items()}
+
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        format = trial_set.format
+        dims = {encoder.name: encoder.dim for encoder in features.encoders}
+        model = BrainAndImages(len(format.channels), format.n_times, dims, settings)
+        model.to(device).train()
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        training = identify(_decisive(trial_set, features, settings))
+        history = []
+        if checkpoint_dir is not None:
+            history = load_checkpoint(checkpoint_dir, training, model, optimizer)
+
+        for epoch in range(len(history), settings.epochs):
+            # Seeds that follow from the epoch leave no generator's state to be kept.
+            rng = np.random.default_rng([settings.seed, epoch])
+            torch.manual_seed(int(rng.integers(2**63)))
+            items, groups = trial_set.draw_repeats(
+                settings.repeats_per_row, rng, settings.rows_per_item
+            )
+            order = rng.permutation(len(groups))
+            n_steps = count_steps(len(groups), settings)
+            step = epoch * n_steps // settings.epochs
+            losses = []
+            for start in range(0, len(order), settings.batch_size):
+                rows = order[start : start + settings.batch_size]
+                trials = torch.from_numpy(trial_set.mean([groups[row] for row in rows])).to(device)
+                shown, owner = np.unique(items[rows], return_inverse=True)
+                shown = torch.from_numpy(shown).to(device)
+                embeddings = {name: array[shown] for name, array in images.items()}
+                loss = model(trials, embeddings, torch.from_numpy(owner).to(device))
+
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, n_steps, settings)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+                optimizer.step()
+
+                step += 1
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise Problem(
+                        f"the loss is {losses[-1]} at step {step}, the training diverged: "
+                        f"lower lr from {settings.lr}, or look for broken trials"
+                    )
+                on_progress(Progress(epoch + 1, step, n_steps, losses[-1]))
+            history.append(
+                {"loss": float(np.mean(losses)), "logit_scale": model.logit_scale.item()}
+            )
+            if checkpoint_dir is not None:
+                save_checkpoint(checkpoint_dir, training, model, optimizer, history)
+
+    model.cpu().eval()
+    return TrainedModels(model.brain, model.hvf, model.logit_scale.item(), history)
+
+
+def make_bundle(
+    directory: Path,
+    models: TrainedModels,
+    trial_set: TrialSet,
+    features: Features,
+    settings: TrainSettings,
+    command: str,
+    metrics: Mapping[str, JsonValue] | None = None,
+) -> Bundle:
+    """Writes what was trained as a bundle, with where it comes from.
+
+    Args:
+        directory: where to; a bundle that was there is replaced.
+        models: from `train`, called with the next three.
+        trial_set: gives channels, rate, window and preprocessing.
+        features: gives the image encoders.
+        settings: of the training.
+        command: that made it, to be found in the bundle.
+        metrics: of an evaluation, if there was one.
+
+    Raises:
+        Problem: when a weight is not finite, or `directory` holds something else.
+    """
+    format = trial_set.format
+    brain, hvf = (
+        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        for module in (models.brain, models.hvf)
+    )
+    training = _decisive(trial_set, features, settings) | {
+        "recording": format.provenance,
+        "n_trials": len(trial_set),
+        "n_items": len(trial_set.items),
+        "final_loss": models.history[-1]["loss"],
+        "checkpoint_rule": "last epoch",
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    manifest = BundleManifest(
+        channels=format.channels,
+        rate_hz=format.rate_hz,
+        tmin_s=format.tmin_s,
+        tmax_s=format.tmax_s,
+        preprocessing=format.preprocessing,
+        brain_encoder=BrainEncoderRecord(hidden=settings.hidden),
+        image_encoders=features.encoders,
+        hvf=HVFRecord(hidden=settings.hidden),
+        embedding_dim=settings.dim,
+        logit_scale=models.logit_scale,
+        space=space_of(hvf, features.encoders),
+        training=training,
+        metrics=dict(metrics or {}),
+    )
+    preprocessing = dict(trial_set.preprocessing_arrays)
+    return save_bundle(
+        directory, manifest, {"brain": brain, "hvf": hvf, "preprocessing": preprocessing}
+    )
+
+
+def _decisive(
+    trial_set: TrialSet, features: Features, settings: TrainSettings
+) -> dict[str, JsonValue]:
+    """Everything that decides the result of a training."""
+    return {
+        "settings": to_jsonable_python(settings),
+        "trials_sha256": trial_set.checksum,
+        "selection_sha256": hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
+        "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
+        "image_encoders": [encoder.model_dump() for encoder in features.encoders],
+    }

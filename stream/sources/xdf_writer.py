@@ -1,0 +1,296 @@
+"""Writes XDF files that a killed process, a full disk or a pulled plug leaves readable.
+
+The format is XDF 1.0 (https://github.com/sccn/xdf/wiki/Specifications): four magic bytes, then
+chunks, each `[bytes of length: 1, 4 or 8] [length] [tag, uint16] [content]`, little-endian.
+"""
+
+import io
+import logging
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from decoder.problem import Problem
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"XDF:"
+FILE_HEADER, STREAM_HEADER, SAMPLES, CLOCK_OFFSET, BOUNDARY, STREAM_FOOTER = range(1, 7)
+
+# Readers look for these bytes to find their way back into a damaged file.
+BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
+BOUNDARY_EVERY_S = 10.0
+
+STRING = "string"
+NUMBER_TYPES = {"float32": "<f4", "double64": "<f8", "int32": "<i4"}
+LENGTH_FORMATS = {1: "<B", 4: "<I", 8: "<Q"}
+STAMP_FOLLOWS = 8
+
+
+@dataclass(frozen=True)
+class StreamHeader:
+    """What XDF stores about a stream; the words are LSL's.
+
+    `nominal_srate` is in Hz, 0 for irregular streams. `channel_format` is one of `float32`,
+    `double64`, `int32`, `string`. `labels` and `units` have one entry per channel or none at all.
+    """
+
+    name: str
+    type: str
+    channel_count: int
+    nominal_srate: float
+    channel_format: str
+    source_id: str = ""
+    labels: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.channel_format != STRING and self.channel_format not in NUMBER_TYPES:
+            raise ValueError(f"channel_format '{self.channel_format}' is none that is written here")
+        for entries in (self.labels, self.units):
+            if len(entries) not in (0, self.channel_count):
+                raise ValueError(f"{entries} does not name {self.channel_count} channels")
+
+    def to_xml(self) -> bytes:
+        info = ElementTree.Element("info")
+        for tag in ("name", "type", "channel_count", "nominal_srate", "channel_format"):
+            _add(info, tag, getattr(self, tag))
+        _add(info, "source_id", self.source_id)
+        channels = ElementTree.SubElement(ElementTree.SubElement(info, "desc"), "channels")
+        for position in range(max(len(self.labels), len(self.units))):
+            channel = ElementTree.SubElement(channels, "channel")
+            if self.labels:
+                _add(channel, "label", self.labels[position])
+            if self.units:
+                _add(channel, "unit", self.units[position])
+        return _xml(info)
+
+
+class XdfWriter:
+    """Writes one new XDF file, for one thread; a context manager that closes it.
+
+    A chunk is handed to the system whole or not at all, so what was written when the process is
+    killed opens in any XDF reader; `flush` saves it from a power cut too. What a power cut leaves
+    may end inside a chunk: `whole_chunks` gives readers what is before that.
+
+    Raises `Problem` where the file exists already or cannot be written; what was written before
+    stays readable. `clock` (seconds, any origin) times the boundary chunks.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.monotonic):
+        self._path = Path(path)
+        self._clock = clock
+        self._streams: dict[int, _Stream] = {}
+        with self._named_errors():
+            self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (closed by close)
+        self._append(MAGIC)
+        info = ElementTree.Element("info")
+        _add(info, "version", "1.0")
+        self._append(_chunk(FILE_HEADER, _xml(info)))
+        self._write_boundary()
+
+    def __enter__(self) -> "XdfWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def add_stream(self, stream_id: int, header: StreamHeader) -> None:
+        """Announces a stream; must come before its samples. `stream_id` is any unused uint32."""
+        if stream_id in self._streams:
+            raise ValueError(f"stream {stream_id} was added before")
+        self._append(_chunk(STREAM_HEADER, header.to_xml(), stream_id))
+        self._streams[stream_id] = _Stream(header)
+
+    def write_samples(
+        self,
+        stream_id: int,
+        stamps_s: np.ndarray,
+        samples: np.ndarray | Sequence[Sequence[str]],
+    ) -> None:
+        """Appends n samples as one chunk.
+
+        `stamps_s` is (n,), seconds on the stream's own clock. `samples` is (n, channels) in the
+        stream's number type, or n lists of strings. Raises `ValueError` at another shape.
+        """
+        stream = self._streams[stream_id]
+        stamps_s = np.asarray(stamps_s, np.float64)
+        if not len(stamps_s):
+            return
+        content = stream.encode(stamps_s, samples)
+        self._append(_chunk(SAMPLES, _length(len(stamps_s)) + content, stream_id))
+        stream.count(stamps_s)
+        if self._clock() >= self._next_boundary_s:
+            self._write_boundary()
+
+    def write_offset(self, stream_id: int, time_s: float, offset_s: float) -> None:
+        """Appends a clock offset, both in seconds.
+
+        At `time_s` on the stream's own clock, the recorder's clock showed `time_s + offset_s`.
+        """
+        self._append(_chunk(CLOCK_OFFSET, struct.pack("<dd", time_s, offset_s), stream_id))
+        self._streams[stream_id].offsets.append((time_s, offset_s))
+
+    def flush(self) -> None:
+        """Returns when everything written so far is on the disk, safe from a power cut."""
+        with self._named_errors():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Writes the stream footers and closes the file; a second call does nothing."""
+        if self._file.closed:
+            return
+        try:
+            for stream_id, stream in self._streams.items():
+                self._append(_chunk(STREAM_FOOTER, stream.footer(), stream_id))
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _write_boundary(self) -> None:
+        self._append(_chunk(BOUNDARY, BOUNDARY_UUID))
+        self._next_boundary_s = self._clock() + BOUNDARY_EVERY_S
+
+    def _append(self, data: bytes) -> None:
+        start = self._file.tell()
+        rest = memoryview(data)
+        with self._named_errors():
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                # A full disk takes the first part of a chunk; without the rest it would hide
+                # every chunk that is written after space was made.
+                self._file.seek(start)
+                self._file.truncate()
+                raise
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise Problem(
+                f"the recording '{self._path}' exists already and is not overwritten; "
+                "move it away or name another file"
+            ) from None
+        except OSError as error:
+            raise Problem(
+                f"the recording '{self._path}' cannot be written ({error.strerror}); "
+                "choose a folder that can be written to and has space"
+            ) from error
+
+
+def whole_chunks(path: str | Path) -> io.BytesIO:
+    """The file at `path` without what was cut short or damaged; `pyxdf.load_xdf` takes it.
+
+    pyxdf itself stops with an error where a file ends inside a tag or a clock offset, and makes
+    values up where it ends inside the last sample of a chunk.
+    """
+    data = Path(path).read_bytes()
+    position = len(MAGIC)
+    chunks = [data[:position]]
+    while position < len(data):
+        end = _chunk_end(data, position)
+        if end is not None and end <= len(data):
+            chunks.append(data[position:end])
+        else:
+            end = _after_next_boundary(data, position)
+            logger.warning("'%s' is damaged; left out bytes %d to %d", path, position, end)
+        position = end
+    return io.BytesIO(b"".join(chunks))
+
+
+@dataclass
+class _Stream:
+    """A stream of the file, and what its footer will say."""
+
+    header: StreamHeader
+    sample_count: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    offsets: list[tuple[float, float]] = field(default_factory=list)
+
+    def encode(self, stamps_s: np.ndarray, samples: np.ndarray | Sequence[Sequence[str]]) -> bytes:
+        n_samples, n_channels = len(stamps_s), self.header.channel_count
+        if self.header.channel_format == STRING:
+            if len(samples) != n_samples or any(len(values) != n_channels for values in samples):
+                raise ValueError(f"expected {n_samples} samples of {n_channels} strings")
+            return b"".join(map(_string_sample, stamps_s, samples))
+        if np.shape(samples) != (n_samples, n_channels):
+            raise ValueError(f"expected {(n_samples, n_channels)} samples, not {np.shape(samples)}")
+        data = ("data", NUMBER_TYPES[self.header.channel_format], (n_channels,))
+        records = np.empty(n_samples, [("flag", "u1"), ("stamp", "<f8"), data])
+        records["flag"] = STAMP_FOLLOWS
+        records["stamp"] = stamps_s
+        np.copyto(records["data"], samples, casting="same_kind")
+        return records.tobytes()
+
+    def count(self, stamps_s: np.ndarray) -> None:
+        if not self.sample_count:
+            self.first_s = float(stamps_s[0])
+        self.last_s = float(stamps_s[-1])
+        self.sample_count += len(stamps_s)
+
+    def footer(self) -> bytes:
+        info = ElementTree.Element("info")
+        if self.sample_count:
+            _add(info, "first_timestamp", self.first_s)
+            _add(info, "last_timestamp", self.last_s)
+        _add(info, "sample_count", self.sample_count)
+        if self.last_s > self.first_s:
+            rate_hz = (self.sample_count - 1) / (self.last_s - self.first_s)
+            _add(info, "measured_srate", rate_hz)
+        offsets = ElementTree.SubElement(info, "clock_offsets")
+        for time_s, offset_s in self.offsets:
+            offset = ElementTree.SubElement(offsets, "offset")
+            _add(offset, "time", time_s)
+            _add(offset, "value", offset_s)
+        return _xml(info)
+
+
+def _string_sample(stamp_s: float, values: Sequence[str]) -> bytes:
+    encoded = [value.encode() for value in values]
+    return struct.pack("<Bd", STAMP_FOLLOWS, stamp_s) + b"".join(
+        _length(len(value)) + value for value in encoded
+    )
+
+
+def _chunk(tag: int, content: bytes, stream_id: int | None = None) -> bytes:
+    address = b"" if stream_id is None else struct.pack("<I", stream_id)
+    body = struct.pack("<H", tag) + address + content
+    return _length(len(body)) + body
+
+
+def _chunk_end(data: bytes, start: int) -> int | None:
+    """Where the chunk at `start` says that it ends, None where there cannot be a chunk."""
+    length_size = data[start]
+    if length_size not in LENGTH_FORMATS:
+        return None
+    body = start + 1 + length_size
+    return body + int.from_bytes(data[start + 1 : body], "little")
+
+
+def _after_next_boundary(data: bytes, start: int) -> int:
+    found = data.find(BOUNDARY_UUID, start)
+    return len(data) if found < 0 else found + len(BOUNDARY_UUID)
+
+
+def _length(number: int) -> bytes:
+    size = next(size for size in LENGTH_FORMATS if number < 256**size)
+    return struct.pack("<B", size) + struct.pack(LENGTH_FORMATS[size], number)
+
+
+def _add(parent: ElementTree.Element, tag: str, value: str | float) -> None:
+    ElementTree.SubElement(parent, tag).text = str(value)
+
+
+def _xml(element: ElementTree.Element) -> bytes:
+    return ElementTree.tostring(element, encoding="utf-8", xml_declaration=True)

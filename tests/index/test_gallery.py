@@ -1,0 +1,99 @@
+"""Galleries: what is saved comes back, and what is wrong is refused in one sentence."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decoder.bundle import ImageEncoderRecord
+from decoder.problem import Problem
+from index.gallery import Gallery, check_space, load_gallery, save_gallery
+
+
+def gallery_of(n: int = 4) -> Gallery:
+    embeddings = np.random.default_rng(0).standard_normal((n, 6)).astype(np.float32)
+    return Gallery(
+        ids=tuple(f"train/{i}" for i in range(n)),
+        labels=tuple(f"thing {i}" for i in range(n)),
+        embeddings=embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
+        space="abc",
+        image_encoders=(ImageEncoderRecord(name="vae", dim=3, checksum="7a"),),
+        created_by="test",
+    )
+
+
+def test_a_gallery_comes_back_as_it_was(tmp_path: Path) -> None:
+    gallery = gallery_of()
+    loaded = save_gallery(tmp_path / "g", gallery)
+    np.testing.assert_array_equal(loaded.embeddings, gallery.embeddings)
+    for name in ("ids", "labels", "space", "image_encoders", "created_by", "images"):
+        assert getattr(loaded, name) == getattr(gallery, name)
+    assert len(loaded) == 4
+    assert [loaded.row_of(id_) for id_ in loaded.ids] == [0, 1, 2, 3]
+    assert loaded.row_of("elsewhere") is None
+
+
+def test_pictures_are_kept_without_loss_and_copied_along(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(256, size=(4, 8, 9, 3), dtype=np.uint8)
+    first = save_gallery(tmp_path / "first", gallery_of(), pictures)
+    second = save_gallery(tmp_path / "second", first)
+    for path, picture in zip(second.images, pictures, strict=True):
+        assert path.is_relative_to(tmp_path / "second")
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+
+
+def test_a_gallery_of_another_space_is_refused() -> None:
+    check_space(gallery_of(), "abc")
+    with pytest.raises(Problem, match="space abc, the bundle decodes into xyz"):
+        check_space(gallery_of(), "xyz")
+
+
+def test_reading_a_gallery_needs_no_torch(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "g", gallery_of())
+    program = (
+        "import sys, pathlib; from index.gallery import load_gallery; "
+        "load_gallery(pathlib.Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "g"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ids": ("a", "b", "a", "c")}, "'a' comes twice"),
+        ({"labels": ("a", "b")}, "4 ids, 2 labels"),
+        ({"images": (Path("one.png"),)}, "1 images"),
+        ({"embeddings": np.full((4, 6), np.nan, np.float32)}, "length nan"),
+        ({"embeddings": np.ones((4, 6), np.float32)}, "length 2.4"),
+        ({"embeddings": np.zeros((3, 6), np.float32)}, "3 embeddings"),
+    ],
+)
+def test_a_gallery_that_is_no_table_is_refused(change: dict, sentence: str) -> None:
+    with pytest.raises(Problem, match=sentence):
+        replace(gallery_of(), **change)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("gallery.json", b"no", "not JSON"),
+        ("embeddings.safetensors", b"no", "damaged"),
+        ("embeddings.safetensors", None, "missing"),
+        ("images/00002.png", None, "missing"),
+    ],
+)
+def test_a_damaged_gallery_is_refused(
+    tmp_path: Path, file: str, content: bytes | None, sentence: str
+) -> None:
+    save_gallery(tmp_path / "g", gallery_of(), np.zeros((4, 2, 2, 3), np.uint8))
+    path = tmp_path / "g" / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(Problem, match=sentence):
+        load_gallery(tmp_path / "g")

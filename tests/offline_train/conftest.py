@@ -1,0 +1,77 @@
+"""A planted problem: trials and features are two noisy linear views of the same hidden vectors."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.bundle import ImageEncoderRecord
+from offline_train.features import Features
+from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+
+FORMAT = TrialFormat(
+    channels=("P7", "PO7", "O1", "Oz", "O2", "P8"),
+    rate_hz=100,
+    tmin_s=0,
+    tmax_s=0.19,
+    preprocessing={"baseline": None},
+    provenance={"subject": "planted"},
+)
+HIDDEN = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and wait for it on a busy core."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Trials of items, and features of the same items."""
+
+    train: TrialSet
+    test: TrialSet
+    features: Features
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Planted]:
+    """Makes a planted problem with 4 repeats of each item; `signal=0` leaves noise only."""
+
+    def make(n_train: int, n_test: int, signal: float = 1.0) -> Planted:
+        rng = np.random.default_rng(7)
+        hidden = rng.standard_normal((n_train + n_test, HIDDEN))
+        names = tuple(f"item{i:04d}" for i in range(len(hidden)))
+        dims = {"semantic": 10, "pixels": 16}
+        embeddings = {
+            name: (hidden @ rng.standard_normal((HIDDEN, dim))).astype(np.float32)
+            for name, dim in dims.items()
+        }
+        encoders = tuple(
+            ImageEncoderRecord(name=name, dim=dim, checksum=name) for name, dim in dims.items()
+        )
+        evoked = hidden @ rng.standard_normal((HIDDEN, 6 * 20)) / np.sqrt(HIDDEN)
+        evoked = signal * evoked.reshape(-1, 6, 20)
+        folder = tmp_path_factory.mktemp("planted")
+
+        def write(part: str, start: int, stop: int) -> TrialSet:
+            with write_trial_set(folder / part, FORMAT, {"whitener": np.eye(6)}) as writer:
+                for session in ("s1", "s2", "s3", "s4"):
+                    noise = 2.5 * rng.standard_normal((stop - start, 6, 20))
+                    trials = (evoked[start:stop] + noise).astype(np.float32)
+                    writer.append(trials, names[start:stop], [session] * (stop - start))
+            return load_trial_set(folder / part)
+
+        return Planted(
+            train=write("train", 0, n_train),
+            test=write("test", n_train, n_train + n_test),
+            features=Features(names, encoders, embeddings),
+        )
+
+    return make

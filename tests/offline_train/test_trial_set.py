@@ -1,0 +1,154 @@
+"""Trial sets: written in blocks, read by stimulus, refused when they are not whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoder.problem import Problem
+from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+
+FORMAT = TrialFormat(
+    channels=("O1", "O2"), rate_hz=50, tmin_s=-0.02, tmax_s=0.04, preprocessing={"filters": []}
+)
+STIMULI = ["cat", "dog", "cat", "eel", "dog", "cat", "cat"]
+TRIALS = np.random.default_rng(0).standard_normal((7, 2, 4)).astype(np.float32)
+
+
+def write(directory: Path) -> TrialSet:
+    with write_trial_set(directory, FORMAT, {"whitener": np.eye(2)}) as writer:
+        writer.append(TRIALS[:3], STIMULI[:3], ["s1"] * 3)
+        writer.append(TRIALS[3:], STIMULI[3:], ["s2"] * 4)
+    return load_trial_set(directory)
+
+
+@pytest.fixture
+def trial_set(tmp_path: Path) -> TrialSet:
+    return write(tmp_path / "set")
+
+
+def test_a_trial_set_comes_back_as_it_was(trial_set: TrialSet, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(trial_set.data, TRIALS)
+    np.testing.assert_array_equal(np.load(tmp_path / "set" / "trials.npy"), TRIALS)
+    assert isinstance(trial_set.data, np.memmap)
+    assert trial_set.format == FORMAT
+    assert trial_set.stimuli == tuple(STIMULI)
+    assert trial_set.sessions == ("s1",) * 3 + ("s2",) * 4
+    np.testing.assert_array_equal(trial_set.preprocessing_arrays["whitener"], np.eye(2))
+
+
+def test_items_are_in_the_order_of_their_first_trials(trial_set: TrialSet) -> None:
+    assert trial_set.items == ("cat", "dog", "eel")
+    assert {name: list(rows) for name, rows in trial_set.repeats.items()} == {
+        "cat": [0, 2, 5, 6],
+        "dog": [1, 4],
+        "eel": [3],
+    }
+
+
+def test_all_repeats_are_averaged(trial_set: TrialSet) -> None:
+    items, means = trial_set.averaged(None, np.random.default_rng(0))
+    assert items == ("cat", "dog", "eel")
+    assert means.dtype == np.float32
+    for mean, rows in zip(means, ([0, 2, 5, 6], [1, 4], [3]), strict=True):
+        np.testing.assert_allclose(mean, TRIALS[rows].mean(axis=0), atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n_repeats=st.integers(1, 4),
+    per_item=st.none() | st.integers(1, 5),
+    counts=st.lists(st.integers(4, 9), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_drawn_groups_are_disjoint_repeats_of_one_stimulus(
+    n_repeats: int, per_item: int | None, counts: list[int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    stimuli = rng.permutation(np.repeat([f"s{i}" for i in range(len(counts))], counts))
+    trials = TrialSet(
+        format=FORMAT,
+        data=np.zeros((len(stimuli), 2, 4), np.float32),
+        rows=np.arange(len(stimuli)),
+        stimuli=tuple(stimuli),
+        sessions=("s",) * len(stimuli),
+        preprocessing_arrays={},
+        checksum="",
+    )
+    owners, groups = trials.draw_repeats(n_repeats, rng, per_item)
+    used = np.concatenate(groups)
+    assert len(set(used)) == len(used)
+    for owner, group in zip(owners, groups, strict=True):
+        assert len(group) == n_repeats
+        assert {stimuli[i] for i in group} == {trials.items[owner]}
+    for item, (_, rows) in enumerate(trials.repeats.items()):
+        possible = len(rows) // n_repeats
+        expected = possible if per_item is None else min(per_item, possible)
+        assert np.count_nonzero(owners == item) == expected
+
+
+def test_draws_differ_by_seed_and_repeat_with_it(trial_set: TrialSet) -> None:
+    cats = trial_set.select(["cat"])
+    draws = [cats.averaged(2, np.random.default_rng(seed))[1] for seed in (1, 1, 2, 3, 4)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert any((draw != draws[0]).any() for draw in draws[2:])
+
+
+def test_a_selection_has_its_own_trials_only(trial_set: TrialSet) -> None:
+    chosen = trial_set.select(["eel", "dog"]).subset([0, 1])
+    assert chosen.stimuli == ("dog", "eel")
+    assert chosen.sessions == ("s1", "s2")
+    _, means = chosen.averaged(None, np.random.default_rng(0))
+    np.testing.assert_array_equal(means, TRIALS[[1, 3]])
+
+
+def test_what_is_not_there_is_refused(trial_set: TrialSet, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no trial of stimulus 'gnu'"):
+        trial_set.select(["cat", "gnu"])
+    with pytest.raises(Problem, match="'eel' has 1 repeats, 2 are"):
+        trial_set.averaged(2, np.random.default_rng(0))
+    with pytest.raises(Problem, match="there is no"):
+        load_trial_set(tmp_path / "nowhere")
+
+
+def test_an_interrupted_set_is_discarded_and_the_old_one_stays(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with write_trial_set(tmp_path / "set", FORMAT) as writer:
+            writer.append(TRIALS[:1], ["fox"], ["s9"])
+            raise KeyboardInterrupt
+
+    write(tmp_path / "set")
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert load_trial_set(tmp_path / "set").stimuli == tuple(STIMULI)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_trials_that_are_wrong_are_not_taken(tmp_path: Path) -> None:
+    broken = TRIALS.copy()
+    broken[3, 0, 0] = np.nan
+    with write_trial_set(tmp_path / "set", FORMAT) as writer:
+        writer.append(TRIALS[:1], STIMULI[:1], ["s1"])
+        with pytest.raises(Problem, match="stimulus 'eel'"):
+            writer.append(broken, STIMULI, ["s1"] * 7)
+        with pytest.raises(ValueError, match="sessions"):
+            writer.append(TRIALS, STIMULI, ["s1"])
+        with pytest.raises(ValueError, match="shape"):
+            writer.append(TRIALS[:, :1], STIMULI, ["s1"] * 7)
+    np.testing.assert_array_equal(load_trial_set(tmp_path / "set").data, TRIALS[:1])
+
+
+def test_a_set_without_trials_is_refused(tmp_path: Path) -> None:
+    empty = write_trial_set(tmp_path / "set", FORMAT)
+    with pytest.raises(Problem, match="no trial was left"), empty:
+        pass
+
+
+def test_a_damaged_set_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "set")
+    path = tmp_path / "set" / "trials.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(Problem, match="damaged"):
+        load_trial_set(tmp_path / "set")

@@ -1,0 +1,134 @@
+"""Runs the command line as a person would, and reads what a session left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stream.acquire.ledger import read_ledger
+
+ROOT = Path(__file__).parents[1]
+EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def one_sentence(self) -> str:
+        """What it said was wrong, which must be one line and no traceback."""
+        assert "Traceback" not in self.out + self.err
+        (line,) = self.err.strip().splitlines()
+        return line
+
+
+def run(*arguments: str | Path, module: str = "run_realtime.py", timeout_s: float = 120) -> Done:
+    """Runs `python run_realtime.py ARGUMENTS`, or `python -m MODULE ARGUMENTS`."""
+    program = [module] if module.endswith(".py") else ["-m", module]
+    done = subprocess.run(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Starts `python run_realtime.py ARGUMENTS` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "run_realtime.py", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C: the signal goes to every process of the terminal."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> Done:
+    out, err = process.communicate(timeout=timeout_s)
+    return Done(process.returncode, out, err)
+
+
+def wait_for_decoded(folder: Path, n: int, timeout_s: float = 60) -> None:
+    """Waits until a running session has decoded or cut `n` trials."""
+    path = folder / "ledger.jsonl"
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        if path.exists():
+            events = Counter(record["event"] for record in read_ledger(path))
+            if events["decoded"] + events["cut"] >= n:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"{folder} did not reach {n} trials within {timeout_s} s")
+
+
+def node_pid(folder: Path, node: str) -> int:
+    """The process id of a running node of the session."""
+    wanted = f"stream.pipeline.{node}"
+    return _pid(lambda line: wanted in line and str(folder) in line)
+
+
+def source_pid(folder: Path, module: str) -> int:
+    """The process id of the source of the session: the only one of its module's."""
+    parent = _pid(lambda line: "run_realtime.py" in line and str(folder) in line)
+    children = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True)
+    for pid in map(int, children.stdout.split()):
+        if module in _command_line(pid):
+            return pid
+    raise AssertionError(f"no process of {module}")
+
+
+def _pid(matches: Any) -> int:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and matches(_command_line(int(entry.name))):
+            return int(entry.name)
+    raise AssertionError("no such process")
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def check_accounted(folder: Path) -> dict[str, Any]:
+    """Every marker of a session has exactly one outcome, in the ledger and in the summary."""
+    records = read_ledger(folder / "ledger.jsonl")
+    markers = [r["trial"] for r in records if r["event"] == "marker"]
+    outcomes = [r["trial"] for r in records if r["event"] in ("decoded", "cut", "dropped")]
+    assert sorted(outcomes) == sorted(markers)
+    assert len(set(markers)) == len(markers)
+    told = summary(folder)
+    assert told["markers"] == len(markers)
+    assert told["markers"] == told["decoded"] + told["cut"] + sum(told["dropped"].values())
+    return told
+
+
+def trials_of(folder: Path, event: str) -> Sequence[dict[str, Any]]:
+    return [r for r in read_ledger(folder / "ledger.jsonl") if r["event"] == event]

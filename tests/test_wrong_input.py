@@ -1,0 +1,220 @@
+"""Wrong input ends in one clear sentence, a non-zero exit, and no traceback; nothing waits on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decoder.bundle import (
+    BrainEncoderRecord,
+    BundleManifest,
+    HVFRecord,
+    ImageEncoderRecord,
+    save_bundle,
+    space_of,
+)
+from decoder.hvf import HVF
+from decoder.mbp import MBP
+from index.gallery import Gallery, save_gallery
+from stream.acquire.lsl import pylsl
+from stream.acquire.preprocess import PreprocessSettings
+from tests.sessions import EEGLAB, run
+
+CHANNELS = ("Fz", "Cz", "Pz", "Oz")
+ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained `bundle` of four channels at 100 Hz, and its `gallery`."""
+    folder = tmp_path_factory.mktemp("models")
+    settings = PreprocessSettings(
+        channels=CHANNELS,
+        output_channels=CHANNELS,
+        rate_hz=100,
+        tmin_s=0,
+        tmax_s=0.19,
+        whitening="none",
+    )
+    brain, hvf = (
+        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        for module in (MBP(4, 20, 8, 8), HVF({"toy": 3}, 8, 8))
+    )
+    manifest = BundleManifest(
+        channels=CHANNELS,
+        rate_hz=100,
+        tmin_s=0,
+        tmax_s=0.19,
+        preprocessing=settings.model_dump(mode="json"),
+        brain_encoder=BrainEncoderRecord(hidden=8),
+        image_encoders=ENCODERS,
+        hvf=HVFRecord(hidden=8),
+        embedding_dim=8,
+        logit_scale=2.0,
+        space=space_of(hvf, ENCODERS),
+    )
+    save_bundle(folder / "bundle", manifest, {"brain": brain, "hvf": hvf, "preprocessing": {}})
+    eye = np.eye(8, dtype=np.float32)
+    rows = ("a", "b", "c", "d", "e", "f", "g", "h")
+    save_gallery(folder / "gallery", Gallery(rows, rows, eye, manifest.space, ENCODERS, "test"))
+    return folder
+
+
+@pytest.fixture
+def eeg():
+    """Opens EEG outlets that are silent; they close after the test."""
+    outlets = []
+
+    def open_outlet(name: str, channels: tuple[str, ...], rate_hz: float, source_id: str) -> None:
+        info = pylsl.StreamInfo(name, "EEG", len(channels), rate_hz, "float32", source_id)
+        info.set_channel_labels(list(channels))
+        outlets.append(pylsl.StreamOutlet(info))
+
+    yield open_outlet
+    outlets.clear()
+
+
+@pytest.fixture
+def markers():
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo("m", "Markers", 1, 0, "string", "markers"))
+    yield "m"
+    del outlet
+
+
+def live(*arguments: str | Path) -> str:
+    done = run("live", "--wait", "1", "--headless", *arguments, timeout_s=60)
+    assert done.code == 1
+    return done.one_sentence()
+
+
+def test_no_such_stream(tmp_path: Path) -> None:
+    said = live("--eeg", "Nobody", "--markers", "m", "--out", tmp_path / "s")
+    assert "no LSL stream named 'Nobody' within 1 s" in said
+
+
+def test_two_streams_of_that_name(eeg, markers, tmp_path: Path) -> None:
+    eeg("Twin", CHANNELS, 100, "first")
+    eeg("Twin", CHANNELS, 100, "second")
+    said = live("--eeg", "Twin", "--markers", markers, "--out", tmp_path / "s")
+    assert "2 LSL streams are named 'Twin'" in said
+    assert "'first'" in said
+    assert "'second'" in said
+
+
+def test_missing_channels(eeg, markers, models: Path, tmp_path: Path) -> None:
+    eeg("Small", ("Fz", "Cz"), 100, "small")
+    arguments = ("--bundle", models / "bundle", "--out", tmp_path / "s")
+    said = live("--eeg", "Small", "--markers", markers, *arguments)
+    assert "the stream has 2 channels, the bundle needs 4: missing Pz, Oz" in said
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "expected"),
+    [(50, "the stream runs at 50 Hz, the bundle needs at least 100 Hz"), (0, "no sampling rate")],
+)
+def test_wrong_rate(eeg, markers, models: Path, tmp_path: Path, rate_hz: float, expected: str):
+    eeg("Slow", CHANNELS, rate_hz, "slow")
+    arguments = ("--bundle", models / "bundle", "--out", tmp_path / "s")
+    assert expected in live("--eeg", "Slow", "--markers", markers, *arguments)
+
+
+def test_a_bundle_that_is_missing(tmp_path: Path) -> None:
+    said = live("--eeg", "x", "--markers", "m", "--bundle", tmp_path / "none")
+    assert "bundle.json" in said
+
+
+@pytest.mark.parametrize("file", ["brain.safetensors", "bundle.json"])
+def test_a_bundle_that_is_damaged(models: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    path = tmp_path / "models" / "bundle" / file
+    path.write_bytes(path.read_bytes()[:-7])
+    said = live("--eeg", "x", "--markers", "m", "--bundle", tmp_path / "models" / "bundle")
+    assert file in said
+
+
+def test_a_bundle_of_another_shape(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    path = tmp_path / "models" / "bundle" / "bundle.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"tmax_s": 0.29}))
+    arguments = ("--bundle", tmp_path / "models" / "bundle", "--speed", "max", "--headless")
+    recording = _recording(tmp_path)
+    done = run("replay", recording, *arguments, "--out", tmp_path / "s")
+    assert done.code == 1
+    assert "shape" in done.one_sentence()
+
+
+def test_markers_of_unknown_stimuli_are_counted(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", "--out", folder)
+    done = run("replay", _recording(tmp_path), *arguments)
+    assert done.code == 0, done.err
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["decoded"] == 2
+    assert told["dropped"] == {"unknown_stimulus": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("none.set", None), ("bad.fif", b"no fif"), ("bad.xdf", b"XDF"), ("notes.txt", b"hello")],
+)
+@pytest.mark.parametrize("speed", ["max", "1"])
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, name: str, content: bytes | None, speed: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    arguments = ("--speed", speed, "--headless", "--out", tmp_path / "s")
+    done = run("replay", tmp_path / name, *arguments)
+    assert done.code == 1
+    assert name in done.one_sentence()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--trials", "0"],
+        ["--amplitude", "-1"],
+        ["replay", "x.set", "--speed", "fast"],
+        ["live"],
+        ["dance"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
+    if "x.set" in arguments:
+        (tmp_path / "x.set").touch()
+        arguments = [str(tmp_path / a) if a == "x.set" else a for a in arguments]
+    done = run(*arguments)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+def test_numbers_that_do_not_fit_are_refused_before_anything_is_trained() -> None:
+    assert "multiple" in run("--trials", 10, "--repeats", 3).one_sentence()
+    assert "200 test images" in run("--trials", 201).one_sentence()
+
+
+def test_a_session_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    said = live("--eeg", "x", "--markers", "m", "--out", tmp_path)
+    assert "holds a session already" in said
+
+
+@pytest.mark.skipif(not EEGLAB.exists(), reason=f"the recording {EEGLAB} is not there")
+def test_trials_cannot_be_saved_under_any_name(tmp_path: Path) -> None:
+    done = run("replay", EEGLAB, "--save-trials", tmp_path / "trials.csv")
+    assert ".npz" in done.one_sentence()
+
+
+def _recording(folder: Path) -> Path:
+    """Two known stimuli and an unknown one, in four channels at 100 Hz."""
+    import mne
+
+    samples = np.random.default_rng(0).standard_normal((4, 500)) * 1e-5
+    raw = mne.io.RawArray(samples, mne.create_info(CHANNELS, 100, "eeg"), verbose="ERROR")
+    raw.set_annotations(mne.Annotations([1, 2, 3], [0, 0, 0], ["a", "who", "b"]))
+    path = folder / "toy_raw.fif"
+    raw.save(path, verbose="ERROR")
+    return path
