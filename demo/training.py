@@ -7,14 +7,14 @@ build the gallery of the 200 test images. Every step is the one of `offline_trai
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 from decoder.hvf import load_hvf
 from demo.head import CHANNELS
@@ -22,7 +22,6 @@ from demo.stimuli import (
     Stimulus,
     render,
     stimuli,
-    stimulus_from_id,
     test_concepts,
     training_concepts,
 )
@@ -138,16 +137,18 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoMo
 def simulate_recording(
     subject: SimulatedSubject,
     order: Sequence[Stimulus],
-    pictures: dict[str, np.ndarray],
+    evoked: Mapping[str, np.ndarray],
     soa_s: float,
     name: str,
 ) -> Recording:
-    """One recording of the subject while it sees stimuli at a fixed pace, from 1 s on."""
+    """One recording of a subject while it sees stimuli at a fixed pace, from 1 s on.
+
+    `evoked` holds its response to each stimulus, by id (`SimulatedSubject.evoked`).
+    """
     rate_hz = subject.settings.rate_hz
     onsets = [round((1.0 + i * soa_s) * rate_hz) for i in range(len(order))]
-    evoked = cache(lambda id_: _evoked(subject, stimulus_from_id(id_), pictures[id_]))
     for stimulus, onset in zip(order, onsets, strict=True):
-        subject.present(onset, evoked(stimulus.id))
+        subject.present(onset, evoked[stimulus.id])
     n_samples = onsets[-1] + round(1.5 * rate_hz)
     return Recording(
         path=Path(name),
@@ -164,10 +165,6 @@ def simulate_recording(
     )
 
 
-def _evoked(subject: SimulatedSubject, stimulus: Stimulus, picture: np.ndarray) -> np.ndarray:
-    return subject.evoked(picture, attributes(stimulus))
-
-
 def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarray]:
     task = progress.add_task("drawing images", total=len(wanted))
     pictures = {}
@@ -179,32 +176,37 @@ def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarra
 
 def _record(
     shown: Sequence[Stimulus],
-    pictures: dict[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray],
     settings: DemoSettings,
     directory: Path,
     progress: Progress,
 ) -> TrialSet:
-    task = progress.add_task("recording (simulated)", total=settings.sessions)
+    n_seen = len(shown) * settings.sessions
+    task = progress.add_task("recording (simulated)", total=len(shown) + n_seen)
     subject_settings = SubjectSettings(seed=settings.subject_seed)
+    brain = SimulatedSubject(subject_settings, recording_seed=0)
+    evoked = {}
+    for stimulus in shown:
+        evoked[stimulus.id] = brain.evoked(pictures[stimulus.id], attributes(stimulus))
+        progress.advance(task)
 
     def sessions() -> Iterator[tuple[str, Recording]]:
         for number in range(settings.sessions):
             name = f"session-{number + 1}"
             order = np.random.default_rng([settings.subject_seed, number]).permutation(len(shown))
             subject = SimulatedSubject(subject_settings, recording_seed=number)
-            stimuli_in_order = [shown[i] for i in order]
-            yield (
-                name,
-                simulate_recording(subject, stimuli_in_order, pictures, settings.soa_s, name),
-            )
-            progress.advance(task)
+            in_order = [shown[i] for i in order]
+            yield name, simulate_recording(subject, in_order, evoked, settings.soa_s, name)
+            progress.advance(task, len(shown))
 
-    return prepare(
-        sessions(),
-        PREPROCESSING,
-        directory,
-        provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
-    )
+    # NumPy's threads only get in each other's way with arrays of this size.
+    with threadpool_limits(1, "blas"):
+        return prepare(
+            sessions(),
+            PREPROCESSING,
+            directory,
+            provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
+        )
 
 
 def _extract(
