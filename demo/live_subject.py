@@ -11,9 +11,8 @@ import typer
 
 from decoder.problem import Problem
 from demo.head import CHANNELS
-from demo.stimuli import Stimulus, render
+from demo.stimuli import Stimulus, gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
-from demo.training import attributes, test_stimuli
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 
@@ -28,7 +27,7 @@ def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
     Raises:
         Problem: the numbers do not fit together, or there are not so many test images.
     """
-    tests = test_stimuli()
+    tests = gallery_stimuli()
     n_images, rest = divmod(n_trials, repeats)
     if rest or n_images < 1:
         raise Problem(
@@ -68,7 +67,7 @@ def play(subject: SimulatedSubject, outlets: Outlets, shown: list[Stimulus], soa
 
 
 def _evoked(subject: SimulatedSubject, stimulus: Stimulus) -> np.ndarray:
-    return subject.evoked(render(stimulus), attributes(stimulus))
+    return subject.evoked(render(stimulus), stimulus.attributes)
 
 
 def main(

@@ -4,11 +4,8 @@ Record training sessions, extract what frozen encoders see in the images, train 
 build the gallery of the 200 test images. Every step is the one of `offline_train`.
 """
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +17,9 @@ from decoder.hvf import load_hvf
 from demo.head import CHANNELS
 from demo.stimuli import (
     Stimulus,
+    gallery_stimuli,
     render,
     stimuli,
-    test_concepts,
     training_concepts,
 )
 from demo.subject import SimulatedSubject, SubjectSettings
@@ -65,57 +62,10 @@ PREPROCESSING = PreprocessSettings(
 )
 
 
-@dataclass(frozen=True)
-class DemoModel:
-    """Where the demo's bundle and gallery are."""
-
-    bundle: Path
-    gallery: Path
-
-
-def test_stimuli() -> list[Stimulus]:
-    """One image of each test concept: what the demo shows, and its gallery."""
-    return stimuli(test_concepts(), 1)
-
-
-test_stimuli.__test__ = False
-
-
-def attributes(stimulus: Stimulus) -> dict[str, str]:
-    """What the simulated subject knows of a stimulus besides its pixels."""
-    concept = stimulus.concept
-    return {
-        "shape": concept.shape,
-        "material": concept.material,
-        "colour": concept.colour,
-        "place": stimulus.scene.place,
-    }
-
-
-def cache_folder() -> Path:
-    """Where models that were made here are kept; HVF_LIVE_CACHE names another place."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
-    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
-
-
-def ready_model(console: Console, settings: DemoSettings | None = None) -> DemoModel:
-    """The demo's model, made now if this machine has none of these settings and this code."""
-    settings = settings or DemoSettings()
-    folder = cache_folder() / f"demo-{_fingerprint(settings)}"
-    model = DemoModel(folder / "bundle", folder / "gallery")
-    if not (model.gallery / "gallery.json").exists():
-        console.print(
-            "First run: recording and training the simulated subject's brain model "
-            "(about two minutes, once)."
-        )
-        make_model(folder, settings, console)
-    return model
-
-
-def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoModel:
+def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
     """Records, trains and writes `bundle` and `gallery` into a folder."""
     shown = stimuli(training_concepts()[: settings.n_concepts], 1)
-    tests = test_stimuli()
+    tests = gallery_stimuli()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         pictures = _draw([*shown, *tests], progress)
@@ -131,7 +81,6 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoMo
         created_by=COMMAND,
     )
     save_gallery(folder / "gallery", gallery, [pictures[stimulus.id] for stimulus in tests])
-    return DemoModel(folder / "bundle", folder / "gallery")
 
 
 def simulate_recording(
@@ -187,7 +136,7 @@ def _record(
     brain = SimulatedSubject(subject_settings, recording_seed=0)
     evoked = {}
     for stimulus in shown:
-        evoked[stimulus.id] = brain.evoked(pictures[stimulus.id], attributes(stimulus))
+        evoked[stimulus.id] = brain.evoked(pictures[stimulus.id], stimulus.attributes)
         progress.advance(task)
 
     def sessions() -> Iterator[tuple[str, Recording]]:
@@ -242,15 +191,3 @@ def _train(
         checkpoint_dir=folder / "checkpoint",
     )
     return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
-
-
-def _fingerprint(settings: DemoSettings) -> str:
-    """Of everything that the model depends on, so that no stale model is ever used."""
-    digest = hashlib.sha256(json.dumps(asdict(settings), default=str, sort_keys=True).encode())
-    root = Path(__file__).parents[1]
-    sources = [*(root / "demo").rglob("*.py"), *(root / "demo/assets").glob("*")]
-    sources += [*(root / "offline_train").glob("*.py"), *(root / "decoder").glob("*.py")]
-    sources += [root / "stream/acquire/preprocess.py", root / "stream/acquire/whitening.py"]
-    for path in sorted(sources):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -1,0 +1,95 @@
+"""How good the demo's two image encoders are on test concepts, which they have never seen."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from decoder.torchvision_ops import declare_missing_ops
+from demo.stimuli import (
+    COLOURS,
+    MATERIALS,
+    PLACES,
+    SHAPES,
+    Stimulus,
+    render,
+    stimuli,
+    test_concepts,
+)
+from index.image_encoders import embedding_health, load_encoder, read_specs
+
+ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
+
+
+def attribute_labels(listed: list[Stimulus]) -> dict[str, Tensor]:
+    """The number of each stimulus's value, (n,), per attribute."""
+    return {
+        name: torch.tensor([values.index(getattr(stimulus.scene, name)) for stimulus in listed])
+        for name, values in ATTRIBUTES.items()
+    }
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Metrics of the encoders in `folder` on two pictures of each of the 200 test concepts."""
+    semantic, vae = (load_encoder(spec) for spec in read_specs(folder / "encoders.json"))
+    listed = stimuli(test_concepts(), 2)
+    pictures = np.stack([render(stimulus) for stimulus in listed])
+    metrics = {}
+    began = time.perf_counter()
+    features = semantic.encode(pictures)
+    metrics["semantic_ms_per_image"] = (time.perf_counter() - began) / len(pictures) * 1e3
+    began = time.perf_counter()
+    latents = vae.encode(pictures)
+    metrics["vae_ms_per_image"] = (time.perf_counter() - began) / len(pictures) * 1e3
+    for name, accuracy in attribute_accuracy(
+        folder / "semantic.safetensors", features, listed
+    ).items():
+        metrics[f"{name}_accuracy"] = accuracy
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    nearest = (unit[1::2] @ unit[0::2].T).argmax(axis=1)
+    metrics["retrieval_200_way_top1"] = float((nearest == np.arange(len(nearest))).mean())
+    metrics["semantic_median_cosine"] = embedding_health(features)
+    metrics["vae_median_cosine"] = embedding_health(latents)
+    metrics["vae_latent_std"] = float(latents.std())
+    metrics["vae_psnr_db"] = reconstruction_psnr_db(folder / "vae", pictures[::2])
+    return {name: round(value, 4) for name, value in metrics.items()}
+
+
+def attribute_accuracy(
+    weights: Path, features: NDArray[np.float32], listed: list[Stimulus]
+) -> dict[str, float]:
+    """Share of stimuli whose attribute the classifier's own heads read right, per attribute."""
+    tensors = load_file(weights)
+    accuracy = {}
+    for name, truth in attribute_labels(listed).items():
+        weight, bias = (tensors[f"heads.{name}.{part}"].float() for part in ("weight", "bias"))
+        guess = (torch.from_numpy(features) @ weight.T + bias).argmax(dim=1)
+        accuracy[name] = (guess == truth).float().mean().item()
+    return accuracy
+
+
+@torch.inference_mode()
+def reconstructed(vae_folder: Path, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (n, h, w, 3) through the VAE and back."""
+    declare_missing_ops()
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(
+        vae_folder, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+    ).eval()
+    painted = []
+    for part in torch.from_numpy(pictures).permute(0, 3, 1, 2).split(16):
+        latent = vae.encode(part.float() / 127.5 - 1).latent_dist.mode()
+        colours = (vae.decode(latent).sample.clamp(-1, 1) + 1) * 127.5
+        painted.append(colours.round().byte().permute(0, 2, 3, 1).numpy())
+    return np.concatenate(painted)
+
+
+def reconstruction_psnr_db(vae_folder: Path, pictures: NDArray[np.uint8]) -> float:
+    """Mean over pictures of 10 log10(255^2 / mean squared error) after the VAE."""
+    error = reconstructed(vae_folder, pictures).astype(np.float32) - pictures
+    return float((10 * np.log10(255**2 / np.square(error).mean(axis=(1, 2, 3)))).mean())
