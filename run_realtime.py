@@ -71,7 +71,7 @@ def demo(
     # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from demo.live_subject import schedule
-    from demo.training import ready_model
+    from demo.model import ready_model
 
     schedule(trials, repeats, seed)  # refuses numbers that do not fit before anything is trained
     model = ready_model(console)

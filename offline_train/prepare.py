@@ -13,6 +13,7 @@ from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
+from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.trials import Drop, Trial
 from stream.sources.recording import Recording
 from stream.sources.virtual_time import play
@@ -43,18 +44,25 @@ def cut_trials(
     marker_rule: MarkerRule | None = None,
     *,
     keep: Callable[[str], bool] = lambda stimulus: True,
+    reject: RejectSettings | None = None,
 ) -> Iterator[CutTrial | Drop]:
     """Cuts a recording in virtual time, in the order of the onsets.
 
     Args:
         keep: whether trials of a stimulus are wanted; others are passed over.
+        reject: limits; trials that hold NaN are rejected in any case.
 
     Raises:
         Problem: the recording lacks a channel, or its rate is too low.
     """
     transform = preprocessing.prepare(recording.channels, recording.rate_hz)
     acquisition = Acquisition(
-        len(recording.channels), recording.rate_hz, transform.window, marker_rule=marker_rule
+        len(recording.channels),
+        recording.rate_hz,
+        transform.window,
+        marker_rule=marker_rule,
+        stream_filter=preprocessing.stream_filter(recording.rate_hz),
+        rejection=Rejection(reject or RejectSettings(), transform.columns, recording.channels),
     )
 
     def outcomes(due: Iterable[Trial | Drop]) -> Iterator[CutTrial | Drop]:
@@ -84,6 +92,7 @@ def prepare(
     *,
     marker_rule: MarkerRule | None = None,
     keep: Callable[[str], bool] = lambda stimulus: True,
+    reject: RejectSettings | None = None,
     provenance: dict | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
@@ -96,7 +105,7 @@ def prepare(
         on_recording: called after each recording.
 
     Raises:
-        Problem: no trial is left, or one holds values that are not finite.
+        Problem: no trial is left, or a recording does not fit the settings.
     """
     unfitted = Preprocessing(
         settings.model_copy(
@@ -113,7 +122,7 @@ def prepare(
     shape = (len(settings.channels), settings.n_times)
     with tempfile.TemporaryFile() as spool:
         for name, recording in recordings:
-            for outcome in cut_trials(recording, unfitted, marker_rule, keep=keep):
+            for outcome in cut_trials(recording, unfitted, marker_rule, keep=keep, reject=reject):
                 if isinstance(outcome, Drop):
                     prepared.dropped[outcome.reason] += 1
                     continue

@@ -6,9 +6,13 @@ Everything after the inlet is here and pure, so live streams and recordings take
 from collections.abc import Container
 from dataclasses import dataclass
 
+import numpy as np
+
 from stream.acquire.clock import StreamClock
+from stream.acquire.filters import StreamFilter
 from stream.acquire.inlet import Chunk
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
+from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Drop, Reason, Trial, TrialCutter, Window
 
@@ -31,6 +35,8 @@ class Acquisition:
         window: the samples that a trial takes, see `TrialTransform.window`.
         history_s: how far back in time a marker may lie when it arrives.
         known_stimuli: others are dropped as `unknown_stimulus`; None accepts all.
+        stream_filter: applied to the EEG before anything is cut.
+        rejection: refuses trials; None takes all.
     """
 
     def __init__(
@@ -44,10 +50,13 @@ class Acquisition:
         no_data_after_s: float = 2.0,
         known_stimuli: Container[str] | None = None,
         first_number: int = 1,
+        stream_filter: StreamFilter | None = None,
+        rejection: Rejection | None = None,
     ):
         self._clock = StreamClock(rate_hz)
         self._marker_reader = MarkerReader(marker_rule or MarkerRule())
-        self._ring = Ring(int(history_s * rate_hz) + window.count, n_channels)
+        reach = max(window.last, 0) - min(window.first, 0) + 1
+        self._ring = Ring(int(history_s * rate_hz) + reach, n_channels)
         self._cutter = TrialCutter(
             self._ring,
             window,
@@ -55,7 +64,10 @@ class Acquisition:
             known_stimuli=known_stimuli,
             no_data_after_s=no_data_after_s,
             first_number=first_number,
+            rejection=rejection,
         )
+        self._filter = stream_filter
+        self._kept_back: np.ndarray | None = None  # samples whose time the clock does not know yet
         self._last_arrival_s: float | None = None
 
     @property
@@ -63,9 +75,17 @@ class Acquisition:
         return self._cutter.n_pending
 
     def add_eeg(self, chunk: Chunk) -> None:
-        """Appends samples (n, channels) in microvolts."""
+        """Appends samples (n, channels) in microvolts, as soon as the clock knows their time."""
+        samples = chunk.samples
+        if self._kept_back is not None:
+            samples = np.concatenate([self._kept_back, samples])
         mapped = self._clock.map(chunk.raw_s, chunk.offset_s)
-        self._ring.append(mapped.stamps_s, chunk.samples, mapped.breaks, chunk.readable_s)
+        n = len(mapped.stamps_s)
+        self._kept_back = samples[n:].copy() if self._clock.n_kept_back else None
+        samples = samples[:n]
+        if self._filter is not None and n:
+            samples = self._filter(samples, mapped.breaks)
+        self._ring.append(mapped.stamps_s, samples, mapped.breaks, chunk.readable_s)
         self._last_arrival_s = chunk.readable_s
 
     def add_markers(self, chunk: Chunk) -> list[Opened]:

@@ -13,21 +13,30 @@ import numpy as np
 
 _PERIOD_TOLERANCE = 200e-6  # how far a device's rate may be from its nominal one
 _PERIOD_WANDER = 1e-9  # relative, per sample: a crystal that warms up
+_JITTER_AT_FIRST = 0.05  # periods; of stamps about the line, on the mean
 _JITTER_FLOOR_S = 20e-6  # stamps that are better than this are followed as they are
-_JITTER_MEMORY = 1 / 256  # per sample, for the size of the scatter and the share of bursts
-_GAP_PERIODS = 0.75  # stamps this far off the line mean missing samples ...
-_GAP_JITTERS = 10.0  # ... unless the stream scatters by a good part of that anyway;
-_SHIFT_MEMORY = 1 / 64  # then a lasting shift of this many periods or jitters tells, a bit later
-_SHIFT_PERIODS = 0.6
-_SHIFT_JITTERS = 2.0
+_MEMORY = 1 / 256  # per sample, for the size of the scatter and the share of bursts
+_OFF_PERIODS = 0.75  # a stamp this far off the line is late, or follows missing samples ...
+_OFF_JITTERS = 8.0  # ... unless the stream scatters by a good part of that anyway
+_DOUBT_S = 0.05  # stamps that stay off the line for longer, and ...
+_DOUBT_SAMPLES = 4  # ... for more samples, are not late: samples are missing
+_SHIFT_MEMORY = 1 / 64  # a smaller loss shows as a lasting shift of the stamps ...
+_SHIFT_PERIODS = 0.6  # ... by this many periods ...
+_SHIFT_JITTERS = 2.0  # ... or, in a stream that scatters, this many jitters
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
 _SPAN_DECAY = 0.9995  # per sample, of the longest burst seen
+_SHORTEST_STEP = 0.01  # periods; corrections never turn time back
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Stamps on the reader's clock, seconds, and the positions that follow missing samples."""
+    """Samples whose time is known: the oldest that were not given out before.
+
+    Attributes:
+        stamps_s: on the reader's clock, seconds; increasing between breaks.
+        breaks: positions of samples that follow missing ones, or a jump of the sender's clock.
+    """
 
     stamps_s: np.ndarray
     breaks: np.ndarray
@@ -36,20 +45,25 @@ class Mapped:
 class StreamClock:
     """Maps the stamps of one regular stream; the result does not depend on how they are chunked.
 
-    A stamp that is too far from the line starts a new segment: samples were lost, or the sender's
-    clock jumped. The period is kept, so a segment is exact from its first stamps on. In a stream
+    A stamp that is far off the line is kept back until the next ones tell whether it was late, or
+    samples are missing before it: at most for `_DOUBT_S`, and only then. After missing samples a
+    new segment begins; the period is kept, so it is exact from its first stamps on. In a stream
     that is stamped in bursts only the last sample of a burst tells the time, since the others
     waited for it.
     """
 
     def __init__(self, rate_hz: float):
         self._nominal_s = 1.0 / rate_hz
+        self._patience = max(_DOUBT_SAMPLES, round(_DOUBT_S * rate_hz))
         self.period_s = self._nominal_s
-        self._time_s = math.nan  # of the last sample, on the line
+        self._time_s = math.nan  # of the last sample on the line
+        self._given_s = -math.inf  # the last stamp given out in this segment
         self._last_raw_s = math.nan
         self._late_s = 0.0  # of the last stamp, against the line
-        self._shift_s = 0.0  # of the last second's stamps, on the mean
-        self._jitter_s = 0.25 * self._nominal_s  # mean distance of a stamp from the line
+        self._shift_s = 0.0  # of the last stamps, on the mean
+        self._doubtful: list[float] = []  # raw stamps that are kept back
+        self._n_learnt = 0
+        self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
         self._burst_share = 0.0
         self._burst_length = 1.0
         self._run = 1  # samples of the burst so far
@@ -64,40 +78,75 @@ class StreamClock:
         """How much longer than nominal the device's sample period is."""
         return (self.period_s / self._nominal_s - 1) * 1e6
 
-    def map(self, raw_s: np.ndarray, offset_s: float) -> Mapped:
-        """Maps stamps (n,); `offset_s` takes the sender's clock to the reader's."""
-        stamps_s = np.empty(len(raw_s))
-        breaks = []
-        for position, raw in enumerate(raw_s.tolist()):
-            stamps_s[position], is_break = self._step(raw)
-            if is_break:
-                breaks.append(position)
-        return Mapped(stamps_s + offset_s, np.array(breaks, np.intp))
+    @property
+    def n_kept_back(self) -> int:
+        """Samples that were taken and not given out yet."""
+        return len(self._doubtful)
 
-    def _step(self, raw: float) -> tuple[float, bool]:
+    def map(self, raw_s: np.ndarray, offset_s: float) -> Mapped:
+        """Takes stamps (n,); `offset_s` takes the sender's clock to the reader's."""
+        stamps_s: list[float] = []
+        breaks: list[int] = []
+        for raw in raw_s.tolist():
+            self._step(raw, stamps_s, breaks)
+        return Mapped(np.array(stamps_s) + offset_s, np.array(breaks, np.intp))
+
+    def _step(self, raw: float, stamps_s: list[float], breaks: list[int]) -> None:
         if math.isnan(self._time_s):
             self._begin(raw)
-            return raw, False
+            stamps_s.append(self._give())
+            return
         same_moment = raw - self._last_raw_s < _SAME_MOMENT * self._nominal_s
         bursts = self._burst_share > _BURST_SHARE
-        self._burst_share += _JITTER_MEMORY * (same_moment - self._burst_share)
-        if bursts and not same_moment:
+        self._burst_share += _MEMORY * (same_moment - self._burst_share)
+        if bursts and not same_moment and not self._doubtful:
             self._learn(self._late_s)  # the last stamp ended its burst, so it did not wait
+        self._last_raw_s = raw
+        late_s = raw - self._time_s - (len(self._doubtful) + 1) * self.period_s
+        off_s = self._off_s(bursts)
+        if abs(late_s) > off_s or self._has_shifted():
+            self._doubtful.append(raw)
+            if len(self._doubtful) > self._patience or self._has_shifted():
+                self._break(stamps_s, breaks)
+            return
+        self._clear_doubts(off_s, stamps_s)
         self._predict()
-        late_s = raw - self._time_s
-        if abs(late_s) > self._tolerance_s(bursts) or self._has_shifted():
-            self._scatter(2 * self._tolerance_s(bursts))
-            self._begin(raw - (self._burst_length - 1) * self.period_s if bursts else raw)
-            self._last_raw_s = raw
-            return self._time_s, True
         if not bursts:
             self._learn(late_s)
         self._note_burst(late_s, same_moment)
-        self._late_s, self._last_raw_s = raw - self._time_s, raw
-        return self._time_s, False
+        self._late_s = raw - self._time_s
+        stamps_s.append(self._give())
+
+    def _clear_doubts(self, off_s: float, stamps_s: list[float]) -> None:
+        """The stamps that were kept back were late: their samples lie on the line."""
+        for raw in self._doubtful:
+            self._predict()
+            late_s = raw - self._time_s
+            self._scatter(abs(late_s))
+            self._learn(max(-off_s, min(off_s, late_s)))
+            stamps_s.append(self._give())
+        self._doubtful.clear()
+
+    def _break(self, stamps_s: list[float], breaks: list[int]) -> None:
+        """Samples are missing before those that were kept back: a new line begins with them."""
+        breaks.append(len(stamps_s))
+        kept, self._doubtful = self._doubtful, []
+        # Stamps are late, hardly ever early: the earliest, seen from the first, tells the time.
+        self._begin(min(raw - i * self.period_s for i, raw in enumerate(kept)))
+        self._given_s = -math.inf
+        stamps_s.append(self._give())
+        self._last_raw_s = kept[0]
+        for raw in kept[1:]:  # among them more may be missing
+            self._step(raw, stamps_s, breaks)
+
+    def _give(self) -> float:
+        self._given_s = max(self._time_s, self._given_s + _SHORTEST_STEP * self._nominal_s)
+        return self._given_s
 
     def _begin(self, time_s: float) -> None:
-        self._time_s = self._last_raw_s = time_s
+        self._time_s = time_s
+        if math.isnan(self._last_raw_s):
+            self._last_raw_s = time_s
         self._late_s = self._shift_s = 0.0
         self._run = 1
         self._var_time, self._cov = max(self._jitter_s, _JITTER_FLOOR_S) ** 2, 0.0
@@ -121,16 +170,18 @@ class StreamClock:
         self._cov *= 1 - gain_time
         self._var_time *= 1 - gain_time
 
-    def _tolerance_s(self, bursts: bool) -> float:
-        tolerance_s = max(_GAP_PERIODS * self._nominal_s, _GAP_JITTERS * self._jitter_s)
-        return tolerance_s + 1.5 * self._span_s if bursts else tolerance_s
+    def _scatter(self, distance_s: float) -> None:
+        self._n_learnt += 1
+        memory = max(_MEMORY, 1 / (self._n_learnt + 16))  # quick at first
+        self._jitter_s += memory * (distance_s - self._jitter_s)
+
+    def _off_s(self, bursts: bool) -> float:
+        off_s = max(_OFF_PERIODS * self._nominal_s, _OFF_JITTERS * self._jitter_s)
+        return off_s + 1.5 * self._span_s if bursts else off_s
 
     def _has_shifted(self) -> bool:
         limits_s = (_SHIFT_PERIODS * self._nominal_s, _SHIFT_JITTERS * self._jitter_s)
         return abs(self._shift_s) > max(limits_s)
-
-    def _scatter(self, distance_s: float) -> None:
-        self._jitter_s += _JITTER_MEMORY * (distance_s - self._jitter_s)
 
     def _note_burst(self, late_s: float, same_moment: bool) -> None:
         self._span_s = max(self._span_s * _SPAN_DECAY, late_s)

@@ -1,17 +1,24 @@
 """What a marker means: which stimulus it names, and which presentation of it this is."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from decoder.problem import Problem
 
+_REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
+
 
 @dataclass(frozen=True)
 class Marker:
-    """A marker as it arrived. Stamps are in seconds on the reader's clock."""
+    """A marker as it arrived. Stamps are in seconds on the reader's clock.
+
+    `text` is a string as sent, an integer as a decimal number, or several columns as a JSON list.
+    """
 
     stamp_s: float
     text: str
@@ -27,24 +34,39 @@ class Event:
     group: str
     repeat: int
     readable_s: float
+    is_duplicate: bool = False
+    """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
 
 
 class MarkerRule(BaseModel):
     """Maps marker texts to stimuli.
 
-    `stimulus` is a regular expression that is searched in the text; its group `id`, where it has
-    one, else the whole match, is the stimulus id. Texts that do not match open no trial.
+    A text that is a JSON object gives the stimulus, and where they are there the repeat and the
+    group, in its fields. Of any other text `stimulus` is searched, a regular expression; its
+    groups `id`, `repeat` and `group` give the same, the whole match is the id where there is no
+    group `id`. A text in which it is not found opens no trial.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stimulus: str = r"(?s)^.+$"
+    id_field: str = "stimulus"
+    repeat_field: str = "repeat"
+    group_field: str = "group"
+    column: int | None = None
+    """Of a marker stream with several columns, the one that counts; None takes all, as JSON."""
+    ignore: str | None = None
+    """Texts in which this is found open no trial."""
+    start: str | None = None
+    """Where given, trials are opened only after a text in which this is found ..."""
+    stop: str | None = None
+    """... and until one in which this is."""
 
-    @field_validator("stimulus")
+    @field_validator("stimulus", "ignore", "start", "stop")
     @classmethod
-    def _compiles(cls, pattern: str) -> str:
+    def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern)
+            re.compile(pattern or "")
         except re.error as error:
             raise Problem(
                 f"the marker pattern '{pattern}' is no regular expression ({error}); "
@@ -52,31 +74,90 @@ class MarkerRule(BaseModel):
             ) from None
         return pattern
 
-    def stimulus_id(self, text: str) -> str | None:
-        """The stimulus that `text` names, or None where it names none."""
-        match = re.search(self.stimulus, text)
-        if match is None:
-            return None
-        return match["id"] if "id" in match.re.groupindex else match[0]
-
 
 class MarkerReader:
-    """Turns markers into events and counts the presentations of each stimulus."""
+    """Turns markers into events, counts the presentations of each group, and minds start and stop.
+
+    Attributes:
+        n_ignored: markers that opened no trial.
+    """
 
     def __init__(self, rule: MarkerRule):
         self._rule = rule
         self._presented: Counter[str] = Counter()
+        self._seen: dict[tuple[float, str], None] = {}
+        self._is_on = rule.start is None
+        self.n_ignored = 0
 
     def read(self, marker: Marker) -> Event | None:
-        """The trial that this marker opens; None for a marker that names no stimulus."""
-        stimulus = self._rule.stimulus_id(marker.text)
-        if stimulus is None:
+        """The trial that this marker opens; None for a marker that opens none."""
+        text = _column(marker.text, self._rule.column)
+        parts = None if self._is_switch(text) or not self._is_on else _parts(text, self._rule)
+        if parts is None:
+            self.n_ignored += 1
             return None
-        self._presented[stimulus] += 1
+        stimulus = str(parts["id"])
+        group = str(parts.get("group") or stimulus)
+        is_duplicate = self._was_seen(marker.stamp_s, stimulus)
+        self._presented[group] += not is_duplicate
         return Event(
             onset_s=marker.stamp_s,
             stimulus=stimulus,
-            group=stimulus,
-            repeat=self._presented[stimulus],
+            group=group,
+            repeat=int(parts.get("repeat") or self._presented[group]),
             readable_s=marker.readable_s,
+            is_duplicate=is_duplicate,
         )
+
+    def _was_seen(self, stamp_s: float, stimulus: str) -> bool:
+        key = (stamp_s, stimulus)
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def _is_switch(self, text: str) -> bool:
+        rule = self._rule
+        for pattern, is_on in ((rule.stop, False), (rule.start, True)):
+            if pattern is not None and re.search(pattern, text):
+                self._is_on = is_on
+                return True
+        return rule.ignore is not None and re.search(rule.ignore, text) is not None
+
+
+def _column(text: str, column: int | None) -> str:
+    if column is None:
+        return text
+    columns = _json(text)
+    if not isinstance(columns, list) or not -len(columns) <= column < len(columns):
+        return text
+    value = columns[column]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
+    """`id`, and perhaps `repeat` and `group`; None where the text names no stimulus."""
+    fields = _json(text) if text.lstrip().startswith("{") else None
+    if isinstance(fields, dict):
+        if rule.id_field not in fields:
+            return None
+        names = {"id": rule.id_field, "repeat": rule.repeat_field, "group": rule.group_field}
+        parts = {part: fields.get(name) for part, name in names.items()}
+    else:
+        match = re.search(rule.stimulus, text)
+        if match is None:
+            return None
+        parts = {"id": match[0]} | match.groupdict()
+    repeat = parts.get("repeat")
+    if repeat is not None and not str(repeat).isdecimal():
+        parts["repeat"] = None  # a repeat that is no number: counted here instead
+    return parts
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import sparse
 
 from decoder.problem import Problem
+from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.trials import Window
 from stream.acquire.whitening import noise_covariance, whitener
 
@@ -36,7 +37,10 @@ class PreprocessSettings(BaseModel):
     tmin_s: float
     tmax_s: float
     baseline_s: tuple[float, float] | None = (-0.2, 0.0)
-    reference: Literal["none", "average"] = "none"
+    filters: tuple[FilterSettings, ...] = ()
+    """Causal, on the continuous stream, before trials are cut."""
+    reference: str = "none"
+    """`none`, `average` (of `channels`), or the name of one of `channels`."""
     whitening: Literal["none", "mvnn"] = "mvnn"
     scaling: Literal["none", "robust"] = "none"
     """`robust` divides each output channel by 1.4826 times its median absolute deviation."""
@@ -48,8 +52,12 @@ class PreprocessSettings(BaseModel):
             raise ValueError(
                 f"output channels {missing} are not among the channels, or one is twice"
             )
+        if self.reference not in ("none", "average", *self.channels):
+            raise ValueError(f"the reference '{self.reference}' is none of the channels")
         if self.rate_hz <= 0 or self.tmin_s >= self.tmax_s:
             raise ValueError("rate_hz must be positive and tmin_s below tmax_s")
+        if self.baseline_s is not None and self.baseline_s[0] > self.baseline_s[1]:
+            raise ValueError(f"the baseline {self.baseline_s} ends before it begins")
         return self
 
     @property
@@ -71,19 +79,26 @@ class Preprocessing:
             Problem: the stream lacks a channel, or is slower than the model.
         """
         settings = self.settings
-        missing = [name for name in settings.channels if name not in stream_channels]
+        missing = [n for n in settings.channels if column_of(n, stream_channels) is None]
         if missing:
             raise Problem(
                 f"the stream has {len(stream_channels)} channels, the bundle needs "
-                f"{len(settings.channels)}: missing {', '.join(missing)}; record them, or train a "
-                "bundle for this montage"
+                f"{len(settings.channels)}: missing {', '.join(missing)}; name those that have "
+                "other names with --channels, or train a bundle for this montage"
             )
         if stream_rate_hz < settings.rate_hz * (1 - 1e-6):
             raise Problem(
                 f"the stream runs at {stream_rate_hz:g} Hz, the bundle needs at least "
                 f"{settings.rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
             )
+        for one in settings.filters:
+            one.sections(stream_rate_hz)
         return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
+
+    def stream_filter(self, stream_rate_hz: float) -> StreamFilter | None:
+        """The filter for the continuous stream; None where the settings ask for none."""
+        filters = self.settings.filters
+        return StreamFilter(filters, stream_rate_hz) if filters else None
 
     def spatial_matrix(self, stream_channels: Sequence[str]) -> np.ndarray:
         """Everything that mixes channels: (output channels, stream channels), float32."""
@@ -91,9 +106,11 @@ class Preprocessing:
         n = len(settings.channels)
         matrix = np.zeros((n, len(stream_channels)))
         for row, name in enumerate(settings.channels):
-            matrix[row, stream_channels.index(name)] = 1.0
+            matrix[row, column_of(name, stream_channels)] = 1.0
         if settings.reference == "average":
-            matrix = (np.eye(n) - 1.0 / n) @ matrix
+            matrix = matrix - matrix.mean(axis=0)
+        elif settings.reference != "none":
+            matrix = matrix - matrix[settings.channels.index(settings.reference)]
         if settings.whitening == "mvnn":
             matrix = arrays["whitener"] @ matrix
         matrix = matrix[[settings.channels.index(name) for name in settings.output_channels]]
@@ -107,11 +124,13 @@ class TrialTransform:
 
     Attributes:
         window: the samples of the stream that a trial needs, counted from its onset sample.
+        columns: of the stream, that the settings' channels are in.
     """
 
     def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
         settings = preprocessing.settings
         self._spatial = preprocessing.spatial_matrix(channels)
+        self.columns = [column_of(name, channels) for name in settings.channels]
         self._resampling = None
         wanted = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
         if rate_hz > settings.rate_hz * (1 + 1e-6):
@@ -119,6 +138,11 @@ class TrialTransform:
         baseline = None
         if settings.baseline_s is not None:
             baseline = _inside(*settings.baseline_s, rate_hz)
+            if baseline.count < 1:
+                raise Problem(
+                    f"the baseline {settings.baseline_s} s holds no sample at {rate_hz:g} Hz; make "
+                    "it longer than a sample"
+                )
         self.window = Window(
             min(wanted.first, baseline.first if baseline else wanted.first),
             max(wanted.last, baseline.last if baseline else wanted.last),
@@ -141,6 +165,14 @@ class TrialTransform:
         if self._resampling is not None:
             trial = (self._resampling @ trial.T).T
         return np.ascontiguousarray(trial)
+
+
+def column_of(name: str, stream_channels: Sequence[str]) -> int | None:
+    """Where a channel is in a stream, by its name, if need be in other capitals (FP1, Fp1)."""
+    if name in stream_channels:
+        return stream_channels.index(name)
+    folded = [other.casefold() for other in stream_channels]
+    return folded.index(name.casefold()) if folded.count(name.casefold()) == 1 else None
 
 
 def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:

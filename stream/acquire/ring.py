@@ -19,6 +19,7 @@ class Ring:
         self._stamps_s = np.zeros(2 * capacity, np.float64)
         self._readable_s = np.zeros(2 * capacity, np.float64)
         self._breaks: deque[int] = deque()  # numbers of samples that follow missing ones
+        self._increasing_from = 0  # the first sample since the sender's clock last went back
 
     @property
     def oldest(self) -> int:
@@ -34,7 +35,11 @@ class Ring:
         self, stamps_s: np.ndarray, samples: np.ndarray, breaks: np.ndarray, readable_s: float
     ) -> None:
         """Adds (n, channels) samples; `breaks` are positions in them, see `StreamClock.map`."""
-        self._breaks.extend((self.next + breaks).tolist())
+        for position in breaks.tolist():
+            before_s = stamps_s[position - 1] if position else self.newest_stamp_s
+            if stamps_s[position] <= before_s:
+                self._increasing_from = self.next + position
+            self._breaks.append(self.next + position)
         for start in range(0, len(stamps_s), self.capacity):
             part = slice(start, start + self.capacity)
             self._write(stamps_s[part], samples[part], readable_s)
@@ -77,14 +82,16 @@ class Ring:
     def nearest(self, stamp_s: float) -> int:
         """Number of the held sample whose stamp is nearest to `stamp_s` (the earlier of two).
 
-        Stamps before the oldest or after the newest sample give those.
+        Stamps before the oldest or after the newest sample give those. Samples from before the
+        sender's clock went back are not looked at: their stamps mean another time.
         """
-        held = self.next - self.oldest
-        stamps_s = self.stamps_s(self.oldest, held)
+        first = max(self.oldest, self._increasing_from)
+        count = self.next - first
+        stamps_s = self.stamps_s(first, count)
         after = int(np.searchsorted(stamps_s, stamp_s))
         if after == 0:
-            return self.oldest
-        if after == held:
+            return first
+        if after == count:
             return self.next - 1
         earlier = stamp_s - stamps_s[after - 1] <= stamps_s[after] - stamp_s
-        return self.oldest + after - int(earlier)
+        return first + after - int(earlier)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stream.acquire.markers import Event
+from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
 
 Reason = Literal[
@@ -21,6 +22,11 @@ Reason = Literal[
     "node_lost",
     "shutdown",
 ]
+
+
+# Samples from the onset to its nearest sample, where none is missing; the excess over a half is for
+# a rate that is not quite the nominal one.
+_MAX_RESIDUAL = 0.525
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class TrialCutter:
         known_stimuli: Container[str] | None = None,
         no_data_after_s: float = 2.0,
         first_number: int = 1,
+        rejection: Rejection | None = None,
     ):
         self._ring = ring
         self._window = window
@@ -85,7 +92,7 @@ class TrialCutter:
         self._known = known_stimuli
         self._patience_s = window.last / rate_hz + no_data_after_s
         self._number = first_number
-        self._seen: dict[tuple[float, str], None] = {}
+        self._rejection = rejection
         self._pending: list[tuple[int, Event]] = []  # by onset
 
     @property
@@ -95,19 +102,12 @@ class TrialCutter:
     def open(self, event: Event) -> tuple[int, Drop | None]:
         """Gives the event its running number, and drops it at once where it can be no trial."""
         number, self._number = self._number, self._number + 1
-        key = (event.onset_s, event.stimulus)
-        if key in self._seen:
+        if event.is_duplicate:
             return number, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")
-        self._remember(key)
         if self._known is not None and event.stimulus not in self._known:
             return number, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")
         insort(self._pending, (number, event), key=lambda entry: entry[1].onset_s)
         return number, None
-
-    def _remember(self, key: tuple[float, str]) -> None:
-        self._seen[key] = None
-        if len(self._seen) > 1000:  # a repeated marker follows its twin closely
-            del self._seen[next(iter(self._seen))]
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """What can be decided now, by onset. Each view is good until the ring moves on.
@@ -139,16 +139,21 @@ class TrialCutter:
         onset = ring.nearest(event.onset_s)
         residual_s = float(ring.stamps_s(onset, 1)[0]) - event.onset_s
         first, last = onset + window.first, onset + window.last
-        between = abs(residual_s) > 0.5 / self._rate_hz * (1 + 1e-3)
+        between = abs(residual_s) > _MAX_RESIDUAL / self._rate_hz
         if first < ring.oldest or (onset == ring.oldest and between):
             if ring.oldest == 0:
                 return Drop(number, event, "no_data", "the window begins before the stream")
             return Drop(number, event, "late", "the window's data had left the buffer")
-        held = min(window.count, ring.next - first)
-        if between or ring.broken(first, held):
+        # Samples that are missing between the onset and the window shift it too.
+        start, stop = min(first, onset), min(max(last, onset) + 1, ring.next)
+        if between or ring.broken(start, stop - start):
             return Drop(number, event, "gap", "samples are missing in the window")
         if last >= ring.next:
             return self._waited_out(number, event, now_s)
+        samples = ring.view(first, window.count)
+        why = self._rejection.why(samples) if self._rejection is not None else None
+        if why is not None:
+            return Drop(number, event, "rejected", why)
         return Trial(
             number=number,
             event=event,
@@ -156,7 +161,7 @@ class TrialCutter:
             first_stamp_s=float(ring.stamps_s(first, 1)[0]),
             last_stamp_s=float(ring.stamps_s(last, 1)[0]),
             readable_s=max(ring.readable_s(last), event.readable_s),
-            samples=ring.view(first, window.count),
+            samples=samples,
         )
 
     def _waited_out(self, number: int, event: Event, now_s: float) -> Drop | None:

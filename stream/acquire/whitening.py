@@ -38,7 +38,7 @@ def _shrunk_covariance(trial: np.ndarray) -> np.ndarray:
     from sklearn.covariance import ledoit_wolf  # here: the live reader applies, it never fits
 
     scale = trial.std(axis=1)
-    scale[scale == 0] = 1.0
+    scale[scale <= 1e-9 * scale.max()] = 1.0  # a flat channel, up to rounding
     standardised = (trial - trial.mean(axis=1, keepdims=True)) / scale[:, None]
     covariance, _ = ledoit_wolf(standardised.T, assume_centered=True)
     return covariance * np.outer(scale, scale)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from decoder.problem import Problem
 from stream.acquire.markers import MarkerRule
+from stream.acquire.reject import RejectSettings
 
 
 class _Settings(BaseModel):
@@ -96,6 +97,9 @@ class SessionConfig(_Settings):
     source: LiveSource | FileSource
     marker_rule: MarkerRule = MarkerRule()
     trials: TrialSettings = TrialSettings()
+    channel_map: dict[str, str] = {}
+    """Names of the stream's channels to those that the bundle knows."""
+    reject: RejectSettings = RejectSettings()
     bundle: Path | None = None
     gallery: Path | None = None
     top_k: int = 5

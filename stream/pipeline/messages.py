@@ -205,11 +205,13 @@ def decode(frame: bytes) -> Message:
     try:
         (length,) = _LENGTH.unpack_from(frame)
         header = msgpack.unpackb(frame[4 : 4 + length])
+        if not isinstance(header, dict):
+            raise ValueError("its header is no map")
         version, kind = header.pop("v"), header.pop("kind")
         if version != VERSION:
             raise Problem(
-                f"a message of format {version} arrived, this program speaks format {VERSION}; run "
-                "the same version of hvf-live on every machine of the session"
+                f"a message of format {repr(version)[:40]} arrived, this program speaks format "
+                f"{VERSION}; run the same version of hvf-live on every machine of the session"
             )
         if "dtype" in header:
             flat = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=4 + length)
@@ -217,6 +219,6 @@ def decode(frame: bytes) -> Message:
         return _KINDS[kind](**header)
     except (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError) as error:
         raise Problem(
-            f"a frame of {len(frame)} bytes is no message of hvf-live ({error}); check that no "
-            "other program uses this session's sockets"
+            f"a frame of {len(frame)} bytes is no message of hvf-live ({repr(error)[:80]}); check "
+            "that no other program uses this session's sockets"
         ) from None

@@ -20,11 +20,13 @@ _MAX_SENDS = 4  # a trial that its decoder did not survive this often is given u
 
 @dataclass
 class _Kept:
-    announcement: bytes
-    outcome: bytes | None = None
+    """What is known of a trial, and how much of it has gone out."""
+
+    reports: list[bytes]  # the announcement, then perhaps the outcome
+    n_reported: int = 0
     trial: TrialSlice | None = None
     trial_frame: bytes = b""
-    sent: bool = False
+    is_sent: bool = False
     n_sends: int = 0
 
 
@@ -54,9 +56,8 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     def announce(self, message: MarkerSeen) -> None:
-        frame = encode(message)
-        self._kept[message.trial] = _Kept(frame)
-        try_send(self._reports, frame)
+        kept = self._kept[message.trial] = _Kept([encode(message)])
+        self._send_reports(kept)
 
     def send_trial(self, message: TrialSlice) -> None:
         """Sends a trial to the decoder, now or as soon as it can be."""
@@ -73,20 +74,28 @@ class Outbox:
         """Reports an outcome that the reader itself decides."""
         kept = self._kept[message.trial]
         self._forget_trial(kept)
-        kept.outcome = encode(message)
-        try_send(self._reports, kept.outcome)
+        kept.reports.append(encode(message))
+        self._send_reports(kept)
 
     def flush(self) -> None:
-        """Sends the trials that could not be sent before, in order."""
+        """Sends what could not be sent before, in order."""
+        for kept in self._kept.values():
+            self._send_reports(kept)
         if "decode" not in self._incarnations or self._trials is None:
             return
         for kept in self._kept.values():
-            if kept.trial is None or kept.sent:
+            if kept.trial is None or kept.is_sent:
                 continue
             if not try_send(self._trials, kept.trial_frame):
                 return
-            kept.sent = True
+            kept.is_sent = True
             kept.n_sends += 1
+
+    def _send_reports(self, kept: _Kept) -> None:
+        while kept.n_reported < len(kept.reports):
+            if not try_send(self._reports, kept.reports[kept.n_reported]):
+                return
+            kept.n_reported += 1
 
     def on_settled(self, message: Settled) -> None:
         kept = self._kept.pop(message.trial, None)
@@ -101,14 +110,14 @@ class Outbox:
             return
         if message.node == "decode":
             self._resend_trials()
-        elif message.node == "results" and before is not None:
+        elif message.node == "results":
             self._resend_reports()
 
     def _resend_trials(self) -> None:
         for kept in list(self._kept.values()):
             if kept.trial is None:
                 continue
-            kept.sent = False
+            kept.is_sent = False
             if kept.n_sends >= _MAX_SENDS:
                 detail = f"the decoder was lost {kept.n_sends} times with this trial"
                 session, trial = kept.trial.session, kept.trial.trial
@@ -117,9 +126,8 @@ class Outbox:
 
     def _resend_reports(self) -> None:
         for kept in self._kept.values():
-            try_send(self._reports, kept.announcement)
-            if kept.outcome is not None:
-                try_send(self._reports, kept.outcome)
+            kept.n_reported = 0
+            self._send_reports(kept)
 
     def _forget_trial(self, kept: _Kept) -> None:
         if kept.trial is not None:

@@ -15,7 +15,8 @@ from index.gallery import load_gallery
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.inlet import Chunk, Inlet
 from stream.acquire.lsl import find_stream, local_clock
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings, TrialTransform
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.reject import Rejection
 from stream.acquire.trials import Drop, Reason, Trial, Window
 from stream.pipeline.bus import drain, open_socket, send
 from stream.pipeline.config import FileSource, LiveSource, SessionConfig
@@ -58,18 +59,26 @@ class Reader:
         self._config = config
         self._lifeline = lifeline
         self._scale = None if (to_microvolts == 1).all() else to_microvolts
-        self._transform = _transform(config, channels, rate_hz)
+        channels = [config.channel_map.get(name, name) for name in channels]
+        preprocessing = _preprocessing(config.bundle) if config.bundle is not None else None
+        self._transform = None
+        window = Window.of(config.trials.tmin_s, config.trials.tmax_s, rate_hz)
+        columns = list(range(len(channels)))
+        if preprocessing is not None:
+            self._transform = preprocessing.prepare(channels, rate_hz)
+            window, columns = self._transform.window, self._transform.columns
         settings = config.trials
-        window = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
         self._acquisition = Acquisition(
             len(channels),
             rate_hz,
-            self._transform.window if self._transform else window,
+            window,
             marker_rule=config.marker_rule,
             history_s=settings.history_s,
             no_data_after_s=settings.no_data_after_s,
             known_stimuli=set(load_gallery(config.gallery).ids) if config.gallery else None,
             first_number=config.first_trial,
+            stream_filter=preprocessing.stream_filter(rate_hz) if preprocessing else None,
+            rejection=Rejection(config.reject, columns, channels),
         )
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
@@ -82,7 +91,6 @@ class Reader:
             self._feed = RecordingFeed(config, channels, rate_hz)
         self._trial_file = None
         if config.save_trials is not None:
-            window = self._transform.window if self._transform else window
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, window)
         self._next_look_s = 0.0
         self._taken_s = 0.0
@@ -283,14 +291,6 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
             command = "stop"
             break
     reader.end(command)
-
-
-def _transform(
-    config: SessionConfig, channels: Sequence[str], rate_hz: float
-) -> TrialTransform | None:
-    if config.bundle is None:
-        return None
-    return _preprocessing(config.bundle).prepare(channels, rate_hz)
 
 
 def _preprocessing(bundle_path: Path) -> Preprocessing:

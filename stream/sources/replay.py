@@ -25,11 +25,10 @@ def replay(recording: Recording, outlets: Outlets, speed: float) -> None:
     At speed 1 a sample is pushed when the clock shows its stamp. Faster, stamps begin in the past,
     slower, they lag: they never lead the clock, so no latency looks better than it is.
     """
-    chunk_samples = max(1, round(CHUNK_S * recording.rate_hz))
     now_s = local_clock()
     lag_s = max(0.0, recording.duration_s * (1 - 1 / speed))
     first_s = None
-    for stream, chunk in play(recording, chunk_samples):
+    for stream, chunk in play(recording, max(1, round(CHUNK_S * recording.rate_hz))):
         stamps_s = chunk.raw_s + chunk.offset_s
         if first_s is None:
             first_s = float(stamps_s[0])

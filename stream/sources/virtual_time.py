@@ -8,18 +8,23 @@ import numpy as np
 from stream.acquire.inlet import Chunk
 from stream.sources.recording import Recording
 
+_CHUNK_S = 0.05
+_PAUSE_S = 0.25  # no chunk holds samples from before and after a longer one
+
 
 def play(
-    recording: Recording, chunk_samples: int = 64
+    recording: Recording, chunk_samples: int | None = None
 ) -> Iterator[tuple[Literal["eeg", "markers"], Chunk]]:
     """Chunks of EEG and markers in the order of their time on the reader's clock.
 
     A chunk's `readable_s` is the stamp of its newest sample, so time is the data's own: the same
     recording gives the same trials at any speed. Stored clock offsets apply from the moment at
-    which they were taken, as they did live.
+    which they were taken, as they did live. No chunk is longer than `chunk_samples` (50 ms unless
+    given), holds samples from both sides of a pause, or is newer than the marker that comes next.
     """
     markers = _marker_chunks(recording)
-    for raw_s, samples, offset_s in _eeg_parts(recording, chunk_samples):
+    times_s = [chunk.readable_s for chunk in markers]
+    for raw_s, samples, offset_s in _eeg_parts(recording, chunk_samples, times_s):
         newest_s = float(raw_s[-1] + offset_s)
         while markers and markers[0].readable_s <= newest_s:
             yield "markers", markers.pop(0)
@@ -29,12 +34,18 @@ def play(
 
 
 def _eeg_parts(
-    recording: Recording, chunk_samples: int
+    recording: Recording, chunk_samples: int | None, marker_s: list[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     stamps_s = recording.stamps_s
     times_s, offsets_s = _series(recording.eeg_offsets)
     changes = np.searchsorted(stamps_s, times_s[1:])
-    starts = np.unique(np.concatenate([np.arange(0, len(stamps_s), chunk_samples), changes]))
+    pauses = np.flatnonzero(np.diff(stamps_s) > _PAUSE_S) + 1
+    chunk_samples = chunk_samples or max(1, round(_CHUNK_S * recording.rate_hz))
+    regular = np.arange(0, len(stamps_s), chunk_samples)
+    starts = np.unique(np.concatenate([regular, changes, pauses]))
+    offsets_at = offsets_s[np.searchsorted(times_s, stamps_s, side="right") - 1]
+    at_markers = np.searchsorted(stamps_s + offsets_at, marker_s)
+    starts = np.union1d(starts, at_markers[at_markers < len(stamps_s)])
     for start, stop in zip(starts, np.append(starts[1:], len(stamps_s)), strict=True):
         if start < stop:
             raw_s = stamps_s[start:stop]

@@ -1,0 +1,74 @@
+"""Causal filters on the continuous stream, with state: the same result at any chunk size."""
+
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+from scipy import signal
+
+from decoder.problem import Problem
+
+
+class FilterSettings(BaseModel):
+    """One Butterworth filter or notch. It delays what passes; train on data filtered alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["highpass", "lowpass", "notch"]
+    freq_hz: float
+    order: int = 4
+    """Of a high-pass or low-pass."""
+    quality: float = 30.0
+    """Of a notch: its frequency over its width at -3 dB."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "FilterSettings":
+        if self.freq_hz <= 0 or self.order < 1 or self.quality <= 0:
+            raise ValueError("freq_hz and quality must be positive and order at least 1")
+        return self
+
+    def sections(self, rate_hz: float) -> np.ndarray:
+        """Second-order sections (n, 6) for a sampling rate.
+
+        Raises:
+            Problem: the frequency is not below half the rate.
+        """
+        if self.freq_hz >= rate_hz / 2:
+            raise Problem(
+                f"a {self.kind} at {self.freq_hz:g} Hz needs a rate above {2 * self.freq_hz:g} Hz, "
+                f"the stream has {rate_hz:g} Hz; record faster, or filter lower"
+            )
+        if self.kind == "notch":
+            return signal.tf2sos(*signal.iirnotch(self.freq_hz, self.quality, rate_hz))
+        return signal.butter(self.order, self.freq_hz, self.kind, output="sos", fs=rate_hz)
+
+
+class StreamFilter:
+    """Filters a stream, chunk by chunk.
+
+    It starts, and starts again after missing samples, as if the first value had always been there,
+    so an offset of thousands of microvolts does not ring.
+    """
+
+    def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float):
+        self._sos = np.concatenate([f.sections(rate_hz) for f in filters])
+        self._rest = signal.sosfilt_zi(self._sos)[:, :, None]
+        self._state: np.ndarray | None = None
+
+    def __call__(self, samples: np.ndarray, breaks: np.ndarray) -> np.ndarray:
+        """(n, channels) to (n, channels) float32; `breaks` are positions after missing samples."""
+        filtered = np.empty(samples.shape, np.float32)
+        edges = [0, *breaks.tolist(), len(samples)]
+        for start, stop in pairwise(edges):
+            if start in breaks:
+                self._state = None
+            if start < stop:
+                filtered[start:stop] = self._run(samples[start:stop].astype(np.float64))
+        return filtered
+
+    def _run(self, samples: np.ndarray) -> np.ndarray:
+        if self._state is None:
+            self._state = self._rest * samples[0]
+        filtered, self._state = signal.sosfilt(self._sos, samples, axis=0, zi=self._state)
+        return filtered

@@ -1,0 +1,109 @@
+"""How a stream is: whether it flows, how fast, how far it drifts, and which channels are dead."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+State = Literal["waiting", "streaming", "stalled", "lost", "recovered"]
+
+_STALL_S = 0.2  # silence that is a stall, or ...
+_STALL_CHUNKS = 4.0  # ... this many chunks of it, where chunks are longer
+_LOST_S = 5.0  # silence that is a loss
+_RECOVERED_S = 1.0  # how long a stream counts as recovered before it is simply streaming
+_INTERVAL_MEMORY = 0.1  # per chunk, for the time between chunks
+_LOOK_S = 1.0  # of samples that flat and clipped channels are told by
+_FLAT_UV = 1e-3
+_CLIPPED_SHARE = 0.05  # of samples at a channel's extreme value, when the extreme is repeated
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health of a stream at one moment."""
+
+    state: State
+    rate_hz: float
+    drift_ppm: float
+    age_s: float
+    """Of the newest sample, since it could be read."""
+    gaps: int
+    flat: tuple[str, ...]
+    clipped: tuple[str, ...]
+
+
+class StreamHealth:
+    """Watches one stream. The reader hands it what arrives and asks it how the stream is."""
+
+    def __init__(self, channels: tuple[str, ...], rate_hz: float):
+        self._channels = channels
+        self._state: State = "waiting"
+        self._arrived_s: float | None = None
+        self._since_s = 0.0
+        self._interval_s = 0.0
+        self._gaps = 0
+        self._wanted = max(2, round(_LOOK_S * rate_hz))
+        self._recent: list[np.ndarray] = []
+        self._n_recent = 0
+        self._flat: tuple[str, ...] = ()
+        self._clipped: tuple[str, ...] = ()
+        self._first_s = 0.0
+        self._n = 0
+
+    def arrived(self, samples: np.ndarray, n_gaps: int, now_s: float) -> None:
+        """Takes samples (n, channels) that could be read at `now_s`."""
+        if self._arrived_s is None:
+            self._first_s = now_s
+            self._state, self._since_s = "streaming", now_s
+        else:
+            silence_s = now_s - self._arrived_s
+            if self._state in ("stalled", "lost"):
+                self._state, self._since_s = "recovered", now_s
+                self._first_s, self._n = now_s, 0
+            else:
+                self._interval_s += _INTERVAL_MEMORY * (silence_s - self._interval_s)
+        self._arrived_s = now_s
+        self._gaps += n_gaps
+        self._n += len(samples)
+        self._look(samples)
+
+    def state(self, now_s: float) -> State:
+        """The state now; call it often, as silence is noticed here."""
+        if self._arrived_s is None:
+            return self._state
+        silence_s = now_s - self._arrived_s
+        if silence_s > max(_LOST_S, 2 * _STALL_CHUNKS * self._interval_s):
+            self._state = "lost"
+        elif silence_s > max(_STALL_S, _STALL_CHUNKS * self._interval_s):
+            self._state = "stalled"
+        elif self._state == "recovered" and now_s - self._since_s > _RECOVERED_S:
+            self._state = "streaming"
+        return self._state
+
+    def report(self, now_s: float, drift_ppm: float) -> Health:
+        """All of it; `drift_ppm` is the stream clock's."""
+        span_s = (self._arrived_s or now_s) - self._first_s
+        return Health(
+            state=self.state(now_s),
+            rate_hz=self._n / span_s if self._arrived_s is not None and span_s > 0.5 else 0.0,
+            drift_ppm=drift_ppm,
+            age_s=now_s - self._arrived_s if self._arrived_s is not None else np.inf,
+            gaps=self._gaps,
+            flat=self._flat,
+            clipped=self._clipped,
+        )
+
+    def _look(self, samples: np.ndarray) -> None:
+        self._recent.append(samples)
+        self._n_recent += len(samples)
+        if self._n_recent < self._wanted:
+            return
+        recent = np.concatenate(self._recent)
+        self._recent, self._n_recent = [], 0
+        low, high = recent.min(axis=0), recent.max(axis=0)
+        is_flat = ~(high - low > _FLAT_UV)
+        at_extreme = np.maximum((recent == high).mean(axis=0), (recent == low).mean(axis=0))
+        self._flat = self._named(is_flat)
+        self._clipped = self._named((at_extreme > _CLIPPED_SHARE) & ~is_flat)
+
+    def _named(self, mask: np.ndarray) -> tuple[str, ...]:
+        return tuple(name for name, is_set in zip(self._channels, mask, strict=True) if is_set)

@@ -1,0 +1,47 @@
+"""Refuses trials that hold no brain signal: artefacts, dead channels, missing values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+
+class RejectSettings(BaseModel):
+    """Limits per channel over a trial, as MNE's `reject` and `flat`. NaN always rejects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    peak_to_peak_uv: float | None = None
+    """A trial with more than this in any channel is rejected."""
+    flat_uv: float | None = None
+    """A trial with less than this, peak to peak, in any channel is rejected."""
+
+
+class Rejection:
+    """The limits for the channels of one stream.
+
+    Args:
+        columns: of the stream that are looked at: a dead channel that nobody uses spoils no trial.
+        channels: labels of the stream's channels.
+    """
+
+    def __init__(self, settings: RejectSettings, columns: Sequence[int], channels: Sequence[str]):
+        self._settings = settings
+        self._columns = list(columns)
+        self._names = [channels[column] for column in columns]
+
+    def why(self, samples: np.ndarray) -> str | None:
+        """Why a trial, (times, channels) in microvolts, is rejected; None where it is good."""
+        samples = samples[:, self._columns]
+        peak_to_peak = samples.max(axis=0) - samples.min(axis=0)  # NaN where there is a NaN
+        if not np.isfinite(peak_to_peak).all():
+            bad = self._names[int(np.argmin(np.isfinite(peak_to_peak)))]
+            return f"{bad} holds values that are not finite"
+        high, low = self._settings.peak_to_peak_uv, self._settings.flat_uv
+        if high is not None and peak_to_peak.max() > high:
+            worst = int(peak_to_peak.argmax())
+            return f"{self._names[worst]} {peak_to_peak[worst]:.0f} uV peak to peak"
+        if low is not None and peak_to_peak.min() < low:
+            flattest = int(peak_to_peak.argmin())
+            return f"{self._names[flattest]} is flat ({peak_to_peak[flattest]:.2g} uV)"
+        return None

@@ -1,0 +1,57 @@
+"""Markers out of a trigger channel: a channel of the EEG stream that carries codes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TriggerSettings:
+    """Which channel, and how long a code must hold."""
+
+    channel: str
+    shortest_samples: int = 1
+    """Codes that hold for fewer samples are transitions of the port's lines, not codes."""
+
+
+class TriggerReader:
+    """Finds the rises of a trigger channel, at any chunking.
+
+    As in MNE's `find_events` a rise to a higher code counts, from zero or from another code, and a
+    fall to a lower one does not: of the codes 0, 3, 5, 3, 0 the 3 and the 5. Codes are whole
+    numbers up to 2**53; zero, and values that are not finite, are no code.
+    """
+
+    def __init__(self, settings: TriggerSettings):
+        self._shortest = settings.shortest_samples
+        self._level = 0  # the last code that held
+        self._candidate = 0
+        self._held = 0  # samples for which the candidate has held
+        self._next = 0  # number of the next sample
+
+    def read(self, values: np.ndarray) -> list[tuple[int, int]]:
+        """Codes in the next values (n,): number of the first sample of each, and the code."""
+        codes = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
+        found = []
+        start = self._next
+        for position in self._changes(codes):
+            found += self._hold(start + position)
+            self._candidate, self._held = int(codes[position]), 0
+            self._next = start + position
+        found += self._hold(start + len(codes))
+        return found
+
+    def _changes(self, codes: np.ndarray) -> list[int]:
+        before = np.concatenate([[self._candidate], codes[:-1]])
+        return np.flatnonzero(codes != before).tolist()
+
+    def _hold(self, until: int) -> list[tuple[int, int]]:
+        """The candidate holds until a sample number; it counts once it has held long enough."""
+        first = self._next - self._held
+        was_held, self._held = self._held, self._held + until - self._next
+        self._next = until
+        if not was_held < self._shortest <= self._held:
+            return []
+        rises = self._candidate > self._level
+        self._level = self._candidate
+        return [(first, self._candidate)] if rises else []

@@ -1,0 +1,205 @@
+"""The trial set of a recording is a plain cut of its samples, and every marker is accounted for."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import _cov
+
+from decoder.problem import Problem
+from offline_train.prepare import cut_trials, prepare
+from offline_train.trial_set import load_trial_set
+from stream.acquire.markers import MarkerRule
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.trials import Drop
+from stream.sources.recording import RecordedMarker, Recording
+
+RATE_HZ = 250.0
+CAP = ("Fz", "Cz", "Pz", "Oz")
+CHANNELS = ("Oz", "Cz", "Pz")
+N_SAMPLES = 3000
+N_BASELINE = 51  # -0.2 .. 0 s, both included
+N_TIMES = 101  # 0 .. 0.4 s
+
+
+def make_recording(onsets, seed=0, lost=(), cap=CAP, rate_hz=RATE_HZ):
+    """`onsets` are (sample number, text); markers lie up to half a sample beside their samples."""
+    rng = np.random.default_rng(seed)
+    samples = (rng.normal(0, 20, (N_SAMPLES, len(cap))) @ rng.normal(size=(len(cap), len(cap)))) + 9
+    kept = np.setdiff1d(np.arange(N_SAMPLES), lost)
+    beside = rng.uniform(-0.45, 0.45, len(onsets))
+    return Recording(
+        *(Path("made.xdf"), "made", cap, ("microvolts",) * len(cap), rate_hz),
+        stamps_s=100 + kept / rate_hz,
+        samples=samples.astype(np.float32)[kept],
+        markers=tuple(
+            RecordedMarker(100 + (at + off) / rate_hz, text)
+            for (at, text), off in zip(onsets, beside, strict=True)
+        ),
+    )
+
+
+def make_settings(**changes):
+    defaults = {
+        "channels": CHANNELS,
+        "output_channels": ("Pz", "Oz"),
+        "rate_hz": RATE_HZ,
+        "tmin_s": 0.0,
+        "tmax_s": 0.4,
+        "whitening": "none",
+    }
+    return PreprocessSettings(**(defaults | changes))
+
+
+def plain_cut(recording, onset, reference="none"):
+    """All of CHANNELS, by sample number, in float64."""
+    columns = [recording.channels.index(name) for name in CHANNELS]
+    eeg = recording.samples[:, columns].astype(float)
+    trial = eeg[onset : onset + N_TIMES] - eeg[onset - N_BASELINE + 1 : onset + 1].mean(axis=0)
+    if reference == "average":
+        trial = trial - trial.mean(axis=1, keepdims=True)
+    return trial.T
+
+
+ONSETS = [(200, "a"), (220, "b"), (900, "a"), (1500, "c"), (2500, "b")]
+
+
+@pytest.mark.parametrize("reference", ["none", "average"])
+@pytest.mark.parametrize("whitening", ["none", "mvnn"])
+@pytest.mark.parametrize("scaling", ["none", "robust"])
+def test_a_trial_set_is_the_plain_cut_and_its_preprocessing(
+    tmp_path, reference, whitening, scaling
+):
+    """Two recordings; what is fitted is fitted to the trials of both."""
+    sources = {"one": make_recording(ONSETS), "two": make_recording(ONSETS[1:], seed=1)}
+    choice = make_settings(reference=reference, whitening=whitening, scaling=scaling)
+    trial_set = prepare(sources.items(), choice, tmp_path / "set", provenance={"subject": "made"})
+    onsets = {"one": ONSETS, "two": ONSETS[1:]}
+    expected = np.array(
+        [
+            plain_cut(sources[name], onset, reference)
+            for name in sources
+            for onset, _ in onsets[name]
+        ]
+    )
+    if whitening == "mvnn":
+        covariance = np.mean([_cov(trial.T, shrinkage="auto") for trial in expected], axis=0)
+        values, vectors = np.linalg.eigh(covariance)
+        expected = (vectors / np.sqrt(values)) @ vectors.T @ expected
+    expected = expected[:, [2, 0]]
+    if scaling == "robust":
+        by_channel = np.moveaxis(expected, 1, 0).reshape(2, -1)
+        centre = np.median(by_channel, axis=1, keepdims=True)
+        mad = np.median(np.abs(by_channel - centre), axis=1)
+        expected /= 1.4826 * mad[:, None]
+    np.testing.assert_allclose(trial_set.data, expected, rtol=1e-4, atol=2e-3)
+    assert trial_set.data.dtype == np.float32
+    assert trial_set.stimuli == ("a", "b", "a", "c", "b", "b", "a", "c", "b")
+    assert trial_set.sessions == ("one",) * 5 + ("two",) * 4
+    assert trial_set.format.channels == ("Pz", "Oz")
+    assert trial_set.format.preprocessing == choice.model_dump(mode="json")
+    assert trial_set.format.provenance == {"subject": "made"}
+
+
+def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp_path):
+    recording = make_recording(ONSETS)
+    choice = make_settings(reference="average", whitening="mvnn", scaling="robust")
+    prepare([("one", recording)], choice, tmp_path / "set")
+    trial_set = load_trial_set(tmp_path / "set")
+    live = Preprocessing(choice, trial_set.preprocessing_arrays)
+    cut = list(cut_trials(recording, live))
+    assert [(one.number, one.stimulus) for one in cut] == [
+        (number, stimulus) for number, (_, stimulus) in enumerate(ONSETS, 1)
+    ]
+    np.testing.assert_allclose([one.trial for one in cut], trial_set.data, atol=2e-5)
+
+
+def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):
+    """Before the stream, in a gap, across a gap, twice, past the end, and good ones between."""
+    onsets = [(10, "early"), *ONSETS, (1010, "in"), (990, "across"), (2950, "end")]
+    recording = make_recording(onsets, lost=range(1000, 1020))
+    twice = (*recording.markers, recording.markers[1])
+    recording = Recording(**(vars(recording) | {"markers": twice}))
+    outcomes = list(cut_trials(recording, Preprocessing(make_settings())))
+    drops = Counter(
+        (drop.event.stimulus, drop.reason) for drop in outcomes if isinstance(drop, Drop)
+    )
+    assert drops == {
+        ("early", "no_data"): 1,
+        ("in", "gap"): 1,
+        ("across", "gap"): 1,
+        ("end", "no_data"): 1,
+        ("a", "duplicate"): 1,
+        ("a", "gap"): 1,  # at 900, up to 1000
+    }
+    seen = []
+    trial_set = prepare(
+        [("one", recording), ("two", make_recording(ONSETS, seed=1))],
+        make_settings(),
+        tmp_path / "set",
+        on_recording=lambda name, so_far: seen.append(
+            (name, so_far.n_trials, dict(so_far.dropped))
+        ),
+    )
+    dropped = {"no_data": 2, "gap": 3, "duplicate": 1}
+    assert seen == [("one", 4, dropped), ("two", 9, dropped)]
+    assert len(trial_set) == 9
+    assert 4 + sum(dropped.values()) == len(recording.markers)
+
+
+def test_trials_that_are_not_wanted_are_passed_over(tmp_path):
+    recording = make_recording(
+        [(200, "stim/a"), (500, "response"), (900, "stim/b"), (2990, "stim/b")]
+    )
+    seen = []
+    trial_set = prepare(
+        [("one", recording)],
+        make_settings(),
+        tmp_path / "set",
+        marker_rule=MarkerRule(stimulus="^stim/(?P<id>.+)$"),
+        keep=lambda stimulus: stimulus == "a",
+        on_recording=lambda name, so_far: seen.append(so_far.dropped),
+    )
+    assert trial_set.stimuli == ("a",)
+    assert not seen[0]
+    np.testing.assert_allclose(trial_set.data[0], plain_cut(recording, 200)[[2, 0]], atol=1e-3)
+
+
+def test_recordings_without_a_trial_are_a_problem_and_leave_nothing_behind(tmp_path):
+    recording = make_recording([(10, "a"), (2990, "b")])
+    with pytest.raises(Problem, match=r"no trial was left .*\(dropped: 2 no_data\); check") as told:
+        prepare([("one", recording)], make_settings(), tmp_path / "set")
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_markers_of_which_none_fits_are_a_problem(tmp_path):
+    with pytest.raises(Problem, match="no marker fits"):
+        prepare([("one", make_recording([]))], make_settings(), tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("recording", "text"),
+    [
+        (make_recording(ONSETS, cap=("Fz", "Cz", "Pz", "EOG")), "missing Oz"),
+        (make_recording(ONSETS, rate_hz=200.0), "runs at 200 Hz"),
+    ],
+)
+def test_a_recording_that_does_not_fit_is_a_problem(tmp_path, recording, text):
+    with pytest.raises(Problem, match=text):
+        prepare([("one", recording)], make_settings(), tmp_path / "set")
+
+
+def test_a_trial_with_values_that_are_not_finite_is_rejected(tmp_path):
+    recording = make_recording(ONSETS)
+    recording.samples[950, 2] = np.nan
+    outcomes = []
+    trial_set = prepare(
+        [("one", recording)],
+        make_settings(whitening="mvnn"),
+        tmp_path / "set",
+        on_recording=lambda name, prepared: outcomes.append(prepared),
+    )
+    assert outcomes[-1].dropped["rejected"] >= 1
+    assert len(trial_set) + outcomes[-1].dropped["rejected"] == len(ONSETS)

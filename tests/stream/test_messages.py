@@ -1,0 +1,283 @@
+"""What one node writes another reads, and what is no message is refused with one sentence."""
+
+import json
+import struct
+from dataclasses import fields
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from decoder.problem import Problem
+from stream.pipeline.config import (
+    Endpoints,
+    FileSource,
+    LiveSource,
+    SessionConfig,
+    read_config,
+)
+from stream.pipeline.messages import (
+    VERSION,
+    End,
+    MarkerSeen,
+    Message,
+    NodeState,
+    Recorded,
+    Retrieval,
+    SessionClosed,
+    Settled,
+    StreamOpened,
+    TrialCut,
+    TrialDropped,
+    TrialSlice,
+    as_json,
+    decode,
+    encode,
+)
+
+STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
+EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
+
+EXAMPLES = [
+    MarkerSeen("söß", 2**40, "Käsekuchen/01", "käse", 3, 12345.678901234567, 0.1),
+    TrialSlice("s", 1, "日本", "g", 1, 0, True, 0.5, -1e-4, STAMPS, EEG),
+    TrialDropped("s", 1, "gap", "samples are missing\nin the window"),
+    TrialCut("s", 1, -0.00049, STAMPS),
+    Retrieval("s", 7, "a", "a", 2, False, ["a", "ü"], ["x", ""], [0.9, -0.1], 1, 0.5, STAMPS),
+    Settled("s", 7, "dropped", "node_lost", 10, 2),
+    NodeState("s", "decode", "4711-ä", "alive"),
+    StreamOpened("s", ["Fp1", "Cz", "EOG ü"], 512.0),
+    Recorded("s", "eeg", np.arange(4.0).tobytes(), [], 0.25, np.ones((4, 63), np.float32)),
+    Recorded("s", "markers", np.arange(2.0).tobytes(), ["Käse", ""], -3.5, np.empty(0)),
+    End("s", "finish"),
+    SessionClosed("s", {"top1": None, "dropped": {"gap": 1}, "versions": {"python": "3"}}),
+]
+
+
+def check_same(one, other):
+    assert type(one) is type(other)
+    for field in fields(one):
+        before, after = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(before, np.ndarray):
+            assert before.shape == after.shape
+            assert after.dtype == before.dtype.newbyteorder("<")
+            np.testing.assert_array_equal(before, after)
+        else:
+            assert before == after
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_every_message_comes_back_as_it_was(message):
+    check_same(message, decode(encode(message)))
+
+
+def test_every_kind_of_message_has_an_example():
+    assert {type(message) for message in EXAMPLES} == set(Message.__args__)
+
+
+dtypes = st.sampled_from(["<f4", ">f4", "<f8", ">i2", "<i8", "u1", "?", "<c8"])
+shapes = st.lists(st.integers(0, 5), min_size=1, max_size=4)
+
+
+@given(dtypes, shapes, st.booleans(), st.text(max_size=20), st.floats(allow_nan=False))
+def test_arrays_of_any_type_shape_and_order_come_back(dtype, shape, turned, text, onset_s):
+    array = (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
+    array = array.T if turned else array
+    message = TrialSlice(text, 1, text, "g", 1, 0, True, onset_s, 0.0, {text: onset_s}, array)
+    check_same(message, decode(encode(message)))
+
+
+def test_nan_and_infinity_come_back_bit_for_bit():
+    array = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
+    message = TrialSlice("s", 1, "a", "g", 1, 0, True, np.inf, 0.0, {}, array)
+    assert decode(encode(message)).array.tobytes() == array.tobytes()
+    assert decode(encode(message)).onset_s == np.inf
+
+
+def test_an_array_that_was_received_is_a_view_and_cannot_be_written():
+    frame = encode(EXAMPLES[1])
+    array = decode(frame).array
+    assert np.shares_memory(array, np.frombuffer(frame, np.uint8))
+    with pytest.raises(ValueError, match="read-only"):
+        array[0, 0] = 1
+
+
+def test_a_trial_costs_little_more_than_its_samples():
+    assert len(encode(EXAMPLES[1])) < EEG.nbytes + 400
+
+
+def test_an_answer_is_plain_json():
+    told = json.loads(as_json(EXAMPLES[4]))
+    assert told == {field.name: getattr(EXAMPLES[4], field.name) for field in fields(Retrieval)}
+
+
+# --- what is no message --------------------------------------------------------------------------
+
+
+def frame_of(header, body=b""):
+    packed = msgpack.packb(header)
+    return struct.pack("<I", len(packed)) + packed + body
+
+
+def is_one_sentence(problem):
+    text = str(problem)
+    return len(text) < 600 and "\n" not in text and "; " in text
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1, "1", None])
+def test_another_version_is_named(version):
+    frame = frame_of({"v": version, "kind": "End", "session": "s", "reason": "r"})
+    with pytest.raises(Problem, match=f"format {version!r} arrived.*format {VERSION}") as caught:
+        decode(frame)
+    assert is_one_sentence(caught.value)
+
+
+TRIAL = {
+    "v": VERSION,
+    "kind": "Recorded",
+    "session": "s",
+    "stream": "eeg",
+    "raw_s": b"",
+    "texts": [],
+    "offset_s": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\0",
+        struct.pack("<I", 2**32 - 1) + b"\xa1",
+        frame_of({}),
+        frame_of({"v": VERSION}),
+        frame_of({"v": VERSION, "kind": "Pickle"}),
+        frame_of({"v": VERSION, "kind": ["End"]}),
+        frame_of({"v": VERSION, "kind": "End", "session": "s"}),
+        frame_of({"v": VERSION, "kind": "End", "session": "s", "reason": "r", "more": 1}),
+        frame_of(["v", VERSION]),
+        frame_of(TRIAL | {"dtype": "<f4", "shape": [2**63]}, b"1234"),
+        frame_of(TRIAL),
+        frame_of(TRIAL | {"dtype": "<f4", "shape": [2]}, b"1234567"),
+        frame_of(TRIAL | {"dtype": "<f4", "shape": [3]}, b"12345678"),
+        frame_of(TRIAL | {"dtype": "O", "shape": [1]}, b"12345678"),
+        frame_of(TRIAL | {"dtype": "nonsense", "shape": [1]}, b"12345678"),
+        frame_of(TRIAL | {"dtype": "<f4"}, b"12345678"),
+        frame_of(TRIAL | {"dtype": "<f4", "shape": "2"}, b"12345678"),
+        encode(EXAMPLES[1])[:-1],
+        encode(EXAMPLES[1]) + b"x",
+    ],
+)
+def test_a_damaged_frame_is_a_problem(frame):
+    with pytest.raises(Problem, match=f"a frame of {len(frame)} bytes is no message") as caught:
+        decode(frame)
+    assert is_one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("header", [5, None, "v", 0.5, True, b"v"])
+def test_a_header_that_is_no_map_is_a_problem(header):
+    with pytest.raises(Problem, match="is no message"):
+        decode(frame_of(header))
+
+
+def message_or_problem(frame):
+    try:
+        outcome = decode(frame)
+    except Problem as problem:
+        outcome = problem
+    assert isinstance(outcome, Message) or is_one_sentence(outcome)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200))
+@example(b"\x01\0\0\0\x80")
+def test_random_bytes_are_a_problem(frame):
+    message_or_problem(frame)
+
+
+anything = st.recursive(
+    st.one_of(
+        *(st.none(), st.booleans(), st.floats(), st.text(max_size=8), st.binary(max_size=8)),
+        st.integers(-(2**63), 2**64 - 1),
+        st.sampled_from(["<f4", "O", "V8", "M8[s]", "S0", "(2,2)f4", "i4,f4", "U9", "|b1", "f4("]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400)
+@given(anything, anything, st.binary(max_size=32))
+def test_any_type_and_shape_of_an_array_are_borne(dtype, shape, body):
+    message_or_problem(frame_of(TRIAL | {"dtype": dtype, "shape": shape}, body))
+
+
+@settings(max_examples=200)
+@given(anything, st.binary(max_size=8))
+def test_any_header_is_borne(header, body):
+    message_or_problem(frame_of(header, body))
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from([encode(message) for message in EXAMPLES]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=4),
+    st.none() | st.integers(0, 400),
+)
+def test_a_frame_that_was_changed_anywhere_is_read_or_refused(frame, flips, stop):
+    damaged = bytearray(frame)
+    for at, bits in flips:
+        damaged[at % len(damaged)] ^= bits
+    message_or_problem(bytes(damaged[:stop]))
+
+
+# --- the config that all nodes read --------------------------------------------------------------
+
+
+def config(folder, **changes):
+    source = changes.pop("source", LiveSource(eeg="EEG ü", markers="stimuli"))
+    session = {"session": "Größe", "folder": folder, "endpoints": Endpoints.local()}
+    return SessionConfig(**session, source=source, **changes)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LiveSource(eeg="EEG ü", markers="stimuli", wait_s=1.5),
+        FileSource(path="a/b.xdf", start_s=2.0, stop_s=None, stim_channel="STI"),
+    ],
+)
+def test_a_config_is_read_as_it_was_written(tmp_path, source):
+    written = config(tmp_path, source=source, top_k=7, seed=3)
+    assert read_config(written.write()) == written
+
+
+def test_two_sessions_on_one_machine_never_share_an_address():
+    addresses = [*Endpoints.local().model_dump().values(), *Endpoints.local().model_dump().values()]
+    assert len(set(addresses)) == len(addresses)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"session": "s"}', '{"surprise": 1}'],
+)
+def test_a_config_that_is_none_is_a_problem(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(Problem, match=r"config.*cannot be used"):
+        read_config(path)
+
+
+def test_a_config_that_is_missing_is_a_problem(tmp_path):
+    with pytest.raises(Problem, match="cannot be used"):
+        read_config(tmp_path / "config.json")
+
+
+def test_an_address_that_leaves_the_machine_is_refused():
+    here = Endpoints.local().model_dump()
+    with pytest.raises(ValueError, match="leaves this machine"):
+        Endpoints(**(here | {"results": "tcp://0.0.0.0:5555"}))
