@@ -30,7 +30,7 @@ RESPONSE_S = 0.95  # every response has died away by then
 
 # Amplitude 1.0 means this many microvolts, at the best electrode, per unit of source strength.
 # It sets the ratio of evoked to ongoing EEG, and with it how well the subject can be decoded.
-EVOKED_UV = 2.0
+EVOKED_UV = 1.85
 
 # Strengths of the parts of a response, relative to each other.
 COMMON_STRENGTH = 5.0  # what every image evokes: P1, N1, P2, P3

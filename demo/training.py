@@ -44,7 +44,7 @@ class DemoSettings:
 
     subject_seed: int = 1
     n_concepts: int = 1600
-    sessions: int = 4
+    sessions: int = 8
     soa_s: float = 0.6
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(batch_size=256, warmup_steps=10, seed=2025)
