@@ -106,7 +106,8 @@ def evaluate(
 
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:
-        found = evaluate_demo(model.bundle, model.gallery, Path(folder) / "trials", amplitude, soa)
+        trials = Path(folder) / "trials"
+        found = evaluate_demo(model.bundle, model.gallery, trials, amplitude=amplitude, soa_s=soa)
     console.print(found.table())
     console.print("The subject is simulated.")
     if out is not None:

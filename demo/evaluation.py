@@ -1,6 +1,6 @@
 """How well the demo's model decodes its subject: 200-way, by the number of repeats averaged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,25 @@ from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trials import Drop
 from stream.sources.recording import Recording
 
-REPEATS = 20
+REPEATS = (1, 2, 4, 10, 20)
 
 
 def evaluate_demo(
-    bundle_path: Path, gallery_path: Path, directory: Path, amplitude: float, soa_s: float
+    bundle_path: Path,
+    gallery_path: Path,
+    directory: Path,
+    *,
+    amplitude: float = 1.0,
+    soa_s: float = 1.0,
+    repeats: Sequence[int] = REPEATS,
 ) -> Evaluation:
-    """Records every test image `REPEATS` times (simulated), decodes the trials and their means.
+    """Records every test image several times (simulated), decodes the trials and their means.
 
     Args:
         directory: where the trial set is written.
         amplitude: of the evoked response, as in the demo.
         soa_s: seconds between images.
+        repeats: numbers of presentations to average; the largest is recorded.
     """
     bundle = load_bundle(bundle_path)
     settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
@@ -47,20 +54,20 @@ def evaluate_demo(
         threadpool_limits(1, "blas"),
         write_trial_set(directory, trial_format, preprocessing.arrays) as writer,
     ):
-        for name, recording in _recordings(amplitude, soa_s):
+        for name, recording in _recordings(amplitude, soa_s, max(repeats)):
             for outcome in cut_trials(recording, preprocessing):
                 if not isinstance(outcome, Drop):
                     writer.append(outcome.trial[None], [outcome.stimulus], [name])
     trial_set = load_trial_set(directory)
-    return evaluate(bundle, trial_set, load_gallery(gallery_path), [1, 2, 4, 10, REPEATS])
+    return evaluate(bundle, trial_set, load_gallery(gallery_path), repeats)
 
 
-def _recordings(amplitude: float, soa_s: float) -> Iterator[tuple[str, Recording]]:
+def _recordings(amplitude: float, soa_s: float, n: int) -> Iterator[tuple[str, Recording]]:
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
     tests = gallery_stimuli()
     brain = SimulatedSubject(settings, recording_seed=0)
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in tests}
-    for repeat in track(range(REPEATS), "recording (simulated)"):
+    for repeat in track(range(n), "recording (simulated)"):
         name = f"test-{repeat + 1}"
         order = np.random.default_rng([settings.seed, 1000 + repeat]).permutation(len(tests))
         subject = SimulatedSubject(settings, recording_seed=1000 + repeat)

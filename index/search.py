@@ -1,9 +1,28 @@
 """Finds the images of a gallery that are nearest to a decoded embedding."""
 
+from importlib.metadata import PackageNotFoundError, distribution
+
 import faiss
 import numpy as np
 
 from decoder.problem import Problem
+
+
+def refuse_two_builds() -> None:
+    """Refuses an environment with two builds of FAISS: both write the one module `faiss`.
+
+    Raises:
+        Problem: faiss-cpu and faiss-gpu are both installed.
+    """
+    try:
+        distribution("faiss-cpu")
+        distribution("faiss-gpu")
+    except PackageNotFoundError:
+        return
+    raise Problem(
+        "faiss-cpu and faiss-gpu are both installed and overwrite each other; run "
+        "`pip uninstall faiss-cpu faiss-gpu`, then install the one you want"
+    )
 
 
 class Search:

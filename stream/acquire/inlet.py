@@ -1,5 +1,6 @@
 """An LSL inlet whose samples are handed on the moment they can be read, with their raw stamps."""
 
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ _PULL_SAMPLES = 4096
 _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
+_SAME_CLOCK_S = 1e-3  # a smaller offset to a stream of this machine is the error of measuring it
 
 _MICROVOLTS = {"microvolts": 1.0, "microvolt": 1.0, "uv": 1.0, "µv": 1.0, "μv": 1.0}
 _VOLTS = {"volts": 1e6, "volt": 1e6, "v": 1e6, "millivolts": 1e3, "mv": 1e3}
@@ -52,7 +54,7 @@ class Inlet:
         try:
             self._info = self._inlet.info(_OPEN_WAIT_S)
             self._inlet.open_stream(_OPEN_WAIT_S)
-            self._offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+            self._offset_s = self._measure_offset()
         except (TimeoutError, pylsl.util.LostError) as error:
             raise Problem(
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
@@ -113,9 +115,15 @@ class Inlet:
         if len(raw_s):
             self._deliver(Chunk(raw_s, samples.copy(), self._offset_s, local_clock()))
 
+    def _measure_offset(self) -> float:
+        """What the sender's stamps need added; 0 on this machine, where LSL has one clock."""
+        offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+        is_here = self.stream.hostname == socket.gethostname()
+        return 0.0 if is_here and abs(offset_s) < _SAME_CLOCK_S else offset_s
+
     def _watch_offset(self) -> None:
         while not self._stopping.wait(_OFFSET_PERIOD_S):
             try:
-                self._offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+                self._offset_s = self._measure_offset()
             except (TimeoutError, pylsl.util.LostError):
                 continue  # the source is away: the last offset stands until it is back

@@ -12,7 +12,7 @@ from decoder.bundle import load_bundle
 from decoder.evidence import RepeatMean
 from decoder.problem import Problem
 from index.gallery import check_space, load_gallery
-from index.search import Search
+from index.search import Search, refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.pipeline.bus import open_socket, receive, send
 from stream.pipeline.config import SessionConfig
@@ -31,6 +31,7 @@ class Decoder:
     """
 
     def __init__(self, config: SessionConfig):
+        refuse_two_builds()
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
         bundle = load_bundle(config.bundle)
         self._gallery = load_gallery(config.gallery)

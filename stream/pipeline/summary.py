@@ -14,7 +14,7 @@ from rich.table import Table
 from stream.acquire.ledger import Ledger
 from stream.pipeline.config import SessionConfig
 
-# Stage: from one stamp to another. Stages marked "live" need stamps that run with the clock.
+# Stage: from one stamp to another.
 STAGES = {
     "lsl": ("last_sample", "readable"),
     "cut": ("readable", "cut"),
@@ -24,7 +24,16 @@ STAGES = {
     "publish": ("searched", "published"),
     "total": ("readable", "published"),
 }
-_LIVE_STAGES = {"lsl"}
+_STAGE_NAMES = {
+    "lsl": "· sampled → readable (LSL)",
+    "cut": "· cut, preprocess",
+    "hop": "· to the decoder",
+    "embed": "· embed",
+    "search": "· search",
+    "publish": "· publish",
+    "total": "last sample → answer",
+}
+_LIVE_STAGES = {"lsl"}  # need stamps that run with the clock
 _PACKAGES = ("hvf-live", "torch", "faiss-cpu", "numpy", "pylsl", "pyzmq", "mne")
 
 
@@ -113,14 +122,13 @@ def summary_table(summary: Mapping[str, Any], simulated: bool) -> Table:
         table.add_row(f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})")
         if len(summary["by_repeats"]) > 1:
             for n, row in summary["by_repeats"].items():
-                label = f"  with {n} repeat" + "s" * (n != "1")
+                label = f"· with {n} repeat" + "s" * (n != "1")
                 table.add_row(
                     label, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
                 )
     for stage, values in summary["latency_ms"].items():
-        label = "last sample → answer" if stage == "total" else f"  {stage}"
         text = f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
-        table.add_row(label, text, style="bold" if stage == "total" else None)
+        table.add_row(_STAGE_NAMES[stage], text, style="bold" if stage == "total" else None)
     return table
 
 

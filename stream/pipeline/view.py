@@ -63,7 +63,7 @@ class TerminalView:
 
     def _table(self) -> Table:
         table = Table(expand=False, caption=self._caption(), caption_justify="left")
-        for heading in ("trial", "shown", "decoded", "rank", "of repeats", "last sample → answer"):
+        for heading in ("trial", "shown", "decoded", "rank", "repeats", "last sample → answer"):
             table.add_column(heading)
         for answer in self._answers:
             table.add_row(
@@ -99,5 +99,5 @@ def _latency_ms(answer: Retrieval) -> float:
 def _line(answer: Retrieval) -> str:
     return (
         f"trial {answer.trial}: {answer.stimulus} → {answer.labels[0]} "
-        f"(rank {_rank(answer)}, {answer.n_repeats} of repeats, {_latency_ms(answer):.2f} ms)"
+        f"(rank {_rank(answer)}, {answer.n_repeats} repeats, {_latency_ms(answer):.2f} ms)"
     )
