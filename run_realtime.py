@@ -14,6 +14,8 @@ from rich.console import Console
 
 from decoder.problem import Problem
 from stream.acquire.markers import MarkerRule
+from stream.acquire.reject import RejectSettings
+from stream.acquire.triggers import TriggerSettings
 from stream.pipeline.config import Endpoints, FileSource, LiveSource, SessionConfig, TrialSettings
 from stream.pipeline.session import Session, new_session
 from stream.pipeline.summary import summary_table
@@ -47,6 +49,21 @@ SaveTrials = Annotated[
 ]
 Stimuli = Annotated[
     str, typer.Option(help="regular expression: which markers are stimuli (group `id`: their id)")
+]
+Ignore = Annotated[str | None, typer.Option(help="markers in which this is found open no trial")]
+StartOn = Annotated[str | None, typer.Option(help="open trials only after such a marker ...")]
+StopOn = Annotated[str | None, typer.Option(help="... and until such a marker")]
+Channels = Annotated[
+    str, typer.Option(help="names that differ from the bundle's: MINE=ITS,MINE=ITS")
+]
+Reject = Annotated[
+    float | None, typer.Option(min=0, help="reject trials above this peak to peak, uV")
+]
+Flat = Annotated[
+    float | None, typer.Option(min=0, help="reject trials below this peak to peak, uV")
+]
+Trigger = Annotated[
+    str | None, typer.Option(help="channel of codes in the EEG; beside markers: a cross-check")
 ]
 _ANY_MARKER = MarkerRule().stimulus
 
@@ -92,7 +109,9 @@ def demo(
 @app.command()
 def live(
     eeg: Annotated[str, typer.Option(help="name of the EEG stream")],
-    markers: Annotated[str, typer.Option(help="name of the marker stream")],
+    markers: Annotated[
+        str | None, typer.Option(help="name of the marker stream; without one: --trigger")
+    ] = None,
     bundle: Bundle = None,
     gallery: Gallery = None,
     tmin: TMin = None,
@@ -100,6 +119,13 @@ def live(
     duration: Duration = None,
     wait: Annotated[float, typer.Option(help="for the streams to appear, s")] = 10.0,
     stimuli: Stimuli = _ANY_MARKER,
+    ignore: Ignore = None,
+    start_on: StartOn = None,
+    stop_on: StopOn = None,
+    trigger: Trigger = None,
+    channels: Channels = "",
+    reject: Reject = None,
+    flat: Flat = None,
     save_trials: SaveTrials = None,
     out: Out = None,
     headless: Headless = False,
@@ -108,12 +134,17 @@ def live(
 
     Example: python run_realtime.py live --eeg BrainVision --markers PsychoPy --bundle my-bundle
     """
+    if markers is None and trigger is None:
+        raise typer.BadParameter("give --markers, or --trigger, or both to compare them")
     config = _config(
         out,
         source=LiveSource(eeg=eeg, markers=markers, wait_s=wait),
         duration_s=duration,
         save_trials=save_trials,
-        marker_rule=MarkerRule(stimulus=stimuli),
+        trigger=TriggerSettings(channel=trigger) if trigger is not None else None,
+        marker_rule=MarkerRule(stimulus=stimuli, ignore=ignore, start=start_on, stop=stop_on),
+        channel_map=_channel_map(channels),
+        reject=RejectSettings(peak_to_peak_uv=reject, flat_uv=flat),
         **_decoding(bundle, gallery, tmin, tmax),
     )
     _run(config, None, headless, None, f"live '{eeg}'")
@@ -133,6 +164,12 @@ def replay(
     duration: Duration = None,
     stim_channel: Annotated[str | None, typer.Option(help="take the markers from it")] = None,
     stimuli: Stimuli = _ANY_MARKER,
+    ignore: Ignore = None,
+    start_on: StartOn = None,
+    stop_on: StopOn = None,
+    channels: Channels = "",
+    reject: Reject = None,
+    flat: Flat = None,
     save_trials: SaveTrials = None,
     out: Out = None,
     headless: Headless = False,
@@ -162,7 +199,9 @@ def replay(
         source=source,
         save_trials=save_trials,
         realtime=speed != "max" and float(speed) == 1.0,
-        marker_rule=MarkerRule(stimulus=stimuli),
+        marker_rule=MarkerRule(stimulus=stimuli, ignore=ignore, start=start_on, stop=stop_on),
+        channel_map=_channel_map(channels),
+        reject=RejectSettings(peak_to_peak_uv=reject, flat_uv=flat),
         **_decoding(bundle, gallery, tmin, tmax),
     )
     _run(config, command, headless, None, f"replay '{file.name}'")
@@ -180,6 +219,13 @@ def streams(
         console.print(str(stream), highlight=False)
     if not found:
         console.print(f"no LSL stream answered within {wait:g} s")
+
+
+def _channel_map(pairs: str) -> dict[str, str]:
+    found = dict(pair.split("=", 1) for pair in pairs.split(",") if pair.count("=") == 1)
+    if len(found) != len([pair for pair in pairs.split(",") if pair]):
+        raise typer.BadParameter(f"'{pairs}' is no list such as EEG1=Pz,EEG2=Oz")
+    return found
 
 
 def _check_speed(speed: str) -> None:

@@ -25,8 +25,10 @@ from offline_train.prepare import Prepared
 from offline_train.prepare import prepare as prepare_trials
 from offline_train.train import PRESETS, make_bundle, train
 from offline_train.trial_set import load_trial_set
+from stream.acquire.filters import FilterSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import PreprocessSettings
+from stream.acquire.reject import RejectSettings
 from stream.sources.recording import read_recording
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -73,6 +75,12 @@ def prepare(
     start: Annotated[float, typer.Option(help="seconds into each recording")] = 0.0,
     stop: Annotated[float, typer.Option(help="seconds into each recording")] = np.inf,
     stim_channel: str | None = None,
+    reference: Annotated[str, typer.Option(help="none, average, or a channel")] = "none",
+    highpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
+    lowpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
+    notch: Annotated[float | None, typer.Option(help="of the mains, Hz")] = None,
+    reject: Annotated[float | None, typer.Option(help="limit peak to peak, uV")] = None,
+    flat: Annotated[float | None, typer.Option(help="least peak to peak, uV")] = None,
 ) -> None:
     """Cuts and preprocesses the trials of recordings into a trial set.
 
@@ -94,6 +102,16 @@ def prepare(
             baseline_s=(baseline_start, baseline_stop),
             whitening=whitening,
             scaling=scaling,
+            reference=reference,
+            filters=[
+                FilterSettings(kind=kind, freq_hz=freq_hz)
+                for kind, freq_hz in (
+                    ("highpass", highpass),
+                    ("lowpass", lowpass),
+                    ("notch", notch),
+                )
+                if freq_hz is not None
+            ],
         )
     except ValueError as error:
         raise Problem(f"these options do not fit together: {_first_line(error)}") from None
@@ -109,6 +127,7 @@ def prepare(
         settings,
         out,
         marker_rule=MarkerRule(stimulus=stimuli),
+        reject=RejectSettings(peak_to_peak_uv=reject, flat_uv=flat),
         provenance={"files": [path.name for path in files], "command": _COMMAND},
         on_recording=on_recording,
     )

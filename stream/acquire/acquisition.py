@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream.acquire.clock import StreamClock
+from stream.acquire.cross_check import Agreement, CrossCheck
 from stream.acquire.filters import StreamFilter
 from stream.acquire.inlet import Chunk
-from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
+from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Drop, Reason, Trial, TrialCutter, Window
+from stream.acquire.triggers import TriggerReader
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Acquisition:
         known_stimuli: others are dropped as `unknown_stimulus`; None accepts all.
         stream_filter: applied to the EEG before anything is cut.
         rejection: refuses trials; None takes all.
+        triggers: reads a trigger channel of the EEG stream, and the channel's column.
+        cross_check: trigger channel and marker stream are compared, and only markers open trials.
+
+    Attributes:
+        agreement: of triggers and markers so far; None where they are not compared.
     """
 
     def __init__(
@@ -52,8 +59,12 @@ class Acquisition:
         first_number: int = 1,
         stream_filter: StreamFilter | None = None,
         rejection: Rejection | None = None,
+        triggers: tuple[TriggerReader, int] | None = None,
+        cross_check: bool = False,
     ):
         self._clock = StreamClock(rate_hz)
+        self._triggers = triggers
+        self._cross_check = CrossCheck() if cross_check else None
         self._marker_reader = MarkerReader(marker_rule or MarkerRule())
         reach = max(window.last, 0) - min(window.first, 0) + 1
         self._ring = Ring(int(history_s * rate_hz) + reach, n_channels)
@@ -74,29 +85,65 @@ class Acquisition:
     def n_pending(self) -> int:
         return self._cutter.n_pending
 
-    def add_eeg(self, chunk: Chunk) -> None:
-        """Appends samples (n, channels) in microvolts, as soon as the clock knows their time."""
+    @property
+    def n_ignored(self) -> int:
+        """Markers that opened no trial."""
+        return self._marker_reader.n_ignored
+
+    @property
+    def drift_ppm(self) -> float:
+        """By how much the sample period is longer than nominal."""
+        return self._clock.drift_ppm
+
+    @property
+    def agreement(self) -> Agreement | None:
+        return self._cross_check.agreement() if self._cross_check is not None else None
+
+    def add_eeg(self, chunk: Chunk) -> tuple[list[Opened], int]:
+        """Appends samples (n, channels) in microvolts, as soon as the clock knows their time.
+
+        Returns:
+            The trials that a trigger channel opened, and the number of gaps in the samples.
+        """
         samples = chunk.samples
         if self._kept_back is not None:
             samples = np.concatenate([self._kept_back, samples])
         mapped = self._clock.map(chunk.raw_s, chunk.offset_s)
         n = len(mapped.stamps_s)
         self._kept_back = samples[n:].copy() if self._clock.n_kept_back else None
-        samples = samples[:n]
+        samples = raw = samples[:n]
         if self._filter is not None and n:
-            samples = self._filter(samples, mapped.breaks)
+            samples = self._filter(raw, mapped.breaks)
         self._ring.append(mapped.stamps_s, samples, mapped.breaks, chunk.readable_s)
         self._last_arrival_s = chunk.readable_s
+        return self._read_triggers(raw, chunk.readable_s), len(mapped.breaks)
+
+    def _read_triggers(self, samples: np.ndarray, readable_s: float) -> list[Opened]:
+        if self._triggers is None:
+            return []
+        reader, column = self._triggers
+        opened = []
+        for number, code in reader.read(samples[:, column]):
+            stamp_s = float(self._ring.stamps_s(number, 1)[0])
+            if self._cross_check is not None:
+                self._cross_check.trigger(stamp_s)
+            else:
+                opened += self._open(Marker(stamp_s, str(code), readable_s))
+        return opened
 
     def add_markers(self, chunk: Chunk) -> list[Opened]:
         """Opens a trial for each marker that names a stimulus."""
         opened = []
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
-            marker = Marker(raw_s + chunk.offset_s, str(row[0]), chunk.readable_s)
-            event = self._marker_reader.read(marker)
-            if event is not None:
-                opened.append(Opened(event, *self._cutter.open(event)))
+            marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s)
+            if self._cross_check is not None:
+                self._cross_check.marker(marker.stamp_s)
+            opened += self._open(marker)
         return opened
+
+    def _open(self, marker: Marker) -> list[Opened]:
+        event = self._marker_reader.read(marker)
+        return [] if event is None else [Opened(event, *self._cutter.open(event))]
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """Trials whose last sample is there, and drops. `now_s` is on the clock of `readable_s`."""

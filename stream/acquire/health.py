@@ -25,13 +25,13 @@ class Health:
     rate_hz: float
     drift_ppm: float
     age_s: float
-    """Of the newest sample, since it could be read."""
+    """Of the newest sample, since it could be read; 0 before the first."""
     gaps: int
     flat: tuple[str, ...]
     clipped: tuple[str, ...]
 
 
-class StreamHealth:
+class HealthMonitor:
     """Watches one stream. The reader hands it what arrives and asks it how the stream is."""
 
     def __init__(self, channels: tuple[str, ...], rate_hz: float):
@@ -86,7 +86,7 @@ class StreamHealth:
             state=self.state(now_s),
             rate_hz=self._n / span_s if self._arrived_s is not None and span_s > 0.5 else 0.0,
             drift_ppm=drift_ppm,
-            age_s=now_s - self._arrived_s if self._arrived_s is not None else np.inf,
+            age_s=now_s - self._arrived_s if self._arrived_s is not None else 0.0,
             gaps=self._gaps,
             flat=self._flat,
             clipped=self._clipped,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decoder.problem import Problem
-from stream.acquire.lsl import FoundStream, local_clock, pylsl
+from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
@@ -44,6 +44,10 @@ class Inlet:
     Raw: no processing flags. They would block the pull while liblsl measures clocks, smear stamps
     over gaps, and discard the original stamps. The clock offset is measured in a second thread,
     so that the samples never wait for it.
+
+    Attributes:
+        offset_s: the clock offset in force.
+        offset_uncertainty_s: the round trip of the probe that gave it.
     """
 
     def __init__(self, stream: FoundStream, deliver: Callable[[Chunk], None]):
@@ -54,7 +58,7 @@ class Inlet:
         try:
             self._info = self._inlet.info(_OPEN_WAIT_S)
             self._inlet.open_stream(_OPEN_WAIT_S)
-            self._offset_s = self._measure_offset()
+            self.offset_s = self._measure_offset()
         except (TimeoutError, pylsl.util.LostError) as error:
             raise Problem(
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
@@ -106,24 +110,24 @@ class Inlet:
         rows, raw_s = self._inlet.pull_chunk(_PULL_WAIT_S, 64, min_samples=1)
         if len(raw_s):
             texts = np.array(rows, object)
-            self._deliver(Chunk(np.asarray(raw_s), texts, self._offset_s, local_clock()))
+            self._deliver(Chunk(np.asarray(raw_s), texts, self.offset_s, local_clock()))
 
     def _pull_numbers(self) -> None:
         samples, raw_s = self._inlet.pull_chunk(
             _PULL_WAIT_S, _PULL_SAMPLES, dest_obj=self._buffer, min_samples=1, as_numpy=True
         )
         if len(raw_s):
-            self._deliver(Chunk(raw_s, samples.copy(), self._offset_s, local_clock()))
+            self._deliver(Chunk(raw_s, samples.copy(), self.offset_s, local_clock()))
 
     def _measure_offset(self) -> float:
         """What the sender's stamps need added; 0 on this machine, where LSL has one clock."""
-        offset_s = self._inlet.time_correction(_OFFSET_WAIT_S)
+        offset_s, self.offset_uncertainty_s = time_correction(self._inlet, _OFFSET_WAIT_S)
         is_here = self.stream.hostname == socket.gethostname()
         return 0.0 if is_here and abs(offset_s) < _SAME_CLOCK_S else offset_s
 
     def _watch_offset(self) -> None:
         while not self._stopping.wait(_OFFSET_PERIOD_S):
             try:
-                self._offset_s = self._measure_offset()
+                self.offset_s = self._measure_offset()
             except (TimeoutError, pylsl.util.LostError):
                 continue  # the source is away: the last offset stands until it is back

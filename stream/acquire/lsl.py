@@ -1,5 +1,6 @@
 """pylsl, with the one rule for where its library comes from, and finding streams by name."""
 
+import ctypes
 import importlib.util
 import os
 import time
@@ -97,3 +98,25 @@ def find_stream(name: str, wait_s: float) -> FoundStream:
             "expected; stop the others or rename the one that is meant"
         )
     return found[0]
+
+
+def time_correction(inlet: "pylsl.StreamInlet", wait_s: float) -> tuple[float, float]:
+    """Seconds to add to a sender's stamps, and their uncertainty; blocks for up to `wait_s`.
+
+    pylsl binds only the call that keeps the uncertainty to itself.
+
+    Raises:
+        TimeoutError, pylsl.util.LostError: no estimate in time, or the source is gone.
+    """
+    remote_s, uncertainty_s, error = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
+    measure = pylsl.lib.lib.lsl_time_correction_ex
+    measure.restype = ctypes.c_double
+    offset_s = measure(
+        inlet.obj,
+        ctypes.byref(remote_s),
+        ctypes.byref(uncertainty_s),
+        ctypes.c_double(wait_s),
+        ctypes.byref(error),
+    )
+    pylsl.util.handle_error(error)
+    return offset_s, uncertainty_s.value

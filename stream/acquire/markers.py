@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,16 @@ class MarkerRule(BaseModel):
                 "give one such as '^stim/(?P<id>.+)$'"
             ) from None
         return pattern
+
+
+def marker_text(values: Sequence[Any]) -> str:
+    """The columns of one marker as text: one as it is, several as a JSON list."""
+    plain = [value if isinstance(value, str) else _number(value) for value in values]
+    return str(plain[0]) if len(plain) == 1 else json.dumps(plain, ensure_ascii=False)
+
+
+def _number(value: Any) -> int | float:
+    return int(value) if float(value).is_integer() else float(value)
 
 
 class MarkerReader:

@@ -1,16 +1,16 @@
 """Markers out of a trigger channel: a channel of the EEG stream that carries codes."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 
-@dataclass(frozen=True)
-class TriggerSettings:
+class TriggerSettings(BaseModel):
     """Which channel, and how long a code must hold."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     channel: str
-    shortest_samples: int = 1
+    shortest_samples: int = Field(1, ge=1)
     """Codes that hold for fewer samples are transitions of the port's lines, not codes."""
 
 

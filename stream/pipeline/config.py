@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from decoder.problem import Problem
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
+from stream.acquire.triggers import TriggerSettings
 
 
 class _Settings(BaseModel):
@@ -61,7 +62,8 @@ class LiveSource(_Settings):
 
     kind: Literal["lsl"] = "lsl"
     eeg: str
-    markers: str
+    markers: str | None
+    """None where the markers are in a trigger channel of the EEG stream."""
     wait_s: float = 10.0
 
 
@@ -100,6 +102,8 @@ class SessionConfig(_Settings):
     channel_map: dict[str, str] = {}
     """Names of the stream's channels to those that the bundle knows."""
     reject: RejectSettings = RejectSettings()
+    trigger: TriggerSettings | None = None
+    """A channel of the EEG stream that opens trials, or is compared with the marker stream."""
     bundle: Path | None = None
     gallery: Path | None = None
     top_k: int = 5

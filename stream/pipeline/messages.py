@@ -119,6 +119,23 @@ class NodeState:
 
 
 @dataclass(frozen=True)
+class StreamHealth:
+    """How the EEG stream is; see `stream.acquire.health.Health`."""
+
+    session: str
+    stream: str
+    state: str
+    rate_hz: float
+    drift_ppm: float
+    age_s: float
+    gaps: int
+    flat: list[str]
+    clipped: list[str]
+    offset_s: float
+    offset_uncertainty_s: float
+
+
+@dataclass(frozen=True)
 class StreamOpened:
     """The reader tells the recorder what the EEG stream is."""
 
@@ -145,10 +162,14 @@ class Recorded:
 
 @dataclass(frozen=True)
 class End:
-    """The reader announces no more markers and has no more outcomes to report."""
+    """The reader announces no more markers and has no more outcomes to report.
+
+    `facts` go into the summary: what only the reader knows.
+    """
 
     session: str
     reason: str
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,7 @@ Message = (
     | Retrieval
     | Settled
     | NodeState
+    | StreamHealth
     | StreamOpened
     | Recorded
     | End

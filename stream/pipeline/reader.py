@@ -3,7 +3,7 @@
 import queue
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ import zmq
 from decoder.bundle import load_bundle
 from decoder.problem import Problem
 from index.gallery import load_gallery
-from stream.acquire.acquisition import Acquisition
+from stream.acquire.acquisition import Acquisition, Opened
 from stream.acquire.inlet import Chunk, Inlet
 from stream.acquire.lsl import find_stream, local_clock
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.reject import Rejection
 from stream.acquire.trials import Drop, Reason, Trial, Window
+from stream.acquire.triggers import TriggerReader
 from stream.pipeline.bus import drain, open_socket, send
 from stream.pipeline.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.messages import (
@@ -32,6 +33,7 @@ from stream.pipeline.messages import (
 from stream.pipeline.node import Lifeline, run_node
 from stream.pipeline.outbox import Outbox
 from stream.pipeline.recording_feed import RecordingFeed
+from stream.pipeline.stream_watch import StreamWatch
 from stream.pipeline.trial_file import TrialFile
 
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
@@ -79,6 +81,8 @@ class Reader:
             first_number=config.first_trial,
             stream_filter=preprocessing.stream_filter(rate_hz) if preprocessing else None,
             rejection=Rejection(config.reject, columns, channels),
+            triggers=_triggers(config, channels),
+            cross_check=config.trigger is not None and _has_markers(config),
         )
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
@@ -94,33 +98,50 @@ class Reader:
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, window)
         self._next_look_s = 0.0
         self._taken_s = 0.0
+        self._n_gaps = 0
         send(self._reports, NodeState(config.session, "reader", lifeline.incarnation, "alive"))
 
-    def take(self, stream: str, chunk: Chunk) -> None:
-        """Takes what arrived on `eeg` or `markers`."""
+    @property
+    def reports(self) -> zmq.Socket:
+        """What goes to the results node."""
+        return self._reports
+
+    @property
+    def drift_ppm(self) -> float:
+        return self._acquisition.drift_ppm
+
+    def take(self, stream: str, chunk: Chunk) -> int:
+        """Takes what arrived on `eeg` or `markers`; returns the number of gaps in it."""
         self._taken_s = local_clock()
         if stream == "eeg" and self._scale is not None:
             chunk = replace(chunk, samples=chunk.samples * self._scale)
         if self._feed is not None:
             self._feed.add(stream, chunk)
+        n_gaps = 0
         if stream == "eeg":
-            self._acquisition.add_eeg(chunk)
-            return
-        for opened in self._acquisition.add_markers(chunk):
-            event = opened.event
-            self._outbox.announce(
-                MarkerSeen(
-                    self._config.session,
-                    opened.number,
-                    event.stimulus,
-                    event.group,
-                    event.repeat,
-                    event.onset_s,
-                    event.readable_s,
-                )
+            opened, n_gaps = self._acquisition.add_eeg(chunk)
+            self._n_gaps += n_gaps
+        else:
+            opened = self._acquisition.add_markers(chunk)
+        for entry in opened:
+            self._announce(entry)
+        return n_gaps
+
+    def _announce(self, opened: Opened) -> None:
+        event = opened.event
+        self._outbox.announce(
+            MarkerSeen(
+                self._config.session,
+                opened.number,
+                event.stimulus,
+                event.group,
+                event.repeat,
+                event.onset_s,
+                event.readable_s,
             )
-            if opened.drop is not None:
-                self._drop(opened.drop)
+        )
+        if opened.drop is not None:
+            self._drop(opened.drop)
 
     def cut(self, now_s: float) -> None:
         """Sends every trial whose last sample is there."""
@@ -162,7 +183,20 @@ class Reader:
             self._trial_file.close()
         if self._feed is not None:
             self._feed.close()
-        send(self._reports, End(self._config.session, command))
+        send(self._reports, End(self._config.session, command, self._facts()))
+
+    def _facts(self) -> dict[str, object]:
+        """What the summary is to say of the streams."""
+        facts: dict[str, object] = {
+            "gaps": self._n_gaps,
+            "ignored_markers": self._acquisition.n_ignored,
+            "drift_ppm": round(self._acquisition.drift_ppm, 3),
+        }
+        if self._acquisition.agreement is not None:
+            facts["cross_check"] = asdict(self._acquisition.agreement)
+        if self._feed is not None:
+            facts["not_recorded"] = self._feed.n_lost
+        return facts
 
     def _wait_for_answers(self, patience_s: float) -> None:
         kept, deadline_s = self._outbox.n_kept, time.monotonic() + patience_s
@@ -230,43 +264,53 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
             "of the EEG stream with --eeg"
         )
     eeg = Inlet(eeg_stream, lambda chunk: arrivals.put(("eeg", chunk)))
-    markers_stream = find_stream(source.markers, source.wait_s)
-    markers = Inlet(markers_stream, lambda chunk: arrivals.put(("markers", chunk)))
+    inlets = [eeg]
+    if source.markers is not None:
+        marker_stream = find_stream(source.markers, source.wait_s)
+        inlets.append(Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk))))
     reader = Reader(config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.to_microvolts)
-    eeg.start()
-    markers.start()
+    watch = StreamWatch(config.session, eeg, reader.reports)
+    for inlet in inlets:
+        inlet.start()
     lifeline.ready()
-    command = _pump(config, reader, arrivals, lifeline)
+    command = _pump(config, reader, watch, arrivals, lifeline)
     if command == "finish":
-        _pump_rest(reader, arrivals)
-    eeg.stop()
-    markers.stop()
+        _pump_rest(reader, watch, arrivals)
+    for inlet in inlets:
+        inlet.stop()
     reader.end(command)
 
 
 def _pump(
-    config: SessionConfig, reader: Reader, arrivals: queue.SimpleQueue, lifeline: Lifeline
+    config: SessionConfig,
+    reader: Reader,
+    watch: StreamWatch,
+    arrivals: queue.SimpleQueue,
+    lifeline: Lifeline,
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
     while (command := lifeline.command()) is None and time.monotonic() < end_s:
-        _take_next(reader, arrivals)
+        _take_next(reader, watch, arrivals)
+        watch.look(reader.drift_ppm)
     return command or "stop"
 
 
-def _pump_rest(reader: Reader, arrivals: queue.SimpleQueue) -> None:
+def _pump_rest(reader: Reader, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
     quiet_s = time.monotonic() + _QUIET_S
     while time.monotonic() < quiet_s:
-        if _take_next(reader, arrivals):
+        if _take_next(reader, watch, arrivals):
             quiet_s = time.monotonic() + _QUIET_S
 
 
-def _take_next(reader: Reader, arrivals: queue.SimpleQueue) -> bool:
+def _take_next(reader: Reader, watch: StreamWatch, arrivals: queue.SimpleQueue) -> bool:
     try:
         stream, chunk = arrivals.get(timeout=_WAIT_S)
     except queue.Empty:
         stream = None
     else:
-        reader.take(stream, chunk)
+        n_gaps = reader.take(stream, chunk)
+        if stream == "eeg":
+            watch.arrived(chunk, n_gaps)
     reader.cut(local_clock())
     reader.look()
     return stream is not None
@@ -291,6 +335,22 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
             command = "stop"
             break
     reader.end(command)
+
+
+def _has_markers(config: SessionConfig) -> bool:
+    return isinstance(config.source, FileSource) or config.source.markers is not None
+
+
+def _triggers(config: SessionConfig, channels: Sequence[str]) -> tuple[TriggerReader, int] | None:
+    if config.trigger is None:
+        return None
+    name = config.trigger.channel
+    if name not in channels:
+        raise Problem(
+            f"the stream has no channel '{name}' to read triggers from; give --trigger one of "
+            f"{', '.join(channels)}"
+        )
+    return TriggerReader(config.trigger), list(channels).index(name)
 
 
 def _preprocessing(bundle_path: Path) -> Preprocessing:

@@ -7,6 +7,7 @@ import numpy as np
 import zmq
 
 from stream.acquire.inlet import Chunk
+from stream.acquire.markers import marker_text
 from stream.pipeline.bus import open_socket, send
 from stream.pipeline.config import SessionConfig
 from stream.pipeline.messages import Recorded, StreamOpened
@@ -32,7 +33,7 @@ class RecordingFeed:
 
     def add(self, stream: str, chunk: Chunk) -> None:
         if stream == "markers":
-            texts = [str(row[0]) for row in chunk.samples]
+            texts = [marker_text(row) for row in chunk.samples]
             self._send(self._recorded("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0)))
             return
         if self._pending and self._pending[0].offset_s != chunk.offset_s:

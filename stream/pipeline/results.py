@@ -18,6 +18,7 @@ from stream.pipeline.messages import (
     Retrieval,
     SessionClosed,
     Settled,
+    StreamHealth,
     TrialCut,
     TrialDropped,
     as_json,
@@ -50,6 +51,8 @@ class Results:
         self._reader = ""
         self._orphans: tuple[int, ...] = ()
         self._orphans_until_s = 0.0
+        self._stream: StreamHealth | None = None
+        self._facts: dict = {}
         self.ended: str | None = None
 
     def take(self, message: Message) -> None:
@@ -67,8 +70,11 @@ class Results:
                 self._settle(message.trial, "cut", **facts)
             case NodeState():
                 self._on_node_state(message)
+            case StreamHealth():
+                self._on_health(message)
             case End():
                 self.ended = message.reason
+                self._facts = dict(message.facts)
 
     def look(self) -> None:
         """Says that it is alive, and gives up the trials of a reader that was lost."""
@@ -86,11 +92,24 @@ class Results:
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         self._ledger.note("end", reason=end)
         self._ledger.close()
-        summary = self._tally.summary(self._ledger, end)
+        summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         send(self._publisher, SessionClosed(self._config.session, summary))
         time.sleep(_LAST_WORDS_S)
+
+    def _on_health(self, message: StreamHealth) -> None:
+        if self._stream is None or message.state != self._stream.state:
+            age_s = round(message.age_s, 3)
+            self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
+        self._stream = message
+        send(self._publisher, message)
+
+    def _health(self) -> dict:
+        if self._stream is None:
+            return {}
+        names = ("state", "rate_hz", "flat", "clipped", "offset_s", "offset_uncertainty_s")
+        return {name: getattr(self._stream, name) for name in names}
 
     def _announce(self, message: MarkerSeen) -> None:
         new = self._ledger.announce(

@@ -14,7 +14,7 @@ from rich.console import Console
 from decoder.problem import Problem
 from stream.pipeline.bus import drain, open_socket
 from stream.pipeline.config import Endpoints, SessionConfig
-from stream.pipeline.messages import NodeState, SessionClosed
+from stream.pipeline.messages import NodeState, SessionClosed, StreamHealth
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.view import TerminalView
 
@@ -128,7 +128,7 @@ class Session:
         """Looks at the bus and after the nodes; whether anything came over the bus."""
         moved = False
         for message in drain(results):
-            moved = moved or not isinstance(message, NodeState)
+            moved = moved or not isinstance(message, NodeState | StreamHealth)
             view.take(message)
             if isinstance(message, SessionClosed):
                 self._summary = dict(message.summary)

@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stream.pipeline.messages import MarkerSeen, Message, Retrieval, Settled
+from stream.pipeline.messages import MarkerSeen, Message, Retrieval, Settled, StreamHealth
 from stream.pipeline.summary import STAGES
 
 _LAST = 8
@@ -27,6 +27,7 @@ class TerminalView:
         self._answers: deque[Retrieval] = deque(maxlen=_LAST)
         self._ranks: list[int] = []
         self._dropped: Counter[str] = Counter()
+        self._stream: StreamHealth | None = None
         self.last_trial = 0
 
     def __enter__(self) -> "TerminalView":
@@ -52,6 +53,8 @@ class TerminalView:
                     self._ranks.append(message.rank)
                 if self._headless:
                     self.say(_line(message))
+            case StreamHealth():
+                self._on_health(message)
             case Settled():
                 self._progress.update(self._task, completed=message.markers - message.pending)
                 if message.outcome == "dropped":
@@ -60,6 +63,11 @@ class TerminalView:
                         self.say(f"trial {message.trial}: dropped ({message.reason})")
         if not self._headless:
             self._live.update(Group(self._progress, self._table()))
+
+    def _on_health(self, message: StreamHealth) -> None:
+        if self._stream is not None and message.state != self._stream.state:
+            self.say(f"stream '{message.stream}' is {message.state}")
+        self._stream = message
 
     def _table(self) -> Table:
         table = Table(expand=False, caption=self._caption(), caption_justify="left")
@@ -83,6 +91,10 @@ class TerminalView:
         if n:
             top1, top5 = (sum(rank <= k for rank in self._ranks) / n for k in (1, 5))
             parts.append(f"top-1 {top1:.0%}, top-5 {top5:.0%} of {n}")
+        if self._stream is not None:
+            parts.append(f"{self._stream.rate_hz:.0f} Hz, {self._stream.drift_ppm:+.0f} ppm")
+            bad = [*self._stream.flat, *self._stream.clipped]
+            parts += [f"flat or clipped: {', '.join(bad)}"] if bad else []
         parts += [f"{count} dropped ({reason})" for reason, count in self._dropped.items()]
         return " · ".join(parts)
 

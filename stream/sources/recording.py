@@ -1,6 +1,5 @@
 """Reads recordings of EEG and markers, whatever program wrote them, into one plain value."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import pyxdf
 from mne.io.constants import FIFF
 
 from decoder.problem import Problem
+from stream.acquire.markers import marker_text
 from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks
 
 MNE_SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
@@ -237,7 +237,7 @@ class _XdfStream:
         )
 
     def markers(self) -> tuple[RecordedMarker, ...]:
-        return _sorted_markers(zip(self.stamps_s, map(_marker_text, self.samples), strict=True))
+        return _sorted_markers(zip(self.stamps_s, map(marker_text, self.samples), strict=True))
 
 
 def _read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> Recording:
@@ -325,15 +325,6 @@ def _described_channels(info: dict) -> Sequence[dict]:
 
 def _text_of(element: dict, tag: str) -> str:
     return (element.get(tag) or [None])[0] or ""
-
-
-def _marker_text(values: Sequence[str] | np.ndarray) -> str:
-    plain = [value if isinstance(value, str) else _number(value) for value in values]
-    return str(plain[0]) if len(plain) == 1 else json.dumps(plain, ensure_ascii=False)
-
-
-def _number(value: np.number) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)
 
 
 def _sorted_markers(markers: Iterable[tuple[float, str]]) -> tuple[RecordedMarker, ...]:
