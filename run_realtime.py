@@ -163,6 +163,8 @@ def replay(
     start: Annotated[float, typer.Option(help="seconds into the recording")] = 0.0,
     duration: Duration = None,
     stim_channel: Annotated[str | None, typer.Option(help="take the markers from it")] = None,
+    eeg_stream: Annotated[str | None, typer.Option(help="of an XDF file, by name or id")] = None,
+    marker_stream: Annotated[str | None, typer.Option(help="of an XDF file, by name or id")] = None,
     stimuli: Stimuli = _ANY_MARKER,
     ignore: Ignore = None,
     start_on: StartOn = None,
@@ -186,12 +188,13 @@ def replay(
     command = [sys.executable, "-m", "stream.sources.replay", str(file), "--wait-for-go"]
     command += ["--name", name, "--speed", speed, "--start", str(start)]
     command += ["--stop", str(stop)] if stop is not None else []
-    command += ["--stim-channel", stim_channel] if stim_channel else []
+    picked = {"stim_channel": stim_channel, "eeg_stream": eeg_stream}
+    picked = {k: v for k, v in (picked | {"marker_stream": marker_stream}).items() if v is not None}
+    for option, value in picked.items():
+        command += [f"--{option.replace('_', '-')}", value]
     if speed == "max":
         command = None
-        source = FileSource(
-            path=file.absolute(), start_s=start, stop_s=stop, stim_channel=stim_channel
-        )
+        source = FileSource(path=file.absolute(), start_s=start, stop_s=stop, **picked)
     else:
         _check_speed(speed)
     config = _config(

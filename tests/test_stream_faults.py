@@ -32,9 +32,9 @@ def name() -> str:
     return f"amp-{uuid.uuid4().hex[:8]}"
 
 
-def listen(name: str, folder: Path) -> subprocess.Popen:
+def listen(name: str, folder: Path, *more: str | Path) -> subprocess.Popen:
     streams = ("--eeg", name, "--markers", f"{name}-markers", "--tmin", "0", "--tmax", "0.2")
-    return start("live", *streams, "--wait", "20", "--headless", "--out", folder)
+    return start("live", *streams, "--wait", "20", "--headless", "--out", folder, *more)
 
 
 def states(folder: Path) -> list[str]:

@@ -82,6 +82,12 @@ class Inlet:
         return tuple(labels)
 
     @property
+    def channel_format(self) -> str:
+        """As which the samples can be kept without loss."""
+        kinds = {"float32": "float32", "float64": "double64", "int64": "double64"}
+        return kinds.get(np.dtype(self._inlet.np_dtype).name, "int32")
+
+    @property
     def to_microvolts(self) -> np.ndarray:
         """Factor per channel; 1 where the unit is microvolts, none, or none that is known."""
         units = self._info.get_channel_units() or []

@@ -75,6 +75,9 @@ class FileSource(_Settings):
     start_s: float = 0.0
     stop_s: float | None = None
     stim_channel: str | None = None
+    eeg_stream: str | None = None
+    marker_stream: str | None = None
+    """Which streams of an XDF file, by name or id, where several could be meant."""
 
 
 class TrialSettings(_Settings):

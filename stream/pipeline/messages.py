@@ -136,23 +136,18 @@ class StreamHealth:
 
 
 @dataclass(frozen=True)
-class StreamOpened:
-    """The reader tells the recorder what the EEG stream is."""
-
-    session: str
-    channels: list[str]
-    rate_hz: float
-
-
-@dataclass(frozen=True)
 class Recorded:
     """What the reader took from a stream, for the recorder, before any processing.
 
     `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); markers travel
     as `texts`, with an empty array. `offset_s` is the clock offset in force from these samples on.
+    Every message says what the EEG stream is, so that a recorder can begin with any of them.
     """
 
     session: str
+    channels: list[str]
+    rate_hz: float
+    channel_format: str
     stream: Literal["eeg", "markers"]
     raw_s: bytes
     texts: list[str]
@@ -189,7 +184,6 @@ Message = (
     | Settled
     | NodeState
     | StreamHealth
-    | StreamOpened
     | Recorded
     | End
     | SessionClosed

@@ -8,7 +8,7 @@ import zmq
 
 from stream.pipeline.bus import drain, open_socket, receive
 from stream.pipeline.config import SessionConfig
-from stream.pipeline.messages import Recorded, Retrieval, SessionClosed, StreamOpened, as_json
+from stream.pipeline.messages import Recorded, Retrieval, SessionClosed, as_json
 from stream.pipeline.node import Lifeline, run_node
 from stream.sources.xdf_writer import StreamHeader, XdfWriter
 
@@ -24,24 +24,9 @@ class Recorder:
         self._path = _free_path(config)
         self._offsets: dict[int, float] = {}
 
-    def open(self, stream: StreamOpened) -> None:
-        if self._writer is not None:
-            return  # the reader was restarted: the streams go on
-        n = len(stream.channels)
-        self._writer = XdfWriter(self._path)
-        self._writer.add_stream(
-            _EEG,
-            StreamHeader(
-                *("EEG", "EEG", n, stream.rate_hz, "float32", "hvf-live-eeg"),
-                labels=tuple(stream.channels),
-                units=("microvolts",) * n,
-            ),
-        )
-        text = (1, 0.0, "string")
-        self._writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
-        self._writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
-
     def write(self, recorded: Recorded) -> None:
+        if self._writer is None:
+            self._open(recorded)
         stream_id = _EEG if recorded.stream == "eeg" else _MARKERS
         raw_s = np.frombuffer(recorded.raw_s, np.float64)
         if self._offsets.get(stream_id) != recorded.offset_s:
@@ -49,6 +34,21 @@ class Recorder:
             self._writer.write_offset(stream_id, float(raw_s[0]), recorded.offset_s)
         samples = recorded.array if stream_id == _EEG else [[text] for text in recorded.texts]
         self._writer.write_samples(stream_id, raw_s, samples)
+
+    def _open(self, recorded: Recorded) -> None:
+        n = len(recorded.channels)
+        self._writer = XdfWriter(self._path)
+        self._writer.add_stream(
+            _EEG,
+            StreamHeader(
+                *("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg"),
+                labels=tuple(recorded.channels),
+                units=("microvolts",) * n,
+            ),
+        )
+        text = (1, 0.0, "string")
+        self._writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
+        self._writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
 
     def write_answer(self, retrieval: Retrieval) -> None:
         if self._writer is not None:
@@ -83,9 +83,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     closed = False
     while not closed and lifeline.command() is None:
         message = receive(feed, wait_ms=50)
-        if isinstance(message, StreamOpened):
-            recorder.open(message)
-        elif message is not None:
+        if message is not None:
             recorder.write(message)
         for result in drain(results):
             if isinstance(result, Retrieval):
@@ -95,8 +93,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             recorder.flush()
             next_flush_s = time.monotonic() + _FLUSH_S
     for message in drain(feed):
-        if isinstance(message, Recorded):
-            recorder.write(message)
+        recorder.write(message)
     recorder.close()
 
 

@@ -10,7 +10,7 @@ from stream.acquire.inlet import Chunk
 from stream.acquire.markers import marker_text
 from stream.pipeline.bus import open_socket, send
 from stream.pipeline.config import SessionConfig
-from stream.pipeline.messages import Recorded, StreamOpened
+from stream.pipeline.messages import Recorded
 
 _PIECE_S = 0.1
 _QUEUE = 600  # pieces: a minute, should the disk stall
@@ -23,13 +23,17 @@ class RecordingFeed:
     streams a second time, makes a session reproducible from its own file.
     """
 
-    def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
+    def __init__(
+        self, config: SessionConfig, channels: Sequence[str], rate_hz: float, channel_format: str
+    ):
         self._session = config.session
         self._socket = open_socket(zmq.PUSH, config.endpoints.recording, bind=False, queue=_QUEUE)
         self._pending: list[Chunk] = []
         self._next_piece_s = 0.0
+        self._channels = list(channels)
+        self._rate_hz = rate_hz
+        self._format = channel_format
         self.n_lost = 0
-        self._send(StreamOpened(self._session, list(channels), rate_hz))
 
     def add(self, stream: str, chunk: Chunk) -> None:
         if stream == "markers":
@@ -61,7 +65,17 @@ class RecordingFeed:
         self, stream: str, raw_s: np.ndarray, texts: list[str], offset_s: float, array: np.ndarray
     ) -> Recorded:
         stamps = np.asarray(raw_s, np.float64).tobytes()
-        return Recorded(self._session, stream, stamps, texts, offset_s, array)
+        return Recorded(
+            self._session,
+            self._channels,
+            self._rate_hz,
+            self._format,
+            stream,
+            stamps,
+            texts,
+            offset_s,
+            array,
+        )
 
-    def _send(self, message: Recorded | StreamOpened) -> None:
+    def _send(self, message: Recorded) -> None:
         self.n_lost += not send(self._socket, message)

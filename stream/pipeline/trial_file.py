@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from decoder.problem import Problem
 from stream.acquire.trials import Trial, Window
 
+if TYPE_CHECKING:
+    import pandas
+
 SUFFIXES = (".npz", "-epo.fif", "_epo.fif")
+_COLUMNS = ["trial", "stimulus", "onset_s", "residual_s", "first_stamp_s", "pyxdf_difference_s"]
 
 
 class TrialFile:
@@ -16,7 +21,8 @@ class TrialFile:
 
     The samples are those of the stream, in microvolts, before any preprocessing; an .npz has
     `trials` (n, channels, times) float32, `times_s`, `channels`, and per trial `trial`,
-    `stimulus`, `onset_s`, `residual_s`, `first_stamp_s`. MNE files hold volts, as MNE's do.
+    `stimulus`, `onset_s`, `residual_s`, `first_stamp_s`, and `pyxdf_difference_s`: how much later
+    this stamp is than pyxdf's (NaN unless an XDF file was read). MNE files hold volts, as MNE's do.
 
     Raises:
         Problem: the file's name has another ending, or its folder is missing.
@@ -29,14 +35,13 @@ class TrialFile:
         self._rate_hz = rate_hz
         self._window = window
         self._trials: list[np.ndarray] = []
-        self._rows: list[tuple[int, str, float, float, float]] = []
+        self._rows: list[tuple[int, str, float, float, float, float]] = []
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial, pyxdf_difference_s: float) -> None:
         self._trials.append(trial.samples.T.copy())
         event = trial.event
-        self._rows.append(
-            (trial.number, event.stimulus, event.onset_s, trial.residual_s, trial.first_stamp_s)
-        )
+        timing_s = (event.onset_s, trial.residual_s, trial.first_stamp_s, pyxdf_difference_s)
+        self._rows.append((trial.number, event.stimulus, *timing_s))
 
     def close(self) -> None:
         """Writes the file; without trials there is none, as MNE has no empty epochs."""
@@ -48,17 +53,13 @@ class TrialFile:
             self._write_epochs()
 
     def _write_npz(self) -> None:
-        number, stimulus, onset_s, residual_s, first_stamp_s = zip(*self._rows, strict=True)
+        columns = dict(zip(_COLUMNS, map(np.array, zip(*self._rows, strict=True)), strict=True))
         np.savez(
             self._path,
             trials=np.stack(self._trials),
             times_s=np.arange(self._window.first, self._window.last + 1) / self._rate_hz,
             channels=np.array(self._channels),
-            trial=np.array(number),
-            stimulus=np.array(stimulus),
-            onset_s=np.array(onset_s),
-            residual_s=np.array(residual_s),
-            first_stamp_s=np.array(first_stamp_s),
+            **columns,
         )
 
     def _write_epochs(self) -> None:
@@ -96,11 +97,10 @@ def check_trial_file(path: Path) -> None:
         raise Problem(f"trials cannot be saved as '{path}': make the folder '{path.parent}' first")
 
 
-def _metadata(rows: Sequence[tuple[int, str, float, float, float]]):
+def _metadata(rows: Sequence[tuple]) -> "pandas.DataFrame | None":
     """Per trial what an .npz has; None where pandas, which MNE needs for it, is missing."""
     try:
         import pandas
     except ImportError:
         return None
-    columns = ["trial", "stimulus", "onset_s", "residual_s", "first_stamp_s"]
-    return pandas.DataFrame(rows, columns=columns)
+    return pandas.DataFrame(rows, columns=_COLUMNS)

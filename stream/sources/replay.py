@@ -48,11 +48,15 @@ def main(
     stop: Annotated[float, typer.Option(help="seconds from the recording's start")] = np.inf,
     name: Annotated[str, typer.Option(help="of the EEG stream")] = "hvf-replay",
     stim_channel: Annotated[str | None, typer.Option(help="take markers from it")] = None,
+    eeg_stream: Annotated[str | None, typer.Option(help="of an XDF file")] = None,
+    marker_stream: Annotated[str | None, typer.Option(help="of an XDF file")] = None,
     wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
 ) -> None:
     """Plays FILE as the LSL streams NAME and NAME-markers."""
     try:
-        recording = read_recording(path, stim_channel=stim_channel).slice(start, stop)
+        recording = read_recording(
+            path, stim_channel=stim_channel, eeg_stream=eeg_stream, marker_stream=marker_stream
+        ).slice(start, stop)
         outlets = Outlets(name, recording.channels, recording.rate_hz)
         if wait_for_go_line:
             wait_for_go()

@@ -28,7 +28,7 @@ from stream.pipeline.messages import (
     Retrieval,
     SessionClosed,
     Settled,
-    StreamOpened,
+    StreamHealth,
     TrialCut,
     TrialDropped,
     TrialSlice,
@@ -40,6 +40,7 @@ from stream.pipeline.messages import (
 STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
 EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
 
+WHAT = (["Cz ü"], 512.0, "float32")
 EXAMPLES = [
     MarkerSeen("söß", 2**40, "Käsekuchen/01", "käse", 3, 12345.678901234567, 0.1),
     TrialSlice("s", 1, "日本", "g", 1, 0, True, 0.5, -1e-4, STAMPS, EEG),
@@ -48,10 +49,30 @@ EXAMPLES = [
     Retrieval("s", 7, "a", "a", 2, False, ["a", "ü"], ["x", ""], [0.9, -0.1], 1, 0.5, STAMPS),
     Settled("s", 7, "dropped", "node_lost", 10, 2),
     NodeState("s", "decode", "4711-ä", "alive"),
-    StreamOpened("s", ["Fp1", "Cz", "EOG ü"], 512.0),
-    Recorded("s", "eeg", np.arange(4.0).tobytes(), [], 0.25, np.ones((4, 63), np.float32)),
-    Recorded("s", "markers", np.arange(2.0).tobytes(), ["Käse", ""], -3.5, np.empty(0)),
-    End("s", "finish"),
+    StreamHealth("s", "EEG", "stalled", 249.9, 12.5, 0.3, 1, ["Oz"], [], 1e-3, 2e-4),
+    Recorded(
+        "s",
+        ["Cz ü"],
+        512.0,
+        "float32",
+        "eeg",
+        np.arange(4.0).tobytes(),
+        [],
+        0.25,
+        np.ones((4, 63), np.float32),
+    ),
+    Recorded(
+        "s",
+        ["Cz"],
+        512.0,
+        "float32",
+        "markers",
+        np.arange(2.0).tobytes(),
+        ["Käse", ""],
+        -3.5,
+        np.empty(0),
+    ),
+    End("s", "finish", {"gaps": 2}),
     SessionClosed("s", {"top1": None, "dropped": {"gap": 1}, "versions": {"python": "3"}}),
 ]
 
@@ -128,7 +149,7 @@ def is_one_sentence(problem):
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, "1", None])
 def test_another_version_is_named(version):
-    frame = frame_of({"v": version, "kind": "End", "session": "s", "reason": "r"})
+    frame = frame_of({"v": version, "kind": "End", "session": "s", "reason": "r", "facts": {}})
     with pytest.raises(Problem, match=f"format {version!r} arrived.*format {VERSION}") as caught:
         decode(frame)
     assert is_one_sentence(caught.value)

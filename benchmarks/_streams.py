@@ -1,0 +1,153 @@
+"""The source of the latency benchmark, and the two other programs that listen to it.
+
+Each runs in a process of its own. A sample carries its number in the first channel, and the source
+notes when it pushed it, so that whoever holds the sample can tell how old it is.
+"""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from stream.acquire.lsl import find_stream, local_clock, pylsl
+from stream.sources.outlets import Outlets, sleep_until
+
+LOG_SIZE = 2**20  # samples whose moment of pushing is remembered: 17 minutes at 1 kHz
+_NOISE_ROWS = 4096
+_FIND_WAIT_S = 10.0
+_WARM_UP_S = 2.0
+_POLL_S = 0.001  # mne-lsl has no call that waits; it acquires at this interval itself
+
+
+@dataclass(frozen=True)
+class Source:
+    """Streams `name` (EEG), `name`-markers (strings) and `name`-events (the same, as integers)."""
+
+    name: str
+    channels: Sequence[str]
+    rate_hz: float
+    chunk: int
+    soa_s: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a listener measured: latencies in seconds, and the CPU time of its process per second."""
+
+    latency_s: np.ndarray
+    cpu: float
+
+
+def play(source: Source, pushed_s: Sequence[float], started: Connection) -> None:
+    """Plays for ever, and tells the stamp of sample 0.
+
+    Args:
+        pushed_s: shared, (LOG_SIZE,); when each sample was pushed, at its number modulo the size.
+    """
+    log_s = np.frombuffer(pushed_s)
+    outlets = Outlets(source.name, source.channels, source.rate_hz)
+    events = _event_outlet(f"{source.name}-events")
+    noise = np.random.default_rng(0).normal(0, 20, (_NOISE_ROWS, len(source.channels)))
+    noise = noise.astype(np.float32)
+    marker_every = round(source.soa_s * source.rate_hz)
+    start_s = local_clock()
+    started.send(start_s)
+    for first in itertools.count(0, source.chunk):
+        numbers = np.arange(first, first + source.chunk)
+        samples = noise[numbers % _NOISE_ROWS]
+        samples[:, 0] = numbers
+        stamps_s = start_s + numbers / source.rate_hz
+        sleep_until(stamps_s[-1])
+        log_s[numbers % LOG_SIZE] = local_clock()
+        outlets.push_eeg(samples, stamps_s)
+        for number in numbers[numbers % marker_every == 0]:
+            stamp_s = stamps_s[number - first]
+            outlets.push_marker(f"stimulus-{number}", stamp_s)
+            events.push_sample([1], stamp_s)
+
+
+def _event_outlet(name: str) -> "pylsl.StreamOutlet":
+    """Markers as mne-lsl takes them: it does not read strings."""
+    info = pylsl.StreamInfo(name, "stim", 1, 0, "int32", name)
+    info.set_channel_labels(["stimulus"])
+    info.set_channel_types("stim")
+    info.set_channel_units("none")
+    return pylsl.StreamOutlet(info)
+
+
+def loop_back(source: Source, pushed_s: Sequence[float], span_s: float, out: Connection) -> None:
+    """The floor: how long LSL itself takes from a push to a pull that waits for it.
+
+    Sends a `Heard` with one latency per chunk of the source.
+    """
+    log_s = np.frombuffer(pushed_s)
+    inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
+    inlet.open_stream(_FIND_WAIT_S)
+    buffer = np.empty((1024, len(source.channels)), np.float32)
+    latencies = []
+    begin_s = local_clock() + _WARM_UP_S
+    cpu_s = 0.0
+    while (now_s := local_clock()) < begin_s + span_s:
+        samples, _ = inlet.pull_chunk(0.02, len(buffer), buffer, min_samples=1, as_numpy=True)
+        arrived_s = local_clock()
+        if now_s < begin_s:
+            cpu_s = time.process_time()
+            continue
+        numbers = samples[:, 0].astype(int)
+        last = numbers[numbers % source.chunk == source.chunk - 1]
+        latencies.append(arrived_s - log_s[last % LOG_SIZE])
+    out.send(Heard(np.concatenate(latencies), (time.process_time() - cpu_s) / span_s))
+
+
+def mne_lsl_epochs(
+    source: Source,
+    pushed_s: Sequence[float],
+    window_s: tuple[float, float],
+    n_warm_up: int,
+    n_trials: int,
+    out: Connection,
+) -> None:
+    """mne-lsl's EpochsStream, polled: as its documentation shows, but as often as it acquires.
+
+    It cuts the window and does nothing else, in particular no baseline and no resampling. Sends a
+    `Heard` with one latency per epoch, from the push of its last sample to when its data is held.
+    """
+    from mne_lsl.stream import EpochsStream, StreamLSL
+
+    log_s = np.frombuffer(pushed_s)
+    tmin_s, tmax_s = window_s
+    eeg = StreamLSL(2 * (tmax_s - tmin_s), name=source.name)
+    # All flags: what its documentation asks for where events come from a second stream.
+    eeg.connect(processing_flags="all", timeout=_FIND_WAIT_S)
+    events = StreamLSL(100, name=f"{source.name}-events")
+    events.connect(processing_flags="all", timeout=_FIND_WAIT_S)
+    epochs = EpochsStream(
+        eeg,
+        bufsize=4,
+        event_id={"stimulus": 1},
+        event_channels="stimulus",
+        event_stream=events,
+        tmin=tmin_s,
+        tmax=tmax_s,
+        baseline=None,
+    ).connect()
+    latencies: list[float] = []
+    begin_s = cpu_s = 0.0
+    while len(latencies) < n_warm_up + n_trials:
+        n_new = epochs.n_new_epochs
+        if n_new == 0:
+            time.sleep(_POLL_S)
+            continue
+        data = epochs.get_data(n_new)
+        readable_s = local_clock()
+        if len(latencies) <= n_warm_up:
+            begin_s, cpu_s = readable_s, time.process_time()
+        last = data[:, 0, -1].astype(int)
+        latencies += (readable_s - log_s[last % LOG_SIZE]).tolist()
+    span_s, cpu_s = local_clock() - begin_s, time.process_time() - cpu_s
+    for stream in (epochs, events, eeg):
+        stream.disconnect()
+    out.send(Heard(np.array(latencies[n_warm_up:]), cpu_s / span_s))

@@ -1,0 +1,85 @@
+"""A session's trials are the same live, replayed in real time, and replayed in virtual time."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyxdf
+
+from stream.sources.recording import read_recording
+from tests.sessions import check_accounted, finish, interrupt, node_pid, run
+from tests.test_stream_faults import listen, outlet, wait_for_state
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A live session of some seconds, recorded, with its trials in `trials.npz`."""
+    folder = tmp_path_factory.mktemp("live") / "session"
+    with outlet("amp-parity"):
+        process = listen("amp-parity", folder, "--save-trials", folder.parent / "trials.npz")
+        wait_for_state(folder, "streaming")
+        time.sleep(5)
+        interrupt(process)
+        assert finish(process).code == 130
+    return folder
+
+
+def replayed(session: Path, out: Path, speed: str) -> dict[str, np.ndarray]:
+    trials = out / "trials.npz"
+    done = run(
+        *("replay", session / "recording.xdf", "--speed", speed, "--tmin", "0", "--tmax", "0.2"),
+        *("--headless", "--out", out / "session", "--save-trials", trials),
+    )
+    assert done.code == 0, done.err
+    check_accounted(out / "session")
+    return dict(np.load(trials, allow_pickle=False))
+
+
+@pytest.mark.parametrize("speed", ["max", "1", "4"])
+def test_a_replayed_session_gives_the_same_trials(session: Path, tmp_path, speed: str) -> None:
+    live = np.load(session.parent / "trials.npz", allow_pickle=False)
+    again = replayed(session, tmp_path, speed)
+    n = len(live["trials"])  # trials that were open when the session ended are whole in the file
+    assert n >= 8
+    np.testing.assert_array_equal(again["trials"][:n], live["trials"])
+    np.testing.assert_allclose(again["residual_s"][:n], live["residual_s"], atol=1e-7)
+    for stamps in ("onset_s", "first_stamp_s"):
+        ours, theirs = again[stamps][:n], live[stamps]
+        if speed == "max":
+            np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=0)
+        else:
+            np.testing.assert_allclose(ours - ours[0], theirs - theirs[0], atol=1e-7)
+
+
+def test_the_difference_to_the_stamps_of_pyxdf_is_told_per_trial(session, tmp_path) -> None:
+    again = replayed(session, tmp_path, "max")
+    streams, _ = pyxdf.load_xdf(session / "recording.xdf")
+    eeg = next(s for s in streams if s["info"]["type"][0] == "EEG")
+    first = again["trials"][:, 0, 0] - eeg["time_series"][0, 0]  # values are sample numbers
+    expected = again["first_stamp_s"] - eeg["time_stamps"][first.astype(int)]
+    np.testing.assert_allclose(again["pyxdf_difference_s"], expected, atol=1e-9)
+    assert np.abs(again["pyxdf_difference_s"]).max() < 1e-3
+
+
+def test_a_recording_that_was_killed_loses_at_most_a_second(tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    with outlet("amp-killed"):
+        process = listen("amp-killed", folder)
+        wait_for_state(folder, "streaming")
+        time.sleep(3)
+        os.kill(node_pid(folder, "record"), signal.SIGKILL)
+        time.sleep(4)
+        interrupt(process)
+        assert finish(process).code == 130
+    check_accounted(folder)
+    first = read_recording(folder / "recording.xdf")
+    assert first.duration_s > 2
+    # The recorder is restarted, goes on in a file of its own, and gets what has waited for it.
+    second = read_recording(folder / "recording-2.xdf")
+    assert second.stamps_s[0] - first.stamps_s[-1] < 1
+    for recording in (first, second):
+        numbers = recording.samples[:, 0]
+        np.testing.assert_array_equal(np.diff(numbers), 1)
