@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a listener measured: latencies in seconds, and the CPU time of its process per second."""
+    """What a listener measured: latencies in seconds, and its use of one core (1 is all of it)."""
 
     latency_s: np.ndarray
     cpu: float

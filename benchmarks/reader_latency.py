@@ -101,8 +101,11 @@ class RunningSource:
         arguments = (self.source, self.pushed_s, *arguments, out)
         process = _processes.Process(target=listener, args=arguments, daemon=True)
         process.start()
-        out.close()  # so that a listener that dies ends the wait, with an EOFError
-        heard = result.recv()
+        out.close()  # so that a listener that dies ends the wait
+        try:
+            heard = result.recv()
+        except EOFError:
+            raise SystemExit(f"the listener for '{label}' ended without a result") from None
         process.join()
         return Round({label: heard.latency_s}, heard.cpu)
 
@@ -351,7 +354,8 @@ def _use_private_lsl_session(folder: Path) -> None:
     """Keeps the streams on this machine and apart from others; before the first use of LSL."""
     path = folder / "lsl_api.cfg"
     path.write_text(
-        f"[lab]\nSessionID = hvf-benchmark-{uuid.uuid4()}\n"
+        # mne-lsl's liblsl, an older one, does not hear multicast of machine scope.
+        f"[lab]\nSessionID = hvf-benchmark-{uuid.uuid4()}\nKnownPeers = {{127.0.0.1}}\n"
         "[multicast]\nResolveScope = machine\n"
         "[log]\nlevel = -2\n"
     )

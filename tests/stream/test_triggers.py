@@ -160,8 +160,10 @@ def run(recording, chunk_samples, *, window=WINDOW, **options):
 @st.composite
 def recordings(draw):
     """Up to two losses of 100 ms and more among 600 samples."""
-    lost = [draw(st.integers(1, 590)) + np.arange(draw(st.integers(10, 80))) for _ in range(2)]
-    numbers = np.setdiff1d(np.arange(600), np.concatenate(lost[: draw(st.integers(0, 2))]))
+    numbers = np.arange(600)
+    losses = st.tuples(st.integers(1, 450), st.integers(10, 80))
+    for start, count in draw(st.lists(losses, max_size=2)):
+        numbers = np.setdiff1d(numbers, np.arange(start, start + count))
     runs = st.tuples(st.sampled_from([0, 0, 0, 1, 2, 200]), st.integers(1, 30))
     codes = values_of(draw(st.lists(runs, min_size=20, max_size=40)))
     return make_recording(numbers, np.resize(codes, 600)[numbers])
@@ -192,15 +194,18 @@ def test_the_trials_do_not_depend_on_the_chunking(recording, chunk_samples):
     assert run(recording, chunk_samples)[1] == run(recording, 1)[1]
 
 
-def test_a_code_whose_rise_was_lost_has_no_known_onset():
-    """Samples 100 to 179 are missing; somewhere among them the code rose."""
+LATE_ONSET = pytest.mark.xfail(
+    strict=True, reason="without samples before the onset, the trial begins up to a gap too late"
+)
+
+
+@pytest.mark.parametrize("window", [WINDOW, pytest.param(Window(0, 20), marks=LATE_ONSET)])
+def test_a_code_whose_rise_was_lost_has_no_known_onset(window):
+    """Samples 100 to 179 are missing; at the 150th the code rose."""
     numbers = np.setdiff1d(np.arange(400), np.arange(100, 180))
     codes = np.where((numbers >= 150) & (numbers < 200), 7, 0)
-    _, ((_, reason, *_),) = run(make_recording(numbers, codes), 10)
-    assert reason == "gap"  # by the samples before the onset
-    with_none_before = run(make_recording(numbers, codes), 10, window=Window(0, 20))
-    if with_none_before[1][0][1] != "gap":
-        pytest.xfail("a trial without samples before its onset is cut up to a whole gap too late")
+    _, ((_, reason, *_),) = run(make_recording(numbers, codes), 10, window=window)
+    assert reason == "gap"
 
 
 def test_with_a_cross_check_triggers_open_no_trial():

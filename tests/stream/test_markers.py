@@ -1,0 +1,244 @@
+"""A marker means the stimulus, repeat and group that its text says, whatever form it has."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decoder.problem import Problem
+from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
+
+
+def read_all(texts, stamps_s=None, **rule):
+    reader = MarkerReader(MarkerRule(**rule))
+    stamps_s = stamps_s or [50.0 + k for k in range(len(texts))]
+    events = [
+        reader.read(Marker(stamp_s, text, stamp_s + 0.01))
+        for stamp_s, text in zip(stamps_s, texts, strict=True)
+    ]
+    return events, reader
+
+
+def meaning(texts, **rule):
+    """(stimulus, group, repeat) per text; None where it opens no trial."""
+    events, reader = read_all(texts, **rule)
+    assert reader.n_ignored == events.count(None)
+    return [event and (event.stimulus, event.group, event.repeat) for event in events]
+
+
+# --- the text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (["stim/7"], "stim/7"),
+        (["äöü 猫"], "äöü 猫"),
+        ([np.int32(7)], "7"),
+        ([np.int64(-7)], "-7"),
+        ([np.float32(7)], "7"),
+        ([2.0**53], str(2**53)),
+        ([1.5], "1.5"),
+        (["a", "猫"], '["a", "猫"]'),
+        ([np.int16(1), np.int16(2)], "[1, 2]"),
+        ([np.float64(1), "x", 2.5], '[1, "x", 2.5]'),
+    ],
+)
+def test_columns_as_text(values, text):
+    assert marker_text(values) == text
+
+
+@given(st.lists(st.one_of(st.text(), st.integers(-(2**53), 2**53)), min_size=2, max_size=5))
+def test_several_columns_come_back_from_their_text(values):
+    assert json.loads(marker_text(values)) == values
+
+
+# --- what it means -------------------------------------------------------------------------------
+
+
+@given(st.text(min_size=1).filter(lambda text: not text.lstrip().startswith("{")))
+def test_without_a_rule_the_whole_text_is_the_stimulus(text):
+    assert meaning([text]) == [(text, text, 1)]
+
+
+def test_an_event_has_the_times_of_its_marker():
+    ((event,), _) = read_all(["a"])
+    assert (event.onset_s, event.readable_s, event.is_duplicate) == (50.0, 50.01, False)
+
+
+def test_an_empty_text_opens_no_trial():
+    assert meaning([""]) == [None]
+
+
+def test_a_json_object_gives_the_fields():
+    texts = [
+        '{"stimulus": "cat_01", "repeat": 3, "group": "cats"}',
+        '  {"stimulus": "cat_02", "group": "cats", "more": [1, {"deep": null}]}',
+        '{"stimulus": 17}',
+        '{"stimulus": "dog", "repeat": "4"}',
+        '{"stimulus": "dog", "repeat": "last"}',
+        '{"stimulus": "dog", "repeat": null, "group": null}',
+        '{"image": "dog"}',
+    ]
+    assert meaning(texts) == [
+        ("cat_01", "cats", 3),
+        ("cat_02", "cats", 2),
+        ("17", "17", 1),
+        ("dog", "dog", 4),
+        ("dog", "dog", 2),
+        ("dog", "dog", 3),
+        None,
+    ]
+
+
+def test_json_fields_can_have_other_names():
+    rule = {"id_field": "image", "repeat_field": "n", "group_field": "concept"}
+    texts = ['{"image": "a", "n": 2, "concept": "c"}', '{"stimulus": "a"}']
+    assert meaning(texts, **rule) == [("a", "c", 2), None]
+
+
+def test_a_text_that_only_begins_like_json_is_a_text():
+    assert meaning(["{cat"]) == [("{cat", "{cat", 1)]
+    assert meaning(["{cat"], stimulus="^cat$") == [None]
+
+
+def test_a_pattern_gives_its_groups():
+    rule = r"^(?P<group>\w+)/(?P<id>\w+)(?:/(?P<repeat>\d+))?$"
+    texts = ["cats/a/7", "cats/b", "dogs/c", "fixation", "cats/a/x"]
+    expected = [("a", "cats", 7), ("b", "cats", 2), ("c", "dogs", 1), None, None]
+    assert meaning(texts, stimulus=rule) == expected
+
+
+def test_a_pattern_without_groups_gives_its_match():
+    assert meaning(["stim 0042 on", "rest"], stimulus=r"\d+") == [("0042", "0042", 1), None]
+
+
+@pytest.mark.parametrize("value", ["0", 0])
+def test_a_group_may_be_called_zero(value):
+    if value == 0:
+        pytest.xfail("a group of 0 is taken for none")
+    text = json.dumps({"stimulus": "a", "group": value})
+    assert meaning([text]) == [("a", "0", 1)]
+
+
+@pytest.mark.xfail(strict=True, reason="the stimulus is called 'None'")
+@pytest.mark.parametrize(
+    ("text", "rule"), [('{"stimulus": null}', {}), ("stim/", {"stimulus": r"^stim/(?P<id>\d+)?"})]
+)
+def test_no_stimulus_opens_no_trial(text, rule):
+    assert meaning([text], **rule) == [None]
+
+
+def test_integer_markers_are_read_by_patterns():
+    texts = [marker_text([code]) for code in np.array([1, 42, 200, 42], np.int32)]
+    rule = {"stimulus": r"^\d{2}$", "stop": "^200$"}
+    assert meaning(texts, **rule) == [None, ("42", "42", 1), None, None]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"), [(0, "start"), (1, "cat"), (2, "7"), (-1, "7"), (-2, "cat")]
+)
+def test_one_column_of_several(column, expected):
+    text = marker_text(["start", "cat", 7.0])
+    assert meaning([text], column=column) == [(expected, expected, 1)]
+
+
+def test_a_column_may_hold_a_json_object():
+    text = marker_text(["x", '{"stimulus": "a", "repeat": 2}'])
+    assert meaning([text], column=1) == [("a", "a", 2)]
+
+
+def test_without_a_column_all_columns_are_the_text():
+    assert meaning([marker_text(["x", "y"])]) == [('["x", "y"]', '["x", "y"]', 1)]
+
+
+def test_the_column_of_a_stream_with_only_one_is_that_one():
+    assert meaning(["cat", "5"], column=0) == [("cat", "cat", 1), ("5", "5", 1)]
+
+
+# --- which count ---------------------------------------------------------------------------------
+
+
+def test_what_is_ignored_opens_no_trial_and_is_counted():
+    events, reader = read_all(["a", "response/1", "a", "fix"], ignore="^response|fix")
+    assert [event and event.repeat for event in events] == [1, None, 2, None]
+    assert reader.n_ignored == 2
+
+
+def test_trials_open_between_start_and_stop_only():
+    texts = [
+        "a",
+        "block/start",
+        "a",
+        "b",
+        "block/stop",
+        "a",
+        "block/start",
+        "a",
+        "block/start",
+        "b",
+    ]
+    events, reader = read_all(texts, start="/start$", stop="/stop$")
+    opened = [(k, event.stimulus, event.repeat) for k, event in enumerate(events) if event]
+    assert opened == [(2, "a", 1), (3, "b", 1), (7, "a", 2), (9, "b", 2)]
+    assert reader.n_ignored == 6
+
+
+def test_without_a_start_trials_open_until_the_stop():
+    assert meaning(["a", "stop", "b"], stop="stop") == [("a", "a", 1), None, None]
+
+
+def test_start_and_stop_are_found_in_json_too():
+    texts = ['{"event": "go"}', '{"stimulus": "a"}', '{"event": "end"}', '{"stimulus": "a"}']
+    expected = [None, ("a", "a", 1), None, None]
+    assert meaning(texts, start='"go"', stop='"end"') == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=40))
+def test_presentations_are_counted_by_group(shown):
+    texts = [json.dumps({"stimulus": stimulus, "group": group}) for stimulus, group in shown]
+    presented = Counter()
+    for told, (stimulus, group) in zip(meaning(texts), shown, strict=True):
+        presented[group] += 1
+        assert told == (stimulus, group, presented[group])
+
+
+def test_a_marker_that_comes_twice_with_one_stamp_is_a_duplicate_and_no_repeat():
+    events, reader = read_all(["a", "a", "b", "a", "a"], [50.0, 50.0, 50.0, 50.5, 50.0])
+    assert [event.is_duplicate for event in events] == [False, True, False, False, True]
+    assert [event.repeat for event in events] == [1, 1, 1, 2, 2]
+    assert reader.n_ignored == 0
+
+
+def test_duplicates_are_told_by_stimulus_not_by_text():
+    texts = ['{"stimulus": "a"}', '{"stimulus": "a", "sent": 2}', "a"]
+    events, _ = read_all(texts, [50.0] * 3)
+    assert [event.is_duplicate for event in events] == [False, True, True]
+
+
+def test_what_was_ignored_before_the_start_is_no_twin():
+    events, _ = read_all(["a", "go", "a"], [50.0, 51.0, 50.0], start="go")
+    assert events[2].is_duplicate is False
+
+
+def test_duplicates_are_found_among_many():
+    stamps_s = [50 + k / 10 for k in range(500)]
+    events, _ = read_all(["a"] * 1000, stamps_s * 2)
+    assert [event.is_duplicate for event in events] == [False] * 500 + [True] * 500
+
+
+@pytest.mark.parametrize("field", ["stimulus", "ignore", "start", "stop"])
+def test_a_pattern_that_is_none_is_a_problem(field):
+    with pytest.raises(
+        Problem, match=r"the marker pattern '\(' is no regular expression"
+    ) as caught:
+        MarkerRule(**{field: "("})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_rules_do_not_have_is_refused():
+    with pytest.raises(ValueError, match="validation error"):
+        MarkerRule(pattern="a")
