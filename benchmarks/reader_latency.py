@@ -23,6 +23,7 @@ import numpy as np
 import typer
 import zmq
 from _streams import LOG_SIZE, Source, loop_back, mne_lsl_epochs, play
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -49,16 +50,17 @@ from stream.pipeline.messages import (
 )
 from stream.pipeline.supervisor import Supervisor
 
-LOOP_BACK = "raw LSL: pushed → pulled"
-CUT = "reader: readable → cut"
-HANDED = "reader: readable → received"
-RECEIVED = "reader: pushed → received"
-PEER = "mne-lsl: pushed → readable"
+LOOP_BACK = "raw LSL: push → pull"
+CUT = "readable → cut"
+HANDED = "readable → received"
+RECEIVED = "push → received"
+PEER = "mne-lsl: push → epoch"
 
 _N_OUTPUTS = 17
 _OUTPUT_RATE_HZ = 250.0
 _N_WARM_UP = 3  # trials of each round that are not counted
 _ALIVE_S = 0.5
+_SILENCE_S = 10.0  # from a reader that reports its stream's health every second
 _BUDGET = "budget of readable → cut: p50 0.6 ms, p99 3 ms, at most 15 % of one core"
 
 _processes = multiprocessing.get_context("spawn")
@@ -124,6 +126,7 @@ class Peers:
         for socket in (self._reports, self._recording, self._trials):
             self._poller.register(socket, zmq.POLLIN)
         self._next_alive_s = 0.0
+        self._heard_s = local_clock()
         self.reader_pid = 0
         self.dropped: list[TrialDropped] = []
         self.ended = False
@@ -132,6 +135,10 @@ class Peers:
         """The next trial and when it was received; None where none came within a short wait."""
         self._say_alive()
         ready = dict(self._poller.poll(100))
+        if ready:
+            self._heard_s = local_clock()
+        elif local_clock() - self._heard_s > _SILENCE_S:
+            raise SystemExit(f"the reader has said nothing for {_SILENCE_S:g} s; it has died")
         trial = None
         if self._trials in ready:
             frame, received_s = self._trials.recv(), local_clock()
@@ -181,7 +188,22 @@ def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: in
     config.write()
     peers = Peers(config)
     supervisor = Supervisor(config, ["reader"], None)
-    supervisor.wait_until_ready()
+    try:
+        supervisor.wait_until_ready()
+        taken, cpu = _take_trials(peers, n_trials)
+        supervisor.command("stop")
+        while not peers.ended:
+            peers.next_trial()
+    finally:
+        supervisor.end()
+        peers.close()
+    if unexpected := [drop for drop in peers.dropped if drop.reason not in ("no_data", "shutdown")]:
+        raise SystemExit(f"the reader dropped {len(unexpected)} trials, the first: {unexpected[0]}")
+    return Round(_latencies(taken, running), cpu)
+
+
+def _take_trials(peers: Peers, n_trials: int) -> tuple[list[tuple[TrialSlice, float]], float]:
+    """Trials after the warm-up, when they were received, and the reader's CPU meanwhile."""
     taken: list[tuple[TrialSlice, float]] = []
     begin_s = cpu_s = 0.0
     while len(taken) < _N_WARM_UP + n_trials:
@@ -192,14 +214,7 @@ def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: in
         if len(taken) == _N_WARM_UP:
             begin_s, cpu_s = local_clock(), _cpu_s(peers.reader_pid)
     cpu = (_cpu_s(peers.reader_pid) - cpu_s) / (local_clock() - begin_s)
-    supervisor.command("stop")
-    while not peers.ended:
-        peers.next_trial()
-    supervisor.end()
-    peers.close()
-    if unexpected := [drop for drop in peers.dropped if drop.reason not in ("no_data", "shutdown")]:
-        raise SystemExit(f"the reader dropped {len(unexpected)} trials, the first: {unexpected[0]}")
-    return Round(_latencies(taken[_N_WARM_UP:], running), cpu)
+    return taken[_N_WARM_UP:], cpu
 
 
 def _latencies(
@@ -336,9 +351,9 @@ def _ratio(
 
 
 def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
-    out = Table(title=title, caption=_BUDGET)
-    out.add_column("")
-    for head in ("p50 ms", "p95 ms", "p99 ms", "max ms", "CPU %", "n", "p50 : raw", "p50 : mne"):
+    out = Table(title=title, caption=_BUDGET, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    out.add_column("ms", no_wrap=True)
+    for head in ("p50", "p95", "p99", "max", "CPU %", "n", "p50:raw", "p50:mne"):
         out.add_column(head, justify="right")
     for row in table:
         times = (f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"))
@@ -365,7 +380,7 @@ def _use_private_lsl_session(folder: Path) -> None:
 def main(
     trials: Annotated[int, typer.Option(min=2, help="Trials per program and round.")] = 60,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    rate: Annotated[float, typer.Option(help="Hz, of the EEG stream.")] = 1000.0,
+    rate: Annotated[float, typer.Option(min=_OUTPUT_RATE_HZ, help="Hz, of the EEG.")] = 1000.0,
     channels: Annotated[int, typer.Option(min=_N_OUTPUTS)] = 63,
     chunk: Annotated[int, typer.Option(min=1, help="Samples that the source sends at once.")] = 1,
     soa: Annotated[float, typer.Option(help="Seconds from marker to marker.")] = 0.5,

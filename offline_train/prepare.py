@@ -61,7 +61,7 @@ def cut_trials(
         recording.rate_hz,
         transform.window,
         marker_rule=marker_rule,
-        stream_filter=preprocessing.stream_filter(recording.rate_hz),
+        stream_filter=preprocessing.stream_filter(recording.rate_hz, transform.columns),
         rejection=Rejection(reject or RejectSettings(), transform.columns, recording.channels),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.acquire.clock import StreamClock
+from stream.acquire.clock import Mapped, StreamClock
 from stream.acquire.cross_check import Agreement, CrossCheck
 from stream.acquire.filters import StreamFilter
 from stream.acquire.inlet import Chunk
@@ -111,34 +111,57 @@ class Acquisition:
         mapped = self._clock.map(chunk.raw_s, chunk.offset_s)
         n = len(mapped.stamps_s)
         self._kept_back = samples[n:].copy() if self._clock.n_kept_back else None
-        samples = raw = samples[:n]
+        samples = samples[:n]
+        triggers = self._read_triggers(samples, mapped, chunk.readable_s)
         if self._filter is not None and n:
-            samples = self._filter(raw, mapped.breaks)
+            samples = self._filter(samples, mapped.breaks)
         self._ring.append(mapped.stamps_s, samples, mapped.breaks, chunk.readable_s)
         self._last_arrival_s = chunk.readable_s
-        return self._read_triggers(raw, chunk.readable_s), len(mapped.breaks)
+        opened = []
+        for marker in triggers:
+            if self._cross_check is not None:
+                self._cross_check.trigger(marker.stamp_s)
+            else:
+                opened += self._open(marker)
+        return opened, len(mapped.breaks)
 
-    def _read_triggers(self, samples: np.ndarray, readable_s: float) -> list[Opened]:
+    def _read_triggers(
+        self, samples: np.ndarray, mapped: Mapped, readable_s: float
+    ) -> list[Marker]:
+        """Codes in samples that are about to be appended."""
         if self._triggers is None:
             return []
         reader, column = self._triggers
-        opened = []
+        markers = []
         for number, code in reader.read(samples[:, column]):
-            stamp_s = float(self._ring.stamps_s(number, 1)[0])
-            if self._cross_check is not None:
-                self._cross_check.trigger(stamp_s)
+            position = number - self._ring.next
+            if position < 0:  # it rose in an earlier chunk, and has held long enough only now
+                stamp_s = self._ring.stamps_s(number, 1)[0]
+                follows_gap = number > 0 and self._ring.broken(number - 1, 2)
             else:
-                opened += self._open(Marker(stamp_s, str(code), readable_s))
-        return opened
+                stamp_s = mapped.stamps_s[position]
+                follows_gap = position in mapped.breaks
+            if follows_gap:
+                # It rose while samples were missing: nobody knows when, and no sample is near.
+                stamp_s = (self._before(mapped, position) + stamp_s) / 2
+            markers.append(Marker(float(stamp_s), str(code), readable_s))
+        return markers
+
+    def _before(self, mapped: Mapped, position: int) -> float:
+        """Stamp of the sample before a position; negative positions are in the ring."""
+        if position > 0:
+            return mapped.stamps_s[position - 1]
+        return self._ring.stamps_s(self._ring.next + position - 1, 1)[0]
 
     def add_markers(self, chunk: Chunk) -> list[Opened]:
         """Opens a trial for each marker that names a stimulus."""
         opened = []
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
             marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s)
-            if self._cross_check is not None:
+            entries = self._open(marker)
+            if self._cross_check is not None and entries and not entries[0].event.is_duplicate:
                 self._cross_check.marker(marker.stamp_s)
-            opened += self._open(marker)
+            opened += entries
         return opened
 
     def _open(self, marker: Marker) -> list[Opened]:

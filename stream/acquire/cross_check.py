@@ -1,6 +1,5 @@
 """Do the marker stream and the trigger channel tell the same story? By how much do they differ?"""
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,39 +21,45 @@ class Agreement:
 
 
 class CrossCheck:
-    """Matches two sequences of stamps as they come, each stamp with the nearest free one.
+    """Matches two sequences of stamps, each with the nearest of the other, whenever they came.
 
-    Stamps are on the reader's clock. What comes late still finds its partner: an event counts as
-    missed only when the other sequence is past it.
+    Stamps are on the reader's clock. Two belong together where each is the other's nearest, so
+    what is missing in one sequence shifts nothing in the rest.
     """
 
     def __init__(self) -> None:
-        self._markers: deque[float] = deque()
-        self._triggers: deque[float] = deque()
-        self._offsets_s: list[float] = []
+        self._markers: list[float] = []
+        self._triggers: list[float] = []
 
     def marker(self, stamp_s: float) -> None:
-        self._match(stamp_s, self._markers, self._triggers, sign=1.0)
+        self._markers.append(stamp_s)
 
     def trigger(self, stamp_s: float) -> None:
-        self._match(stamp_s, self._triggers, self._markers, sign=-1.0)
+        self._triggers.append(stamp_s)
 
     def agreement(self) -> Agreement:
         """What has been found so far; events without partner count as missed."""
-        offsets_ms = np.array(self._offsets_s) * 1e3
+        markers, triggers = np.sort(self._markers), np.sort(self._triggers)
+        offsets_ms = np.array([])
+        if len(markers) and len(triggers):
+            to_trigger, to_marker = _nearest(markers, triggers), _nearest(triggers, markers)
+            offsets_s = markers - triggers[to_trigger]
+            is_mutual = to_marker[to_trigger] == np.arange(len(markers))
+            offsets_ms = 1e3 * offsets_s[is_mutual & (np.abs(offsets_s) <= _APART_S)]
         n = len(offsets_ms)
         return Agreement(
             matched=n,
             offset_mean_ms=float(offsets_ms.mean()) if n else None,
             offset_sd_ms=float(offsets_ms.std(ddof=1)) if n > 1 else None,
-            without_marker=len(self._triggers),
-            without_trigger=len(self._markers),
+            without_marker=len(triggers) - n,
+            without_trigger=len(markers) - n,
         )
 
-    def _match(self, stamp_s: float, own: deque[float], others: deque[float], sign: float) -> None:
-        nearest = min(others, key=lambda other_s: abs(other_s - stamp_s), default=None)
-        if nearest is None or abs(nearest - stamp_s) > _APART_S:
-            own.append(stamp_s)
-            return
-        others.remove(nearest)
-        self._offsets_s.append(sign * (stamp_s - nearest))
+
+def _nearest(stamps_s: np.ndarray, others_s: np.ndarray) -> np.ndarray:
+    """For each stamp the position of the nearest of the others; both increase."""
+    after = np.clip(np.searchsorted(others_s, stamps_s), 1, max(1, len(others_s) - 1))
+    before = after - 1
+    after = np.minimum(after, len(others_s) - 1)
+    is_before = stamps_s - others_s[before] <= others_s[after] - stamps_s
+    return np.where(is_before, before, after)

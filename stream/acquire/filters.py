@@ -1,5 +1,6 @@
 """Causal filters on the continuous stream, with state: the same result at any chunk size."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -49,21 +50,31 @@ class StreamFilter:
 
     It starts, and starts again after missing samples, as if the first value had always been there,
     so an offset of thousands of microvolts does not ring.
+
+    Args:
+        columns: of the stream, that are used: it starts again where one of them is not finite.
     """
 
-    def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float):
+    def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float, columns: Sequence[int]):
+        self._columns = list(columns)
         self._sos = np.concatenate([f.sections(rate_hz) for f in filters])
         self._rest = signal.sosfilt_zi(self._sos)[:, :, None]
         self._state: np.ndarray | None = None
 
     def __call__(self, samples: np.ndarray, breaks: np.ndarray) -> np.ndarray:
-        """(n, channels) to (n, channels) float32; `breaks` are positions after missing samples."""
-        filtered = np.empty(samples.shape, np.float32)
-        edges = [0, *breaks.tolist(), len(samples)]
-        for start, stop in pairwise(edges):
-            if start in breaks:
+        """(n, channels) to (n, channels) float32; `breaks` are positions after missing samples.
+
+        A sample that is not finite gives NaN, and the filter starts again after it.
+        """
+        filtered = np.full(samples.shape, np.nan, np.float32)
+        is_good = np.isfinite(samples[:, self._columns]).all(axis=1)
+        edges = {0, len(samples), *breaks.tolist()}
+        if not is_good.all():
+            edges.update((np.flatnonzero(np.diff(is_good)) + 1).tolist())
+        for start, stop in pairwise(sorted(edges)):
+            if start in breaks or not is_good[start]:
                 self._state = None
-            if start < stop:
+            if is_good[start]:
                 filtered[start:stop] = self._run(samples[start:stop].astype(np.float64))
         return filtered
 

@@ -11,7 +11,7 @@ _STALL_S = 0.2  # silence that is a stall, or ...
 _STALL_CHUNKS = 4.0  # ... this many chunks of it, where chunks are longer
 _LOST_S = 5.0  # silence that is a loss
 _RECOVERED_S = 1.0  # how long a stream counts as recovered before it is simply streaming
-_INTERVAL_MEMORY = 0.1  # per chunk, for the time between chunks
+_CHUNK_MEMORY = 0.2  # per chunk, for how long chunks are
 _LOOK_S = 1.0  # of samples that flat and clipped channels are told by
 _FLAT_UV = 1e-3
 _CLIPPED_SHARE = 0.05  # of samples at a channel's extreme value, when the extreme is repeated
@@ -39,31 +39,32 @@ class HealthMonitor:
         self._state: State = "waiting"
         self._arrived_s: float | None = None
         self._since_s = 0.0
-        self._interval_s = 0.0
+        self._nominal_hz = rate_hz
+        self._chunk_s = 0.0
         self._gaps = 0
         self._wanted = max(2, round(_LOOK_S * rate_hz))
         self._recent: list[np.ndarray] = []
         self._n_recent = 0
         self._flat: tuple[str, ...] = ()
         self._clipped: tuple[str, ...] = ()
-        self._first_s = 0.0
+        self._first_s: float | None = None
         self._n = 0
 
     def arrived(self, samples: np.ndarray, n_gaps: int, now_s: float) -> None:
         """Takes samples (n, channels) that could be read at `now_s`."""
         if self._arrived_s is None:
-            self._first_s = now_s
             self._state, self._since_s = "streaming", now_s
-        else:
-            silence_s = now_s - self._arrived_s
-            if self._state in ("stalled", "lost"):
-                self._state, self._since_s = "recovered", now_s
-                self._first_s, self._n = now_s, 0
-            else:
-                self._interval_s += _INTERVAL_MEMORY * (silence_s - self._interval_s)
+            self._chunk_s = len(samples) / self._nominal_hz
+        elif self._state in ("stalled", "lost"):
+            self._state, self._since_s = "recovered", now_s
+            self._first_s = None
+        self._chunk_s += _CHUNK_MEMORY * (len(samples) / self._nominal_hz - self._chunk_s)
         self._arrived_s = now_s
         self._gaps += n_gaps
-        self._n += len(samples)
+        if self._first_s is None:  # the samples of the first chunk are older than the span
+            self._first_s, self._n = now_s, 0
+        else:
+            self._n += len(samples)
         self._look(samples)
 
     def state(self, now_s: float) -> State:
@@ -71,9 +72,9 @@ class HealthMonitor:
         if self._arrived_s is None:
             return self._state
         silence_s = now_s - self._arrived_s
-        if silence_s > max(_LOST_S, 2 * _STALL_CHUNKS * self._interval_s):
+        if silence_s > max(_LOST_S, 2 * _STALL_CHUNKS * self._chunk_s):
             self._state = "lost"
-        elif silence_s > max(_STALL_S, _STALL_CHUNKS * self._interval_s):
+        elif silence_s > max(_STALL_S, _STALL_CHUNKS * self._chunk_s):
             self._state = "stalled"
         elif self._state == "recovered" and now_s - self._since_s > _RECOVERED_S:
             self._state = "streaming"
@@ -81,10 +82,10 @@ class HealthMonitor:
 
     def report(self, now_s: float, drift_ppm: float) -> Health:
         """All of it; `drift_ppm` is the stream clock's."""
-        span_s = (self._arrived_s or now_s) - self._first_s
+        span_s = 0.0 if self._first_s is None else self._arrived_s - self._first_s
         return Health(
             state=self.state(now_s),
-            rate_hz=self._n / span_s if self._arrived_s is not None and span_s > 0.5 else 0.0,
+            rate_hz=self._n / span_s if span_s > 0.5 else 0.0,
             drift_ppm=drift_ppm,
             age_s=now_s - self._arrived_s if self._arrived_s is not None else 0.0,
             gaps=self._gaps,

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,21 @@ class Inlet:
     over gaps, and discard the original stamps. The clock offset is measured in a second thread,
     so that the samples never wait for it.
 
+    Args:
+        unscaled: channels that hold no voltage, such as triggers. All others come in microvolts,
+            where the stream says its unit.
+
     Attributes:
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
     """
 
-    def __init__(self, stream: FoundStream, deliver: Callable[[Chunk], None]):
+    def __init__(
+        self,
+        stream: FoundStream,
+        deliver: Callable[[Chunk], None],
+        unscaled: Sequence[str] = (),
+    ):
         self.stream = stream
         self._deliver = deliver
         self._stopping = threading.Event()
@@ -67,6 +76,7 @@ class Inlet:
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
+        self._factors = self._to_microvolts(unscaled) if not is_text else None
         self._threads = [
             threading.Thread(target=self._pull, name=f"inlet {stream.name}", daemon=True),
             threading.Thread(target=self._watch_offset, name=f"clock {stream.name}", daemon=True),
@@ -84,17 +94,24 @@ class Inlet:
     @property
     def channel_format(self) -> str:
         """As which the samples can be kept without loss."""
+        if self._factors is not None:
+            return "double64"
         kinds = {"float32": "float32", "float64": "double64", "int64": "double64"}
         return kinds.get(np.dtype(self._inlet.np_dtype).name, "int32")
 
-    @property
-    def to_microvolts(self) -> np.ndarray:
-        """Factor per channel; 1 where the unit is microvolts, none, or none that is known."""
+    def _to_microvolts(self, unscaled: Sequence[str]) -> np.ndarray | None:
+        """Factor per channel; None where all are in microvolts, or in no unit that is known."""
         units = self._info.get_channel_units() or []
-        factors = _MICROVOLTS | _VOLTS
         if len(units) != self.stream.n_channels:
-            return np.ones(self.stream.n_channels, np.float32)
-        return np.array([factors.get((unit or "").lower(), 1.0) for unit in units], np.float32)
+            return None
+        known = _MICROVOLTS | _VOLTS
+        factors = np.array(
+            [
+                1.0 if name in unscaled else known.get((unit or "").lower(), 1.0)
+                for name, unit in zip(self.channels, units, strict=True)
+            ]
+        )
+        return None if (factors == 1).all() else factors
 
     def start(self) -> None:
         for thread in self._threads:
@@ -123,7 +140,9 @@ class Inlet:
             _PULL_WAIT_S, _PULL_SAMPLES, dest_obj=self._buffer, min_samples=1, as_numpy=True
         )
         if len(raw_s):
-            self._deliver(Chunk(raw_s, samples.copy(), self.offset_s, local_clock()))
+            readable_s = local_clock()
+            samples = samples.copy() if self._factors is None else samples * self._factors
+            self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
 
     def _measure_offset(self) -> float:
         """What the sender's stamps need added; 0 on this machine, where LSL has one clock."""

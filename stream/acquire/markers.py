@@ -108,14 +108,15 @@ class MarkerReader:
             self.n_ignored += 1
             return None
         stimulus = str(parts["id"])
-        group = str(parts.get("group") or stimulus)
+        group = stimulus if parts.get("group") is None else str(parts["group"])
+        repeat = parts.get("repeat")
         is_duplicate = self._was_seen(marker.stamp_s, stimulus)
         self._presented[group] += not is_duplicate
         return Event(
             onset_s=marker.stamp_s,
             stimulus=stimulus,
             group=group,
-            repeat=int(parts.get("repeat") or self._presented[group]),
+            repeat=self._presented[group] if repeat is None else int(repeat),
             readable_s=marker.readable_s,
             is_duplicate=is_duplicate,
         )
@@ -152,8 +153,6 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
     """`id`, and perhaps `repeat` and `group`; None where the text names no stimulus."""
     fields = _json(text) if text.lstrip().startswith("{") else None
     if isinstance(fields, dict):
-        if rule.id_field not in fields:
-            return None
         names = {"id": rule.id_field, "repeat": rule.repeat_field, "group": rule.group_field}
         parts = {part: fields.get(name) for part, name in names.items()}
     else:
@@ -161,6 +160,8 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
         if match is None:
             return None
         parts = {"id": match[0]} | match.groupdict()
+    if parts["id"] is None:
+        return None
     repeat = parts.get("repeat")
     if repeat is not None and not str(repeat).isdecimal():
         parts["repeat"] = None  # a repeat that is no number: counted here instead
@@ -170,5 +171,5 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

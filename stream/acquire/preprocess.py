@@ -95,10 +95,13 @@ class Preprocessing:
             one.sections(stream_rate_hz)
         return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
 
-    def stream_filter(self, stream_rate_hz: float) -> StreamFilter | None:
-        """The filter for the continuous stream; None where the settings ask for none."""
+    def stream_filter(self, stream_rate_hz: float, columns: Sequence[int]) -> StreamFilter | None:
+        """The filter for the continuous stream; None where the settings ask for none.
+
+        `columns` are those of the transform, see `TrialTransform.columns`.
+        """
         filters = self.settings.filters
-        return StreamFilter(filters, stream_rate_hz) if filters else None
+        return StreamFilter(filters, stream_rate_hz, columns) if filters else None
 
     def spatial_matrix(self, stream_channels: Sequence[str]) -> np.ndarray:
         """Everything that mixes channels: (output channels, stream channels), float32."""

@@ -19,7 +19,8 @@ class TriggerReader:
 
     As in MNE's `find_events` a rise to a higher code counts, from zero or from another code, and a
     fall to a lower one does not: of the codes 0, 3, 5, 3, 0 the 3 and the 5. Codes are whole
-    numbers up to 2**53; zero, and values that are not finite, are no code.
+    numbers up to 2**53; zero, negative values, and those that are not finite, are no code. One
+    that is there from the first sample on is none either: nobody saw it rise.
     """
 
     def __init__(self, settings: TriggerSettings):
@@ -31,7 +32,11 @@ class TriggerReader:
 
     def read(self, values: np.ndarray) -> list[tuple[int, int]]:
         """Codes in the next values (n,): number of the first sample of each, and the code."""
-        codes = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
+        codes = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        codes = np.maximum(codes, 0).astype(np.int64)
+        if self._next == 0 and len(codes):
+            self._level = self._candidate = int(codes[0])
+            self._held = self._shortest
         found = []
         start = self._next
         for position in self._changes(codes):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,6 @@ class Intake:
 
     Args:
         channels: labels of the EEG stream.
-        to_microvolts: factor per channel.
         channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
     """
 
@@ -53,12 +52,10 @@ class Intake:
         lifeline: Lifeline,
         channels: Sequence[str],
         rate_hz: float,
-        to_microvolts: np.ndarray,
         channel_format: str,
     ):
         self._config = config
         self._lifeline = lifeline
-        self._scale = None if (to_microvolts == 1).all() else to_microvolts
         channels = [config.channel_map.get(name, name) for name in channels]
         preprocessing = _preprocessing(config.bundle) if config.bundle is not None else None
         self._transform = None
@@ -77,7 +74,7 @@ class Intake:
             no_data_after_s=settings.no_data_after_s,
             known_stimuli=set(load_gallery(config.gallery).ids) if config.gallery else None,
             first_number=config.first_trial,
-            stream_filter=preprocessing.stream_filter(rate_hz) if preprocessing else None,
+            stream_filter=preprocessing.stream_filter(rate_hz, columns) if preprocessing else None,
             rejection=Rejection(config.reject, columns, channels),
             triggers=_triggers(config, channels),
             cross_check=config.trigger is not None and _has_markers(config),
@@ -113,8 +110,6 @@ class Intake:
     def take(self, stream: str, chunk: Chunk) -> int:
         """Takes what arrived on `eeg` or `markers`; returns the number of gaps in it."""
         self._taken_s = local_clock()
-        if stream == "eeg" and self._scale is not None:
-            chunk = replace(chunk, samples=chunk.samples * self._scale)
         if self._feed is not None:
             self._feed.add(stream, chunk)
         n_gaps = 0

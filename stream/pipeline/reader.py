@@ -37,7 +37,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
             f"the stream {eeg_stream} has no sampling rate, an EEG stream has one; give the name "
             "of the EEG stream with --eeg"
         )
-    eeg = Inlet(eeg_stream, lambda chunk: arrivals.put(("eeg", chunk)))
+    trigger = [config.trigger.channel] if config.trigger is not None else []
+    eeg = Inlet(eeg_stream, lambda chunk: arrivals.put(("eeg", chunk)), unscaled=trigger)
     inlets = [eeg]
     if source.markers is not None:
         marker_stream = find_stream(source.markers, source.wait_s)
@@ -47,10 +48,9 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         lifeline,
         eeg.channels,
         eeg_stream.rate_hz,
-        eeg.to_microvolts,
         eeg.channel_format,
     )
-    watch = StreamWatch(config.session, eeg, intake.reports)
+    watch = StreamWatch(config.session, eeg, intake.reports, trigger)
     for inlet in inlets:
         inlet.start()
     lifeline.ready()
@@ -111,8 +111,7 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         marker_stream=source.marker_stream,
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
-    one = np.ones(len(recording.channels), np.float32)
-    intake = Intake(config, lifeline, recording.channels, recording.rate_hz, one, "float32")
+    intake = Intake(config, lifeline, recording.channels, recording.rate_hz, "float32")
     intake.compare_with(pyxdf_stamps(recording))
     lifeline.ready()
     command = "finish"

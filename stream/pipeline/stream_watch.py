@@ -1,6 +1,7 @@
 """Tells how the EEG stream of a live session is, and refuses one that came back changed."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import zmq
@@ -18,21 +19,27 @@ _GUARD_S = 1.0
 
 
 class StreamWatch:
-    """Reports the health of a stream every second, and at once when its state changes."""
+    """Reports the health of a stream every second, and at once when its state changes.
 
-    def __init__(self, session: str, inlet: Inlet, reports: zmq.Socket):
+    Args:
+        passed_over: channels that are flat by nature, such as triggers.
+    """
+
+    def __init__(self, session: str, inlet: Inlet, reports: zmq.Socket, passed_over: Sequence[str]):
         self._session = session
         self._inlet = inlet
         self._reports = reports
-        self._health = HealthMonitor(inlet.channels, inlet.stream.rate_hz)
+        names = [name for name in inlet.channels if name not in passed_over]
+        self._columns = [inlet.channels.index(name) for name in names]
+        self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
         self._guard = ReturnGuard(inlet.stream, inlet.channels)
         self._state = "waiting"
         self._next_report_s = 0.0
         self._next_guard_s = 0.0
 
     def arrived(self, chunk: Chunk, n_gaps: int) -> None:
-        """Takes a chunk of EEG, in microvolts or not."""
-        self._health.arrived(chunk.samples, n_gaps, chunk.readable_s)
+        """Takes a chunk of EEG."""
+        self._health.arrived(chunk.samples[:, self._columns], n_gaps, chunk.readable_s)
 
     def look(self, drift_ppm: float) -> None:
         """Call it often: a stall is noticed here.

@@ -117,14 +117,11 @@ def test_a_pattern_without_groups_gives_its_match():
 
 
 @pytest.mark.parametrize("value", ["0", 0])
-def test_a_group_may_be_called_zero(value):
-    if value == 0:
-        pytest.xfail("a group of 0 is taken for none")
-    text = json.dumps({"stimulus": "a", "group": value})
-    assert meaning([text]) == [("a", "0", 1)]
+def test_a_group_and_a_repeat_may_be_zero(value):
+    text = json.dumps({"stimulus": "a", "group": value, "repeat": value})
+    assert meaning([text]) == [("a", "0", 0)]
 
 
-@pytest.mark.xfail(strict=True, reason="the stimulus is called 'None'")
 @pytest.mark.parametrize(
     ("text", "rule"), [('{"stimulus": null}', {}), ("stim/", {"stimulus": r"^stim/(?P<id>\d+)?"})]
 )
