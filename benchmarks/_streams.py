@@ -5,8 +5,9 @@ notes when it pushed it, so that whoever holds the sample can tell how old it is
 """
 
 import itertools
+import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -21,6 +22,8 @@ _FIND_WAIT_S = 10.0
 _WARM_UP_S = 2.0
 _POLL_S = 0.001  # mne-lsl has no call that waits; it acquires at this interval itself
 
+_processes = multiprocessing.get_context("spawn")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -34,11 +37,49 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a listener measured: latencies in seconds, and its use of one core (1 is all of it)."""
+class Round:
+    """One program's turn: latencies in seconds by what was measured, and its use of one core."""
 
-    latency_s: np.ndarray
+    latency_s: dict[str, np.ndarray]
     cpu: float
+
+
+class RunningSource:
+    """The source in its process, for the length of a `with`."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.pushed_s = _processes.RawArray("d", LOG_SIZE)
+        self._started, started = _processes.Pipe(duplex=False)
+        arguments = (source, self.pushed_s, started)
+        self._process = _processes.Process(target=play, args=arguments, daemon=True)
+
+    def __enter__(self) -> "RunningSource":
+        self._process.start()
+        self._start_s = self._started.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def pushed_at_s(self, stamp_s: float) -> float:
+        """When the sample with this stamp was pushed."""
+        return self.pushed_s[round((stamp_s - self._start_s) * self.source.rate_hz) % LOG_SIZE]
+
+    def hear(self, listener: Callable[..., None], *arguments: object) -> Round:
+        """One turn of a listener in a process of its own."""
+        result, out = _processes.Pipe(duplex=False)
+        arguments = (self.source, self.pushed_s, *arguments, out)
+        process = _processes.Process(target=listener, args=arguments, daemon=True)
+        process.start()
+        out.close()  # so that a listener that dies ends the wait
+        try:
+            measured = result.recv()
+        except EOFError:
+            raise SystemExit(f"{listener.__name__} ended without a result") from None
+        process.join()
+        return measured
 
 
 def play(source: Source, pushed_s: Sequence[float], started: Connection) -> None:
@@ -78,10 +119,12 @@ def _event_outlet(name: str) -> "pylsl.StreamOutlet":
     return pylsl.StreamOutlet(info)
 
 
-def loop_back(source: Source, pushed_s: Sequence[float], span_s: float, out: Connection) -> None:
+def loop_back(
+    source: Source, pushed_s: Sequence[float], label: str, span_s: float, out: Connection
+) -> None:
     """The floor: how long LSL itself takes from a push to a pull that waits for it.
 
-    Sends a `Heard` with one latency per chunk of the source.
+    Sends a `Round` with one latency per chunk of the source.
     """
     log_s = np.frombuffer(pushed_s)
     inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
@@ -99,12 +142,13 @@ def loop_back(source: Source, pushed_s: Sequence[float], span_s: float, out: Con
         numbers = samples[:, 0].astype(int)
         last = numbers[numbers % source.chunk == source.chunk - 1]
         latencies.append(arrived_s - log_s[last % LOG_SIZE])
-    out.send(Heard(np.concatenate(latencies), (time.process_time() - cpu_s) / span_s))
+    out.send(Round({label: np.concatenate(latencies)}, (time.process_time() - cpu_s) / span_s))
 
 
 def mne_lsl_epochs(
     source: Source,
     pushed_s: Sequence[float],
+    label: str,
     window_s: tuple[float, float],
     n_warm_up: int,
     n_trials: int,
@@ -113,7 +157,7 @@ def mne_lsl_epochs(
     """mne-lsl's EpochsStream, polled: as its documentation shows, but as often as it acquires.
 
     It cuts the window and does nothing else, in particular no baseline and no resampling. Sends a
-    `Heard` with one latency per epoch, from the push of its last sample to when its data is held.
+    `Round` with one latency per epoch, from the push of its last sample to when its data is held.
     """
     from mne_lsl.stream import EpochsStream, StreamLSL
 
@@ -150,4 +194,4 @@ def mne_lsl_epochs(
     span_s, cpu_s = local_clock() - begin_s, time.process_time() - cpu_s
     for stream in (epochs, events, eeg):
         stream.disconnect()
-    out.send(Heard(np.array(latencies[n_warm_up:]), cpu_s / span_s))
+    out.send(Round({label: np.array(latencies[n_warm_up:])}, cpu_s / span_s))

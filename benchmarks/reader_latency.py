@@ -10,19 +10,17 @@ resamples to 250 Hz and keeps 17. This program plays its decoder, its recorder a
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 import zmq
-from _streams import LOG_SIZE, Source, loop_back, mne_lsl_epochs, play
+from _streams import Round, RunningSource, Source, loop_back, mne_lsl_epochs
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -62,54 +60,6 @@ _N_WARM_UP = 3  # trials of each round that are not counted
 _ALIVE_S = 0.5
 _SILENCE_S = 10.0  # from a reader that reports its stream's health every second
 _BUDGET = "budget of readable → cut: p50 0.6 ms, p99 3 ms, at most 15 % of one core"
-
-_processes = multiprocessing.get_context("spawn")
-
-
-@dataclass(frozen=True)
-class Round:
-    """One program's turn: latencies in seconds by what was measured, and its use of one core."""
-
-    latency_s: dict[str, np.ndarray]
-    cpu: float
-
-
-class RunningSource:
-    """The source in its process, for the length of a `with`."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self.pushed_s = _processes.RawArray("d", LOG_SIZE)
-        self._started, started = _processes.Pipe(duplex=False)
-        arguments = (source, self.pushed_s, started)
-        self._process = _processes.Process(target=play, args=arguments, daemon=True)
-
-    def __enter__(self) -> "RunningSource":
-        self._process.start()
-        self._start_s = self._started.recv()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def pushed_at_s(self, stamp_s: float) -> float:
-        """When the sample with this stamp was pushed."""
-        return self.pushed_s[round((stamp_s - self._start_s) * self.source.rate_hz) % LOG_SIZE]
-
-    def hear(self, label: str, listener: Callable[..., None], *arguments: object) -> Round:
-        """One turn of a listener of `_streams`, in a process of its own."""
-        result, out = _processes.Pipe(duplex=False)
-        arguments = (self.source, self.pushed_s, *arguments, out)
-        process = _processes.Process(target=listener, args=arguments, daemon=True)
-        process.start()
-        out.close()  # so that a listener that dies ends the wait
-        try:
-            heard = result.recv()
-        except EOFError:
-            raise SystemExit(f"the listener for '{label}' ended without a result") from None
-        process.join()
-        return Round({label: heard.latency_s}, heard.cpu)
 
 
 class Peers:
@@ -294,14 +244,14 @@ def measure(
         window = Preprocessing(settings, arrays).prepare(source.channels, source.rate_hz).window
         window_s = (window.first / source.rate_hz, window.last / source.rate_hz)
         turns: dict[str, Callable[[int], Round]] = {
-            "raw LSL": lambda _: on.hear(LOOP_BACK, loop_back, n_trials * source.soa_s),
+            "raw LSL": lambda _: on.hear(loop_back, LOOP_BACK, n_trials * source.soa_s),
             "reader": lambda number: read_trials(
                 on, folder / "bundle", folder / f"session-{number}", n_trials
             ),
         }
         if with_peer:
             turns["mne-lsl"] = lambda _: on.hear(
-                PEER, mne_lsl_epochs, window_s, _N_WARM_UP, n_trials
+                mne_lsl_epochs, PEER, window_s, _N_WARM_UP, n_trials
             )
         rounds = []
         for number in range(n_rounds):
@@ -400,8 +350,8 @@ def main(
         load_before = os.getloadavg()[0]
         measured = measure(source, rounds, trials, with_peer, console)
     table = rows(measured)
-    title = f"{channels} channels, {rate:g} Hz, chunks of {chunk}, SOA {soa:g} s, {rounds} rounds"
-    show(table, f"{title}; load average {load_before:.2f} before", console)
+    title = f"{channels} channels, {rate:g} Hz, chunk {chunk}, SOA {soa:g} s, {rounds} rounds"
+    show(table, f"{title}; load {load_before:.2f}", console)
     if json_file is not None:
         settings = {"channels": channels, "rate_hz": rate, "chunk": chunk, "soa_s": soa}
         settings |= {"rounds": rounds, "trials": trials, "n_cpus": os.cpu_count()}

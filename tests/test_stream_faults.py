@@ -40,7 +40,8 @@ def listen(name: str, folder: Path, *more: str | Path) -> subprocess.Popen:
 def states(folder: Path) -> list[str]:
     path = folder / "ledger.jsonl"
     records = read_ledger(path) if path.exists() else []
-    return [r["state"] for r in records if r["event"] == "stream"]
+    changes = [r["state"] for r in records if r["event"] == "stream"]
+    return [state for state in changes if state != "waiting"]  # told where it lasts long enough
 
 
 def wait_for_state(folder: Path, state: str, n: int = 1, timeout_s: float = 30) -> float:

@@ -91,6 +91,11 @@ class Acquisition:
         return self._marker_reader.n_ignored
 
     @property
+    def next_due_in_s(self) -> float:
+        """Stream time until the next trial is whole; infinite while none is open."""
+        return self._cutter.next_end_s - self._ring.newest_stamp_s
+
+    @property
     def drift_ppm(self) -> float:
         """By how much the sample period is longer than nominal."""
         return self._clock.drift_ppm

@@ -12,6 +12,7 @@ from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
+_FEW_S = 0.004  # of samples that are delivered together while nobody waits for one
 _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
@@ -50,6 +51,7 @@ class Inlet:
             where the stream says its unit.
 
     Attributes:
+        hurry: every sample is delivered as it comes; else a few at a time, which costs less.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
     """
@@ -61,6 +63,8 @@ class Inlet:
         unscaled: Sequence[str] = (),
     ):
         self.stream = stream
+        self.hurry = True
+        self._few = max(1, int(_FEW_S * stream.rate_hz))
         self._deliver = deliver
         self._stopping = threading.Event()
         self._inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
@@ -137,7 +141,11 @@ class Inlet:
 
     def _pull_numbers(self) -> None:
         samples, raw_s = self._inlet.pull_chunk(
-            _PULL_WAIT_S, _PULL_SAMPLES, dest_obj=self._buffer, min_samples=1, as_numpy=True
+            _PULL_WAIT_S,
+            _PULL_SAMPLES,
+            dest_obj=self._buffer,
+            min_samples=1 if self.hurry else self._few,
+            as_numpy=True,
         )
         if len(raw_s):
             readable_s = local_clock()

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from decoder.problem import Problem
 from stream.acquire.filters import FilterSettings, StreamFilter
+from stream.acquire.reject import as_index
 from stream.acquire.trials import Window
 from stream.acquire.whitening import noise_covariance, whitener
 
@@ -132,8 +133,11 @@ class TrialTransform:
 
     def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
         settings = preprocessing.settings
-        self._spatial = preprocessing.spatial_matrix(channels)
         self.columns = [column_of(name, channels) for name in settings.channels]
+        self._used = as_index(self.columns)
+        self._n_columns = len(channels)
+        # Channels that nobody uses are left out, not multiplied by zero: NaN in one would spread.
+        self._spatial = preprocessing.spatial_matrix(settings.channels).T.copy()
         self._resampling = None
         wanted = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
         if rate_hz > settings.rate_hz * (1 + 1e-6):
@@ -155,19 +159,20 @@ class TrialTransform:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(window.count, stream channels) microvolts to (output channels, times), float32."""
-        if samples.shape != (self.window.count, self._spatial.shape[1]):
+        if samples.shape != (self.window.count, self._n_columns):
             raise ValueError(
                 f"a trial of shape {samples.shape}, expected "
-                f"({self.window.count}, {self._spatial.shape[1]})"
+                f"({self.window.count}, {self._n_columns})"
             )
+        samples = samples[:, self._used]
         trial = samples[self._wanted]
         if self._baseline is not None:
             level = samples[self._baseline].mean(axis=0, dtype=np.float64)
             trial = trial - level.astype(np.float32)
-        trial = self._spatial @ trial.T
+        trial = trial @ self._spatial
         if self._resampling is not None:
-            trial = (self._resampling @ trial.T).T
-        return np.ascontiguousarray(trial)
+            trial = self._resampling @ trial
+        return np.ascontiguousarray(trial.T)
 
 
 def column_of(name: str, stream_channels: Sequence[str]) -> int | None:

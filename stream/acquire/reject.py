@@ -27,17 +27,19 @@ class Rejection:
 
     def __init__(self, settings: RejectSettings, columns: Sequence[int], channels: Sequence[str]):
         self._settings = settings
-        self._columns = list(columns)
+        self._columns = as_index(columns)
         self._names = [channels[column] for column in columns]
 
     def why(self, samples: np.ndarray) -> str | None:
         """Why a trial, (times, channels) in microvolts, is rejected; None where it is good."""
         samples = samples[:, self._columns]
-        peak_to_peak = samples.max(axis=0) - samples.min(axis=0)  # NaN where there is a NaN
-        if not np.isfinite(peak_to_peak).all():
-            bad = self._names[int(np.argmin(np.isfinite(peak_to_peak)))]
-            return f"{bad} holds values that are not finite"
+        is_finite = np.isfinite(samples.sum(axis=0))  # a sum is, where every value is
+        if not is_finite.all():
+            return f"{self._names[int(np.argmin(is_finite))]} holds values that are not finite"
         high, low = self._settings.peak_to_peak_uv, self._settings.flat_uv
+        if high is None and low is None:
+            return None
+        peak_to_peak = samples.max(axis=0) - samples.min(axis=0)
         if high is not None and peak_to_peak.max() > high:
             worst = int(peak_to_peak.argmax())
             return f"{self._names[worst]} {peak_to_peak[worst]:.0f} uV peak to peak"
@@ -45,3 +47,11 @@ class Rejection:
             flattest = int(peak_to_peak.argmin())
             return f"{self._names[flattest]} is flat ({peak_to_peak[flattest]:.2g} uV)"
         return None
+
+
+def as_index(columns: Sequence[int]) -> slice | list[int]:
+    """Columns for NumPy: a slice, which copies nothing, where they are neighbours in order."""
+    columns = list(columns)
+    if columns == list(range(columns[0], columns[0] + len(columns))):
+        return slice(columns[0], columns[0] + len(columns))
+    return columns

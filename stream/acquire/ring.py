@@ -49,7 +49,8 @@ class Ring:
     def _write(self, stamps_s: np.ndarray, samples: np.ndarray, readable_s: float) -> None:
         at, n = self.next % self.capacity, len(stamps_s)
         head = min(n, self.capacity - at)
-        for source, target, count in ((0, at, head), (head, 0, n - head)):
+        parts = ((0, at, head), (head, 0, n - head)) if head < n else ((0, at, n),)
+        for source, target, count in parts:
             for copy in (target, target + self.capacity):
                 self._stamps_s[copy : copy + count] = stamps_s[source : source + count]
                 self._samples[copy : copy + count] = samples[source : source + count]

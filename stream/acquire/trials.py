@@ -1,5 +1,6 @@
 """Cuts trials out of the ring: every event ends as exactly one trial or one drop, with a reason."""
 
+import math
 from bisect import insort
 from collections.abc import Container
 from dataclasses import dataclass
@@ -99,6 +100,13 @@ class TrialCutter:
     @property
     def n_pending(self) -> int:
         return len(self._pending)
+
+    @property
+    def next_end_s(self) -> float:
+        """When the window of the earliest open trial ends; infinite while none is open."""
+        if not self._pending:
+            return math.inf
+        return self._pending[0][1].onset_s + self._window.last / self._rate_hz
 
     def open(self, event: Event) -> tuple[int, Drop | None]:
         """Gives the event its running number, and drops it at once where it can be no trial."""

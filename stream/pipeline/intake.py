@@ -104,6 +104,11 @@ class Intake:
         return self._reports
 
     @property
+    def next_due_in_s(self) -> float:
+        """Stream time until the next trial can be cut."""
+        return self._acquisition.next_due_in_s
+
+    @property
     def drift_ppm(self) -> float:
         return self._acquisition.drift_ppm
 

@@ -16,6 +16,7 @@ from stream.pipeline.config import SessionConfig, read_config
 
 Command = Literal["finish", "stop"]
 _BEAT_S = 1.0
+_LOOK_S = 0.01  # how often the supervisor's line is looked at, however often the node asks
 
 
 class Lifeline:
@@ -30,6 +31,7 @@ class Lifeline:
         self.incarnation = f"{node}-{os.getpid()}"
         self._command: Command | None = None
         self._next_beat_s = 0.0
+        self._next_look_s = 0.0
         self._parent = os.getppid() if supervised else None
         self._socket = open_socket(zmq.DEALER, endpoint, bind=False) if supervised else None
         self._node = node.encode()
@@ -51,12 +53,15 @@ class Lifeline:
     def command(self) -> Command | None:
         """What the node is to do, None while it is to go on."""
         now_s = time.monotonic()
-        if self._socket is not None and now_s >= self._next_beat_s:
+        if self._socket is None or now_s < self._next_look_s:
+            return self._command
+        self._next_look_s = now_s + _LOOK_S
+        if now_s >= self._next_beat_s:
             self._next_beat_s = now_s + _BEAT_S
             self.say("beat")
             if os.getppid() != self._parent:
                 self._command = "stop"  # the supervisor died: nobody is left to answer to
-        if self._socket is not None and self._socket.poll(0):
+        if self._socket.poll(0):
             self._command = self._socket.recv().decode()
         return self._command
 

@@ -17,6 +17,7 @@ from stream.pipeline.node import Lifeline, run_node
 from stream.pipeline.stream_watch import StreamWatch
 
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
+_HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
 _QUIET_S = 0.5  # a source that ended has delivered everything after this silence ...
 _REST_S = 10.0  # ... and is not waited for any longer than this
 
@@ -54,7 +55,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     for inlet in inlets:
         inlet.start()
     lifeline.ready()
-    command = _pump(config, intake, watch, arrivals, lifeline)
+    command = _pump(config, intake, watch, eeg, arrivals, lifeline)
     if command == "finish":
         _pump_rest(intake, watch, arrivals)
     for inlet in inlets:
@@ -66,12 +67,15 @@ def _pump(
     config: SessionConfig,
     intake: Intake,
     watch: StreamWatch,
+    eeg: Inlet,
     arrivals: queue.SimpleQueue,
     lifeline: Lifeline,
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
     while (command := lifeline.command()) is None and time.monotonic() < end_s:
         _take_next(intake, watch, arrivals)
+        # Only the last samples of a trial are urgent; between them a few at a time do.
+        eeg.hurry = intake.next_due_in_s < _HURRY_S
         watch.look(intake.drift_ppm)
     return command or "stop"
 

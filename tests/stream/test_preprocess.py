@@ -337,3 +337,13 @@ def test_settings_that_contradict_themselves_are_refused(changes):
 def test_a_baseline_without_a_sample_is_refused(baseline_s):
     with pytest.raises((ValueError, Problem), match="baseline"):
         Preprocessing(make_settings(baseline_s=baseline_s)).prepare(CAP, RATE_HZ)
+
+
+def test_a_dead_channel_that_nobody_uses_spoils_no_trial():
+    transform = Preprocessing(make_settings()).prepare(CAP, RATE_HZ)
+    unused = next(i for i in range(len(CAP)) if i not in transform.columns)
+    samples = np.random.default_rng(0).normal(size=(transform.window.count, len(CAP)))
+    samples = samples.astype(np.float32)
+    expected = transform(samples)
+    samples[:, unused] = np.nan
+    np.testing.assert_array_equal(transform(samples), expected)
