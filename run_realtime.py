@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from decoder.problem import Problem
+from decoder.problem import Problem, one_sentence
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.triggers import TriggerSettings
@@ -303,23 +303,13 @@ def _run(
         raise SystemExit(130)
 
 
-def _complain(problem: Problem) -> None:
-    stderr = Console(stderr=True, soft_wrap=True)
-    stderr.print(str(problem), style="red", highlight=False, markup=False)
-
-
 def main() -> None:
     """Runs a command; a person's mistake ends in one sentence."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] not in (*COMMANDS, "--help"):
         arguments = ["demo", *arguments]
-    try:
-        app(arguments, prog_name="run_realtime.py", standalone_mode=True)
-    except Problem as problem:
-        _complain(problem)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    with one_sentence():
+        app(arguments, prog_name="run_realtime.py")
 
 
 if __name__ == "__main__":

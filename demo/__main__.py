@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from decoder.problem import Problem
+from decoder.problem import one_sentence
 
 app = typer.Typer(
     add_completion=False,
@@ -116,12 +116,8 @@ def evaluate(
 
 def main() -> None:
     """Runs a command; a person's mistake ends in one sentence."""
-    try:
+    with one_sentence():
         app(prog_name="python -m demo")
-    except Problem as problem:
-        stderr = Console(stderr=True, soft_wrap=True)
-        stderr.print(str(problem), style="red", highlight=False, markup=False)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

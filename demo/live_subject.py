@@ -3,13 +3,12 @@
 `python -m demo.live_subject --trials 60 --repeats 1 ...` plays the streams NAME and NAME-markers.
 """
 
-import sys
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from decoder.problem import Problem
+from decoder.problem import Problem, one_sentence
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus, gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
@@ -82,7 +81,7 @@ def main(
     wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
 ) -> None:
     """Plays the simulated subject as the LSL streams NAME and NAME-markers."""
-    try:
+    with one_sentence():
         shown = schedule(trials, repeats, seed)
         settings = SubjectSettings(rate_hz=rate, amplitude=amplitude, seed=subject_seed)
         subject = SimulatedSubject(settings, recording_seed=10_000 + seed)
@@ -92,9 +91,6 @@ def main(
         outlets.wait_for_consumers()
         play(subject, outlets, shown, soa)
         outlets.linger()
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.progress import Progress, track
 
 from decoder.bundle import load_bundle
 from decoder.hvf import load_hvf
-from decoder.problem import Problem
+from decoder.problem import Problem, one_sentence
 from index.gallery import load_gallery, save_gallery
 from index.image_encoders import load_encoder, read_specs
 from offline_train.build_gallery import build_gallery
@@ -301,12 +301,8 @@ def _first_line(error: ValueError) -> str:
 
 def main() -> None:
     """Runs a command; a person's mistake ends in one sentence."""
-    try:
+    with one_sentence():
         app(prog_name="python -m offline_train")
-    except Problem as problem:
-        stderr = Console(stderr=True, soft_wrap=True)
-        stderr.print(str(problem), style="red", highlight=False, markup=False)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

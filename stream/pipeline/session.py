@@ -88,6 +88,10 @@ class Session:
             supervisor.end()
             results.close(0)
             remove_endpoints(self._config.endpoints)
+        if self._summary is None and self.interrupted:
+            raise Problem(
+                f"stopped before the summary; what there is lies in '{self._config.folder}'"
+            )
         if self._summary is None:
             raise Problem(
                 f"the session ended without a summary; its ledger is in '{self._config.folder}'"

@@ -3,14 +3,13 @@
 `python -m stream.sources.replay FILE [--speed S] [--start S] [--stop S] [--name NAME]`
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from decoder.problem import Problem
+from decoder.problem import one_sentence
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 from stream.sources.recording import Recording, read_recording
@@ -53,7 +52,7 @@ def main(
     wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
 ) -> None:
     """Plays FILE as the LSL streams NAME and NAME-markers."""
-    try:
+    with one_sentence():
         recording = read_recording(
             path, stim_channel=stim_channel, eeg_stream=eeg_stream, marker_stream=marker_stream
         ).slice(start, stop)
@@ -63,9 +62,6 @@ def main(
         outlets.wait_for_consumers()
         replay(recording, outlets, speed)
         outlets.linger()
-    except Problem as problem:
-        print(problem, file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":
