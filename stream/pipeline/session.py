@@ -88,13 +88,10 @@ class Session:
             supervisor.end()
             results.close(0)
             remove_endpoints(self._config.endpoints)
-        if self._summary is None and self.interrupted:
-            raise Problem(
-                f"stopped before the summary; what there is lies in '{self._config.folder}'"
-            )
         if self._summary is None:
+            ended = "was stopped" if self.interrupted else "ended"
             raise Problem(
-                f"the session ended without a summary; its ledger is in '{self._config.folder}'"
+                f"the session {ended} before its summary; its ledger is in '{self._config.folder}'"
             )
         return self._summary
 
