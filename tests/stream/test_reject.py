@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.inlet import Chunk
 from stream.acquire.reject import Rejection, RejectSettings
-from stream.acquire.trials import Drop, Window
+from stream.acquire.trials import Drop, Trial, Window
 
 CHANNELS = ("Fz", "Cz", "Pz", "EOG")
 USED = (2, 0, 1)
@@ -157,3 +157,40 @@ def test_a_rejected_trial_is_not_decided_before_its_window_has_ended():
         acquisition.add_eeg(Chunk(raw_s, samples, 0.0, float(raw_s[-1])))
         due = acquisition.due(float(raw_s[-1]))
         assert [one.reason for one in due] == (["rejected"] if start else [])
+
+
+def test_5000_trials_at_soa_100_ms_with_rejected_ones_among_them():
+    """None is lost, doubled or mislabelled: a trial's own values say which it is."""
+    rate_hz, n_trials, soa = 250.0, 5000, 25
+    window = Window(0, 250)
+    onsets = 100 + soa * np.arange(n_trials)
+    n_samples = onsets[-1] + 300
+    samples = np.column_stack([np.arange(n_samples), np.zeros(n_samples)]).astype(np.float32)
+    spikes = np.random.default_rng(2).choice(n_samples, 120, replace=False)
+    samples[spikes, 1] = 500.0
+    acquisition = Acquisition(
+        2,
+        rate_hz,
+        window,
+        history_s=3.0,
+        rejection=Rejection(RejectSettings(peak_to_peak_uv=100.0), [1], ["number", "Cz"]),
+    )
+    for onset in onsets:
+        stamp_s = np.array([onset / rate_hz])
+        acquisition.add_markers(Chunk(stamp_s, np.array([[f"s{onset}"]], object), 0.0, 0.0))
+    seen = []
+    for start in range(0, n_samples, 37):
+        numbers = np.arange(start, min(start + 37, n_samples))
+        now_s = numbers[-1] / rate_hz
+        acquisition.add_eeg(Chunk(numbers / rate_hz, samples[numbers], 0.0, now_s))
+        for outcome in acquisition.due(now_s):
+            is_trial = isinstance(outcome, Trial)
+            label = int(outcome.event.stimulus[1:])
+            if is_trial:
+                np.testing.assert_array_equal(outcome.samples[:, 0], label + np.arange(251))
+            seen.append((outcome.number, label, is_trial))
+    assert [number for number, _, _ in seen] == list(range(1, n_trials + 1))
+    assert [label for _, label, _ in seen] == onsets.tolist()
+    hit = [any(0 <= spike - onset <= 250 for spike in spikes) for onset in onsets]
+    assert [not is_trial for _, _, is_trial in seen] == hit
+    assert 500 < sum(hit) < 4000
