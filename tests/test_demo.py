@@ -41,19 +41,19 @@ def model(tmp_path_factory: pytest.TempPathFactory):
 
 def test_every_trial_is_decoded_and_the_offline_answers_are_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    done = run("--trials", 40, "--repeats", 2, "--soa", 0.6, "--headless", "--out", folder)
+    done = run("--trials", 24, "--repeats", 2, "--soa", 0.5, "--headless", "--out", folder)
     assert done.code == 0, done.err
     told = check_accounted(folder)
-    assert told["markers"] == told["decoded"] == told["n"] == 40
+    assert told["markers"] == told["decoded"] == told["n"] == 24
     assert told["n_way"] == 200
-    assert [r["trial"] for r in trials_of(folder, "decoded")] == list(range(1, 41))
+    assert [r["trial"] for r in trials_of(folder, "decoded")] == list(range(1, 25))
     assert set(told["by_repeats"]) == {"1", "2"}
     assert set(told["latency_ms"]) == {"lsl", "cut", "hop", "embed", "search", "publish", "total"}
     assert "chance 0.5%" in done.out
 
     again = run("evaluate", "--session", folder, module="offline_train")
     assert again.code == 0, again.out + again.err
-    assert "40 with the same list of answers" in again.out
+    assert "24 with the same list of answers" in again.out
 
 
 def test_answers_go_out_on_lsl(tmp_path: Path) -> None:
@@ -90,30 +90,30 @@ def test_accuracy_rises_with_amplitude_and_with_repeats(tmp_path: Path) -> None:
 
 def test_a_decoder_that_dies_delays_answers_and_loses_none(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 24, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 18, "--soa", 0.4, "--headless", "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(node_pid(folder, "decode"), signal.SIGKILL)
     done = finish(process)
     assert done.code == 0, done.err
     assert "decode died (signal 9) and is restarted" in done.out
     told = check_accounted(folder)
-    assert told["decoded"] == 24
+    assert told["decoded"] == 18
 
 
 def test_a_results_node_that_dies_goes_on_with_its_ledger(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 24, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 18, "--soa", 0.4, "--headless", "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(node_pid(folder, "results"), signal.SIGKILL)
     done = finish(process)
     assert done.code == 0, done.err
     told = check_accounted(folder)
-    assert told["decoded"] == told["n"] == 24
+    assert told["decoded"] == told["n"] == 18
 
 
 def test_a_reader_that_dies_is_restarted_and_its_open_trials_are_accounted(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 30, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 24, "--soa", 0.4, "--headless", "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(node_pid(folder, "reader"), signal.SIGKILL)
     done = finish(process)

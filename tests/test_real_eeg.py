@@ -22,7 +22,7 @@ def epochs() -> mne.Epochs:
     )
 
 
-@pytest.mark.parametrize("speed", ["20", "max"])
+@pytest.mark.parametrize("speed", ["40", "max"])
 def test_trials_equal_mne_epochs(speed: str, epochs: mne.Epochs, tmp_path) -> None:
     trials = tmp_path / "trials.npz"
     done = run(
@@ -70,7 +70,7 @@ def test_a_model_of_the_first_half_decodes_the_second_half_live(tmp_path) -> Non
         assert done.code == 0, done.err
     folder = tmp_path / "session"
     done = run(
-        *("replay", EEGLAB, "--start", "119", "--speed", "10", "--bundle", bundle),
+        *("replay", EEGLAB, "--start", "119", "--speed", "20", "--bundle", bundle),
         *("--gallery", gallery, "--out", folder, "--headless"),
     )
     assert done.code == 0, done.err

@@ -101,8 +101,12 @@ class Supervisor:
 
     def end(self) -> None:
         """Ends every process that still runs: asks, then terminates, then kills."""
+        self._listen(0)
         self.command("stop")
         processes = [node.process for node in self._nodes.values()]
+        for node in self._nodes.values():
+            if node.name not in self._addresses:
+                node.process.terminate()  # it has not got far enough to listen
         if self.source is not None:
             self.source.stdin.close()
             self.source.terminate()
