@@ -38,7 +38,8 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Also the name of its tensors in an HVF, hence no dots."""
     kind: Literal["open_clip", "autoencoder_kl", "classifier"]
     source: str
     dim: int = Field(gt=0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from decoder.problem import Problem
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
+from stream.acquire.units import MICROVOLTS_PER
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
@@ -17,9 +18,6 @@ _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
 _SAME_CLOCK_S = 1e-3  # a smaller offset to a stream of this machine is the error of measuring it
-
-_MICROVOLTS = {"microvolts": 1.0, "microvolt": 1.0, "uv": 1.0, "µv": 1.0, "μv": 1.0}
-_VOLTS = {"volts": 1e6, "volt": 1e6, "v": 1e6, "millivolts": 1e3, "mv": 1e3}
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,9 @@ class Inlet:
         units = self._info.get_channel_units() or []
         if len(units) != self.stream.n_channels:
             return None
-        known = _MICROVOLTS | _VOLTS
         factors = np.array(
             [
-                1.0 if name in unscaled else known.get((unit or "").lower(), 1.0)
+                1.0 if name in unscaled else MICROVOLTS_PER.get((unit or "").lower(), 1.0)
                 for name, unit in zip(self.channels, units, strict=True)
             ]
         )

@@ -12,6 +12,7 @@ from mne.io.constants import FIFF
 
 from decoder.problem import Problem
 from stream.acquire.markers import marker_text
+from stream.acquire.units import MICROVOLTS_PER
 from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks
 
 MNE_SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
@@ -23,12 +24,6 @@ NOT_A_STIMULUS = re.compile(r"bad|edge|boundary$|new segment/", re.IGNORECASE)
 
 MICROVOLTS = "microvolts"
 MICROVOLTS_PER_VOLT = 1e6
-MICROVOLTS_PER = {
-    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv"), 1.0),
-    **dict.fromkeys(("volts", "volt", "v"), MICROVOLTS_PER_VOLT),
-    **dict.fromkeys(("millivolts", "millivolt", "mv"), 1e3),
-    **dict.fromkeys(("nanovolts", "nanovolt", "nv"), 1e-3),
-}
 
 Offsets = tuple[tuple[float, float], ...]
 
