@@ -45,9 +45,9 @@ class Recipe:
     classifier_batch: int = 64
     classifier_rate: float = 3e-3
     place_weight: float = 0.3  # the place is seen beside the concept, so it counts for less
-    vae_crop_steps: int = 2000  # on quarters of pictures, four times as fast
+    vae_crop_steps: int = 5000  # on quarters of pictures, four times as fast
     vae_crop_batch: int = 16
-    vae_whole_steps: int = 400
+    vae_whole_steps: int = 1200
     vae_whole_batch: int = 8
     vae_rate: float = 2e-3
     vae_edge_weight: float = 0.5
