@@ -12,11 +12,48 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from decoder.bundle import Bundle, load_bundle
+from decoder.calibration import temperature_of
 from decoder.problem import Problem, one_sentence
+from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
+from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import RejectSettings
 from stream.acquire.triggers import TriggerSettings
-from stream.pipeline.config import Endpoints, FileSource, LiveSource, SessionConfig, TrialSettings
+from stream.pipeline.command_options import (
+    ANY_MARKER,
+    Adapt,
+    BundleFolder,
+    Channels,
+    Duration,
+    EngineOption,
+    EvidenceOption,
+    Flat,
+    GalleryFolder,
+    Headless,
+    Ignore,
+    MinConfidence,
+    Out,
+    PrecisionOption,
+    Reject,
+    Rest,
+    SaveTrials,
+    StartOn,
+    Stimuli,
+    StopOn,
+    TMax,
+    TMin,
+    Trigger,
+    numbers,
+)
+from stream.pipeline.config import (
+    DecodingSettings,
+    Endpoints,
+    FileSource,
+    LiveSource,
+    SessionConfig,
+    TrialSettings,
+)
 from stream.pipeline.session import Session, new_session
 from stream.pipeline.summary import summary_table
 from stream.pipeline.trial_file import check_trial_file
@@ -31,42 +68,6 @@ app = typer.Typer(
 )
 console = Console()
 
-Bundle = Annotated[Path | None, typer.Option(help="folder of a trained bundle")]
-Gallery = Annotated[
-    Path | None, typer.Option(help="folder of a gallery; `gallery` beside the bundle by default")
-]
-TMin = Annotated[
-    float | None, typer.Option("--tmin", help="start of a trial, s; the bundle's, else -0.2")
-]
-TMax = Annotated[
-    float | None, typer.Option("--tmax", help="end of a trial, s; the bundle's, else 1.0")
-]
-Duration = Annotated[float | None, typer.Option(help="end after this many seconds")]
-Out = Annotated[Path | None, typer.Option(help="session folder; sessions/ID by default")]
-Headless = Annotated[bool, typer.Option("--headless", help="a line per answer, no live table")]
-SaveTrials = Annotated[
-    Path | None, typer.Option(help="write the trials as cut: NAME.npz or NAME-epo.fif")
-]
-Stimuli = Annotated[
-    str, typer.Option(help="regular expression: which markers are stimuli (group `id`: their id)")
-]
-Ignore = Annotated[str | None, typer.Option(help="markers in which this is found open no trial")]
-StartOn = Annotated[str | None, typer.Option(help="open trials only after such a marker ...")]
-StopOn = Annotated[str | None, typer.Option(help="... and until such a marker")]
-Channels = Annotated[
-    str, typer.Option(help="names that differ from the bundle's: MINE=ITS,MINE=ITS")
-]
-Reject = Annotated[
-    float | None, typer.Option(min=0, help="reject trials above this peak to peak, uV")
-]
-Flat = Annotated[
-    float | None, typer.Option(min=0, help="reject trials below this peak to peak, uV")
-]
-Trigger = Annotated[
-    str | None, typer.Option(help="channel of codes in the EEG; beside markers: a cross-check")
-]
-_ANY_MARKER = MarkerRule().stimulus
-
 
 @app.command()
 def demo(
@@ -77,6 +78,12 @@ def demo(
     ] = 1.0,
     rate: Annotated[float, typer.Option(min=250.0, max=2000.0, help="of the EEG, Hz")] = 250.0,
     soa: Annotated[float, typer.Option(min=0.1, help="seconds between images")] = 1.0,
+    tmax: TMax = "",
+    evidence: EvidenceOption = "mean",
+    min_confidence: MinConfidence = 0.0,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    adapt: Adapt = False,
     headless: Headless = False,
     out: Out = None,
     seed: Annotated[int, typer.Option(help="of the recording: order and noise")] = 0,
@@ -99,9 +106,18 @@ def demo(
     config = _config(
         out,
         source=LiveSource(eeg="hvf-demo", markers="hvf-demo-markers", wait_s=60.0),
-        bundle=model.bundle,
-        gallery=model.gallery,
         seed=seed,
+        **_decoding(
+            model.bundle,
+            model.gallery,
+            None,
+            tmax,
+            evidence=evidence,
+            min_confidence=min_confidence,
+            engine=engine,
+            precision=precision,
+            adaptation=AdaptationSettings() if adapt else None,
+        ),
     )
     _run(config, command, headless, trials, "simulated subject", simulated=True)
 
@@ -112,13 +128,19 @@ def live(
     markers: Annotated[
         str | None, typer.Option(help="name of the marker stream; without one: --trigger")
     ] = None,
-    bundle: Bundle = None,
-    gallery: Gallery = None,
+    bundle: BundleFolder = None,
+    gallery: GalleryFolder = None,
     tmin: TMin = None,
-    tmax: TMax = None,
+    tmax: TMax = "",
+    evidence: EvidenceOption = "mean",
+    min_confidence: MinConfidence = 0.0,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    adapt: Adapt = False,
+    rest: Rest = None,
     duration: Duration = None,
     wait: Annotated[float, typer.Option(help="for the streams to appear, s")] = 10.0,
-    stimuli: Stimuli = _ANY_MARKER,
+    stimuli: Stimuli = ANY_MARKER,
     ignore: Ignore = None,
     start_on: StartOn = None,
     stop_on: StopOn = None,
@@ -145,7 +167,18 @@ def live(
         marker_rule=MarkerRule(stimulus=stimuli, ignore=ignore, start=start_on, stop=stop_on),
         channel_map=_channel_map(channels),
         reject=RejectSettings(peak_to_peak_uv=reject, flat_uv=flat),
-        **_decoding(bundle, gallery, tmin, tmax),
+        **_decoding(
+            bundle,
+            gallery,
+            tmin,
+            tmax,
+            evidence=evidence,
+            min_confidence=min_confidence,
+            engine=engine,
+            precision=precision,
+            adaptation=AdaptationSettings() if adapt or rest else None,
+            rest=rest.absolute() if rest is not None else None,
+        ),
     )
     _run(config, None, headless, None, f"live '{eeg}'")
 
@@ -156,16 +189,22 @@ def replay(
     speed: Annotated[
         str, typer.Option(help="1 is the recorded timing; `max`: as fast as it can be decoded")
     ] = "1",
-    bundle: Bundle = None,
-    gallery: Gallery = None,
+    bundle: BundleFolder = None,
+    gallery: GalleryFolder = None,
     tmin: TMin = None,
-    tmax: TMax = None,
+    tmax: TMax = "",
+    evidence: EvidenceOption = "mean",
+    min_confidence: MinConfidence = 0.0,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    adapt: Adapt = False,
+    rest: Rest = None,
     start: Annotated[float, typer.Option(help="seconds into the recording")] = 0.0,
     duration: Duration = None,
     stim_channel: Annotated[str | None, typer.Option(help="take the markers from it")] = None,
     eeg_stream: Annotated[str | None, typer.Option(help="of an XDF file, by name or id")] = None,
     marker_stream: Annotated[str | None, typer.Option(help="of an XDF file, by name or id")] = None,
-    stimuli: Stimuli = _ANY_MARKER,
+    stimuli: Stimuli = ANY_MARKER,
     ignore: Ignore = None,
     start_on: StartOn = None,
     stop_on: StopOn = None,
@@ -205,7 +244,18 @@ def replay(
         marker_rule=MarkerRule(stimulus=stimuli, ignore=ignore, start=start_on, stop=stop_on),
         channel_map=_channel_map(channels),
         reject=RejectSettings(peak_to_peak_uv=reject, flat_uv=flat),
-        **_decoding(bundle, gallery, tmin, tmax),
+        **_decoding(
+            bundle,
+            gallery,
+            tmin,
+            tmax,
+            evidence=evidence,
+            min_confidence=min_confidence,
+            engine=engine,
+            precision=precision,
+            adaptation=AdaptationSettings() if adapt or rest else None,
+            rest=rest.absolute() if rest is not None else None,
+        ),
     )
     _run(config, command, headless, None, f"replay '{file.name}'")
 
@@ -241,32 +291,48 @@ def _check_speed(speed: str) -> None:
 
 
 def _decoding(
-    bundle: Path | None, gallery: Path | None, tmin: float | None, tmax: float | None
+    bundle: Path | None, gallery: Path | None, tmin: float | None, tmax: str, **settings: Any
 ) -> dict[str, Any]:
-    """The part of the config that says what is cut, and by what it is decoded."""
+    """The part of the config that says what is cut, and how it is decoded."""
+    ends_s = numbers(tmax, "--tmax")
     if bundle is None:
+        if len(ends_s) > 1 or settings["adaptation"] is not None:
+            raise typer.BadParameter("give --bundle: without one, trials are cut and not decoded")
         defaults = TrialSettings()
         window = TrialSettings(
             tmin_s=defaults.tmin_s if tmin is None else tmin,
-            tmax_s=defaults.tmax_s if tmax is None else tmax,
+            tmax_s=ends_s[0] if ends_s else defaults.tmax_s,
         )
         return {"trials": window}
-    from decoder.bundle import load_bundle
     from index.gallery import check_space, load_gallery
 
-    manifest = load_bundle(bundle).manifest
-    for option, given, own in (
-        ("--tmin", tmin, manifest.tmin_s),
-        ("--tmax", tmax, manifest.tmax_s),
-    ):
-        if given is not None and given != own:
-            raise Problem(
-                f"{option} {given:g} is not the window of the bundle '{bundle}', which was "
-                f"trained with {own:g}; leave {option} out, or train a bundle for it"
-            )
+    opened = load_bundle(bundle)
+    manifest = opened.manifest
+    if tmin is not None and tmin != manifest.tmin_s:
+        raise Problem(
+            f"--tmin {tmin:g} is not the window of the bundle '{bundle}', which was trained with "
+            f"{manifest.tmin_s:g}; leave --tmin out, or train a bundle for it"
+        )
+    decoding = DecodingSettings(tmax_s=ends_s, **settings)
+    _check_decoding(opened, decoding)
     gallery = gallery or bundle.absolute().parent / "gallery"
     check_space(load_gallery(gallery), manifest.space)
-    return {"bundle": bundle.absolute(), "gallery": gallery.absolute()}
+    return {
+        "bundle": bundle.absolute(),
+        "gallery": gallery.absolute(),
+        "decoding": decoding,
+    }
+
+
+def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:
+    """Refuses, before anything is started, what this bundle cannot do."""
+    manifest = bundle.manifest
+    manifest.marks(decoding.tmax_s)
+    temperature_of(manifest.calibration, decoding.evidence, manifest.tmax_s, 1)
+    if decoding.rest is not None and not decoding.rest.exists():
+        raise Problem(f"there is no file '{decoding.rest}'; give the path of a recording")
+    if decoding.adaptation is not None:
+        Adaptation(Preprocessing.of(bundle), decoding.adaptation)
 
 
 def _config(out: Path | None, *, save_trials: Path | None = None, **settings: Any) -> SessionConfig:

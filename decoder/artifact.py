@@ -21,6 +21,12 @@ from decoder.problem import Problem
 Manifest = TypeVar("Manifest", bound=BaseModel)
 
 
+def cache_folder() -> Path:
+    """Where what was made on this machine is kept; HVF_LIVE_CACHE names another place."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
+    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from decoder.artifact import (
@@ -22,6 +23,7 @@ from decoder.artifact import (
     write_manifest,
     write_tensors,
 )
+from decoder.calibration import Calibration
 from decoder.problem import Problem
 
 SCHEMA_VERSION = 1
@@ -29,6 +31,7 @@ MANIFEST = "bundle.json"
 
 Part = Literal["brain", "hvf", "preprocessing"]
 PARTS: tuple[Part, ...] = ("brain", "hvf", "preprocessing")
+BrainEncoderName = Literal["mbp", "ubp", "shallownet", "deepnet", "eegnet", "nice", "atm"]
 
 
 class _Frozen(BaseModel):
@@ -49,9 +52,9 @@ class ImageEncoderRecord(_Frozen):
 class BrainEncoderRecord(_Frozen):
     """The network from a trial to an embedding."""
 
-    name: Literal["mbp"] = "mbp"
+    name: BrainEncoderName = "mbp"
     hidden: int = Field(gt=0)
-    """Inner width of the residual block."""
+    """Inner width of MBP's residual block; the other encoders have the widths of their papers."""
 
 
 class HVFRecord(_Frozen):
@@ -82,6 +85,8 @@ class BundleManifest(_Frozen):
     """Natural logarithm of the factor on cosines before the softmax, as learnt."""
     space: str
     """Names the embedding space; see `space_of`."""
+    calibration: Calibration | None = None
+    """What turns cosines into probabilities; None where no stimuli were held out for it."""
     training: dict[str, JsonValue] = {}
     """Where the weights come from: settings, seed, data checksum, versions, command."""
     metrics: dict[str, JsonValue] = {}
@@ -99,7 +104,35 @@ class BundleManifest(_Frozen):
     @property
     def n_times(self) -> int:
         """Samples of a trial: both ends of the window belong to it."""
-        return round(self.tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
+        return self.n_times_at(self.tmax_s)
+
+    def n_times_at(self, tmax_s: float) -> int:
+        """Samples of a trial up to a time after its onset, which belongs to it."""
+        return round(tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
+
+    def mark(self, tmax_s: float) -> int:
+        """`n_times_at` an end of the window at which an answer is wanted.
+
+        A time within a sample of the bundle's tmax, such as 1.0 where it is 0.996, means that.
+
+        Raises:
+            Problem: when the time leaves no sample, or lies behind the bundle's window.
+        """
+        n_times = self.n_times_at(tmax_s)
+        if not 1 <= n_times <= self.n_times + 1:
+            raise Problem(
+                f"tmax {tmax_s:g} s is not in the bundle's window, which is {self.tmin_s:g} to "
+                f"{self.tmax_s:g} s: ask for times in it, or train a bundle for a longer one"
+            )
+        return min(n_times, self.n_times)
+
+    def marks(self, tmax_s: Sequence[float] = ()) -> tuple[int, ...]:
+        """The marks of these times and of the bundle's own tmax, rising, each once.
+
+        Raises:
+            Problem: when a time is not in the bundle's window.
+        """
+        return tuple(sorted({*map(self.mark, tmax_s), self.n_times}))
 
 
 @dataclass(frozen=True)
@@ -122,7 +155,12 @@ class Bundle:
             Problem: when the arrays are not as `shapes` says.
         """
         path = self.directory / _file_of(part)
-        arrays = load_file(path)
+        try:
+            arrays = load_file(path)
+        except SafetensorError as error:
+            raise Problem(
+                f"{path} is no safetensors file ({error}): make the bundle again"
+            ) from None
         if shapes is None:
             return arrays
         if arrays.keys() != shapes.keys():
@@ -192,11 +230,11 @@ def load_bundle(directory: Path) -> Bundle:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
     manifest = read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION)
-    absent = {_file_of(part) for part in PARTS} - manifest.files.keys()
-    if absent:
+    names = {_file_of(part) for part in PARTS}
+    if manifest.files.keys() != names:
         raise Problem(
-            f"{directory / MANIFEST} gives no checksum of {', '.join(sorted(absent))}: "
-            "make the bundle again"
+            f"{directory / MANIFEST} gives checksums of {', '.join(sorted(manifest.files))}, a "
+            f"bundle has {', '.join(sorted(names))}: make the bundle again"
         )
     check_files(directory, manifest.files)
     bundle = Bundle(directory, manifest)

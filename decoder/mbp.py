@@ -1,16 +1,11 @@
-"""MBP, the paper's brain encoder: one linear map of the whole trial and one residual block."""
+"""Brain encoders of one linear map of the whole trial and one residual block: MBP and UBP."""
 
-from torch import Tensor, nn
+from decoder.brain_encoder import LinearInputEncoder
+from decoder.residual import ResLinear, ResMLP
 
-from decoder.residual import ResMLP
 
-
-class MBP(nn.Module):
-    """Embeds trials: (n, channels, times) -> (n, dim), not normalised (HVF, ICLR 2026).
-
-    The trial is flattened channel by channel: sample t of channel c is input `c * n_times + t`.
-    Because `project` is linear, the shares of a trial's slices, and the repeats of a stimulus, can
-    be summed before `head`; that is why the two are separate.
+class MBP(LinearInputEncoder):
+    """The paper's brain encoder (HVF, ICLR 2026).
 
     Args:
         n_channels: EEG channels of a trial.
@@ -28,17 +23,22 @@ class MBP(nn.Module):
         hidden: int = 1024,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.n_channels = n_channels
-        self.n_times = n_times
-        self.project = nn.Linear(n_channels * n_times, dim)
+        super().__init__(n_channels, n_times, dim)
         self.head = ResMLP(dim, hidden, dropout)
 
-    def forward(self, trials: Tensor) -> Tensor:
-        """Raises ValueError when the trials are not (n, n_channels, n_times)."""
-        if trials.ndim != 3 or trials.shape[1:] != (self.n_channels, self.n_times):
-            raise ValueError(
-                f"trials have shape {tuple(trials.shape)}, this encoder takes "
-                f"(n, {self.n_channels} channels, {self.n_times} times)"
-            )
-        return self.head(self.project(trials.flatten(1)))
+
+class UBP(LinearInputEncoder):
+    """The brain encoder of the Uncertainty-aware Blur Prior (UBP, CVPR 2025).
+
+    Args:
+        n_channels: EEG channels of a trial.
+        n_times: samples of a trial.
+        dim: width of the embedding.
+        dropout: of the residual block, in training only.
+    """
+
+    def __init__(
+        self, n_channels: int, n_times: int, dim: int = 1024, dropout: float = 0.3
+    ) -> None:
+        super().__init__(n_channels, n_times, dim)
+        self.head = ResLinear(dim, dropout)

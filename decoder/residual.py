@@ -1,4 +1,4 @@
-"""The residual block that the brain encoder, the image fusion and the projector share."""
+"""The residual blocks that brain encoders, the image fusion and the projector share."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,3 +25,23 @@ class ResMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x + self.contract(self.dropout(functional.gelu(self.expand(x)))))
+
+
+class ResLinear(nn.Module):
+    """`LayerNorm(x + Dropout(W GELU(x) + b))`, the projection's end in NICE, ATM and UBP.
+
+    GELU is the exact one (erf). Maps (..., dim) to (..., dim).
+
+    Args:
+        dim: width of what comes in and goes out.
+        dropout: probability, active in training mode only.
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.dropout(self.linear(functional.gelu(x))))

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -66,9 +66,10 @@ def recordings(
     """
     import mne
 
+    from demo.recordings import simulate_sessions
     from demo.stimuli import render, stimuli, training_concepts
     from demo.subject import SimulatedSubject, SubjectSettings
-    from demo.training import DemoSettings, simulate_recording
+    from demo.training import DemoSettings
 
     settings = DemoSettings()
     subject_settings = SubjectSettings(seed=settings.subject_seed)
@@ -76,12 +77,8 @@ def recordings(
     brain = SimulatedSubject(subject_settings, recording_seed=0)
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in shown}
     out.mkdir(parents=True, exist_ok=True)
-    for number in range(sessions):
-        order = np.random.default_rng([settings.subject_seed, number]).permutation(len(shown))
-        subject = SimulatedSubject(subject_settings, recording_seed=number)
-        name = f"session-{number + 1}"
-        in_order = [shown[i] for i in order]
-        recording = simulate_recording(subject, in_order, evoked, settings.soa_s, name)
+    made = simulate_sessions(subject_settings, shown, evoked, range(sessions), settings.soa_s)
+    for name, recording in made:
         info = mne.create_info(list(recording.channels), recording.rate_hz, "eeg")
         raw = mne.io.RawArray(recording.samples.T * 1e-6, info, verbose="ERROR")
         onsets_s = [marker.stamp_s for marker in recording.markers]
@@ -95,23 +92,40 @@ def recordings(
 def evaluate(
     amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
     soa: Annotated[float, typer.Option(min=0.1, help="seconds between images")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="JSON file of the result")] = None,
+    tmax: Annotated[str, typer.Option(help="times after onset, s; the whole window too")] = "",
+    evidence: Annotated[Literal["mean", "added"], typer.Option(help="of repeats")] = "mean",
+    gains: Annotated[
+        float, typer.Option(min=0.0, help="sd of the log gain that each channel has changed by")
+    ] = 0.0,
+    adapt: Annotated[bool, typer.Option("--adapt", help="follow it, without labels")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the pictures")] = None,
 ) -> None:
-    """200-way accuracy of the demo's model on its simulated subject, by number of repeats.
+    """200-way accuracy and calibration on the simulated subject, by window end and repeats.
 
-    Example: python -m demo evaluate --amplitude 0
+    Example: python -m demo evaluate --tmax 0.2,0.3,0.5 --out evaluation
     """
     from demo.evaluation import evaluate_demo
     from demo.model import ready_model
+    from demo.training import PREPROCESSING
+    from offline_train.command_options import report
+    from stream.acquire.adaptation import AdaptationSettings
+    from stream.pipeline.command_options import numbers
 
+    ends_s = numbers(tmax, "--tmax")
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:
-        trials = Path(folder) / "trials"
-        found = evaluate_demo(model.bundle, model.gallery, trials, amplitude=amplitude, soa_s=soa)
-    console.print(found.table())
-    console.print("The subject is simulated.")
-    if out is not None:
-        out.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        found = evaluate_demo(
+            model.bundle,
+            model.gallery,
+            Path(folder) / "trials",
+            amplitude=amplitude,
+            soa_s=soa,
+            tmax_s=[*ends_s, PREPROCESSING.tmax_s],
+            evidence=evidence,
+            gain_sd=gains,
+            adaptation=AdaptationSettings() if adapt else None,
+        )
+    report(found, out)
 
 
 def main() -> None:

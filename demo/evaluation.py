@@ -1,4 +1,4 @@
-"""How well the demo's model decodes its subject: 200-way, by the number of repeats averaged."""
+"""How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,18 +8,22 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import load_bundle
+from decoder.calibration import Evidence
+from demo.head import CHANNELS
+from demo.recordings import simulate_sessions, with_gains
 from demo.stimuli import gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
-from demo.training import DemoSettings, simulate_recording
+from demo.training import DemoSettings
 from index.gallery import load_gallery
-from offline_train.evaluate import Evaluation, evaluate
-from offline_train.prepare import cut_trials
-from offline_train.trial_set import TrialFormat, load_trial_set, write_trial_set
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings
-from stream.acquire.trials import Drop
+from offline_train.evaluate import evaluate
+from offline_train.evaluation import Evaluation
+from offline_train.prepare import prepare_test
+from stream.acquire.adaptation import AdaptationSettings
+from stream.acquire.preprocess import Preprocessing
 from stream.sources.recording import Recording
 
 REPEATS = (1, 2, 4, 10, 20)
+_FIRST_SESSION = 1000  # numbers, which are seeds, that no training or calibration session has
 
 
 def evaluate_demo(
@@ -30,6 +34,10 @@ def evaluate_demo(
     amplitude: float = 1.0,
     soa_s: float = 1.0,
     repeats: Sequence[int] = REPEATS,
+    tmax_s: Sequence[float] | None = None,
+    evidence: Evidence = "mean",
+    gain_sd: float = 0.0,
+    adaptation: AdaptationSettings | None = None,
 ) -> Evaluation:
     """Records every test image several times (simulated), decodes the trials and their means.
 
@@ -37,38 +45,33 @@ def evaluate_demo(
         directory: where the trial set is written.
         amplitude: of the evoked response, as in the demo.
         soa_s: seconds between images.
-        repeats: numbers of presentations to average; the largest is recorded.
+        repeats: numbers of presentations to put together; the largest is recorded.
+        tmax_s: window ends to answer at; None is the bundle's.
+        evidence: how presentations are put together.
+        gain_sd: standard deviation of the logarithm of a gain that every channel has in these
+            recordings and had not in training, as under another cap.
+        adaptation: follows such changes without labels; None does not.
     """
     bundle = load_bundle(bundle_path)
-    settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
-    preprocessing = Preprocessing(settings, bundle.arrays("preprocessing"))
-    trial_format = TrialFormat(
-        channels=settings.output_channels,
-        rate_hz=settings.rate_hz,
-        tmin_s=settings.tmin_s,
-        tmax_s=settings.tmax_s,
-        preprocessing=bundle.manifest.preprocessing,
-        provenance={"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s},
-    )
-    with (
-        threadpool_limits(1, "blas"),
-        write_trial_set(directory, trial_format, preprocessing.arrays) as writer,
-    ):
-        for name, recording in _recordings(amplitude, soa_s, max(repeats)):
-            for outcome in cut_trials(recording, preprocessing):
-                if not isinstance(outcome, Drop):
-                    writer.append(outcome.trial[None], [outcome.stimulus], [name])
-    trial_set = load_trial_set(directory)
-    return evaluate(bundle, trial_set, load_gallery(gallery_path), repeats)
+    facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
+    recordings = held_out_recordings(amplitude, soa_s, max(repeats), gain_sd)
+    with threadpool_limits(1, "blas"):
+        trial_set = prepare_test(
+            recordings, Preprocessing.of(bundle), directory, adaptation=adaptation, provenance=facts
+        )
+    gallery = load_gallery(gallery_path)
+    return evaluate(bundle, trial_set, gallery, repeats, tmax_s=tmax_s, evidence=evidence)
 
 
-def _recordings(amplitude: float, soa_s: float, n: int) -> Iterator[tuple[str, Recording]]:
+def held_out_recordings(
+    amplitude: float, soa_s: float, n: int, gain_sd: float
+) -> Iterator[tuple[str, Recording]]:
+    """`n` sessions in which every test image is shown once; see `evaluate_demo`."""
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
     tests = gallery_stimuli()
     brain = SimulatedSubject(settings, recording_seed=0)
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in tests}
-    for repeat in track(range(n), "recording (simulated)"):
-        name = f"test-{repeat + 1}"
-        order = np.random.default_rng([settings.seed, 1000 + repeat]).permutation(len(tests))
-        subject = SimulatedSubject(settings, recording_seed=1000 + repeat)
-        yield name, simulate_recording(subject, [tests[i] for i in order], evoked, soa_s, name)
+    numbers = track(range(_FIRST_SESSION, _FIRST_SESSION + n), "recording (simulated)")
+    for name, recording in simulate_sessions(settings, tests, evoked, numbers, soa_s):
+        gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
+        yield name, with_gains(recording, gains)

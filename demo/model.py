@@ -1,11 +1,12 @@
 """Where the demo's model is; it is made on the first run, and again when what makes it changes."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+
+from decoder.artifact import cache_folder
 
 _ROOT = Path(__file__).parents[1]
 # Everything that the model depends on.
@@ -34,12 +35,6 @@ def ready_model(console: Console) -> DemoModel:
 
         make_model(folder, DemoSettings(), console)
     return model
-
-
-def cache_folder() -> Path:
-    """Where models that were made here are kept; HVF_LIVE_CACHE names another place."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
-    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
 
 
 def _fingerprint() -> str:

@@ -1,10 +1,11 @@
 """The demo's first run: a brain model of the simulated subject, made as one is made for a person.
 
-Record training sessions, extract what frozen encoders see in the images, train MBP and HVF, and
-build the gallery of the 200 test images. Every step is the one of `offline_train`.
+Record training sessions, extract what frozen encoders see in the images, train MBP and HVF,
+calibrate on held-out concepts, and build the gallery of the 200 test images. Every step is the one
+of `offline_train`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from decoder.bundle import Bundle
 from decoder.hvf import load_hvf
 from demo.head import CHANNELS
+from demo.recordings import simulate_sessions
 from demo.stimuli import (
     Stimulus,
     gallery_stimuli,
@@ -23,15 +26,15 @@ from demo.stimuli import (
     training_concepts,
 )
 from demo.subject import SimulatedSubject, SubjectSettings
-from index.gallery import save_gallery
+from index.gallery import Gallery, save_gallery
 from index.image_encoders import load_encoder, read_specs
 from offline_train.build_gallery import build_gallery
+from offline_train.calibrate import fit_calibration, save_calibration
 from offline_train.features import Features, extract_features
-from offline_train.prepare import prepare
-from offline_train.train import TrainSettings, make_bundle, train
+from offline_train.prepare import prepare, prepare_test
+from offline_train.train import PRESETS, TrainSettings, make_bundle, train
 from offline_train.trial_set import TrialSet
-from stream.acquire.preprocess import PreprocessSettings
-from stream.sources.recording import RecordedMarker, Recording
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 
 ASSETS = Path(__file__).parent / "assets"
 VISUAL_CHANNELS = CHANNELS[-17:]  # the paper's, in its order: P7 ... P8, PO7 ... PO8, O1 Oz O2
@@ -44,11 +47,12 @@ class DemoSettings:
 
     subject_seed: int = 1
     n_concepts: int = 1600
+    n_held_out: int = 200
+    """Further concepts that the probabilities are calibrated on."""
+    calibration_repeats: tuple[int, ...] = (1, 2, 4, 10, 20)
     sessions: int = 8
     soa_s: float = 0.6
-    training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(batch_size=256, warmup_steps=10, seed=2025)
-    )
+    training: TrainSettings = field(default_factory=lambda: PRESETS["demo"])
 
 
 PREPROCESSING = PreprocessSettings(
@@ -63,54 +67,23 @@ PREPROCESSING = PreprocessSettings(
 
 
 def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
-    """Records, trains and writes `bundle` and `gallery` into a folder."""
-    shown = stimuli(training_concepts()[: settings.n_concepts], 1)
+    """Records, trains, calibrates, and writes `bundle` and `gallery` into a folder."""
+    concepts = training_concepts()
+    shown = stimuli(concepts[: settings.n_concepts], 1)
+    held_out = stimuli(concepts[settings.n_concepts :][: settings.n_held_out], 1)
     tests = gallery_stimuli()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        pictures = _draw([*shown, *tests], progress)
-        trial_set = _record(shown, pictures, settings, folder / "trials", progress)
-        features = _extract([*shown, *tests], pictures, folder / "features", progress)
+        pictures = _draw([*shown, *held_out, *tests], progress)
+        evoked = _respond([*shown, *held_out], pictures, settings, progress)
+        trial_set = _record(shown, evoked, settings, folder / "trials", progress)
+        features = _extract([*shown, *held_out, *tests], pictures, folder / "features", progress)
         bundle = _train(trial_set, features, settings, folder, progress)
-    gallery = build_gallery(
-        [stimulus.id for stimulus in tests],
-        [stimulus.concept.name for stimulus in tests],
-        features,
-        load_hvf(bundle),
-        bundle.manifest.space,
-        created_by=COMMAND,
-    )
-    save_gallery(folder / "gallery", gallery, [pictures[stimulus.id] for stimulus in tests])
-
-
-def simulate_recording(
-    subject: SimulatedSubject,
-    order: Sequence[Stimulus],
-    evoked: Mapping[str, np.ndarray],
-    soa_s: float,
-    name: str,
-) -> Recording:
-    """One recording of a subject while it sees stimuli at a fixed pace, from 1 s on.
-
-    `evoked` holds its response to each stimulus, by id (`SimulatedSubject.evoked`).
-    """
-    rate_hz = subject.settings.rate_hz
-    onsets = [round((1.0 + i * soa_s) * rate_hz) for i in range(len(order))]
-    for stimulus, onset in zip(order, onsets, strict=True):
-        subject.present(onset, evoked[stimulus.id])
-    n_samples = onsets[-1] + round(1.5 * rate_hz)
-    return Recording(
-        path=Path(name),
-        name=name,
-        channels=CHANNELS,
-        units=("microvolts",) * len(CHANNELS),
-        rate_hz=rate_hz,
-        stamps_s=np.arange(n_samples) / rate_hz,
-        samples=subject.read(n_samples),
-        markers=tuple(
-            RecordedMarker(onset / rate_hz, stimulus.id)
-            for onset, stimulus in zip(onsets, order, strict=True)
-        ),
+        bundle = _calibrate(bundle, held_out, evoked, features, settings, folder, progress)
+    save_gallery(
+        folder / "gallery",
+        _gallery(tests, features, bundle),
+        [pictures[stimulus.id] for stimulus in tests],
     )
 
 
@@ -123,38 +96,39 @@ def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarra
     return pictures
 
 
-def _record(
+def _respond(
     shown: Sequence[Stimulus],
     pictures: Mapping[str, np.ndarray],
     settings: DemoSettings,
-    directory: Path,
     progress: Progress,
-) -> TrialSet:
-    n_seen = len(shown) * settings.sessions
-    task = progress.add_task("recording (simulated)", total=len(shown) + n_seen)
-    subject_settings = SubjectSettings(seed=settings.subject_seed)
-    brain = SimulatedSubject(subject_settings, recording_seed=0)
+) -> dict[str, np.ndarray]:
+    task = progress.add_task("responding (simulated)", total=len(shown))
+    brain = SimulatedSubject(SubjectSettings(seed=settings.subject_seed), recording_seed=0)
     evoked = {}
     for stimulus in shown:
         evoked[stimulus.id] = brain.evoked(pictures[stimulus.id], stimulus.attributes)
         progress.advance(task)
+    return evoked
 
-    def sessions() -> Iterator[tuple[str, Recording]]:
-        for number in range(settings.sessions):
-            name = f"session-{number + 1}"
-            order = np.random.default_rng([settings.subject_seed, number]).permutation(len(shown))
-            subject = SimulatedSubject(subject_settings, recording_seed=number)
-            in_order = [shown[i] for i in order]
-            yield name, simulate_recording(subject, in_order, evoked, settings.soa_s, name)
-            progress.advance(task, len(shown))
 
+def _record(
+    shown: Sequence[Stimulus],
+    evoked: Mapping[str, np.ndarray],
+    settings: DemoSettings,
+    directory: Path,
+    progress: Progress,
+) -> TrialSet:
+    task = progress.add_task("recording (simulated)", total=settings.sessions)
+    subject = SubjectSettings(seed=settings.subject_seed)
+    sessions = simulate_sessions(subject, shown, evoked, range(settings.sessions), settings.soa_s)
     # NumPy's threads only get in each other's way with arrays of this size.
     with threadpool_limits(1, "blas"):
         return prepare(
-            sessions(),
+            sessions,
             PREPROCESSING,
             directory,
             provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
+            on_recording=lambda name, so_far: progress.advance(task),
         )
 
 
@@ -181,7 +155,7 @@ def _train(
     settings: DemoSettings,
     folder: Path,
     progress: Progress,
-):
+) -> Bundle:
     task = progress.add_task("training MBP + HVF", total=None)
     models = train(
         trial_set,
@@ -191,3 +165,44 @@ def _train(
         checkpoint_dir=folder / "checkpoint",
     )
     return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
+
+
+def _calibrate(
+    bundle: Bundle,
+    held_out: Sequence[Stimulus],
+    evoked: Mapping[str, np.ndarray],
+    features: Features,
+    settings: DemoSettings,
+    folder: Path,
+    progress: Progress,
+) -> Bundle:
+    """On concepts that were not trained on, in sessions that come after those of the training."""
+    repeats = settings.calibration_repeats
+    task = progress.add_task("calibrating (simulated)", total=max(repeats) + 1)
+    subject = SubjectSettings(seed=settings.subject_seed)
+    numbers = range(settings.sessions, settings.sessions + max(repeats))
+    sessions = simulate_sessions(subject, held_out, evoked, numbers, settings.soa_s)
+
+    with threadpool_limits(1, "blas"):
+        trials = prepare_test(
+            sessions,
+            Preprocessing.of(bundle),
+            folder / "calibration-trials",
+            provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
+            on_recording=lambda name, so_far: progress.advance(task),
+        )
+    gallery = _gallery(held_out, features, bundle)
+    calibrated = save_calibration(bundle, fit_calibration(bundle, trials, gallery, None, repeats))
+    progress.advance(task)
+    return calibrated
+
+
+def _gallery(shown: Sequence[Stimulus], features: Features, bundle: Bundle) -> Gallery:
+    return build_gallery(
+        [stimulus.id for stimulus in shown],
+        [stimulus.concept.name for stimulus in shown],
+        features,
+        load_hvf(bundle),
+        bundle.manifest.space,
+        created_by=COMMAND,
+    )

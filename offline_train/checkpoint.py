@@ -37,6 +37,7 @@ def save_checkpoint(
         tensors[name] = parameter.detach()
         for moment in MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
+    tensors |= dict(model.named_buffers())  # the running means of batch normalisation
     directory.mkdir(parents=True, exist_ok=True)
     draft = directory / f".{FILE}.draft-{os.getpid()}"
     save_file(tensors, draft, {"training": training, "history": json.dumps(list(history))})
@@ -73,4 +74,6 @@ def load_checkpoint(
         optimizer.state[parameter] = {
             moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS
         }
+    for name, buffer in model.named_buffers():
+        buffer.copy_(tensors[name])
     return json.loads(metadata["history"])

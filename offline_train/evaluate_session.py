@@ -1,6 +1,6 @@
 """Decodes a session again, offline and from its own recording, and compares the answers."""
 
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from decoder.brain_encoders import load_brain_encoder
 from decoder.bundle import load_bundle
-from decoder.evidence import RepeatMean
 from decoder.problem import Problem
 from index.gallery import load_gallery
-from index.search import Search
-from offline_train.evaluate import embed
-from offline_train.prepare import cut_trials
+from index.ranking import Ranker
+from offline_train.answers import embed
 from stream.acquire.ledger import read_ledger
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
-from stream.pipeline.config import read_config
+from stream.pipeline.config import LiveSource, SessionConfig, read_config
+from stream.pipeline.intake import starting_adaptation, trigger_reader
+from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import read_recording
 
 
@@ -58,7 +58,7 @@ def evaluate_session(folder: Path) -> Replayed:
         )
     ledger = read_ledger(folder / "ledger.jsonl")
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
-    offline = _decode(folder / "recording.xdf", config.bundle, config.gallery, config.top_k)
+    offline = _decode(folder / "recording.xdf", config)
     both = sorted(live.keys() & offline.keys())
     return Replayed(
         trials=tuple(both),
@@ -69,29 +69,39 @@ def evaluate_session(folder: Path) -> Replayed:
     )
 
 
-def _decode(
-    recording: Path, bundle_path: Path, gallery_path: Path, top_k: int
-) -> dict[int, tuple[str, ...]]:
-    bundle = load_bundle(bundle_path)
-    gallery = load_gallery(gallery_path)
-    settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
-    preprocessing = Preprocessing(settings, bundle.arrays("preprocessing"))
-    evidence: dict[str, RepeatMean] = {}
-    numbers: list[int] = []
-    means: list[np.ndarray] = []
-    outcomes = cut_trials(read_recording(recording), preprocessing)
+def _decode(recording: Path, config: SessionConfig) -> dict[int, tuple[str, ...]]:
+    """Ids by trial; each trial is cut whole and goes through the network whole."""
+    bundle, gallery = load_bundle(config.bundle), load_gallery(config.gallery)
+    preprocessing = Preprocessing.of(bundle)
+    brain = load_brain_encoder(bundle)
+    ranker = Ranker(gallery.embeddings, bundle.manifest, config.decoding.evidence)
+    tmax_s = bundle.manifest.tmax_s
+    adaptation = starting_adaptation(config.decoding, preprocessing)
+    seen: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    ids = {}
+    recorded = read_recording(recording)
+    by_trigger = isinstance(config.source, LiveSource) and config.source.markers is None
+    outcomes = cut_trials(
+        recorded,
+        preprocessing,
+        config.marker_rule,
+        keep=set(gallery.ids).__contains__,
+        reject=config.reject,
+        adaptation=adaptation,
+        triggers=trigger_reader(config, recorded.channels) if by_trigger else None,
+    )
     for outcome in outcomes:
         if isinstance(outcome, Drop):
             continue
-        group = evidence.setdefault(outcome.stimulus, RepeatMean())
-        numbers.append(outcome.number)
-        means.append(group.add(outcome.number, outcome.trial))
-    if not means:
-        return {}
-    z = embed(load_brain_encoder(bundle), np.stack(means))
-    _, rows = Search(gallery.embeddings, k=min(top_k, len(gallery))).search(z)
-    return dict(zip(numbers, map(tuple, _ids(gallery.ids, rows)), strict=True))
-
-
-def _ids(ids: Sequence[str], rows: np.ndarray) -> list[list[str]]:
-    return [[ids[row] for row in some] for some in rows.tolist()]
+        repeats = seen[outcome.group]
+        repeats.append(outcome.trial)
+        if config.decoding.evidence == "mean":
+            z = embed(brain, np.mean(repeats, axis=0, dtype=np.float64)[None].astype(np.float32))
+            ranking = ranker.rank(z[0], None, tmax_s, len(repeats))
+        else:
+            z = embed(brain, outcome.trial[None])
+            at = (tmax_s, outcome.group, outcome.number, True)
+            ranking = ranker.rank_added(z[0], None, *at)
+        best = ranking.rows[: min(config.top_k, len(gallery))].tolist()
+        ids[outcome.number] = tuple(gallery.ids[row] for row in best)
+    return ids

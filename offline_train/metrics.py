@@ -1,7 +1,14 @@
-"""Accuracies with their uncertainty."""
+"""Accuracies and calibration errors with their uncertainty."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
+
+N_BINS = 15
+"""Of Guo et al., ICML 2017."""
+RESAMPLES_AT_ONCE = 100
 
 
 def binomial_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -17,7 +24,125 @@ def bootstrap_interval(
     confidence: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile interval of the mean, resampling the units that `values` (n,) has one of each."""
-    picks = rng.integers(len(values), size=(n_resamples, len(values)))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
+    means = [values[picks].mean(axis=1) for picks in _picks(len(values), n_resamples, rng)]
+    return _percentiles(np.concatenate(means), confidence)
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Answers by their confidence, in bins of equal width over (0, 1]; arrays (n_bins,)."""
+
+    n: np.ndarray
+    """Answers in each bin."""
+    confidence: np.ndarray
+    """Mean confidence of the answers in each bin, NaN where there are none."""
+    accuracy: np.ndarray
+    """Share of hits in each bin, NaN where there are no answers."""
+
+
+def reliability_bins(
+    confidence: np.ndarray, hit: np.ndarray, n_bins: int = N_BINS
+) -> ReliabilityBins:
+    """Sorts answers by confidence: bin m of M holds those in ((m-1)/M, m/M].
+
+    Args:
+        confidence: probability of the first answer, of any shape.
+        hit: whether it was right, of the same shape.
+    """
+    bins = _bin_of(confidence, n_bins).ravel()
+    n = np.bincount(bins, minlength=n_bins)
+    filled = np.where(n > 0, n, np.nan)
+    return ReliabilityBins(
+        n=n,
+        confidence=np.bincount(bins, confidence.ravel(), n_bins) / filled,
+        accuracy=np.bincount(bins, hit.ravel(), n_bins) / filled,
+    )
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, hit: np.ndarray, n_bins: int = N_BINS
+) -> float:
+    """ECE of the first answers: the mean over all answers of |accuracy - confidence| of their bin.
+
+    Bins of equal width, as in Guo et al., ICML 2017 (equation 5), who take 15 of them.
+
+    Args:
+        confidence: probability of the first answer, of any shape.
+        hit: whether it was right, of the same shape.
+    """
+    bins = reliability_bins(confidence, hit, n_bins)
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float(np.nansum(bins.n * gaps) / bins.n.sum())
+
+
+def ece_interval(
+    confidence: np.ndarray,
+    hit: np.ndarray,
+    rng: np.random.Generator,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Bootstrap interval of the ECE, resampling stimuli with all their answers.
+
+    ECE sums absolute values, so that resampled ones lean upwards, the more the fewer stimuli. The
+    percentiles are therefore moved down by the mean of that lean (Efron and Tibshirani 1993), to 0
+    at the lowest.
+
+    Args:
+        confidence: (answers, stimuli).
+        hit: whether each answer was right, of the same shape.
+    """
+    n_answers, n_stimuli = confidence.shape
+    cells = _bin_of(confidence, N_BINS) * n_stimuli + np.arange(n_stimuli)
+    gaps = np.bincount(cells.ravel(), (hit - confidence).ravel(), N_BINS * n_stimuli)
+    gaps = gaps.reshape(N_BINS, n_stimuli).T / (n_answers * n_stimuli)
+    found = []
+    for picks in _picks(n_stimuli, n_resamples, rng):
+        cells = picks + n_stimuli * np.arange(len(picks))[:, None]
+        times = np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)
+        found.append(np.abs(times @ gaps).sum(axis=1))
+    resampled = np.concatenate(found)
+    lean = resampled.mean() - np.abs(gaps.sum(axis=0)).sum()
+    low, high = _percentiles(resampled - lean, level)
+    return max(0.0, low), high
+
+
+def ece_of_noise(
+    confidence: np.ndarray, rng: np.random.Generator, n_simulations: int = 100
+) -> tuple[float, float]:
+    """The ECE that perfectly calibrated answers of these confidences show by chance, on average.
+
+    Outcomes are drawn from the confidences themselves. Answers for one stimulus are neither
+    independent nor all alike, so both extremes are simulated.
+
+    Args:
+        confidence: (answers, stimuli).
+
+    Returns:
+        The mean ECE if all answers are independent, and if those of a stimulus share their luck.
+    """
+    bins = _bin_of(confidence, N_BINS).ravel()
+    totals = np.zeros(2)
+    for _ in range(n_simulations):
+        luck = rng.random(confidence.shape)
+        for i, lucks in enumerate([luck, luck[:1]]):
+            gaps = ((lucks < confidence) - confidence).ravel()
+            totals[i] += np.abs(np.bincount(bins, gaps, N_BINS)).sum()
+    independent, shared = totals / (n_simulations * confidence.size)
+    return float(independent), float(shared)
+
+
+def _bin_of(confidence: np.ndarray, n_bins: int) -> np.ndarray:
+    return np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
+
+
+def _picks(n: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """In portions, because a resample of many stimuli is as large as all of them."""
+    for start in range(0, n_resamples, RESAMPLES_AT_ONCE):
+        yield rng.integers(n, size=(min(RESAMPLES_AT_ONCE, n_resamples - start), n))
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,8 +1,12 @@
-"""From recordings to a trial set, by the code that cuts and preprocesses trials live."""
+"""From recordings to a trial set, by the code that cuts and preprocesses trials live.
+
+`prepare` fits the preprocessing to the trials, which are to be trained on; `prepare_test` takes it
+as it was fitted before.
+"""
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,24 +14,15 @@ import numpy as np
 
 from decoder.problem import Problem
 from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
-from stream.acquire.acquisition import Acquisition
+from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
-from stream.acquire.reject import Rejection, RejectSettings
-from stream.acquire.trials import Drop, Trial
+from stream.acquire.reject import RejectSettings
+from stream.acquire.trials import Drop
+from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import Recording
-from stream.sources.virtual_time import play
 
 _BLOCK = 256  # trials
-
-
-@dataclass(frozen=True)
-class CutTrial:
-    """A preprocessed trial, (output channels, times) float32."""
-
-    number: int
-    stimulus: str
-    trial: np.ndarray
 
 
 @dataclass
@@ -36,53 +31,6 @@ class Prepared:
 
     n_trials: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-
-
-def cut_trials(
-    recording: Recording,
-    preprocessing: Preprocessing,
-    marker_rule: MarkerRule | None = None,
-    *,
-    keep: Callable[[str], bool] = lambda stimulus: True,
-    reject: RejectSettings | None = None,
-) -> Iterator[CutTrial | Drop]:
-    """Cuts a recording in virtual time, in the order of the onsets.
-
-    Args:
-        keep: whether trials of a stimulus are wanted; others are passed over.
-        reject: limits; trials that hold NaN are rejected in any case.
-
-    Raises:
-        Problem: the recording lacks a channel, or its rate is too low.
-    """
-    transform = preprocessing.prepare(recording.channels, recording.rate_hz)
-    acquisition = Acquisition(
-        len(recording.channels),
-        recording.rate_hz,
-        transform.window,
-        marker_rule=marker_rule,
-        stream_filter=preprocessing.stream_filter(recording.rate_hz, transform.columns),
-        rejection=Rejection(reject or RejectSettings(), transform.columns, recording.channels),
-    )
-
-    def outcomes(due: Iterable[Trial | Drop]) -> Iterator[CutTrial | Drop]:
-        for outcome in due:
-            stimulus = outcome.event.stimulus
-            if not keep(stimulus):
-                continue
-            if isinstance(outcome, Drop):
-                yield outcome
-            else:
-                yield CutTrial(outcome.number, stimulus, transform(outcome.samples))
-
-    for stream, chunk in play(recording):
-        if stream == "eeg":
-            acquisition.add_eeg(chunk)
-        else:
-            opened = acquisition.add_markers(chunk)
-            yield from outcomes(entry.drop for entry in opened if entry.drop is not None)
-        yield from outcomes(acquisition.due(chunk.readable_s))
-    yield from outcomes(acquisition.end("no_data", "the recording ended"))
 
 
 def prepare(
@@ -131,26 +79,75 @@ def prepare(
                 sessions.append(name)
             prepared.n_trials = len(stimuli)
             on_recording(name, prepared)
-        if not stimuli:
-            dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())
-            raise Problem(
-                f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
-                "check the markers, the window and --stimuli"
-            )
+        _refuse_none(prepared)
         spool.flush()
         trials = np.memmap(spool, np.float32, "r", shape=(len(stimuli), *shape))
         fitted = fit(settings, trials)
         spatial = fitted.spatial_matrix(settings.channels)
-        trial_format = TrialFormat(
-            channels=settings.output_channels,
-            rate_hz=settings.rate_hz,
-            tmin_s=settings.tmin_s,
-            tmax_s=settings.tmax_s,
-            preprocessing=settings.model_dump(mode="json"),
-            provenance=provenance or {},
-        )
+        trial_format = _format(settings, provenance)
         with write_trial_set(directory, trial_format, fitted.arrays) as writer:
             for start in range(0, len(stimuli), _BLOCK):
                 rows = slice(start, start + _BLOCK)
                 writer.append(spatial @ trials[rows], stimuli[rows], sessions[rows])
     return load_trial_set(directory)
+
+
+def prepare_test(
+    recordings: Iterable[tuple[str, Recording]],
+    preprocessing: Preprocessing,
+    directory: Path,
+    *,
+    marker_rule: MarkerRule | None = None,
+    reject: RejectSettings | None = None,
+    adaptation: AdaptationSettings | None = None,
+    provenance: dict | None = None,
+    on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
+) -> TrialSet:
+    """Cuts the trials of recordings as a live session with a bundle does, and writes them.
+
+    Args:
+        recordings: name of the session, and its recording.
+        preprocessing: of the bundle, as it was fitted in training.
+        adaptation: adapts every recording on its own, from its own earlier trials.
+        on_recording: called after each recording.
+
+    Raises:
+        Problem: no trial is left, or a recording does not fit the bundle.
+    """
+    prepared = Prepared()
+    trial_format = _format(preprocessing.settings, provenance)
+    with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
+        for name, recording in recordings:
+            adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
+            outcomes = cut_trials(
+                recording, preprocessing, marker_rule, reject=reject, adaptation=adapted
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, Drop):
+                    prepared.dropped[outcome.reason] += 1
+                else:
+                    writer.append(outcome.trial[None], [outcome.stimulus], [name])
+            prepared.n_trials = len(writer.stimuli)
+            on_recording(name, prepared)
+        _refuse_none(prepared)
+    return load_trial_set(directory)
+
+
+def _format(settings: PreprocessSettings, provenance: dict | None) -> TrialFormat:
+    return TrialFormat(
+        channels=settings.output_channels,
+        rate_hz=settings.rate_hz,
+        tmin_s=settings.tmin_s,
+        tmax_s=settings.tmax_s,
+        preprocessing=settings.model_dump(mode="json"),
+        provenance=provenance or {},
+    )
+
+
+def _refuse_none(prepared: Prepared) -> None:
+    if not prepared.n_trials:
+        dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())
+        raise Problem(
+            f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
+            "check the markers, the window and --stimuli"
+        )

@@ -16,7 +16,10 @@ from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
+from decoder.brain_encoder import BrainEncoder
+from decoder.brain_encoders import make_brain_encoder
 from decoder.bundle import (
+    BrainEncoderName,
     BrainEncoderRecord,
     Bundle,
     BundleManifest,
@@ -25,7 +28,6 @@ from decoder.bundle import (
     space_of,
 )
 from decoder.hvf import HVF
-from decoder.mbp import MBP
 from decoder.problem import Problem
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.features import Features
@@ -56,6 +58,13 @@ class TrainSettings:
     hidden: int = 1024
     """Inner width of the residual blocks."""
     dropout: float = 0.1
+    """Of MBP and HVF; the other brain encoders have the rates of their papers."""
+    encoder: BrainEncoderName = "mbp"
+    prefix_share: float = 0.0
+    """Share of the rows that show only a prefix of their trial, drawn anew each epoch, so that
+    answers before the end of the window are good ones."""
+    prefix_min_s: float = 0.1
+    """Shortest prefix; the others are as likely up to the whole window."""
     logit_scale: float = math.log(1 / 0.07)
     """At the start; it is learnt."""
     seed: int = 2025
@@ -63,7 +72,12 @@ class TrainSettings:
     """`cpu`, `cuda`, or `auto` for CUDA where there is a GPU."""
 
 
-PRESETS = {"paper": TrainSettings(), "demo": TrainSettings(batch_size=256)}
+PRESETS = {
+    "paper": TrainSettings(),
+    "live": TrainSettings(prefix_share=0.5),
+    "demo": TrainSettings(batch_size=256, prefix_share=0.5),
+}
+"""The paper's; with early answers for live sessions; and that for the demo's fewer images."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class Progress:
 class TrainedModels:
     """What a training leaves, on the CPU and in evaluation mode."""
 
-    brain: MBP
+    brain: BrainEncoder
     hvf: HVF
     logit_scale: float
     history: list[dict[str, float]]
@@ -94,9 +108,10 @@ class BrainAndImages(nn.Module):
         self, n_channels: int, n_times: int, dims: Mapping[str, int], settings: TrainSettings
     ) -> None:
         super().__init__()
-        widths = (settings.dim, settings.hidden, settings.dropout)
-        self.brain = MBP(n_channels, n_times, *widths)
-        self.hvf = HVF(dims, *widths)
+        widths = (settings.dim, settings.hidden)
+        dropout = settings.dropout if settings.encoder == "mbp" else None
+        self.brain = make_brain_encoder(settings.encoder, n_channels, n_times, *widths, dropout)
+        self.hvf = HVF(dims, *widths, settings.dropout)
         self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
 
     def forward(self, trials: Tensor, embeddings: Mapping[str, Tensor], owner: Tensor) -> Tensor:
@@ -124,7 +139,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint_dir: Path | None = None,
 ) -> TrainedModels:
-    """Trains MBP and HVF jointly with symmetric InfoNCE.
+    """Trains a brain encoder and HVF jointly with symmetric InfoNCE.
 
     The same inputs and settings give the same weights on a CPU with the same number of threads,
     also when the training is interrupted and goes on from its checkpoint.
@@ -182,7 +197,9 @@ def train(
             losses = []
             for start in range(0, len(order), settings.batch_size):
                 rows = order[start : start + settings.batch_size]
-                trials = torch.from_numpy(trial_set.mean([groups[row] for row in rows])).to(device)
+                means = trial_set.mean([groups[row] for row in rows])
+                _shorten(means, format.rate_hz, settings, rng)
+                trials = torch.from_numpy(means).to(device)
                 shown, owner = np.unique(items[rows], return_inverse=True)
                 shown = torch.from_numpy(shown).to(device)
                 embeddings = {name: array[shown] for name, array in images.items()}
@@ -211,6 +228,20 @@ def train(
 
     model.cpu().eval()
     return TrainedModels(model.brain, model.hvf, model.logit_scale.item(), history)
+
+
+def _shorten(
+    trials: np.ndarray, rate_hz: float, settings: TrainSettings, rng: np.random.Generator
+) -> None:
+    """Sets what lies behind a random time to 0, in place, in some of the trials."""
+    if not settings.prefix_share:
+        return
+    n_times = trials.shape[2]
+    shortest = min(n_times, max(1, round(settings.prefix_min_s * rate_hz)))
+    ends = rng.integers(shortest, n_times + 1, len(trials))
+    ends[rng.random(len(trials)) >= settings.prefix_share] = n_times
+    for trial, end in zip(trials, ends, strict=True):
+        trial[:, end:] = 0
 
 
 def make_bundle(
@@ -260,7 +291,7 @@ def make_bundle(
         tmin_s=format.tmin_s,
         tmax_s=format.tmax_s,
         preprocessing=format.preprocessing,
-        brain_encoder=BrainEncoderRecord(hidden=settings.hidden),
+        brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
         image_encoders=features.encoders,
         hvf=HVFRecord(hidden=settings.hidden),
         embedding_dim=settings.dim,

@@ -192,6 +192,24 @@ class TrialSet:
             raise Problem(f"the trial set has no trial of stimulus {min(absent)!r}: leave it out")
         return self.subset([i for i, stimulus in enumerate(self.stimuli) if stimulus in wanted])
 
+    def hold_out(self, n_items: int, seed: int) -> tuple["TrialSet", "TrialSet"]:
+        """Splits off the trials of `n_items` stimuli, drawn at random.
+
+        Returns:
+            The trials of the other stimuli, and those that are held out.
+
+        Raises:
+            Problem: when fewer than two stimuli are left, or would be held out.
+        """
+        items = self.items
+        if not 2 <= n_items <= len(items) - 2:
+            raise Problem(
+                f"{n_items} of {len(items)} stimuli cannot be held out: at least two must be, and "
+                "two must be left to learn from"
+            )
+        held = {items[i] for i in np.random.default_rng(seed).permutation(len(items))[:n_items]}
+        return self.select([item for item in items if item not in held]), self.select(held)
+
     def subset(self, positions: Sequence[int]) -> "TrialSet":
         """Only the trials at these positions, in this order."""
         return replace(

@@ -12,12 +12,14 @@ from decoder.bundle import (
     BundleManifest,
     HVFRecord,
     ImageEncoderRecord,
+    load_bundle,
     save_bundle,
     space_of,
 )
 from decoder.hvf import HVF
 from decoder.mbp import MBP
 from index.gallery import Gallery, save_gallery
+from offline_train.trial_set import TrialFormat, load_trial_set, write_trial_set
 from stream.acquire.lsl import pylsl
 from stream.acquire.preprocess import PreprocessSettings
 from tests.sessions import EEGLAB, run
@@ -156,11 +158,26 @@ def test_markers_of_unknown_stimuli_are_counted(models: Path, tmp_path: Path) ->
     assert told["dropped"] == {"unknown_stimulus": 1}
 
 
+def test_a_recording_of_nothing_but_unknown_stimuli_is_accounted(
+    models: Path, tmp_path: Path
+) -> None:
+    """The reader is through with it before the decoder is up."""
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--stimuli", "who", "--headless")
+    done = run("replay", _recording(tmp_path), *arguments, "--out", folder)
+    assert done.code == 0, done.err
+    assert json.loads((folder / "summary.json").read_text())["dropped"] == {"unknown_stimulus": 1}
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("none.set", None), ("bad.fif", b"no fif"), ("bad.xdf", b"XDF"), ("notes.txt", b"hello")],
+    ("name", "content", "speed"),
+    [
+        ("none.set", None, "1"),
+        ("bad.fif", b"no fif", "1"),
+        ("bad.xdf", b"XDF", "max"),
+        ("notes.txt", b"hello", "1"),
+    ],
 )
-@pytest.mark.parametrize("speed", ["max", "1"])
 def test_a_file_that_cannot_be_read(
     tmp_path: Path, name: str, content: bytes | None, speed: str
 ) -> None:
@@ -178,6 +195,9 @@ def test_a_file_that_cannot_be_read(
         ["--trials", "0"],
         ["--amplitude", "-1"],
         ["replay", "x.set", "--speed", "fast"],
+        ["replay", "x.set", "--tmax", "abc"],
+        ["replay", "x.set", "--tmax", "0.3,0.5"],
+        ["replay", "x.set", "--engine", "foo"],
         ["live"],
         ["dance"],
     ],
@@ -189,6 +209,14 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments)
     assert done.code == 2
     assert "Traceback" not in done.err
+
+
+def test_times_that_are_none_are_wrong_usage_in_every_program() -> None:
+    for times in ("abc", "nan"):
+        done = run("evaluate", "--tmax", times, module="demo")
+        assert done.code == 2
+        assert f"--tmax '{times}' is no list of numbers" in done.err
+        assert "Traceback" not in done.err
 
 
 def test_numbers_that_do_not_fit_are_refused_before_anything_is_trained() -> None:
@@ -206,6 +234,73 @@ def test_a_session_folder_is_not_overwritten(tmp_path: Path) -> None:
 def test_trials_cannot_be_saved_under_any_name(tmp_path: Path) -> None:
     done = run("replay", EEGLAB, "--save-trials", tmp_path / "trials.csv")
     assert ".npz" in done.one_sentence()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--tmax", "2.0"], "tmax 2 s is not in the bundle's window, which is 0 to 0.19 s"),
+        (["--evidence", "added"], "the bundle has no calibration"),
+        (["--adapt"], "the bundle holds no trial covariance"),
+        (["--rest", "nothing.fif"], "nothing.fif'; give the path of a recording"),
+    ],
+)
+def test_ways_of_decoding_that_the_bundle_does_not_allow(
+    models: Path, tmp_path: Path, options: list[str], expected: str
+) -> None:
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", *options)
+    done = run("replay", _recording(tmp_path), *arguments, "--out", tmp_path / "s")
+    assert done.code == 1
+    assert expected in done.one_sentence()
+
+
+def test_without_a_bundle_tmax_is_the_end_of_the_window(tmp_path: Path) -> None:
+    trials = tmp_path / "trials.npz"
+    arguments = ("--speed", "max", "--tmax", "0.3", "--headless", "--out", tmp_path / "s")
+    done = run("replay", _recording(tmp_path), *arguments, "--save-trials", trials)
+    assert done.code == 0, done.err
+    assert np.load(trials)["times_s"][[0, -1]] == pytest.approx([-0.2, 0.3])
+
+
+@pytest.mark.parametrize("command", ["share", "fetch"])
+def test_a_repository_with_a_bad_name(
+    command: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "none")
+    arguments = {"share": [models / "bundle", "a/b/c"], "fetch": ["a/b/c", "--out", tmp_path / "f"]}
+    done = run(command, *arguments[command], module="offline_train")
+    assert done.code == 1
+    assert done.one_sentence().startswith("'a/b/c' is no name of a repository")
+    assert not (tmp_path / "f").exists()
+
+
+def test_an_export_that_cannot_be_written(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "encoder.onnx"
+    done = run("export", "--bundle", models / "bundle", "--out", out, module="offline_train")
+    assert done.code == 1
+    assert str(out) in done.one_sentence()
+
+
+def test_a_calibration_on_the_very_trials_of_the_training(models: Path, tmp_path: Path) -> None:
+    manifest = load_bundle(models / "bundle").manifest
+    shared = set(TrialFormat.model_fields) - {"provenance"}
+    trial_format = TrialFormat(**{name: getattr(manifest, name) for name in shared})
+    with write_trial_set(tmp_path / "trials", trial_format) as writer:
+        writer.append(np.ones((2, 4, 20), np.float32), ["a", "b"], ["s", "s"])
+    checksum = load_trial_set(tmp_path / "trials").checksum
+    shutil.copytree(models / "bundle", tmp_path / "bundle")
+    path = tmp_path / "bundle" / "bundle.json"
+    trained = json.loads(path.read_text()) | {"training": {"trials_sha256": checksum}}
+    path.write_text(json.dumps(trained))
+    done = run(
+        *("calibrate", "--bundle", tmp_path / "bundle", "--gallery", models / "gallery"),
+        *("--trials", tmp_path / "trials"),
+        module="offline_train",
+    )
+    assert done.code == 1
+    assert "was trained on this trial set" in done.one_sentence()
+    assert json.loads(path.read_text()) == trained
 
 
 def _recording(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 Everything after the inlet is here and pure, so live streams and recordings take the same way.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from stream.acquire.inlet import Chunk
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Drop, Reason, Trial, TrialCutter, Window
+from stream.acquire.trials import Drop, Part, Reason, Trial, TrialCutter, Window
 from stream.acquire.triggers import TriggerReader
 
 
@@ -39,6 +39,7 @@ class Acquisition:
         known_stimuli: others are dropped as `unknown_stimulus`; None accepts all.
         stream_filter: applied to the EEG before anything is cut.
         rejection: refuses trials; None takes all.
+        stops, urgent: where parts of trials are handed out before their end; see `TrialCutter`.
         triggers: reads a trigger channel of the EEG stream, and the channel's column.
         cross_check: trigger channel and marker stream are compared, and only markers open trials.
 
@@ -61,6 +62,8 @@ class Acquisition:
         rejection: Rejection | None = None,
         triggers: tuple[TriggerReader, int] | None = None,
         cross_check: bool = False,
+        stops: Sequence[int] = (),
+        urgent: Sequence[int] = (),
     ):
         self._clock = StreamClock(rate_hz)
         self._triggers = triggers
@@ -76,6 +79,8 @@ class Acquisition:
             no_data_after_s=no_data_after_s,
             first_number=first_number,
             rejection=rejection,
+            stops=stops,
+            urgent=urgent,
         )
         self._filter = stream_filter
         self._kept_back: np.ndarray | None = None  # samples whose time the clock does not know yet
@@ -173,8 +178,8 @@ class Acquisition:
         event = self._marker_reader.read(marker)
         return [] if event is None else [Opened(event, *self._cutter.open(event))]
 
-    def due(self, now_s: float) -> list[Trial | Drop]:
-        """Trials whose last sample is there, and drops. `now_s` is on the clock of `readable_s`."""
+    def due(self, now_s: float) -> list[Trial | Drop | Part]:
+        """Trials, drops and parts that are there now. `now_s` is on the clock of `readable_s`."""
         if self._last_arrival_s is None:
             return self._cutter.due(now_s)
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.

@@ -34,7 +34,7 @@ def _import_pylsl():
 pylsl = _import_pylsl()
 local_clock = pylsl.local_clock
 
-_DUPLICATE_WAIT_S = 0.4  # liblsl answers discovery within this time on one network
+_DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
 
 
 @dataclass(frozen=True)

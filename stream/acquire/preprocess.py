@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import sparse
 
+from decoder.bundle import Bundle
 from decoder.problem import Problem
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.reject import as_index
@@ -22,6 +23,7 @@ _KERNEL_HALF_WIDTH = 4  # output samples
 _KERNEL_CUTOFF = 0.72  # of the output's Nyquist frequency: -6 dB at 90 Hz for 250 Hz
 _KERNEL_KAISER_BETA = 4.0  # aliases about 45 dB down
 _SCALE_TRIALS = 500  # enough for a median per channel
+OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
 
 
 class PreprocessSettings(BaseModel):
@@ -72,6 +74,22 @@ class Preprocessing:
 
     settings: PreprocessSettings
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Preprocessing":
+        """The preprocessing of a bundle.
+
+        Raises:
+            Problem: its settings are not those of this version.
+        """
+        try:
+            settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
+        except ValueError as error:
+            raise Problem(
+                f"the preprocessing of the bundle '{bundle.directory}' is not understood "
+                f"({str(error).splitlines()[0]}); train it again with this version"
+            ) from None
+        return cls(settings, bundle.arrays("preprocessing"))
 
     def prepare(self, stream_channels: Sequence[str], stream_rate_hz: float) -> "TrialTransform":
         """The transform for trials of one stream.
@@ -129,6 +147,8 @@ class TrialTransform:
     Attributes:
         window: the samples of the stream that a trial needs, counted from its onset sample.
         columns: of the stream, that the settings' channels are in.
+        n_times: samples of the result.
+        rate_hz: of the result.
     """
 
     def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
@@ -156,6 +176,9 @@ class TrialTransform:
         )
         self._wanted = _rows(wanted, self.window)
         self._baseline = _rows(baseline, self.window) if baseline else None
+        self.n_times = settings.n_times
+        self.rate_hz = settings.rate_hz
+        self._parts: dict[tuple[int, int], tuple[slice, sparse.csr_array | None]] = {}
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(window.count, stream channels) microvolts to (output channels, times), float32."""
@@ -164,15 +187,47 @@ class TrialTransform:
                 f"a trial of shape {samples.shape}, expected "
                 f"({self.window.count}, {self._n_columns})"
             )
-        samples = samples[:, self._used]
-        trial = samples[self._wanted]
+        return self.part(samples, 0, self.n_times)
+
+    def rows_for(self, n_times: int) -> int:
+        """How many of the window's samples the first `n_times` of the result need."""
+        rows, _ = self._part(0, n_times)
+        return max(rows.stop, self._baseline.stop if self._baseline is not None else 0)
+
+    def part(self, samples: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """A part of a trial that may still be going on, equal to that part of the whole.
+
+        Args:
+            samples: (rows, stream channels) microvolts: the window's first `rows_for(stop)`, or
+                more.
+            start: first time of the result, counted from 0.
+            stop: the time after its last one.
+
+        Returns:
+            float32 (output channels, stop - start).
+        """
+        rows, resampling = self._part(start, stop)
+        trial = samples[rows, self._used]
         if self._baseline is not None:
-            level = samples[self._baseline].mean(axis=0, dtype=np.float64)
+            level = samples[self._baseline, self._used].mean(axis=0, dtype=np.float64)
             trial = trial - level.astype(np.float32)
         trial = trial @ self._spatial
-        if self._resampling is not None:
-            trial = self._resampling @ trial
+        if resampling is not None:
+            trial = resampling @ trial
         return np.ascontiguousarray(trial.T)
+
+    def _part(self, start: int, stop: int) -> tuple[slice, sparse.csr_array | None]:
+        """The window's rows that a part needs, and what resamples them; made once for each part."""
+        if (start, stop) not in self._parts:
+            first, resampling = self._wanted.start, None
+            rows = slice(first + start, first + stop)
+            if self._resampling is not None:
+                resampling = self._resampling[start:stop]
+                low, high = resampling.indices.min(), resampling.indices.max() + 1
+                resampling = resampling[:, low:high]
+                rows = slice(first + int(low), first + int(high))
+            self._parts[start, stop] = rows, resampling
+        return self._parts[start, stop]
 
 
 def column_of(name: str, stream_channels: Sequence[str]) -> int | None:
@@ -189,19 +244,44 @@ def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
     Args:
         trials: (n, channels, times) of `settings.channels`, as the transform of the same settings
             without whitening and scaling gives them with all channels as output.
+
+    Returns:
+        The settings with `whitener` and `scale` where they are asked for, and `trial_covariance`
+        (outputs, outputs): the mean over trials of what comes out, which adaptation starts from.
     """
     arrays: dict[str, np.ndarray] = {}
     if settings.whitening == "mvnn":
         arrays["whitener"] = whitener(noise_covariance(trials))
     if settings.scaling == "robust":
-        trials = trials[:: max(1, len(trials) // _SCALE_TRIALS)]
+        some = trials[:: max(1, len(trials) // _SCALE_TRIALS)]
         if "whitener" in arrays:
-            trials = np.einsum("ij,njt->nit", arrays["whitener"], trials)
+            some = np.einsum("ij,njt->nit", arrays["whitener"], some)
         rows = [settings.channels.index(name) for name in settings.output_channels]
-        values = np.moveaxis(trials[:, rows], 1, 0).reshape(len(rows), -1)
+        values = np.moveaxis(some[:, rows], 1, 0).reshape(len(rows), -1)
         centre = np.median(values, axis=1, keepdims=True)
         arrays["scale"] = 1.4826 * np.median(np.abs(values - centre), axis=1)
+    spatial = Preprocessing(settings, arrays).spatial_matrix(settings.channels)
+    arrays["trial_covariance"] = _mean_trial_covariance(spatial, trials)
     return Preprocessing(settings, arrays)
+
+
+def trial_covariance(trial: np.ndarray) -> np.ndarray:
+    """Covariance over the samples of a trial (channels, times), float64 (channels, channels).
+
+    It is taken about the trial's own mean, as `noise_covariance` does.
+    """
+    centred = trial - trial.mean(axis=1, keepdims=True, dtype=np.float64)
+    return centred @ centred.T / trial.shape[1]
+
+
+def _mean_trial_covariance(spatial: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """The mean over trials of `spatial @ trial`'s covariance, without outliers, as live."""
+    powers = np.array([(spatial @ trial).var(axis=1).sum() for trial in trials])
+    total = np.zeros((len(spatial), len(spatial)))
+    kept = np.flatnonzero(powers <= OUTLIER_RATIO * np.median(powers))
+    for number in kept:
+        total += trial_covariance(spatial @ trials[number])
+    return total / len(kept)
 
 
 def _rows(part: Window, whole: Window) -> slice:

@@ -1,8 +1,11 @@
-"""Cuts trials out of the ring: every event ends as exactly one trial or one drop, with a reason."""
+"""Cuts trials out of the ring: every event ends as exactly one trial or one drop, with a reason.
+
+Before its end a trial can be handed out as far as it is there, at stops that are asked for.
+"""
 
 import math
-from bisect import insort
-from collections.abc import Container
+from bisect import bisect_right, insort
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +64,18 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A trial that is going on. `samples` is a (times so far, channels) view into the ring."""
+
+    number: int
+    event: Event
+    residual_s: float  # as of a trial
+    last_stamp_s: float
+    readable_s: float  # when the last of these samples, or the marker, became readable
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
 class Drop:
     """A trial that could not be cut."""
 
@@ -70,11 +85,25 @@ class Drop:
     detail: str
 
 
+@dataclass
+class _Open:
+    """A trial whose end is still to come."""
+
+    number: int
+    event: Event
+    onset_sample: int | None = None
+    n_stops: int = 0  # that it has passed
+
+
 class TrialCutter:
     """Opens a trial for every event and cuts it when its last sample is there.
 
     The caller appends to `ring`, hands over events, and asks for what is due. `now_s` is the
     stream's time: the newest stamp plus the time for which no sample has come since.
+
+    Args:
+        stops: lengths, in samples from the window's first on, at which a part is handed out.
+        urgent: those of them that somebody waits for; the window's end always is.
     """
 
     def __init__(
@@ -87,6 +116,8 @@ class TrialCutter:
         no_data_after_s: float = 2.0,
         first_number: int = 1,
         rejection: Rejection | None = None,
+        stops: Sequence[int] = (),
+        urgent: Sequence[int] = (),
     ):
         self._ring = ring
         self._window = window
@@ -95,7 +126,10 @@ class TrialCutter:
         self._patience_s = window.last / rate_hz + no_data_after_s
         self._number = first_number
         self._rejection = rejection
-        self._pending: list[tuple[int, Event]] = []  # by onset
+        self._stops = sorted(stop for stop in stops if stop < window.count)
+        ends = sorted({*urgent, window.count})
+        self._ends_s = [(window.first + rows - 1) / rate_hz for rows in ends]  # from the onset on
+        self._pending: list[_Open] = []  # by onset
 
     @property
     def n_pending(self) -> int:
@@ -103,10 +137,16 @@ class TrialCutter:
 
     @property
     def next_end_s(self) -> float:
-        """When the window of the earliest open trial ends; infinite while none is open."""
-        if not self._pending:
-            return math.inf
-        return self._pending[0][1].onset_s + self._window.last / self._rate_hz
+        """When the next sample comes that somebody waits for; infinite while no trial is open."""
+        now_s = self._ring.newest_stamp_s
+        return min(
+            (self._next_end_s(open_.event.onset_s, now_s) for open_ in self._pending),
+            default=math.inf,
+        )
+
+    def _next_end_s(self, onset_s: float, now_s: float) -> float:
+        n_passed = bisect_right(self._ends_s, now_s - onset_s)
+        return onset_s + self._ends_s[min(n_passed, len(self._ends_s) - 1)]
 
     def open(self, event: Event) -> tuple[int, Drop | None]:
         """Gives the event its running number, and drops it at once where it can be no trial."""
@@ -115,37 +155,43 @@ class TrialCutter:
             return number, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")
         if self._known is not None and event.stimulus not in self._known:
             return number, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")
-        insort(self._pending, (number, event), key=lambda entry: entry[1].onset_s)
+        insort(self._pending, _Open(number, event), key=lambda open_: open_.event.onset_s)
         return number, None
 
-    def due(self, now_s: float) -> list[Trial | Drop]:
-        """What can be decided now, by onset. Each view is good until the ring moves on.
+    def due(self, now_s: float) -> list[Trial | Drop | Part]:
+        """What can be decided now, by onset, then parts of what is still open.
 
         All windows are alike, so the trial with the earliest onset is always the first to end.
+        Each view is good until the ring moves on.
         """
-        outcomes = []
+        outcomes: list[Trial | Drop | Part] = []
         while self._pending:
-            number, event = self._pending[0]
-            outcome = self._cut(number, event, now_s)
+            first = self._pending[0]
+            outcome = self._cut(first, now_s)
             if outcome is None:
                 break
             outcomes.append(outcome)
             del self._pending[0]
+        if self._stops:
+            outcomes += filter(None, map(self._part, self._pending))
         return outcomes
 
     def drop_pending(self, reason: Reason, detail: str) -> list[Drop]:
         """Ends every trial that is still open."""
-        drops = [Drop(number, event, reason, detail) for number, event in self._pending]
+        drops = [Drop(open_.number, open_.event, reason, detail) for open_ in self._pending]
         self._pending.clear()
         return drops
 
-    def _cut(self, number: int, event: Event, now_s: float) -> Trial | Drop | None:
+    def _cut(self, open_: _Open, now_s: float) -> Trial | Drop | None:
+        number, event = open_.number, open_.event
         ring, window = self._ring, self._window
         # Half a sample past the onset no later sample can be nearer to it, and one and a half
         # before the end the last one cannot be there.
         if ring.newest_stamp_s < event.onset_s + max(0.5, window.last - 1.5) / self._rate_hz:
             return self._waited_out(number, event, now_s)
         onset = ring.nearest(event.onset_s)
+        if open_.onset_sample not in (None, onset):
+            return Drop(number, event, "gap", "the sender's clock went back within the trial")
         residual_s = float(ring.stamps_s(onset, 1)[0]) - event.onset_s
         first, last = onset + window.first, onset + window.last
         between = abs(residual_s) > _MAX_RESIDUAL / self._rate_hz
@@ -172,6 +218,38 @@ class TrialCutter:
             last_stamp_s=float(ring.stamps_s(last, 1)[0]),
             readable_s=max(ring.readable_s(last), event.readable_s),
             samples=samples,
+        )
+
+    def _part(self, open_: _Open) -> Part | None:
+        """The trial up to the last stop that it has passed since it was asked for before."""
+        ring = self._ring
+        if open_.n_stops == len(self._stops):
+            return None
+        onset_s = open_.event.onset_s
+        if open_.onset_sample is None:
+            # From half a sample past the onset on, its nearest sample is known.
+            if ring.newest_stamp_s < onset_s + 0.5 / self._rate_hz:
+                return None
+            open_.onset_sample = ring.nearest(onset_s)
+        onset, first = open_.onset_sample, open_.onset_sample + self._window.first
+        n_stops = bisect_right(self._stops, ring.next - first)
+        if n_stops <= open_.n_stops:
+            return None
+        open_.n_stops = n_stops
+        last = first + self._stops[n_stops - 1] - 1
+        start, stop = min(first, onset), max(last, onset) + 1
+        if start < ring.oldest or stop > ring.next or ring.broken(start, stop - start):
+            return None  # at its end it is said why
+        residual_s = float(ring.stamps_s(onset, 1)[0]) - onset_s
+        if abs(residual_s) > _MAX_RESIDUAL / self._rate_hz:
+            return None
+        return Part(
+            number=open_.number,
+            event=open_.event,
+            residual_s=residual_s,
+            last_stamp_s=float(ring.stamps_s(last, 1)[0]),
+            readable_s=max(ring.readable_s(last), open_.event.readable_s),
+            samples=ring.view(first, last - first + 1),
         )
 
     def _waited_out(self, number: int, event: Event, now_s: float) -> Drop | None:

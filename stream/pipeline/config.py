@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import zmq
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from decoder.calibration import Evidence
+from decoder.engine_choice import EngineChoice, Precision
 from decoder.problem import Problem
+from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.triggers import TriggerSettings
@@ -93,6 +96,23 @@ class TrialSettings(_Settings):
     """Trials that may wait for an answer; what comes on top is dropped as `overflow`."""
 
 
+class DecodingSettings(_Settings):
+    """How trials are answered."""
+
+    tmax_s: tuple[float, ...] = ()
+    """Times after onset at which provisional answers are given, before the one at the end."""
+    evidence: Evidence = "mean"
+    """How repeats of a stimulus are put together."""
+    min_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Answers with less are marked `abstain`."""
+    engine: EngineChoice = "auto"
+    precision: Precision = "fp32"
+    adaptation: AdaptationSettings | None = None
+    """Follow the session's covariance, without labels; None: leave the trials as they are."""
+    rest: Path | None = None
+    """A resting recording from which the adaptation starts."""
+
+
 class SessionConfig(_Settings):
     """One session."""
 
@@ -109,6 +129,7 @@ class SessionConfig(_Settings):
     """A channel of the EEG stream that opens trials, or is compared with the marker stream."""
     bundle: Path | None = None
     gallery: Path | None = None
+    decoding: DecodingSettings = DecodingSettings()
     top_k: int = 5
     first_trial: int = 1
     realtime: bool = True

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import zmq
@@ -12,14 +11,16 @@ from decoder.bundle import load_bundle
 from decoder.problem import Problem
 from index.gallery import load_gallery
 from stream.acquire.acquisition import Acquisition, Opened
+from stream.acquire.adaptation import Adaptation, rest
 from stream.acquire.inlet import Chunk
 from stream.acquire.lsl import local_clock
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection
-from stream.acquire.trials import Drop, Reason, Trial, Window
+from stream.acquire.slices import Slice, Slicer
+from stream.acquire.trials import Drop, Part, Reason, Trial, Window
 from stream.acquire.triggers import TriggerReader
 from stream.pipeline.bus import drain, open_socket, send
-from stream.pipeline.config import FileSource, LiveSource, SessionConfig
+from stream.pipeline.config import DecodingSettings, FileSource, LiveSource, SessionConfig
 from stream.pipeline.messages import (
     End,
     MarkerSeen,
@@ -34,6 +35,8 @@ from stream.pipeline.outbox import Outbox
 from stream.pipeline.recording_feed import RecordingFeed
 from stream.pipeline.trial_file import TrialFile
 
+ADAPTATION = "adaptation.safetensors"
+"""In the session folder: what the adaptation had come to at the end."""
 _LOOK_S = 0.005  # how often the bus is looked at while samples stream
 _PATIENCE_S = {"finish": 20.0, "stop": 3.0}  # for the answers that are still due at the end
 
@@ -57,13 +60,19 @@ class Intake:
         self._config = config
         self._lifeline = lifeline
         channels = [config.channel_map.get(name, name) for name in channels]
-        preprocessing = _preprocessing(config.bundle) if config.bundle is not None else None
-        self._transform = None
+        preprocessing = None
+        self._slicer = None
+        self._adaptation = None
         window = Window.of(config.trials.tmin_s, config.trials.tmax_s, rate_hz)
         columns = list(range(len(channels)))
-        if preprocessing is not None:
-            self._transform = preprocessing.prepare(channels, rate_hz)
-            window, columns = self._transform.window, self._transform.columns
+        if config.bundle is not None:
+            bundle = load_bundle(config.bundle)
+            preprocessing = Preprocessing.of(bundle)
+            transform = preprocessing.prepare(channels, rate_hz)
+            window, columns = transform.window, transform.columns
+            self._adaptation = starting_adaptation(config.decoding, preprocessing)
+            marks = bundle.manifest.marks(config.decoding.tmax_s)
+            self._slicer = Slicer(transform, marks[:-1], self._adaptation)
         settings = config.trials
         self._acquisition = Acquisition(
             len(channels),
@@ -76,13 +85,15 @@ class Intake:
             first_number=config.first_trial,
             stream_filter=preprocessing.stream_filter(rate_hz, columns) if preprocessing else None,
             rejection=Rejection(config.reject, columns, channels),
-            triggers=_triggers(config, channels),
+            triggers=trigger_reader(config, channels),
             cross_check=config.trigger is not None and _has_markers(config),
+            stops=self._slicer.stops if self._slicer is not None else (),
+            urgent=self._slicer.urgent if self._slicer is not None else (),
         )
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
         trials = None
-        if self._transform is not None:
+        if self._slicer is not None:
             trials = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)
         self._outbox = Outbox(self._reports, trials, settings.max_unanswered)
         self._feed = None
@@ -153,10 +164,12 @@ class Intake:
         return trial.first_stamp_s - float(self._pyxdf_stamps_s[trial.first_sample])
 
     def cut(self, now_s: float) -> None:
-        """Sends every trial whose last sample is there."""
+        """Sends every trial whose last sample is there, and what there is of the others."""
         for outcome in self._acquisition.due(now_s):
             if isinstance(outcome, Drop):
                 self._drop(outcome)
+            elif isinstance(outcome, Part):
+                self._send_slice(outcome, self._slicer.part(outcome))
             else:
                 self._send(outcome)
 
@@ -190,6 +203,8 @@ class Intake:
         self._wait_for_answers(_PATIENCE_S[command])
         if self._trial_file is not None:
             self._trial_file.close()
+        if self._adaptation is not None:
+            self._adaptation.save(self._config.folder / ADAPTATION)
         if self._feed is not None:
             self._feed.close()
         send(self._reports, End(self._config.session, command, self._facts()))
@@ -225,39 +240,46 @@ class Intake:
                 deadline_s = min(deadline_s, time.monotonic() + patience_s)
 
     def _send(self, trial: Trial) -> None:
-        event = trial.event
-        # In virtual time `readable_s` is the data's own; what took time counts from the chunk.
-        live = isinstance(self._config.source, LiveSource)
-        readable_s = trial.readable_s if live else self._taken_s
-        stamps = {"last_sample": trial.last_stamp_s, "readable": readable_s}
-        self._differences_s.append(self._pyxdf_difference(trial))
+        if self._slicer is not None:
+            self._send_slice(trial, self._slicer.last(trial))
+            self._slicer.learn(trial)
+        difference_s = self._pyxdf_difference(trial)
+        self._differences_s.append(difference_s)
         if self._trial_file is not None:
-            self._trial_file.add(trial, self._differences_s[-1])
-        if self._transform is None:
-            stamps["cut"] = local_clock()
+            self._trial_file.add(trial, difference_s)
+        if self._slicer is None:
+            stamps = self._stamps(trial)
             self._outbox.report(
                 TrialCut(self._config.session, trial.number, trial.residual_s, stamps)
             )
-            return
-        array = self._transform(trial.samples)
-        stamps["cut"] = local_clock()
-        self._outbox.send_trial(
+
+    def _send_slice(self, trial: Trial | Part, part: Slice) -> None:
+        event = trial.event
+        self._outbox.send_slice(
             TrialSlice(
                 session=self._config.session,
                 trial=trial.number,
                 stimulus=event.stimulus,
                 group=event.group,
                 repeat=event.repeat,
-                first=0,
-                final=True,
+                first=part.first,
+                final=part.final,
                 onset_s=event.onset_s,
                 residual_s=trial.residual_s,
-                stamps=stamps,
-                array=array,
+                stamps=self._stamps(trial),
+                array=part.array,
             )
         )
 
+    def _stamps(self, trial: Trial | Part) -> dict[str, float]:
+        # In virtual time `readable_s` is the data's own; what took time counts from the chunk.
+        live = isinstance(self._config.source, LiveSource)
+        readable_s = trial.readable_s if live else self._taken_s
+        return {"last_sample": trial.last_stamp_s, "readable": readable_s, "cut": local_clock()}
+
     def _drop(self, drop: Drop) -> None:
+        if self._slicer is not None:
+            self._slicer.forget(drop.number)
         self._outbox.report(
             TrialDropped(self._config.session, drop.number, drop.reason, drop.detail)
         )
@@ -267,7 +289,14 @@ def _has_markers(config: SessionConfig) -> bool:
     return isinstance(config.source, FileSource) or config.source.markers is not None
 
 
-def _triggers(config: SessionConfig, channels: Sequence[str]) -> tuple[TriggerReader, int] | None:
+def trigger_reader(
+    config: SessionConfig, channels: Sequence[str]
+) -> tuple[TriggerReader, int] | None:
+    """What reads a session's trigger channel, and the channel's column; None where it has none.
+
+    Raises:
+        Problem: the stream has no such channel.
+    """
     if config.trigger is None:
         return None
     name = config.trigger.channel
@@ -279,13 +308,22 @@ def _triggers(config: SessionConfig, channels: Sequence[str]) -> tuple[TriggerRe
     return TriggerReader(config.trigger), list(channels).index(name)
 
 
-def _preprocessing(bundle_path: Path) -> Preprocessing:
-    bundle = load_bundle(bundle_path)
-    try:
-        settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
-    except ValueError as error:
-        raise Problem(
-            f"the preprocessing of the bundle '{bundle_path}' is not understood "
-            f"({str(error).splitlines()[0]}); train it again with this version"
-        ) from None
-    return Preprocessing(settings, bundle.arrays("preprocessing"))
+def starting_adaptation(
+    settings: DecodingSettings, preprocessing: Preprocessing
+) -> Adaptation | None:
+    """The adaptation that a session begins with; None where it has none.
+
+    Raises:
+        Problem: the bundle has no trial covariance, or the resting recording cannot be used.
+    """
+    if settings.adaptation is None:
+        return None
+    start = None
+    if settings.rest is not None:
+        # Here, as MNE takes a second to import.
+        from stream.sources.cut_recording import rest_windows
+        from stream.sources.recording import read_recording
+
+        windows = rest_windows(read_recording(settings.rest), preprocessing)
+        start = rest(preprocessing, windows, settings.adaptation)
+    return Adaptation(preprocessing, settings.adaptation, start)

@@ -17,8 +17,10 @@ import numpy as np
 
 from decoder.problem import Problem
 
-VERSION = 1
+VERSION = 2
 _LENGTH = struct.Struct("<I")
+# What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
+_DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class MarkerSeen:
 
 @dataclass(frozen=True)
 class TrialSlice:
-    """A part of a trial's preprocessed EEG, (channels, times) from time `first` on.
+    """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
 
-    `stamps` holds the moments that this trial has passed, by stage, on the reader's clock.
+    Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
+    last sample has passed, by stage, on the reader's clock.
     """
 
     session: str
@@ -78,8 +81,12 @@ class TrialCut:
 class Retrieval:
     """The answer to a trial: the top-k of the gallery, best first.
 
-    `n_repeats` presentations of `group` are in it; `rank` is the place of the stimulus that was
-    shown, counted from 1, or 0 where the gallery does not hold it.
+    `n_repeats` presentations of `group` are in it, the last one up to `tmax_s` after its onset; a
+    `provisional` answer is followed by the final one. `probabilities` go with `scores` (cosines, or
+    added log-likelihoods), over the whole gallery; `calibrated` says whether they may be believed.
+    `confidence` is the first of them; below the session's threshold the answer is to `abstain`.
+    `rank` is the place of the stimulus that was shown, counted from 1, or 0 where the gallery does
+    not hold it.
     """
 
     session: str
@@ -87,10 +94,15 @@ class Retrieval:
     stimulus: str
     group: str
     n_repeats: int
+    tmax_s: float
     provisional: bool
     ids: list[str]
     labels: list[str]
     scores: list[float]
+    probabilities: list[float]
+    confidence: float
+    calibrated: bool
+    abstain: bool
     rank: int
     onset_s: float
     stamps: Mapping[str, float]
@@ -116,6 +128,16 @@ class NodeState:
     node: str
     incarnation: str
     state: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A node says something that a person should know, and facts for the summary."""
+
+    session: str
+    node: str
+    text: str
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -183,6 +205,7 @@ Message = (
     | Retrieval
     | Settled
     | NodeState
+    | Noted
     | StreamHealth
     | Recorded
     | End
@@ -233,7 +256,7 @@ def decode(frame: bytes) -> Message:
             flat = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=4 + length)
             header["array"] = flat.reshape(header.pop("shape"))
         return _KINDS[kind](**header)
-    except (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         raise Problem(
             f"a frame of {len(frame)} bytes is no message of hvf-live ({repr(error)[:80]}); check "
             "that no other program uses this session's sockets"

@@ -15,6 +15,7 @@ from stream.pipeline.messages import (
     MarkerSeen,
     Message,
     NodeState,
+    Noted,
     Retrieval,
     SessionClosed,
     Settled,
@@ -28,6 +29,8 @@ from stream.pipeline.summary import Tally
 
 OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
+_ANSWER_FACTS = ("stimulus", "n_repeats", "tmax_s", "rank", "ids", "scores", "probabilities")
+_ANSWER_FACTS += ("calibrated", "abstain", "stamps")
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
 
@@ -53,6 +56,7 @@ class Results:
         self._orphans_until_s = 0.0
         self._stream: StreamHealth | None = None
         self._facts: dict = {}
+        self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
         self.ended: str | None = None
 
     def take(self, message: Message) -> None:
@@ -70,6 +74,10 @@ class Results:
                 self._settle(message.trial, "cut", **facts)
             case NodeState():
                 self._on_node_state(message)
+            case Noted():
+                self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
+                self._tally.add_note(message.facts)
+                send(self._publisher, message)
             case StreamHealth():
                 self._on_health(message)
             case End():
@@ -129,20 +137,25 @@ class Results:
         if self._ledger.outcome_of(message.trial) is None:
             send(self._publisher, message)
             self._outlet.push_sample([as_json(message)])
-        facts = {
-            "stimulus": message.stimulus,
-            "n_repeats": message.n_repeats,
-            "rank": message.rank,
-            "ids": message.ids,
-            "scores": message.scores,
-            "stamps": message.stamps,
-        }
-        if self._settle(message.trial, "decoded", **facts):
-            self._count({"event": "decoded"} | facts)
+        facts = {name: getattr(message, name) for name in _ANSWER_FACTS}
+        if not message.provisional:
+            if self._settle(message.trial, "decoded", **facts):
+                self._tally.add(facts)
+        elif (message.trial, message.tmax_s) not in self._provisional:
+            # A trial that was sent again to a new decoder is answered again.
+            self._provisional.add((message.trial, message.tmax_s))
+            self._ledger.note("provisional", of_trial=message.trial, **facts)
+            self._tally.add_provisional(facts)
 
     def _count(self, record: dict) -> None:
-        if record["event"] == "decoded":
-            self._tally.add(record["rank"], record["n_repeats"], record["stamps"])
+        match record["event"]:
+            case "decoded":
+                self._tally.add(record)
+            case "provisional":
+                self._provisional.add((record["of_trial"], record["tmax_s"]))
+                self._tally.add_provisional(record)
+            case "note":
+                self._tally.add_note(record["facts"])
 
     def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
         for trial in trials:

@@ -44,13 +44,31 @@ class Tally:
         self._config = config
         self._n_way = n_way
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)  # by number of repeats
+        self._early: defaultdict[float, list[int]] = defaultdict(list)  # ranks, by tmax
+        self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
+        self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
         self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._facts: dict[str, Any] = {}
 
-    def add(self, rank: int, n_repeats: int, stamps: Mapping[str, float]) -> None:
-        """Adds an answer; rank 0 means that what was shown is not in the gallery."""
+    def add(self, answer: Mapping[str, Any]) -> None:
+        """Adds a final answer; rank 0 means that what was shown is not in the gallery."""
+        rank = answer["rank"]
         if rank:
-            self._ranks[n_repeats].append(rank)
-        self.add_latency(stamps)
+            self._ranks[answer["n_repeats"]].append(rank)
+            if answer["calibrated"]:
+                self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
+        self.add_latency(answer["stamps"])
+
+    def add_provisional(self, answer: Mapping[str, Any]) -> None:
+        """Adds an answer that came before the end of its trial."""
+        start, end = (answer["stamps"][name] for name in STAGES["total"])
+        self._early_ms[answer["tmax_s"]].append((end - start) * 1e3)
+        if answer["rank"]:
+            self._early[answer["tmax_s"]].append(answer["rank"])
+
+    def add_note(self, facts: Mapping[str, Any]) -> None:
+        """Adds what a node has to say of itself, such as its engine."""
+        self._facts |= facts
 
     def add_latency(self, stamps: Mapping[str, float]) -> None:
         for stage, (start, end) in STAGES.items():
@@ -78,6 +96,17 @@ class Tally:
                 str(n): {"n": len(some), "top1": _top(some, 1), "top5": _top(some, 5)}
                 for n, some in sorted(self._ranks.items())
             },
+            "by_tmax": {
+                f"{round(tmax_s, 3):g}": {
+                    "n": len(self._early[tmax_s]),
+                    "top1": _top(self._early[tmax_s], 1),
+                    "top5": _top(self._early[tmax_s], 5),
+                    "latency_ms": _percentiles(values),
+                }
+                for tmax_s, values in sorted(self._early_ms.items())
+            },
+            "confidence": _confidence(self._sure),
+            "decoder": self._facts,
             "latency_ms": {
                 stage: _percentiles(values) for stage, values in self._latency_ms.items()
             },
@@ -91,6 +120,19 @@ class Tally:
 
 def _top(ranks: list[int], k: int) -> float | None:
     return sum(rank <= k for rank in ranks) / len(ranks) if ranks else None
+
+
+def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float] | None:
+    """How sure calibrated answers were, and how right; None where there are none."""
+    if not answers:
+        return None
+    confidence, right, abstain = (np.array(column) for column in zip(*answers, strict=True))
+    given = ~abstain
+    return {
+        "mean": round(float(confidence.mean()), 4),
+        "abstained": int(abstain.sum()),
+        "top1_of_given": float(right[given].mean()) if given.any() else None,
+    }
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
@@ -121,15 +163,39 @@ def summary_table(summary: Mapping[str, Any], simulated: bool) -> Table:
         table.add_row("top-1", f"{summary['top1']:.1%}   (chance {chance:.1%})")
         table.add_row(f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})")
         if len(summary["by_repeats"]) > 1:
-            for n, row in summary["by_repeats"].items():
-                label = f"· with {n} repeat" + "s" * (n != "1")
+            for n in _some_of([int(n) for n in summary["by_repeats"]]):
+                row = summary["by_repeats"][str(n)]
+                label = f"· with {n} repeat" + "s" * (n != 1)
                 table.add_row(
                     label, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
                 )
+    for tmax_s, row in summary["by_tmax"].items():
+        text = f"p50 {row['latency_ms']['p50']:.2f} ms"
+        if row["n"]:
+            text = f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}   {text}"
+        table.add_row(f"· already at {tmax_s} s", text)
+    if summary["confidence"] is not None:
+        table.add_row("confidence", _confidence_text(summary["confidence"]))
     for stage, values in summary["latency_ms"].items():
         text = f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
         table.add_row(_STAGE_NAMES[stage], text, style="bold" if stage == "total" else None)
     return table
+
+
+def _some_of(numbers: list[int]) -> list[int]:
+    """Powers of two and the last one, where there are many."""
+    if len(numbers) <= 6:
+        return numbers
+    return [n for n in numbers if n & (n - 1) == 0 or n == numbers[-1]]
+
+
+def _confidence_text(confidence: Mapping[str, Any]) -> str:
+    text = f"{confidence['mean']:.1%} on average, calibrated"
+    if confidence["abstained"]:
+        text += f"; {confidence['abstained']} abstained"
+        if confidence["top1_of_given"] is not None:
+            text += f", top-1 of the others {confidence['top1_of_given']:.1%}"
+    return text
 
 
 def _accounted(summary: Mapping[str, Any]) -> str:

@@ -7,7 +7,14 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stream.pipeline.messages import MarkerSeen, Message, Retrieval, Settled, StreamHealth
+from stream.pipeline.messages import (
+    MarkerSeen,
+    Message,
+    Noted,
+    Retrieval,
+    Settled,
+    StreamHealth,
+)
 from stream.pipeline.summary import STAGES
 
 _LAST = 8
@@ -47,9 +54,11 @@ class TerminalView:
         match message:
             case MarkerSeen():
                 self.last_trial = max(self.last_trial, message.trial)
+            case Noted():
+                self.say(f"{message.node}: {message.text}")
             case Retrieval():
-                self._answers.append(message)
-                if message.rank:
+                self._show(message)
+                if message.rank and not message.provisional:
                     self._ranks.append(message.rank)
                 if self._headless:
                     self.say(_line(message))
@@ -64,24 +73,34 @@ class TerminalView:
         if not self._headless:
             self._live.update(Group(self._progress, self._table()))
 
+    def _show(self, answer: Retrieval) -> None:
+        """An answer takes the place of an earlier, provisional one to the same trial."""
+        for i, shown in enumerate(self._answers):
+            if shown.trial == answer.trial:
+                self._answers[i] = answer
+                return
+        self._answers.append(answer)
+
     def _on_health(self, message: StreamHealth) -> None:
-        if self._stream is not None and message.state != self._stream.state:
+        changed = self._stream is not None and message.state != self._stream.state
+        if changed and not self._progress.finished:  # after its last trial a stream may end
             self.say(f"stream '{message.stream}' is {message.state}")
         self._stream = message
 
     def _table(self) -> Table:
         table = Table(expand=False, caption=self._caption(), caption_justify="left")
-        for heading in ("trial", "shown", "decoded", "rank", "repeats", "last sample → answer"):
+        for heading in ("trial", "shown", "decoded", "sure", "rank", "repeats", "sample → answer"):
             table.add_column(heading)
         for answer in self._answers:
             table.add_row(
                 str(answer.trial),
                 answer.stimulus,
-                answer.labels[0],
+                _decoded(answer),
+                f"{answer.confidence:.0%}" if answer.calibrated else "–",
                 _rank(answer),
                 str(answer.n_repeats),
                 f"{_latency_ms(answer):.2f} ms",
-                style="green" if answer.rank == 1 else None,
+                style=_style(answer),
             )
         return table
 
@@ -99,8 +118,23 @@ class TerminalView:
         return " · ".join(parts)
 
 
+def _decoded(answer: Retrieval) -> str:
+    text = f"({answer.labels[0]})" if answer.abstain else answer.labels[0]
+    return f"{text} … at {answer.tmax_s:g} s" if answer.provisional else text
+
+
+def _style(answer: Retrieval) -> str | None:
+    if answer.provisional or answer.abstain:
+        return "dim"
+    return "green" if answer.rank == 1 else None
+
+
 def _rank(answer: Retrieval) -> str:
     return str(answer.rank) if answer.rank else "not in the gallery"
+
+
+def _repeats(answer: Retrieval) -> str:
+    return f"{answer.n_repeats} repeat" + "s" * (answer.n_repeats != 1)
 
 
 def _latency_ms(answer: Retrieval) -> float:
@@ -109,7 +143,9 @@ def _latency_ms(answer: Retrieval) -> float:
 
 
 def _line(answer: Retrieval) -> str:
+    sure = f"{answer.confidence:.0%} sure, " if answer.calibrated else ""
+    abstains = "abstains from " if answer.abstain else ""
     return (
-        f"trial {answer.trial}: {answer.stimulus} → {answer.labels[0]} "
-        f"(rank {_rank(answer)}, {answer.n_repeats} repeats, {_latency_ms(answer):.2f} ms)"
+        f"trial {answer.trial}: {answer.stimulus} → {abstains}{_decoded(answer)} "
+        f"({sure}rank {_rank(answer)}, {_repeats(answer)}, {_latency_ms(answer):.2f} ms)"
     )

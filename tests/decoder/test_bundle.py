@@ -151,7 +151,8 @@ def flip_a_byte(bundle: Bundle) -> None:
         (lambda b: edit(b, lambda m: m.pop("rate_hz")), "not valid at rate_hz"),
         (lambda b: edit(b, lambda m: m.update(tmax_s=-1)), "lies before"),
         (lambda b: edit(b, lambda m: m.update(channels=["O1", "Oz", "O1"])), "twice"),
-        (lambda b: edit(b, lambda m: m["files"].pop("brain.safetensors")), "no checksum"),
+        (lambda b: edit(b, lambda m: m["files"].pop("brain.safetensors")), "gives checksums of"),
+        (lambda b: edit(b, lambda m: m["files"].update({"../x": "0"})), "gives checksums of"),
         (lambda b: edit(b, lambda m: m.update(space="0")), "embedding space"),
     ],
 )
@@ -198,3 +199,58 @@ def test_reading_a_bundle_needs_no_torch(bundle: Bundle) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, bundle.directory], check=True)
+
+
+# --- ends of the window --------------------------------------------------------------------------
+
+
+def window_of(rate_hz: float, tmin_s: float, tmax_s: float) -> BundleManifest:
+    _, hvf = networks()
+    update = {"rate_hz": rate_hz, "tmin_s": tmin_s, "tmax_s": tmax_s}
+    return manifest_for(hvf).model_copy(update=update)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "tmin_s", "tmax_s", "expected"),
+    [
+        (250, 0.0, 0.0, 1),
+        (250, 0.0, 0.996, 250),
+        (250, -0.2, 0.0, 51),
+        (250, 0.1, 0.2, 26),
+        (512, 0.0, 1.0, 513),
+        (100, -0.02, 0.08, 11),
+        (250, 0.1, 0.0, -24),
+    ],
+)
+def test_both_ends_of_a_window_belong_to_it(rate_hz, tmin_s, tmax_s, expected) -> None:
+    manifest = window_of(rate_hz, tmin_s, 2.0)
+    assert manifest.n_times_at(tmax_s) == expected
+    assert manifest.n_times == manifest.n_times_at(2.0)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "expected"),
+    [
+        ((), (250,)),
+        ((0.996,), (250,)),
+        ((1.0,), (250,)),  # a sample behind the end
+        ((0.5, 0.248), (63, 126, 250)),
+        ((0.5, 0.5, 0.501, 0.996), (126, 250)),
+        ((0.0,), (1, 250)),
+        ((0.992,), (249, 250)),
+    ],
+)
+def test_marks_rise_and_end_with_the_whole_window(asked_s, expected) -> None:
+    assert window_of(250, 0.0, 0.996).marks(asked_s) == expected
+
+
+def test_marks_are_counted_from_the_windows_begin() -> None:
+    assert window_of(250, -0.2, 0.996).marks((-0.2, 0.0, 0.3)) == (1, 51, 126, 300)
+
+
+@pytest.mark.parametrize("outside_s", [1.004, 2.0, -0.004, -1.0])
+def test_a_mark_outside_the_window_is_refused(outside_s: float) -> None:
+    with pytest.raises(Problem, match=r"the bundle's window, which is 0 to 0\.996 s") as no:
+        window_of(250, 0.0, 0.996).marks((0.5, outside_s))
+    assert f"tmax {outside_s:g} s" in str(no.value)
+    assert "\n" not in str(no.value)

@@ -8,11 +8,12 @@ import pytest
 from sklearn.discriminant_analysis import _cov
 
 from decoder.problem import Problem
-from offline_train.prepare import cut_trials, prepare
+from offline_train.prepare import prepare
 from offline_train.trial_set import load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trials import Drop
+from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import RecordedMarker, Recording
 
 RATE_HZ = 250.0

@@ -11,8 +11,9 @@ import torch
 
 from decoder.bundle import load_bundle
 from decoder.problem import Problem
+from offline_train.answers import embed
 from offline_train.build_gallery import build_gallery
-from offline_train.evaluate import embed, evaluate
+from offline_train.evaluate import evaluate
 from offline_train.features import Features, label_features
 from offline_train.metrics import binomial_interval
 from offline_train.train import (

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from decoder.problem import Problem
-from offline_train.prepare import CutTrial, cut_trials
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trials import Trial
+from stream.sources.cut_recording import CutTrial, cut_trials
 from stream.sources.recording import RecordedMarker, Recording
 from stream.sources.virtual_time import play
 

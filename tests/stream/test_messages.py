@@ -2,7 +2,7 @@
 
 import json
 import struct
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import msgpack
 import numpy as np
@@ -24,6 +24,7 @@ from stream.pipeline.messages import (
     MarkerSeen,
     Message,
     NodeState,
+    Noted,
     Recorded,
     Retrieval,
     SessionClosed,
@@ -46,9 +47,28 @@ EXAMPLES = [
     TrialSlice("s", 1, "日本", "g", 1, 0, True, 0.5, -1e-4, STAMPS, EEG),
     TrialDropped("s", 1, "gap", "samples are missing\nin the window"),
     TrialCut("s", 1, -0.00049, STAMPS),
-    Retrieval("s", 7, "a", "a", 2, False, ["a", "ü"], ["x", ""], [0.9, -0.1], 1, 0.5, STAMPS),
+    Retrieval(
+        session="s",
+        trial=7,
+        stimulus="a",
+        group="größe",
+        n_repeats=2,
+        tmax_s=0.496,
+        provisional=True,
+        ids=["a", "ü"],
+        labels=["x", ""],
+        scores=[0.9, -0.1],
+        probabilities=[0.75, 1e-9],
+        confidence=0.75,
+        calibrated=False,
+        abstain=True,
+        rank=1,
+        onset_s=0.5,
+        stamps=STAMPS,
+    ),
     Settled("s", 7, "dropped", "node_lost", 10, 2),
     NodeState("s", "decode", "4711-ä", "alive"),
+    Noted("s", "decode", "the engine is ü", {"engine": "x", "layers": [1, 2], "size": None}),
     StreamHealth("s", "EEG", "stalled", 249.9, 12.5, 0.3, 1, ["Oz"], [], 1e-3, 2e-4),
     Recorded(
         "s",
@@ -89,7 +109,15 @@ def check_same(one, other):
             assert before == after
 
 
-@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+# What EXAMPLES does not have two of.
+MORE = [
+    TrialSlice("s", 1, "a", "g", 2, 25, False, 0.5, 0.0, STAMPS, EEG[:, 25:50]),
+    TrialSlice("s", 1, "a", "g", 2, 249, True, 0.5, 0.0, STAMPS, EEG[:, 249:]),
+    replace(EXAMPLES[4], provisional=False, calibrated=True, abstain=False, rank=0),
+]
+
+
+@pytest.mark.parametrize("message", [*EXAMPLES, *MORE], ids=lambda message: type(message).__name__)
 def test_every_message_comes_back_as_it_was(message):
     check_same(message, decode(encode(message)))
 
@@ -127,6 +155,10 @@ def test_an_array_that_was_received_is_a_view_and_cannot_be_written():
 
 def test_a_trial_costs_little_more_than_its_samples():
     assert len(encode(EXAMPLES[1])) < EEG.nbytes + 400
+
+
+def test_a_slice_costs_little_more_than_its_samples():
+    assert len(encode(MORE[0])) < 17 * 25 * 4 + 400
 
 
 def test_an_answer_is_plain_json():

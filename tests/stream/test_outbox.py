@@ -54,6 +54,18 @@ def eeg(trial):
     return TrialSlice("s", trial, f"stimulus {trial}", "g", 1, 0, True, 0.0, 0.0, {}, array)
 
 
+def piece(trial, first, n_slices=3):
+    """Slice `first` of a trial, one sample long."""
+    array = np.full((2, 1), trial, np.float32)
+    final = first == n_slices - 1
+    return TrialSlice(*("s", trial, f"stimulus {trial}", "g", 1, first, final, 0.0, 0.0, {}, array))
+
+
+def pieces(messages):
+    """Trial and place of each slice, and of a drop no place."""
+    return [(message.trial, getattr(message, "first", None)) for message in messages]
+
+
 def node(name, incarnation):
     return NodeState("s", name, incarnation, "alive")
 
@@ -89,7 +101,7 @@ def outbox(reports, trials):
 def send(outbox, *which):
     for trial in which:
         outbox.announce(marker(trial))
-        outbox.send_trial(eeg(trial))
+        outbox.send_slice(eeg(trial))
 
 
 def test_trials_wait_for_a_decoder_and_then_go_out_in_order(outbox, reports, trials):
@@ -137,7 +149,7 @@ def test_a_full_queue_delays_trials_and_keeps_their_order(outbox, trials):
 def test_a_trial_that_decoders_do_not_survive_is_given_up(outbox, reports, trials):
     outbox.announce(marker(1))
     reports.take()
-    outbox.send_trial(eeg(1))
+    outbox.send_slice(eeg(1))
     for life in range(MAX_SENDS):
         outbox.on_node_state(node("decode", f"d{life}"))
         assert numbers(trials.take()) == [1]
@@ -149,6 +161,17 @@ def test_a_trial_that_decoders_do_not_survive_is_given_up(outbox, reports, trial
     assert outbox.n_kept == 1  # until the ledger has it
     outbox.on_settled(settled(1))
     assert outbox.n_kept == 0
+
+
+def test_a_trial_that_is_given_up_makes_room_for_one_other_and_no_more(reports, trials):
+    outbox = Outbox(reports, trials, max_unanswered=1)
+    send(outbox, 1)
+    for life in range(MAX_SENDS + 1):
+        outbox.on_node_state(node("decode", f"d{life}"))
+    assert not outbox.is_full
+    outbox.on_settled(settled(1))
+    send(outbox, 2)
+    assert outbox.is_full
 
 
 def test_a_restart_of_which_a_trial_saw_nothing_does_not_count_against_it(outbox, trials):
@@ -215,47 +238,210 @@ def test_a_session_without_a_decoder_reports_its_trials_cut(reports):
     assert (outbox.n_kept, outbox.is_full) == (5, False)
 
 
+# --- slices --------------------------------------------------------------------------------------
+
+
+def test_slices_go_out_while_a_trial_is_going_on(outbox, trials):
+    outbox.on_node_state(node("decode", "d1"))
+    for trial in (1, 2):
+        outbox.announce(marker(trial))
+    for trial, first in [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2)]:
+        outbox.send_slice(piece(trial, first))
+        assert pieces(trials.take()) == [(trial, first)]
+
+
+def test_a_decoder_that_starts_in_the_middle_gets_all_slices_in_order(outbox, trials):
+    for trial in (1, 2, 3):
+        outbox.announce(marker(trial))
+    for trial, first in [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2)]:
+        outbox.send_slice(piece(trial, first))
+    assert trials.take() == []
+    for life in ("d1", "d2", "d3"):
+        trials.frames.clear()
+        outbox.on_node_state(node("decode", life))
+        assert pieces(trials.take()) == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+        outbox.on_node_state(node("decode", life))
+        assert trials.take() == []
+    outbox.send_slice(piece(2, 2))
+    outbox.send_slice(piece(3, 0))
+    assert pieces(trials.take()) == [(2, 2), (3, 0)]
+
+
+def test_a_trial_that_is_dropped_in_the_middle_is_forgotten_by_the_decoder(outbox, reports, trials):
+    outbox.on_node_state(node("decode", "d1"))
+    for trial in (1, 2, 3):
+        outbox.announce(marker(trial))
+    for trial in (1, 2):
+        outbox.send_slice(piece(trial, 0))
+    trials.take()
+    reports.take()
+    outbox.report(TrialDropped("s", 1, "gap", "samples are missing"))
+    (told_decoder,) = trials.take()
+    (told_results,) = reports.take()
+    assert told_decoder == told_results == TrialDropped("s", 1, "gap", "samples are missing")
+    outbox.report(TrialDropped("s", 3, "gap", ""))  # of which the decoder knows nothing
+    assert trials.take() == []
+    outbox.on_node_state(node("decode", "d2"))
+    assert pieces(trials.take()) == [(2, 0)]
+    outbox.on_settled(settled(1))
+    outbox.on_settled(settled(3))
+    assert outbox.n_kept == 1
+
+
+def test_slices_that_found_the_queue_full_are_not_sent_after_a_drop(outbox, trials):
+    trials.room = 1
+    outbox.on_node_state(node("decode", "d1"))
+    outbox.announce(marker(1))
+    for first in (0, 1):
+        outbox.send_slice(piece(1, first))
+    assert pieces(trials.take()) == [(1, 0)]
+    outbox.report(TrialDropped("s", 1, "gap", ""))
+    outbox.flush()
+    assert pieces(trials.take()) == [(1, None)]
+    outbox.flush()
+    assert trials.take() == []
+
+
+def test_a_decoder_whose_queue_was_full_hears_of_a_drop_later(outbox, trials):
+    trials.room = 1
+    outbox.on_node_state(node("decode", "d1"))
+    outbox.announce(marker(1))
+    outbox.send_slice(piece(1, 0))
+    outbox.report(TrialDropped("s", 1, "gap", ""))
+    assert pieces(trials.take()) == [(1, 0)]
+    outbox.flush()
+    assert pieces(trials.take()) == [(1, None)]
+
+
+def test_only_whole_trials_count_against_the_limit(reports, trials):
+    outbox = Outbox(reports, trials, max_unanswered=2)
+    for trial in range(1, 6):
+        outbox.announce(marker(trial))
+        outbox.send_slice(piece(trial, 0))
+    reports.take()
+    assert not outbox.is_full
+    outbox.send_slice(piece(4, 1, n_slices=2))
+    assert not outbox.is_full
+    outbox.send_slice(piece(5, 1, n_slices=2))
+    assert outbox.is_full
+    outbox.send_slice(piece(1, 1))  # goes on, although a whole one would have no place
+    assert reports.take() == []
+    outbox.send_slice(piece(1, 2))
+    (drop,) = reports.take()
+    assert (drop.trial, drop.reason) == (1, "overflow")
+    assert drop.detail == "2 trials wait for an answer"
+    outbox.on_settled(settled(2))  # was not whole
+    assert outbox.is_full
+    outbox.on_settled(settled(4))
+    assert not outbox.is_full
+    outbox.send_slice(piece(3, 1, n_slices=2))
+    assert reports.take() == []
+    assert outbox.is_full
+    outbox.on_node_state(node("decode", "d1"))
+    assert pieces(trials.take()) == [(3, 0), (3, 1), (5, 0), (5, 1)]
+
+
+def test_an_overflow_tells_the_decoder_to_forget_what_it_has(reports, trials):
+    outbox = Outbox(reports, trials, max_unanswered=1)
+    outbox.on_node_state(node("decode", "d1"))
+    for trial in (1, 2):
+        outbox.announce(marker(trial))
+        outbox.send_slice(piece(trial, 0, n_slices=2))
+    for trial in (1, 2):
+        outbox.send_slice(piece(trial, 1, n_slices=2))
+    assert pieces(trials.take()) == [(1, 0), (2, 0), (1, 1), (2, None)]
+
+
+def test_what_comes_of_a_settled_trial_is_not_sent(outbox, reports, trials):
+    """A decoder refuses a trial at its first slice; the reader still cuts the rest of it."""
+    outbox.on_node_state(node("decode", "d1"))
+    outbox.announce(marker(1))
+    outbox.send_slice(piece(1, 0))
+    outbox.on_settled(settled(1))
+    trials.take()
+    reports.take()
+    outbox.send_slice(piece(1, 1))
+    outbox.send_slice(piece(1, 2))
+    outbox.report(TrialDropped("s", 1, "gap", ""))
+    assert (trials.take(), reports.take(), outbox.n_kept) == ([], [], 0)
+    assert not outbox.is_full
+
+
+N_SLICES = 3
 steps = st.lists(
     st.one_of(
         st.just(("present", 0)),
-        st.just(("present", 0)),
+        *[st.tuples(st.just("slice"), st.integers(0, 9))] * 4,
+        st.tuples(st.just("drop"), st.integers(0, 9)),
         st.tuples(st.just("answer"), st.integers(0, 9)),
+        st.tuples(st.just("refuse"), st.integers(0, 9)),
         st.tuples(st.just("room"), st.integers(0, 4)),
         st.just(("new decoder", 0)),
         st.just(("new results", 0)),
     ),
-    max_size=60,
+    max_size=80,
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(steps)
 def test_no_trial_is_lost_or_out_of_order_whatever_dies(acts):
-    """Decoders die with all they have; the ledger (here a set) hears of every trial in the end."""
+    """Decoders die with all they have; the ledger (here a set) hears of every trial in the end.
+
+    Trials come in slices that interleave; some are dropped in the middle, some refused.
+    """
     reports, trials = FakeSocket(), FakeSocket()
-    outbox = Outbox(reports, trials, max_unanswered=5)
+    outbox = Outbox(reports, trials, max_unanswered=3)
     n_presented, lives = 0, 0
-    decoder, ledger = [], set()
+    cut = {}  # slices that the reader has made of a trial that it has not dropped
+    decoder, ledger = {}, set()  # slices that this life of the decoder has of a trial
     outbox.on_node_state(node("results", "first"))
+
+    def settle(trial):
+        ledger.add(trial)
+        outbox.on_settled(settled(trial))
 
     def deliver():
         outbox.flush()
-        arrived = numbers(trials.take())
-        decoder.extend(arrived)
-        assert decoder == sorted(set(decoder))  # each once in the life of a decoder, in order
+        for message in trials.take():
+            if isinstance(message, TrialDropped):
+                assert decoder.pop(message.trial) > 0  # it has something to forget
+                cut.pop(message.trial, None)
+                continue
+            # Each slice once in the life of a decoder, in order, and none after a drop.
+            assert message.trial in cut
+            assert message.first == decoder.get(message.trial, 0)
+            assert message.final == (message.first == N_SLICES - 1)
+            decoder[message.trial] = message.first + 1
         for message in reports.take():
             if isinstance(message, TrialDropped):
-                assert message.reason in ("overflow", "node_lost")
-                ledger.add(message.trial)
-                outbox.on_settled(settled(message.trial))
+                assert message.reason in ("gap", "overflow", "node_lost")
+                assert (message.reason == "overflow") == (len(unanswered()) > 3)
+                cut.pop(message.trial, None)
+                settle(message.trial)
+
+    def unanswered():
+        return [t for t, n in cut.items() if n == N_SLICES and t not in ledger]
 
     for act, n in acts:
+        going_on = [t for t, done in cut.items() if done < N_SLICES]
+        known = sorted(decoder)
         if act == "present":
             n_presented += 1
-            send(outbox, n_presented)
-        elif act == "answer" and decoder:
-            ledger.add(decoder[n % len(decoder)])
-            outbox.on_settled(settled(decoder[n % len(decoder)]))
+            cut[n_presented] = 0
+            outbox.announce(marker(n_presented))
+        elif act == "slice" and going_on:
+            trial = going_on[n % len(going_on)]
+            first, cut[trial] = cut[trial], cut[trial] + 1
+            outbox.send_slice(piece(trial, first))
+        elif act == "drop" and going_on:
+            trial = going_on[n % len(going_on)]
+            del cut[trial]
+            outbox.report(TrialDropped("s", trial, "gap", ""))
+        elif act == "answer" and (whole := [t for t in known if decoder[t] == N_SLICES]):
+            settle(whole[n % len(whole)])
+        elif act == "refuse" and known:
+            settle(known[n % len(known)])
         elif act == "room":
             trials.room = n
         elif act == "new decoder":
@@ -267,11 +453,14 @@ def test_no_trial_is_lost_or_out_of_order_whatever_dies(acts):
             outbox.on_node_state(node("results", f"r{len(ledger)}-{n_presented}"))
         deliver()
         assert outbox.n_kept == n_presented - len(ledger)
+        assert outbox.is_full == (len(unanswered()) >= 3)
     trials.room = 10**9
     decoder.clear()
     outbox.on_node_state(node("decode", "last"))
     deliver()
-    assert decoder == [trial for trial in range(1, n_presented + 1) if trial not in ledger]
+    left = {t: done for t, done in cut.items() if done and t not in ledger}
+    assert decoder == left
+    assert list(decoder) == sorted(decoder)
 
 
 def test_over_real_sockets_a_decoder_that_died_is_replaced_without_loss():

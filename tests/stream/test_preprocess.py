@@ -1,5 +1,7 @@
 """The two small matrices do what MNE, NumPy and scikit-learn do step by step."""
 
+from itertools import pairwise
+
 import mne
 import numpy as np
 import pytest
@@ -302,6 +304,44 @@ def test_robust_scaling_is_not_moved_by_outliers():
     np.testing.assert_allclose(fit(choice, trials).arrays["scale"], scale, rtol=0.05)
 
 
+@pytest.mark.parametrize("whitening", ["none", "mvnn"])
+@pytest.mark.parametrize("scaling", ["none", "robust"])
+@pytest.mark.parametrize("reference", ["none", "average", "Pz"])
+def test_the_trial_covariance_is_the_mean_of_what_comes_out(whitening, scaling, reference):
+    choice = make_settings(
+        output_channels=("Fz", "Oz"), whitening=whitening, scaling=scaling, reference=reference
+    )
+    plain_settings = choice.model_copy(
+        update={"output_channels": CHANNELS, "whitening": "none", "scaling": "none"}
+    )
+    transform = Preprocessing(plain_settings).prepare(CAP, 1000.0)
+    rng = np.random.default_rng(2)
+    mixing = rng.normal(0, 5, (len(CAP), len(CAP)))
+    streams = rng.normal(size=(25, transform.window.count, len(CAP))) @ mixing + 100
+    streams = streams.astype(np.float32)
+    fitted = fit(choice, np.stack([transform(stream) for stream in streams]))
+    live = fitted.prepare(CAP, 1000.0)
+    expected = np.mean([np.cov(live(stream), bias=True) for stream in streams], axis=0)
+    np.testing.assert_allclose(fitted.arrays["trial_covariance"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_trial_covariance_is_of_all_trials_though_the_scale_is_of_some():
+    trials, _ = noise(n_trials=1200, n_times=20)
+    trials[1::2] *= 1.5
+    fitted = fit(make_settings(scaling="robust"), trials)
+    scaled = trials / fitted.arrays["scale"][:, None]
+    expected = np.mean([np.cov(trial, bias=True) for trial in scaled], axis=0)
+    np.testing.assert_allclose(fitted.arrays["trial_covariance"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_monstrous_trial_is_no_part_of_the_trial_covariance():
+    trials, _ = noise(n_times=250)
+    expected = fit(make_settings(), trials).arrays["trial_covariance"]
+    with_a_blink = np.concatenate([trials, 10 * trials[:1]])
+    found = fit(make_settings(), with_a_blink).arrays["trial_covariance"]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -347,3 +387,61 @@ def test_a_dead_channel_that_nobody_uses_spoils_no_trial():
     expected = transform(samples)
     samples[:, unused] = np.nan
     np.testing.assert_array_equal(transform(samples), expected)
+
+
+# --- parts of a trial that is still going on -----------------------------------------------------
+
+
+PART_CHOICES = [
+    {},
+    {"baseline_s": None},
+    {"baseline_s": None, "tmin_s": -0.1, "tmax_s": 0.2},
+    {"baseline_s": (0.0, 0.3)},
+    {"baseline_s": (0.5, 1.2)},
+    {"tmin_s": 0.1, "reference": "average", "output_channels": ("Cz", "Oz")},
+]
+
+
+@pytest.mark.parametrize("choice", PART_CHOICES)
+@pytest.mark.parametrize("rate_hz", [250.0, 500.0, 512.0, 1000.0])
+def test_the_first_times_need_the_rows_that_they_say_and_no_others(choice, rate_hz):
+    """What lies behind `rows_for` may be anything, and its last row is one that counts."""
+    transform = Preprocessing(make_settings(**choice)).prepare(CAP, rate_hz)
+    shape = (transform.window.count, len(CAP))
+    samples = np.random.default_rng(1).normal(0, 20, shape).astype(np.float32)
+    rows_before, n = 0, transform.n_times
+    for n_times in sorted({1, 2, n // 3, n // 2, n - 1, n}):
+        rows = transform.rows_for(n_times)
+        assert rows_before <= rows <= transform.window.count
+        rows_before = rows
+        expected = transform.part(samples, 0, n_times)
+        np.testing.assert_array_equal(transform.part(samples[:rows], 0, n_times), expected)
+        other = samples.copy()
+        other[rows:] = np.nan
+        np.testing.assert_array_equal(transform.part(other, 0, n_times), expected)
+        other = samples.copy()
+        other[rows - 1] += 1e5
+        assert not np.array_equal(transform.part(other, 0, n_times), expected)
+    assert transform.rows_for(n) == transform.window.count
+
+
+@pytest.mark.parametrize("rate_hz", [250.0, 512.0, 1000.0])
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_parts_put_together_are_the_whole(rate_hz, data):
+    choice = data.draw(st.sampled_from(PART_CHOICES))
+    whitening = np.eye(len(CHANNELS)) + np.random.default_rng(2).normal(0, 0.2, (4, 4))
+    chosen = make_settings(**choice, whitening="mvnn")
+    transform = Preprocessing(chosen, {"whitener": whitening}).prepare(CAP, rate_hz)
+    shape = (transform.window.count, len(CAP))
+    samples = np.random.default_rng(3).normal(50, 20, shape).astype(np.float32)
+    n = transform.n_times
+    cuts = data.draw(st.sets(st.integers(1, n - 1), max_size=5))
+    edges = [0, *sorted(cuts), n]
+    parts = [
+        transform.part(samples[: transform.rows_for(stop)], start, stop)
+        for start, stop in pairwise(edges)
+    ]
+    assert all(part.dtype == np.float32 and part.flags.c_contiguous for part in parts)
+    assert [part.shape[1] for part in parts] == np.diff(edges).tolist()
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), transform(samples), atol=2e-4)

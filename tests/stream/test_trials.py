@@ -14,8 +14,9 @@ from decoder.problem import Problem
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.clock import StreamClock
 from stream.acquire.inlet import Chunk
-from stream.acquire.markers import Marker, MarkerReader, MarkerRule
-from stream.acquire.trials import Window
+from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
+from stream.acquire.ring import Ring
+from stream.acquire.trials import Part, Trial, TrialCutter, Window
 
 KNOWN = ("a", "b", "c")
 PATIENT = {"history_s": 30.0, "no_data_after_s": 30.0, "known_stimuli": KNOWN}
@@ -444,3 +445,170 @@ def test_after_a_clock_that_went_back_a_trial_is_cut_from_the_new_samples():
     acquisition.add_markers(markers(6.0, readable_s=12.0))
     (outcome,) = acquisition.due(12.0)
     assert outcome.samples[0, 0] == 1100
+
+
+# --- parts of trials that are still going on -----------------------------------------------------
+
+
+def parts_and_outcomes(session, chunk_sizes, stops):
+    """By number: each part with its step and a copy of its samples; and every outcome."""
+    acquisition = Acquisition(
+        session.n_channels, session.rate_hz, session.window, stops=stops, **PATIENT
+    )
+    parts, ends = {}, {}
+    for step, (stream, chunk) in enumerate(arrivals(session, chunk_sizes)):
+        if stream == "eeg":
+            acquisition.add_eeg(chunk)
+        else:
+            acquisition.add_markers(chunk)
+        decided = acquisition.due(chunk.readable_s)
+        are_parts = [isinstance(one, Part) for one in decided]
+        assert are_parts == sorted(are_parts)  # what has ended comes first
+        for one in decided:
+            assert one.number not in ends
+            if isinstance(one, Part):
+                entries = parts.setdefault(one.number, [])
+                entries.append((step, one, one.samples.copy()))
+            else:
+                samples = one.samples.copy() if isinstance(one, Trial) else None
+                ends[one.number] = (one, samples)
+    return parts, ends
+
+
+stops_asked = st.sets(st.integers(1, 200), min_size=1, max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sessions(), chunkings, stops_asked)
+def test_parts_are_beginnings_of_their_trial_at_rising_stops(session, chunk_sizes, stops):
+    readable_s = [chunk.readable_s for _, chunk in arrivals(session, chunk_sizes)]
+    steps = sample_steps(session, chunk_sizes)
+    marker_steps = [i for i, entry in enumerate(arrivals(session, chunk_sizes)) if is_marker(entry)]
+    parts, ends = parts_and_outcomes(session, chunk_sizes, sorted(stops))
+    for number, entries in parts.items():
+        lengths = [len(samples) for _, _, samples in entries]
+        assert lengths == sorted(set(lengths))
+        assert set(lengths) <= {stop for stop in stops if stop < session.window.count}
+        whole, whole_samples = ends.get(number, (None, None))
+        for step, part, samples in entries:
+            numbers = samples[:, 0] / session.n_channels
+            assert (np.diff(numbers) == 1).all()  # no sample is missing in it
+            np.testing.assert_array_equal(samples, session.samples(numbers))
+            assert abs(part.residual_s) <= 0.525 / session.rate_hz
+            last = int(np.searchsorted(session.numbers, numbers[-1]))
+            there = max(steps[last], marker_steps[number - 1])
+            assert step >= there
+            assert part.readable_s == readable_s[there]
+            assert part.last_stamp_s == pytest.approx(session.stamps_s[last], abs=1e-9)
+            if isinstance(whole, Trial):
+                np.testing.assert_array_equal(samples, whole_samples[: len(samples)])
+                assert part.residual_s == whole.residual_s
+                assert part.event == whole.event
+
+
+@settings(max_examples=80, deadline=None)
+@given(sessions(), chunkings, stops_asked)
+def test_parts_change_nothing_about_how_trials_end(session, chunk_sizes, stops):
+    _, ends = parts_and_outcomes(session, chunk_sizes, sorted(stops))
+    for other in run(session, chunk_sizes, **PATIENT):
+        if other.number in ends:
+            one, samples = ends[other.number]
+            assert getattr(one, "reason", "") == other.reason
+            if other.trial is not None:
+                np.testing.assert_array_equal(samples, other.samples)
+        else:  # at the end of the session, or when the marker was read
+            assert other.reason in ("no_data", "duplicate", "unknown_stimulus")
+
+
+def test_every_stop_is_handed_out_once_and_several_at_once_as_the_furthest():
+    acquisition = Acquisition(1, 100.0, Window(-10, 50), stops=[20, 30, 35, 61, 70])
+    acquisition.add_eeg(eeg(0, 99))
+    acquisition.add_markers(markers(1.0))
+    got = []
+    for first, last in [(100, 100), (101, 108), (109, 109), (110, 124), (125, 149), (150, 150)]:
+        acquisition.add_eeg(eeg(first, last))
+        got.append([len(one.samples) for one in acquisition.due(last / 100)])
+        assert acquisition.due(last / 100) == []  # nothing has come since
+    assert got == [[], [], [20], [35], [], [61]]
+
+
+def test_a_part_is_a_view_of_the_ring():
+    acquisition = Acquisition(1, 100.0, Window(0, 50), stops=[10, 30])
+    acquisition.add_markers(markers(0.2, 0.3))
+    acquisition.add_eeg(eeg(0, 62))
+    one, other = acquisition.due(0.62)
+    assert [len(part.samples) for part in (one, other)] == [30, 30]
+    assert np.shares_memory(one.samples, other.samples)
+
+
+def test_before_the_onset_is_known_no_part_is_handed_out():
+    """The window begins 0.5 s before onset; up to half a sample past onset the onset may move."""
+    acquisition = Acquisition(1, 100.0, Window(-50, 50), stops=[10, 40])
+    acquisition.add_eeg(eeg(0, 95))
+    acquisition.add_markers(markers(1.0))
+    got = []
+    for number in range(96, 103):
+        acquisition.add_eeg(eeg(number, number))
+        got.append([len(part.samples) for part in acquisition.due(number / 100)])
+    assert got == [[], [], [], [], [], [40], []]
+
+
+def test_what_is_missing_between_the_onset_and_a_later_window_ends_its_parts():
+    numbers = np.delete(np.arange(1200), np.arange(1010, 1015))
+    session = Session(100.0, Window(20, 60), numbers, numbers / 100, (SentMarker(10.0, "a"),))
+    parts, ends = parts_and_outcomes(session, [10], [5, 15, 30])
+    assert parts == {}
+    assert ends[1][0].reason == "gap"
+
+
+@pytest.mark.parametrize("first", [-5, 0, 5])
+@pytest.mark.parametrize("onset_s", [10.02, 10.07])
+def test_an_onset_among_missing_samples_has_no_parts(first, onset_s):
+    """Its nearest sample is far off, though nothing is missing from there on."""
+    numbers = np.delete(np.arange(1200), np.arange(1000, 1010))
+    session = Session(100.0, Window(first, 60), numbers, numbers / 100, (SentMarker(onset_s, "a"),))
+    parts, ends = parts_and_outcomes(session, [7], [5, 30])
+    assert parts == {}
+    assert ends[1][0].reason == "gap"
+
+
+# --- when somebody waits for a sample ------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    first=st.integers(-30, 20),
+    count=st.integers(2, 60),
+    urgent=st.sets(st.integers(1, 60), max_size=4),
+    onsets=st.lists(st.integers(0, 900), max_size=5),
+    chunks=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+)
+def test_the_next_sample_that_somebody_waits_for(first, count, urgent, onsets, chunks):
+    """Slowly: of every open trial the earliest end that has not come, or its last one."""
+    rate_hz = 128.0  # and onsets in halves of a sample: no rounding
+    window = Window(first, first + count - 1)
+    urgent = {rows for rows in urgent if rows < count}
+    ring = Ring(2000, 1)
+    cutter = TrialCutter(ring, window, rate_hz, no_data_after_s=1e9, urgent=sorted(urgent))
+    open_s = {}
+    for onset in onsets:
+        event = Event(onset / 2 / rate_hz, "a", "a", 1, 0.0)
+        open_s[cutter.open(event)[0]] = event.onset_s
+    assert cutter.next_end_s == slow_next_end_s(window, urgent, rate_hz, open_s, -np.inf)
+    for n in chunks:
+        numbers = np.arange(ring.next, ring.next + n)
+        samples = numbers[:, None].astype(np.float32)
+        ring.append(numbers / rate_hz, samples, np.array([], int), 0.0)
+        for outcome in cutter.due(0.0):
+            del open_s[outcome.number]
+        newest_s = ring.newest_stamp_s
+        assert cutter.next_end_s == slow_next_end_s(window, urgent, rate_hz, open_s, newest_s)
+
+
+def slow_next_end_s(window, urgent, rate_hz, open_s, newest_s):
+    found = [np.inf]
+    for onset_s in open_s.values():
+        ends_s = [onset_s + (window.first + rows - 1) / rate_hz for rows in {*urgent, window.count}]
+        to_come = [end_s for end_s in ends_s if end_s > newest_s]
+        found.append(min(to_come) if to_come else max(ends_s))
+    return min(found)

@@ -1,0 +1,225 @@
+"""Trials that arrive in slices, and what is known of them at any time.
+
+The first layer of MBP is linear: the share of every slice is added as it arrives, and once the last
+one is in, only the small residual head is left to run. Ends of the window are marks at which an
+answer is wanted; shares are kept apart between them, so that repeats can be averaged up to each.
+Encoders that are not linear at the input keep the EEG itself and run as a whole at every mark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from decoder.brain_encoder import BrainEncoder, LinearInputEncoder
+from decoder.evidence import Repeats
+from decoder.problem import Problem
+
+
+class Shares(Protocol):
+    """How slices add up to what is known of a trial: an array (parts, width)."""
+
+    parts: int
+    width: int
+    rest: nn.Module
+    """What is left to run; it takes what `rest_input` makes."""
+    rest_shape: tuple[int, ...]
+
+    def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
+        """Adds EEG (channels, times) from sample `first` on to `shown` (parts, width), in place."""
+
+    def n_parts(self, n_times: int) -> int:
+        """How many parts the samples up to a mark fill."""
+
+    def rest_input(self, known: np.ndarray) -> np.ndarray:
+        """From (parts, width) to float32 `rest_shape`, good until the next call."""
+
+
+class LinearShares:
+    """Shares of a linear first layer: a part is its sum over the samples between two marks."""
+
+    def __init__(self, encoder: LinearInputEncoder, marks: Sequence[int]) -> None:
+        self._ends = tuple(marks)
+        self._starts = (0, *self._ends[:-1])
+        self.parts, self.width = len(marks), encoder.dim
+        self.rest, self.rest_shape = encoder.head, (encoder.dim,)
+        weight = encoder.project.weight.detach()
+        # By time, so that the weights of a slice lie side by side in memory.
+        by_time = weight.view(encoder.dim, encoder.n_channels, encoder.n_times).permute(2, 1, 0)
+        self._weight = by_time.reshape(-1, encoder.dim).clone()
+        self._bias = encoder.project.bias.detach().double().numpy()
+        self._eeg = np.empty(encoder.n_times * encoder.n_channels, np.float32)
+        self._sum = np.empty(encoder.dim)
+        self._input = np.empty(encoder.dim, np.float32)
+
+    def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
+        stop = first + eeg.shape[1]
+        for share, start, end in zip(shown, self._starts, self._ends, strict=True):
+            a, b = max(first, start), min(stop, end)
+            if a < b:
+                self._add_to(share, a, eeg[:, a - first : b - first])
+
+    @torch.inference_mode()
+    def _add_to(self, share: np.ndarray, first: int, eeg: np.ndarray) -> None:
+        n_channels, n_times = eeg.shape
+        by_time = self._eeg[: eeg.size]
+        np.copyto(by_time.reshape(n_times, n_channels), eeg.T)
+        rows = self._weight[first * n_channels : (first + n_times) * n_channels]
+        sum_ = torch.from_numpy(share)
+        torch.addmv(sum_, rows.T, torch.from_numpy(by_time), out=sum_)
+
+    def n_parts(self, n_times: int) -> int:
+        return self._ends.index(n_times) + 1
+
+    def rest_input(self, known: np.ndarray) -> np.ndarray:
+        np.sum(known, axis=0, out=self._sum)
+        return np.add(self._sum, self._bias, out=self._input, casting="same_kind")
+
+
+class WholeTrials:
+    """The EEG itself, a part for every sample, for encoders that need all of it at once."""
+
+    def __init__(self, encoder: BrainEncoder) -> None:
+        self.parts, self.width = encoder.n_times, encoder.n_channels
+        self.rest, self.rest_shape = encoder, (encoder.n_channels, encoder.n_times)
+        self._input = np.empty(self.rest_shape, np.float32)
+
+    def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
+        shown[first : first + eeg.shape[1]] += eeg.T
+
+    def n_parts(self, n_times: int) -> int:
+        return n_times
+
+    def rest_input(self, known: np.ndarray) -> np.ndarray:
+        np.copyto(self._input, known.T, casting="same_kind")
+        return self._input
+
+
+def shares_of(encoder: BrainEncoder, marks: Sequence[int]) -> Shares:
+    """How an encoder's trials are added up.
+
+    Args:
+        encoder: in evaluation mode.
+        marks: ends of the window at which answers are wanted, in samples counted from its begin,
+            rising; the last one is the whole window.
+    """
+    rising = list(marks) == sorted(set(marks))
+    if not marks or not rising or marks[0] < 1 or marks[-1] != encoder.n_times:
+        raise ValueError(f"marks {list(marks)} must rise from 1 or more to {encoder.n_times}")
+    if isinstance(encoder, LinearInputEncoder):
+        return LinearShares(encoder, marks)
+    return WholeTrials(encoder)
+
+
+@dataclass
+class _Open:
+    """A trial that is going on."""
+
+    group: str
+    shown: np.ndarray
+    n_times: int = 0
+
+
+class Anytime:
+    """The trials that are going on, and what the finished repeats of each group have shown.
+
+    Args:
+        shares: how trials are added up.
+        n_channels: of a slice.
+        marks: as `shares_of` got them.
+    """
+
+    def __init__(self, shares: Shares, n_channels: int, marks: Sequence[int]) -> None:
+        self._shares = shares
+        self._n_channels, self._marks = n_channels, tuple(marks)
+        self._open: dict[int, _Open] = {}
+        self._groups: dict[str, Repeats] = {}
+        self._none = self._no_repeats()
+
+    def add(self, trial: int, group: str, first: int, eeg: np.ndarray) -> list[int]:
+        """Adds a slice; one from sample 0 on opens the trial, anew if it was open.
+
+        Args:
+            trial: its number.
+            group: whose repeat it is.
+            first: place of the slice's first sample in the window.
+            eeg: float32 (channels, times), preprocessed.
+
+        Returns:
+            The marks that the trial reaches with it.
+
+        Raises:
+            Problem: another number of channels, samples beyond the window, values that are not
+                finite, or a slice that does not follow the one before it. The trial is forgotten.
+        """
+        trial_so_far = self._open.pop(trial, None)
+        if first == 0:
+            shown = np.zeros((self._shares.parts, self._shares.width), np.float32)
+            trial_so_far = _Open(group, shown)
+        n_before = trial_so_far.n_times if trial_so_far is not None else 0
+        self._check(trial, first, n_before, eeg)
+        self._shares.add(trial_so_far.shown, first, eeg)
+        trial_so_far.n_times += eeg.shape[1]
+        self._open[trial] = trial_so_far
+        return [mark for mark in self._marks if n_before < mark <= trial_so_far.n_times]
+
+    def follows(self, trial: int, first: int) -> bool:
+        """Whether a slice from sample `first` on opens a trial, or goes on where it is."""
+        return first == 0 or (trial in self._open and self._open[trial].n_times == first)
+
+    def rest_input(self, trial: int, mark: int, alone: bool = False) -> tuple[np.ndarray, int]:
+        """What `shares.rest` takes for all that is known of a group while a trial is at a mark.
+
+        Args:
+            trial: is open and has reached the mark.
+            mark: one of the marks.
+            alone: leave the finished repeats of the group out.
+
+        Returns:
+            Float32 of `shares.rest_shape`, good until the next call, and the repeats in it.
+        """
+        now = self._open[trial]
+        repeats = self._none if alone else self._groups.get(now.group, self._none)
+        if trial in repeats:
+            return self._shares.rest_input(repeats.mean()), repeats.n
+        known = repeats.mean_with(now.shown, self._shares.n_parts(mark))
+        return self._shares.rest_input(known), repeats.n + 1
+
+    def finish(self, trial: int) -> None:
+        """Adds a trial that is whole to what its group has shown."""
+        now = self._open.pop(trial)
+        if now.group not in self._groups:
+            self._groups[now.group] = self._no_repeats()
+        self._groups[now.group].add(trial, now.shown)
+
+    def forget(self, trial: int) -> None:
+        """Takes back a trial that will not become whole, where it is open."""
+        self._open.pop(trial, None)
+
+    def _no_repeats(self) -> Repeats:
+        return Repeats(self._shares.parts, self._shares.width)
+
+    def _check(self, trial: int, first: int, n_before: int, eeg: np.ndarray) -> None:
+        if eeg.ndim != 2 or eeg.shape[0] != self._n_channels:
+            raise Problem(
+                f"trial {trial} has a slice of shape {eeg.shape}, the bundle needs "
+                f"({self._n_channels} channels, times): run the reader with the same bundle"
+            )
+        if first != n_before:
+            raise Problem(
+                f"trial {trial} goes on with sample {first} where sample {n_before} was expected: "
+                "a slice of it was lost"
+            )
+        if first + eeg.shape[1] > self._marks[-1]:
+            raise Problem(
+                f"trial {trial} has {first + eeg.shape[1]} samples, the bundle's window has "
+                f"{self._marks[-1]}: run the reader with the same bundle"
+            )
+        if not np.isfinite(eeg).all():
+            raise Problem(
+                f"trial {trial} holds values that are not finite: look at the amplifier's "
+                "channels, or reject such trials with --reject"
+            )

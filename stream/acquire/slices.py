@@ -1,0 +1,98 @@
+"""Cuts a trial into preprocessed slices that can go out while it is still going on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream.acquire.adaptation import Adaptation
+from stream.acquire.preprocess import TrialTransform
+from stream.acquire.trials import Part, Trial
+
+_STEP_S = 0.1  # between slices: a tenth of the work of a whole trial of 1 s at a time
+_TAIL_S = 0.02  # the last slice: what is left to be done after the last sample
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Preprocessed EEG (output channels, times), from time `first` of the trial on."""
+
+    first: int
+    final: bool
+    array: np.ndarray
+
+
+@dataclass
+class _Sent:
+    """How much of an open trial has gone out, and the matrix that all of it is adapted with."""
+
+    n_times: int
+    matrix: np.ndarray | None
+
+
+class Slicer:
+    """Gives every sample of a trial out once, in order, as soon as it can be preprocessed.
+
+    Args:
+        transform: of the stream.
+        marks: numbers of times (samples of the result) after which somebody waits for a slice.
+        adaptation: what the session's earlier trials say about its covariance; None for none.
+    """
+
+    def __init__(
+        self,
+        transform: TrialTransform,
+        marks: Sequence[int] = (),
+        adaptation: Adaptation | None = None,
+    ) -> None:
+        self._transform = transform
+        self._adaptation = adaptation
+        n, rate_hz = transform.n_times, transform.rate_hz
+        step, tail = max(1, round(_STEP_S * rate_hz)), max(1, round(_TAIL_S * rate_hz))
+        ends = {*range(step, n, step), *marks, max(1, n - tail)}
+        # Where several ends need the same samples of the stream, the last of them is meant.
+        self._times_at = {transform.rows_for(end): end for end in sorted(ends) if end < n}
+        self._urgent = [transform.rows_for(mark) for mark in marks]
+        self._open: dict[int, _Sent] = {}
+
+    @property
+    def stops(self) -> list[int]:
+        """Lengths of a trial, in samples of the stream, at which a part of it is wanted."""
+        return list(self._times_at)
+
+    @property
+    def urgent(self) -> list[int]:
+        """Those that somebody waits for."""
+        return self._urgent
+
+    def part(self, part: Part) -> Slice:
+        """The slice from what has gone out up to one of `stops`."""
+        return self._slice(part, self._times_at[len(part.samples)], final=False)
+
+    def last(self, trial: Trial) -> Slice:
+        """The slice from what has gone out up to the end."""
+        slice_ = self._slice(trial, self._transform.n_times, final=True)
+        del self._open[trial.number]
+        return slice_
+
+    def learn(self, trial: Trial) -> None:
+        """Lets the adaptation see a trial that is whole; after it was sent, as it takes a while."""
+        if self._adaptation is not None:
+            self._adaptation.add(trial.last_stamp_s, self._transform(trial.samples))
+
+    def forget(self, number: int) -> None:
+        """Takes back a trial that will not become whole."""
+        self._open.pop(number, None)
+
+    def _slice(self, trial: Trial | Part, stop: int, final: bool) -> Slice:
+        sent = self._open.get(trial.number)
+        if sent is None:
+            matrix = None
+            if self._adaptation is not None:
+                matrix = self._adaptation.matrix(trial.event.onset_s)
+            sent = self._open[trial.number] = _Sent(0, matrix)
+        start, sent.n_times = sent.n_times, stop
+        array = self._transform.part(trial.samples, start, stop)
+        if sent.matrix is not None:
+            array = sent.matrix @ array
+        return Slice(start, final, array)
