@@ -57,14 +57,19 @@ def test_a_results_node_that_dies_goes_on_with_its_ledger(tmp_path: Path) -> Non
 
 def test_a_reader_that_dies_is_restarted_and_its_open_trials_are_accounted(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 24, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 200, "--soa", 0.4, "--headless", "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(node_pid(folder, "reader"), signal.SIGKILL)
+    wait_for_decoded(folder, 14)  # of the lost reader's trials, at most five could still end so
+    interrupt(process)
     done = finish(process)
-    assert done.code == 0, done.err
+    assert done.code == 130, done.err
     told = check_accounted(folder)
-    assert 0 < told["dropped"]["node_lost"] <= 4
-    assert told["decoded"] >= 10
+    lost = [r["trial"] for r in trials_of(folder, "dropped") if r["reason"] == "node_lost"]
+    decoded = [r["trial"] for r in trials_of(folder, "decoded")]
+    assert 0 < len(lost) == told["dropped"]["node_lost"]
+    assert [trial for trial in decoded if trial > max(lost)]  # the new reader's
+    assert not [trial for trial in lost if trial <= 6]
 
 
 def test_a_subject_that_dies_is_a_failure_with_every_marker_accounted(tmp_path: Path) -> None:

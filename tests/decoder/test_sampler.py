@@ -1,0 +1,276 @@
+"""The sampler against diffusers' own pipelines, and what those cannot do."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decoder import previews
+from decoder.diffusion_base import DiffusionBase
+from decoder.problem import Problem
+from decoder.sampler import Sampler, SamplerSettings, Start, Step
+from tests.tiny_sdxl import DIM, SIZE_PX, tiny_adapter, tiny_base
+
+EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
+SCHEDULERS = (EULER, ANCESTRAL, "LCMScheduler", "TCDScheduler")
+LATENT = SIZE_PX // 8
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def embeddings(n: int, seed: int = 5) -> Tensor:
+    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+PLAIN = SamplerSettings()
+
+
+def sampler(folder: Path, settings: SamplerSettings = PLAIN, **spec: Any) -> Sampler:
+    base = tiny_base(folder, **spec)
+    return Sampler(base, tiny_adapter(base.unet), settings)
+
+
+def stock(
+    base: DiffusionBase,
+    z: Tensor,
+    seed: int,
+    *,
+    scale: float = 1.0,
+    guidance: float = 0.0,
+    start: Start | None = None,
+) -> np.ndarray:
+    """What diffusers' pipeline paints of one embedding, with the base's own settings."""
+    kind = "StableDiffusionXLPipeline" if start is None else "StableDiffusionXLImg2ImgPipeline"
+    parts = (base.vae, None, None, None, None, base.unet, base.scheduler)
+    pipe = getattr(diffusers, kind)(*parts, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_ip_adapter(
+        tiny_adapter(base.unet),
+        subfolder="",
+        weight_name="x.safetensors",
+        image_encoder_folder=None,
+    )
+    pipe.set_ip_adapter_scale(scale)
+    images = z[:, None]
+    prompt = {
+        "prompt_embeds": base.prompt_embeds,
+        "pooled_prompt_embeds": base.pooled_prompt_embeds,
+    }
+    if guidance > 1:
+        images = torch.cat([torch.zeros_like(images), images])
+        prompt |= {f"negative_{name}": tensor for name, tensor in prompt.items()}
+    begun = {"height": SIZE_PX, "width": SIZE_PX}
+    if start is not None:
+        begun = {"image": start.latents, "strength": start.strength}
+        begun |= {"original_size": (SIZE_PX,) * 2, "target_size": (SIZE_PX,) * 2}
+    return pipe(
+        **prompt,
+        **begun,
+        ip_adapter_image_embeds=[images],
+        num_inference_steps=base.spec.steps,
+        guidance_scale=guidance,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="latent",
+    ).images
+
+
+@pytest.mark.parametrize("guidance", [0.0, 4.0])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_its_loop_is_that_of_the_stock_pipeline(
+    tmp_path: Path, scheduler: str, guidance: float
+) -> None:
+    ours = sampler(tmp_path, scheduler=scheduler, guidance=guidance).denoise(embeddings(1), [7])
+    theirs = stock(
+        tiny_base(tmp_path, scheduler=scheduler, guidance=guidance),
+        embeddings(1),
+        7,
+        guidance=guidance,
+    )
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("scheduler", [EULER, ANCESTRAL, "TCDScheduler"])
+def test_starting_from_a_picture_is_that_of_the_stock_pipeline(
+    tmp_path: Path, scheduler: str
+) -> None:
+    start = Start(
+        torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(3)), 0.5
+    )
+    ours = sampler(tmp_path, scheduler=scheduler).denoise(embeddings(1), [7], start=start)
+    theirs = stock(tiny_base(tmp_path, scheduler=scheduler), embeddings(1), 7, start=start)
+    assert torch.equal(ours, theirs)
+
+
+def test_the_picture_is_that_of_the_stock_pipeline(tmp_path: Path) -> None:
+    painter = sampler(tmp_path)
+    painted = painter.paint(embeddings(1), [7])
+    base = tiny_base(tmp_path)
+    latents = stock(base, embeddings(1), 7)
+    decoded = base.vae.decode(latents / base.vae.config.scaling_factor).sample.detach()
+    expected = diffusers.image_processor.VaeImageProcessor().postprocess(decoded, "pil")[0]
+    assert np.array_equal(painted[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 4.0])
+@pytest.mark.parametrize("scheduler", [EULER, ANCESTRAL])
+def test_rows_of_a_batch_do_not_see_each_other(
+    tmp_path: Path, scheduler: str, guidance: float
+) -> None:
+    painter = sampler(tmp_path, scheduler=scheduler, guidance=guidance)
+    z = embeddings(3)
+    together = painter.denoise(z, [1, 2, 3])
+    for row in range(3):
+        alone = painter.denoise(z[row : row + 1], [row + 1])
+        assert torch.allclose(together[row : row + 1], alone, atol=2e-5)
+    assert not torch.allclose(together[:1], together[1:2], atol=0.1)
+
+
+def test_the_embedding_decides_and_at_scale_0_it_does_not(tmp_path: Path) -> None:
+    painter = sampler(tmp_path / "with")
+    assert not torch.equal(
+        painter.denoise(embeddings(1, seed=5), [7]), painter.denoise(embeddings(1, seed=6), [7])
+    )
+    without = sampler(tmp_path / "without", SamplerSettings(ip_scale=0))
+    first = without.denoise(embeddings(1, seed=5), [7])
+    assert torch.equal(first, without.denoise(embeddings(1, seed=6), [7]))
+    assert torch.equal(first, stock(tiny_base(tmp_path / "b"), embeddings(1), 7, scale=0.0))
+
+
+def test_the_same_seed_paints_the_same_and_another_another(tmp_path: Path) -> None:
+    painter = sampler(tmp_path, scheduler=ANCESTRAL)
+    first = painter.paint(embeddings(1), [7])
+    assert np.array_equal(first, painter.paint(embeddings(1), [7]))
+    assert not np.array_equal(first, painter.paint(embeddings(1), [8]))
+
+
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_a_picture_that_is_given_up_ends_within_the_step_without_a_vae_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    painter = sampler(tmp_path, SamplerSettings(preview="none"))
+    calls = {"unet": 0, "vae": 0}
+    for kind, model in (("unet", painter._base.unet), ("vae", painter._base.vae)):
+        method = {"unet": "forward", "vae": "decode"}[kind]
+        real = getattr(model, method)
+
+        def counted(*args: Any, kind: str = kind, real: Any = real, **more: Any) -> Any:
+            calls[kind] += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(model, method, counted)
+    assert painter.paint(embeddings(1), [7], lambda step: step.index < last) is None
+    assert calls == {"unet": last + 1, "vae": 0}
+    assert painter.paint(embeddings(1), [7]) is not None
+    assert calls["vae"] == 1
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_estimate_of_the_last_step_is_the_picture(tmp_path: Path, scheduler: str) -> None:
+    seen: list[Step] = []
+    painter = sampler(tmp_path, scheduler=scheduler)
+    latents = painter.denoise(embeddings(1), [7], lambda step: seen.append(step) or True)
+    assert [step.index for step in seen] == [0, 1, 2, 3]
+    assert {step.n_steps for step in seen} == {4}
+    # Ancestral samplers and Euler end at sigma 0; the others at the first of the noise levels.
+    assert torch.allclose(seen[-1].estimate, latents, atol=0.1)
+    assert not torch.allclose(seen[0].estimate, latents, atol=0.1)
+
+
+@pytest.mark.parametrize(("grade", "side"), [("linear", LATENT), ("tiny", SIZE_PX)])
+def test_previews_come_after_every_step(tmp_path: Path, grade: Any, side: int) -> None:
+    shapes = []
+    painter = sampler(tmp_path, SamplerSettings(preview=grade))
+    painter.paint(embeddings(2), [1, 2], lambda step: shapes.append(step.preview().shape) or True)
+    assert shapes == [(2, side, side, 3)] * 4
+
+
+def test_a_full_preview_of_the_last_step_is_the_picture(tmp_path: Path) -> None:
+    shown: list[np.ndarray] = []
+    painter = sampler(tmp_path, SamplerSettings(preview="full"))
+    painted = painter.paint(embeddings(1), [7], lambda s: shown.append(s.preview()) or True)
+    assert np.abs(shown[-1].astype(int) - painted).max() <= 1
+
+
+def test_the_linear_preview_is_the_map_that_the_spec_gives(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
+    latents = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(3))
+    shown = previews.previewer(base, "linear")(latents)
+    for n, y, x in np.ndindex(2, 3, 5):
+        for colour, (*weights, offset) in enumerate(base.spec.latent_rgb):
+            value = sum(w * float(latents[n, c, y, x]) for c, w in enumerate(weights)) + offset
+            assert abs(shown[n, y, x, colour] - min(255, max(0, value))) <= 0.51
+
+
+def test_an_encoded_picture_is_what_the_vae_makes_of_its_middle(tmp_path: Path) -> None:
+    painter = sampler(tmp_path)
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (SIZE_PX, SIZE_PX + 16, 3), np.uint8)
+    middle = torch.from_numpy(picture[:, 8:-8]).permute(2, 0, 1)[None] / 127.5 - 1
+    vae = painter._base.vae
+    expected = vae.encode(middle).latent_dist.mode() * vae.config.scaling_factor
+    assert torch.allclose(painter.encode_image(picture), expected, atol=1e-5)
+
+
+def test_a_compiled_unet_paints_the_same_in_one_graph(tmp_path: Path) -> None:
+    plain = sampler(tmp_path / "a").denoise(embeddings(1), [7])
+    compiled = sampler(tmp_path / "b", SamplerSettings(compile_backend="eager"))
+    assert torch.allclose(compiled.denoise(embeddings(1), [7]), plain, atol=1e-5)
+    torch.compiler.reset()
+
+
+def test_channels_last_and_half_precision_paint_nearly_the_same(tmp_path: Path) -> None:
+    from decoder.diffusion_base import load_base
+
+    plain = sampler(tmp_path).denoise(embeddings(1), [7])
+    spec = tiny_base(tmp_path).spec
+    base = load_base(spec, dtype=torch.bfloat16)
+    assert base.unet.dtype == torch.bfloat16
+    half = Sampler(base, tiny_adapter(base.unet), SamplerSettings(channels_last=True))
+    found = half.denoise(embeddings(1), [7]).float()
+    assert torch.nn.functional.cosine_similarity(found.ravel(), plain.ravel(), dim=0) > 0.98
+    assert half.paint(embeddings(1), [7]).shape == (1, SIZE_PX, SIZE_PX, 3)
+
+
+def test_a_vae_that_overflows_in_half_precision_stays_in_float32(tmp_path: Path) -> None:
+    from decoder.diffusion_base import load_base
+
+    spec = tiny_base(tmp_path).spec
+    assert load_base(spec, dtype=torch.float16).vae.dtype == torch.float32  # force_upcast
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    z = embeddings(2)
+    z[1, 3] = value
+    with pytest.raises(Problem, match="not finite"):
+        sampler(tmp_path).paint(z, [1, 2])
+
+
+def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=rf"\(1, 9\).*\(n, {DIM}\)"):
+        sampler(tmp_path).paint(torch.zeros(1, 9), [1])
+
+
+def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
+    good = tiny_adapter(base.unet)
+    fewer = dict(list(good["ip_adapter"].items())[:-2])
+    with pytest.raises(Problem, match=r"4 maps.*3 cross-attentions need 6|maps to keys"):
+        Sampler(base, good | {"ip_adapter": fewer})
+    narrow = {name: tensor[:, :-1] for name, tensor in good["ip_adapter"].items()}
+    with pytest.raises(Problem, match="another base model"):
+        Sampler(base, good | {"ip_adapter": narrow})
+    projection = dict(good["image_proj"])
+    projection["proj.weight"] = projection["proj.weight"][:-4]
+    with pytest.raises(Problem, match="4 tokens of the width 64"):
+        Sampler(base, good | {"image_proj": projection})
