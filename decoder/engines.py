@@ -101,6 +101,12 @@ def open_engine(
     """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     wanted = Wanted(network, shape, precision, cache, key, say)
+    with torch.inference_mode():
+        if not all(y.isfinite().all() for y in network(torch.ones(1, *shape))):
+            raise Problem(
+                "the network gives embeddings that are zero or not finite: the bundle's weights "
+                "are damaged, make the bundle again"
+            )
     names = _candidates(choice, say)
     for name, following in zip(names, (*names[1:], None), strict=True):
         try:

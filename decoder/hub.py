@@ -114,36 +114,42 @@ def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
 def model_card(manifest: BundleManifest, repo: str) -> str:
     """The README of a shared bundle: Markdown with the header that the hub reads."""
     encoders = ", ".join(f"{encoder.name} ({encoder.dim})" for encoder in manifest.image_encoders)
-    metrics = json.dumps(manifest.metrics, indent=2)
+    needed = [str(name) for name in manifest.preprocessing.get("channels", manifest.channels)]
+    recording = manifest.training.get("recording")
+    simulated = isinstance(recording, dict) and recording.get("subject") == "simulated"
+    origin = (
+        "The weights were learnt from a **simulated** subject and decode no person."
+        if simulated
+        else "The weights work best for the persons and the cap that they were learnt from."
+    )
+    metrics = ""
+    if manifest.metrics:
+        metrics = f"Metrics:\n\n```json\n{json.dumps(manifest.metrics, indent=2)}\n```\n\n"
     return f"""---
 library_name: hvf-live
 tags: [eeg, brain-computer-interface, image-retrieval]
 ---
 # {repo.split("/")[-1]}
 
-Decodes, from a person's EEG, which image they are looking at. The weights were learnt from the EEG
-of persons and work best for the same persons and cap.
+Decodes, from EEG, which image is being looked at. {origin}
 
 | | |
 |---|---|
-| EEG | {len(manifest.channels)} channels at {manifest.rate_hz:g} Hz |
-| channels | {", ".join(manifest.channels)} |
+| EEG | {len(needed)} channels, at {manifest.rate_hz:g} Hz or more |
+| channels | {", ".join(needed)} |
+| of these, decoded | {", ".join(manifest.channels)} |
 | window | {manifest.tmin_s:g} to {manifest.tmax_s:g} s after onset, {manifest.n_times} samples |
 | brain encoder | {manifest.brain_encoder.name} |
 | image encoders (width) | {encoders} |
 | embedding | {manifest.embedding_dim} wide, space `{manifest.space[:12]}` |
 
-Metrics, as `{MANIFEST}` has them; it also says how the bundle was trained:
-
-```json
-{metrics}
-```
+{metrics}`{MANIFEST}` says how the bundle was trained.
 
 Files are JSON and safetensors. To check and use them:
 
 ```
 python -m offline_train fetch {repo} --out bundle
-python run_realtime.py live --bundle bundle --gallery GALLERY
+python run_realtime.py live --eeg EEG --markers MARKERS --bundle bundle --gallery GALLERY
 ```
 """
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 OPSET = 20  # the first with Gelu as one node; LayerNormalization is one since 17
 LOWEST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999}
+_WAY_OUT: dict[Precision, str] = {
+    "fp32": "run it with torch",
+    "fp16": "export it in fp32, or run it with torch",
+}
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _INLINE_BYTES = 1_900_000_000  # a protobuf file ends at 2 GB; the graph needs some of it too
 _N_IMAGES = 1000
@@ -83,9 +87,10 @@ def export_onnx(
         raise Problem(f"{kind} cannot be written as ONNX: run it with torch") from error
     check = _check(network, shape, path, gallery, n_inputs)
     if not check.lowest_cosine >= LOWEST_COSINE[precision]:
+        path.unlink()
         raise Problem(
             f"{path} in {precision} has a cosine of {check.lowest_cosine:.5f} to torch, at least "
-            f"{LOWEST_COSINE[precision]} was expected: export it in fp32, or run it with torch"
+            f"{LOWEST_COSINE[precision]} was expected: {_WAY_OUT[precision]}"
         )
     return check
 

@@ -73,12 +73,19 @@ def evaluate(
         opened,
         load_trial_set(trials),
         load_gallery(gallery),
-        [int(n) for n in numbers(repeats, "--repeats")],
+        _whole_numbers(repeats),
         seed=seed,
         tmax_s=[*numbers(tmax, "--tmax"), opened.manifest.tmax_s],
         evidence=evidence,
     )
     report(found, out)
+
+
+def _whole_numbers(repeats: str) -> list[int]:
+    found = numbers(repeats, "--repeats")
+    if any(n != int(n) or n < 1 for n in found):
+        raise typer.BadParameter(f"--repeats '{repeats}' is no list of numbers such as 1,4,20")
+    return [int(n) for n in found]
 
 
 def _evaluate_session(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Decodes a session again, offline and from its own recording, and compares the answers."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def evaluate_session(folder: Path) -> Replayed:
         )
     ledger = read_ledger(folder / "ledger.jsonl")
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
-    offline = _decode(folder / "recording.xdf", config)
+    n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
+    offline = _decode(folder / "recording.xdf", config, n_repeats)
     both = sorted(live.keys() & offline.keys())
     return Replayed(
         trials=tuple(both),
@@ -69,8 +71,14 @@ def evaluate_session(folder: Path) -> Replayed:
     )
 
 
-def _decode(recording: Path, config: SessionConfig) -> dict[int, tuple[str, ...]]:
-    """Ids by trial; each trial is cut whole and goes through the network whole."""
+def _decode(
+    recording: Path, config: SessionConfig, n_repeats: Mapping[int, int]
+) -> dict[int, tuple[str, ...]]:
+    """Ids by trial; each trial is cut whole and goes through the network whole.
+
+    A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
+    live answer was made of.
+    """
     bundle, gallery = load_bundle(config.bundle), load_gallery(config.gallery)
     preprocessing = Preprocessing.of(bundle)
     brain = load_brain_encoder(bundle)
@@ -95,6 +103,7 @@ def _decode(recording: Path, config: SessionConfig) -> dict[int, tuple[str, ...]
             continue
         repeats = seen[outcome.group]
         repeats.append(outcome.trial)
+        repeats = repeats[-n_repeats.get(outcome.number, len(repeats)) :]
         if config.decoding.evidence == "mean":
             z = embed(brain, np.mean(repeats, axis=0, dtype=np.float64)[None].astype(np.float32))
             ranking = ranker.rank(z[0], None, tmax_s, len(repeats))

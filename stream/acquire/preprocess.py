@@ -89,7 +89,24 @@ class Preprocessing:
                 f"the preprocessing of the bundle '{bundle.directory}' is not understood "
                 f"({str(error).splitlines()[0]}); train it again with this version"
             ) from None
-        return cls(settings, bundle.arrays("preprocessing"))
+        manifest = bundle.manifest
+        theirs = (manifest.channels, manifest.rate_hz, manifest.tmin_s, manifest.tmax_s)
+        if (settings.output_channels, settings.rate_hz, settings.tmin_s, settings.tmax_s) != theirs:
+            raise Problem(
+                f"the preprocessing of the bundle '{bundle.directory}' gives other channels, "
+                "another rate or another window than its brain encoder takes: make the bundle again"
+            )
+        arrays = bundle.arrays("preprocessing")
+        n, n_outputs = len(settings.channels), len(settings.output_channels)
+        needed = {"whitener": (n, n)} if settings.whitening == "mvnn" else {}
+        needed |= {"scale": (n_outputs,)} if settings.scaling == "robust" else {}
+        for name, shape in needed.items():
+            if name not in arrays or arrays[name].shape != shape:
+                raise Problem(
+                    f"the preprocessing of the bundle '{bundle.directory}' lacks the array {name} "
+                    f"of shape {shape}: make the bundle again"
+                )
+        return cls(settings, arrays)
 
     def prepare(self, stream_channels: Sequence[str], stream_rate_hz: float) -> "TrialTransform":
         """The transform for trials of one stream.
