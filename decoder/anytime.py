@@ -166,6 +166,15 @@ class Anytime:
         self._open[trial] = trial_so_far
         return [mark for mark in self._marks if n_before < mark <= trial_so_far.n_times]
 
+    def check_whole(self, trial: int) -> None:
+        """Raises Problem where a trial of which no more will come is not whole."""
+        n_times = self._open[trial].n_times
+        if n_times < self._marks[-1]:
+            raise Problem(
+                f"trial {trial} has {n_times} samples, the bundle's window has "
+                f"{self._marks[-1]}: run the reader with the same bundle"
+            )
+
     def follows(self, trial: int, first: int) -> bool:
         """Whether a slice from sample `first` on opens a trial, or goes on where it is."""
         return first == 0 or (trial in self._open and self._open[trial].n_times == first)
@@ -220,6 +229,5 @@ class Anytime:
             )
         if not np.isfinite(eeg).all():
             raise Problem(
-                f"trial {trial} holds values that are not finite: look at the amplifier's "
-                "channels, or reject such trials with --reject"
+                f"trial {trial} holds values that are not finite: look at the amplifier's channels"
             )

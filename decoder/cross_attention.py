@@ -8,12 +8,16 @@ attentions and the output, equal to those of diffusers' IPAdapterAttnProcessor2_
 from collections.abc import Mapping
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional
 
 from decoder.problem import Problem
+from decoder.torchvision_ops import declare_missing_ops
+
+declare_missing_ops()
+
+from diffusers import UNet2DConditionModel  # noqa: E402 - the line above makes it importable
+from diffusers.models.attention_processor import Attention  # noqa: E402
 
 CROSS = "attn2.processor"
 

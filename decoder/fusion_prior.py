@@ -92,11 +92,7 @@ class Prior:
     @cached_property
     def adapter(self) -> dict[str, dict[str, Tensor]]:
         """`image_proj` and `ip_adapter`, as `Sampler` and stock diffusers take them."""
-        parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for name, tensor in _tensors(self.directory / ADAPTER_FILE).items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor.float()
-        return parts
+        return read_adapter(self.directory / ADAPTER_FILE)
 
     @torch.inference_mode()
     def condition(self, z: Tensor, *, rescale: bool = True, skip_projector: bool = False) -> Tensor:
@@ -240,6 +236,24 @@ def check_bundle(prior: Prior, bundle: BundleManifest) -> None:
         )
 
 
+def read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
+    """`image_proj` and `ip_adapter` of a plain IP-Adapter as stock diffusers keeps it.
+
+    Raises:
+        Problem: the file is not there, damaged, or something else.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for name, tensor in _tensors(file).items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor.float()
+    if parts.keys() != {"image_proj", "ip_adapter"} or not all(parts.values()):
+        raise Problem(
+            f"'{file}' is no plain IP-Adapter (it has {', '.join(sorted(parts))}): give one such "
+            "as ip-adapter_sdxl_vit-h.safetensors"
+        )
+    return parts
+
+
 def _space(hvf_file: Path, manifest: PriorManifest) -> str:
     # In float32, as a bundle keeps the same HVF.
     arrays = {n: t.float().numpy() for n, t in _tensors(hvf_file).items()}
@@ -249,8 +263,10 @@ def _space(hvf_file: Path, manifest: PriorManifest) -> str:
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise Problem(f"'{path}' is no safetensors file ({error}): make the prior again") from None
+    except (OSError, SafetensorError) as error:
+        raise Problem(
+            f"'{path}' cannot be read as safetensors ({error}): fetch or make it again"
+        ) from None
 
 
 def mean_norm(embeddings: np.ndarray | Tensor) -> float:

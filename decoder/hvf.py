@@ -30,6 +30,7 @@ class HVF(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.dim, self.hidden = dim, hidden
         self.maps = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in encoder_dims.items()})
         self.head = ResMLP(dim, hidden, dropout)
 

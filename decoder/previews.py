@@ -32,7 +32,9 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
                 f"the base '{base.spec.name}' has no tiny decoder for previews: name one as "
                 "tiny_vae in its base.json, or take --preview linear"
             )
-        return lambda latents: _to_pixels(base.tiny_vae.decode(latents).sample)
+        tiny = base.tiny_vae
+        # Some schedulers give their estimates in float32 whatever the UNet computes in.
+        return lambda latents: _to_pixels(tiny.decode(latents.to(tiny.dtype)).sample)
     if base.spec.latent_rgb is None:
         raise Problem(
             f"the base '{base.spec.name}' has no linear map from latents to colours: give "

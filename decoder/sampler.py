@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from diffusers.models.embeddings import ImageProjection
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from decoder import cross_attention, previews
 from decoder.diffusion_base import DiffusionBase
 from decoder.previews import Grade
 from decoder.problem import Problem
+from decoder.torchvision_ops import declare_missing_ops
+
+declare_missing_ops()
+
+from diffusers.models.embeddings import ImageProjection  # noqa: E402 - the line above: importable
+from diffusers.utils.torch_utils import randn_tensor  # noqa: E402
 
 N_TOKENS = 4
 """Image tokens of an embedding: those of a plain IP-Adapter, which stock loaders expect."""
@@ -48,6 +52,12 @@ class Start:
     """(n, 4, h, w) as the UNet sees them: of a picture, or the estimate of an earlier step."""
     strength: float
     """Share of the steps that are taken, with as much noise added first; 1 keeps nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise Problem(
+                f"a strength of {self.strength} is no share of the steps: give one from 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,10 @@ class Sampler:
             base.vae.to(memory_format=torch.channels_last)
         self._unet: nn.Module = base.unet
         if settings.compile_backend is not None:
-            self._unet = torch.compile(base.unet, fullgraph=True, backend=settings.compile_backend)
+            # One graph for each number of rows: a live system paints the same number again.
+            self._unet = torch.compile(
+                base.unet, fullgraph=True, dynamic=False, backend=settings.compile_backend
+            )
         self._step_takes = inspect.signature(base.scheduler.step).parameters
         side = self.size_px
         self._time_ids = torch.tensor(
@@ -120,11 +133,18 @@ class Sampler:
         )
         self._signal_shares = base.scheduler.alphas_cumprod
         self._conditions: dict[int, dict[str, Tensor]] = {}
+        self._check()
 
     def warm_up(self) -> None:
         """Paints once, so that what is compiled, tuned or loaded at first use is so by now."""
-        self.paint(torch.zeros(1, self.embedding_dim), [0], lambda step: step.preview() is not None)
-        previews.decode(self._base, self._noise([torch.Generator().manual_seed(0)]))
+
+        def one_step(step: Step) -> bool:
+            step.preview()
+            return False
+
+        self.paint(torch.zeros(1, self.embedding_dim), [0], one_step)
+        with torch.inference_mode():
+            previews.decode(self._base, self._noise([torch.Generator().manual_seed(0)]))
 
     @torch.inference_mode()
     def paint(
@@ -139,7 +159,7 @@ class Sampler:
         Args:
             z_c: (n, dim), the projector's output.
             seeds: one of each; the same seed and embedding paint the same picture.
-            on_step: called after every step; False gives the picture up, without a VAE decode.
+            on_step: called when a step is done; False gives the picture up, without a VAE decode.
             start: what to begin from; None begins from noise.
 
         Returns:
@@ -160,24 +180,23 @@ class Sampler:
         start: Start | None = None,
     ) -> Tensor | None:
         """`paint` up to the latents (n, 4, h, w), as the UNet sees them."""
+        if len(seeds) != len(z_c):
+            raise ValueError(f"{len(seeds)} seeds for {len(z_c)} embeddings")
         self._bind(z_c)
         scheduler, n = self._base.scheduler, len(z_c)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         times = self._set_times(start)
-        latents = self._noise(generators)
-        if start is None:
-            latents = latents * scheduler.init_noise_sigma
-        else:
-            latents = scheduler.add_noise(start.latents.to(latents), latents, times[:1].repeat(n))
+        times_seen = times.to(self._base.device)  # at once: a transfer waits for the device
+        latents = self._begin(self._noise(generators), times, start)
         rows = 2 * n if self._guided else n
         prompt, condition = self._constants(rows)
         offered = {"generator": generators, "eta": self._base.spec.eta}
         extra = {name: offered[name] for name in offered if name in self._step_takes}
-        for i, time in enumerate(times):
+        for i, (time, time_seen) in enumerate(zip(times, times_seen, strict=True)):
             seen = torch.cat([latents] * 2) if self._guided else latents
             noise = self._unet(
                 scheduler.scale_model_input(seen, time),
-                time,
+                time_seen,
                 prompt,
                 added_cond_kwargs=condition,
                 return_dict=False,
@@ -188,6 +207,8 @@ class Sampler:
             stepped = scheduler.step(noise, time, latents, **extra)
             estimate = self._estimate(stepped, noise, latents, time)
             latents = stepped.prev_sample.to(latents.dtype)
+            if on_step is not _go_on:
+                self._wait()
             if not on_step(Step(i, len(times), estimate, self._preview)):
                 return None
         return latents
@@ -196,6 +217,23 @@ class Sampler:
         """The latents (1, 4, h, w) of a picture, uint8 (height, width, 3), to start from."""
         with torch.inference_mode():
             return previews.encode(self._base, picture, self.size_px)
+
+    def _check(self) -> None:
+        """Refuses what the first job would fail of."""
+        name = self._base.spec.name
+        if self.size_px % 8:
+            raise Problem(
+                f"'{name}' cannot paint {self.size_px} px, as a latent is 8 px wide: give a "
+                "multiple of 8"
+            )
+        try:
+            self._set_times(None)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise Problem(
+                f"the scheduler of '{name}' cannot take these {self.steps} steps ({reason}): give "
+                "another number of steps, or mend base.json"
+            ) from None
 
     def _bind(self, z_c: Tensor) -> None:
         if z_c.ndim != 2 or z_c.shape[1] != self.embedding_dim:
@@ -206,7 +244,7 @@ class Sampler:
         if not z_c.isfinite().all():
             raise Problem(
                 "an embedding with values that are not finite cannot be painted: look at the "
-                "amplifier's channels, or reject such trials with --reject"
+                "amplifier's channels"
             )
         z_c = z_c.to(self._base.device, self._base.dtype)
         if self._guided:  # without the embedding means with an embedding of zeros, as in training
@@ -228,6 +266,27 @@ class Sampler:
             first = len(times) - taken
         scheduler.set_begin_index(first)
         return times[first:]
+
+    def _begin(self, noise: Tensor, times: Tensor, start: Start | None) -> Tensor:
+        """The latents (n, 4, h, w) before the first step."""
+        scheduler = self._base.scheduler
+        if start is None:
+            return noise * scheduler.init_noise_sigma
+        given = start.latents
+        if given.shape[1:] != noise.shape[1:] or len(given) not in (1, len(noise)):
+            raise Problem(
+                f"latents of the shape {tuple(given.shape)} cannot be started from, "
+                f"{tuple(noise.shape)} are painted: encode a picture with this sampler"
+            )
+        return scheduler.add_noise(given.to(noise), noise, times[:1].repeat(len(noise)))
+
+    def _wait(self) -> None:
+        """Until the step is done: what a GPU was told to do cannot be called back.
+
+        So this is once in a step, where somebody may give the picture up, and nowhere else.
+        """
+        if self._base.device.type == "cuda":
+            torch.cuda.current_stream(self._base.device).synchronize()
 
     def _noise(self, generators: list[torch.Generator]) -> Tensor:
         base = self._base
@@ -254,7 +313,7 @@ class Sampler:
             found = getattr(stepped, name, None)
             if found is not None:
                 return found
-        kept = self._signal_shares[int(time)].to(latents)
+        kept = self._signal_shares[int(time)]
         return (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
 
 
@@ -269,7 +328,8 @@ def _image_projection(weights: Mapping[str, Tensor], base: DiffusionBase) -> Ima
             f"{width}, which the base '{base.spec.name}' attends to: it is of another base model, "
             "give that one with --base"
         )
-    projection = ImageProjection(weights["proj.weight"].shape[1], width, N_TOKENS)
+    with torch.device("meta"):
+        projection = ImageProjection(weights["proj.weight"].shape[1], width, N_TOKENS)
     renamed = {name.replace("proj.", "image_embeds."): tensor for name, tensor in weights.items()}
-    projection.load_state_dict(renamed)
+    projection.load_state_dict(renamed, assign=True)
     return projection.to(base.device, base.dtype).eval().requires_grad_(False)

@@ -257,13 +257,20 @@ def _load_autoencoder_kl(spec: EncoderSpec) -> _Loaded:
     return vae, lambda image: squared(image, spec.size_px), embed
 
 
-def _load_classifier(spec: EncoderSpec) -> _Loaded:
+def load_classifier(spec: EncoderSpec) -> SemanticNet:
+    """The network of an encoder of the kind `classifier`; raises as its file is missing or bad."""
     with safe_open(spec.source, framework="pt") as file:
         config = SemanticNetConfig.model_validate_json((file.metadata() or {}).get("config", ""))
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     network = SemanticNet(config)
     network.load_state_dict(weights)
-    return network, lambda image: squared(image, config.size_px), network.features
+    return network
+
+
+def _load_classifier(spec: EncoderSpec) -> _Loaded:
+    network = load_classifier(spec)
+    size_px = network.config.size_px
+    return network, lambda image: squared(image, size_px), network.features
 
 
 def embedding_health(embeddings: NDArray[np.float32]) -> float:

@@ -1,15 +1,15 @@
-"""The state of a training after an epoch, in one file, so that it can go on from there."""
+"""The state of a training, in one file, so that it can go on from there."""
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from decoder.problem import Problem
@@ -30,9 +30,13 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: AdamW,
     history: Sequence[dict[str, float]],
+    average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the state after `len(history)` epochs of a training, in place of an earlier one."""
-    tensors = {}
+    """Writes the state of a training, in place of an earlier one.
+
+    `history` says how far it is; `average` holds running means of parameters, by their names.
+    """
+    tensors = {f"average/{name}": tensor for name, tensor in (average or {}).items()}
     for name, parameter in model.named_parameters():
         tensors[name] = parameter.detach()
         for moment in MOMENTS:
@@ -45,12 +49,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    directory: Path, training: str, model: nn.Module, optimizer: AdamW
+    directory: Path,
+    training: str,
+    model: nn.Module,
+    optimizer: AdamW,
+    average: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, float]]:
-    """Puts the state of an interrupted training into `model` and `optimizer`.
+    """Puts the state of an interrupted training into `model`, `optimizer` and `average`.
 
     Returns:
-        The history so far: one entry for each epoch done, none when there is no checkpoint.
+        The history so far, empty when there is no checkpoint.
 
     Raises:
         Problem: when the checkpoint is damaged, or of another training.
@@ -76,4 +84,6 @@ def load_checkpoint(
         }
     for name, buffer in model.named_buffers():
         buffer.copy_(tensors[name])
+    for name, mean in (average or {}).items():
+        mean.copy_(tensors[f"average/{name}"])
     return json.loads(metadata["history"])

@@ -3,6 +3,7 @@
 The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is selected.
 """
 
+import copy
 import hashlib
 import math
 import platform
@@ -59,6 +60,9 @@ class TrainSettings:
     """Inner width of the residual blocks."""
     dropout: float = 0.1
     """Of MBP and HVF; the other brain encoders have the rates of their papers."""
+    target_dropout: float = 0.0
+    """Of an HVF that is frozen. The released code leaves it in training mode, with 0.1: what the
+    brain is compared with is then noisy."""
     encoder: BrainEncoderName = "mbp"
     prefix_share: float = 0.0
     """Share of the rows that show only a prefix of their trial, drawn anew each epoch, so that
@@ -74,10 +78,12 @@ class TrainSettings:
 
 PRESETS = {
     "paper": TrainSettings(),
+    "released": TrainSettings(warmup_steps=0, target_dropout=0.1),
     "live": TrainSettings(prefix_share=0.5),
     "demo": TrainSettings(batch_size=256, prefix_share=0.5),
 }
-"""The paper's; with early answers for live sessions; and that for the demo's fewer images."""
+"""The paper's; as its code has it; with early answers for live sessions; and for the demo's fewer
+images."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +105,34 @@ class TrainedModels:
     logit_scale: float
     history: list[dict[str, float]]
     """Mean loss, and logit scale at the end, of each epoch."""
+    about_hvf: str
+    """Whether it was trained as well, or frozen."""
 
 
 class BrainAndImages(nn.Module):
-    """All that is learnt: the brain encoder, the HVF and the scale of their cosines."""
+    """All that is learnt: the brain encoder, the HVF and the scale of their cosines.
+
+    An HVF that is given is frozen: it is no part of what is learnt.
+    """
 
     def __init__(
-        self, n_channels: int, n_times: int, dims: Mapping[str, int], settings: TrainSettings
+        self,
+        n_channels: int,
+        n_times: int,
+        dims: Mapping[str, int],
+        settings: TrainSettings,
+        frozen_hvf: HVF | None = None,
     ) -> None:
         super().__init__()
         widths = (settings.dim, settings.hidden)
         dropout = settings.dropout if settings.encoder == "mbp" else None
         self.brain = make_brain_encoder(settings.encoder, n_channels, n_times, *widths, dropout)
-        self.hvf = HVF(dims, *widths, settings.dropout)
+        self.hvf = HVF(dims, *widths, settings.dropout) if frozen_hvf is None else None
         self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
 
-    def forward(self, trials: Tensor, embeddings: Mapping[str, Tensor], owner: Tensor) -> Tensor:
-        """The loss of a batch; `owner` is the row in `embeddings` of each trial's image."""
-        return symmetric_infonce(self.brain(trials), self.hvf(embeddings), owner, self.logit_scale)
+    def forward(self, trials: Tensor, fused: Tensor, owner: Tensor) -> Tensor:
+        """The loss of a batch; `owner` is the row in `fused` of each trial's image."""
+        return symmetric_infonce(self.brain(trials), fused, owner, self.logit_scale)
 
 
 def count_steps(n_rows: int, settings: TrainSettings) -> int:
@@ -138,8 +154,9 @@ def train(
     settings: TrainSettings,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint_dir: Path | None = None,
+    frozen_hvf: HVF | None = None,
 ) -> TrainedModels:
-    """Trains a brain encoder and HVF jointly with symmetric InfoNCE.
+    """Trains a brain encoder and HVF jointly with symmetric InfoNCE, or the former alone.
 
     The same inputs and settings give the same weights on a CPU with the same number of threads,
     also when the training is interrupted and goes on from its checkpoint.
@@ -151,11 +168,18 @@ def train(
         on_progress: called after every step.
         checkpoint_dir: where the state is kept after each epoch; a training of the same data and
             settings that was interrupted goes on from there.
+        frozen_hvf: trains the brain encoder against this HVF, which stays as it is: that of a
+            Fusion Prior, so that what is decoded can be painted.
 
     Raises:
         Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
-            or the checkpoint is damaged or of another training.
+            the checkpoint is damaged or of another training, or the HVF has another width.
     """
+    if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
+        raise Problem(
+            f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
+            f"{settings.dim}: train with its width"
+        )
     if len(trial_set.items) < 2:
         raise Problem(
             f"the trial set has only the stimulus {trial_set.items[0]!r}: "
@@ -171,15 +195,18 @@ def train(
         torch.manual_seed(settings.seed)
         format = trial_set.format
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
-        model = BrainAndImages(len(format.channels), format.n_times, dims, settings)
+        model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
         model.to(device).train()
+        fuse = model.hvf if frozen_hvf is None else _frozen(frozen_hvf, settings).to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             betas=settings.betas,
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        training = identify(_decisive(trial_set, features, settings))
+        training = identify(
+            _decisive(trial_set, features, settings) | {"hvf": _told_of(frozen_hvf, features)}
+        )
         history = []
         if checkpoint_dir is not None:
             history = load_checkpoint(checkpoint_dir, training, model, optimizer)
@@ -203,7 +230,7 @@ def train(
                 shown, owner = np.unique(items[rows], return_inverse=True)
                 shown = torch.from_numpy(shown).to(device)
                 embeddings = {name: array[shown] for name, array in images.items()}
-                loss = model(trials, embeddings, torch.from_numpy(owner).to(device))
+                loss = model(trials, fuse(embeddings), torch.from_numpy(owner).to(device))
 
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, n_steps, settings)
@@ -227,7 +254,16 @@ def train(
                 save_checkpoint(checkpoint_dir, training, model, optimizer, history)
 
     model.cpu().eval()
-    return TrainedModels(model.brain, model.hvf, model.logit_scale.item(), history)
+    hvf = model.hvf if frozen_hvf is None else frozen_hvf
+    about_hvf = _told_of(frozen_hvf, features)
+    return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
+
+
+def _frozen(hvf: HVF, settings: TrainSettings) -> HVF:
+    """A copy that is neither trained nor, unless the settings ask for it, disturbed by dropout."""
+    copied = copy.deepcopy(hvf).requires_grad_(False).eval()
+    copied.head.dropout = nn.Dropout(settings.target_dropout)  # in training mode
+    return copied
 
 
 def _shorten(
@@ -268,11 +304,9 @@ def make_bundle(
         Problem: when a weight is not finite, or `directory` holds something else.
     """
     format = trial_set.format
-    brain, hvf = (
-        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-        for module in (models.brain, models.hvf)
-    )
+    brain, hvf = _arrays(models.brain), _arrays(models.hvf)
     training = _decisive(trial_set, features, settings) | {
+        "hvf": models.about_hvf,
         "recording": format.provenance,
         "n_trials": len(trial_set),
         "n_items": len(trial_set.items),
@@ -293,7 +327,7 @@ def make_bundle(
         preprocessing=format.preprocessing,
         brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
         image_encoders=features.encoders,
-        hvf=HVFRecord(hidden=settings.hidden),
+        hvf=HVFRecord(hidden=models.hvf.hidden),
         embedding_dim=settings.dim,
         logit_scale=models.logit_scale,
         space=space_of(hvf, features.encoders),
@@ -317,3 +351,13 @@ def _decisive(
         "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
         "image_encoders": [encoder.model_dump() for encoder in features.encoders],
     }
+
+
+def _told_of(frozen_hvf: HVF | None, features: Features) -> str:
+    if frozen_hvf is None:
+        return "trained"
+    return f"frozen, of the space {space_of(_arrays(frozen_hvf), features.encoders)}"
+
+
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.progress import Progress, track
 
-from decoder.bundle import BrainEncoderName, Bundle, load_bundle
+from decoder.bundle import BrainEncoderName, Bundle, ImageEncoderRecord, load_bundle
 from decoder.calibration import Calibration
 from decoder.hvf import load_hvf
 from decoder.problem import Problem
@@ -173,7 +173,8 @@ def mbp(
     encoders: Encoders = None,
     labels: Labels = False,
     preset: Annotated[
-        Literal["live", "paper", "demo"], typer.Option(help="live: the paper's, with early answers")
+        Literal["live", "paper", "released", "demo"],
+        typer.Option(help="live: the paper's, with early answers"),
     ] = "live",
     encoder: Annotated[BrainEncoderName, typer.Option(help="the brain encoder")] = "mbp",
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -185,10 +186,19 @@ def mbp(
         int | None,
         typer.Option(min=0, help="stimuli to calibrate on; a tenth, at most 200, by default"),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fusion Prior whose HVF is taken as it is, so that answers can be painted"
+        ),
+    ] = None,
     seed: int | None = None,
     cache: Annotated[Path, typer.Option(help="where features are kept")] = Path("features"),
 ) -> None:
     """Trains a brain encoder and HVF together on a trial set, and writes a calibrated bundle.
+
+    With --prior the HVF is that of a Fusion Prior, and stays as it is: what is then decoded can be
+    painted.
 
     Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
     """
@@ -197,8 +207,17 @@ def mbp(
     settings = replace(settings, encoder=encoder)
     if every_trial:
         settings = replace(settings, repeats_per_row=1, rows_per_item=None)
+    frozen_hvf = None
+    if prior is not None:
+        from decoder.fusion_prior import load_prior
+
+        painted_with = load_prior(prior)
+        frozen_hvf = painted_with.hvf
+        settings = replace(settings, dim=frozen_hvf.dim)
     learnt = load_trial_set(trials)
     features = features_of(learnt.items, images, encoders, labels, cache)
+    if prior is not None:
+        check_encoders(features, painted_with.manifest.image_encoders, f"the prior '{prior}'")
     held_out = None
     if hold_out is None:
         # Classes cannot be held out as images can: a model knows only those that it has learnt.
@@ -213,6 +232,7 @@ def mbp(
             settings,
             lambda step: progress.update(task, completed=step.step, total=step.n_steps),
             checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
+            frozen_hvf=frozen_hvf,
         )
     bundle = make_bundle(out, models, learnt, features, settings, COMMAND)
     console.print(f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}")
@@ -259,18 +279,23 @@ def gallery(
     classes = [label for label in labels.split(",") if label]
     ids = classes or [path.stem for path in image_files(images)]
     features = features_of(ids, images, encoders, bool(classes), cache)
-    if features.encoders != opened.manifest.image_encoders:
-        theirs = ", ".join(encoder.name for encoder in opened.manifest.image_encoders)
-        raise Problem(
-            f"the bundle '{bundle}' was trained with the image encoders {theirs}; give the same "
-            "file with --encoders, or the same --labels in the same order"
-        )
+    check_encoders(features, opened.manifest.image_encoders, f"the bundle '{bundle}'")
     made = build_gallery(
         ids, ids, features, load_hvf(opened), opened.manifest.space, created_by=COMMAND
     )
     save_gallery(out, made, None if classes else [read_image(p) for p in image_files(images)])
     console.print(f"{len(made)} images in '{out}'")
     console.print(f"next: python run_realtime.py live --bundle {bundle} --gallery {out} ...")
+
+
+def check_encoders(features: Features, wanted: tuple[ImageEncoderRecord, ...], whose: str) -> None:
+    """Refuses features of other image encoders than a model was trained with."""
+    if features.encoders != wanted:
+        theirs = ", ".join(encoder.name for encoder in wanted)
+        raise Problem(
+            f"{whose} was trained with the image encoders {theirs}; give the same file with "
+            "--encoders, or the same --labels in the same order"
+        )
 
 
 def _first_line(error: ValueError) -> str:

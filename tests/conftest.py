@@ -10,9 +10,11 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from decoder.torchvision_ops import declare_missing_ops
 from demo.model import DemoModel, ready_model
 from tests.sessions import run
 
+declare_missing_ops()  # before any test module imports diffusers
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
 _CONFIG.write_text(
     f"[lab]\nSessionID = hvf-tests-{uuid.uuid4()}\n"

@@ -23,7 +23,7 @@ POOLED = 32
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """Time, sizes and a pooled prompt as in SDXL; three cross-attention layers."""
+    """Time, sizes and a pooled prompt as in SDXL; eight cross-attention layers."""
     return UNet2DConditionModel(
         sample_size=SIZE_PX // 8,
         layers_per_block=1,

@@ -1,5 +1,7 @@
 """The sampler against diffusers' own pipelines, and what those cannot do."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor
 
 from decoder import previews
-from decoder.diffusion_base import DiffusionBase
+from decoder.diffusion_base import DiffusionBase, load_base
+from decoder.diffusion_spec import PRESETS
 from decoder.problem import Problem
 from decoder.sampler import Sampler, SamplerSettings, Start, Step
 from tests.tiny_sdxl import DIM, SIZE_PX, tiny_adapter, tiny_base
@@ -78,6 +81,7 @@ def stock(
         **begun,
         ip_adapter_image_embeds=[images],
         num_inference_steps=base.spec.steps,
+        timesteps=None if base.spec.timesteps is None else list(base.spec.timesteps),
         guidance_scale=guidance,
         generator=torch.Generator().manual_seed(seed),
         output_type="latent",
@@ -99,16 +103,52 @@ def test_its_loop_is_that_of_the_stock_pipeline(
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("scheduler", [EULER, ANCESTRAL, "TCDScheduler"])
-def test_starting_from_a_picture_is_that_of_the_stock_pipeline(
-    tmp_path: Path, scheduler: str
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"sdxl-lightning-4"}))
+def test_the_schedule_of_a_preset_is_that_of_the_stock_pipeline(
+    tmp_path: Path, preset: str
 ) -> None:
-    start = Start(
-        torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(3)), 0.5
+    told = ("scheduler", "scheduler_options", "steps", "timesteps", "guidance", "eta")
+    spec = {name: getattr(PRESETS[preset], name) for name in told}
+    seen: list[Step] = []
+    ours = sampler(tmp_path, **spec).denoise(
+        embeddings(1), [7], lambda step: seen.append(step) or True
     )
-    ours = sampler(tmp_path, scheduler=scheduler).denoise(embeddings(1), [7], start=start)
-    theirs = stock(tiny_base(tmp_path, scheduler=scheduler), embeddings(1), 7, start=start)
+    theirs = stock(tiny_base(tmp_path, **spec), embeddings(1), 7, guidance=PRESETS[preset].guidance)
+    assert len(seen) == PRESETS[preset].steps
     assert torch.equal(ours, theirs)
+
+
+def latents(n: int = 1, side: int = LATENT) -> Tensor:
+    return torch.randn(n, 4, side, side, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 4.0])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_starting_from_a_picture_is_that_of_the_stock_pipeline(
+    tmp_path: Path, scheduler: str, guidance: float
+) -> None:
+    start, spec = Start(latents(), 0.5), {"scheduler": scheduler, "guidance": guidance}
+    ours = sampler(tmp_path, **spec).denoise(embeddings(1), [7], start=start)
+    theirs = stock(tiny_base(tmp_path, **spec), embeddings(1), 7, guidance=guidance, start=start)
+    assert torch.equal(ours, theirs)
+
+
+def test_rows_of_a_batch_start_each_from_its_own_picture_or_all_from_one(tmp_path: Path) -> None:
+    painter, z, starts = sampler(tmp_path, scheduler=ANCESTRAL), embeddings(2), latents(2)
+    for given in (starts, starts[:1]):
+        together = painter.denoise(z, [1, 2], start=Start(given, 0.5))
+        for row in range(2):
+            start = Start(given[row : row + 1] if len(given) > 1 else given, 0.5)
+            alone = painter.denoise(z[row : row + 1], [row + 1], start=start)
+            assert torch.allclose(together[row : row + 1], alone, atol=2e-5)
+
+
+def test_a_start_of_another_shape_or_strength_is_refused(tmp_path: Path) -> None:
+    painter = sampler(tmp_path)
+    with pytest.raises(Problem, match=r"\(1, 4, 4, 4\) cannot be started from, \(1, 4, 8, 8\)"):
+        painter.paint(embeddings(1), [7], start=Start(latents(side=4), 0.5))
+    with pytest.raises(Problem, match=r"strength of 1\.5"):
+        Start(latents(), 1.5)
 
 
 def test_the_picture_is_that_of_the_stock_pipeline(tmp_path: Path) -> None:
@@ -186,10 +226,17 @@ def test_the_estimate_of_the_last_step_is_the_picture(tmp_path: Path, scheduler:
     assert not torch.allclose(seen[0].estimate, latents, atol=0.1)
 
 
-@pytest.mark.parametrize(("grade", "side"), [("linear", LATENT), ("tiny", SIZE_PX)])
-def test_previews_come_after_every_step(tmp_path: Path, grade: Any, side: int) -> None:
+GRADES = [("linear", LATENT), ("tiny", SIZE_PX), ("full", SIZE_PX)]
+
+
+@pytest.mark.parametrize(("grade", "side"), GRADES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_previews_come_after_every_step_in_every_precision(
+    tmp_path: Path, grade: Any, side: int, dtype: torch.dtype
+) -> None:
     shapes = []
-    painter = sampler(tmp_path, SamplerSettings(preview=grade))
+    base = load_base(tiny_base(tmp_path).spec, dtype=dtype)
+    painter = Sampler(base, tiny_adapter(base.unet), SamplerSettings(preview=grade))
     painter.paint(embeddings(2), [1, 2], lambda step: shapes.append(step.preview().shape) or True)
     assert shapes == [(2, side, side, 3)] * 4
 
@@ -229,8 +276,6 @@ def test_a_compiled_unet_paints_the_same_in_one_graph(tmp_path: Path) -> None:
 
 
 def test_channels_last_and_half_precision_paint_nearly_the_same(tmp_path: Path) -> None:
-    from decoder.diffusion_base import load_base
-
     plain = sampler(tmp_path).denoise(embeddings(1), [7])
     spec = tiny_base(tmp_path).spec
     base = load_base(spec, dtype=torch.bfloat16)
@@ -242,8 +287,6 @@ def test_channels_last_and_half_precision_paint_nearly_the_same(tmp_path: Path) 
 
 
 def test_a_vae_that_overflows_in_half_precision_stays_in_float32(tmp_path: Path) -> None:
-    from decoder.diffusion_base import load_base
-
     spec = tiny_base(tmp_path).spec
     assert load_base(spec, dtype=torch.float16).vae.dtype == torch.float32  # force_upcast
 
@@ -256,6 +299,36 @@ def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path, value: float
         sampler(tmp_path).paint(z, [1, 2])
 
 
+def test_what_no_job_could_do_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"cannot paint 60 px.*multiple of 8"):
+        sampler(tmp_path / "a", SamplerSettings(size_px=60))
+    with pytest.raises(Problem, match=r"scheduler of 'tiny' cannot take these 70 steps.*50"):
+        sampler(tmp_path / "b", SamplerSettings(steps=70), scheduler="LCMScheduler")
+    with pytest.raises(Problem, match="scheduler of 'tiny' cannot take these 1 steps"):
+        sampler(tmp_path / "c", scheduler=ANCESTRAL, steps=1, timesteps=(800,))
+
+
+def test_every_embedding_needs_a_seed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 seeds for 2 embeddings"):
+        sampler(tmp_path).paint(embeddings(2), [1])
+
+
+@pytest.mark.parametrize("preview", ["none", "tiny"])
+def test_warming_up_takes_a_step_and_decodes_and_changes_nothing(
+    tmp_path: Path, preview: Any
+) -> None:
+    painter = sampler(tmp_path, SamplerSettings(preview=preview))
+    before = painter.paint(embeddings(1), [7])
+    painter.warm_up()
+    assert np.array_equal(painter.paint(embeddings(1), [7]), before)
+
+
+def test_the_sampler_can_be_imported_before_anything_else() -> None:
+    """Also on a machine whose torchvision needs `declare_missing_ops`."""
+    done = subprocess.run([sys.executable, "-c", "import decoder.sampler"], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=rf"\(1, 9\).*\(n, {DIM}\)"):
         sampler(tmp_path).paint(torch.zeros(1, 9), [1])
@@ -265,7 +338,7 @@ def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
     base = tiny_base(tmp_path)
     good = tiny_adapter(base.unet)
     fewer = dict(list(good["ip_adapter"].items())[:-2])
-    with pytest.raises(Problem, match=r"4 maps.*3 cross-attentions need 6|maps to keys"):
+    with pytest.raises(Problem, match=r"14 maps.*8 cross-attentions need 16"):
         Sampler(base, good | {"ip_adapter": fewer})
     narrow = {name: tensor[:, :-1] for name, tensor in good["ip_adapter"].items()}
     with pytest.raises(Problem, match="another base model"):

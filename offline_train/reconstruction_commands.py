@@ -1,0 +1,117 @@
+"""The command that scores what is painted: evaluate-prior."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress
+
+from decoder.bundle import load_bundle
+from decoder.diffusion_base import load_base
+from decoder.diffusion_spec import read_base_spec
+from decoder.fusion_prior import check_fits, load_prior
+from decoder.sampler import Sampler, SamplerSettings
+from offline_train.command_options import (
+    Encoders,
+    Images,
+    console,
+    features_of,
+    image_files,
+    read_image,
+)
+from offline_train.evaluate_reconstruction import (
+    Paintings,
+    ReconstructionScores,
+    conditions_of,
+    paint_conditions,
+    score,
+)
+from offline_train.feature_nets import PAPER, load_feature_net, read_feature_nets
+from offline_train.reconstruction_report import differences_table, scores_table, write_grid
+from offline_train.trial_set import load_trial_set
+from stream.pipeline.command_options import numbers
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate_prior(
+    bundle: Annotated[Path, typer.Option(help="folder of the bundle")],
+    prior: Annotated[Path, typer.Option(help="folder of the Fusion Prior")],
+    base: Annotated[str, typer.Option(help="folder of a diffusion model, or a preset's name")],
+    trials: Annotated[Path, typer.Option(help="folder of a trial set, not trained on")],
+    images: Images = None,
+    encoders: Encoders = None,
+    nets: Annotated[
+        Path | None, typer.Option(help="JSON list of feature networks; the paper's by default")
+    ] = None,
+    repeats: Annotated[str, typer.Option(help="numbers of trials to average")] = "1,4,20",
+    n_steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(min=0.0)] = None,
+    seed: int = 0,
+    skip_projector: Annotated[
+        bool, typer.Option("--skip-projector", help="as the paper's released code does")
+    ] = False,
+    keep_length: Annotated[
+        bool, typer.Option("--keep-length", help="leave embeddings as long as they are")
+    ] = False,
+    cache: Annotated[Path, typer.Option(help="where features are kept")] = Path("features"),
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the picture")] = None,
+) -> None:
+    """Scores paintings from the images themselves, from the brain, and from other trials.
+
+    Example: python -m offline_train evaluate-prior --bundle b --prior p --base sdxl-turbo ...
+    """
+    specs = PAPER if nets is None else read_feature_nets(nets)
+    loaded_nets = [load_feature_net(spec) for spec in specs]
+    opened, painted_with = load_bundle(bundle), load_prior(prior)
+    trial_set = load_trial_set(trials)
+    features = features_of(trial_set.items, images, encoders, False, cache)
+    wanted = [int(n) for n in numbers(repeats, "--repeats")]
+    conditions = conditions_of(opened, painted_with, trial_set, features, wanted, seed)
+    loaded = load_base(read_base_spec(base))
+    check_fits(painted_with, loaded)
+    sampler = Sampler(
+        loaded,
+        painted_with.adapter,
+        SamplerSettings(steps=n_steps, guidance=guidance, preview="none"),
+    )
+    files = {path.stem: path for path in image_files(images)}
+    seen = np.stack([_square(files[item], sampler.size_px) for item in trial_set.items])
+    with Progress(console=console) as progress:
+        task = progress.add_task("painting", total=len(seen) * len(conditions))
+        painted = paint_conditions(
+            conditions,
+            painted_with,
+            sampler,
+            seed=seed,
+            rescale=not keep_length,
+            skip_projector=skip_projector,
+            progress=lambda n: progress.advance(task, n),
+        )
+    paintings = Paintings(seen, painted)
+    facts = {"base": loaded.spec.name, "steps": sampler.steps, "size_px": sampler.size_px}
+    facts |= {"seed": seed, "skip_projector": skip_projector, "keep_length": keep_length}
+    scores = score(paintings, loaded_nets, facts)
+    report_paintings(paintings, scores, out)
+
+
+def report_paintings(
+    paintings: Paintings, scores: ReconstructionScores, out: Path | None, title: str = ""
+) -> None:
+    """Prints scores and, into a folder, writes them as JSON and the paintings as a picture."""
+    console.print(scores_table(scores))
+    console.print(differences_table(scores))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        text = scores.model_dump_json(indent=2) + "\n"
+        (out / "paintings.json").write_text(text, encoding="utf-8")
+        write_grid(paintings, out / "paintings.png", title=title)
+        console.print(f"in '{out}': paintings.json, paintings.png")
+
+
+def _square(file: Path, size_px: int) -> np.ndarray:
+    from index.image_encoders import squared
+
+    return (squared(read_image(file), size_px) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -1,0 +1,66 @@
+"""What a person sees of the scores of paintings: a table, and a grid of pictures."""
+
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+from rich.table import Table
+
+from offline_train.evaluate_reconstruction import (
+    CEILING,
+    FLOOR,
+    Paintings,
+    ReconstructionScores,
+)
+
+_SAID = {CEILING: "painted from\nthe image", FLOOR: "from another\nimage's trials"}
+
+
+def scores_table(scores: ReconstructionScores) -> Table:
+    """Conditions by metrics, with intervals, and whether neighbours differ."""
+    table = Table(
+        title=f"paintings, n = {scores.n_images} images, 95 % intervals over images",
+        title_justify="left",
+    )
+    table.add_column("painted from")
+    metrics = list(scores.scores[scores.conditions[0]])
+    for metric in metrics:
+        table.add_column(metric)
+    for condition in scores.conditions:
+        found = scores.scores[condition]
+        cells = [f"{s.value:.3f} ({s.low:.3f} to {s.high:.3f})" for s in found.values()]
+        table.add_row(condition, *cells)
+    return table
+
+
+def differences_table(scores: ReconstructionScores) -> Table:
+    """Paired differences of neighbouring conditions by every two-way metric."""
+    table = Table(title="differences, paired by image", title_justify="left")
+    for heading in ("metric", "better", "worse", "difference", "separate"):
+        table.add_column(heading)
+    for row in scores.differences:
+        s = row.difference
+        text = f"{s.value:+.3f} ({s.low:+.3f} to {s.high:+.3f})"
+        table.add_row(row.metric, row.better, row.worse, text, "yes" if row.separate else "no")
+    return table
+
+
+def write_grid(paintings: Paintings, file: Path, rows: int = 8, title: str = "") -> None:
+    """A picture: one row for each of the first images, one column for what was seen and painted."""
+    names = list(paintings.painted)
+    columns = [("seen", paintings.seen)] + [
+        (_SAID.get(name, name.replace(", ", "\n")), paintings.painted[name]) for name in names
+    ]
+    rows = min(rows, len(paintings.seen))
+    figure = matplotlib.figure.Figure(
+        figsize=(1.35 * len(columns), 1.35 * rows + 0.9), layout="constrained"
+    )
+    axes = np.atleast_2d(figure.subplots(rows, len(columns), squeeze=False))
+    for column, (name, pictures) in enumerate(columns):
+        axes[0, column].set_title(name, fontsize=9)
+        for row in range(rows):
+            axes[row, column].imshow(pictures[row])
+            axes[row, column].set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=10)
+    figure.savefig(file, dpi=130)

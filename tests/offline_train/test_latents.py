@@ -1,0 +1,151 @@
+"""Latents on disk: right, made once, gone on with, refused when they are others."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.bundle import ImageEncoderRecord
+from decoder.diffusion_base import DiffusionBase
+from decoder.problem import Problem
+from index.image_encoders import ImageEncoder, load_encoder
+from offline_train import latents as latents_module
+from offline_train.features import Features
+from offline_train.latents import ARRAY, Reordered, cache_latents, shared_latents, vae_encoder
+from tests.tiny_sdxl import SIZE_PX, tiny_base
+
+ITEMS = tuple(f"image {n}" for n in range(10))
+SCALING = 0.13025
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents_module, "BLOCK", 4)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> DiffusionBase:
+    return tiny_base(tmp_path / "base")
+
+
+@pytest.fixture
+def vae(base: DiffusionBase) -> ImageEncoder:
+    return load_encoder(vae_encoder(base.spec, SIZE_PX))
+
+
+def picture(item: str) -> np.ndarray:
+    rng = np.random.default_rng(int(item.split()[1]))
+    return rng.integers(0, 256, (SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
+
+
+class Camera:
+    """Gives the pictures, and remembers which; breaks off at one if told to."""
+
+    def __init__(self, broken_at: str | None = None) -> None:
+        self.taken: list[str] = []
+        self._broken_at = broken_at
+
+    def __call__(self, item: str) -> np.ndarray:
+        if item == self._broken_at:
+            raise KeyboardInterrupt
+        self.taken.append(item)
+        return picture(item)
+
+
+def test_they_are_the_scaled_mean_in_half_precision(
+    base: DiffusionBase, vae: ImageEncoder, tmp_path: Path
+) -> None:
+    made = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    pixels = torch.from_numpy(np.stack([picture(item) for item in ITEMS])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        mean = base.vae.encode(pixels / 127.5 - 1).latent_dist.mean
+    assert (made.dtype, made.shape) == (np.float16, (10, 4, SIZE_PX // 8, SIZE_PX // 8))
+    np.testing.assert_allclose(made, mean.numpy() * SCALING, rtol=2e-3, atol=1e-5)
+    assert not made.flags.writeable
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_repeated(
+    vae: ImageEncoder, tmp_path: Path
+) -> None:
+    whole = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        cache_latents(ITEMS, Camera("image 6"), vae, SCALING, tmp_path / "latents")
+    second, told = Camera(), []
+    made = cache_latents(
+        ITEMS, second, vae, SCALING, tmp_path / "latents", lambda *done: told.append(done)
+    )
+    assert second.taken == list(ITEMS[4:])
+    assert told == [(8, 10), (10, 10)]
+    assert np.array_equal(made, whole)
+    third = Camera()
+    assert np.array_equal(cache_latents(ITEMS, third, vae, SCALING, tmp_path / "latents"), whole)
+    assert third.taken == []
+
+
+def test_those_of_other_images_another_vae_or_size_are_refused(
+    base: DiffusionBase, vae: ImageEncoder, tmp_path: Path
+) -> None:
+    cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    other_vae = load_encoder(vae_encoder(tiny_base(tmp_path / "other", seed=1).spec, SIZE_PX))
+    smaller = load_encoder(vae_encoder(base.spec, SIZE_PX // 2))
+    for items, encoder, scaling in (
+        (ITEMS[::-1], vae, SCALING),
+        (ITEMS, other_vae, SCALING),
+        (ITEMS, smaller, SCALING),
+        (ITEMS, vae, 0.18215),
+    ):
+        with pytest.raises(Problem, match="of other images, of another VAE or another size"):
+            cache_latents(items, Camera(), encoder, scaling, tmp_path / "latents")
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut", "gone", "another array"])
+def test_damaged_ones_are_refused(vae: ImageEncoder, tmp_path: Path, damage: str) -> None:
+    cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    path = tmp_path / "latents" / ARRAY
+    content = bytearray(path.read_bytes())
+    if damage == "a byte":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(content[:-100])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        np.save(path, np.zeros((10, 4, 2, 2), np.float16))
+    with pytest.raises(Problem, match=r"are damaged .*delete the folder"):
+        cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+
+
+def test_values_that_are_not_finite_are_not_kept(
+    base: DiffusionBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = load_encoder(vae_encoder(base.spec, SIZE_PX))
+    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: np.full((4, 256), np.nan))
+    with pytest.raises(Problem, match="values that are not finite"):
+        cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+
+
+def test_an_image_encoder_that_is_the_vae_at_that_size_has_them_already(
+    base: DiffusionBase, vae: ImageEncoder, tmp_path: Path
+) -> None:
+    def features(encoder: ImageEncoder) -> Features:
+        spec = encoder.spec
+        record = ImageEncoderRecord(name="pixels", dim=spec.dim, checksum=encoder.checksum)
+        embeddings = encoder.encode([picture(item) for item in ITEMS])
+        return Features(ITEMS, (record,), {"pixels": embeddings})
+
+    shared = shared_latents(features(vae), vae)
+    made = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    assert np.array_equal(shared.astype(np.float16), made)
+    smaller = load_encoder(vae_encoder(base.spec, SIZE_PX // 2))
+    assert shared_latents(features(smaller), vae) is None
+    other = load_encoder(vae_encoder(tiny_base(tmp_path / "other", seed=1).spec, SIZE_PX))
+    assert shared_latents(features(other), vae) is None
+
+
+def test_rows_in_another_order() -> None:
+    array = np.arange(12).reshape(6, 2)
+    seen = Reordered(array, np.array([4, 0, 5]))
+    assert (len(seen), seen.shape) == (3, (3, 2))
+    assert np.array_equal(seen[np.array([2, 0])], array[[5, 4]])
