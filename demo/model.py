@@ -9,23 +9,27 @@ from rich.console import Console
 from decoder.artifact import cache_folder
 
 _ROOT = Path(__file__).parents[1]
+ASSETS = _ROOT / "demo" / "assets"
 # Everything that the model depends on.
 _SOURCES = ("demo/**/*.py", "demo/assets/**/*", "offline_train/*.py", "decoder/*.py")
-_SOURCES += ("stream/acquire/*.py", "index/image_encoders.py", "index/semantic_net.py")
+_SOURCES += ("stream/acquire/*.py", "stream/sources/*.py", "index/image_encoders.py")
+_SOURCES += ("index/semantic_net.py",)
 
 
 @dataclass(frozen=True)
 class DemoModel:
-    """Folders of the demo's bundle and gallery."""
+    """Folders of the demo's bundle and gallery, and of what it paints with."""
 
     bundle: Path
     gallery: Path
+    prior: Path
+    base: Path
 
 
 def ready_model(console: Console) -> DemoModel:
     """The demo's model, made now where this machine has none that today's code would make."""
     folder = cache_folder() / f"demo-{_fingerprint()}"
-    model = DemoModel(folder / "bundle", folder / "gallery")
+    model = DemoModel(folder / "bundle", folder / "gallery", ASSETS / "prior", ASSETS)
     if not (model.gallery / "gallery.json").exists():
         console.print(
             "First run: the simulated subject is recorded and its brain model trained "

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,25 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> Done:
 
 def wait_for_decoded(folder: Path, n: int, timeout_s: float = 60) -> None:
     """Waits until a running session has decoded or cut `n` trials."""
+
+    def enough(records: Sequence[dict[str, Any]]) -> bool:
+        events = Counter(record["event"] for record in records)
+        return events["decoded"] + events["cut"] >= n
+
+    wait_for_ledger(folder, enough, timeout_s)
+
+
+def wait_for_ledger(
+    folder: Path, holds: Callable[[Sequence[dict[str, Any]]], bool], timeout_s: float = 60
+) -> None:
+    """Waits until something holds for the ledger of a running session."""
     path = folder / "ledger.jsonl"
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        if path.exists():
-            events = Counter(record["event"] for record in read_ledger(path))
-            if events["decoded"] + events["cut"] >= n:
-                return
+        if path.exists() and holds(read_ledger(path)):
+            return
         time.sleep(0.05)
-    raise AssertionError(f"{folder} did not reach {n} trials within {timeout_s} s")
+    raise AssertionError(f"what was waited for in {folder} did not come within {timeout_s} s")
 
 
 def node_pid(folder: Path, node: str) -> int:

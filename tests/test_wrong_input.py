@@ -194,10 +194,15 @@ def test_a_file_that_cannot_be_read(
     [
         ["--trials", "0"],
         ["--amplitude", "-1"],
+        ["--no-paint", "--preview", "full"],
         ["replay", "x.set", "--speed", "fast"],
         ["replay", "x.set", "--tmax", "abc"],
         ["replay", "x.set", "--tmax", "0.3,0.5"],
         ["replay", "x.set", "--engine", "foo"],
+        ["replay", "x.set", "--paint", "prior"],
+        ["replay", "x.set", "--paint-steps", "4"],
+        ["replay", "x.set", "--preview", "huge"],
+        ["replay", "x.set", "--from-top", "2"],
         ["live"],
         ["dance"],
     ],
@@ -252,6 +257,37 @@ def test_ways_of_decoding_that_the_bundle_does_not_allow(
     done = run("replay", _recording(tmp_path), *arguments, "--out", tmp_path / "s")
     assert done.code == 1
     assert expected in done.one_sentence()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--refine"], "--refine begins with a provisional answer: give --tmax"),
+        (["--paint-size", "100"], "--paint-size 100 is no multiple of 8"),
+    ],
+)
+def test_ways_of_painting_that_cannot_be(
+    models: Path, tmp_path: Path, options: list[str], expected: str
+) -> None:
+    arguments = ("--bundle", models / "bundle", "--paint", "prior", "--speed", "max", *options)
+    done = run("replay", _recording(tmp_path), *arguments, "--out", tmp_path / "s")
+    assert done.code == 2
+    assert expected in " ".join(done.err.replace("│", " ").split())
+
+
+def test_a_prior_that_is_missing_is_said_and_decoding_goes_on(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", "--out", folder)
+    done = run("replay", _recording(tmp_path), *arguments, "--paint", tmp_path / "none")
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.out + done.err
+    (said,) = [line for line in done.out.splitlines() if "is given up" in line]
+    assert "decoding goes on without it: there is no" in said
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["decoded"] == 2
+    assert "prior.json" in told["painting"]["given_up"]
+    assert told["painting"]["superseded"] == 2
+    assert (folder / "report.html").exists()
 
 
 def test_without_a_bundle_tmax_is_the_end_of_the_window(tmp_path: Path) -> None:

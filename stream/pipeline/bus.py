@@ -9,13 +9,19 @@ from stream.pipeline.messages import Message, decode, encode
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
 
 
-def open_socket(kind: int, endpoint: str, *, bind: bool, queue: int = _QUEUE) -> zmq.Socket:
+def open_socket(
+    kind: int, endpoint: str, *, bind: bool, queue: int = _QUEUE, latest_only: bool = False
+) -> zmq.Socket:
     """A socket of the process's one context.
 
     It keeps trying to reach a peer that is away, and drops what it could not send when it closes.
+    Where both ends are `latest_only`, a message replaces the one that waits before it, on whichever
+    side of the wire that is, and a sender never finds its queue full.
     """
     socket = zmq.Context.instance().socket(kind)
     socket.set_hwm(queue)
+    if latest_only:
+        socket.setsockopt(zmq.CONFLATE, 1)  # before it binds or connects, else it is ignored
     socket.setsockopt(zmq.LINGER, 1000 if kind in (zmq.PUSH, zmq.DEALER) else 0)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
     if kind == zmq.SUB:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engine_choice import EngineChoice, Precision
@@ -14,6 +14,8 @@ from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.triggers import TriggerSettings
+
+PreviewGrade = Literal["none", "linear", "tiny", "full"]
 
 
 class _Settings(BaseModel):
@@ -26,13 +28,16 @@ class Endpoints(_Settings):
     trials: str
     """reader to decode: trials (PUSH/PULL)."""
     reports: str
-    """results from reader and decode: announcements, outcomes, answers (PULL/PUSH)."""
+    """results from all others: announcements, outcomes, answers, images (PULL/PUSH)."""
     results: str
-    """results to everyone: answers, ledger (PUB/SUB)."""
+    """results to everyone: answers, images, ledger (PUB/SUB)."""
     recording: str
     """record from reader: raw samples and markers (PULL/PUSH)."""
     control: str
     """supervisor to every node: readiness, heartbeats, commands (ROUTER/DEALER)."""
+    embeddings: str = ""
+    """reconstruct from decode: what to paint, the latest only (PULL/PUSH); sessions that were
+    recorded before there was a painter have none."""
 
     @classmethod
     def local(cls) -> "Endpoints":
@@ -113,6 +118,36 @@ class DecodingSettings(_Settings):
     """A resting recording from which the adaptation starts."""
 
 
+class PaintingSettings(_Settings):
+    """What paints the image that was seen, and how; None stands for what the base asks for."""
+
+    prior: Path
+    """Folder of the Fusion Prior."""
+    base: str | None = None
+    """Folder of the diffusion model, or the name of a preset; None: the prior names it."""
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance: float | None = Field(default=None, ge=0.0)
+    size_px: int | None = Field(default=None, ge=8, multiple_of=8)
+    halvings: int = 0
+    """How often the size is halved: the supervisor's answer to memory that does not suffice."""
+    preview: PreviewGrade | None = None
+    """What shows the image while it comes; None: the tiny decoder where the base has one."""
+    ip_scale: float = Field(default=1.0, ge=0.0)
+    """Weight of the image tokens; 0: the brain has no influence."""
+    refine: bool = False
+    """Begin with a provisional embedding, and go on from there with the final one."""
+    refine_strength: float = Field(default=0.6, gt=0.0, le=1.0)
+    """How much noise is added to go on: 1 keeps nothing of what there was."""
+    from_top: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Begin with the first image of the answer, and add so much noise; None: begin with noise."""
+    seed: int = 0
+    """Trial n is painted from the seed `seed + n`."""
+
+    def with_less_memory(self) -> "PaintingSettings":
+        """The same at half the size, which needs about a quarter of the memory for activations."""
+        return self.model_copy(update={"halvings": self.halvings + 1})
+
+
 class SessionConfig(_Settings):
     """One session."""
 
@@ -130,6 +165,8 @@ class SessionConfig(_Settings):
     bundle: Path | None = None
     gallery: Path | None = None
     decoding: DecodingSettings = DecodingSettings()
+    painting: PaintingSettings | None = None
+    """None: nothing is painted."""
     top_k: int = 5
     first_trial: int = 1
     realtime: bool = True
@@ -138,6 +175,18 @@ class SessionConfig(_Settings):
     save_trials: Path | None = None
     record: bool = True
     seed: int | None = None
+    simulated: bool = False
+    """Whether the EEG is made up; its numbers are then called so wherever they are shown."""
+
+    @model_validator(mode="after")
+    def _paints_what_is_decoded(self) -> "SessionConfig":
+        if self.painting is not None and self.bundle is None:
+            raise ValueError("a session without a bundle has nothing to paint")
+        return self
+
+    def with_less_memory(self) -> "SessionConfig":
+        """The same with a painting that needs less of it."""
+        return self.model_copy(update={"painting": self.painting.with_less_memory()})
 
     def write(self, name: str = "config.json") -> Path:
         """Writes the config into the session folder and returns its path."""

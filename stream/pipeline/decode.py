@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from index.search import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.pipeline.bus import open_socket, receive, send
 from stream.pipeline.config import DecodingSettings, SessionConfig
+from stream.pipeline.mailbox import Outgoing
 from stream.pipeline.messages import NodeState, Noted, Retrieval, TrialDropped, TrialSlice
 from stream.pipeline.node import Lifeline, run_node
 
@@ -30,6 +32,14 @@ _SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is FAISS's
 
 Say = Callable[[str, dict], None]
 """Takes a sentence that a person should know, and facts for the summary."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of a trial, and the embedding that says it, unit-length float32 (dim,)."""
+
+    retrieval: Retrieval
+    embedding: np.ndarray
 
 
 class Decoder:
@@ -59,7 +69,7 @@ class Decoder:
             z, *_ = self._engine(np.ones(shares.rest_shape, np.float32))
             self._ranker.rank(z, None, self._manifest.tmax_s, 1)
 
-    def take(self, part: TrialSlice) -> list[Retrieval]:
+    def take(self, part: TrialSlice) -> list[Answer]:
         """Adds a slice, and answers at every time that it reaches and that was asked for.
 
         Raises:
@@ -69,10 +79,15 @@ class Decoder:
         if not self._anytime.follows(part.trial, part.first):
             return []  # the reader sends the whole trial again as soon as it knows this decoder
         marks = self._anytime.add(part.trial, part.group, part.first, part.array)
+        if part.final:
+            self._anytime.check_whole(part.trial)
         answers = [self._answer(part, mark, received_s) for mark in marks]
         n_left = self._marks[-1] - part.first - part.array.shape[1]
         if n_left == 0:
-            self._anytime.finish(part.trial)
+            if self._settings.evidence == "mean":
+                self._anytime.finish(part.trial)
+            else:  # the log-likelihoods are kept, the EEG is not needed again
+                self._anytime.forget(part.trial)
         elif n_left <= _NEARLY_S * self._manifest.rate_hz and not marks:
             self._engine(self._anytime.rest_input(part.trial, self._marks[-1])[0])
         return answers
@@ -81,7 +96,7 @@ class Decoder:
         """Takes back a trial that the reader dropped while it was going on."""
         self._anytime.forget(trial)
 
-    def _answer(self, part: TrialSlice, mark: int, received_s: float) -> Retrieval:
+    def _answer(self, part: TrialSlice, mark: int, received_s: float) -> Answer:
         manifest = self._manifest
         tmax_s = manifest.tmin_s + (mark - 1) / manifest.rate_hz
         final = mark == self._marks[-1]
@@ -97,7 +112,8 @@ class Decoder:
             ranking = self._ranker.rank(z, cosines, tmax_s, n_repeats)
         searched_s = local_clock()
         stamps = {"received": received_s, "embedded": embedded_s, "searched": searched_s}
-        return self._retrieval(part, ranking, tmax_s, final, stamps)
+        # A copy, as the next answer may be written where the engine wrote this one.
+        return Answer(self._retrieval(part, ranking, tmax_s, final, stamps), np.array(z))
 
     def _retrieval(
         self,
@@ -158,6 +174,9 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         config, lambda text, facts: send(reports, Noted(config.session, "decode", text, facts))
     )
     trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
+    painter = None
+    if config.painting is not None:
+        painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
     alive = NodeState(config.session, "decode", lifeline.incarnation, "alive")
     send(reports, alive)
     lifeline.ready()
@@ -165,8 +184,13 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     while lifeline.command() is None:
         message = receive(trials, wait_ms=200)
         if isinstance(message, TrialSlice):
-            for report in _answers_or_drop(decoder, message):
-                send(reports, report)
+            for outcome in _answers_or_drop(decoder, message):
+                if isinstance(outcome, TrialDropped):
+                    send(reports, outcome)
+                    continue
+                send(reports, outcome.retrieval)
+                if painter is not None:  # and now that the answer is out
+                    painter.offer(outcome.retrieval, outcome.embedding)
         elif isinstance(message, TrialDropped):
             decoder.forget(message.trial)
         if time.monotonic() >= next_alive_s:
@@ -174,7 +198,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             send(reports, alive)
 
 
-def _answers_or_drop(decoder: Decoder, part: TrialSlice) -> list[Retrieval | TrialDropped]:
+def _answers_or_drop(decoder: Decoder, part: TrialSlice) -> list[Answer | TrialDropped]:
     try:
         return decoder.take(part)
     except Problem as problem:

@@ -17,7 +17,7 @@ import numpy as np
 
 from decoder.problem import Problem
 
-VERSION = 2
+VERSION = 3
 _LENGTH = struct.Struct("<I")
 # What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
 _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)
@@ -105,6 +105,82 @@ class Retrieval:
     abstain: bool
     rank: int
     onset_s: float
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The decoder hands the painter what it knows of a trial; a newer one takes its place.
+
+    `array` is the unit-length embedding, float32 (dim,), that the answer with the same `tmax_s` is
+    made of, and `top_id` the first image of that answer.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+    top_id: str
+    onset_s: float
+    stamps: Mapping[str, float]
+    array: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Painting:
+    """The painter says what becomes of a trial, except that it is painted."""
+
+    session: str
+    trial: int
+    state: Literal["begun", "cancelled", "failed"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an image will look like, after `step` of `n_steps`: an encoded image.
+
+    `image_format` is `jpeg` or `webp`. To the stamps of the answer, `taken` is added, when the
+    painter began with the embedding, and `previewed`, when this preview was made.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    provisional: bool
+    step: int
+    n_steps: int
+    image_format: str
+    image: bytes = field(repr=False)
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The image that was painted for a trial, encoded, as it is on its way into `file`.
+
+    `file` is a PNG below the session folder. `strength` is how much of what the image was begun
+    from was replaced (1: it was begun from noise). To the stamps of the answer, `taken`,
+    `first_preview` (where there was one) and `painted` are added.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+    seed: int
+    ip_scale: float
+    steps: int
+    size_px: int
+    strength: float
+    file: str
+    image_format: str
+    image: bytes = field(repr=False)
     stamps: Mapping[str, float]
 
 
@@ -203,6 +279,10 @@ Message = (
     | TrialDropped
     | TrialCut
     | Retrieval
+    | Embedded
+    | Painting
+    | Preview
+    | Reconstruction
     | Settled
     | NodeState
     | Noted

@@ -16,6 +16,9 @@ from stream.pipeline.messages import (
     Message,
     NodeState,
     Noted,
+    Painting,
+    Preview,
+    Reconstruction,
     Retrieval,
     SessionClosed,
     Settled,
@@ -31,7 +34,10 @@ OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
 _ANSWER_FACTS = ("stimulus", "n_repeats", "tmax_s", "rank", "ids", "scores", "probabilities")
 _ANSWER_FACTS += ("calibrated", "abstain", "stamps")
+_IMAGE_FACTS = ("stimulus", "n_repeats", "tmax_s", "provisional", "seed", "ip_scale", "steps")
+_IMAGE_FACTS += ("size_px", "strength", "file", "stamps")
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
+_REST_S = 0.5  # for what is on its way when the session ends, while it comes
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
 
 
@@ -76,8 +82,12 @@ class Results:
                 self._on_node_state(message)
             case Noted():
                 self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
-                self._tally.add_note(message.facts)
+                self._tally.add_note(message.node, message.facts)
                 send(self._publisher, message)
+            case Painting():
+                self._on_painting(message)
+            case Preview() | Reconstruction():
+                self._on_image(message)
             case StreamHealth():
                 self._on_health(message)
             case End():
@@ -105,6 +115,21 @@ class Results:
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         send(self._publisher, SessionClosed(self._config.session, summary))
         time.sleep(_LAST_WORDS_S)
+
+    def _on_painting(self, message: Painting) -> None:
+        if message.state != "begun":  # what is begun ends in one of the other ways
+            facts = {"state": message.state, "detail": message.detail}
+            self._ledger.note("painting", of_trial=message.trial, **facts)
+        self._tally.painting.add(message.trial, message.state)
+        send(self._publisher, message)
+
+    def _on_image(self, message: Preview | Reconstruction) -> None:
+        message.stamps["published"] = local_clock()
+        send(self._publisher, message)
+        if isinstance(message, Reconstruction):
+            facts = {name: getattr(message, name) for name in _IMAGE_FACTS}
+            self._ledger.note("painted", of_trial=message.trial, **facts)
+            self._tally.painting.add_image(message.trial, facts)
 
     def _on_health(self, message: StreamHealth) -> None:
         if self._stream is None or message.state != self._stream.state:
@@ -154,8 +179,12 @@ class Results:
             case "provisional":
                 self._provisional.add((record["of_trial"], record["tmax_s"]))
                 self._tally.add_provisional(record)
+            case "painting":
+                self._tally.painting.add(record["of_trial"], record["state"])
+            case "painted":
+                self._tally.painting.add_image(record["of_trial"], record)
             case "note":
-                self._tally.add_note(record["facts"])
+                self._tally.add_note(record["node"], record["facts"])
 
     def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
         for trial in trials:
@@ -191,17 +220,31 @@ def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":
 
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
-    """Collects reports until the reader has ended the session, or the supervisor ends it."""
+    """Collects reports until the reader has ended the session, or the supervisor ends it.
+
+    Where there is a painter, the supervisor ends it: it knows when the last image is there.
+    """
     reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     results = Results(config, lifeline)
     lifeline.ready()
     command = None
-    while results.ended is None and (command := lifeline.command()) is None:
+    while results.ended is None or config.painting is not None:
+        if (command := lifeline.command()) is not None:
+            break
         message = receive(reports, wait_ms=100)
         if message is not None:
             results.take(message)
         results.look()
+    if config.painting is not None:
+        _take_the_rest(results, reports)
     results.close(results.ended or command)
+
+
+def _take_the_rest(results: Results, reports: zmq.Socket) -> None:
+    """The last image comes by another way than the word that its painter is done."""
+    deadline_s = time.monotonic() + _REST_S
+    while time.monotonic() < deadline_s and (message := receive(reports, wait_ms=50)) is not None:
+        results.take(message)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,17 @@ from rich.console import Console
 
 from decoder.problem import Problem
 from stream.pipeline.bus import drain, open_socket
-from stream.pipeline.config import Endpoints, SessionConfig
+from stream.pipeline.config import Endpoints, FileSource, SessionConfig
 from stream.pipeline.messages import NodeState, SessionClosed, StreamHealth
+from stream.pipeline.painting import NODE as PAINTER
+from stream.pipeline.report import write_report
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.view import TerminalView
 
 _CLOSE_WAIT_S = 45.0  # from the end of the source to the summary, while nothing moves
+_PAINT_WAIT_S = 5.0  # after the last answer, for the image that is being painted
+# In virtual time the session may be over before the painter is there, and has nobody waiting.
+_LONG_PAINT_WAIT_S = 300.0
 
 
 def new_session(out: Path | None) -> tuple[str, Path]:
@@ -64,6 +69,10 @@ class Session:
         self._n_trials = n_trials
         self._title = title
         self._summary: dict[str, Any] | None = None
+        self._optional = [PAINTER] if config.painting is not None else []
+        self._is_painted = config.painting is None  # all that will be
+        self._paint_until_s: float | None = None
+        self._is_broken = False  # a node cannot go on
         self.interrupted = False
         self.failure: str | None = None  # what went wrong, though the session was accounted for
 
@@ -75,7 +84,7 @@ class Session:
         """
         self._config.write()
         results = open_socket(zmq.SUB, self._config.endpoints.results, bind=False)
-        supervisor = Supervisor(self._config, self._node_names(), self._source)
+        supervisor = Supervisor(self._config, self._node_names(), self._source, self._optional)
         view = TerminalView(self._console, self._headless, self._n_trials, self._title)
         try:
             supervisor.wait_until_ready()
@@ -93,6 +102,10 @@ class Session:
             raise Problem(
                 f"the session {ended} before its summary; its ledger is in '{self._config.folder}'"
             )
+        try:
+            write_report(self._config, self._summary)
+        except Problem as problem:
+            self.failure = self.failure or str(problem)
         return self._summary
 
     def _node_names(self) -> list[str]:
@@ -113,7 +126,7 @@ class Session:
                     raise
                 self.interrupted = True
                 view.say("Stopping: what is open is dropped, the summary is written …")
-                supervisor.command("stop", "reader")
+                supervisor.command("stop", "reader", *self._optional)
                 ending_since_s = time.monotonic()
                 continue
             if ending_since_s is None and self._source_ended(supervisor):
@@ -121,6 +134,10 @@ class Session:
                 ending_since_s = time.monotonic()
             elif ending_since_s is not None and moved:
                 ending_since_s = time.monotonic()
+            # Once it is quiet: until then there are answers that nobody has seen.
+            quiet = self._paint_until_s is not None or not moved
+            if quiet and not self._is_painted and supervisor.is_over("reader"):
+                self._let_paint(supervisor, view)
             if ending_since_s is not None and time.monotonic() - ending_since_s > _CLOSE_WAIT_S:
                 supervisor.command("finish", "results")
                 ending_since_s = time.monotonic()
@@ -134,15 +151,29 @@ class Session:
             if isinstance(message, SessionClosed):
                 self._summary = dict(message.summary)
                 return True
-        if self.failure is None:
+        if not self._is_broken:
             try:
                 supervisor.look_after(view.last_trial + 1)
             except Problem as problem:
-                self.failure = str(problem)
+                self.failure, self._is_broken = str(problem), True
                 supervisor.command("finish", "results")
         while supervisor.events:
             view.say(supervisor.events.pop(0))
         return moved
+
+    def _let_paint(self, supervisor: Supervisor, view: TerminalView) -> None:
+        """No more answers come: the painter finishes what it has, and then all is over."""
+        over = self.interrupted or supervisor.is_over(PAINTER)
+        if not over and self._paint_until_s is None:
+            supervisor.command("finish", PAINTER)
+            wait_s = _PAINT_WAIT_S
+            if isinstance(self._config.source, FileSource):
+                wait_s = _LONG_PAINT_WAIT_S
+                view.say("All is decoded; waiting for the last image …")
+            self._paint_until_s = time.monotonic() + wait_s
+        if over or time.monotonic() >= self._paint_until_s:
+            supervisor.command("finish", "results")
+            self._is_painted = True
 
     def _source_ended(self, supervisor: Supervisor) -> bool:
         if supervisor.source is None or supervisor.source.poll() is None:

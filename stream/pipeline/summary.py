@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from rich.table import Table
 
 from stream.acquire.ledger import Ledger
-from stream.pipeline.config import SessionConfig
+from stream.pipeline.config import FileSource, SessionConfig
+from stream.pipeline.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
+from stream.pipeline.percentiles import percentiles
 
 # Stage: from one stamp to another.
 STAGES = {
@@ -24,7 +26,7 @@ STAGES = {
     "publish": ("searched", "published"),
     "total": ("readable", "published"),
 }
-_STAGE_NAMES = {
+STAGE_NAMES = {
     "lsl": "· sampled → readable (LSL)",
     "cut": "· cut, preprocess",
     "hop": "· to the decoder",
@@ -34,7 +36,8 @@ _STAGE_NAMES = {
     "total": "last sample → answer",
 }
 _LIVE_STAGES = {"lsl"}  # need stamps that run with the clock
-_PACKAGES = ("hvf-live", "torch", "faiss-cpu", "numpy", "pylsl", "pyzmq", "mne")
+_QUEUED_STAGES = {"hop", "total"}  # in virtual time trials wait for a decoder that starts
+_PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "numpy", "pylsl", "pyzmq", "mne")
 
 
 class Tally:
@@ -48,7 +51,8 @@ class Tally:
         self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
         self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
         self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
-        self._facts: dict[str, Any] = {}
+        self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
+        self.painting = PaintingTally()
 
     def add(self, answer: Mapping[str, Any]) -> None:
         """Adds a final answer; rank 0 means that what was shown is not in the gallery."""
@@ -66,14 +70,16 @@ class Tally:
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
 
-    def add_note(self, facts: Mapping[str, Any]) -> None:
+    def add_note(self, node: str, facts: Mapping[str, Any]) -> None:
         """Adds what a node has to say of itself, such as its engine."""
-        self._facts |= facts
+        self._facts[node] |= facts
 
     def add_latency(self, stamps: Mapping[str, float]) -> None:
         for stage, (start, end) in STAGES.items():
             if start in stamps and end in stamps:
                 if stage in _LIVE_STAGES and not self._config.realtime:
+                    continue
+                if stage in _QUEUED_STAGES and isinstance(self._config.source, FileSource):
                     continue
                 self._latency_ms[stage].append((stamps[end] - stamps[start]) * 1e3)
 
@@ -83,6 +89,7 @@ class Tally:
         return {
             "session": self._config.session,
             "end": end,
+            "simulated": self._config.simulated,
             "markers": ledger.markers,
             "decoded": ledger.outcomes["decoded"],
             "cut": ledger.outcomes["cut"],
@@ -101,14 +108,15 @@ class Tally:
                     "n": len(self._early[tmax_s]),
                     "top1": _top(self._early[tmax_s], 1),
                     "top5": _top(self._early[tmax_s], 5),
-                    "latency_ms": _percentiles(values),
+                    "latency_ms": percentiles(values),
                 }
                 for tmax_s, values in sorted(self._early_ms.items())
             },
             "confidence": _confidence(self._sure),
-            "decoder": self._facts,
+            "decoder": self._facts["decode"],
+            "painting": self._painting(ledger.outcomes["decoded"]),
             "latency_ms": {
-                stage: _percentiles(values) for stage, values in self._latency_ms.items()
+                stage: percentiles(values) for stage, values in self._latency_ms.items()
             },
             "seed": self._config.seed,
             "bundle": _checksum(self._config.bundle, "bundle.json"),
@@ -116,6 +124,12 @@ class Tally:
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in _PACKAGES},
         }
+
+    def _painting(self, n_decoded: int) -> dict[str, Any] | None:
+        if self._config.painting is None:
+            return None
+        facts = self._facts["reconstruct"] | self._facts["supervisor"]
+        return self.painting.summary(n_decoded, facts)
 
 
 def _top(ranks: list[int], k: int) -> float | None:
@@ -135,51 +149,62 @@ def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float] | N
     }
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
-    p50, p95, p99 = np.percentile(values, [50, 95, 99])
-    rounded = {"p50": p50, "p95": p95, "p99": p99, "max": max(values)}
-    return {name: round(float(value), 4) for name, value in rounded.items()}
-
-
 def _checksum(folder: Path | None, manifest: str) -> str | None:
     """SHA-256 of the manifest, which holds those of all other files."""
     return hashlib.sha256((folder / manifest).read_bytes()).hexdigest() if folder else None
 
 
-def summary_table(summary: Mapping[str, Any], simulated: bool) -> Table:
+def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person wants to know of a session: names and what they come to."""
+    yield "markers", _accounted(summary)
+    if summary["n"]:
+        chance = summary["chance"]
+        five = min(5, summary["n_way"])
+        yield f"{summary['n_way']}-way", f"n = {summary['n']}"
+        yield "top-1", f"{summary['top1']:.1%}   (chance {chance:.1%})"
+        yield f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})"
+        if len(summary["by_repeats"]) > 1:
+            for n in _some_of([int(n) for n in summary["by_repeats"]]):
+                row = summary["by_repeats"][str(n)]
+                name = f"· with {n} repeat" + "s" * (n != 1)
+                yield name, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
+    for tmax_s, row in summary["by_tmax"].items():
+        text = f"p50 {row['latency_ms']['p50']:.2f} ms"
+        if row["n"]:
+            text = f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}   {text}"
+        yield f"· already at {tmax_s} s", text
+    if summary["confidence"] is not None:
+        yield "confidence", _confidence_text(summary["confidence"])
+    for stage, values in summary["latency_ms"].items():
+        yield STAGE_NAMES[stage], f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
+    if summary["painting"] is not None:
+        yield from _painting_rows(summary["painting"])
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
     """The table at the end of a session."""
+    subject = " (simulated subject)" if summary["simulated"] else ""
     table = Table(
-        title=f"Session {summary['session']}" + (" (simulated subject)" if simulated else ""),
+        title=f"Session {summary['session']}{subject}",
         show_header=False,
         title_justify="left",
     )
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("markers", _accounted(summary))
-    if summary["n"]:
-        table.add_row(f"{summary['n_way']}-way", f"n = {summary['n']}")
-        chance = summary["chance"]
-        five = min(5, summary["n_way"])
-        table.add_row("top-1", f"{summary['top1']:.1%}   (chance {chance:.1%})")
-        table.add_row(f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})")
-        if len(summary["by_repeats"]) > 1:
-            for n in _some_of([int(n) for n in summary["by_repeats"]]):
-                row = summary["by_repeats"][str(n)]
-                label = f"· with {n} repeat" + "s" * (n != 1)
-                table.add_row(
-                    label, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
-                )
-    for tmax_s, row in summary["by_tmax"].items():
-        text = f"p50 {row['latency_ms']['p50']:.2f} ms"
-        if row["n"]:
-            text = f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}   {text}"
-        table.add_row(f"· already at {tmax_s} s", text)
-    if summary["confidence"] is not None:
-        table.add_row("confidence", _confidence_text(summary["confidence"]))
-    for stage, values in summary["latency_ms"].items():
-        text = f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
-        table.add_row(_STAGE_NAMES[stage], text, style="bold" if stage == "total" else None)
+    for name, text in summary_rows(summary):
+        table.add_row(name, text, style="bold" if name == STAGE_NAMES["total"] else None)
     return table
+
+
+def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    counts = [f"{painting[name]} {name}" for name in COUNTS if painting[name]]
+    yield "painted", ", ".join(counts) or "0"
+    for name, text in SPAN_NAMES.items():
+        if name in painting:
+            p50, p99 = painting[name]["p50"] / 1e3, painting[name]["p99"] / 1e3
+            yield text, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
+    if "given_up" in painting:
+        yield "· given up", painting["given_up"]
 
 
 def _some_of(numbers: list[int]) -> list[int]:

@@ -1,30 +1,38 @@
 """Starts the processes of a session, restarts those that die, and ends them all in order."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import zmq
 
 from decoder.problem import Problem
-from stream.pipeline.bus import open_socket
+from stream.pipeline.back_off import BackOff
+from stream.pipeline.bus import open_socket, send
 from stream.pipeline.config import SessionConfig
+from stream.pipeline.messages import Noted
 
+SUPERVISOR = "supervisor"
+"""Under which name it notes what it does; a person has been told by then."""
 _READY_WAIT_S = 90.0
-_HUNG_AFTER_S = 15.0  # without a heartbeat; nodes beat every second
 _RESTART_PAUSE_S = 0.5
 _MAX_RESTARTS = 5  # of one node in one session
-_END_WAIT_S = 5.0
+_SOURCE_END_WAIT_S = 5.0
 # A trial is too small to share: on few cores a second thread only spins, and starves the others.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass
 class _Node:
+    hung_after_s: ClassVar = 15.0  # without a heartbeat; nodes beat every second
+    end_wait_s: ClassVar = 5.0
+
     name: str
     process: subprocess.Popen
     ready: bool = False
@@ -33,6 +41,22 @@ class _Node:
     last_beat_s: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at_s: float | None = None
+    was_hung: bool = False
+    asked: str | None = None
+    """What it was told last; a node that starts later, or again, is told then."""
+
+
+@dataclass
+class _OptionalNode(_Node):
+    """A node that the session can do without."""
+
+    hung_after_s: ClassVar = 120.0  # a step of a large model may take long
+    end_wait_s: ClassVar = 0.5  # it had its time before
+
+    back_off: BackOff = field(default_factory=BackOff)
+    started_s: float = field(default_factory=time.monotonic)
+    out_of_memory: bool = False
+    given_up: bool = False
 
 
 class Supervisor:
@@ -42,32 +66,49 @@ class Supervisor:
         config: the session; its folder gets the log of every process.
         nodes: modules of `stream.pipeline`, in the order in which they start.
         source: command line of a player that waits for the line `go`.
+        optional: further nodes, which nothing waits for. One that dies is started again after a
+            pause, and one that fails is given up; the session goes on.
+        package: where the nodes' modules are.
     """
 
-    def __init__(self, config: SessionConfig, nodes: Sequence[str], source: Sequence[str] | None):
+    def __init__(
+        self,
+        config: SessionConfig,
+        nodes: Sequence[str],
+        source: Sequence[str] | None,
+        optional: Sequence[str] = (),
+        package: str = "stream.pipeline",
+    ):
         self._config = config
         self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True)
+        self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         self._logs = config.folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._addresses: dict[str, bytes] = {}
-        self._nodes = {name: _Node(name, self._start(name)) for name in nodes}
+        self._package = package
+        self._nodes: dict[str, _Node] = {}
+        for name in nodes:
+            self._nodes[name] = _Node(name, self._start(name))
+        for name in optional:
+            self._nodes[name] = _OptionalNode(name, self._start(name))
         self.source = self._start_source(source) if source else None
         self.events: list[str] = []  # what a person should know, not shown yet
 
     def wait_until_ready(self) -> None:
-        """Waits for every node.
+        """Waits for every node that is not optional.
 
         Raises:
             Problem: a node failed, died, or took too long.
         """
         deadline_s = time.monotonic() + _READY_WAIT_S
-        while not all(node.ready or node.done for node in self._nodes.values()):
+        needed = [node for node in self._nodes.values() if not isinstance(node, _OptionalNode)]
+        while not all(node.ready or node.done for node in needed):
             self._listen(100)
-            for node in self._nodes.values():
+            for node in needed:
                 self._refuse_dead(node)
             self._refuse_dead_source()
             if time.monotonic() > deadline_s:
-                waiting = ", ".join(n.name for n in self._nodes.values() if not n.ready)
+                waiting = ", ".join(node.name for node in needed if not node.ready)
                 raise Problem(
                     f"the nodes {waiting} were not ready within {_READY_WAIT_S:g} s; look into "
                     f"their logs in '{self._logs}'"
@@ -87,42 +128,57 @@ class Supervisor:
         """
         self._listen(20)
         for node in self._nodes.values():
-            if node.done:
+            if self.is_over(node.name):
                 continue
             self._kill_if_hung(node)
-            if node.process.poll() is not None:
+            if node.process.poll() is None:
+                continue
+            if isinstance(node, _OptionalNode):
+                self._restart_later(node)
+            else:
                 self._restart(node, next_trial)
 
     def command(self, command: str, *names: str) -> None:
         """Sends `finish` or `stop` to the nodes named, or to all."""
         for name in names or self._nodes:
-            if name in self._addresses:
-                self._control.send_multipart([self._addresses[name], command.encode()])
+            self._nodes[name].asked = command
+            self._tell(name)
+
+    def pid_of(self, name: str) -> int:
+        """The process id of a node."""
+        return self._nodes[name].process.pid
+
+    def is_over(self, name: str) -> bool:
+        """Whether a node has come to its end, or will not come to one."""
+        node = self._nodes[name]
+        return node.done or (isinstance(node, _OptionalNode) and node.given_up)
 
     def end(self) -> None:
         """Ends every process that still runs: asks, then terminates, then kills."""
         self._listen(0)
         self.command("stop")
-        processes = [node.process for node in self._nodes.values()]
+        now_s = time.monotonic()
+        deadlines_s: dict[subprocess.Popen, float] = {}
         for node in self._nodes.values():
+            deadlines_s[node.process] = now_s + node.end_wait_s
             if node.name not in self._addresses:
                 node.process.terminate()  # it has not got far enough to listen
         if self.source is not None:
             self.source.stdin.close()
             self.source.terminate()
-            processes.append(self.source)
-        deadline_s = time.monotonic() + _END_WAIT_S
-        for process in processes:
+            deadlines_s[self.source] = now_s + _SOURCE_END_WAIT_S
+        for process, deadline_s in sorted(deadlines_s.items(), key=lambda item: item[1]):
             try:
                 process.wait(max(0.1, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         self._control.close(0)
+        self._reports.close(0)
 
     def _start(self, name: str, config_path: Path | None = None) -> subprocess.Popen:
         config_path = config_path or self._config.folder / "config.json"
-        command = [sys.executable, "-m", f"stream.pipeline.{name}", str(config_path)]
+        command = [sys.executable, "-m", f"{self._package}.{name}", str(config_path)]
         with (self._logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [*command, "--supervised"],
@@ -146,10 +202,18 @@ class Supervisor:
             match word:
                 case b"ready":
                     node.ready = True
+                    self._tell(node.name)
                 case b"done":
                     node.done = True
                 case b"failed":
                     node.failure = text.decode()
+                case b"out_of_memory":
+                    node.out_of_memory = True
+
+    def _tell(self, name: str) -> None:
+        asked = self._nodes[name].asked
+        if asked is not None and name in self._addresses:
+            self._control.send_multipart([self._addresses[name], asked.encode()])
 
     def _refuse_dead(self, node: _Node) -> None:
         code = node.process.poll()
@@ -173,10 +237,19 @@ class Supervisor:
 
     def _kill_if_hung(self, node: _Node) -> None:
         silent_s = time.monotonic() - node.last_beat_s
-        if node.ready and silent_s > _HUNG_AFTER_S and node.process.poll() is None:
-            self.events.append(f"{node.name} has been silent for {silent_s:.0f} s and is killed")
+        if node.ready and silent_s > node.hung_after_s and node.process.poll() is None:
+            self._say(f"{node.name} has been silent for {silent_s:.0f} s and is killed")
             node.process.kill()
             node.process.wait()
+            node.was_hung = True
+
+    def _lost_with(self, name: str) -> str:
+        """What a node knew that a new one will not."""
+        if name == "decode":
+            return "; what earlier repeats have shown is forgotten, so that they count anew"
+        if name == "reader" and self._config.decoding.adaptation is not None:
+            return "; the adaptation begins anew"
+        return ""
 
     def _restart(self, node: _Node, next_trial: int) -> None:
         now_s = time.monotonic()
@@ -187,7 +260,8 @@ class Supervisor:
                 f"'{self._logs / node.name}.log'"
             )
         if node.restart_at_s is None:
-            self.events.append(f"{node.name} died ({_ending(node.process)}) and is restarted")
+            lost = self._lost_with(node.name)
+            self._say(f"{node.name} died ({_ending(node.process)}) and is restarted{lost}")
             node.restart_at_s = now_s + _RESTART_PAUSE_S
             node.ready = False
         elif now_s >= node.restart_at_s:
@@ -195,10 +269,49 @@ class Supervisor:
             if node.name == "reader":
                 config = self._config.model_copy(update={"first_trial": next_trial})
                 config_path = config.write(f"config-from-{next_trial}.json")
-            node.process = self._start(node.name, config_path)
-            node.last_beat_s = now_s
-            node.restart_at_s = None
-            node.restarts += 1
+            self._start_again(node, config_path)
+
+    def _start_again(self, node: _Node, config_path: Path | None) -> None:
+        self._addresses.pop(node.name, None)  # of the dead one
+        node.process = self._start(node.name, config_path)
+        node.last_beat_s = time.monotonic()
+        node.restart_at_s = None
+        node.restarts += 1
+
+    def _restart_later(self, node: _OptionalNode) -> None:
+        if node.restart_at_s is None:
+            self._listen(100)  # its last words
+            if not node.done:
+                self._bury(node)
+        elif time.monotonic() >= node.restart_at_s:
+            node.started_s = time.monotonic()
+            path = self._config.folder / f"config-{node.name}.json"
+            self._start_again(node, path if path.exists() else None)
+
+    def _bury(self, node: _OptionalNode) -> None:
+        if node.failure:
+            node.given_up = True
+            text = f"{node.name} is given up, decoding goes on without it: {node.failure}"
+            self._say(text, given_up=node.failure)
+            return
+        # A process that nobody here has killed was most likely killed by the kernel, for memory.
+        killed = node.process.returncode == -signal.SIGKILL and not node.was_hung
+        now_s = time.monotonic()
+        lived_s = now_s - node.started_s
+        restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
+        how = "ran out of memory" if node.out_of_memory else f"died ({_ending(node.process)})"
+        less = ""
+        if restart.with_less_memory and self._config.painting is not None:
+            self._config = self._config.with_less_memory()
+            self._config.write(f"config-{node.name}.json")
+            less = ", at half the size"
+        self._say(f"{node.name} {how} and is restarted in {restart.pause_s:g} s{less}")
+        node.restart_at_s = now_s + restart.pause_s
+        node.ready = node.out_of_memory = node.was_hung = False
+
+    def _say(self, text: str, **facts: Any) -> None:
+        self.events.append(text)
+        send(self._reports, Noted(self._config.session, SUPERVISOR, text, facts))
 
 
 def _ending(process: subprocess.Popen) -> str:

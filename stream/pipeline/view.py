@@ -7,15 +7,19 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from stream.acquire.lsl import local_clock
 from stream.pipeline.messages import (
     MarkerSeen,
     Message,
     Noted,
+    Painting,
+    Reconstruction,
     Retrieval,
     Settled,
     StreamHealth,
 )
 from stream.pipeline.summary import STAGES
+from stream.pipeline.supervisor import SUPERVISOR
 
 _LAST = 8
 
@@ -35,6 +39,8 @@ class TerminalView:
         self._ranks: list[int] = []
         self._dropped: Counter[str] = Counter()
         self._stream: StreamHealth | None = None
+        self._painted: dict[int, str] = {}  # what became of each trial
+        self._image: Reconstruction | None = None  # the newest
         self.last_trial = 0
 
     def __enter__(self) -> "TerminalView":
@@ -54,8 +60,15 @@ class TerminalView:
         match message:
             case MarkerSeen():
                 self.last_trial = max(self.last_trial, message.trial)
-            case Noted():
+            case Noted() if message.node != SUPERVISOR:  # which has said it already
                 self.say(f"{message.node}: {message.text}")
+            case Painting():
+                self._painted[message.trial] = message.state
+            case Reconstruction():
+                self._painted[message.trial] = "painted"
+                self._image = message
+                if self._headless:
+                    self.say(_image_line(message))
             case Retrieval():
                 self._show(message)
                 if message.rank and not message.provisional:
@@ -115,6 +128,10 @@ class TerminalView:
             bad = [*self._stream.flat, *self._stream.clipped]
             parts += [f"flat or clipped: {', '.join(bad)}"] if bad else []
         parts += [f"{count} dropped ({reason})" for reason, count in self._dropped.items()]
+        counts = Counter(self._painted.values())
+        parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]
+        if self._image is not None:
+            parts.append(f"image of trial {self._image.trial}, {_age_s(self._image):.1f} s old")
         return " · ".join(parts)
 
 
@@ -140,6 +157,17 @@ def _repeats(answer: Retrieval) -> str:
 def _latency_ms(answer: Retrieval) -> float:
     start, end = STAGES["total"]
     return (answer.stamps[end] - answer.stamps[start]) * 1e3
+
+
+def _age_s(image: Reconstruction) -> float:
+    """How long ago the EEG that it was painted from could be read."""
+    return local_clock() - image.stamps["readable"]
+
+
+def _image_line(image: Reconstruction) -> str:
+    took_s = image.stamps["published"] - image.stamps["readable"]
+    early = f" from {image.tmax_s:g} s" if image.provisional else ""
+    return f"trial {image.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
 
 
 def _line(answer: Retrieval) -> str:

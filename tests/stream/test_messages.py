@@ -15,16 +15,21 @@ from stream.pipeline.config import (
     Endpoints,
     FileSource,
     LiveSource,
+    PaintingSettings,
     SessionConfig,
     read_config,
 )
 from stream.pipeline.messages import (
     VERSION,
+    Embedded,
     End,
     MarkerSeen,
     Message,
     NodeState,
     Noted,
+    Painting,
+    Preview,
+    Reconstruction,
     Recorded,
     Retrieval,
     SessionClosed,
@@ -64,6 +69,38 @@ EXAMPLES = [
         abstain=True,
         rank=1,
         onset_s=0.5,
+        stamps=STAMPS,
+    ),
+    Embedded(
+        session="s",
+        trial=7,
+        stimulus="ä",
+        group="g",
+        n_repeats=2,
+        tmax_s=0.3,
+        provisional=True,
+        top_id="ü",
+        onset_s=0.5,
+        stamps=STAMPS,
+        array=np.arange(8, dtype=np.float32),
+    ),
+    Painting("s", 7, "cancelled", "a newer trial came"),
+    Preview("s", 7, "ä", True, 1, 4, "jpeg", b"\xff\xd8\0", STAMPS),
+    Reconstruction(
+        session="s",
+        trial=7,
+        stimulus="ä",
+        n_repeats=2,
+        tmax_s=0.996,
+        provisional=False,
+        seed=2**40,
+        ip_scale=0.8,
+        steps=4,
+        size_px=512,
+        strength=1.0,
+        file="images/trial-00007.png",
+        image_format="webp",
+        image=b"RIFF\0",
         stamps=STAMPS,
     ),
     Settled("s", 7, "dropped", "node_lost", 10, 2),
@@ -307,6 +344,36 @@ def config(folder, **changes):
 def test_a_config_is_read_as_it_was_written(tmp_path, source):
     written = config(tmp_path, source=source, top_k=7, seed=3)
     assert read_config(written.write()) == written
+
+
+def test_a_config_with_a_painting_is_read_as_it_was_written(tmp_path):
+    painting = PaintingSettings(prior="prior", base="sdxl-turbo", refine=True, size_px=512)
+    written = config(tmp_path, bundle="bundle", painting=painting)
+    assert read_config(written.write()) == written
+    less = written.with_less_memory()
+    assert less.painting == painting.model_copy(update={"halvings": 1})
+    assert read_config(less.write("less.json")) == less
+
+
+def test_a_config_from_before_there_was_a_painter_can_be_read(tmp_path):
+    path = config(tmp_path).write()
+    told = json.loads(path.read_text())
+    del told["endpoints"]["embeddings"], told["painting"], told["simulated"]
+    path.write_text(json.dumps(told))
+    assert read_config(path).painting is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"size_px": 100}, {"ip_scale": -1.0}, {"from_top": 0.0}]
+)
+def test_a_painting_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PaintingSettings(prior="prior", **wrong)
+
+
+def test_nothing_can_be_painted_without_a_bundle(tmp_path):
+    with pytest.raises(ValueError, match="nothing to paint"):
+        config(tmp_path, painting=PaintingSettings(prior="prior"))
 
 
 def test_two_sessions_on_one_machine_never_share_an_address():

@@ -1,0 +1,36 @@
+"""When a node that a session can do without is started again, and with how much less memory."""
+
+from dataclasses import dataclass
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0  # a node that lived so long is not in a loop of crashes
+_DEATHS_OF_HUNGER = 2  # the first may be somebody else's appetite
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How to go on after a death."""
+
+    pause_s: float
+    with_less_memory: bool
+
+
+class BackOff:
+    """Doubles the pause with every death, and asks for less memory when it ran out repeatedly."""
+
+    def __init__(self) -> None:
+        self._next_pause_s = _FIRST_PAUSE_S
+        self._n_hungry = 0
+
+    def after_death(self, lived_s: float, out_of_memory: bool) -> Restart:
+        """What to do about a node that died after so many seconds."""
+        if lived_s >= _STEADY_S:
+            self._next_pause_s = _FIRST_PAUSE_S
+        pause_s = self._next_pause_s
+        self._next_pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._n_hungry += out_of_memory
+        with_less = self._n_hungry >= _DEATHS_OF_HUNGER
+        if with_less:
+            self._n_hungry = 0
+        return Restart(pause_s, with_less)

@@ -1,0 +1,175 @@
+"""What the painter finds in its mailbox, over real sockets: never more than the newest."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from stream.pipeline.bus import open_socket, receive
+from stream.pipeline.mailbox import Mailbox, Outgoing
+from stream.pipeline.messages import Embedded, Retrieval, encode
+
+Z = np.linspace(-1, 1, 1024, dtype=np.float32)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="hvf-test-")
+    yield f"ipc://{folder}/embeddings"
+    shutil.rmtree(folder)
+
+
+def answer(trial: int, tmax_s: float = 1.0, provisional: bool = False) -> Retrieval:
+    return Retrieval(
+        session="s",
+        trial=trial,
+        stimulus=f"image {trial}",
+        group="g",
+        n_repeats=3,
+        tmax_s=tmax_s,
+        provisional=provisional,
+        ids=["best", "second"],
+        labels=["Best", "Second"],
+        scores=[0.9, 0.8],
+        probabilities=[0.5, 0.2],
+        confidence=0.5,
+        calibrated=True,
+        abstain=False,
+        rank=2,
+        onset_s=12.5,
+        stamps={"readable": 13.5},
+    )
+
+
+def wait_for(mailbox: Mailbox, trial: int) -> Embedded:
+    """The newest embedding, once it is of this trial."""
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        newest = mailbox.peek(wait_ms=100)
+        if newest is not None and newest.trial == trial:
+            return newest
+        if newest is not None:
+            mailbox.take()
+    raise AssertionError(f"trial {trial} never came")
+
+
+def test_an_embedding_comes_with_what_its_answer_said(endpoint: str) -> None:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+        outgoing.offer(answer(7), Z)
+        job = mailbox.take(wait_ms=5000)
+    assert (job.trial, job.stimulus, job.top_id, job.n_repeats) == (7, "image 7", "best", 3)
+    assert job.stamps == {"readable": 13.5}
+    np.testing.assert_array_equal(job.array, Z)
+
+
+def test_of_all_that_came_before_there_was_a_painter_only_the_newest_is_there(endpoint) -> None:
+    with closing(Outgoing(endpoint, False)) as outgoing:
+        began_s = time.monotonic()
+        for trial in range(1, 2001):
+            outgoing.offer(answer(trial), Z)
+        assert time.monotonic() - began_s < 2  # nothing waits for the painter
+        with closing(Mailbox.at(endpoint)) as mailbox:
+            assert mailbox.take(wait_ms=5000).trial == 2000
+            assert mailbox.take(wait_ms=50) is None
+
+
+def test_while_the_painter_does_not_look_the_newest_takes_the_place_of_the_others(endpoint) -> None:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+        outgoing.offer(answer(1), Z)
+        wait_for(mailbox, 1)
+        for trial in range(2, 1001):
+            outgoing.offer(answer(trial), Z)
+        assert wait_for(mailbox, 1000).trial == 1000
+        assert mailbox.take().trial == 1000
+        assert mailbox.take() is None
+
+
+def test_nothing_piles_up_on_the_way(endpoint: str) -> None:
+    """Else a painter that was away for long would find old ones first."""
+    received = open_socket(zmq.PULL, endpoint, bind=True, latest_only=True)
+    with closing(Outgoing(endpoint, False)) as outgoing:
+        for trial in range(1, 401):
+            outgoing.offer(answer(trial), Z)
+            time.sleep(0.0005)  # each is delivered before the next is sent
+        found = [receive(received, wait_ms=5000).trial]
+        while found[-1] != 400:
+            found.append(receive(received, wait_ms=5000).trial)
+    received.close()
+    assert len(found) < 20
+
+
+def test_a_painter_that_was_restarted_gets_the_newest(endpoint: str) -> None:
+    with closing(Outgoing(endpoint, False)) as outgoing:
+        with closing(Mailbox.at(endpoint)) as mailbox:
+            outgoing.offer(answer(1), Z)
+            assert mailbox.take(wait_ms=5000).trial == 1
+        deadline_s = time.monotonic() + 5
+        while Path(endpoint.removeprefix("ipc://")).exists() and time.monotonic() < deadline_s:
+            time.sleep(0.001)  # sockets are closed behind one's back
+        for trial in range(2, 101):
+            outgoing.offer(answer(trial), Z)
+        with closing(Mailbox.at(endpoint)) as mailbox:
+            assert wait_for(mailbox, 100).trial == 100
+
+
+def test_what_is_peeked_at_stays_and_what_is_newer_takes_its_place(endpoint: str) -> None:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+        outgoing.offer(answer(1), Z)
+        assert mailbox.peek(wait_ms=5000).trial == 1
+        assert mailbox.peek().trial == 1
+        outgoing.offer(answer(2), Z)
+        deadline_s = time.monotonic() + 5
+        while mailbox.peek().trial == 1 and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        assert mailbox.take().trial == 2
+        assert mailbox.peek() is None
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(True, (1, 0.3)), (False, (2, 1.0))])
+def test_provisional_answers_are_handed_over_where_they_are_wanted(
+    endpoint: str, wanted: bool, expected: tuple[int, float]
+) -> None:
+    with closing(Outgoing(endpoint, wanted)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+        outgoing.offer(answer(1, tmax_s=0.3, provisional=True), Z)
+        if not wanted:
+            outgoing.offer(answer(2), Z)
+        job = mailbox.take(wait_ms=5000)
+    assert (job.trial, job.tmax_s) == expected
+
+
+class Feed:
+    """A socket to which messages come when the test says so."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    def poll(self, wait_ms: int) -> bool:
+        return bool(self.messages)
+
+    def recv(self) -> bytes:
+        return self.messages.pop(0)
+
+
+def test_what_knows_less_than_what_was_taken_is_passed_over() -> None:
+    feed = Feed()
+    mailbox = Mailbox(feed)
+
+    def put(trial: int, tmax_s: float) -> None:
+        feed.messages.append(
+            encode(Embedded("s", trial, "a", "g", 1, tmax_s, tmax_s < 1, "a", 0.0, {}, Z))
+        )
+
+    put(6, 0.3)
+    put(5, 1.0)  # a longer window of an earlier trial: it comes later, and knows of less
+    assert mailbox.take().trial == 6
+    put(5, 1.0)
+    put(6, 0.3)  # sent again by a decoder that was restarted
+    assert mailbox.take() is None
+    put(6, 1.0)
+    assert mailbox.take().tmax_s == 1.0

@@ -1,0 +1,95 @@
+"""What a person sees of the painter while a session runs, and in its last table."""
+
+import io
+import re
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from stream.acquire.lsl import local_clock
+from stream.pipeline.messages import Noted, Painting, Reconstruction
+from stream.pipeline.summary import summary_rows
+from stream.pipeline.supervisor import SUPERVISOR
+from stream.pipeline.view import TerminalView
+
+
+def image(trial: int, age_s: float = 2.0) -> Reconstruction:
+    readable_s = local_clock() - age_s
+    return Reconstruction(
+        session="s",
+        trial=trial,
+        stimulus="a",
+        n_repeats=1,
+        tmax_s=0.3,
+        provisional=trial == 3,
+        seed=40 + trial,
+        ip_scale=1.0,
+        steps=4,
+        size_px=64,
+        strength=1.0,
+        file="images/x.png",
+        image_format="webp",
+        image=b"",
+        stamps={"readable": readable_s, "published": readable_s + 1.25},
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["headless", "live"])
+def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Shows messages and returns what is on the screen."""
+
+    def show(*messages: object) -> str:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=not request.param, width=200)
+        with TerminalView(console, request.param, None, "test") as view:
+            for message in messages:
+                view.take(message)
+        return file.getvalue()
+
+    show.headless = request.param
+    return show
+
+
+def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
+    said = shown(
+        Painting("s", 1, "begun", ""),
+        image(1),
+        Painting("s", 2, "begun", ""),
+        Painting("s", 2, "cancelled", "a newer trial came"),
+        image(3),
+    )
+    if shown.headless:
+        assert said.splitlines() == [
+            "trial 1: painted (1.25 s, seed 41)",
+            "trial 3: painted from 0.3 s (1.25 s, seed 43)",
+        ]
+    else:
+        assert re.search(r"2 painted · 1 cancelled · image of trial 3, 2\.\d s old", said)
+
+
+def test_what_the_supervisor_notes_was_said_by_then(shown) -> None:
+    said = shown(Noted("s", SUPERVISOR, "it died", {}), Noted("s", "reconstruct", "it paints", {}))
+    assert "it died" not in said
+    assert "reconstruct: it paints" in said
+
+
+def test_the_last_table_tells_of_the_painting() -> None:
+    p = {"p50": 1500.0, "p95": 2000.0, "p99": 2500.0, "max": 3000.0}
+    painting = {"painted": 3, "cancelled": 0, "superseded": 1, "failed": 0, "image_ms": p}
+    summary = {
+        "markers": 4,
+        "decoded": 4,
+        "cut": 0,
+        "dropped": {},
+        "n": 0,
+        "by_tmax": {},
+        "confidence": None,
+        "latency_ms": {},
+        "painting": painting | {"given_up": "there is no prior"},
+    }
+    assert list(summary_rows(summary))[1:] == [
+        ("painted", "3 painted, 1 superseded"),
+        ("· last sample → image", "p50 1.50 s   p99 2.50 s"),
+        ("· given up", "there is no prior"),
+    ]

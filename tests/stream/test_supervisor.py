@@ -1,0 +1,203 @@
+"""A node that a session can do without may die, fail, hang or be slow: nothing waits for it."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from stream.pipeline.back_off import BackOff, Restart
+from stream.pipeline.bus import drain, open_socket
+from stream.pipeline.config import (
+    Endpoints,
+    LiveSource,
+    PaintingSettings,
+    SessionConfig,
+)
+from stream.pipeline.messages import Noted
+from stream.pipeline.supervisor import Supervisor
+
+# A node that does in each of its lives what the file `moods.json` has for it, and notes it.
+NODE = """
+import json, os, signal, sys, time
+from decoder.problem import Problem
+from stream.pipeline.node import run_node
+
+def run(config, lifeline):
+    moods = json.loads((config.folder / "moods.json").read_text())[NAME]
+    lives = config.folder / f"{NAME}.lives"
+    n = len(lives.read_text().splitlines()) if lives.exists() else 0
+    mood = moods[min(n, len(moods) - 1)]
+    with lives.open("a") as file:
+        halvings = config.painting.halvings if config.painting else 0
+        file.write(json.dumps([mood, halvings]) + "\\n")
+    if mood == "fails":
+        raise Problem("there is no prior in 'x'; give another with --paint")
+    if mood == "loads for ever":
+        time.sleep(60)
+    if mood == "dies":
+        sys.exit(3)
+    if mood == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mood == "runs out of memory":
+        lifeline.say("out_of_memory", "2 GiB")
+        raise SystemExit(1)
+    if mood == "loads":
+        (config.folder / "loading").touch()
+        while not (config.folder / "go on").exists():
+            time.sleep(0.01)
+    lifeline.ready()
+    while (command := lifeline.command()) is None or mood == "is deaf":
+        time.sleep(0.01)
+    (config.folder / f"{NAME}.ended").write_text(command)
+
+run_node(NAME, run)
+"""
+
+
+class Stage:
+    """A supervisor with a node `steady` and an optional node `moody`."""
+
+    def __init__(self, folder: Path, moods: list[str], painting: PaintingSettings | None):
+        self.folder = folder
+        (folder / "moods.json").write_text(json.dumps({"steady": ["serves"], "moody": moods}))
+        self.config = SessionConfig(
+            session="s",
+            folder=folder,
+            endpoints=Endpoints.local(),
+            source=LiveSource(eeg="x", markers="y"),
+            bundle=folder / "bundle",
+            painting=painting,
+        )
+        self.config.write()
+        self.reports = open_socket(zmq.PULL, self.config.endpoints.reports, bind=True)
+        self.supervisor = Supervisor(self.config, ["steady"], None, ["moody"], package="moods")
+        self.is_over = False
+
+    def end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.supervisor.end()
+            self.reports.close(0)
+            sockets = self.config.endpoints.control.removeprefix("ipc://")
+            shutil.rmtree(Path(sockets).parent)
+
+    def lives(self) -> list[list]:
+        path = self.folder / "moody.lives"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def look_until(self, reached: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + 20
+        while not reached():
+            self.supervisor.look_after(1)
+            assert time.monotonic() < deadline_s, (self.supervisor.events, self.lives())
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
+    package = tmp_path / "code" / "moods"
+    package.mkdir(parents=True)
+    for name in ("steady", "moody"):
+        (package / f"{name}.py").write_text(f"NAME = '{name}'\n{NODE}")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
+    stages = []
+
+    def set_up(*moods: str, painting: PaintingSettings | None = None) -> Stage:
+        folder = tmp_path / "session"
+        folder.mkdir()
+        stages.append(Stage(folder, list(moods), painting))
+        return stages[-1]
+
+    yield set_up
+    for made in stages:
+        made.end()
+
+
+def test_nothing_waits_for_an_optional_node_and_it_is_told_to_finish_once_it_listens(stage) -> None:
+    made = stage("loads")
+    made.supervisor.wait_until_ready()
+    made.look_until((made.folder / "loading").exists)
+    assert not made.supervisor.is_over("moody")
+    made.supervisor.command("finish", "moody")
+    (made.folder / "go on").touch()
+    made.look_until(lambda: made.supervisor.is_over("moody"))
+    assert (made.folder / "moody.ended").read_text() == "finish"
+    assert made.supervisor.events == []
+
+
+def test_one_that_dies_is_restarted_and_the_others_are_left_alone(stage) -> None:
+    made = stage("dies", "serves")
+    made.supervisor.wait_until_ready()
+    made.look_until(lambda: made.lives()[1:] == [["serves", 0]])
+    assert made.supervisor.events == ["moody died (code 3) and is restarted in 0.5 s"]
+    assert len((made.folder / "steady.lives").read_text().splitlines()) == 1
+    made.look_until(lambda: made.reports.poll(0))
+    notes = [note for note in drain(made.reports) if isinstance(note, Noted)]
+    assert [note.text for note in notes] == made.supervisor.events
+
+
+def test_one_that_fails_is_given_up_with_one_sentence(stage) -> None:
+    made = stage("fails")
+    made.supervisor.wait_until_ready()
+    made.look_until(lambda: made.supervisor.is_over("moody"))
+    for _ in range(3):
+        made.supervisor.look_after(1)
+    assert made.supervisor.events == [
+        "moody is given up, decoding goes on without it: there is no prior in 'x'; give another "
+        "with --paint"
+    ]
+    assert len(made.lives()) == 1
+    (note,) = drain(made.reports)
+    assert note.facts == {"given_up": "there is no prior in 'x'; give another with --paint"}
+
+
+def test_one_that_runs_out_of_memory_repeatedly_gets_by_with_less(stage) -> None:
+    painting = PaintingSettings(prior="prior", base="sdxl-base")
+    made = stage("is killed", "runs out of memory", "serves", painting=painting)
+    made.supervisor.wait_until_ready()
+    made.look_until(lambda: made.lives()[2:] == [["serves", 1]])
+    assert made.lives()[:2] == [["is killed", 0], ["runs out of memory", 0]]
+    assert made.supervisor.events == [
+        "moody died (signal 9) and is restarted in 0.5 s",
+        "moody ran out of memory and is restarted in 1 s, at half the size",
+    ]
+
+
+def test_one_that_does_not_end_is_ended(stage) -> None:
+    made = stage("is deaf")
+    made.supervisor.wait_until_ready()
+    made.look_until(made.lives)
+    made.end()
+    assert (made.folder / "steady.ended").read_text() == "stop"
+    assert not (made.folder / "moody.ended").exists()
+
+
+def test_one_that_still_loads_when_the_session_ends_is_ended(stage) -> None:
+    made = stage("loads for ever")
+    made.supervisor.wait_until_ready()
+    made.look_until(made.lives)
+    began_s = time.monotonic()
+    made.end()
+    assert time.monotonic() - began_s < 5
+
+
+# --- when to try again ---------------------------------------------------------------------------
+
+
+def test_pauses_double_up_to_half_a_minute_and_begin_anew_after_a_steady_life() -> None:
+    back_off = BackOff()
+    pauses_s = [back_off.after_death(1.0, False).pause_s for _ in range(9)]
+    assert pauses_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert back_off.after_death(61.0, False).pause_s == 0.5
+
+
+def test_every_second_death_for_lack_of_memory_asks_for_less() -> None:
+    back_off = BackOff()
+    deaths = [True, False, True, True, False, False, True]
+    asked = [back_off.after_death(100.0, death).with_less_memory for death in deaths]
+    assert asked == [False, False, True, False, False, False, True]
+    assert BackOff().after_death(0.0, True) == Restart(0.5, False)

@@ -1,0 +1,196 @@
+"""Sessions that paint, as a person runs them: decoding never waits for it."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import zmq
+from PIL import Image
+
+from stream.acquire.ledger import read_ledger
+from stream.pipeline.bus import open_socket, receive
+from stream.pipeline.config import read_config
+from stream.pipeline.messages import (
+    Message,
+    Painting,
+    Preview,
+    Reconstruction,
+    Retrieval,
+    SessionClosed,
+)
+from tests.sessions import (
+    Done,
+    check_accounted,
+    finish,
+    interrupt,
+    node_pid,
+    run,
+    start,
+    trials_of,
+    wait_for_decoded,
+)
+from tests.tiny_painting import write_models, write_recording
+
+STIMULI = "abcdab"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+def painting(models: Path) -> list[str | Path]:
+    return ["--bundle", models / "bundle", "--paint", models / "prior", "--base", models / "base"]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A session that has ended: its folder, what it said, and what was on its bus."""
+
+    folder: Path
+    done: Done
+    heard: list[Message]
+
+    def of(self, kind: type) -> list:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+
+@pytest.fixture(scope="module")
+def replayed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Painted:
+    """In virtual time all is decoded before the painter is there: it paints the last trial."""
+    folder = tmp_path_factory.mktemp("replayed") / "session"
+    recording = write_recording(folder.parent / "toy_raw.fif", STIMULI)
+    options = ["--speed", "max", "--refine", "--tmax", "0.1", "--ip-scale", "0.7", "--headless"]
+    process = start("replay", recording, *painting(models), *options, "--out", folder)
+    heard = listen(folder)
+    done = finish(process)
+    assert done.code == 0, done.err
+    return Painted(folder, done, heard)
+
+
+def listen(folder: Path) -> list[Message]:
+    """Everything that a session publishes up to its end."""
+    deadline_s = time.monotonic() + 120
+    while not (folder / "config.json").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    time.sleep(0.05)  # until the file is written
+    endpoint = read_config(folder / "config.json").endpoints.results
+    socket = open_socket(zmq.SUB, endpoint, bind=False)
+    heard = []
+    while not (heard and isinstance(heard[-1], SessionClosed)):
+        assert time.monotonic() < deadline_s
+        message = receive(socket, wait_ms=100)
+        heard += [message] if message is not None else []
+    socket.close()
+    return heard
+
+
+def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Painted) -> None:
+    told = check_accounted(replayed.folder)
+    assert told["decoded"] == len(STIMULI)
+    counts = {name: told["painting"][name] for name in ("painted", "cancelled", "failed")}
+    assert counts == {"painted": 1, "cancelled": 0, "failed": 0}
+    assert told["painting"]["superseded"] == len(STIMULI) - 1
+    assert told["painting"]["image_ms"]["p50"] > told["painting"]["paint_ms"]["p50"] > 0
+    assert "waiting for the last image" in replayed.done.out
+    assert f"trial {len(STIMULI)}: painted" in replayed.done.out
+    assert "reconstruct: tiny paints 64 px in 4 steps" in replayed.done.out
+
+
+def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Painted) -> None:
+    (image,) = replayed.of(Reconstruction)
+    assert (image.trial, image.image[:4]) == (len(STIMULI), b"RIFF")
+    previews = replayed.of(Preview)
+    assert [(p.trial, p.step, p.n_steps) for p in previews] == [
+        (image.trial, step, 4) for step in (1, 2, 3, 4)
+    ]
+    assert [p.state for p in replayed.of(Painting)] == ["begun"]
+    order = ("readable", "cut", "received", "embedded", "searched", "published")
+    answer = next(m for m in replayed.of(Retrieval) if m.trial == image.trial and not m.provisional)
+    assert sorted(order, key=answer.stamps.get) == list(order)
+    order = ("readable", "searched", "taken", "first_preview", "painted", "published")
+    assert sorted(order, key=image.stamps.get) == list(order)
+    assert {name: image.stamps[name] for name in ("readable", "searched")} == {
+        name: answer.stamps[name] for name in ("readable", "searched")
+    }
+
+
+def test_the_image_is_in_the_folder_and_says_how_it_was_made(replayed: Painted) -> None:
+    (note,) = [r for r in read_ledger(replayed.folder / "ledger.jsonl") if r["event"] == "painted"]
+    assert note["of_trial"] == len(STIMULI)
+    told = check_accounted(replayed.folder)
+    with Image.open(replayed.folder / note["file"]) as picture:
+        assert picture.size == (64, 64)
+        texts = picture.text
+    assert texts["trial"] == str(note["of_trial"])
+    assert texts["seed"] == str(note["seed"])
+    assert texts["ip_scale"] == "0.7"
+    assert texts["bundle"] == told["bundle"]
+    assert texts["prior"] == told["painting"]["prior"]
+
+
+def test_the_report_shows_it_and_the_last_lines_name_it(replayed: Painted) -> None:
+    page = (replayed.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<article") == len(STIMULI)
+    assert page.count("<img") == 1
+    assert "Simulated" not in page
+    assert str(replayed.folder / "report.html") in replayed.done.out
+
+
+def test_a_session_that_painted_is_decoded_the_same_offline(replayed: Painted) -> None:
+    again = run("evaluate", "--session", replayed.folder, module="offline_train")
+    assert again.code == 0, again.out + again.err
+    assert f"{len(STIMULI)} with the same list of answers" in again.out
+
+
+def test_ctrl_c_does_not_wait_for_an_image(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    recording = write_recording(tmp_path / "toy_raw.fif", STIMULI)
+    options = ("--speed", "max", "--headless", "--out", folder)
+    process = start("replay", recording, *painting(models), *options)
+    wait_for_decoded(folder, len(STIMULI))
+    interrupt(process)  # while the painter loads
+    began_s = time.monotonic()
+    done = finish(process, timeout_s=30)
+    assert time.monotonic() - began_s < 10
+    assert done.code == 130
+    assert "Traceback" not in done.out + done.err
+    told = check_accounted(folder)
+    assert (told["decoded"], told["painting"]["painted"]) == (len(STIMULI), 0)
+    assert (folder / "report.html").exists()
+
+
+def test_a_painter_that_dies_delays_no_answer_and_comes_back(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    stimuli = 10 * "abcd"
+    recording = write_recording(tmp_path / "toy_raw.fif", stimuli)
+    options = ("--speed", "1", "--headless", "--out", folder)
+    process = start("replay", recording, *painting(models), *options)
+    wait_for_decoded(folder, 1)
+    deadline_s = time.monotonic() + 60
+    while not painted(folder) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    os.kill(node_pid(folder, "reconstruct"), signal.SIGKILL)
+    killed_after = painted(folder)
+    done = finish(process)
+    assert done.code == 0, done.err
+    assert "reconstruct died (signal 9) and is restarted in 0.5 s" in done.out
+    told = check_accounted(folder)
+    assert told["decoded"] == len(stimuli)
+    assert told["latency_ms"]["total"]["p95"] < 500
+    assert painted(folder) >= killed_after >= 1
+    counts = ("painted", "cancelled", "superseded", "failed")
+    assert sum(told["painting"][name] for name in counts) == len(stimuli)
+    assert any(r["node"] == "supervisor" for r in noted(folder))
+
+
+def painted(folder: Path) -> int:
+    return len(trials_of(folder, "painted"))
+
+
+def noted(folder: Path) -> list[dict]:
+    return list(trials_of(folder, "note"))
