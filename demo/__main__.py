@@ -22,21 +22,39 @@ console = Console()
 @app.command()
 def assets(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo/assets"),
+    part: Annotated[
+        Literal["encoders", "diffusion", "prior", "all"],
+        typer.Option(help="what to make; each needs what is named before it"),
+    ] = "all",
 ) -> None:
-    """Trains the two image encoders that the demo ships (about half an hour on two cores).
+    """Trains the models that the demo ships: image encoders, diffusion model, Fusion Prior.
 
-    Example: python -m demo assets --out demo/assets
+    The encoders take an hour and a half on two cores, the diffusion model and the prior one hour.
+
+    Example: python -m demo assets --part diffusion --out demo/assets
     """
-    from demo.image_models import make_image_models
+    if part in ("encoders", "all"):
+        from demo.image_models import make_image_models
 
-    for name, value in make_image_models(out).items():
-        console.print(f"{name}: {value:.4g}", highlight=False)
+        for name, value in make_image_models(out).items():
+            console.print(f"{name}: {value:.4g}", highlight=False)
+    if part in ("diffusion", "all"):
+        from demo.diffusion_models import make_diffusion_models
+
+        make_diffusion_models(out)
+    if part in ("prior", "all"):
+        from demo.diffusion_models import PaintRecipe
+        from demo.prior import make_prior_of_demo
+
+        recipe = PaintRecipe()
+        make_prior_of_demo(out, recipe.concepts, recipe.exemplars)
 
 
 @app.command()
 def images(
     out: Annotated[Path, typer.Option(help="folder to write")],
     concepts: Annotated[int, typer.Option(min=1, max=1800, help="training concepts")] = 200,
+    exemplars: Annotated[int, typer.Option(min=1, max=100, help="images of each of them")] = 1,
 ) -> None:
     """Draws images of training concepts in OUT/train and the gallery's 200 in OUT/test.
 
@@ -46,12 +64,12 @@ def images(
 
     from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
 
-    shown = {"train": stimuli(training_concepts()[:concepts], 1), "test": gallery_stimuli()}
+    shown = {"train": stimuli(training_concepts()[:concepts], exemplars), "test": gallery_stimuli()}
     for part, some in shown.items():
         (out / part).mkdir(parents=True, exist_ok=True)
         for stimulus in some:
             Image.fromarray(render(stimulus)).save(out / part / f"{stimulus.id}.png")
-    console.print(f"{concepts} training and {len(shown['test'])} test images in '{out}'")
+    console.print(f"{len(shown['train'])} training and {len(shown['test'])} test images in '{out}'")
 
 
 @app.command()
@@ -126,6 +144,42 @@ def evaluate(
             adaptation=AdaptationSettings() if adapt else None,
         )
     report(found, out)
+
+
+@app.command()
+def evaluate_paintings(
+    repeats: Annotated[str, typer.Option(help="numbers of presentations")] = "1,4,20",
+    images: Annotated[int, typer.Option(min=3, max=200, help="test images to paint")] = 200,
+    amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
+    keep_length: Annotated[
+        bool, typer.Option("--keep-length", help="leave embeddings as long as they are")
+    ] = False,
+    skip_projector: Annotated[
+        bool, typer.Option("--skip-projector", help="as the paper's released code does")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the picture")] = None,
+) -> None:
+    """Paints test images from themselves, from the simulated brain, and from other trials.
+
+    Example: python -m demo evaluate-paintings --images 60 --out paintings
+    """
+    from demo.model import ready_model
+    from demo.prior import evaluate_demo_paintings
+    from offline_train.reconstruction_commands import report_paintings
+    from stream.pipeline.command_options import numbers
+
+    model = ready_model(console)
+    with tempfile.TemporaryDirectory() as folder:
+        found = evaluate_demo_paintings(
+            model,
+            Path(folder) / "trials",
+            repeats=[int(n) for n in numbers(repeats, "--repeats")],
+            n_images=images,
+            amplitude=amplitude,
+            rescale=not keep_length,
+            skip_projector=skip_projector,
+        )
+    report_paintings(*found, out, title="simulated subject, test concepts")
 
 
 def main() -> None:

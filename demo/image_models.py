@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,23 +65,10 @@ def make_image_models(out_dir: Path, recipe: Recipe = Recipe()) -> dict[str, flo
     train_image_models(out_dir, recipe)
     minutes = (time.perf_counter() - began) / 60
     metrics = measure(out_dir)
-    files = sorted(out_dir.rglob("*.safetensors"))
-    report = {
-        "command": "python -m demo assets",
-        "recipe": asdict(recipe),
-        "minutes": round(minutes, 1),
-        "metrics_on_test_concepts": metrics,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "sha256": {
-            str(file.relative_to(out_dir)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-        },
-    }
-    _write_json(out_dir / "recipe.json", report)
+    files = [out_dir / "semantic.safetensors", *sorted((out_dir / "vae").glob("*.safetensors"))]
+    report = recipe_of("python -m demo assets --part encoders", recipe, out_dir, files)
+    report |= {"minutes": round(minutes, 1), "metrics_on_test_concepts": metrics}
+    write_json(out_dir / "recipe.json", report)
     return metrics
 
 
@@ -92,7 +80,7 @@ def train_image_models(out_dir: Path, recipe: Recipe) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         seen = stimuli(training_concepts()[: recipe.concepts], recipe.exemplars)
-        pictures = _drawn(seen, progress)
+        pictures = drawn(seen, progress)
         _train_classifier(seen, pictures, recipe, out_dir / "semantic.safetensors", progress)
         _train_vae(pictures, recipe, out_dir / "vae", progress)
     specs = (
@@ -107,14 +95,33 @@ def train_image_models(out_dir: Path, recipe: Recipe) -> None:
             name="demo-vae", kind="autoencoder_kl", source="./vae", dim=1024, size_px=SIZE_PX
         ),
     )
-    _write_json(out_dir / "encoders.json", [spec.model_dump(exclude_none=True) for spec in specs])
+    write_json(out_dir / "encoders.json", [spec.model_dump(exclude_none=True) for spec in specs])
 
 
-def _write_json(file: Path, content: object) -> None:
+def recipe_of(
+    command: str, recipe: object, folder: Path, files: Sequence[Path]
+) -> dict[str, object]:
+    """How weights were made: what a recipe.json beside them says."""
+    return {
+        "command": command,
+        "recipe": asdict(recipe),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "sha256": {
+            str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+        },
+    }
+
+
+def write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _drawn(listed: list[Stimulus], progress: Progress) -> NDArray[np.uint8]:
+def drawn(listed: list[Stimulus], progress: Progress) -> NDArray[np.uint8]:
     pictures = np.empty((len(listed), SIZE_PX, SIZE_PX, 3), np.uint8)
     for n, stimulus in enumerate(progress.track(listed, description="drawing pictures")):
         pictures[n] = render(stimulus, SIZE_PX)
@@ -134,7 +141,7 @@ def _train_classifier(
     small = torch.stack([(squared(p, _NET.size_px) * 255).round().byte() for p in pictures])
     network = SemanticNet(_NET).train().to(memory_format=torch.channels_last)
     steps = recipe.classifier_steps
-    optimiser, schedule = _optimiser(network, recipe.classifier_rate, steps)
+    optimiser, schedule = optimiser_of(network, recipe.classifier_rate, steps)
     for _ in progress.track(range(steps), description="training the classifier"):
         index = torch.from_numpy(rng.integers(len(small), size=recipe.classifier_batch))
         images = _moved(small[index].float() / 255, rng)
@@ -145,7 +152,7 @@ def _train_classifier(
             * (recipe.place_weight if name == "place" else 1)
             for name in logits
         )
-        _step(network, loss, optimiser, schedule)
+        step_of(network, loss, optimiser, schedule)
     weights = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()
@@ -163,7 +170,7 @@ def _moved(images: Tensor, rng: np.random.Generator) -> Tensor:
     return padded[..., top : top + size, left : left + size]
 
 
-def _optimiser(
+def optimiser_of(
     network: nn.Module, rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW whose rate climbs for a tenth of the steps (at least 11) and then falls to 0."""
@@ -172,7 +179,7 @@ def _optimiser(
     return optimiser, schedule
 
 
-def _step(
+def step_of(
     network: nn.Module,
     loss: Tensor,
     optimiser: torch.optim.Optimizer,
@@ -206,7 +213,7 @@ def _train_vae(
         use_post_quant_conv=False,
     ).train()
     steps = recipe.vae_crop_steps + recipe.vae_whole_steps
-    optimiser, schedule = _optimiser(vae, recipe.vae_rate, steps)
+    optimiser, schedule = optimiser_of(vae, recipe.vae_rate, steps)
     for step in progress.track(range(steps), description="training the VAE"):
         if step < recipe.vae_crop_steps:
             images = _cut(pictures, recipe.vae_crop_batch, SIZE_PX // 2, rng)
@@ -221,7 +228,7 @@ def _train_vae(
         loss = (
             error.abs().mean() + recipe.vae_edge_weight * edges + recipe.vae_kl_weight * divergence
         )
-        _step(vae, loss, optimiser, schedule)
+        step_of(vae, loss, optimiser, schedule)
     vae.eval()
     with torch.inference_mode():
         some = _cut(pictures, min(256, len(pictures)), SIZE_PX, rng)

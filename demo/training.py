@@ -1,12 +1,12 @@
 """The demo's first run: a brain model of the simulated subject, made as one is made for a person.
 
-Record training sessions, extract what frozen encoders see in the images, train MBP and HVF,
-calibrate on held-out concepts, and build the gallery of the 200 test images. Every step is the one
-of `offline_train`.
+Record training sessions, extract what frozen encoders see in the images, train MBP against the
+HVF of the Fusion Prior that the demo ships, calibrate on held-out concepts, and build the gallery
+of the 200 test images. Every step is the one of `offline_train`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import Bundle
+from decoder.fusion_prior import load_prior
 from decoder.hvf import load_hvf
 from demo.head import CHANNELS
+from demo.model import ASSETS
 from demo.recordings import simulate_sessions
 from demo.stimuli import (
     Stimulus,
@@ -32,11 +34,13 @@ from offline_train.build_gallery import build_gallery
 from offline_train.calibrate import fit_calibration, save_calibration
 from offline_train.features import Features, extract_features
 from offline_train.prepare import prepare, prepare_test
+from offline_train.prior_settings import PRESETS as PRIOR_PRESETS
 from offline_train.train import PRESETS, TrainSettings, make_bundle, train
 from offline_train.trial_set import TrialSet
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 
-ASSETS = Path(__file__).parent / "assets"
+PRIOR = ASSETS / "prior"
+PRIOR_DIM = PRIOR_PRESETS["demo"].dim
 VISUAL_CHANNELS = CHANNELS[-17:]  # the paper's, in its order: P7 ... P8, PO7 ... PO8, O1 Oz O2
 COMMAND = "python run_realtime.py demo"
 
@@ -52,7 +56,7 @@ class DemoSettings:
     calibration_repeats: tuple[int, ...] = (1, 2, 4, 10, 20)
     sessions: int = 8
     soa_s: float = 0.6
-    training: TrainSettings = field(default_factory=lambda: PRESETS["demo"])
+    training: TrainSettings = field(default_factory=lambda: replace(PRESETS["demo"], dim=PRIOR_DIM))
 
 
 PREPROCESSING = PreprocessSettings(
@@ -156,13 +160,14 @@ def _train(
     folder: Path,
     progress: Progress,
 ) -> Bundle:
-    task = progress.add_task("training MBP + HVF", total=None)
+    task = progress.add_task("training MBP", total=None)
     models = train(
         trial_set,
         features,
         settings.training,
         lambda step: progress.update(task, completed=step.step, total=step.n_steps),
         checkpoint_dir=folder / "checkpoint",
+        frozen_hvf=load_prior(PRIOR).hvf,
     )
     return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
 

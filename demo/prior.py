@@ -1,0 +1,133 @@
+"""The demo's Fusion Prior: how it is trained, and how good what it paints is."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from threadpoolctl import threadpool_limits
+
+from decoder.bundle import load_bundle
+from decoder.diffusion_base import load_base
+from decoder.diffusion_spec import read_base_spec
+from decoder.fusion_prior import Prior, load_prior
+from decoder.sampler import Sampler, SamplerSettings
+from demo.evaluation import held_out_recordings
+from demo.model import ASSETS, DemoModel
+from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
+from index.image_encoders import load_encoder, read_specs
+from offline_train.evaluate_reconstruction import (
+    Paintings,
+    ReconstructionScores,
+    conditions_of,
+    paint_conditions,
+    score,
+)
+from offline_train.feature_nets import FeatureNetSpec, load_feature_net
+from offline_train.features import extract_features
+from offline_train.prepare import prepare_test
+from offline_train.prior_settings import PRESETS
+from offline_train.prior_training import make_prior, train_prior
+from stream.acquire.preprocess import Preprocessing
+
+COMMAND = "python -m demo assets --part prior"
+
+
+def make_prior_of_demo(assets: Path, n_concepts: int, exemplars: int) -> Prior:
+    """Trains the prior on images of training concepts and writes `assets/prior`.
+
+    The same as `python -m offline_train prior --preset demo` on the images of
+    `python -m demo images`; takes about half an hour on two cores.
+    """
+    settings = PRESETS["demo"]
+    base = load_base(read_base_spec(assets))
+    ids = sorted(s.id for s in stimuli(training_concepts()[:n_concepts], exemplars))
+    np.random.default_rng(settings.seed).shuffle(ids)
+    encoders = [load_encoder(spec) for spec in read_specs(assets / "encoders.json")]
+    with Progress() as progress, tempfile.TemporaryDirectory() as cache:
+        task = progress.add_task("encoding images", total=None)
+        features = extract_features(
+            ids,
+            lambda id_: render(stimulus_from_id(id_)),
+            encoders,
+            Path(cache),
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        # One of the encoders is the base's own VAE at the size of the pictures.
+        side = base.spec.size_px // 8
+        latents = features.embeddings["demo-vae"].reshape(-1, 4, side, side)
+        task = progress.add_task("training the prior", total=settings.steps)
+        trained = train_prior(
+            latents,
+            features,
+            base,
+            settings,
+            lambda step: progress.update(task, completed=step.step),
+        )
+    half = torch.float16
+    return make_prior(assets / "prior", trained, features, base, settings, COMMAND, half)
+
+
+# The demo's own classifier in the place of the paper's networks, whose weights it does not have.
+# It is also one of the encoders that z_f is made of, so that it is a judge that knows the painter.
+_CLASSIFIER = {"kind": "classifier", "source": str(ASSETS / "semantic.safetensors"), "size_px": 80}
+NETS = (
+    FeatureNetSpec(name="classifier, 2nd stage", layer="4", **_CLASSIFIER),
+    FeatureNetSpec(name="classifier, 3rd stage", layer="8", **_CLASSIFIER),
+    FeatureNetSpec(name="classifier, features", **_CLASSIFIER),
+)
+
+
+def evaluate_demo_paintings(
+    model: DemoModel,
+    directory: Path,
+    *,
+    repeats: Sequence[int] = (1, 4, 20),
+    n_images: int = 200,
+    amplitude: float = 1.0,
+    rescale: bool = True,
+    skip_projector: bool = False,
+) -> tuple[Paintings, ReconstructionScores]:
+    """Paints test images from themselves, from the simulated brain, and from other trials.
+
+    Args:
+        model: the demo's.
+        directory: where the trial set is written.
+        repeats: numbers of presentations; the largest is recorded.
+        n_images: of the 200 test images.
+        amplitude: of the evoked response.
+        rescale: see `Prior.condition`.
+        skip_projector: see `Prior.condition`.
+    """
+    bundle, prior = load_bundle(model.bundle), load_prior(model.prior)
+    recordings = held_out_recordings(amplitude, 1.0, max(repeats), 0.0)
+    facts = {"subject": "simulated", "amplitude": amplitude}
+    with threadpool_limits(1, "blas"):
+        trials = prepare_test(recordings, Preprocessing.of(bundle), directory, provenance=facts)
+    trials = trials.select(trials.items[:n_images])
+    pictures = {item: render(stimulus_from_id(item)) for item in trials.items}
+    encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
+    features = extract_features(
+        trials.items, pictures.__getitem__, encoders, directory.with_name("features")
+    )
+    conditions = conditions_of(bundle, prior, trials, features, repeats)
+    base = load_base(read_base_spec(model.base))
+    sampler = Sampler(base, prior.adapter, SamplerSettings(preview="none"))
+    seen = np.stack([pictures[item] for item in trials.items])
+    with Progress() as progress:
+        task = progress.add_task("painting", total=len(seen) * len(conditions))
+        painted = paint_conditions(
+            conditions,
+            prior,
+            sampler,
+            rescale=rescale,
+            skip_projector=skip_projector,
+            progress=lambda n: progress.advance(task, n),
+        )
+    paintings = Paintings(seen, painted)
+    told = facts | {"base": base.spec.name, "steps": sampler.steps, "size_px": sampler.size_px}
+    told |= {"rescale": rescale, "skip_projector": skip_projector}
+    nets = [load_feature_net(spec) for spec in NETS]
+    return paintings, score(paintings, nets, told)
