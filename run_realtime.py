@@ -320,6 +320,7 @@ def _painting(models: ModelOptions, options: PaintingOptions, seed: int) -> Pain
         preview=options.preview,
         refine=options.refine,
         ip_scale=options.ip_scale,
+        skip_projector=options.skip_projector,
         from_top=options.from_top,
         seed=seed,
     )

@@ -81,6 +81,9 @@ class PaintingOptions:
     ip_scale: Annotated[
         float, typer.Option(min=0.0, help="influence of the brain on the image; 0: none")
     ] = 1.0
+    skip_projector: Annotated[
+        bool, typer.Option("--skip-projector", help="as the paper's released code paints a brain")
+    ] = False
     from_top: Annotated[
         float | None,
         typer.Option(

@@ -134,6 +134,9 @@ class PaintingSettings(_Settings):
     """What shows the image while it comes; None: the tiny decoder where the base has one."""
     ip_scale: float = Field(default=1.0, ge=0.0)
     """Weight of the image tokens; 0: the brain has no influence."""
+    skip_projector: bool = False
+    """Paint the embedding itself, as the paper's released code does, not what the projector makes
+    of it."""
     refine: bool = False
     """Begin with a provisional embedding, and go on from there with the final one."""
     refine_strength: float = Field(default=0.6, gt=0.0, le=1.0)

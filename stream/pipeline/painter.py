@@ -91,6 +91,7 @@ class DiffusionPainter:
             )
         self._prior, self._gallery = prior, gallery
         self._strength = settings.from_top
+        self._skip_projector = settings.skip_projector
         preview = settings.preview or _usual_preview(base)
         self._sampler = Sampler(
             base,
@@ -135,7 +136,8 @@ class DiffusionPainter:
                 return on_step(_Single(step))
 
             z = torch.from_numpy(np.array(job.array, np.float32))[None]
-            pixels = self._sampler.paint(self._prior.condition(z), [seed], step_taken, begin)
+            z_c = self._prior.condition(z, skip_projector=self._skip_projector)
+            pixels = self._sampler.paint(z_c, [seed], step_taken, begin)
         if pixels is None:
             return None
         return Picture(pixels[0], n_steps, begin.strength if begin is not None else 1.0)
