@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 from PIL import Image
 from rich.console import Console
@@ -48,7 +49,8 @@ def features_of(
     absent = next((item for item in items if item not in files), None)
     if absent is not None:
         raise Problem(f"the folder '{images}' has no image of stimulus '{absent}'; add it")
-    loaded = [load_encoder(spec) for spec in read_specs(encoders)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = [load_encoder(spec, device) for spec in read_specs(encoders)]
     with Progress(console=console) as progress:
         task = progress.add_task("encoding images", total=None)
         return extract_features(
@@ -71,7 +73,7 @@ def image_files(folder: Path | None) -> list[Path]:
 
 def read_image(path: Path) -> np.ndarray:
     try:
-        return np.asarray(Image.open(path).convert("RGB"))
+        return np.array(Image.open(path).convert("RGB"))
     except OSError as error:
         raise Problem(f"the image '{path}' cannot be read ({error}); replace it") from None
 

@@ -241,10 +241,12 @@ REPO = "anna/tiny"
 
 
 class Hub:
-    """The files of a folder as one repository; `asked` counts the requests."""
+    """The files of a folder as one repository; `asked` counts the requests it gets."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked, self.silent = folder, 0, False
+        self.folder, self.asked = folder, 0
+        self.speaks = threading.Event()
+        self.speaks.set()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -266,8 +268,7 @@ class Hub:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked += 1
-        if self.silent:
-            time.sleep(5)
+        self.speaks.wait()
         # Either /REPO/resolve/REVISION/FILE or /api/models/REPO/...
         repo, _, rest = request.path[1:].partition("/resolve/")
         file = self.folder / rest.partition("/")[2]
@@ -286,6 +287,7 @@ class Hub:
             request.wfile.write(body)
 
     def close(self) -> None:
+        self.speaks.set()
         self.server.shutdown()
         self._thread.join()
         self.server.server_close()
@@ -331,18 +333,18 @@ def test_a_hub_that_is_not_reached_is_told_at_once(folder: Path, hub: Hub) -> No
     began_s = time.monotonic()
     with pytest.raises(Problem, match=f"not in the cache and {hub.endpoint} cannot be reached"):
         load_base(on_hub(folder))
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 10  # huggingface_hub itself tries for 23 s
 
 
 def test_a_hub_that_does_not_answer_is_told_after_its_time_out(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.silent = True
+    hub.speaks.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     began_s = time.monotonic()
     with pytest.raises(Problem, match=r"cannot be reached.*connect to the network once"):
         load_base(on_hub(folder))
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 10
 
 
 def test_a_repository_that_is_not_there_is_told(folder: Path, hub: Hub) -> None:

@@ -224,7 +224,10 @@ def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
     done = command(*both, "--prior", tmp_path / "prior-2", *seen, tmp_path / "both.json")
     assert "paints from the embedding space" in str(done.exception)
 
-    def too_much(*given: object, **more: object) -> None:
+    def too_much(latents, features, *given: object, **more: object) -> None:
+        assert list(features.items) != sorted(features.items)
+        of_the_same_images = features.embeddings["big"].reshape(12, 4, 8, 8)
+        assert np.array_equal(latents[np.arange(12)], of_the_same_images)
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("offline_train.prior_run.train_prior", too_much)
