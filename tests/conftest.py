@@ -1,6 +1,7 @@
 """Every LSL stream of the tests is in a session of its own; the demo's model is trained once."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from decoder.torchvision_ops import declare_missing_ops
 from demo.model import DemoModel, ready_model
 from tests.sessions import run
 
+# Where the tests run in the background SIGINT is ignored, and so it would be by every session.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 declare_missing_ops()  # before any test module imports diffusers
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
 _CONFIG.write_text(

@@ -340,12 +340,16 @@ def test_the_shipped_vae_paints_test_pictures_closer_than_their_blurred_selves(s
 
 
 def test_the_recipe_names_the_shipped_weights():
-    recipe = json.loads((ASSETS / "recipe.json").read_text())
+    told = {}
+    for recipe in ("recipe.json", "recipe-diffusion.json"):
+        told |= json.loads((ASSETS / recipe).read_text())["sha256"]
+    prior = json.loads((ASSETS / "prior" / "prior.json").read_text())["files"]
+    told |= {f"prior/{name}": checksum for name, checksum in prior.items()}
     files = {str(file.relative_to(ASSETS)): file for file in ASSETS.rglob("*.safetensors")}
-    assert set(recipe["sha256"]) == set(files)
+    assert set(told) == set(files)
     for name, file in files.items():
-        assert hashlib.sha256(file.read_bytes()).hexdigest() == recipe["sha256"][name]
-    assert sum(file.stat().st_size for file in files.values()) <= 5_000_000
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == told[name]
+    assert sum(file.stat().st_size for file in files.values()) <= 19_000_000
 
 
 def test_the_recipe_makes_encoders_that_load(tmp_path):

@@ -100,7 +100,8 @@ def test_all_conditions_are_painted_with_the_same_seeds(world: World) -> None:
     z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
     painted = paint_conditions({"a": z, "b": 5 * z}, world.prior, sampler, batch=2)
     assert painted["a"].shape == (3, SIZE_PX, SIZE_PX, 3)
-    assert np.array_equal(painted["a"], painted["b"])  # length does not matter, nor the batch
+    # Length does not matter, nor the batch, but for rounding.
+    assert np.abs(painted["a"].astype(int) - painted["b"]).max() <= 1
     kept = paint_conditions({"b": 5 * z}, world.prior, sampler, rescale=False)
     assert not np.array_equal(kept["b"], painted["b"])
 
