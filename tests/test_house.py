@@ -24,8 +24,8 @@ def test_style(check: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("node", ["reader", "record", "results"])
-def test_nodes_other_than_the_decoder_import_no_torch(node: str) -> None:
+@pytest.mark.parametrize("node", ["reader", "record", "results", "reconstruct"])
+def test_nodes_import_no_torch_before_they_need_it(node: str) -> None:
     program = f"import sys, stream.pipeline.{node}; print('torch' in sys.modules)"
     done = _run(sys.executable, "-c", program)
     assert done.stdout.strip() == "False", done.stdout + done.stderr
