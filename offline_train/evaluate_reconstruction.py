@@ -20,7 +20,7 @@ from decoder.fusion_prior import Prior, check_bundle
 from decoder.problem import Problem
 from decoder.sampler import Sampler
 from offline_train.answers import check_trials, draw_in_order, embed
-from offline_train.feature_nets import FeatureNet
+from offline_train.feature_nets import FeatureNet, FeatureNetSpec
 from offline_train.features import Features
 from offline_train.metrics import bootstrap_interval
 from offline_train.reconstruction_metrics import (
@@ -34,7 +34,7 @@ from offline_train.trial_set import TrialSet
 
 CEILING, FLOOR = "image", "another"
 """Painted from the image's own embedding, and from the brain's of another image."""
-_PACKAGES = ("torch", "diffusers", "scikit-image")
+_PACKAGES = ("torch", "torchvision", "open-clip-torch", "diffusers", "scikit-image")
 
 
 class _Frozen(BaseModel):
@@ -64,10 +64,14 @@ class ReconstructionScores(_Frozen):
     """Scores by condition and metric."""
 
     n_images: int
+    n_samples: int
+    """Paintings of each image in each condition; their scores are averaged."""
     conditions: tuple[str, ...]
     """From the ceiling to the floor."""
     scores: dict[str, dict[str, Score]]
     differences: tuple[Difference, ...]
+    nets: tuple[FeatureNetSpec, ...]
+    """Whose features were compared."""
     settings: dict[str, bool | int | float | str]
     versions: dict[str, str]
 
@@ -79,10 +83,17 @@ class ReconstructionScores(_Frozen):
 
 @dataclass(frozen=True)
 class Paintings:
-    """What was painted: uint8 (n, size, size, 3) by condition, beside what was seen."""
+    """What was painted, by condition from the ceiling down, beside what was seen."""
 
     seen: np.ndarray
-    painted: Mapping[str, np.ndarray]
+    """uint8 (images, height, width, 3)."""
+    samples: Mapping[str, np.ndarray]
+    """uint8 (samples, images, size, size, 3)."""
+
+    @property
+    def painted(self) -> dict[str, np.ndarray]:
+        """The first sample of each, to look at: uint8 (images, size, size, 3)."""
+        return {name: pictures[0] for name, pictures in self.samples.items()}
 
 
 def conditions_of(
@@ -146,26 +157,29 @@ def paint_conditions(
     sampler: Sampler,
     *,
     seed: int = 0,
+    n_samples: int = 1,
     rescale: bool = True,
     skip_projector: bool = False,
     batch: int = 16,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, np.ndarray]:
-    """Paints every embedding; image i has the same seed in all conditions.
+    """Paints every embedding `n_samples` times; image i has the same seeds in all conditions.
 
     Returns:
-        uint8 (images, size, size, 3) by condition.
+        uint8 (samples, images, size, size, 3) by condition.
     """
     painted = {}
     for name, embeddings in conditions.items():
+        z = torch.from_numpy(embeddings).repeat(n_samples, 1)
+        z_c = prior.condition(z, rescale=rescale, skip_projector=skip_projector)
         parts = []
-        for first in range(0, len(embeddings), batch):
-            z = torch.from_numpy(embeddings[first : first + batch])
-            z_c = prior.condition(z, rescale=rescale, skip_projector=skip_projector)
-            seeds = [seed + first + row for row in range(len(z))]
-            parts.append(sampler.paint(z_c, seeds))
-            progress(len(z))
-        painted[name] = np.concatenate(parts)
+        for first in range(0, len(z_c), batch):
+            of_batch = z_c[first : first + batch]
+            seeds = range(seed + first, seed + first + len(of_batch))
+            parts.append(sampler.paint(of_batch, seeds))
+            progress(len(of_batch))
+        pictures = np.concatenate(parts)
+        painted[name] = pictures.reshape(n_samples, len(embeddings), *pictures.shape[1:])
     return painted
 
 
@@ -173,30 +187,37 @@ def score(
     paintings: Paintings,
     nets: Sequence[FeatureNet],
     settings: Mapping[str, bool | int | float | str],
+    more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> ReconstructionScores:
     """Scores paintings by pixels and by the features of networks.
 
+    As in the paper every sample is scored by itself, against all images, and the scores of an
+    image's samples are averaged.
+
     Args:
-        paintings: seen, and painted by condition from the ceiling down.
+        paintings: seen and painted.
         nets: whose features are compared.
         settings: how it was painted, to be found in the result.
+        more: further scores, by name: from paintings, uint8 (images, size, size, 3), to (images,).
     """
-    size_px = next(iter(paintings.painted.values())).shape[1]
+    conditions = tuple(paintings.samples)
+    size_px = paintings.samples[conditions[0]].shape[2]
     seen = _as_pictures(paintings.seen, size_px)
-    per_image: dict[str, dict[str, np.ndarray]] = {}
-    of_seen = {net.spec.name: net.features(seen) for net in nets}
-    for name, painted in paintings.painted.items():
-        found = {
-            "PixCorr": pixel_correlation(seen, painted),
-            "SSIM": structural_similarities(seen, painted),
+    metrics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "PixCorr": lambda painted: pixel_correlation(seen, painted),
+        "SSIM": lambda painted: structural_similarities(seen, painted),
+    }
+    metrics |= {net.spec.name: _compared_with(seen, net) for net in nets} | dict(more or {})
+    per_image = {
+        name: {
+            metric: np.mean([of(painted) for painted in samples], axis=0)
+            for metric, of in metrics.items()
         }
-        for net in nets:
-            compare = two_way if net.spec.score == "two_way" else correlation_distance
-            found[net.spec.name] = compare(of_seen[net.spec.name], net.features(painted))
-        per_image[name] = found
-    conditions = tuple(paintings.painted)
+        for name, samples in paintings.samples.items()
+    }
     return ReconstructionScores(
         n_images=len(seen),
+        n_samples=len(paintings.samples[conditions[0]]),
         conditions=conditions,
         scores={
             name: {metric: _score(values) for metric, values in found.items()}
@@ -208,9 +229,16 @@ def score(
             if net.spec.score == "two_way"
             for better, worse in itertools.pairwise(conditions)
         ),
+        nets=tuple(net.spec for net in nets),
         settings=dict(settings),
         versions={package: version(package) for package in _PACKAGES},
     )
+
+
+def _compared_with(seen: np.ndarray, net: FeatureNet) -> Callable[[np.ndarray], np.ndarray]:
+    compare = two_way if net.spec.score == "two_way" else correlation_distance
+    of_seen = net.features(seen)
+    return lambda painted: compare(of_seen, net.features(painted))
 
 
 def _as_pictures(pictures: np.ndarray, size_px: int) -> np.ndarray:

@@ -1,5 +1,11 @@
-"""The networks whose features score painted pictures. Which ones there are is data, not code."""
+"""The networks whose features score painted pictures. Which ones there are is data, not code.
 
+A network that the painter has learnt from is a lenient judge: where it is one of the encoders that
+z_f is made of, as the demo's classifier is, its scores show that something came through, and say
+little about how it would look to another network.
+"""
+
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +34,10 @@ class FeatureNetSpec(BaseModel):
     By `kind`:
 
     - `torchvision`: `architecture` is a model of torchvision, `source` the name of its weights
-      there, or a .safetensors file of them.
-    - `open_clip`: `source` is a pretrained tag of `architecture`; the image embedding is taken.
+      there, the https address of a checkpoint of it, or a .safetensors file.
+    - `open_clip`: `source` is a pretrained tag of `architecture`, or a .safetensors file; the
+      image embedding is taken. The architecture says which GELU is used: what OpenAI trained needs
+      one of `...-quickgelu`, and gives other features with the plain one without any other sign.
     - `classifier`: `source` is a .safetensors file of `index.semantic_net.SemanticNet`.
     """
 
@@ -62,7 +70,11 @@ PAPER = (
         "Inception", "inception_v3", "Inception_V3_Weights.DEFAULT", layer="avgpool", size_px=342
     ),
     FeatureNetSpec(
-        name="CLIP", kind="open_clip", architecture="ViT-L-14", source="openai", size_px=224
+        name="CLIP",
+        kind="open_clip",
+        architecture="ViT-L-14-quickgelu",
+        source="openai",
+        size_px=224,
     ),
     _torchvision(
         "EffNet-B",
@@ -72,9 +84,14 @@ PAPER = (
         size_px=255,
         score="distance",
     ),
-    # Published for torch.hub only; convert its weights to safetensors once.
+    # As facebookresearch/swav's `resnet50` of torch.hub, without running code from there.
     _torchvision(
-        "SwAV", "resnet50", "./swav.safetensors", layer="avgpool", size_px=224, score="distance"
+        "SwAV",
+        "resnet50",
+        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+        layer="avgpool",
+        size_px=224,
+        score="distance",
     ),
 )
 """The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
@@ -113,19 +130,24 @@ class FeatureNet:
 
     spec: FeatureNetSpec
     _embed: Callable[[Tensor], Tensor] = field(repr=False)
+    _device: str = "cpu"
 
     @torch.inference_mode()
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """Of pictures, uint8 (n, height, width, 3), as float32 (n, values)."""
-        parts = [
-            self._embed(resized(pictures[first : first + BATCH], self.spec.size_px)).flatten(1)
-            for first in range(0, len(pictures), BATCH)
-        ]
-        return torch.cat(parts).float().numpy()
+        parts = []
+        for first in range(0, len(pictures), BATCH):
+            images = resized(pictures[first : first + BATCH], self.spec.size_px)
+            parts.append(self._embed(images.to(self._device)).flatten(1).float().cpu())
+        return torch.cat(parts).numpy()
 
 
-def load_feature_net(spec: FeatureNetSpec) -> FeatureNet:
+def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
     """Loads a network's weights, from a file or through its library's own cache.
+
+    Args:
+        spec: which one.
+        device: where it computes.
 
     Raises:
         Problem: they cannot be had or are damaged, or there is no such layer.
@@ -137,16 +159,16 @@ def load_feature_net(spec: FeatureNetSpec) -> FeatureNet:
     }[spec.kind]
     try:
         network, prepare = loader(spec)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as fault:
+    except _NOT_LOADED as fault:
         reason = " ".join(str(fault).split())[:200]
         raise Problem(
             f"weights '{spec.source}' of the feature network '{spec.name}' cannot be loaded "
             f"({reason}): connect to the network once, or give 'source' as a local .safetensors"
         ) from fault
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(device)
     if spec.layer is None:
-        return FeatureNet(spec, lambda images: network(prepare(images)))
-    return FeatureNet(spec, _output_of(network, spec, prepare))
+        return FeatureNet(spec, lambda images: network(prepare(images)), device)
+    return FeatureNet(spec, _output_of(network, spec, prepare), device)
 
 
 def _output_of(
@@ -161,7 +183,8 @@ def _output_of(
             f"{', '.join(name for name, _ in network.named_children())}, or one within"
         ) from None
     caught: list[Tensor] = []
-    layer.register_forward_hook(lambda module, args, output: caught.append(output))
+    # A copy, as the next layer may compute in place.
+    layer.register_forward_hook(lambda module, args, output: caught.append(output.clone()))
 
     def embed(images: Tensor) -> Tensor:
         network(prepare(images))
@@ -171,31 +194,56 @@ def _output_of(
 
 
 _Loaded = tuple[nn.Module, Callable[[Tensor], Tensor]]
+_NOT_LOADED = (
+    *(OSError, RuntimeError, ValueError, KeyError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
+# What torchvision sets besides when it loads weights of its own: these were trained on pictures
+# normalised otherwise, and put that right themselves.
+_BUILT_WITH = {
+    name: {"transform_input": True, "init_weights": False} for name in ("inception_v3", "googlenet")
+}
+_HEAD = "fc"
 
 
 def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
     declare_missing_ops()
     from torchvision import models
 
+    # Downloads come as pickles: `weights_only` refuses whatever is more than tensors.
     if spec.source.endswith(".safetensors"):
-        network = models.get_model(spec.architecture, weights=None)
-        # A classification head is not needed, and converted weights often have none.
-        missing, unexpected = network.load_state_dict(load_file(spec.source), strict=False)
-        lacking = [name for name in missing if not name.startswith("fc.")]
-        if lacking or unexpected:
-            raise ValueError(f"its tensors are not those of {spec.architecture}: {lacking[:3]}")
+        tensors = load_file(spec.source)
+    elif spec.source.startswith("https://"):
+        found = torch.hub.load_state_dict_from_url(
+            spec.source, map_location="cpu", weights_only=True
+        )
+        tensors = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     else:
         weights = models.get_weight(spec.source)
-        network = models.get_model(spec.architecture, weights=None)
-        # These come as pickles: `weights_only` refuses whatever is more than tensors.
-        network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
-    return network, _normalised(*_IMAGENET)
+        tensors = weights.get_state_dict(check_hash=True, weights_only=True)
+    with torch.device("meta"):  # initial weights would take longer than all else
+        more = _BUILT_WITH.get(spec.architecture, {})
+        network = models.get_model(spec.architecture, weights=None, **more)
+    # What trained itself has no classes but heads of its own; neither is needed here.
+    wanted = network.state_dict().keys()
+    lacking = [n for n in wanted - tensors.keys() if not n.startswith(f"{_HEAD}.")]
+    if lacking:
+        raise ValueError(
+            f"its tensors are not those of {spec.architecture}: {', '.join(sorted(lacking)[:3])}"
+        )
+    if f"{_HEAD}.weight" in wanted - tensors.keys():
+        setattr(network, _HEAD, nn.Identity())
+    kept = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(kept, assign=True)
+    return network.float(), _normalised(*_IMAGENET)
 
 
 def _load_open_clip(spec: FeatureNetSpec) -> _Loaded:
     declare_missing_ops()
     import open_clip
 
+    if "/" in spec.source and not spec.source.endswith(".safetensors"):
+        raise ValueError("only .safetensors files are read, as others can run code")
     model = open_clip.create_model(spec.architecture, pretrained=spec.source)
     return model.visual, _normalised(*_CLIP)
 
@@ -223,4 +271,4 @@ class _Features(nn.Module):
 
 def _normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Tensor], Tensor]:
     offset, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-    return lambda images: (images - offset) / scale
+    return lambda images: (images - offset.to(images)) / scale.to(images)

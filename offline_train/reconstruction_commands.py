@@ -1,16 +1,17 @@
 """The command that scores what is painted: evaluate-prior."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import typer
 from rich.progress import Progress
 
 from decoder.bundle import load_bundle
 from decoder.diffusion_base import load_base
 from decoder.diffusion_spec import read_base_spec
-from decoder.fusion_prior import check_fits, load_prior
+from decoder.fusion_prior import check_bundle, check_fits, load_prior
 from decoder.sampler import Sampler, SamplerSettings
 from offline_train.command_options import (
     Encoders,
@@ -47,9 +48,13 @@ def evaluate_prior(
         Path | None, typer.Option(help="JSON list of feature networks; the paper's by default")
     ] = None,
     repeats: Annotated[str, typer.Option(help="numbers of trials to average")] = "1,4,20",
+    samples: Annotated[
+        int, typer.Option(min=1, help="paintings of each image; the paper's are 10")
+    ] = 1,
     n_steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
     guidance: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: int = 0,
+    device: Annotated[Literal["auto", "cpu"], typer.Option(help="auto: a GPU if any")] = "auto",
     skip_projector: Annotated[
         bool, typer.Option("--skip-projector", help="as the paper's released code does")
     ] = False,
@@ -64,14 +69,17 @@ def evaluate_prior(
     Example: python -m offline_train evaluate-prior --bundle b --prior p --base sdxl-turbo ...
     """
     specs = PAPER if nets is None else read_feature_nets(nets)
-    loaded_nets = [load_feature_net(spec) for spec in specs]
     opened, painted_with = load_bundle(bundle), load_prior(prior)
+    check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
     features = features_of(trial_set.items, images, encoders, False, cache)
     wanted = [int(n) for n in numbers(repeats, "--repeats")]
     conditions = conditions_of(opened, painted_with, trial_set, features, wanted, seed)
-    loaded = load_base(read_base_spec(base))
+    place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
+    precision = torch.float16 if place == "cuda" else torch.float32
+    loaded = load_base(read_base_spec(base), place, precision)
     check_fits(painted_with, loaded)
+    loaded_nets = [load_feature_net(spec, place) for spec in specs]
     sampler = Sampler(
         loaded,
         painted_with.adapter,
@@ -80,20 +88,24 @@ def evaluate_prior(
     files = {path.stem: path for path in image_files(images)}
     seen = np.stack([_square(files[item], sampler.size_px) for item in trial_set.items])
     with Progress(console=console) as progress:
-        task = progress.add_task("painting", total=len(seen) * len(conditions))
+        task = progress.add_task("painting", total=samples * len(seen) * len(conditions))
         painted = paint_conditions(
             conditions,
             painted_with,
             sampler,
             seed=seed,
+            n_samples=samples,
             rescale=not keep_length,
             skip_projector=skip_projector,
             progress=lambda n: progress.advance(task, n),
         )
     paintings = Paintings(seen, painted)
     facts = {"base": loaded.spec.name, "steps": sampler.steps, "size_px": sampler.size_px}
+    facts |= {"guidance": loaded.spec.guidance if guidance is None else guidance}
     facts |= {"seed": seed, "skip_projector": skip_projector, "keep_length": keep_length}
-    scores = score(paintings, loaded_nets, facts)
+    facts |= {"samples": samples, "space": painted_with.manifest.space, "device": place}
+    with console.status("scoring"):
+        scores = score(paintings, loaded_nets, facts)
     report_paintings(paintings, scores, out)
 
 

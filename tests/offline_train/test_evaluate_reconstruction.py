@@ -1,22 +1,29 @@
 """Paintings from an image, a brain and another brain, on tiny random models."""
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
 
 from decoder.brain_encoders import load_brain_encoder
 from decoder.bundle import Bundle
 from decoder.fusion_prior import Prior, load_prior
 from decoder.problem import Problem
 from decoder.sampler import Sampler, SamplerSettings
+from index.image_encoders import load_encoder, read_specs
+from index.semantic_net import SemanticNet, SemanticNetConfig
+from offline_train.__main__ import app
 from offline_train.evaluate_reconstruction import (
     CEILING,
     FLOOR,
     Paintings,
+    ReconstructionScores,
     brain_name,
     conditions_of,
     derangement,
@@ -24,33 +31,48 @@ from offline_train.evaluate_reconstruction import (
     score,
 )
 from offline_train.feature_nets import FeatureNet, FeatureNetSpec
-from offline_train.features import Features
+from offline_train.features import Features, extract_features
 from offline_train.prior_settings import PriorSettings
 from offline_train.prior_training import make_prior, train_prior
 from offline_train.reconstruction_report import differences_table, scores_table, write_grid
 from offline_train.train import TrainSettings, make_bundle, train
-from offline_train.trial_set import TrialSet
-from tests.offline_train.conftest import Planted
-from tests.tiny_sdxl import SIZE_PX, tiny_base
+from offline_train.trial_set import TrialSet, load_trial_set, write_trial_set
+from tests.offline_train.conftest import FORMAT
+from tests.tiny_sdxl import SIZE_PX, tiny_base, write_tiny_base
 
 
 @dataclass(frozen=True)
 class World:
+    """Eight images, four trials of each, a prior, and a bundle that was trained against it."""
+
+    folder: Path
+    """Has images, encoders.json, trials, base, prior, bundle."""
     bundle: Bundle
     prior: Prior
     trials: TrialSet
     features: Features
-    base: Path
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, plant: Callable[..., Planted]) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
-    planted = plant(8, 2)
-    trials, features = planted.train, planted.features.select(planted.train.items)
+    rng = np.random.default_rng(0)
+    names = tuple(f"item{i}" for i in range(8))
+    (folder / "images").mkdir()
+    images = dict(zip(names, pictures(8, rng), strict=True))
+    for name, image in images.items():
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
     base = tiny_base(folder / "base")
+    encoder = {"name": "vae", "kind": "autoencoder_kl", "source": "./base", "subfolder": "vae"}
+    (folder / "encoders.json").write_text(json.dumps([encoder | {"dim": 64, "size_px": 32}]))
+    encoders = [load_encoder(spec) for spec in read_specs(folder / "encoders.json")]
+    features = extract_features(names, images.__getitem__, encoders, folder / "features")
+    with write_trial_set(folder / "trials", FORMAT, {}) as writer:
+        for session in ("s1", "s2", "s3", "s4"):
+            writer.append(rng.normal(size=(8, 6, 20)).astype(np.float32), names, [session] * 8)
+    trials = load_trial_set(folder / "trials")
     side = SIZE_PX // 8
-    latents = np.random.default_rng(0).normal(size=(8, 4, side, side)).astype(np.float32)
+    latents = rng.normal(size=(8, 4, side, side)).astype(np.float32)
     settings = PriorSettings(
         steps=2,
         batch_size=4,
@@ -66,7 +88,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, plant: Callable[..., Planted
     learnt = TrainSettings(epochs=1, batch_size=8, dim=12, hidden=8)
     models = train(trials, features, learnt, frozen_hvf=prior.hvf)
     bundle = make_bundle(folder / "bundle", models, trials, features, learnt, "test")
-    return World(bundle, prior, trials, features, folder / "base")
+    return World(folder, bundle, prior, trials, features)
+
+
+def pictures(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Of 4 x 4 patches, (n, 32, 32, 3)."""
+    patches = rng.integers(0, 256, (n, 4, 4, 3))
+    return np.kron(patches, np.ones((1, 8, 8, 1))).astype(np.uint8)
 
 
 def test_conditions_are_the_embeddings_of_images_and_of_mean_trials(world: World) -> None:
@@ -93,26 +121,70 @@ def test_a_derangement_moves_everything(n: int) -> None:
         assert (order != np.arange(n)).all()
 
 
-def test_all_conditions_are_painted_with_the_same_seeds(world: World) -> None:
-    sampler = Sampler(
-        tiny_base(world.base.with_name("again")), world.prior.adapter, SamplerSettings(steps=1)
-    )
+@pytest.fixture
+def sampler(world: World, tmp_path: Path) -> Sampler:
+    return Sampler(tiny_base(tmp_path / "base"), world.prior.adapter, SamplerSettings(steps=1))
+
+
+def test_all_conditions_are_painted_with_the_same_seeds(world: World, sampler: Sampler) -> None:
     z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
-    painted = paint_conditions({"a": z, "b": 5 * z}, world.prior, sampler, batch=2)
-    assert painted["a"].shape == (3, SIZE_PX, SIZE_PX, 3)
-    # Length does not matter, nor the batch, but for rounding.
-    assert np.abs(painted["a"].astype(int) - painted["b"]).max() <= 1
-    kept = paint_conditions({"b": 5 * z}, world.prior, sampler, rescale=False)
-    assert not np.array_equal(kept["b"], painted["b"])
+    painted = paint_conditions({"a": z, "b": 4 * z}, world.prior, sampler, batch=2)
+    assert painted["a"].shape == (1, 3, SIZE_PX, SIZE_PX, 3)
+    assert np.array_equal(painted["a"], painted["b"])  # their length does not matter
+
+    def kept(factor: float) -> np.ndarray:
+        asked = {"b": factor * z}
+        return paint_conditions(asked, world.prior, sampler, batch=2, rescale=False)["b"]
+
+    assert not np.array_equal(kept(0.25), kept(4))
+
+
+def test_samples_of_an_image_differ_by_their_noise_only(world: World, sampler: Sampler) -> None:
+    z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
+    done = []
+    painted = paint_conditions(
+        {"a": z}, world.prior, sampler, seed=5, n_samples=2, batch=4, progress=done.append
+    )["a"]
+    assert painted.shape == (2, 3, SIZE_PX, SIZE_PX, 3)
+    assert done == [4, 2]
+    for sample in range(2):
+        for image in range(3):
+            z_c = world.prior.condition(torch.from_numpy(z[image : image + 1]))
+            alone = sampler.paint(z_c, [5 + 3 * sample + image])[0]
+            assert np.abs(painted[sample, image].astype(int) - alone).max() <= 1
+    assert not np.array_equal(painted[0], painted[1])
+
+
+def test_scores_of_samples_are_averaged_for_each_image() -> None:
+    rng = np.random.default_rng(0)
+    seen, other = pictures(6, rng), pictures(6, rng)
+    net = FeatureNet(
+        FeatureNetSpec(name="pixels", kind="classifier", source="", size_px=16), lambda x: x
+    )
+    first, second = (
+        score(Paintings(seen, {"a": samples[None]}), [net], {}) for samples in (seen, other)
+    )
+    both = score(Paintings(seen, {"a": np.stack([seen, other])}), [net], {})
+    assert (first.n_samples, both.n_samples, both.n_images) == (1, 2, 6)
+    for metric, found in both.scores["a"].items():
+        of_each = (first.scores["a"][metric].value, second.scores["a"][metric].value)
+        assert found.value == pytest.approx(np.mean(of_each))
+
+
+def test_further_scores_are_beside_the_others() -> None:
+    seen = pictures(4, np.random.default_rng(0))
+    darker = {"darker": lambda painted: (painted.mean(axis=(1, 2, 3)) < 100).astype(float)}
+    found = score(Paintings(seen, {"a": seen[None] // 4, "b": seen[None]}), [], {}, darker)
+    assert (found.scores["a"]["darker"].value, found.scores["b"]["darker"].value) == (1, 0)
+    assert list(found.scores["a"]) == ["PixCorr", "SSIM", "darker"]
 
 
 def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    seen = np.kron(rng.integers(0, 256, (14, 4, 4, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    seen = pictures(14, rng)
 
     def spoilt(share: float) -> np.ndarray:
-        noise = np.kron(rng.integers(0, 256, (14, 4, 4, 3)), np.ones((1, 8, 8, 1)))
-        return ((1 - share) * seen + share * noise).astype(np.uint8)
+        return ((1 - share) * seen + share * pictures(14, rng)).astype(np.uint8)[None]
 
     painted = {CEILING: spoilt(0.2), brain_name(1): spoilt(0.75), FLOOR: spoilt(1.0)}
     two_way = FeatureNetSpec(name="pixels", kind="classifier", source="", size_px=16)
@@ -130,6 +202,7 @@ def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
         ("pixels", brain_name(1), FLOOR),
     ]
     assert scores.separates
+    assert scores.nets == (two_way, far)
     floor = scores.scores[FLOOR]["pixels"]
     assert floor.low < 0.5 < floor.high
     same = score(Paintings(seen, {"a": painted[CEILING], "b": painted[CEILING]}), nets, {})
@@ -140,6 +213,19 @@ def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").stat().st_size > 10_000
 
 
+def test_what_differs_by_chance_is_not_called_separate() -> None:
+    rng = np.random.default_rng(0)
+    seen, one, other = (pictures(14, rng) for _ in range(3))
+    spec = FeatureNetSpec(name="pixels", kind="classifier", source="", size_px=16)
+    net = FeatureNet(spec, lambda images: images)
+    found = []
+    for names in (("one", "other"), ("other", "one")):
+        painted = {name: {"one": one, "other": other}[name][None] for name in names}
+        found += score(Paintings(seen, painted), [net], {}).differences
+    assert max(row.difference.value for row in found) > 0
+    assert not any(row.separate for row in found)
+
+
 def test_a_bundle_of_another_space_is_refused(world: World, tmp_path: Path) -> None:
     learnt = TrainSettings(epochs=1, batch_size=8, dim=12, hidden=8)
     models = train(world.trials, world.features, learnt)
@@ -148,9 +234,64 @@ def test_a_bundle_of_another_space_is_refused(world: World, tmp_path: Path) -> N
         conditions_of(bundle, world.prior, world.trials, world.features, [1])
 
 
-def test_too_few_repeats_are_refused(world: World) -> None:
-    with pytest.raises(Problem, match="9"):
+def test_too_few_repeats_or_images_are_refused(world: World) -> None:
+    with pytest.raises(Problem, match="has 4 repeats, 9 are to be averaged"):
         conditions_of(world.bundle, world.prior, world.trials, world.features, [1, 9])
+    two = world.trials.select(world.trials.items[:2])
+    with pytest.raises(Problem, match="has 2 images"):
+        conditions_of(world.bundle, world.prior, two, world.features, [1])
+
+
+def command(world: World, *more: object, **paths: Path) -> Result:
+    told = {name: world.folder / name for name in ("bundle", "prior", "base", "trials", "images")}
+    told |= {"encoders": world.folder / "encoders.json", "cache": world.folder / "features"} | paths
+    options = [part for name, path in told.items() for part in (f"--{name}", path)]
+    given = ["evaluate-prior", *options, "--device", "cpu", *more]
+    return CliRunner().invoke(app, [str(part) for part in given])
+
+
+def test_the_command_paints_scores_and_shows(world: World, tmp_path: Path) -> None:
+    config = SemanticNetConfig(size_px=32, widths=(4, 6), dim=5, heads={"shape": 3})
+    weights = SemanticNet(config).state_dict()
+    save_file(weights, tmp_path / "judge.safetensors", {"config": config.model_dump_json()})
+    judge = {"kind": "classifier", "source": "./judge.safetensors", "size_px": 32}
+    nets = [judge | {"name": "early", "layer": "2"}]
+    nets.append(judge | {"name": "late", "score": "distance"})
+    (tmp_path / "nets.json").write_text(json.dumps(nets))
+    asked = ("--repeats", "1,4", "--steps", 1, "--samples", 2, "--out", tmp_path / "report")
+    done = command(world, *asked, nets=tmp_path / "nets.json")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "report" / "paintings.json").read_text()
+    found = ReconstructionScores.model_validate_json(text)
+    assert found.conditions == (CEILING, brain_name(4), brain_name(1), FLOOR)
+    assert (found.n_images, found.n_samples) == (8, 2)
+    assert list(found.scores[FLOOR]) == ["PixCorr", "SSIM", "early", "late"]
+    assert {row.metric for row in found.differences} == {"early"}
+    assert {"steps": 1, "samples": 2, "device": "cpu"}.items() <= found.settings.items()
+    assert {"scikit-image", "torchvision"} <= found.versions.keys()
+    with Image.open(tmp_path / "report" / "paintings.png") as picture:
+        assert min(picture.size) > 500
+    again = command(world, *asked[:-1], tmp_path / "again", nets=tmp_path / "nets.json")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again" / "paintings.json").read_text() == text
+
+
+def test_the_command_refuses_in_one_sentence_what_does_not_fit(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for path in sorted((world.folder / "images").iterdir())[1:]:
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    done = command(world, images=tmp_path / "images", cache=tmp_path / "features")
+    assert isinstance(done.exception, Problem)
+    assert "has no image of stimulus 'item0'" in str(done.exception)
+    done = command(world, prior=tmp_path / "nowhere")
+    assert isinstance(done.exception, Problem)
+    done = command(world)  # 20 repeats by default
+    assert "has 4 repeats, 20 are to be averaged" in str(done.exception)
+    other = write_tiny_base(tmp_path / "base", family="sdxl")
+    done = command(world, "--repeats", "1", base=other)
+    assert "is for base models of the family 'tiny'" in str(done.exception)
 
 
 def test_a_bundle_trained_against_the_prior_has_its_hvf_and_space(world: World) -> None:

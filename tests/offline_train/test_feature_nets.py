@@ -1,13 +1,21 @@
-"""Feature networks: the paper's layers, the demo's classifier, and what is refused."""
+"""Feature networks: the paper's layers, the demo's classifier, and what is refused.
+
+Published weights are a download of gigabytes: what is loaded here has the same shapes.
+"""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.transforms import v2
 
 from decoder.problem import Problem
 from index.semantic_net import SemanticNet, SemanticNetConfig
@@ -19,48 +27,150 @@ def pictures(n: int = 2) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 40, 40, 3), np.uint8)
 
 
-def random_weights(architecture: str, file: Path) -> Path:
+def random_tensors(architecture: str) -> dict[str, Tensor]:
     """Weights of the right shapes, without the slow initialisation of the real ones."""
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Inception warns of that initialisation
         shapes = models.get_model(architecture, weights=None).state_dict()
     rng = torch.Generator().manual_seed(0)
-    tensors = {
-        # Norms keep what they get; their variances are among what has one dimension.
-        name: torch.randn(t.shape, generator=rng) * 0.02
-        if t.ndim > 1
-        else torch.ones_like(t, device="cpu")
-        for name, t in shapes.items()
-    }
-    save_file(tensors, file)
-    return file
+
+    def tensor(name: str, shape: torch.Size) -> Tensor:
+        if len(shape) > 1:  # of this size what is computed neither dies out nor explodes
+            return torch.randn(shape, generator=rng) * (2 / shape[1:].numel()) ** 0.5
+        return torch.zeros(shape) if name.endswith(("bias", "mean")) else torch.ones(shape)
+
+    return {name: tensor(name, like.shape) for name, like in shapes.items()}
 
 
+def paper_s(name: str) -> FeatureNetSpec:
+    return next(spec for spec in PAPER if spec.name == name)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
+    """What torch.hub downloads, by the end of its address."""
+    holds: dict[str, dict[str, Tensor]] = {}
+
+    def fetch(url: str, *args: object, weights_only: bool = False, **more: object) -> object:
+        return next(tensors for end, tensors in holds.items() if url.endswith(end))
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    return holds
+
+
+def test_layers_sizes_and_scores_are_those_of_mindeye2_s_evaluation() -> None:
+    found = [(s.name, s.architecture, s.layer, s.size_px, s.score) for s in PAPER]
+    assert found == [
+        ("AlexNet(2)", "alexnet", "features.4", 256, "two_way"),
+        ("AlexNet(5)", "alexnet", "features.11", 256, "two_way"),
+        ("Inception", "inception_v3", "avgpool", 342, "two_way"),
+        ("CLIP", "ViT-L-14-quickgelu", None, 224, "two_way"),
+        ("EffNet-B", "efficientnet_b1", "avgpool", 255, "distance"),
+        ("SwAV", "resnet50", "avgpool", 224, "distance"),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:NOTE. The nodes")  # of training, which is not wanted
 @pytest.mark.parametrize(
-    ("name", "shape"),
-    [("AlexNet(5)", (256, 15, 15)), ("SwAV", (2048, 1, 1))],
+    ("name", "n_values"),
+    [
+        ("AlexNet(2)", 192 * 31 * 31),
+        ("AlexNet(5)", 256 * 15 * 15),
+        ("Inception", 2048),
+        ("EffNet-B", 1280),
+    ],
 )
-def test_the_paper_s_layers_have_the_shapes_that_they_should(
-    tmp_path: Path, name: str, shape: tuple[int, ...]
+def test_a_layer_is_what_torchvision_s_own_loading_computes(
+    name: str, n_values: int, hub: dict[str, dict[str, Tensor]]
 ) -> None:
-    spec = next(spec for spec in PAPER if spec.name == name)
-    file = random_weights(spec.architecture, tmp_path / "net.safetensors")
-    net = load_feature_net(spec.model_copy(update={"source": str(file)}))
-    found = net.features(pictures())
-    assert found.shape == (2, int(np.prod(shape)))
+    """Built and filled by torchvision, features cut out by its own extractor, as in MindEye2."""
+    spec = paper_s(name)
+    weights = models.get_weight(spec.source)
+    hub[weights.url] = random_tensors(spec.architecture)
+    stock = models.get_model(spec.architecture, weights=weights).eval().requires_grad_(False)
+    extractor = create_feature_extractor(stock, [spec.layer])
+    shown = torch.from_numpy(pictures()).permute(0, 3, 1, 2) / 255
+    resize = v2.Resize((spec.size_px, spec.size_px), v2.InterpolationMode.BILINEAR, antialias=True)
+    normalise = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    expected = extractor(normalise(resize(shown)))[spec.layer].flatten(1).numpy()
+    found = load_feature_net(spec).features(pictures())
+    assert found.shape == (2, n_values)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
     assert not np.allclose(found[0], found[1])
 
 
-def test_a_layer_is_what_the_network_computes_up_to_it(tmp_path: Path) -> None:
-    spec = next(spec for spec in PAPER if spec.name == "AlexNet(2)")
-    file = random_weights("alexnet", tmp_path / "net.safetensors")
-    net = load_feature_net(spec.model_copy(update={"source": str(file)}))
-    network = models.alexnet(weights=None).eval()
-    network.load_state_dict(load_file(file))
-    images = feature_nets.resized(pictures(), 256)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in feature_nets._IMAGENET)
+def test_swav_is_a_resnet_without_its_heads(hub: dict[str, dict[str, Tensor]]) -> None:
+    tensors = random_tensors("resnet50")
+    network = models.get_model("resnet50", weights=None)
+    network.load_state_dict(tensors)
+    network.fc = torch.nn.Identity()
+    body = {name: t for name, t in tensors.items() if not name.startswith("fc.")}
+    heads = {"projection_head.0.weight": torch.ones(2, 2), "prototypes.weight": torch.ones(2, 2)}
+    hub["swav_800ep_pretrain.pth.tar"] = {f"module.{n}": t for n, t in (body | heads).items()}
+    found = load_feature_net(paper_s("SwAV")).features(pictures())
+    images = feature_nets._normalised(*feature_nets._IMAGENET)(
+        feature_nets.resized(pictures(), 224)
+    )
     with torch.inference_mode():
-        expected = network.features[:5]((images - mean) / std).flatten(1)
-    assert np.allclose(net.features(pictures()), expected.numpy(), atol=1e-5)
+        expected = network.eval()(images).numpy()
+    assert found.shape == (2, 2048)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_weights_of_a_file_are_those_of_a_download(
+    tmp_path: Path, hub: dict[str, dict[str, Tensor]]
+) -> None:
+    spec = paper_s("AlexNet(5)")
+    tensors = hub[models.get_weight(spec.source).url] = random_tensors("alexnet")
+    file = tmp_path / "net.safetensors"
+    save_file(tensors, file)
+    local = spec.model_copy(update={"source": str(file)})
+    found = load_feature_net(local).features(pictures())
+    assert np.array_equal(found, load_feature_net(spec).features(pictures()))
+    save_file({name: t for name, t in tensors.items() if name != "features.3.bias"}, file)
+    with pytest.raises(Problem, match=r"not those of alexnet: features\.3\.bias"):
+        load_feature_net(local)
+
+
+def test_what_is_caught_stays_when_the_next_layer_computes_in_place(
+    hub: dict[str, dict[str, Tensor]],
+) -> None:
+    spec = paper_s("AlexNet(2)").model_copy(update={"layer": "features.0"})
+    hub[models.get_weight(spec.source).url] = random_tensors("alexnet")
+    assert load_feature_net(spec).features(pictures()).min() < 0
+
+
+def test_the_paper_s_clip_has_768_values_and_openai_s_gelu() -> None:
+    spec = paper_s("CLIP")
+    assert open_clip.get_pretrained_cfg(spec.architecture, spec.source)["quick_gelu"]
+    config = open_clip.get_model_config(spec.architecture)
+    assert config["quick_gelu"]  # open_clip does not take it from the weights
+    assert config["embed_dim"] == 768
+    assert config["vision_cfg"]["image_size"] == spec.size_px
+
+
+def test_a_clip_of_a_file_gives_its_image_embedding(tmp_path: Path) -> None:
+    vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "tiny-judge.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-judge.json")
+    file = tmp_path / "clip.safetensors"
+    model = open_clip.create_model("tiny-judge").eval()
+    save_file(model.state_dict(), file)
+    spec = FeatureNetSpec(
+        name="clip", kind="open_clip", architecture="tiny-judge", source=str(file), size_px=32
+    )
+    shown = feature_nets.resized(pictures(), 32)
+    images = v2.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)(shown)
+    with torch.inference_mode():
+        expected = model.encode_image(images).numpy()
+    assert np.allclose(load_feature_net(spec).features(pictures()), expected, atol=1e-5)
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    pickled = spec.model_copy(update={"source": str(tmp_path / "clip.pt")})
+    with pytest.raises(Problem, match=r"only \.safetensors files are read"):
+        load_feature_net(pickled)
 
 
 @pytest.fixture
@@ -87,21 +197,26 @@ def test_a_layer_that_is_not_there_is_one_sentence(classifier: Path) -> None:
         load_feature_net(spec)
 
 
-def test_weights_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
-    for spec in (PAPER[0], PAPER[-1]):
-        gone = spec.model_copy(update={"source": str(tmp_path / "gone.safetensors")})
-        with pytest.raises(Problem, match="cannot be loaded"):
-            load_feature_net(gone)
+@pytest.mark.parametrize("name", ["AlexNet(2)", "CLIP", "SwAV"])
+def test_weights_that_are_not_there_are_one_sentence(tmp_path: Path, name: str) -> None:
+    gone = paper_s(name).model_copy(update={"source": str(tmp_path / "gone.safetensors")})
+    with pytest.raises(Problem, match="cannot be loaded"):
+        load_feature_net(gone)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [spec.name for spec in PAPER])
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def unreachable(*args: object, **more: object) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setenv("TORCH_HOME", "/nonexistent")
-    with pytest.raises(Problem, match=r"AlexNet\(2\).*cannot be loaded"):
-        load_feature_net(PAPER[0])
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(Problem, match=r"cannot be loaded \(.*no route to host\)") as told:
+        load_feature_net(paper_s(name))
+    assert f"'{name}'" in str(told.value)
 
 
 def test_a_list_is_read_and_a_wrong_one_refused(tmp_path: Path, classifier: Path) -> None:

@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import correlation
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
+from torchvision.transforms import v2
 
+from index.semantic_net import SemanticNet, SemanticNetConfig
 from offline_train.reconstruction_metrics import (
     COMPARED_PX,
+    attribute_scores,
     correlation_distance,
     pixel_correlation,
     resized,
@@ -60,6 +64,40 @@ def test_independent_features_are_identified_by_chance() -> None:
     assert abs(scores.mean() - 0.5) < 4 * scores.std() / 20
 
 
+def test_over_all_pairings_chance_is_exactly_a_half() -> None:
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(12, 30))
+    painted = seen + 0.5 * rng.normal(size=seen.shape)  # identified nearly always if paired right
+    shifts = [two_way(seen, np.roll(painted, k, axis=0)).mean() for k in range(12)]
+    assert shifts[0] > 0.95
+    assert np.mean(shifts) == pytest.approx(0.5)
+
+
+def test_equal_likeness_is_no_success() -> None:
+    seen = np.repeat(np.random.default_rng(0).normal(size=(1, 8)), 3, axis=0)
+    assert two_way(seen, seen).tolist() == [0.0] * 3
+
+
+def test_what_does_not_vary_correlates_with_nothing() -> None:
+    seen = pictures(3, 0)
+    for grey in (0, 77, 255):
+        plain = np.full_like(seen, grey)
+        assert pixel_correlation(seen, plain).tolist() == [0.0] * 3
+        assert np.isfinite(structural_similarities(seen, plain)).all()
+    features = np.random.default_rng(0).normal(size=(3, 11))
+    plain = np.full((3, 11), 0.7)
+    assert plain[0].mean() != 0.7  # so that rounding is left of it when it is centred
+    assert two_way(features, plain).tolist() == [0.0] * 3
+    assert correlation_distance(features, plain).tolist() == [1.0] * 3
+
+
+def test_pixcorr_is_numpy_s() -> None:
+    seen, painted = pictures(2, 0), pictures(2, 1)
+    pairs = zip(resized(seen, COMPARED_PX), resized(painted, COMPARED_PX), strict=True)
+    expected = [np.corrcoef(a.numpy().ravel(), b.numpy().ravel())[0, 1] for a, b in pairs]
+    assert pixel_correlation(seen, painted) == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_order_of_the_images_matters() -> None:
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(50, 30))
@@ -76,12 +114,20 @@ def test_distances_are_scipy_s() -> None:
 
 def test_ssim_is_scikit_image_s_on_grey_pictures() -> None:
     seen, painted = pictures(2, 0), pictures(2, 1)
+    assert COMPARED_PX == 425
     expected = []
     for a, b in zip(resized(seen, COMPARED_PX), resized(painted, COMPARED_PX), strict=True):
         grey = [rgb2gray(np.moveaxis(x.numpy(), 0, -1)) for x in (b, a)]
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         expected.append(structural_similarity(*grey, data_range=1.0, **options))
     assert structural_similarities(seen, painted) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size_px", [24, 100])
+def test_resizing_is_torchvision_s(size_px: int) -> None:
+    images = torch.from_numpy(pictures(2, 0, 64)).permute(0, 3, 1, 2) / 255
+    resize = v2.Resize((size_px, size_px), v2.InterpolationMode.BILINEAR, antialias=True)
+    assert torch.allclose(resized(pictures(2, 0, 64), size_px), resize(images), atol=1e-6)
 
 
 def test_resizing_keeps_the_range_and_the_mean() -> None:
@@ -92,3 +138,19 @@ def test_resizing_keeps_the_range_and_the_mean() -> None:
     assert float(large.min()) >= 0
     assert float(large.max()) <= 1
     assert float(large.mean()) == pytest.approx(seen.mean() / 255, abs=0.01)
+
+
+def test_attributes_are_read_by_the_heads_of_the_classifier() -> None:
+    torch.manual_seed(0)
+    heads = {"shape": 3, "colour": 5}
+    reader = SemanticNet(SemanticNetConfig(size_px=16, widths=(4, 6), dim=5, heads=heads)).eval()
+    seen = pictures(40, 0)
+    with torch.inference_mode():
+        logits = reader(resized(seen, 16))
+    truth = {name: of.argmax(dim=1).numpy() for name, of in logits.items()}
+    wrong = truth["colour"].copy()
+    wrong[:10] = (wrong[:10] + 1) % 5
+    scores = attribute_scores(reader, {"shape": truth["shape"], "colour": wrong})
+    assert list(scores) == ["shape (guess 0.33)", "colour (guess 0.20)"]
+    assert scores["shape (guess 0.33)"](seen).tolist() == [1.0] * 40
+    assert scores["colour (guess 0.20)"](seen).tolist() == [0.0] * 10 + [1.0] * 30
