@@ -165,15 +165,15 @@ def evaluate_paintings(
     """
     from demo.model import ready_model
     from demo.prior import evaluate_demo_paintings
+    from offline_train.command_options import repeat_numbers
     from offline_train.reconstruction_commands import report_paintings
-    from stream.pipeline.command_options import numbers
 
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:
         found = evaluate_demo_paintings(
             model,
             Path(folder) / "trials",
-            repeats=[int(n) for n in numbers(repeats, "--repeats")],
+            repeats=repeat_numbers(repeats),
             n_images=images,
             amplitude=amplitude,
             rescale=not keep_length,

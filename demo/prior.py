@@ -15,9 +15,10 @@ from decoder.diffusion_spec import read_base_spec
 from decoder.fusion_prior import Prior, load_prior
 from decoder.sampler import Sampler, SamplerSettings
 from demo.evaluation import held_out_recordings
+from demo.image_metrics import attribute_labels
 from demo.model import ASSETS, DemoModel
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
-from index.image_encoders import load_encoder, read_specs
+from index.image_encoders import load_classifier, load_encoder, read_specs
 from offline_train.evaluate_reconstruction import (
     Paintings,
     ReconstructionScores,
@@ -30,6 +31,7 @@ from offline_train.features import extract_features
 from offline_train.prepare import prepare_test
 from offline_train.prior_settings import PRESETS
 from offline_train.prior_training import make_prior, train_prior
+from offline_train.reconstruction_metrics import attribute_scores
 from stream.acquire.preprocess import Preprocessing
 
 COMMAND = "python -m demo assets --part prior"
@@ -74,8 +76,8 @@ def make_prior_of_demo(assets: Path, n_concepts: int, exemplars: int) -> Prior:
 # It is also one of the encoders that z_f is made of, so that it is a judge that knows the painter.
 _CLASSIFIER = {"kind": "classifier", "source": str(ASSETS / "semantic.safetensors"), "size_px": 80}
 NETS = (
-    FeatureNetSpec(name="classifier, 2nd stage", layer="4", **_CLASSIFIER),
-    FeatureNetSpec(name="classifier, 3rd stage", layer="8", **_CLASSIFIER),
+    FeatureNetSpec(name="classifier, 2nd stage", layer="6", **_CLASSIFIER),
+    FeatureNetSpec(name="classifier, 3rd stage", layer="10", **_CLASSIFIER),
     FeatureNetSpec(name="classifier, features", **_CLASSIFIER),
 )
 
@@ -130,4 +132,7 @@ def evaluate_demo_paintings(
     told = facts | {"base": base.spec.name, "steps": sampler.steps, "size_px": sampler.size_px}
     told |= {"rescale": rescale, "skip_projector": skip_projector}
     nets = [load_feature_net(spec) for spec in NETS]
-    return paintings, score(paintings, nets, told)
+    shown = [stimulus_from_id(item) for item in trials.items]
+    truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
+    reader = load_classifier(read_specs(ASSETS / "encoders.json")[0]).eval()
+    return paintings, score(paintings, nets, told, attribute_scores(reader, truth))

@@ -13,7 +13,7 @@ from decoder.onnx_export import export_onnx
 from decoder.problem import Problem
 from index.gallery import load_gallery
 from offline_train.calibrate import check_held_out, fit_calibration, save_calibration
-from offline_train.command_options import Out, console, report
+from offline_train.command_options import Out, console, repeat_numbers, report
 from offline_train.evaluate import evaluate as evaluate_trials
 from offline_train.evaluate_session import evaluate_session
 from offline_train.trial_set import load_trial_set
@@ -73,19 +73,12 @@ def evaluate(
         opened,
         load_trial_set(trials),
         load_gallery(gallery),
-        _whole_numbers(repeats),
+        repeat_numbers(repeats),
         seed=seed,
         tmax_s=[*numbers(tmax, "--tmax"), opened.manifest.tmax_s],
         evidence=evidence,
     )
     report(found, out)
-
-
-def _whole_numbers(repeats: str) -> list[int]:
-    found = numbers(repeats, "--repeats")
-    if any(n != int(n) or n < 1 for n in found):
-        raise typer.BadParameter(f"--repeats '{repeats}' is no list of numbers such as 1,4,20")
-    return [int(n) for n in found]
 
 
 def _evaluate_session(folder: Path) -> None:

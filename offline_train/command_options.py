@@ -17,6 +17,7 @@ from index.image_encoders import load_encoder, read_specs
 from offline_train.evaluation import Evaluation
 from offline_train.evaluation_pictures import write_pictures
 from offline_train.features import Features, extract_features, label_features
+from stream.pipeline.command_options import numbers
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 COMMAND = shlex.join(["python", "-m", "offline_train", *sys.argv[1:]])
@@ -76,6 +77,14 @@ def read_image(path: Path) -> np.ndarray:
         return np.array(Image.open(path).convert("RGB"))
     except OSError as error:
         raise Problem(f"the image '{path}' cannot be read ({error}); replace it") from None
+
+
+def repeat_numbers(repeats: str) -> list[int]:
+    """The whole numbers of `--repeats`."""
+    found = numbers(repeats, "--repeats")
+    if any(n != int(n) or n < 1 for n in found):
+        raise typer.BadParameter(f"--repeats '{repeats}' is no list of numbers such as 1,4,20")
+    return [int(n) for n in found]
 
 
 def report(evaluation: Evaluation, out: Path | None) -> None:

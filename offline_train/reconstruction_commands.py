@@ -20,6 +20,7 @@ from offline_train.command_options import (
     features_of,
     image_files,
     read_image,
+    repeat_numbers,
 )
 from offline_train.evaluate_reconstruction import (
     Paintings,
@@ -31,7 +32,6 @@ from offline_train.evaluate_reconstruction import (
 from offline_train.feature_nets import PAPER, load_feature_net, read_feature_nets
 from offline_train.reconstruction_report import differences_table, scores_table, write_grid
 from offline_train.trial_set import load_trial_set
-from stream.pipeline.command_options import numbers
 
 app = typer.Typer()
 
@@ -73,7 +73,7 @@ def evaluate_prior(
     check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
     features = features_of(trial_set.items, images, encoders, False, cache)
-    wanted = [int(n) for n in numbers(repeats, "--repeats")]
+    wanted = repeat_numbers(repeats)
     conditions = conditions_of(opened, painted_with, trial_set, features, wanted, seed)
     place = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
     precision = torch.float16 if place == "cuda" else torch.float32

@@ -207,7 +207,7 @@ def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
     assert floor.low < 0.5 < floor.high
     same = score(Paintings(seen, {"a": painted[CEILING], "b": painted[CEILING]}), nets, {})
     assert not same.separates
-    assert scores_table(scores).row_count == 3
+    assert scores_table(scores).row_count == 4
     assert differences_table(scores).row_count == 2
     write_grid(paintings, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 10_000
