@@ -14,13 +14,14 @@ from rich.console import Console
 
 from decoder.bundle import Bundle, load_bundle
 from decoder.calibration import temperature_of
-from decoder.problem import Problem, one_sentence
+from hvf_core.problem import Problem, one_sentence
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import RejectSettings
 from stream.acquire.triggers import TriggerSettings
-from stream.pipeline.command_options import (
+from stream.commands.option_groups import with_option_groups
+from stream.commands.options import (
     DecodingOptions,
     ModelOptions,
     PaintingOptions,
@@ -28,7 +29,11 @@ from stream.pipeline.command_options import (
     TrialOptions,
     numbers,
 )
-from stream.pipeline.config import (
+from stream.pipeline.books.page import REPORT
+from stream.pipeline.books.summary import summary_table
+from stream.pipeline.nodes.trial_file import check_trial_file
+from stream.pipeline.session import Session, new_session
+from stream.pipeline.wire.config import (
     DecodingSettings,
     Endpoints,
     FileSource,
@@ -37,11 +42,6 @@ from stream.pipeline.config import (
     SessionConfig,
     TrialSettings,
 )
-from stream.pipeline.option_groups import with_option_groups
-from stream.pipeline.report import REPORT
-from stream.pipeline.session import Session, new_session
-from stream.pipeline.summary import summary_table
-from stream.pipeline.trial_file import check_trial_file
 
 COMMANDS = ("demo", "live", "replay", "streams")
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from decoder.brain_encoder import BrainEncoder, LinearInputEncoder
+from decoder.brain.base import BrainEncoder, LinearInputEncoder
 from decoder.evidence import Repeats
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 
 class Shares(Protocol):

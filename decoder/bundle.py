@@ -16,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from decoder.artifact import (
+from decoder.calibration import Calibration
+from hvf_core.artifact import (
     check_files,
     read_manifest,
     sealed_directory,
     write_manifest,
     write_tensors,
 )
-from decoder.calibration import Calibration
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

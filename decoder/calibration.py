@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 Evidence = Literal["mean", "added"]
 """How repeats are put together: their EEG is averaged, or their log-likelihoods are added."""

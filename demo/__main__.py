@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from decoder.problem import one_sentence
+from hvf_core.problem import one_sentence
 
 app = typer.Typer(
     add_completion=False,
@@ -125,9 +125,9 @@ def evaluate(
     from demo.evaluation import evaluate_demo
     from demo.model import ready_model
     from demo.training import PREPROCESSING
-    from offline_train.command_options import report
+    from offline_train.commands.options import report
     from stream.acquire.adaptation import AdaptationSettings
-    from stream.pipeline.command_options import numbers
+    from stream.commands.options import numbers
 
     ends_s = numbers(tmax, "--tmax")
     model = ready_model(console)
@@ -165,8 +165,8 @@ def evaluate_paintings(
     """
     from demo.model import ready_model
     from demo.prior import evaluate_demo_paintings
-    from offline_train.command_options import repeat_numbers
-    from offline_train.reconstruction_commands import report_paintings
+    from offline_train.commands.options import repeat_numbers
+    from offline_train.commands.paintings import report_paintings
 
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:

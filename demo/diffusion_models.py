@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from decoder.diffusion_base import EMPTY_PROMPT
-from decoder.diffusion_spec import BASE, BaseSpec
-from decoder.torchvision_ops import declare_missing_ops
+from decoder.painting.base import EMPTY_PROMPT
+from decoder.painting.spec import BASE, BaseSpec
 from demo.captions import UNSAID, CaptionEncoder, captions_of
 from demo.image_models import SIZE_PX, drawn, optimiser_of, recipe_of, step_of, write_json
 from demo.stimuli import stimuli, training_concepts
+from hvf_core.torchvision_ops import declare_missing_ops
 
 declare_missing_ops()
 

@@ -15,9 +15,9 @@ from demo.stimuli import gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
 from demo.training import DemoSettings
 from index.gallery import load_gallery
-from offline_train.evaluate import evaluate
-from offline_train.evaluation import Evaluation
-from offline_train.prepare import prepare_test
+from offline_train.data.prepare import prepare_test
+from offline_train.evaluate.result import Evaluation
+from offline_train.evaluate.retrieval import evaluate
 from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.preprocess import Preprocessing
 from stream.sources.recording import Recording

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from decoder.torchvision_ops import declare_missing_ops
 from demo.stimuli import (
     COLOURS,
     MATERIALS,
@@ -20,7 +19,8 @@ from demo.stimuli import (
     stimuli,
     test_concepts,
 )
-from index.image_encoders import embedding_health, load_encoder, read_specs
+from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders.image_encoders import embedding_health, load_encoder, read_specs
 
 ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
 

@@ -8,10 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from decoder.problem import Problem, one_sentence
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus, gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
+from hvf_core.problem import Problem, one_sentence
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from decoder.artifact import cache_folder
+from hvf_core.artifact import cache_folder
 
 _ROOT = Path(__file__).parents[1]
 ASSETS = _ROOT / "demo" / "assets"
 # Everything that the model depends on.
-_SOURCES = ("demo/**/*.py", "demo/assets/**/*", "offline_train/*.py", "decoder/*.py")
-_SOURCES += ("stream/acquire/*.py", "stream/sources/*.py", "index/image_encoders.py")
-_SOURCES += ("index/semantic_net.py",)
+_SOURCES = ("demo/**/*.py", "demo/assets/**/*", "hvf_core/**/*.py", "decoder/**/*.py")
+_SOURCES += ("index/encoders/**/*.py", "offline_train/**/*.py")
+_SOURCES += ("stream/acquire/**/*.py", "stream/sources/**/*.py")
 
 
 @dataclass(frozen=True)

@@ -10,28 +10,28 @@ from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import load_bundle
-from decoder.diffusion_base import load_base
-from decoder.diffusion_spec import read_base_spec
-from decoder.fusion_prior import Prior, load_prior
-from decoder.sampler import Sampler, SamplerSettings
+from decoder.painting.base import load_base
+from decoder.painting.prior import Prior, load_prior
+from decoder.painting.sampler import Sampler, SamplerSettings
+from decoder.painting.spec import read_base_spec
 from demo.evaluation import held_out_recordings
 from demo.image_metrics import attribute_labels
 from demo.model import ASSETS, DemoModel
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
-from index.image_encoders import load_classifier, load_encoder, read_specs
-from offline_train.evaluate_reconstruction import (
+from index.encoders.image_encoders import load_classifier, load_encoder, read_specs
+from offline_train.data.features import extract_features
+from offline_train.data.prepare import prepare_test
+from offline_train.paintings.metrics import attribute_scores
+from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
+from offline_train.paintings.scores import (
     Paintings,
     ReconstructionScores,
     conditions_of,
     paint_conditions,
     score,
 )
-from offline_train.feature_nets import FeatureNetSpec, load_feature_net
-from offline_train.features import extract_features
-from offline_train.prepare import prepare_test
-from offline_train.prior_settings import PRESETS
-from offline_train.prior_training import make_prior, train_prior
-from offline_train.reconstruction_metrics import attribute_scores
+from offline_train.prior.settings import PRESETS
+from offline_train.prior.training import make_prior, train_prior
 from stream.acquire.preprocess import Preprocessing
 
 COMMAND = "python -m demo assets --part prior"

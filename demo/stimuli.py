@@ -14,12 +14,12 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.problem import Problem
 from demo.world.drawing import Scene, draw
 from demo.world.materials import COLOURS as COLOUR_TABLE
 from demo.world.materials import MATERIALS as MATERIAL_TABLE
 from demo.world.places import PLACES as PLACE_TABLE
 from demo.world.shapes import SHAPES as SHAPE_TABLE
+from hvf_core.problem import Problem
 
 SHAPES = tuple(SHAPE_TABLE)
 MATERIALS = tuple(MATERIAL_TABLE)

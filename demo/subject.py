@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, signal
 
-from decoder.problem import Problem
 from demo.head import CHANNELS, CORTEX_DEPTH, Brain, scalp_maps
+from hvf_core.problem import Problem
 
 # Of the evoked response's power, the share that changes from presentation to presentation.
 TRIAL_VARIANCE_SHARE = 0.15

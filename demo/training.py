@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import Bundle
-from decoder.fusion_prior import load_prior
 from decoder.hvf import load_hvf
+from decoder.painting.prior import load_prior
 from demo.head import CHANNELS
 from demo.model import ASSETS
 from demo.recordings import simulate_sessions
@@ -28,15 +28,15 @@ from demo.stimuli import (
     training_concepts,
 )
 from demo.subject import SimulatedSubject, SubjectSettings
+from index.encoders.image_encoders import load_encoder, read_specs
 from index.gallery import Gallery, save_gallery
-from index.image_encoders import load_encoder, read_specs
-from offline_train.build_gallery import build_gallery
-from offline_train.calibrate import fit_calibration, save_calibration
-from offline_train.features import Features, extract_features
-from offline_train.prepare import prepare, prepare_test
-from offline_train.prior_settings import PRESETS as PRIOR_PRESETS
-from offline_train.train import PRESETS, TrainSettings, make_bundle, train
-from offline_train.trial_set import TrialSet
+from offline_train.brain.calibrate import fit_calibration, save_calibration
+from offline_train.brain.gallery import build_gallery
+from offline_train.brain.train import PRESETS, TrainSettings, make_bundle, train
+from offline_train.data.features import Features, extract_features
+from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data.trial_set import TrialSet
+from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 
 PRIOR = ASSETS / "prior"

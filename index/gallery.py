@@ -12,15 +12,15 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
-from decoder.artifact import (
+from decoder.bundle import ImageEncoderRecord
+from hvf_core.artifact import (
     check_files,
     read_manifest,
     sealed_directory,
     write_manifest,
     write_tensors,
 )
-from decoder.bundle import ImageEncoderRecord
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 SCHEMA_VERSION = 1
 MANIFEST = "gallery.json"

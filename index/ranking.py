@@ -7,8 +7,8 @@ import numpy as np
 from decoder.bundle import BundleManifest
 from decoder.calibration import Evidence, log_probabilities, log_softmax, temperature_of
 from decoder.evidence import LogLikelihoods
-from decoder.problem import Problem
-from index.search import Search
+from hvf_core.problem import Problem
+from index.search.flat import Search
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,8 @@
 
 import typer
 
-from decoder.problem import one_sentence
-from offline_train import (
-    bundle_commands,
-    prior_commands,
-    reconstruction_commands,
-    training_commands,
-)
+from hvf_core.problem import one_sentence
+from offline_train.commands import bundle, paintings, prior, training
 
 app = typer.Typer(
     add_completion=False,
@@ -17,10 +12,10 @@ app = typer.Typer(
     help="Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
 )
-app.add_typer(training_commands.app)
-app.add_typer(prior_commands.app)
-app.add_typer(bundle_commands.app)
-app.add_typer(reconstruction_commands.app)
+app.add_typer(training.app)
+app.add_typer(prior.app)
+app.add_typer(bundle.app)
+app.add_typer(paintings.app)
 
 
 def main() -> None:

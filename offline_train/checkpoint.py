@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 FILE = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")

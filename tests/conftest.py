@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from decoder.torchvision_ops import declare_missing_ops
 from demo.model import DemoModel, ready_model
+from hvf_core.torchvision_ops import declare_missing_ops
 from tests.sessions import run
 
 # Where the tests run in the background SIGINT is ignored, and so it would be by every session.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stream.acquire.ledger import read_ledger
+from stream.pipeline.books.ledger import read_ledger
 
 ROOT = Path(__file__).parents[1]
 EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
@@ -95,7 +95,7 @@ def wait_for_ledger(
 
 def node_pid(folder: Path, node: str) -> int:
     """The process id of a running node of the session."""
-    wanted = f"stream.pipeline.{node}"
+    wanted = f"stream.pipeline.nodes.{node}"
     return _pid(lambda line: wanted in line and str(folder) in line)
 
 

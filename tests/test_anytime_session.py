@@ -21,9 +21,9 @@ from demo.head import CHANNELS
 from demo.model import DemoModel
 from demo.subject import SimulatedSubject, SubjectSettings
 from demo.training import DemoSettings
-from offline_train.evaluate_session import evaluate_session
-from stream.acquire.ledger import read_ledger
+from offline_train.evaluate.session import evaluate_session
 from stream.acquire.lsl import find_stream, pylsl
+from stream.pipeline.books.ledger import read_ledger
 from tests.sessions import (
     Done,
     check_accounted,

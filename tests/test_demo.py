@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from demo.evaluation import evaluate_demo
 from demo.model import DemoModel
-from stream.acquire.ledger import read_ledger
+from stream.pipeline.books.ledger import read_ledger
 from tests.sessions import (
     check_accounted,
     finish,

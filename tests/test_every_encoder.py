@@ -18,11 +18,11 @@ from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from demo.subject import SimulatedSubject, SubjectSettings
 from demo.training import VISUAL_CHANNELS
 from index.gallery import save_gallery
-from offline_train.build_gallery import build_gallery
-from offline_train.features import label_features
-from offline_train.prepare import prepare
-from offline_train.train import TrainSettings, make_bundle, train
-from offline_train.trial_set import TrialSet
+from offline_train.brain.gallery import build_gallery
+from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.data.features import label_features
+from offline_train.data.prepare import prepare
+from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import PreprocessSettings
 from stream.sources.recording import Recording
 from tests.sessions import check_accounted, run, trials_of

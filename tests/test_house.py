@@ -24,16 +24,16 @@ def test_style(check: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("node", ["reader", "record", "results", "reconstruct"])
+@pytest.mark.parametrize("node", ["reader", "record", "results", "paint"])
 def test_nodes_import_no_torch_before_they_need_it(node: str) -> None:
-    program = f"import sys, stream.pipeline.{node}; print('torch' in sys.modules)"
+    program = f"import sys, stream.pipeline.nodes.{node}; print('torch' in sys.modules)"
     done = _run(sys.executable, "-c", program)
     assert done.stdout.strip() == "False", done.stdout + done.stderr
 
 
 def test_live_parts_do_not_import_training() -> None:
     program = (
-        "import sys, run_realtime, stream.pipeline.decode, stream.pipeline.reader; "
+        "import sys, run_realtime, stream.pipeline.nodes.decode, stream.pipeline.nodes.reader; "
         "print([m for m in sys.modules if m.startswith(('offline_train', 'demo'))])"
     )
     done = _run(sys.executable, "-c", program)
@@ -41,7 +41,7 @@ def test_live_parts_do_not_import_training() -> None:
 
 
 def test_every_module_of_ours_is_short_or_says_why() -> None:
-    packages = ("decoder", "index", "stream", "offline_train", "demo")
+    packages = ("hvf_core", "decoder", "index", "stream", "offline_train", "demo")
     long = [
         str(path.relative_to(ROOT))
         for package in packages

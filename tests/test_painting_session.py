@@ -10,10 +10,10 @@ import pytest
 import zmq
 from PIL import Image
 
-from stream.acquire.ledger import read_ledger
-from stream.pipeline.bus import open_socket, receive
-from stream.pipeline.config import read_config
-from stream.pipeline.messages import (
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.config import read_config
+from stream.pipeline.wire.messages import (
     Message,
     Painting,
     Preview,
@@ -98,7 +98,7 @@ def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Painte
     assert told["painting"]["image_ms"]["p50"] > told["painting"]["paint_ms"]["p50"] > 0
     assert "waiting for the last image" in replayed.done.out
     assert f"trial {len(STIMULI)}: painted" in replayed.done.out
-    assert "reconstruct: tiny paints 64 px in 4 steps" in replayed.done.out
+    assert "paint: tiny paints 64 px in 4 steps" in replayed.done.out
 
 
 def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Painted) -> None:
@@ -174,11 +174,11 @@ def test_a_painter_that_dies_delays_no_answer_and_comes_back(models: Path, tmp_p
     deadline_s = time.monotonic() + 60
     while not painted(folder) and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    os.kill(node_pid(folder, "reconstruct"), signal.SIGKILL)
+    os.kill(node_pid(folder, "paint"), signal.SIGKILL)
     killed_after = painted(folder)
     done = finish(process)
     assert done.code == 0, done.err
-    assert "reconstruct died (signal 9) and is restarted in 0.5 s" in done.out
+    assert "paint died (signal 9) and is restarted in 0.5 s" in done.out
     told = check_accounted(folder)
     assert told["decoded"] == len(stimuli)
     assert told["latency_ms"]["total"]["p95"] < 500

@@ -4,7 +4,7 @@ import mne
 import numpy as np
 import pytest
 
-from offline_train.metrics import binomial_interval
+from offline_train.evaluate.metrics import binomial_interval
 from tests.sessions import EEGLAB, check_accounted, run, trials_of
 
 pytestmark = pytest.mark.skipif(

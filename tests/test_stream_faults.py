@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.acquire.ledger import read_ledger
+from stream.pipeline.books.ledger import read_ledger
 from tests.sessions import ROOT, check_accounted, finish, interrupt, start, trials_of
 
 

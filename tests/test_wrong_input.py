@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decoder.brain.mbp import MBP
 from decoder.bundle import (
     BrainEncoderRecord,
     BundleManifest,
@@ -17,9 +18,8 @@ from decoder.bundle import (
     space_of,
 )
 from decoder.hvf import HVF
-from decoder.mbp import MBP
 from index.gallery import Gallery, save_gallery
-from offline_train.trial_set import TrialFormat, load_trial_set, write_trial_set
+from offline_train.data.trial_set import TrialFormat, load_trial_set, write_trial_set
 from stream.acquire.lsl import pylsl
 from stream.acquire.preprocess import PreprocessSettings
 from tests.sessions import EEGLAB, run

@@ -6,6 +6,7 @@ import mne
 import numpy as np
 import torch
 
+from decoder.brain.mbp import MBP
 from decoder.bundle import (
     BrainEncoderRecord,
     BundleManifest,
@@ -14,9 +15,8 @@ from decoder.bundle import (
     save_bundle,
     space_of,
 )
-from decoder.fusion_prior import PriorManifest, make_projector, save_prior
 from decoder.hvf import HVF
-from decoder.mbp import MBP
+from decoder.painting.prior import PriorManifest, make_projector, save_prior
 from index.gallery import Gallery, save_gallery
 from stream.acquire.preprocess import PreprocessSettings
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base

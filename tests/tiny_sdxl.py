@@ -13,8 +13,8 @@ from diffusers import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decoder.diffusion_base import EMPTY_PROMPT, DiffusionBase, load_base
-from decoder.diffusion_spec import BASE, BaseSpec
+from decoder.painting.base import EMPTY_PROMPT, DiffusionBase, load_base
+from decoder.painting.spec import BASE, BaseSpec
 
 SIZE_PX = 64
 DIM = 12

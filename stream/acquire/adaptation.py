@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from decoder.artifact import write_tensors
-from decoder.problem import Problem
+from hvf_core.artifact import write_tensors
+from hvf_core.problem import Problem
 from stream.acquire.preprocess import OUTLIER_RATIO, Preprocessing, trial_covariance
 
 _MEMORY = 31  # trials that the usual power is the median of ...

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import signal
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 
 class FilterSettings(BaseModel):

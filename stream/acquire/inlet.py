@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.units import MICROVOLTS_PER
 

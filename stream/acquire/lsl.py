@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 
 def _import_pylsl():

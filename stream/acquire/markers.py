@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import sparse
 
 from decoder.bundle import Bundle
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.reject import as_index
 from stream.acquire.trials import Window

@@ -11,14 +11,14 @@ from typing import Any
 import zmq
 from rich.console import Console
 
-from decoder.problem import Problem
-from stream.pipeline.bus import drain, open_socket
-from stream.pipeline.config import Endpoints, FileSource, SessionConfig
-from stream.pipeline.messages import NodeState, SessionClosed, StreamHealth
-from stream.pipeline.painting import NODE as PAINTER
-from stream.pipeline.report import write_report
+from hvf_core.problem import Problem
+from stream.pipeline.books.page import write_report
+from stream.pipeline.books.terminal import TerminalView
+from stream.pipeline.nodes.easel import NODE as PAINTER
 from stream.pipeline.supervisor import Supervisor
-from stream.pipeline.view import TerminalView
+from stream.pipeline.wire.bus import drain, open_socket
+from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
+from stream.pipeline.wire.messages import NodeState, SessionClosed, StreamHealth
 
 _CLOSE_WAIT_S = 45.0  # from the end of the source to the summary, while nothing moves
 _PAINT_WAIT_S = 5.0  # after the last answer, for the image that is being painted

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import zmq
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff
-from stream.pipeline.bus import open_socket, send
-from stream.pipeline.config import SessionConfig
-from stream.pipeline.messages import Noted
+from stream.pipeline.wire.bus import open_socket, send
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import Noted
 
 SUPERVISOR = "supervisor"
 """Under which name it notes what it does; a person has been told by then."""
@@ -64,7 +64,7 @@ class Supervisor:
 
     Args:
         config: the session; its folder gets the log of every process.
-        nodes: modules of `stream.pipeline`, in the order in which they start.
+        nodes: modules of `stream.pipeline.nodes`, in the order in which they start.
         source: command line of a player that waits for the line `go`.
         optional: further nodes, which nothing waits for. One that dies is started again after a
             pause, and one that fails is given up; the session goes on.
@@ -77,7 +77,7 @@ class Supervisor:
         nodes: Sequence[str],
         source: Sequence[str] | None,
         optional: Sequence[str] = (),
-        package: str = "stream.pipeline",
+        package: str = "stream.pipeline.nodes",
     ):
         self._config = config
         self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock, pylsl
 
 _CONSUMER_WAIT_S = 60.0

@@ -10,7 +10,7 @@ import numpy as np
 import pyxdf
 from mne.io.constants import FIFF
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.markers import marker_text
 from stream.acquire.units import MICROVOLTS_PER
 from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from decoder.problem import one_sentence
+from hvf_core.problem import one_sentence
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 from stream.sources.recording import Recording, read_recording

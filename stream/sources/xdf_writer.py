@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 logger = logging.getLogger(__name__)
 

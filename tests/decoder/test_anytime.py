@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder.anytime import Anytime, shares_of
-from decoder.brain_encoder import BrainEncoder
-from decoder.convolutional import NICE
+from decoder.brain.base import BrainEncoder
+from decoder.brain.convolutional import NICE
+from decoder.brain.mbp import MBP, UBP
 from decoder.evidence import known_mean
-from decoder.mbp import MBP, UBP
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 N_CHANNELS, N_TIMES, DIM = 3, 80, 8
 N_TRIALS = 6

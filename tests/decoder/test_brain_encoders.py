@@ -14,8 +14,9 @@ from scipy.special import erf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decoder.brain_encoder import BrainEncoder, LinearInputEncoder
-from decoder.brain_encoders import load_brain_encoder, make_brain_encoder
+from decoder.brain.base import BrainEncoder, LinearInputEncoder
+from decoder.brain.mbp import MBP
+from decoder.brain.registry import load_brain_encoder, make_brain_encoder
 from decoder.bundle import (
     BrainEncoderName,
     BrainEncoderRecord,
@@ -28,9 +29,8 @@ from decoder.bundle import (
     space_of,
 )
 from decoder.hvf import HVF
-from decoder.mbp import MBP
-from decoder.problem import Problem
 from decoder.residual import ResMLP
+from hvf_core.problem import Problem
 
 NAMES: tuple[BrainEncoderName, ...] = get_args(BrainEncoderName)
 LINEAR: tuple[BrainEncoderName, ...] = ("mbp", "ubp")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from decoder.artifact import file_sha256
-from decoder.brain_encoders import load_brain_encoder
+from decoder.brain.mbp import MBP
+from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import (
     BrainEncoderRecord,
     Bundle,
@@ -23,8 +23,8 @@ from decoder.bundle import (
     space_of,
 )
 from decoder.hvf import HVF, load_hvf
-from decoder.mbp import MBP
-from decoder.problem import Problem
+from hvf_core.artifact import file_sha256
+from hvf_core.problem import Problem
 
 ENCODERS = (
     ImageEncoderRecord(name="semantic", dim=5, checksum="5e"),

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from decoder.calibration import Calibration, log_probabilities, log_softmax, temperature_of
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 
 TABLE = Calibration(
     tmax_s=(0.1, 0.3, 0.9),

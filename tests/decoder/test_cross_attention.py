@@ -7,12 +7,12 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from torch import Tensor
 
-from benchmarks import painting
-from benchmarks.painting import DIM, SDXL, random_adapter, random_base
-from decoder.cross_attention import CROSS, CachedCrossAttention, install
-from decoder.diffusion_base import DiffusionBase
-from decoder.diffusion_spec import PRESETS
-from decoder.sampler import Sampler, SamplerSettings
+from decoder.painting.attention import CROSS, CachedCrossAttention, install
+from decoder.painting.base import DiffusionBase
+from decoder.painting.sampler import Sampler, SamplerSettings
+from decoder.painting.spec import PRESETS
+from stream.bench import painting
+from stream.bench.painting import DIM, SDXL, random_adapter, random_base
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_base
 
 POSITIONS = 9

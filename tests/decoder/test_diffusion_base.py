@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from decoder import diffusion_base
-from decoder.diffusion_base import empty_prompt_file, load_base
-from decoder.diffusion_spec import PRESETS, BaseSpec, WeightFile, read_base_spec
-from decoder.empty_prompt import encode_empty_prompt
-from decoder.problem import Problem
+from decoder.painting import base as diffusion_base
+from decoder.painting.base import empty_prompt_file, load_base
+from decoder.painting.spec import PRESETS, BaseSpec, WeightFile, read_base_spec
+from hvf_core.problem import Problem
+from offline_train.prior.empty_prompt import encode_empty_prompt
 from tests.tiny_sdxl import WIDTH, tiny_unet, write_tiny_base
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from decoder import engine_cache, engines, engines_onnx
-from decoder.engine_cache import engine_files, network_sha256
-from decoder.engines import open_engine
-from decoder.engines_pass import CannotRun
-from decoder.live_graph import Scored, UnitLength
-from decoder.mbp import MBP
-from decoder.problem import Problem
-from index.search import Search
+from decoder.brain.mbp import MBP
+from decoder.engines import cache as engine_cache
+from decoder.engines import onnx_engines as engines_onnx
+from decoder.engines import open as engines
+from decoder.engines.cache import engine_files, network_sha256
+from decoder.engines.graph import Scored, UnitLength
+from decoder.engines.open import open_engine
+from decoder.engines.passes import CannotRun
+from hvf_core.problem import Problem
+from index.search.flat import Search
 
 SHAPE = (4, 25)
 DIM = 32

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from decoder.bundle import HVFRecord, ImageEncoderRecord, space_of
-from decoder.fusion_prior import (
+from decoder.hvf import HVF
+from decoder.painting.prior import (
     Prior,
     PriorManifest,
     check_bundle,
@@ -18,9 +19,8 @@ from decoder.fusion_prior import (
     make_projector,
     save_prior,
 )
-from decoder.hvf import HVF
-from decoder.problem import Problem
-from decoder.sampler import Sampler
+from decoder.painting.sampler import Sampler
+from hvf_core.problem import Problem
 from tests.tiny_sdxl import DIM, WIDTH, tiny_adapter, tiny_base
 
 ENCODERS = (

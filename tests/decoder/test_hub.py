@@ -21,8 +21,8 @@ from decoder.bundle import (
     save_bundle,
     space_of,
 )
-from decoder.hub import fetch_bundle, push_bundle
-from decoder.problem import Problem
+from hvf_core.problem import Problem
+from offline_train.brain.hub import fetch_bundle, push_bundle
 
 REPO = "anna/eeg-decoder"
 ENCODERS = (ImageEncoderRecord(name="semantic", dim=5, checksum="5e"),)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.special import erf
 
+from decoder.brain.mbp import MBP
 from decoder.hvf import HVF
-from decoder.mbp import MBP
 from decoder.residual import ResMLP
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from decoder import onnx_export
-from decoder.live_graph import Scored, UnitLength, in_half
-from decoder.mbp import MBP
-from decoder.onnx_export import ExportCheck, export_onnx
-from decoder.problem import Problem
+from decoder.brain.mbp import MBP
+from decoder.engines import export as onnx_export
+from decoder.engines.export import ExportCheck, export_onnx
+from decoder.engines.graph import Scored, UnitLength, in_half
+from hvf_core.problem import Problem
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")

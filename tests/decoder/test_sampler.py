@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoder import previews
-from decoder.diffusion_base import DiffusionBase, load_base
-from decoder.diffusion_spec import PRESETS
-from decoder.problem import Problem
-from decoder.sampler import Sampler, SamplerSettings, Start, Step
+from decoder.painting import previews
+from decoder.painting.base import DiffusionBase, load_base
+from decoder.painting.sampler import Sampler, SamplerSettings, Start, Step
+from decoder.painting.spec import PRESETS
+from hvf_core.problem import Problem
 from tests.tiny_sdxl import DIM, SIZE_PX, tiny_adapter, tiny_base
 
 EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
@@ -325,7 +325,9 @@ def test_warming_up_takes_a_step_and_decodes_and_changes_nothing(
 
 def test_the_sampler_can_be_imported_before_anything_else() -> None:
     """Also on a machine whose torchvision needs `declare_missing_ops`."""
-    done = subprocess.run([sys.executable, "-c", "import decoder.sampler"], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import decoder.painting.sampler"], capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from decoder.diffusion_base import load_base
-from decoder.diffusion_spec import read_base_spec
-from decoder.fusion_prior import check_fits, load_prior
-from decoder.sampler import Sampler, SamplerSettings
+from decoder.painting.base import load_base
+from decoder.painting.prior import check_fits, load_prior
+from decoder.painting.sampler import Sampler, SamplerSettings
+from decoder.painting.spec import read_base_spec
 from demo.captions import SLOTS, UNSAID, CaptionEncoder, captions_of
 from demo.diffusion_models import fit_latent_rgb, make_unet
 from demo.model import ASSETS
 from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
-from index.image_encoders import load_encoder, read_specs
-from offline_train.reconstruction_metrics import pixel_correlation
+from index.encoders.image_encoders import load_encoder, read_specs
+from offline_train.paintings.metrics import pixel_correlation
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
 from demo import stimuli as world
 from demo.stimuli import COLOURS, MATERIALS, PLACES, SHAPES, Concept, Stimulus, render
+from hvf_core.problem import Problem
 
 concepts = st.builds(
     Concept, st.sampled_from(SHAPES), st.sampled_from(MATERIALS), st.sampled_from(COLOURS)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.polynomial import legendre
 from scipy import ndimage, signal
 
-from decoder.problem import Problem
 from demo.head import CHANNELS, dipole_potential, electrode_directions
 from demo.subject import SLOPE, TRIAL_VARIANCE_SHARE, SimulatedSubject, SubjectSettings
+from hvf_core.problem import Problem
 
 ATTRIBUTES = {"shape": "star", "material": "wood", "colour": "red", "place": "desert"}
 QUIET = SubjectSettings(noise_uv=0, alpha_uv=0, sensor_uv=0, drift_uv=0, line_uv=0, blink_uv=0)

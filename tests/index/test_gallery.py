@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from decoder.bundle import ImageEncoderRecord
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space, load_gallery, save_gallery
 
 

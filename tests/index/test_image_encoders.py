@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from decoder.problem import Problem
-from decoder.torchvision_ops import declare_missing_ops
 from demo import image_metrics, image_models, stimuli
-from index.image_encoders import (
+from hvf_core.problem import Problem
+from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders.classifier import SemanticNet, SemanticNetConfig
+from index.encoders.image_encoders import (
     PRESETS,
     EncoderSpec,
     embedding_health,
@@ -21,7 +22,6 @@ from index.image_encoders import (
     refuse_collapsed,
     squared,
 )
-from index.semantic_net import SemanticNet, SemanticNetConfig
 
 ASSETS = Path(image_models.__file__).parent / "assets"
 

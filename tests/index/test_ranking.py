@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from decoder.bundle import BrainEncoderRecord, BundleManifest, HVFRecord, ImageEncoderRecord
 from decoder.calibration import Calibration
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from index.ranking import Ranker, Ranking
 
 DIM = 16

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
-from index.search import Search
+from hvf_core.problem import Problem
+from index.search.flat import Search
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:

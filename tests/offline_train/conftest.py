@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from decoder.bundle import ImageEncoderRecord
-from offline_train.features import Features
-from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.data.features import Features
+from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 
 FORMAT = TrialFormat(
     channels=("P7", "PO7", "O1", "Oz", "O2", "P8"),

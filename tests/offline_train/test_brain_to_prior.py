@@ -12,7 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from decoder.bundle import HVFRecord, load_bundle, save_bundle
-from decoder.fusion_prior import (
+from decoder.hvf import HVF
+from decoder.painting.prior import (
     Prior,
     PriorManifest,
     check_bundle,
@@ -20,13 +21,12 @@ from decoder.fusion_prior import (
     make_projector,
     save_prior,
 )
-from decoder.hvf import HVF
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from offline_train.__main__ import app
-from offline_train.answers import embed
-from offline_train.prior_gap import cells, measure_gap
-from offline_train.train import PRESETS, TrainedModels, TrainSettings, make_bundle, train
-from offline_train.trial_set import write_trial_set
+from offline_train.brain.train import PRESETS, TrainedModels, TrainSettings, make_bundle, train
+from offline_train.data.trial_set import write_trial_set
+from offline_train.evaluate.answers import embed
+from offline_train.prior.gap import cells, measure_gap
 from tests.offline_train.conftest import FORMAT, Planted
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base
 
@@ -230,7 +230,7 @@ def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
         assert np.array_equal(latents[np.arange(12)], of_the_same_images)
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("offline_train.prior_run.train_prior", too_much)
+    monkeypatch.setattr("offline_train.prior.run.train_prior", too_much)
     done = command("prior", *seen, tmp_path / "both.json", *small, *out, tmp_path / "prior")
     assert "4 images in 1 parts: give --parts 2" in str(done.exception)
 

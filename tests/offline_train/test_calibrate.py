@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from decoder.artifact import file_sha256
+from decoder.brain.mbp import MBP
 from decoder.bundle import (
     BrainEncoderRecord,
     Bundle,
@@ -23,19 +23,19 @@ from decoder.bundle import (
 )
 from decoder.calibration import Calibration
 from decoder.hvf import HVF
-from decoder.mbp import MBP
-from decoder.problem import Problem
+from hvf_core.artifact import file_sha256
+from hvf_core.problem import Problem
 from index.gallery import Gallery
-from offline_train.calibrate import (
+from offline_train.brain.calibrate import (
     check_held_out,
     fit_calibration,
     fit_temperature,
     save_calibration,
 )
-from offline_train.evaluate import evaluate
-from offline_train.train import TrainSettings, make_bundle, train
-from offline_train.training_commands import tenth_to_hold_out
-from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.commands.training import tenth_to_hold_out
+from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.evaluate.retrieval import evaluate
 
 N_CHANNELS, N_TIMES = 4, 32
 DIM = N_CHANNELS * N_TIMES

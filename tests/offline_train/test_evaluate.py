@@ -16,14 +16,13 @@ from rich.console import Console
 from decoder.bundle import Bundle
 from decoder.calibration import Calibration
 from decoder.evidence import known_mean
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from index.gallery import Gallery
-from offline_train.answers import embed
-from offline_train.build_gallery import build_gallery
-from offline_train.evaluate import evaluate
-from offline_train.evaluation import THRESHOLDS, Evaluation
-from offline_train.evaluation_pictures import write_pictures
-from offline_train.metrics import (
+from offline_train.brain.gallery import build_gallery
+from offline_train.brain.train import TrainedModels, TrainSettings, make_bundle, train
+from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import embed
+from offline_train.evaluate.metrics import (
     binomial_interval,
     bootstrap_interval,
     ece_interval,
@@ -31,8 +30,9 @@ from offline_train.metrics import (
     expected_calibration_error,
     reliability_bins,
 )
-from offline_train.train import TrainedModels, TrainSettings, make_bundle, train
-from offline_train.trial_set import TrialSet
+from offline_train.evaluate.pictures import write_pictures
+from offline_train.evaluate.result import THRESHOLDS, Evaluation
+from offline_train.evaluate.retrieval import evaluate
 
 SETTINGS = TrainSettings(
     epochs=3, batch_size=64, dim=32, hidden=32, warmup_steps=0, lr=2e-3, device="cpu"
@@ -144,7 +144,9 @@ def test_answers_are_those_of_a_plain_loop(
     trained: tuple, evidence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted, models, bundle, gallery = trained
-    monkeypatch.setattr("offline_train.answers.BATCH", 7)  # so that there are several blocks
+    monkeypatch.setattr(
+        "offline_train.evaluate.answers.BATCH", 7
+    )  # so that there are several blocks
     # With one repeat of a stimulus, or only equal ones, every draw is the same.
     orders = [[int(trials[0])] * 3 for trials in planted.test.repeats.values()]
     copies = planted.test.subset([position for order in orders for position in order])

@@ -11,15 +11,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from decoder.brain_encoders import load_brain_encoder
+from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
-from decoder.fusion_prior import Prior, load_prior
-from decoder.problem import Problem
-from decoder.sampler import Sampler, SamplerSettings
-from index.image_encoders import load_encoder, read_specs
-from index.semantic_net import SemanticNet, SemanticNetConfig
+from decoder.painting.prior import Prior, load_prior
+from decoder.painting.sampler import Sampler, SamplerSettings
+from hvf_core.problem import Problem
+from index.encoders.classifier import SemanticNet, SemanticNetConfig
+from index.encoders.image_encoders import load_encoder, read_specs
 from offline_train.__main__ import app
-from offline_train.evaluate_reconstruction import (
+from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.data.features import Features, extract_features
+from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
+from offline_train.paintings.nets import FeatureNet, FeatureNetSpec
+from offline_train.paintings.report import differences_table, scores_table, write_grid
+from offline_train.paintings.scores import (
     CEILING,
     FLOOR,
     Paintings,
@@ -30,13 +35,8 @@ from offline_train.evaluate_reconstruction import (
     paint_conditions,
     score,
 )
-from offline_train.feature_nets import FeatureNet, FeatureNetSpec
-from offline_train.features import Features, extract_features
-from offline_train.prior_settings import PriorSettings
-from offline_train.prior_training import make_prior, train_prior
-from offline_train.reconstruction_report import differences_table, scores_table, write_grid
-from offline_train.train import TrainSettings, make_bundle, train
-from offline_train.trial_set import TrialSet, load_trial_set, write_trial_set
+from offline_train.prior.settings import PriorSettings
+from offline_train.prior.training import make_prior, train_prior
 from tests.offline_train.conftest import FORMAT
 from tests.tiny_sdxl import SIZE_PX, tiny_base, write_tiny_base
 

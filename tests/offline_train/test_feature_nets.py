@@ -17,10 +17,10 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import v2
 
-from decoder.problem import Problem
-from index.semantic_net import SemanticNet, SemanticNetConfig
-from offline_train import feature_nets
-from offline_train.feature_nets import PAPER, FeatureNetSpec, load_feature_net, read_feature_nets
+from hvf_core.problem import Problem
+from index.encoders.classifier import SemanticNet, SemanticNetConfig
+from offline_train.paintings import nets as feature_nets
+from offline_train.paintings.nets import PAPER, FeatureNetSpec, load_feature_net, read_feature_nets
 
 
 def pictures(n: int = 2) -> np.ndarray:

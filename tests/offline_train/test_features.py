@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from decoder.problem import Problem
-from offline_train import features as features_module
-from offline_train.features import extract_features, label_features
+from hvf_core.problem import Problem
+from offline_train.data import features as features_module
+from offline_train.data.features import extract_features, label_features
 
 ITEMS = [f"thing/{i}" for i in range(600)]
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from decoder.bundle import ImageEncoderRecord
-from decoder.diffusion_base import DiffusionBase
-from decoder.problem import Problem
-from index.image_encoders import ImageEncoder, load_encoder
-from offline_train import latents as latents_module
-from offline_train.features import Features
-from offline_train.latents import ARRAY, Reordered, cache_latents, shared_latents, vae_encoder
+from decoder.painting.base import DiffusionBase
+from hvf_core.problem import Problem
+from index.encoders.image_encoders import ImageEncoder, load_encoder
+from offline_train.data import latents as latents_module
+from offline_train.data.features import Features
+from offline_train.data.latents import ARRAY, Reordered, cache_latents, shared_latents, vae_encoder
 from tests.tiny_sdxl import SIZE_PX, tiny_base
 
 ITEMS = tuple(f"image {n}" for n in range(10))

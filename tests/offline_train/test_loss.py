@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from offline_train.loss import symmetric_infonce
+from offline_train.brain.loss import symmetric_infonce
 
 
 def clip_loss(brain: torch.Tensor, images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

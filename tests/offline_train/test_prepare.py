@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import _cov
 
-from decoder.problem import Problem
-from offline_train.prepare import prepare
-from offline_train.trial_set import load_trial_set
+from hvf_core.problem import Problem
+from offline_train.data.prepare import prepare
+from offline_train.data.trial_set import load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trials import Drop

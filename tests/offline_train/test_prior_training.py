@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.painting import SDXL, random_base
 from decoder.bundle import ImageEncoderRecord
-from decoder.diffusion_base import DiffusionBase
-from decoder.diffusion_spec import PRESETS as BASES
-from decoder.problem import Problem
-from offline_train.features import Features
-from offline_train.prior_batches import Draws, seed_of_step
-from offline_train.prior_networks import PriorNetworks
-from offline_train.prior_settings import PRESETS, PriorSettings
-from offline_train.prior_training import PriorProgress, TrainedPrior, make_prior, train_prior
+from decoder.painting.base import DiffusionBase
+from decoder.painting.spec import PRESETS as BASES
+from hvf_core.problem import Problem
+from offline_train.data.features import Features
+from offline_train.prior.batches import Draws, seed_of_step
+from offline_train.prior.networks import PriorNetworks
+from offline_train.prior.settings import PRESETS, PriorSettings
+from offline_train.prior.training import PriorProgress, TrainedPrior, make_prior, train_prior
+from stream.bench.painting import SDXL, random_base
 from tests.tiny_sdxl import SIZE_PX, tiny_adapter, tiny_base
 
 SETTINGS = PriorSettings(
@@ -322,7 +322,7 @@ def test_what_is_looked_at_is_not_learnt_from(base: DiffusionBase) -> None:
 
 
 def test_samples_are_painted_and_the_training_goes_on_the_same(tmp_path: Path) -> None:
-    from offline_train.prior_samples import PriorBoard
+    from offline_train.prior.samples import PriorBoard
 
     plain = learn(tiny_base(tmp_path / "base"))
     base = tiny_base(tmp_path / "base")

@@ -10,8 +10,8 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torchvision.transforms import v2
 
-from index.semantic_net import SemanticNet, SemanticNetConfig
-from offline_train.reconstruction_metrics import (
+from index.encoders.classifier import SemanticNet, SemanticNetConfig
+from offline_train.paintings.metrics import (
     COMPARED_PX,
     attribute_scores,
     correlation_distance,

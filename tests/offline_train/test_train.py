@@ -10,13 +10,9 @@ import pytest
 import torch
 
 from decoder.bundle import load_bundle
-from decoder.problem import Problem
-from offline_train.answers import embed
-from offline_train.build_gallery import build_gallery
-from offline_train.evaluate import evaluate
-from offline_train.features import Features, label_features
-from offline_train.metrics import binomial_interval
-from offline_train.train import (
+from hvf_core.problem import Problem
+from offline_train.brain.gallery import build_gallery
+from offline_train.brain.train import (
     PRESETS,
     BrainAndImages,
     Progress,
@@ -27,7 +23,11 @@ from offline_train.train import (
     make_bundle,
     train,
 )
-from offline_train.trial_set import TrialSet
+from offline_train.data.features import Features, label_features
+from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import embed
+from offline_train.evaluate.metrics import binomial_interval
+from offline_train.evaluate.retrieval import evaluate
 
 SMALL = TrainSettings(
     epochs=20, batch_size=128, lr=2e-3, dim=64, hidden=64, warmup_steps=0, device="cpu"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
-from offline_train.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from hvf_core.problem import Problem
+from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 
 FORMAT = TrialFormat(
     channels=("O1", "O2"), rate_hz=50, tmin_s=-0.02, tmax_s=0.04, preprocessing={"filters": []}

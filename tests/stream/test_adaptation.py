@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import sqrtm
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.adaptation import Adaptation, AdaptationSettings, monge_map, rest
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 

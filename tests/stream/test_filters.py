@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.ledger import Ledger, read_ledger
+from stream.pipeline.books.ledger import Ledger, read_ledger
 
 REASONS = ("gap", "late", "node_lost")
 

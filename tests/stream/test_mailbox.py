@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import zmq
 
-from stream.pipeline.bus import open_socket, receive
-from stream.pipeline.mailbox import Mailbox, Outgoing
-from stream.pipeline.messages import Embedded, Retrieval, encode
+from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.mailbox import Mailbox, Outgoing
+from stream.pipeline.wire.messages import Embedded, Retrieval, encode
 
 Z = np.linspace(-1, 1, 1024, dtype=np.float32)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
-from stream.pipeline.config import (
+from hvf_core.problem import Problem
+from stream.pipeline.wire.config import (
     Endpoints,
     FileSource,
     LiveSource,
@@ -19,7 +19,7 @@ from stream.pipeline.config import (
     SessionConfig,
     read_config,
 )
-from stream.pipeline.messages import (
+from stream.pipeline.wire.messages import (
     VERSION,
     Embedded,
     End,

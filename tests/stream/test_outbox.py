@@ -10,8 +10,8 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.pipeline.bus import open_socket, receive
-from stream.pipeline.messages import (
+from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.messages import (
     MarkerSeen,
     NodeState,
     Settled,
@@ -20,7 +20,7 @@ from stream.pipeline.messages import (
     TrialSlice,
     decode,
 )
-from stream.pipeline.outbox import Outbox
+from stream.pipeline.wire.outbox import Outbox
 
 MAX_SENDS = 4
 

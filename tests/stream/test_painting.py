@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decoder.problem import Problem
-from stream.pipeline.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
-from stream.pipeline.mailbox import Mailbox
-from stream.pipeline.messages import (
+from hvf_core.problem import Problem
+from stream.pipeline.books.painting_tally import PaintingTally
+from stream.pipeline.nodes.easel import Easel, OutOfMemory, Picture, Start, Step
+from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.mailbox import Mailbox
+from stream.pipeline.wire.messages import (
     Embedded,
     Message,
     Noted,
@@ -24,8 +26,6 @@ from stream.pipeline.messages import (
     decode,
     encode,
 )
-from stream.pipeline.painting import Easel, OutOfMemory, Picture, Start, Step
-from stream.pipeline.painting_tally import PaintingTally
 
 SOA_S = 0.2
 JOB_S = 2.0
@@ -316,7 +316,7 @@ def test_a_trial_that_cannot_be_painted_is_said_once_and_the_next_is_painted(wor
     assert {p.detail for p in world.all_of(Painting)} == {"", "it is not finite"}
     (noted,) = world.all_of(Noted)
     assert (noted.node, noted.text) == (
-        "reconstruct",
+        "paint",
         "trial 1 is not painted: it is not finite",
     )
 

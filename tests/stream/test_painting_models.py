@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from decoder.bundle import load_bundle
-from decoder.diffusion_spec import BASE, BaseSpec
 from decoder.hvf import HVF
-from decoder.problem import Problem
-from stream.pipeline.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
-from stream.pipeline.messages import Embedded
-from stream.pipeline.painter import DiffusionPainter, open_painter
-from stream.pipeline.painting import OutOfMemory, Picture, Start, Step
+from decoder.painting.spec import BASE, BaseSpec
+from hvf_core.problem import Problem
+from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
+from stream.pipeline.nodes.painter import DiffusionPainter, open_painter
+from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.messages import Embedded
 from tests.tiny_painting import DIM, write_bundle, write_models, write_prior
 from tests.tiny_sdxl import SIZE_PX
 
@@ -193,7 +193,7 @@ def test_every_lack_of_memory_is_the_same(painter, monkeypatch, fault: Exception
     def paints_nothing(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("stream.pipeline.painter.Sampler.paint", paints_nothing)
+    monkeypatch.setattr("stream.pipeline.nodes.painter.Sampler.paint", paints_nothing)
     with pytest.raises(OutOfMemory, match=r"memory|ALLOC"):
         paint(painter, job())
 
@@ -202,9 +202,7 @@ def test_a_lack_of_memory_while_weights_are_loaded_is_no_lack_of_weights(models,
     def loads_nothing(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
-    monkeypatch.setattr(
-        "decoder.diffusion_base.UNet2DConditionModel.from_pretrained", loads_nothing
-    )
+    monkeypatch.setattr("decoder.painting.base.UNet2DConditionModel.from_pretrained", loads_nothing)
     with pytest.raises(OutOfMemory, match=r"9\.00 GiB"):
         open_painter(config(models))
 
@@ -213,6 +211,6 @@ def test_another_fault_is_not_taken_for_a_lack_of_memory(painter, monkeypatch) -
     def is_wrong(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("stream.pipeline.painter.Sampler.paint", is_wrong)
+    monkeypatch.setattr("stream.pipeline.nodes.painter.Sampler.paint", is_wrong)
     with pytest.raises(RuntimeError, match="mat1"):
         paint(painter, job())

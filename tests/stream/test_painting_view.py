@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from stream.acquire.lsl import local_clock
-from stream.pipeline.messages import Noted, Painting, Reconstruction
-from stream.pipeline.summary import summary_rows
+from stream.pipeline.books.summary import summary_rows
+from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.supervisor import SUPERVISOR
-from stream.pipeline.view import TerminalView
+from stream.pipeline.wire.messages import Noted, Painting, Reconstruction
 
 
 def image(trial: int, age_s: float = 2.0) -> Reconstruction:
@@ -69,9 +69,9 @@ def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
 
 
 def test_what_the_supervisor_notes_was_said_by_then(shown) -> None:
-    said = shown(Noted("s", SUPERVISOR, "it died", {}), Noted("s", "reconstruct", "it paints", {}))
+    said = shown(Noted("s", SUPERVISOR, "it died", {}), Noted("s", "paint", "it paints", {}))
     assert "it died" not in said
-    assert "reconstruct: it paints" in said
+    assert "paint: it paints" in said
 
 
 def test_the_last_table_tells_of_the_painting() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import _cov
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 from stream.acquire.whitening import noise_covariance, whitener
 

@@ -12,7 +12,7 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.sources.recording import RecordedMarker, read_recording
 from stream.sources.xdf_writer import StreamHeader, XdfWriter
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from decoder.bundle import ImageEncoderRecord
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from index.gallery import Gallery, save_gallery
-from stream.acquire.ledger import Ledger
-from stream.pipeline.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
-from stream.pipeline.pictures import save_png
-from stream.pipeline.report import MOST_TRIALS, write_report
-from stream.pipeline.summary import Tally
+from stream.pipeline.books.ledger import Ledger
+from stream.pipeline.books.page import MOST_TRIALS, write_report
+from stream.pipeline.books.summary import Tally
+from stream.pipeline.nodes.pictures import save_png
+from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 
 ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
 RNG = np.random.default_rng(0)

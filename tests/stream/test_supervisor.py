@@ -11,21 +11,21 @@ import pytest
 import zmq
 
 from stream.pipeline.back_off import BackOff, Restart
-from stream.pipeline.bus import drain, open_socket
-from stream.pipeline.config import (
+from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.wire.bus import drain, open_socket
+from stream.pipeline.wire.config import (
     Endpoints,
     LiveSource,
     PaintingSettings,
     SessionConfig,
 )
-from stream.pipeline.messages import Noted
-from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.wire.messages import Noted
 
 # A node that does in each of its lives what the file `moods.json` has for it, and notes it.
 NODE = """
 import json, os, signal, sys, time
-from decoder.problem import Problem
-from stream.pipeline.node import run_node
+from hvf_core.problem import Problem
+from stream.pipeline.nodes.node import run_node
 
 def run(config, lifeline):
     moods = json.loads((config.folder / "moods.json").read_text())[NAME]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import SentMarker, Session, arrivals, arrived, check_trial, reasons, run
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.clock import StreamClock
 from stream.acquire.inlet import Chunk

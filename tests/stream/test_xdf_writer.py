@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from decoder.problem import Problem
+from hvf_core.problem import Problem
 from stream.sources.xdf_writer import BOUNDARY_UUID, StreamHeader, XdfWriter, whole_chunks
 
 EEG = StreamHeader(

@@ -1,0 +1,166 @@
+"""Engines: ways to run a network for one trial at a time, and the choice among them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from decoder.engines.cache import Say
+from decoder.engines.choice import EngineChoice, EngineName, Precision
+from decoder.engines.export import LOWEST_COSINE
+from decoder.engines.onnx_engines import onnx_pass, runtime_faults, tensorrt_pass
+from decoder.engines.passes import CannotRun, Pass, Wanted
+from decoder.engines.torch_engines import cuda_graph_pass, torch_pass
+from hvf_core.problem import Problem
+
+# One thread, one trial at a time, medians of both in one run: the head of MBP takes 0.12 ms with
+# ONNX Runtime and 0.24 ms with torch, all of MBP with 17 channels 1.1 and 1.7 ms; with 63 channels
+# the reading of the weights decides, and they differ little. Of the other encoders only NICE, with
+# its long averages, is slower with ONNX Runtime: 4.2 and 2.6 ms.
+_ON_CPU: tuple[EngineName, ...] = ("onnx", "torch")
+# A captured graph opens within a second, where TensorRT first builds an engine, and one trial
+# through two matrix products leaves TensorRT nothing to gain but the launches that both save.
+_ON_GPU: tuple[EngineName, ...] = ("cuda_graph", "tensorrt", "torch", "onnx")
+_N_TRIED = 16  # more than the runs after which ONNX Runtime captures a CUDA graph
+
+_PASSES: dict[EngineName, Callable[[Wanted], Pass]] = {
+    "torch": torch_pass,
+    "cuda_graph": cuda_graph_pass,
+    "onnx": onnx_pass,
+    "tensorrt": tensorrt_pass,
+}
+
+
+class Engine:
+    """A network that is ready to run, made by `open_engine`.
+
+    Attributes:
+        name: which kind of engine it is.
+        precision: of the network's linear maps and convolutions.
+        shape: of its input.
+    """
+
+    def __init__(self, name: EngineName, wanted: Wanted, one_pass: Pass) -> None:
+        self.name = name
+        self.precision = wanted.precision
+        self.shape = wanted.shape
+        self._pass = one_pass
+        self._x = one_pass.x[0]
+        self._outputs = tuple(output[0] for output in one_pass.outputs)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Runs the network; values that are not finite pass through it.
+
+        Args:
+            x: float32 `shape`.
+
+        Returns:
+            z (dim,) and, where the network gives them, the cosines of all images (n,); float32,
+            and good until the next call.
+
+        Raises:
+            ValueError: when x has another shape.
+        """
+        if x.shape != self.shape:
+            raise ValueError(f"the input has shape {x.shape}, this engine takes {self.shape}")
+        np.copyto(self._x, x, casting="same_kind")
+        self._pass.run()
+        return self._outputs
+
+
+def open_engine(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    choice: EngineChoice,
+    *,
+    precision: Precision = "fp32",
+    cache: Path,
+    key: str,
+    say: Say,
+) -> Engine:
+    """Opens the engine that was chosen or, where it cannot run, the next best.
+
+    Every engine answers some random inputs before it is taken, and must agree with the network.
+
+    Args:
+        network: gives a tuple, as `decoder.engines.graph.UnitLength` and `Scored` do. The engine
+            keeps a copy.
+        shape: of one input, without the batch axis.
+        choice: of the engine; "auto" takes the fastest one that this machine can run.
+        precision: of the linear maps and the convolutions.
+        cache: the folder in which exported networks and built engines are kept.
+        key: what the network was made from, such as a bundle's checksum.
+        say: hears, one sentence each, why an engine cannot run and what takes its place.
+
+    Raises:
+        Problem: no engine can run the network in this precision.
+    """
+    network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    wanted = Wanted(network, shape, precision, cache, key, say)
+    with torch.inference_mode():
+        if not all(y.isfinite().all() for y in network(torch.ones(1, *shape))):
+            raise Problem(
+                "the network gives embeddings that are zero or not finite: the bundle's weights "
+                "are damaged, make the bundle again"
+            )
+    names = _candidates(choice, say)
+    for name, following in zip(names, (*names[1:], None), strict=True):
+        try:
+            return _open(name, wanted)
+        except CannotRun as reason:
+            if following is None:
+                raise Problem(
+                    f"no engine can run this network in {precision} (engine {name}: {reason}): "
+                    "take the other precision, or leave a GPU out with CUDA_VISIBLE_DEVICES="
+                ) from reason
+            say(f"engine {name} cannot run: {reason}; {following} is used")
+    raise AssertionError("the last candidate returns or raises")
+
+
+def _candidates(choice: EngineChoice, say: Say) -> tuple[EngineName, ...]:
+    on_gpu = torch.cuda.is_available()
+    order = _ON_GPU if on_gpu else _ON_CPU
+    if choice == "auto":
+        if not on_gpu:
+            say("no CUDA device: the engines cuda_graph and tensorrt are left out")
+        return order
+    if choice not in order:
+        say(f"engine {choice} cannot run: no CUDA device; {order[0]} is used")
+        return order
+    return (choice, *(name for name in order if name != choice))
+
+
+def _open(name: EngineName, wanted: Wanted) -> Engine:
+    """Raises CannotRun."""
+    with _in_a_few_words():
+        engine = Engine(name, wanted, _PASSES[name](wanted))
+        cosine = _lowest_cosine(engine, wanted)
+    if not cosine >= LOWEST_COSINE[wanted.precision]:
+        raise CannotRun(f"its answers have a cosine of {cosine:.5f} to the network's")
+    return engine
+
+
+@torch.inference_mode()
+def _lowest_cosine(engine: Engine, wanted: Wanted) -> float:
+    """The lowest one of all outputs; NaN where one of them is."""
+    inputs = torch.randn(_N_TRIED, *wanted.shape, generator=torch.Generator().manual_seed(0))
+    cosines = []
+    for x in inputs:
+        for expected, found in zip(wanted.network(x[None]), engine(x.numpy()), strict=True):
+            lengths = expected.norm() * np.linalg.norm(found)
+            cosines.append(expected[0].numpy() @ found / lengths.item())
+    return float(np.min(cosines))
+
+
+@contextmanager
+def _in_a_few_words() -> Iterator[None]:
+    """Turns what torch, ONNX Runtime and the disk raise into CannotRun."""
+    try:
+        yield
+    except (Problem, RuntimeError, OSError, *runtime_faults()) as error:
+        first_line, *_ = str(error).splitlines() or [type(error).__name__]
+        raise CannotRun(first_line) from error

@@ -1,0 +1,72 @@
+"""Engines of torch alone: call by call, and as one captured CUDA graph."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+
+from decoder.engines.passes import GpuBuffers, Pass, Wanted
+
+_WARM_UPS = 3
+
+
+def torch_pass(wanted: Wanted) -> Pass:
+    """Torch, call by call: on the GPU where there is one, else on the CPU."""
+    return _on_gpu(wanted) if torch.cuda.is_available() else _on_cpu(wanted)
+
+
+def cuda_graph_pass(wanted: Wanted) -> Pass:
+    """Torch's kernels and both copies captured once, then launched all at once for every trial."""
+    buffers = GpuBuffers(wanted)
+    step = _step(wanted, buffers)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries allocate at first use, which a capture forbids
+        for _ in range(_WARM_UPS):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        step()
+
+    def run() -> None:
+        captured.replay()
+        torch.cuda.current_stream().synchronize()
+
+    return buffers.as_pass(run, step)
+
+
+def _on_cpu(wanted: Wanted) -> Pass:
+    graph = wanted.graph()
+    x = torch.zeros(1, *wanted.shape)
+    outputs = tuple(torch.zeros(shape) for shape in wanted.output_shapes())
+
+    @torch.inference_mode()
+    def run() -> None:
+        for output, result in zip(outputs, graph(x), strict=True):
+            output.copy_(result)
+
+    return Pass(x.numpy(), tuple(output.numpy() for output in outputs), run, graph)
+
+
+def _on_gpu(wanted: Wanted) -> Pass:
+    buffers = GpuBuffers(wanted)
+    step = _step(wanted, buffers)
+
+    def run() -> None:
+        step()
+        torch.cuda.current_stream().synchronize()
+
+    return buffers.as_pass(run, step)
+
+
+def _step(wanted: Wanted, buffers: GpuBuffers) -> Callable[[], None]:
+    """One trial from the host to the GPU, through the network and back, queued."""
+    graph = copy.deepcopy(wanted.graph()).cuda()
+
+    @torch.inference_mode()
+    def step() -> None:
+        buffers.send()
+        buffers.fetch(graph(buffers.x))
+
+    return step

@@ -1,0 +1,1 @@
+"""From an embedding to a picture: diffusion model, Fusion Prior, sampler, previews."""

@@ -1,0 +1,314 @@
+"""The frozen diffusion model that paints: a UNet, its VAE, a noise schedule and the empty prompt.
+
+Nothing but safetensors is read, and no text encoder is needed: the prompt is always empty, so that
+its encoding is a pair of constants.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import get_session
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from decoder.painting.spec import BaseSpec, WeightFile
+from hvf_core.artifact import cache_folder
+from hvf_core.problem import Problem
+from hvf_core.torchvision_ops import declare_missing_ops
+
+declare_missing_ops()
+
+import diffusers  # noqa: E402 - the line above makes it importable
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel  # noqa: E402
+
+EMPTY_PROMPT = "empty_prompt.safetensors"
+# What loading can end in where files are missing, damaged, of something else, or not to be had.
+_FAULTS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, HTTPError)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DiffusionBase:
+    """A diffusion model, loaded: frozen, in evaluation mode, on one device.
+
+    `prompt_embeds` (1, tokens, width) and `pooled_prompt_embeds` (1, width) are the empty prompt.
+    The VAE is in float32 where half precision would overflow it.
+    """
+
+    spec: BaseSpec
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: Any
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor
+    tiny_vae: AutoencoderTiny | None = None
+
+    @property
+    def cross_attention_dim(self) -> int:
+        """Width of the tokens that the UNet attends to."""
+        return self.unet.config.cross_attention_dim
+
+    @property
+    def n_cross_attentions(self) -> int:
+        """How many layers of the UNet attend to tokens."""
+        return sum(name.endswith("attn2.processor") for name in self.unet.attn_processors)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the parts of a model come from: folders, the hub's cache, or else the hub."""
+
+    spec: BaseSpec
+    local_files_only: bool
+
+    def get(self, part: str, source: str, load: Callable[[bool], T]) -> T:
+        """What `load` makes of the source; it is told whether to do without the network."""
+        is_folder = source.startswith(("/", "."))
+        if is_folder and not Path(source).is_dir():
+            raise Problem(
+                f"there is no folder '{source}' with the diffusion model '{self.spec.name}' or "
+                f"{part} of it: copy it there, or give another model with --base"
+            )
+        with self._told(part, source, is_folder):
+            try:
+                return load(True)
+            except OSError:
+                if is_folder or self.local_files_only:
+                    raise
+            self._check_hub(part, source)
+            return load(False)
+
+    def weights(self, part: str, weights: WeightFile, load: Callable[[Path], T]) -> T:
+        """What `load` makes of one safetensors file."""
+
+        def from_file(local: bool) -> T:
+            if Path(weights.source).is_dir():
+                return load(Path(weights.source) / weights.file)
+            fetched = hf_hub_download(weights.source, weights.file, local_files_only=local)
+            return load(Path(fetched))
+
+        return self.get(part, weights.source, from_file)
+
+    @contextmanager
+    def _told(self, part: str, source: str, is_folder: bool) -> Iterator[None]:
+        way_out = "check its name and your access (`hf auth login`), or give a folder with --base"
+        if is_folder:
+            way_out = "copy the whole folder again, or give another model with --base"
+        elif self.local_files_only:
+            way_out = "allow the network once, or give a folder with --base"
+        try:
+            yield
+        except _FAULTS as fault:
+            reason = " ".join(str(fault).split())[:200]
+            raise Problem(
+                f"{part} of the diffusion model '{self.spec.name}' cannot be loaded from "
+                f"'{source}' ({reason}): {way_out}"
+            ) from fault
+
+    def _check_hub(self, part: str, source: str) -> None:
+        """Asks the hub once: huggingface_hub would try for minutes, for each file."""
+        what = f"{part} of the diffusion model '{self.spec.name}' ('{source}') is not in the cache"
+        try:
+            get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except OfflineModeIsEnabled:
+            raise Problem(
+                f"{what} and HF_HUB_OFFLINE is set: unset it once, or give a folder with --base"
+            ) from None
+        except (HTTPError, OSError) as fault:
+            raise Problem(
+                f"{what} and {constants.ENDPOINT} cannot be reached ({fault}): connect to the "
+                "network once, or give a folder with --base"
+            ) from None
+
+
+def load_base(
+    spec: BaseSpec,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    local_files_only: bool = False,
+) -> DiffusionBase:
+    """Loads a diffusion model from its folder, or through the hub's own cache.
+
+    What is in the cache is taken without a question to the network. The time-outs of what is not
+    are those of huggingface_hub (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT, 10 s each).
+
+    Args:
+        spec: which one.
+        device: where to.
+        dtype: precision of all but a VAE that would overflow in it.
+        local_files_only: never ask the network.
+
+    Raises:
+        Problem: weights are missing, damaged or of another model, or the hub cannot be reached.
+    """
+    files = ModelFiles(spec, local_files_only)
+    with _diffusers_quiet():
+        # What is small first, so that what is missing is told at once.
+        scheduler = files.get(
+            "the scheduler",
+            spec.source,
+            lambda local: getattr(diffusers, spec.scheduler).from_pretrained(
+                spec.source, subfolder="scheduler", local_files_only=local, **spec.scheduler_options
+            ),
+        )
+        prompt, pooled = _empty_prompt(spec)
+        unet = _load_unet(spec, files, dtype)
+        vae_source = (spec.vae, spec.vae_subfolder) if spec.vae else (spec.source, "vae")
+        vae = files.get("the VAE", vae_source[0], lambda local: _vae(*vae_source, dtype, local))
+        tiny = spec.tiny_vae and files.get(
+            "the tiny VAE",
+            spec.tiny_vae,
+            lambda local: _network(AutoencoderTiny, spec.tiny_vae, None, dtype, local),
+        )
+    for network in filter(None, (unet, vae, tiny)):
+        network.eval().requires_grad_(False).to(device)
+    base = DiffusionBase(
+        spec, unet, vae, scheduler, prompt.to(device, dtype), pooled.to(device, dtype), tiny
+    )
+    _check_parts(base)
+    return base
+
+
+def empty_prompt_file(spec: BaseSpec) -> Path:
+    """Where the encoding of the empty prompt is, or belongs."""
+    if spec.empty_prompt is not None:
+        return Path(spec.empty_prompt)
+    beside = Path(spec.source) / EMPTY_PROMPT
+    return beside if beside.is_file() else cache_folder() / "empty-prompts" / f"{spec.family}.st"
+
+
+def _empty_prompt(spec: BaseSpec) -> tuple[Tensor, Tensor]:
+    file = empty_prompt_file(spec)
+    try:
+        tensors = load_file(file)
+        return tensors["prompt_embeds"], tensors["pooled_prompt_embeds"]
+    except (OSError, KeyError, SafetensorError):
+        raise Problem(
+            f"the empty prompt of '{spec.name}' is not in '{file}': make it once with "
+            f"`python -m offline_train empty-prompt --base {spec.name}`"
+        ) from None
+
+
+def _check_parts(base: DiffusionBase) -> None:
+    """Refuses parts that do not fit each other, or are not of SDXL's kind."""
+    config, name = base.unet.config, base.spec.name
+    if config.addition_embed_type != "text_time":
+        raise Problem(
+            f"the UNet of the diffusion model '{name}' takes no picture sizes and pooled prompt, "
+            "as SDXL's does: give a model of SDXL's kind with --base"
+        )
+    if config.in_channels != base.vae.config.latent_channels:
+        raise Problem(
+            f"the UNet of the diffusion model '{name}' takes {config.in_channels} channels, its "
+            f"VAE has {base.vae.config.latent_channels}: give a model that paints whole pictures "
+            "with --base"
+        )
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    prompts = (base.prompt_embeds, base.pooled_prompt_embeds)
+    found = tuple(tuple(prompt.shape) for prompt in prompts)
+    wanted = ((1, *found[0][1:2], config.cross_attention_dim), (1, pooled))
+    if found != wanted:
+        raise Problem(
+            f"the empty prompt of '{name}' has the shapes {found[0]} and {found[1]}, its UNet "
+            f"takes (1, tokens, {config.cross_attention_dim}) and (1, {pooled}): make it again "
+            f"with `python -m offline_train empty-prompt --base {name}`"
+        )
+
+
+def _load_unet(spec: BaseSpec, files: ModelFiles, dtype: torch.dtype) -> UNet2DConditionModel:
+    part = "the UNet"
+    if spec.unet is None:
+        unet = files.get(
+            part,
+            spec.source,
+            lambda local: _network(UNet2DConditionModel, spec.source, "unet", dtype, local),
+        )
+    else:  # whose weights are not those in `unet/`: these, of 10 GB, need not be fetched
+        config = files.get(
+            part,
+            spec.source,
+            lambda local: UNet2DConditionModel.load_config(
+                spec.source, subfolder="unet", local_files_only=local
+            ),
+        )
+        unet = files.weights(part, spec.unet, lambda file: _filled_unet(config, file, dtype))
+    if spec.lora is not None:
+        files.weights("the LoRA", spec.lora, lambda file: _fuse_lora(unet, file))
+    return unet
+
+
+def _network(
+    kind: type[T], source: str, subfolder: str | None, dtype: torch.dtype, local: bool
+) -> T:
+    network, found = kind.from_pretrained(
+        source,
+        subfolder=subfolder,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        local_files_only=local,
+        output_loading_info=True,
+    )
+    if missing := sorted(found["missing_keys"]):  # diffusers only warns of them
+        raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
+    return network
+
+
+def _vae(source: str, subfolder: str | None, dtype: torch.dtype, local: bool) -> AutoencoderKL:
+    """SDXL's own VAE overflows in float16, and says so by `force_upcast`."""
+    config = AutoencoderKL.load_config(source, subfolder=subfolder, local_files_only=local)
+    overflows = dtype == torch.float16 and config.get("force_upcast", True)
+    return _network(AutoencoderKL, source, subfolder, torch.float32 if overflows else dtype, local)
+
+
+def _filled_unet(config: dict[str, Any], file: Path, dtype: torch.dtype) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    unet.load_state_dict(load_file(file), assign=True)
+    return unet.to(dtype)
+
+
+def _fuse_lora(unet: UNet2DConditionModel, file: Path) -> None:
+    if not all(importlib.util.find_spec(name) for name in ("peft", "transformers")):
+        raise ValueError('it needs peft and transformers: run pip install -e ".[sdxl]"')
+    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader  # needs both
+
+    state, alphas = Loader.lora_state_dict(
+        str(file.parent), weight_name=file.name, unet_config=unet.config, use_safetensors=True
+    )
+    Loader.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
+    if not getattr(unet, "peft_config", None):  # diffusers only warns of it
+        raise ValueError("it has no weights for a UNet")
+    unet.fuse_lora()
+    unet.unload_lora()
+
+
+@contextmanager
+def _diffusers_quiet() -> Iterator[None]:
+    """Keeps diffusers from telling what is checked here, raised anyway, or does not matter."""
+    logging = diffusers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # Of an argument that diffusers still gives to the hub's client.
+            warnings.filterwarnings("ignore", ".*local_dir_use_symlinks.*")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,78 @@
+"""From latents to pictures, in three grades: a linear map, a tiny decoder, and the VAE."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decoder.painting.base import DiffusionBase
+from hvf_core.problem import Problem
+
+Grade = Literal["none", "linear", "tiny", "full"]
+
+
+def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarray | None]:
+    """What turns a clean estimate, latents (n, 4, h, w) as the UNet sees them, into pictures.
+
+    A preview is uint8 (n, height, width, 3): of the latents' size if `linear`, and of eight times
+    that if `tiny` or `full`.
+
+    Raises:
+        Problem: the base lacks what the grade needs.
+    """
+    if grade == "none":
+        return lambda latents: None
+    if grade == "full":
+        return lambda latents: decode(base, latents)
+    if grade == "tiny":
+        if base.tiny_vae is None:
+            raise Problem(
+                f"the base '{base.spec.name}' has no tiny decoder for previews: name one as "
+                "tiny_vae in its base.json, or take --preview linear"
+            )
+        tiny = base.tiny_vae
+        # Some schedulers give their estimates in float32 whatever the UNet computes in.
+        return lambda latents: _to_pixels(tiny.decode(latents.to(tiny.dtype)).sample)
+    if base.spec.latent_rgb is None:
+        raise Problem(
+            f"the base '{base.spec.name}' has no linear map from latents to colours: give "
+            "latent_rgb in its base.json, or take --preview full"
+        )
+    rows = torch.tensor(base.spec.latent_rgb, device=base.device)
+    weights, offsets = rows[:, :4], rows[:, 4]
+
+    def linear(latents: Tensor) -> np.ndarray:
+        colours = torch.einsum("rc,nchw->nhwr", weights, latents.float()) + offsets
+        return colours.clamp(0, 255).round().byte().cpu().numpy()
+
+    return linear
+
+
+def decode(base: DiffusionBase, latents: Tensor) -> np.ndarray:
+    """The pictures of latents (n, 4, h, w) as the UNet sees them: uint8 (n, 8h, 8w, 3)."""
+    vae = base.vae
+    return _to_pixels(vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample)
+
+
+def encode(base: DiffusionBase, picture: np.ndarray, size_px: int) -> Tensor:
+    """The mean latents (1, 4, size / 8, size / 8) of a picture, uint8 (height, width, 3).
+
+    The picture is made square: its shorter side is resized to `size_px`, and its middle taken.
+    """
+    vae = base.vae
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    scale = size_px / min(picture.shape[:2])
+    size = [max(size_px, round(side * scale)) for side in picture.shape[:2]]
+    pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    top, left = (size[0] - size_px) // 2, (size[1] - size_px) // 2
+    pixels = pixels[..., top : top + size_px, left : left + size_px] / 127.5 - 1
+    latents = vae.encode(pixels.to(base.device, vae.dtype)).latent_dist.mode()
+    return (latents * vae.config.scaling_factor).to(base.dtype)
+
+
+def _to_pixels(painted: Tensor) -> np.ndarray:
+    """From (n, 3, h, w) in -1..1, as stock pipelines round it."""
+    unit = (painted / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+    return (unit * 255).round().astype(np.uint8)

@@ -1,0 +1,335 @@
+"""The sampler: from image embeddings to pictures, step by step, given up as soon as it is told to.
+
+The loop is that of diffusers' SDXL pipelines, to the bit, with what those do not have: no text
+encoder, keys and values cached (`attention`), the clean estimate of every step for previews,
+an end within one step without a VAE decode, and rows of a batch that do not see each other.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from decoder.painting import attention, previews
+from decoder.painting.base import DiffusionBase
+from decoder.painting.previews import Grade
+from hvf_core.problem import Problem
+from hvf_core.torchvision_ops import declare_missing_ops
+
+declare_missing_ops()
+
+from diffusers.models.embeddings import ImageProjection  # noqa: E402 - the line above: importable
+from diffusers.utils.torch_utils import randn_tensor  # noqa: E402
+
+N_TOKENS = 4
+"""Image tokens of an embedding: those of a plain IP-Adapter, which stock loaders expect."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How to paint; None stands for what the base's spec says."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    size_px: int | None = None
+    ip_scale: float = 1.0
+    """Weight of the image tokens; 0: the embedding has no influence at all."""
+    preview: Grade | None = None
+    """None: the tiny decoder where the base has one, else the VAE."""
+    channels_last: bool = False
+    compile_backend: str | None = None
+    """Of torch.compile, such as `inductor`; None leaves the UNet as it is."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What painting begins from, in place of noise."""
+
+    latents: Tensor
+    """(n, 4, h, w) as the UNet sees them: of a picture, or the estimate of an earlier step."""
+    strength: float
+    """Share of the steps that are taken, with as much noise added first; 1 keeps nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise Problem(
+                f"a strength of {self.strength} is no share of the steps: give one from 0 to 1"
+            )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A denoising step that was taken."""
+
+    index: int
+    """Counted from 0."""
+    n_steps: int
+    estimate: Tensor
+    """Clean latents (n, 4, h, w): what the picture would be if it were finished now."""
+    _preview: Callable[[Tensor], np.ndarray | None] = field(repr=False)
+
+    def preview(self) -> np.ndarray | None:
+        """The estimate to look at, uint8 (n, height, width, 3); None where none is wanted."""
+        return self._preview(self.estimate)
+
+
+def _go_on(step: Step) -> bool:
+    return True
+
+
+class Sampler:
+    """Paints image embeddings with a diffusion model and an IP-Adapter.
+
+    All that does not depend on the embedding is decided and computed here; the base's UNet has the
+    adapter's processors from now on.
+
+    Args:
+        base: the diffusion model.
+        adapter: `image_proj` and `ip_adapter`, each a map of tensors, as stock diffusers names
+            them in a plain IP-Adapter checkpoint.
+        settings: how to paint.
+
+    Raises:
+        Problem: the adapter is of another base model, or the base cannot do what is asked for.
+    """
+
+    def __init__(
+        self,
+        base: DiffusionBase,
+        adapter: Mapping[str, Mapping[str, Tensor]],
+        settings: SamplerSettings = SamplerSettings(),
+    ) -> None:
+        spec = base.spec
+        self._base = base
+        self.steps = settings.steps or spec.steps
+        self.size_px = settings.size_px or spec.size_px
+        self._guidance = spec.guidance if settings.guidance is None else settings.guidance
+        self._guided = self._guidance > 1
+        # A checkpoint that prescribes its noise levels can only do without if steps are asked for.
+        self._timesteps = spec.timesteps if settings.steps is None else None
+        grade = settings.preview or ("tiny" if base.tiny_vae is not None else "full")
+        self._preview = previews.previewer(base, grade)
+        self._projection = _image_projection(adapter["image_proj"], base)
+        self.embedding_dim = self._projection.image_embeds.in_features
+        self._layers = attention.install(
+            base.unet, base.prompt_embeds, adapter["ip_adapter"], settings.ip_scale
+        )
+        if settings.channels_last:
+            base.unet.to(memory_format=torch.channels_last)
+            base.vae.to(memory_format=torch.channels_last)
+        self._unet: nn.Module = base.unet
+        if settings.compile_backend is not None:
+            # One graph for each number of rows: a live system paints the same number again.
+            self._unet = torch.compile(
+                base.unet, fullgraph=True, dynamic=False, backend=settings.compile_backend
+            )
+        self._step_takes = inspect.signature(base.scheduler.step).parameters
+        side = self.size_px
+        self._time_ids = torch.tensor(
+            [[side, side, 0, 0, side, side]], dtype=base.dtype, device=base.device
+        )
+        self._signal_shares = base.scheduler.alphas_cumprod
+        self._conditions: dict[int, dict[str, Tensor]] = {}
+        self._check()
+
+    def warm_up(self) -> None:
+        """Paints once, so that what is compiled, tuned or loaded at first use is so by now."""
+
+        def one_step(step: Step) -> bool:
+            step.preview()
+            return False
+
+        self.paint(torch.zeros(1, self.embedding_dim), [0], one_step)
+        with torch.inference_mode():
+            previews.decode(self._base, self._noise([torch.Generator().manual_seed(0)]))
+
+    @torch.inference_mode()
+    def paint(
+        self,
+        z_c: Tensor,
+        seeds: Sequence[int],
+        on_step: Callable[[Step], bool] = _go_on,
+        start: Start | None = None,
+    ) -> np.ndarray | None:
+        """Paints embeddings.
+
+        Args:
+            z_c: (n, dim), the projector's output.
+            seeds: one of each; the same seed and embedding paint the same picture.
+            on_step: called when a step is done; False gives the picture up, without a VAE decode.
+            start: what to begin from; None begins from noise.
+
+        Returns:
+            uint8 (n, size, size, 3), or None where it was given up.
+
+        Raises:
+            Problem: an embedding of another width, or with values that are not finite.
+        """
+        latents = self.denoise(z_c, seeds, on_step, start)
+        return None if latents is None else previews.decode(self._base, latents)
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        z_c: Tensor,
+        seeds: Sequence[int],
+        on_step: Callable[[Step], bool] = _go_on,
+        start: Start | None = None,
+    ) -> Tensor | None:
+        """`paint` up to the latents (n, 4, h, w), as the UNet sees them."""
+        if len(seeds) != len(z_c):
+            raise ValueError(f"{len(seeds)} seeds for {len(z_c)} embeddings")
+        self._bind(z_c)
+        scheduler, n = self._base.scheduler, len(z_c)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        times = self._set_times(start)
+        times_seen = times.to(self._base.device)  # at once: a transfer waits for the device
+        latents = self._begin(self._noise(generators), times, start)
+        rows = 2 * n if self._guided else n
+        prompt, condition = self._constants(rows)
+        offered = {"generator": generators, "eta": self._base.spec.eta}
+        extra = {name: offered[name] for name in offered if name in self._step_takes}
+        for i, (time, time_seen) in enumerate(zip(times, times_seen, strict=True)):
+            seen = torch.cat([latents] * 2) if self._guided else latents
+            noise = self._unet(
+                scheduler.scale_model_input(seen, time),
+                time_seen,
+                prompt,
+                added_cond_kwargs=condition,
+                return_dict=False,
+            )[0]
+            if self._guided:
+                without, with_ = noise.chunk(2)
+                noise = without + self._guidance * (with_ - without)
+            stepped = scheduler.step(noise, time, latents, **extra)
+            estimate = self._estimate(stepped, noise, latents, time)
+            latents = stepped.prev_sample.to(latents.dtype)
+            if on_step is not _go_on:
+                self._wait()
+            if not on_step(Step(i, len(times), estimate, self._preview)):
+                return None
+        return latents
+
+    def encode_image(self, picture: np.ndarray) -> Tensor:
+        """The latents (1, 4, h, w) of a picture, uint8 (height, width, 3), to start from."""
+        with torch.inference_mode():
+            return previews.encode(self._base, picture, self.size_px)
+
+    def _check(self) -> None:
+        """Refuses what the first job would fail of."""
+        name = self._base.spec.name
+        if self.size_px % 8:
+            raise Problem(
+                f"'{name}' cannot paint {self.size_px} px, as a latent is 8 px wide: give a "
+                "multiple of 8"
+            )
+        try:
+            self._set_times(None)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise Problem(
+                f"the scheduler of '{name}' cannot take these {self.steps} steps ({reason}): give "
+                "another number of steps, or mend base.json"
+            ) from None
+
+    def _bind(self, z_c: Tensor) -> None:
+        if z_c.ndim != 2 or z_c.shape[1] != self.embedding_dim:
+            raise Problem(
+                f"an embedding of the shape {tuple(z_c.shape)} cannot be painted, the adapter "
+                f"takes (n, {self.embedding_dim}): use the bundle that was trained for this prior"
+            )
+        if not z_c.isfinite().all():
+            raise Problem(
+                "an embedding with values that are not finite cannot be painted: look at the "
+                "amplifier's channels"
+            )
+        z_c = z_c.to(self._base.device, self._base.dtype)
+        if self._guided:  # without the embedding means with an embedding of zeros, as in training
+            z_c = torch.cat([torch.zeros_like(z_c), z_c])
+        tokens = self._projection(z_c)
+        for layer in self._layers:
+            layer.bind(tokens)
+
+    def _set_times(self, start: Start | None) -> Tensor:
+        scheduler = self._base.scheduler
+        if self._timesteps is not None:
+            scheduler.set_timesteps(timesteps=list(self._timesteps))
+        else:
+            scheduler.set_timesteps(self.steps)
+        times = scheduler.timesteps
+        first = 0
+        if start is not None:
+            taken = max(1, min(int(len(times) * start.strength), len(times)))
+            first = len(times) - taken
+        scheduler.set_begin_index(first)
+        return times[first:]
+
+    def _begin(self, noise: Tensor, times: Tensor, start: Start | None) -> Tensor:
+        """The latents (n, 4, h, w) before the first step."""
+        scheduler = self._base.scheduler
+        if start is None:
+            return noise * scheduler.init_noise_sigma
+        given = start.latents
+        if given.shape[1:] != noise.shape[1:] or len(given) not in (1, len(noise)):
+            raise Problem(
+                f"latents of the shape {tuple(given.shape)} cannot be started from, "
+                f"{tuple(noise.shape)} are painted: encode a picture with this sampler"
+            )
+        return scheduler.add_noise(given.to(noise), noise, times[:1].repeat(len(noise)))
+
+    def _wait(self) -> None:
+        """Until the step is done: what a GPU was told to do cannot be called back.
+
+        So this is once in a step, where somebody may give the picture up, and nowhere else.
+        """
+        if self._base.device.type == "cuda":
+            torch.cuda.current_stream(self._base.device).synchronize()
+
+    def _noise(self, generators: list[torch.Generator]) -> Tensor:
+        base = self._base
+        side = self.size_px // 8
+        shape = (len(generators), base.unet.config.in_channels, side, side)
+        return randn_tensor(shape, generators, base.device, base.dtype)
+
+    def _constants(self, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the UNet is told besides: the prompt, its pooled form, and the sizes."""
+        base = self._base
+        if rows not in self._conditions:
+            self._conditions[rows] = {
+                "text_embeds": base.pooled_prompt_embeds.expand(rows, -1).contiguous(),
+                "time_ids": self._time_ids.expand(rows, -1).contiguous(),
+            }
+        return base.prompt_embeds, self._conditions[rows]
+
+    def _estimate(self, stepped: object, noise: Tensor, latents: Tensor, time: Tensor) -> Tensor:
+        """The clean latents; where the scheduler does not say them, from the predicted noise.
+
+        Ho et al., NeurIPS 2020, equation 15.
+        """
+        for name in ("pred_original_sample", "denoised"):
+            found = getattr(stepped, name, None)
+            if found is not None:
+                return found
+        kept = self._signal_shares[int(time)]
+        return (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
+
+
+def _image_projection(weights: Mapping[str, Tensor], base: DiffusionBase) -> ImageProjection:
+    """From an embedding to its image tokens."""
+    width = base.cross_attention_dim
+    names = {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}
+    if weights.keys() != names or len(weights["proj.weight"]) != N_TOKENS * width:
+        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        raise Problem(
+            f"the adapter's image projection {found} is not one to {N_TOKENS} tokens of the width "
+            f"{width}, which the base '{base.spec.name}' attends to: it is of another base model, "
+            "give that one with --base"
+        )
+    with torch.device("meta"):
+        projection = ImageProjection(weights["proj.weight"].shape[1], width, N_TOKENS)
+    renamed = {name.replace("proj.", "image_embeds."): tensor for name, tensor in weights.items()}
+    projection.load_state_dict(renamed, assign=True)
+    return projection.to(base.device, base.dtype).eval().requires_grad_(False)

@@ -1,0 +1,189 @@
+"""Which diffusion model paints, and how: data, not code. Nothing here imports torch.
+
+The models offered by name are of SDXL's family. Their schedules, steps and guidance are those of
+each checkpoint's model card; all have SDXL's architecture, so that one Fusion Prior fits them all.
+It is trained on `sdxl-base`.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from hvf_core.problem import Problem
+
+BASE = "base.json"
+
+SchedulerName = Literal[
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WeightFile(_Frozen):
+    """One safetensors file."""
+
+    source: str
+    """A folder if it begins with `.` or `/`, otherwise a repository on the hub."""
+    file: str = Field(pattern=r"\.safetensors$")
+
+
+class BaseSpec(_Frozen):
+    """One diffusion model, and how it is sampled.
+
+    A source is a folder if it begins with `.` or `/`, otherwise a repository on the hub.
+    """
+
+    name: str
+    family: str
+    """A Fusion Prior fits all models of one family: those with the same UNet architecture."""
+    source: str
+    """Has `unet/`, `vae/` and `scheduler/` as diffusers writes them."""
+    unet: WeightFile | None = None
+    """Weights that take the place of those in `unet/`."""
+    lora: WeightFile | None = None
+    """Fused into the UNet."""
+    vae: str | None = None
+    """A VAE in place of that in `vae/`; see `vae_subfolder`."""
+    vae_subfolder: str | None = None
+    tiny_vae: str | None = None
+    """A small decoder of the same latents, for previews (TAESD; an AutoencoderTiny)."""
+    empty_prompt: str | None = None
+    """Safetensors file of the empty prompt; None: in `source`, or in the cache."""
+    scheduler: SchedulerName
+    scheduler_options: dict[str, JsonValue] = {}
+    """What differs from `scheduler/`."""
+    steps: int = Field(ge=1)
+    timesteps: tuple[int, ...] | None = None
+    """The noise levels to stop at, where the checkpoint prescribes them."""
+    guidance: float = Field(ge=0)
+    """Scale of classifier-free guidance; up to 1 there is none."""
+    eta: float = 0.0
+    """Noise that is added in each step, for schedulers that ask (TCD)."""
+    size_px: int = Field(ge=8, multiple_of=8)
+    latent_rgb: tuple[tuple[float, float, float, float, float], ...] | None = None
+    """What makes red, green and blue, in 0 to 255, of the four channels of a latent and of 1."""
+
+    def at(self, folder: Path) -> "BaseSpec":
+        """The same with its relative paths taken from `folder`."""
+
+        def absolute(source: str | None) -> str | None:
+            is_relative = source is not None and source.startswith(".")
+            return str((folder / source).resolve()) if is_relative else source
+
+        def file_at(file: WeightFile | None) -> WeightFile | None:
+            return file and WeightFile(source=absolute(file.source), file=file.file)
+
+        places = ("source", "vae", "tiny_vae", "empty_prompt")
+        update: dict[str, Any] = {name: absolute(getattr(self, name)) for name in places}
+        return self.model_copy(update=update | {n: file_at(getattr(self, n)) for n in _FILES})
+
+
+_FILES = ("unet", "lora")
+
+
+_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+_HYPER = "ByteDance/Hyper-SD"
+# Weights and offsets of the linear map that diffusers' guide on callbacks gives for SDXL's latents.
+_LATENT_RGB = (
+    (60.0, -60.0, 25.0, -70.0, 150.0),
+    (60.0, -5.0, 15.0, -50.0, 140.0),
+    (60.0, 10.0, -5.0, -35.0, 130.0),
+)
+_TRAILING = {"timestep_spacing": "trailing"}
+_COMMON = {
+    "family": "sdxl",
+    "vae": "madebyollin/sdxl-vae-fp16-fix",  # SDXL's own must run in float32
+    "tiny_vae": "madebyollin/taesdxl",
+    "latent_rgb": _LATENT_RGB,
+}
+
+
+def _spec(name: str, source: str = _SDXL, size_px: int = 1024, **more: object) -> BaseSpec:
+    return BaseSpec(name=name, source=source, size_px=size_px, **(_COMMON | more))
+
+
+def _lightning(steps: int) -> BaseSpec:
+    return _spec(
+        f"sdxl-lightning-{steps}",
+        unet=WeightFile(
+            source="ByteDance/SDXL-Lightning", file=f"sdxl_lightning_{steps}step_unet.safetensors"
+        ),
+        scheduler="EulerDiscreteScheduler",
+        scheduler_options=_TRAILING,
+        steps=steps,
+        guidance=0.0,
+    )
+
+
+PRESETS = {
+    spec.name: spec
+    for spec in (
+        _spec("sdxl-base", scheduler="EulerDiscreteScheduler", steps=25, guidance=5.0),
+        _spec(
+            "sdxl-turbo",
+            "stabilityai/sdxl-turbo",
+            512,
+            scheduler="EulerAncestralDiscreteScheduler",
+            scheduler_options=_TRAILING,
+            steps=4,
+            guidance=0.0,
+        ),
+        *(_lightning(steps) for steps in (2, 4, 8)),
+        _spec(
+            "sdxl-lcm",
+            lora=WeightFile(
+                source="latent-consistency/lcm-lora-sdxl", file="pytorch_lora_weights.safetensors"
+            ),
+            scheduler="LCMScheduler",
+            steps=4,
+            guidance=1.0,
+        ),
+        _spec(
+            "hyper-sd-1",
+            unet=WeightFile(source=_HYPER, file="Hyper-SDXL-1step-Unet.safetensors"),
+            scheduler="LCMScheduler",
+            steps=1,
+            timesteps=(800,),
+            guidance=0.0,
+        ),
+        _spec(
+            "hyper-sd-4",
+            lora=WeightFile(source=_HYPER, file="Hyper-SDXL-1step-lora.safetensors"),
+            scheduler="TCDScheduler",
+            steps=4,
+            guidance=0.0,
+        ),
+    )
+}
+
+
+def read_base_spec(base: str | Path) -> BaseSpec:
+    """The spec of a preset by its name, or of `base.json` in a folder.
+
+    Raises:
+        Problem: there is neither, or the file is no spec.
+    """
+    if str(base) in PRESETS:
+        return PRESETS[str(base)]
+    file = Path(base) / BASE if Path(base).is_dir() else Path(base)
+    try:
+        spec = BaseSpec.model_validate_json(file.read_bytes())
+    except OSError:
+        raise Problem(
+            f"'{base}' is neither a preset ({', '.join(PRESETS)}) nor a folder with {BASE}: "
+            "give one of them"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "its top level"
+        raise Problem(
+            f"'{file}' is not valid at {place} ({first['msg'].lower()}): mend it as BaseSpec says"
+        ) from None
+    return spec.at(file.parent)

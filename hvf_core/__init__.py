@@ -1,0 +1,1 @@
+"""The ground: errors of one sentence, sealed directories, numbers; neither EEG nor images."""

@@ -1,0 +1,126 @@
+"""Directories that are either whole or absent: a JSON manifest, and files with checksums.
+
+Bundles, galleries and trial sets are all kept this way.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+from safetensors.numpy import save_file
+
+from hvf_core.problem import Problem
+
+Manifest = TypeVar("Manifest", bound=BaseModel)
+
+
+def cache_folder() -> Path:
+    """Where what was made on this machine is kept; HVF_LIVE_CACHE names another place."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
+    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
+    """Yields a draft beside `directory` that takes its place when the block ends well.
+
+    A reader therefore sees the old directory or the new one, never half of one. A directory that
+    is neither empty nor holds a file `manifest_name` is not ours, and is never replaced.
+
+    Raises:
+        Problem: when `directory` is such a directory, or a file.
+    """
+    directory = directory.absolute()
+    replaceable = directory.is_dir() and (
+        (directory / manifest_name).is_file() or not any(directory.iterdir())
+    )
+    if directory.exists() and not replaceable:
+        raise Problem(
+            f"{directory} is there already and holds no {manifest_name}, so it is left alone: "
+            "name a directory that is new or empty"
+        )
+    draft = directory.with_name(f".{directory.name}.draft-{os.getpid()}")
+    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if directory.exists():
+            directory.rename(old)
+        draft.rename(directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Writes arrays as safetensors and returns the file's SHA-256."""
+    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
+    return file_sha256(path)
+
+
+def write_manifest(path: Path, manifest: BaseModel) -> None:
+    """Writes a manifest as indented JSON."""
+    path.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(
+    directory: Path, name: str, model: type[Manifest], schema_version: int
+) -> Manifest:
+    """Reads and validates the manifest of a directory.
+
+    Raises:
+        Problem: when it is missing, not JSON, of another schema version, or not as `model` says.
+    """
+    path = directory / name
+    if not path.is_file():
+        raise Problem(f"there is no {path}: give the directory in which {name} lies, or make it")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Problem(f"{path} is not JSON ({error}): it is damaged, make it again") from error
+    version = found.get("schema_version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > schema_version:
+        raise Problem(
+            f"{path} has schema version {version}, this program reads up to {schema_version}: "
+            "update the program"
+        )
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "its top level"
+        raise Problem(
+            f"{path} is not valid at {place} ({first['msg'].lower()}): "
+            "mend it there, or make it again"
+        ) from error
+
+
+def check_files(directory: Path, checksums: Mapping[str, str]) -> None:
+    """Compares files with the SHA-256 that a manifest gives for each, by file name.
+
+    Raises:
+        Problem: when a file is missing or its bytes are others.
+    """
+    for name, expected in checksums.items():
+        path = directory / name
+        if not path.is_file():
+            raise Problem(f"{path} is missing: copy the whole directory again, or make it again")
+        if file_sha256(path) != expected:
+            raise Problem(
+                f"{path} is damaged (its checksum is not the one that was written with it): "
+                "copy the whole directory again, or make it again"
+            )

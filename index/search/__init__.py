@@ -1,0 +1,1 @@
+"""Search: the images nearest to an embedding."""

@@ -1,0 +1,1 @@
+"""Training of brain encoders, their calibration, their galleries."""

@@ -1,0 +1,235 @@
+"""Shares bundles on the Hugging Face hub: JSON and safetensors only, checked on both ways."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from decoder.bundle import (
+    MANIFEST,
+    PARTS,
+    SCHEMA_VERSION,
+    Bundle,
+    BundleManifest,
+    load_bundle,
+)
+from hvf_core.artifact import read_manifest, sealed_directory
+from hvf_core.problem import Problem
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
+_DOWNLOAD_NOTES = ".cache"  # of huggingface_hub, beside what it downloads
+
+
+def push_bundle(directory: Path, repo: str, *, private: bool = True, message: str) -> str:
+    """Uploads a bundle and a card that describes it, as one commit; makes the repository if needed.
+
+    `bundle.json` goes as it is: it says by which command and from which files it was trained.
+
+    Args:
+        directory: of the bundle.
+        repo: `OWNER/NAME`.
+        private: a repository that is made is private, and one that is public is refused.
+        message: of the commit.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        Problem: the bundle is damaged, there is no token, it may not write there, or the hub cannot
+            be reached.
+    """
+    _check_name(repo)
+    bundle = load_bundle(directory)
+    names = _files_of(bundle.manifest, str(directory))
+    if get_token() is None:
+        raise Problem(
+            "there is no token of the Hugging Face hub here: make one that may write, then run "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    card = model_card(bundle.manifest, repo).encode()
+    operations = [CommitOperationAdd("README.md", card)]
+    operations += [CommitOperationAdd(name, directory / name) for name in (MANIFEST, *names)]
+    with _in_one_sentence(repo):
+        api = HfApi()
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise Problem(
+                f"the repository '{repo}' is there and public, but the bundle is to be private: "
+                "name another repository, or share it with everybody by --public"
+            )
+        api.create_commit(repo, operations, commit_message=message)
+    return str(url)
+
+
+def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
+    """Downloads a bundle, whole or not at all; a bundle that was in `directory` is replaced.
+
+    Nothing is downloaded but `bundle.json` and the safetensors files that it names.
+
+    Args:
+        repo: `OWNER/NAME`.
+        revision: a branch, tag or commit; None is the newest.
+        directory: where to.
+
+    Raises:
+        Problem: the repository is missing, closed or holds no good bundle, the hub cannot be
+            reached, or `directory` holds something else.
+    """
+    _check_name(repo)
+    with sealed_directory(directory, MANIFEST) as draft:
+        with _in_one_sentence(repo, revision):
+            api = HfApi()
+            # One commit for all files, should the owner push while they are downloaded.
+            commit = api.model_info(repo, revision=revision).sha
+            api.hf_hub_download(repo, MANIFEST, revision=commit, local_dir=draft)
+        with _named(repo, draft):
+            manifest = read_manifest(draft, MANIFEST, BundleManifest, SCHEMA_VERSION)
+        names = _files_of(manifest, repo)
+        with _in_one_sentence(repo, revision):
+            for name in names:
+                api.hf_hub_download(repo, name, revision=commit, local_dir=draft)
+        shutil.rmtree(draft / _DOWNLOAD_NOTES, ignore_errors=True)
+        with _named(repo, draft):
+            bundle = load_bundle(draft)
+            for part in PARTS:
+                bundle.arrays(part)
+    return load_bundle(directory)
+
+
+def model_card(manifest: BundleManifest, repo: str) -> str:
+    """The README of a shared bundle: Markdown with the header that the hub reads."""
+    encoders = ", ".join(f"{encoder.name} ({encoder.dim})" for encoder in manifest.image_encoders)
+    needed = [str(name) for name in manifest.preprocessing.get("channels", manifest.channels)]
+    recording = manifest.training.get("recording")
+    simulated = isinstance(recording, dict) and recording.get("subject") == "simulated"
+    origin = (
+        "The weights were learnt from a **simulated** subject and decode no person."
+        if simulated
+        else "The weights work best for the persons and the cap that they were learnt from."
+    )
+    metrics = ""
+    if manifest.metrics:
+        metrics = f"Metrics:\n\n```json\n{json.dumps(manifest.metrics, indent=2)}\n```\n\n"
+    return f"""---
+library_name: hvf-live
+tags: [eeg, brain-computer-interface, image-retrieval]
+---
+# {repo.split("/")[-1]}
+
+Decodes, from EEG, which image is being looked at. {origin}
+
+| | |
+|---|---|
+| EEG | {len(needed)} channels, at {manifest.rate_hz:g} Hz or more |
+| channels | {", ".join(needed)} |
+| of these, decoded | {", ".join(manifest.channels)} |
+| window | {manifest.tmin_s:g} to {manifest.tmax_s:g} s after onset, {manifest.n_times} samples |
+| brain encoder | {manifest.brain_encoder.name} |
+| image encoders (width) | {encoders} |
+| embedding | {manifest.embedding_dim} wide, space `{manifest.space[:12]}` |
+
+{metrics}`{MANIFEST}` says how the bundle was trained.
+
+Files are JSON and safetensors. To check and use them:
+
+```
+python -m offline_train fetch {repo} --out bundle
+python run_realtime.py live --eeg EEG --markers MARKERS --bundle bundle --gallery GALLERY
+```
+"""
+
+
+def _files_of(manifest: BundleManifest, where: str) -> list[str]:
+    """The files that a manifest names; a name may lead nowhere else and promise nothing else."""
+    for name in manifest.files:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise Problem(
+                f"{MANIFEST} of '{where}' names the file {name!r}, expected plain names that end "
+                "in .safetensors: do not use this bundle unless you know who made it"
+            )
+    return sorted(manifest.files)
+
+
+@contextmanager
+def _named(repo: str, draft: Path) -> Iterator[None]:
+    """Says of a downloaded draft, which will be gone, from which repository it is."""
+    try:
+        yield
+    except Problem as problem:
+        text = str(problem).replace(str(draft), repo)
+        raise Problem(f"what the hub has is no good bundle: {text}") from None
+
+
+@contextmanager
+def _in_one_sentence(repo: str, revision: str | None = None) -> Iterator[None]:
+    """Turns what goes wrong between here and the hub into a `Problem`."""
+    try:
+        yield
+    except (HTTPError, OfflineModeIsEnabled, OSError, json.JSONDecodeError) as error:
+        raise Problem(_sentence(error, repo, revision)) from None
+
+
+def _check_name(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        valid = False
+    else:
+        valid = repo.count("/") == 1
+    if not valid:
+        raise Problem(
+            f"'{repo}' is no name of a repository; give OWNER/NAME in letters, digits, '-', '_' "
+            "and '.'"
+        )
+
+
+def _sentence(error: Exception, repo: str, revision: str | None) -> str:
+    """The order matters: each kind is also of those below it."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"the repository '{repo}' is open only to whom its owner lets in: ask for access on "
+            "its page, then log in with `hf auth login`"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"there is no repository '{repo}' on the hub, or it is private and not yours: check "
+            "the name, or log in with `hf auth login`"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository '{repo}' has no revision '{revision}': leave it out for the newest"
+    if isinstance(error, RemoteEntryNotFoundError):
+        return (
+            f"the repository '{repo}' lacks {MANIFEST} or a file that it names: it is no whole "
+            "bundle, ask its owner to share it again"
+        )
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status == 401:
+            return "the hub does not know your token: log in again with `hf auth login`"
+        if status == 403:
+            return (
+                f"your token may not do this in '{repo}': use one that may write there, of "
+                "somebody to whom it belongs"
+            )
+        return f"the hub answers {status} for '{repo}': try again later"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the hub is not asked: unset it to share or fetch"
+    if isinstance(error, json.JSONDecodeError):
+        return "what answers is not the hub: check HF_ENDPOINT, or log in to this network first"
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"the hub cannot be reached, or the disk written ({reason}): check both and try again"

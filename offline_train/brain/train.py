@@ -1,0 +1,363 @@
+"""Trains a brain encoder and the HVF together: contrastive, a fixed number of epochs.
+
+The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is selected.
+"""
+
+import copy
+import hashlib
+import math
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+from torch import Tensor, nn
+
+from decoder.brain.base import BrainEncoder
+from decoder.brain.registry import make_brain_encoder
+from decoder.bundle import (
+    BrainEncoderName,
+    BrainEncoderRecord,
+    Bundle,
+    BundleManifest,
+    HVFRecord,
+    save_bundle,
+    space_of,
+)
+from decoder.hvf import HVF
+from hvf_core.problem import Problem
+from offline_train.brain.loss import symmetric_infonce
+from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
+from offline_train.data.features import Features
+from offline_train.data.trial_set import TrialSet
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; the defaults are the paper's (its text has a warm-up of 10, its code none)."""
+
+    epochs: int = 25
+    batch_size: int = 1024
+    """Rows of a batch; the last batch of an epoch may be smaller."""
+    repeats_per_row: int | None = None
+    """Repeats of an item that are averaged into one row, drawn anew each epoch; None = all."""
+    rows_per_item: int | None = 1
+    """Rows that an item gives to an epoch; None = as many as its repeats allow."""
+    lr: float = 5e-4
+    """At its peak; it falls to 0 along half a cosine."""
+    warmup_steps: int = 10
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.995)
+    grad_clip: float = 1.0
+    """Largest norm of all gradients together."""
+    dim: int = 1024
+    """Width of the embedding."""
+    hidden: int = 1024
+    """Inner width of the residual blocks."""
+    dropout: float = 0.1
+    """Of MBP and HVF; the other brain encoders have the rates of their papers."""
+    target_dropout: float = 0.0
+    """Of an HVF that is frozen. The released code leaves it in training mode, with 0.1: what the
+    brain is compared with is then noisy."""
+    encoder: BrainEncoderName = "mbp"
+    prefix_share: float = 0.0
+    """Share of the rows that show only a prefix of their trial, drawn anew each epoch, so that
+    answers before the end of the window are good ones."""
+    prefix_min_s: float = 0.1
+    """Shortest prefix; the others are as likely up to the whole window."""
+    logit_scale: float = math.log(1 / 0.07)
+    """At the start; it is learnt."""
+    seed: int = 2025
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto` for CUDA where there is a GPU."""
+
+
+PRESETS = {
+    "paper": TrainSettings(),
+    "released": TrainSettings(warmup_steps=0, target_dropout=0.1),
+    "live": TrainSettings(prefix_share=0.5),
+    "demo": TrainSettings(batch_size=256, prefix_share=0.5),
+}
+"""The paper's; as its code has it; with early answers for live sessions; and for the demo's fewer
+images."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is, after a step."""
+
+    epoch: int
+    step: int
+    n_steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainedModels:
+    """What a training leaves, on the CPU and in evaluation mode."""
+
+    brain: BrainEncoder
+    hvf: HVF
+    logit_scale: float
+    history: list[dict[str, float]]
+    """Mean loss, and logit scale at the end, of each epoch."""
+    about_hvf: str
+    """Whether it was trained as well, or frozen."""
+
+
+class BrainAndImages(nn.Module):
+    """All that is learnt: the brain encoder, the HVF and the scale of their cosines.
+
+    An HVF that is given is frozen: it is no part of what is learnt.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_times: int,
+        dims: Mapping[str, int],
+        settings: TrainSettings,
+        frozen_hvf: HVF | None = None,
+    ) -> None:
+        super().__init__()
+        widths = (settings.dim, settings.hidden)
+        dropout = settings.dropout if settings.encoder == "mbp" else None
+        self.brain = make_brain_encoder(settings.encoder, n_channels, n_times, *widths, dropout)
+        self.hvf = HVF(dims, *widths, settings.dropout) if frozen_hvf is None else None
+        self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
+
+    def forward(self, trials: Tensor, fused: Tensor, owner: Tensor) -> Tensor:
+        """The loss of a batch; `owner` is the row in `fused` of each trial's image."""
+        return symmetric_infonce(self.brain(trials), fused, owner, self.logit_scale)
+
+
+def count_steps(n_rows: int, settings: TrainSettings) -> int:
+    """Optimiser steps of a training on `n_rows` rows per epoch."""
+    return settings.epochs * math.ceil(n_rows / settings.batch_size)
+
+
+def learning_rate(step: int, n_steps: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
+    if step < settings.warmup_steps:
+        return settings.lr * step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / (n_steps - settings.warmup_steps)
+    return settings.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+def train(
+    trial_set: TrialSet,
+    features: Features,
+    settings: TrainSettings,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    checkpoint_dir: Path | None = None,
+    frozen_hvf: HVF | None = None,
+) -> TrainedModels:
+    """Trains a brain encoder and HVF jointly with symmetric InfoNCE, or the former alone.
+
+    The same inputs and settings give the same weights on a CPU with the same number of threads,
+    also when the training is interrupted and goes on from its checkpoint.
+
+    Args:
+        trial_set: training trials.
+        features: of every stimulus in the trial set, and perhaps of others.
+        settings: how.
+        on_progress: called after every step.
+        checkpoint_dir: where the state is kept after each epoch; a training of the same data and
+            settings that was interrupted goes on from there.
+        frozen_hvf: trains the brain encoder against this HVF, which stays as it is: that of a
+            Fusion Prior, so that what is decoded can be painted.
+
+    Raises:
+        Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
+            the checkpoint is damaged or of another training, or the HVF has another width.
+    """
+    if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
+        raise Problem(
+            f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
+            f"{settings.dim}: train with its width"
+        )
+    if len(trial_set.items) < 2:
+        raise Problem(
+            f"the trial set has only the stimulus {trial_set.items[0]!r}: "
+            "training tells stimuli apart and needs at least two"
+        )
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = features.select(trial_set.items)
+    images = {name: torch.from_numpy(x).to(device) for name, x in features.embeddings.items()}
+
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        format = trial_set.format
+        dims = {encoder.name: encoder.dim for encoder in features.encoders}
+        model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
+        model.to(device).train()
+        fuse = model.hvf if frozen_hvf is None else _frozen(frozen_hvf, settings).to(device)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        training = identify(
+            _decisive(trial_set, features, settings) | {"hvf": _told_of(frozen_hvf, features)}
+        )
+        history = []
+        if checkpoint_dir is not None:
+            history = load_checkpoint(checkpoint_dir, training, model, optimizer)
+
+        for epoch in range(len(history), settings.epochs):
+            # Seeds that follow from the epoch leave no generator's state to be kept.
+            rng = np.random.default_rng([settings.seed, epoch])
+            torch.manual_seed(int(rng.integers(2**63)))
+            items, groups = trial_set.draw_repeats(
+                settings.repeats_per_row, rng, settings.rows_per_item
+            )
+            order = rng.permutation(len(groups))
+            n_steps = count_steps(len(groups), settings)
+            step = epoch * n_steps // settings.epochs
+            losses = []
+            for start in range(0, len(order), settings.batch_size):
+                rows = order[start : start + settings.batch_size]
+                means = trial_set.mean([groups[row] for row in rows])
+                _shorten(means, format.rate_hz, settings, rng)
+                trials = torch.from_numpy(means).to(device)
+                shown, owner = np.unique(items[rows], return_inverse=True)
+                shown = torch.from_numpy(shown).to(device)
+                embeddings = {name: array[shown] for name, array in images.items()}
+                loss = model(trials, fuse(embeddings), torch.from_numpy(owner).to(device))
+
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, n_steps, settings)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+                optimizer.step()
+
+                step += 1
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise Problem(
+                        f"the loss is {losses[-1]} at step {step}, the training diverged: "
+                        f"lower lr from {settings.lr}, or look for broken trials"
+                    )
+                on_progress(Progress(epoch + 1, step, n_steps, losses[-1]))
+            history.append(
+                {"loss": float(np.mean(losses)), "logit_scale": model.logit_scale.item()}
+            )
+            if checkpoint_dir is not None:
+                save_checkpoint(checkpoint_dir, training, model, optimizer, history)
+
+    model.cpu().eval()
+    hvf = model.hvf if frozen_hvf is None else frozen_hvf
+    about_hvf = _told_of(frozen_hvf, features)
+    return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
+
+
+def _frozen(hvf: HVF, settings: TrainSettings) -> HVF:
+    """A copy that is neither trained nor, unless the settings ask for it, disturbed by dropout."""
+    copied = copy.deepcopy(hvf).requires_grad_(False).eval()
+    copied.head.dropout = nn.Dropout(settings.target_dropout)  # in training mode
+    return copied
+
+
+def _shorten(
+    trials: np.ndarray, rate_hz: float, settings: TrainSettings, rng: np.random.Generator
+) -> None:
+    """Sets what lies behind a random time to 0, in place, in some of the trials."""
+    if not settings.prefix_share:
+        return
+    n_times = trials.shape[2]
+    shortest = min(n_times, max(1, round(settings.prefix_min_s * rate_hz)))
+    ends = rng.integers(shortest, n_times + 1, len(trials))
+    ends[rng.random(len(trials)) >= settings.prefix_share] = n_times
+    for trial, end in zip(trials, ends, strict=True):
+        trial[:, end:] = 0
+
+
+def make_bundle(
+    directory: Path,
+    models: TrainedModels,
+    trial_set: TrialSet,
+    features: Features,
+    settings: TrainSettings,
+    command: str,
+    metrics: Mapping[str, JsonValue] | None = None,
+) -> Bundle:
+    """Writes what was trained as a bundle, with where it comes from.
+
+    Args:
+        directory: where to; a bundle that was there is replaced.
+        models: from `train`, called with the next three.
+        trial_set: gives channels, rate, window and preprocessing.
+        features: gives the image encoders.
+        settings: of the training.
+        command: that made it, to be found in the bundle.
+        metrics: of an evaluation, if there was one.
+
+    Raises:
+        Problem: when a weight is not finite, or `directory` holds something else.
+    """
+    format = trial_set.format
+    brain, hvf = _arrays(models.brain), _arrays(models.hvf)
+    training = _decisive(trial_set, features, settings) | {
+        "hvf": models.about_hvf,
+        "recording": format.provenance,
+        "n_trials": len(trial_set),
+        "n_items": len(trial_set.items),
+        "final_loss": models.history[-1]["loss"],
+        "checkpoint_rule": "last epoch",
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    manifest = BundleManifest(
+        channels=format.channels,
+        rate_hz=format.rate_hz,
+        tmin_s=format.tmin_s,
+        tmax_s=format.tmax_s,
+        preprocessing=format.preprocessing,
+        brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
+        image_encoders=features.encoders,
+        hvf=HVFRecord(hidden=models.hvf.hidden),
+        embedding_dim=settings.dim,
+        logit_scale=models.logit_scale,
+        space=space_of(hvf, features.encoders),
+        training=training,
+        metrics=dict(metrics or {}),
+    )
+    preprocessing = dict(trial_set.preprocessing_arrays)
+    return save_bundle(
+        directory, manifest, {"brain": brain, "hvf": hvf, "preprocessing": preprocessing}
+    )
+
+
+def _decisive(
+    trial_set: TrialSet, features: Features, settings: TrainSettings
+) -> dict[str, JsonValue]:
+    """Everything that decides the result of a training."""
+    return {
+        "settings": to_jsonable_python(settings),
+        "trials_sha256": trial_set.checksum,
+        "selection_sha256": hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
+        "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
+        "image_encoders": [encoder.model_dump() for encoder in features.encoders],
+    }
+
+
+def _told_of(frozen_hvf: HVF | None, features: Features) -> str:
+    if frozen_hvf is None:
+        return "trained"
+    return f"frozen, of the space {space_of(_arrays(frozen_hvf), features.encoders)}"
+
+
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}

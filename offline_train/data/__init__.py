@@ -1,0 +1,1 @@
+"""Trials, features and latents: what models learn from."""

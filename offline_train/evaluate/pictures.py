@@ -1,0 +1,177 @@
+"""Pictures of an evaluation: accuracy by repeats and window end, and a reliability diagram."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offline_train.evaluate.result import Evaluation, EvaluationPoint, Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
+
+DPI = 150
+BLUE, GREY = "#1f5f9e", "#6b6b6b"
+
+
+def write_pictures(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Draws `accuracy.png` and `reliability.png`; an evaluation read from JSON is enough.
+
+    Args:
+        evaluation: what was found.
+        folder: where to; it is made if it is not there.
+
+    Returns:
+        The files.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name, draw in (("accuracy", _draw_accuracy), ("reliability", _draw_reliability)):
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure, evaluation)
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=DPI)
+        drawn.append(path)
+    return drawn
+
+
+def _draw_accuracy(figure: "Figure", evaluation: Evaluation) -> None:
+    from matplotlib import colormaps
+
+    ends = sorted({point.tmax_s for point in evaluation.points})
+    # One hue, light to dark with the window; its lightest third does not show on white.
+    colours = colormaps["Blues"](np.linspace(0.35, 1.0, len(ends))) if len(ends) > 1 else [BLUE]
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, k in zip(panels, (1, 5), strict=True):
+        for end, colour in zip(ends, colours, strict=True):
+            points = [point for point in evaluation.points if point.tmax_s == end]
+            _draw_line(axes, points, f"top{k}", colour, 0.5 / (2 + len(ends)), f"{end:g} s")
+        chance = 100 * (evaluation.chance_top1 if k == 1 else evaluation.chance_top5)
+        axes.axhline(chance, color=GREY, linestyle="--", linewidth=1.2, label="chance")
+        axes.set_ylabel(f"top-{k} accuracy, %")
+        axes.set_ylim(0, None)
+        _count_repeats(axes, sorted({point.repeats for point in evaluation.points}))
+    handles, labels = panels[0].get_legend_handles_labels()
+    # From the top down as the lines are, the whole window first.
+    order = [*reversed(range(len(ends))), len(ends)]
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        title="known up to",
+        loc="outside right center",
+        frameon=False,
+    )
+    evidence = "averaged EEG" if evaluation.evidence == "mean" else "added evidence"
+    figure.suptitle(
+        f"{evaluation.n_way}-way retrieval of {evaluation.n_items} held-out stimuli, "
+        f"{evidence}{_origin(evaluation)}\nbands: {evaluation.interval}",
+        fontsize=11,
+    )
+
+
+def _draw_line(
+    axes: "Axes",
+    points: list[EvaluationPoint],
+    name: str,
+    colour: "ColorType",
+    band_alpha: float,
+    label: str,
+) -> None:
+    points = sorted(points, key=lambda point: point.repeats)
+    repeats = [point.repeats for point in points]
+    found = [getattr(point, name) for point in points]
+    axes.fill_between(
+        repeats,
+        [100 * estimate.low for estimate in found],
+        [100 * estimate.high for estimate in found],
+        color=colour,
+        alpha=band_alpha,
+        linewidth=0,
+    )
+    values = [100 * estimate.value for estimate in found]
+    axes.plot(repeats, values, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
+
+
+def _count_repeats(axes: "Axes", repeats: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(repeats, [str(n) for n in repeats])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("repeats of the stimulus")
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_reliability(figure: "Figure", evaluation: Evaluation) -> None:
+    shown = [("all answers", evaluation.pooled)]
+    if evaluation.final is not None and evaluation.final != evaluation.pooled:
+        shown.append((f"final answers, {evaluation.tmax_s:g} s", evaluation.final))
+    panels = figure.subplots(
+        2,
+        len(shown),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        gridspec_kw={"height_ratios": [3, 1]},
+    )
+    for column, (name, reliability) in enumerate(shown):
+        _draw_bins(panels[0, column], panels[1, column], name, reliability)
+    panels[0, 0].set_ylabel("top-1 accuracy, %")
+    panels[1, 0].set_ylabel("answers")
+    panels[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
+    state = "calibrated" if evaluation.calibrated else "NOT calibrated (temperature 1)"
+    figure.suptitle(
+        f"reliability of the first answer, {state}, {evaluation.n_way}-way{_origin(evaluation)}",
+        fontsize=11,
+    )
+
+
+def _draw_bins(above: "Axes", below: "Axes", name: str, reliability: Reliability) -> None:
+    low = [100 * b.low for b in reliability.bins]
+    width = [100 * (b.high - b.low) for b in reliability.bins]
+    accuracy = [100 * b.accuracy for b in reliability.bins]
+    confidence = [100 * b.confidence for b in reliability.bins]
+    counts = [b.n for b in reliability.bins]
+    above.bar(
+        low,
+        accuracy,
+        width,
+        align="edge",
+        color=BLUE,
+        alpha=0.35,
+        edgecolor="white",
+        label="accuracy of a bin",
+    )
+    above.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1.2, label="perfectly calibrated")
+    above.plot(
+        confidence,
+        accuracy,
+        "o",
+        color=BLUE,
+        markersize=5,
+        clip_on=False,
+        label="at its mean confidence",
+    )
+    above.set(xlim=(0, 100), ylim=(0, 100))
+    ece, noise = reliability.ece, reliability.noise
+    above.set_title(
+        f"{name}: ECE {100 * ece.value:.1f} % ({100 * ece.low:.1f} to {100 * ece.high:.1f})\n"
+        f"by noise alone {100 * noise.independent:.1f} to {100 * noise.shared:.1f} %",
+        fontsize=10,
+    )
+    below.bar(low, counts, width, align="edge", color=GREY, edgecolor="white")
+    below.set_yscale("log")
+    below.set_ylim(0.7, None)  # so that a single answer shows
+    below.set_xlabel("confidence, %")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def _origin(evaluation: Evaluation) -> str:
+    return " (simulated)" if evaluation.simulated else ""

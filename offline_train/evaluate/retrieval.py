@@ -1,0 +1,233 @@
+"""How often a bundle finds the image that was seen, and how well it knows when it did.
+
+By the end of the window and the number of repeats, on stimuli that are held out from training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoder.brain.registry import load_brain_encoder
+from decoder.bundle import Bundle
+from decoder.calibration import Evidence, log_softmax, temperature_of
+from hvf_core.problem import Problem
+from index.gallery import Gallery, check_space
+from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import (
+    Answerer,
+    WindowEnd,
+    check_trials,
+    draw_in_order,
+    window_ends,
+)
+from offline_train.evaluate.metrics import (
+    N_BINS,
+    bootstrap_interval,
+    ece_interval,
+    ece_of_noise,
+    expected_calibration_error,
+    reliability_bins,
+)
+from offline_train.evaluate.result import (
+    THRESHOLDS,
+    Estimate,
+    Evaluation,
+    EvaluationPoint,
+    Noise,
+    Reliability,
+    ReliabilityBin,
+    Selective,
+)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers of a point, each (draws, stimuli)."""
+
+    rank: np.ndarray
+    """Of the right image, from 0."""
+    confidence: np.ndarray
+    log_p: np.ndarray
+    """Of the right image."""
+
+    @property
+    def hit(self) -> np.ndarray:
+        return self.rank == 0
+
+
+def evaluate(
+    bundle: Bundle,
+    trial_set: TrialSet,
+    gallery: Gallery,
+    repeats: Sequence[int],
+    draws: int = 10,
+    seed: int = 0,
+    *,
+    tmax_s: Sequence[float] | None = None,
+    evidence: Evidence = "mean",
+) -> Evaluation:
+    """Measures accuracy and calibration, by the end of the window and the number of repeats.
+
+    At an end of the window the last repeat is known up to there and all earlier ones are known
+    whole, as in a live session. Confidence is the probability of the first answer; ECE is that of
+    Guo et al., ICML 2017, with 15 bins of equal width.
+
+    Args:
+        bundle: what decodes.
+        trial_set: trials of stimuli that it has not seen, preprocessed as the bundle says.
+        gallery: among which they are looked up.
+        repeats: numbers of repeats, drawn without replacement and in random order for each
+            stimulus.
+        draws: how often they are drawn; once where every draw gives the same answer.
+        seed: of the draws, the bootstrap and the simulated noise.
+        tmax_s: ends of the window; None is that of the bundle only, the final answer.
+        evidence: `mean` averages the EEG of repeats, `added` adds their log-probabilities.
+
+    Raises:
+        Problem: when gallery, trials and bundle do not belong together, a stimulus is not in the
+            gallery or has too few repeats, a tmax lies outside the window, or evidence is to be
+            added and the bundle is not calibrated.
+    """
+    check_space(gallery, bundle.manifest.space)
+    check_trials(bundle, trial_set)
+    if not repeats:
+        raise Problem("no number of repeats is given: name at least one, such as 1")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}, repeats must be drawn at least once")
+    manifest = bundle.manifest
+    temperature_of(manifest.calibration, evidence, manifest.tmax_s, 1)
+    ends = window_ends(manifest, tmax_s)
+    right = np.array([_row_of(gallery, item) for item in trial_set.items])
+    answerer = Answerer(
+        load_brain_encoder(bundle),
+        gallery.embeddings,
+        manifest.logit_scale,
+        manifest.tmax_s,
+        manifest.calibration,
+    )
+    rng = np.random.default_rng(seed)
+    answers = {}
+    for n_repeats in repeats:
+        found = _answer(answerer, trial_set, right, n_repeats, ends, evidence, draws, rng)
+        answers |= {(end, n_repeats): found[end] for end in ends}
+    points = [(end, n, answers[end, n]) for end in ends for n in repeats]
+    final = [a for end, _, a in points if end.n_times == manifest.n_times]
+    return Evaluation(
+        n_items=len(right),
+        n_way=len(gallery),
+        chance_top1=1 / len(gallery),
+        chance_top5=min(5, len(gallery)) / len(gallery),
+        points=tuple(_point(end, n, a, rng) for end, n, a in points),
+        pooled=_reliability([a for _, _, a in points], rng),
+        final=_reliability(final, rng) if final else None,
+        evidence=evidence,
+        calibrated=manifest.calibration is not None,
+        simulated=trial_set.format.provenance.get("subject") == "simulated",
+        tmax_s=manifest.tmax_s,
+        seed=seed,
+        space=gallery.space,
+        trials_sha256=trial_set.checksum,
+    )
+
+
+def _answer(
+    answerer: Answerer,
+    trial_set: TrialSet,
+    right: np.ndarray,
+    n_repeats: int,
+    ends: Sequence[WindowEnd],
+    evidence: Evidence,
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[WindowEnd, _Answers]:
+    takes_all = all(len(trials) == n_repeats for trials in trial_set.repeats.values())
+    n_times = trial_set.format.n_times
+    # With all repeats taken, draws differ only in which of them is the last, unfinished one.
+    once = {end for end in ends if takes_all and (n_repeats == 1 or end.n_times == n_times)}
+    blocks: dict[WindowEnd, list[_Answers]] = {end: [] for end in ends}
+    for draw in range(draws):
+        wanted = [end for end in ends if draw == 0 or end not in once]
+        if not wanted:
+            break
+        groups = draw_in_order(trial_set, n_repeats, rng)
+        for end, rows, scores in answerer.scores(trial_set, groups, wanted, evidence):
+            temperature = temperature_of(answerer.calibration, evidence, end.tmax_s, n_repeats)
+            blocks[end].append(_look_up(log_softmax(scores, 1 / temperature), right[rows]))
+    return {end: _join(of_end, len(right)) for end, of_end in blocks.items()}
+
+
+def _look_up(log_p: np.ndarray, right: np.ndarray) -> _Answers:
+    """Ranks as `Search` does: of equally probable images the one in the higher row comes first."""
+    of_right = log_p[np.arange(len(right)), right][:, None]
+    later = np.arange(log_p.shape[1]) > right[:, None]
+    ahead = (log_p > of_right) | ((log_p == of_right) & later)
+    return _Answers(ahead.sum(axis=1), np.exp(log_p.max(axis=1)), of_right[:, 0])
+
+
+def _join(blocks: Sequence[_Answers], n_stimuli: int) -> _Answers:
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(block, name) for block in blocks]).reshape(-1, n_stimuli)
+
+    return _Answers(joined("rank"), joined("confidence"), joined("log_p"))
+
+
+def _point(
+    end: WindowEnd, n_repeats: int, answers: _Answers, rng: np.random.Generator
+) -> EvaluationPoint:
+    reliability = _reliability([answers], rng)
+    return EvaluationPoint(
+        tmax_s=end.tmax_s,
+        repeats=n_repeats,
+        draws=len(answers.rank),
+        top1=_accuracy(answers.hit, rng),
+        top5=_accuracy(answers.rank < 5, rng),
+        nll=-float(answers.log_p.mean()),
+        ece=reliability.ece,
+        noise=reliability.noise,
+        selective=tuple(_withhold(answers, threshold) for threshold in THRESHOLDS),
+        hit_rates=tuple(answers.hit.mean(axis=0).tolist()),
+    )
+
+
+def _reliability(points: Sequence[_Answers], rng: np.random.Generator) -> Reliability:
+    confidence = np.concatenate([answers.confidence for answers in points])
+    hit = np.concatenate([answers.hit for answers in points])
+    low, high = ece_interval(confidence, hit, rng)
+    independent, shared = ece_of_noise(confidence, rng)
+    bins = reliability_bins(confidence, hit)
+    return Reliability(
+        n=confidence.size,
+        ece=Estimate(value=expected_calibration_error(confidence, hit), low=low, high=high),
+        noise=Noise(independent=independent, shared=shared),
+        bins=tuple(
+            ReliabilityBin(
+                low=m / N_BINS,
+                high=(m + 1) / N_BINS,
+                n=bins.n[m],
+                confidence=bins.confidence[m],
+                accuracy=bins.accuracy[m],
+            )
+            for m in np.flatnonzero(bins.n)
+        ),
+    )
+
+
+def _accuracy(hits: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """From hits (draws, stimuli): stimuli are what a new study would draw anew."""
+    per_stimulus = hits.mean(axis=0)
+    low, high = bootstrap_interval(per_stimulus, rng)
+    return Estimate(value=float(per_stimulus.mean()), low=low, high=high)
+
+
+def _withhold(answers: _Answers, threshold: float) -> Selective:
+    given = answers.confidence >= threshold
+    accuracy = float(answers.hit[given].mean()) if given.any() else None
+    return Selective(threshold=threshold, coverage=float(given.mean()), accuracy=accuracy)
+
+
+def _row_of(gallery: Gallery, item: str) -> int:
+    row = gallery.row_of(item)
+    if row is None:
+        raise Problem(f"stimulus {item!r} is not among the gallery's {len(gallery)} images: add it")
+    return row

@@ -1,0 +1,116 @@
+"""Decodes a session again, offline and from its own recording, and compares the answers."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from decoder.brain.registry import load_brain_encoder
+from decoder.bundle import load_bundle
+from hvf_core.problem import Problem
+from index.gallery import load_gallery
+from index.ranking import Ranker
+from offline_train.evaluate.answers import embed
+from stream.acquire.preprocess import Preprocessing
+from stream.acquire.trials import Drop
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.nodes.intake import starting_adaptation, trigger_reader
+from stream.pipeline.wire.config import LiveSource, SessionConfig, read_config
+from stream.sources.cut_recording import cut_trials
+from stream.sources.recording import read_recording
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Answers of a session, live and offline, trial by trial.
+
+    `live` and `offline` hold the top-k ids, best first, of the trials that both decoded.
+    """
+
+    trials: tuple[int, ...]
+    live: tuple[tuple[str, ...], ...]
+    offline: tuple[tuple[str, ...], ...]
+    n_live: int
+    n_offline: int
+
+    @property
+    def n_equal(self) -> int:
+        return sum(a == b for a, b in zip(self.live, self.offline, strict=True))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both decoded the same trials, with the same lists in the same order."""
+        return self.n_live == self.n_offline == self.n_equal
+
+
+def evaluate_session(folder: Path) -> Replayed:
+    """Cuts, preprocesses and decodes the recording of a session with its bundle and gallery.
+
+    Raises:
+        Problem: the session has no bundle or no recording.
+    """
+    config = read_config(folder / "config.json")
+    if config.bundle is None or not (folder / "recording.xdf").exists():
+        raise Problem(
+            f"the session '{folder}' has no bundle or no recording.xdf; give the folder of a "
+            "session that decoded and recorded"
+        )
+    ledger = read_ledger(folder / "ledger.jsonl")
+    live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
+    n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
+    offline = _decode(folder / "recording.xdf", config, n_repeats)
+    both = sorted(live.keys() & offline.keys())
+    return Replayed(
+        trials=tuple(both),
+        live=tuple(tuple(live[trial]["ids"]) for trial in both),
+        offline=tuple(offline[trial] for trial in both),
+        n_live=len(live),
+        n_offline=len(offline),
+    )
+
+
+def _decode(
+    recording: Path, config: SessionConfig, n_repeats: Mapping[int, int]
+) -> dict[int, tuple[str, ...]]:
+    """Ids by trial; each trial is cut whole and goes through the network whole.
+
+    A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
+    live answer was made of.
+    """
+    bundle, gallery = load_bundle(config.bundle), load_gallery(config.gallery)
+    preprocessing = Preprocessing.of(bundle)
+    brain = load_brain_encoder(bundle)
+    ranker = Ranker(gallery.embeddings, bundle.manifest, config.decoding.evidence)
+    tmax_s = bundle.manifest.tmax_s
+    adaptation = starting_adaptation(config.decoding, preprocessing)
+    seen: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    ids = {}
+    recorded = read_recording(recording)
+    by_trigger = isinstance(config.source, LiveSource) and config.source.markers is None
+    outcomes = cut_trials(
+        recorded,
+        preprocessing,
+        config.marker_rule,
+        keep=set(gallery.ids).__contains__,
+        reject=config.reject,
+        adaptation=adaptation,
+        triggers=trigger_reader(config, recorded.channels) if by_trigger else None,
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, Drop):
+            continue
+        repeats = seen[outcome.group]
+        repeats.append(outcome.trial)
+        repeats = repeats[-n_repeats.get(outcome.number, len(repeats)) :]
+        if config.decoding.evidence == "mean":
+            z = embed(brain, np.mean(repeats, axis=0, dtype=np.float64)[None].astype(np.float32))
+            ranking = ranker.rank(z[0], None, tmax_s, len(repeats))
+        else:
+            z = embed(brain, outcome.trial[None])
+            at = (tmax_s, outcome.group, outcome.number, True)
+            ranking = ranker.rank_added(z[0], None, *at)
+        best = ranking.rows[: min(config.top_k, len(gallery))].tolist()
+        ids[outcome.number] = tuple(gallery.ids[row] for row in best)
+    return ids

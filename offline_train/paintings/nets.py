@@ -1,0 +1,274 @@
+"""The networks whose features score painted pictures. Which ones there are is data, not code.
+
+A network that the painter has learnt from is a lenient judge: where it is one of the encoders that
+z_f is made of, as the demo's classifier is, its scores show that something came through, and say
+little about how it would look to another network.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hvf_core.problem import Problem
+from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders.image_encoders import EncoderSpec, load_classifier
+from offline_train.paintings.metrics import resized
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+BATCH = 16
+
+
+class FeatureNetSpec(BaseModel):
+    """One layer of one network, and how pictures are compared by it.
+
+    By `kind`:
+
+    - `torchvision`: `architecture` is a model of torchvision, `source` the name of its weights
+      there, the https address of a checkpoint of it, or a .safetensors file.
+    - `open_clip`: `source` is a pretrained tag of `architecture`, or a .safetensors file; the
+      image embedding is taken. The architecture says which GELU is used: what OpenAI trained needs
+      one of `...-quickgelu`, and gives other features with the plain one without any other sign.
+    - `classifier`: `source` is a .safetensors file of `index.encoders.classifier.SemanticNet`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["torchvision", "open_clip", "classifier"]
+    architecture: str | None = None
+    source: str
+    layer: str | None = None
+    """Name of the module whose output is taken; None: what the network gives."""
+    size_px: int = Field(gt=0)
+    score: Literal["two_way", "distance"] = "two_way"
+
+
+def _torchvision(name: str, architecture: str, weights: str, **more: object) -> FeatureNetSpec:
+    return FeatureNetSpec(
+        name=name, kind="torchvision", architecture=architecture, source=weights, **more
+    )
+
+
+PAPER = (
+    _torchvision(
+        "AlexNet(2)", "alexnet", "AlexNet_Weights.IMAGENET1K_V1", layer="features.4", size_px=256
+    ),
+    _torchvision(
+        "AlexNet(5)", "alexnet", "AlexNet_Weights.IMAGENET1K_V1", layer="features.11", size_px=256
+    ),
+    _torchvision(
+        "Inception", "inception_v3", "Inception_V3_Weights.DEFAULT", layer="avgpool", size_px=342
+    ),
+    FeatureNetSpec(
+        name="CLIP",
+        kind="open_clip",
+        architecture="ViT-L-14-quickgelu",
+        source="openai",
+        size_px=224,
+    ),
+    _torchvision(
+        "EffNet-B",
+        "efficientnet_b1",
+        "EfficientNet_B1_Weights.DEFAULT",
+        layer="avgpool",
+        size_px=255,
+        score="distance",
+    ),
+    # As facebookresearch/swav's `resnet50` of torch.hub, without running code from there.
+    _torchvision(
+        "SwAV",
+        "resnet50",
+        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+        layer="avgpool",
+        size_px=224,
+        score="distance",
+    ),
+)
+"""The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
+
+
+def read_feature_nets(file: Path) -> tuple[FeatureNetSpec, ...]:
+    """Reads a JSON list of specs; their paths are taken relative to the file's folder.
+
+    Raises:
+        Problem: it cannot be read, or is no such list.
+    """
+    try:
+        specs = TypeAdapter(tuple[FeatureNetSpec, ...]).validate_json(file.read_bytes())
+    except OSError as fault:
+        raise Problem(
+            f"the list of feature networks '{file}' cannot be read ({fault.strerror}): give the "
+            "path of a JSON list"
+        ) from None
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the list"
+        raise Problem(
+            f"the list of feature networks '{file}' is not valid at {place} "
+            f"({first['msg'].lower()}): mend it as FeatureNetSpec says"
+        ) from None
+    return tuple(spec.model_copy(update={"source": _beside(file, spec.source)}) for spec in specs)
+
+
+def _beside(file: Path, source: str) -> str:
+    return str((file.parent / source).resolve()) if source.startswith(".") else source
+
+
+@dataclass(frozen=True)
+class FeatureNet:
+    """A loaded network."""
+
+    spec: FeatureNetSpec
+    _embed: Callable[[Tensor], Tensor] = field(repr=False)
+    _device: str = "cpu"
+
+    @torch.inference_mode()
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        """Of pictures, uint8 (n, height, width, 3), as float32 (n, values)."""
+        parts = []
+        for first in range(0, len(pictures), BATCH):
+            images = resized(pictures[first : first + BATCH], self.spec.size_px)
+            parts.append(self._embed(images.to(self._device)).flatten(1).float().cpu())
+        return torch.cat(parts).numpy()
+
+
+def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
+    """Loads a network's weights, from a file or through its library's own cache.
+
+    Args:
+        spec: which one.
+        device: where it computes.
+
+    Raises:
+        Problem: they cannot be had or are damaged, or there is no such layer.
+    """
+    loader = {
+        "torchvision": _load_torchvision,
+        "open_clip": _load_open_clip,
+        "classifier": _load_classifier,
+    }[spec.kind]
+    try:
+        network, prepare = loader(spec)
+    except _NOT_LOADED as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise Problem(
+            f"weights '{spec.source}' of the feature network '{spec.name}' cannot be loaded "
+            f"({reason}): connect to the network once, or give 'source' as a local .safetensors"
+        ) from fault
+    network.eval().requires_grad_(False).to(device)
+    if spec.layer is None:
+        return FeatureNet(spec, lambda images: network(prepare(images)), device)
+    return FeatureNet(spec, _output_of(network, spec, prepare), device)
+
+
+def _output_of(
+    network: nn.Module, spec: FeatureNetSpec, prepare: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """What one layer gives."""
+    try:
+        layer = network.get_submodule(spec.layer)
+    except AttributeError:
+        raise Problem(
+            f"the feature network '{spec.name}' has no layer '{spec.layer}': name one of "
+            f"{', '.join(name for name, _ in network.named_children())}, or one within"
+        ) from None
+    caught: list[Tensor] = []
+    # A copy, as the next layer may compute in place.
+    layer.register_forward_hook(lambda module, args, output: caught.append(output.clone()))
+
+    def embed(images: Tensor) -> Tensor:
+        network(prepare(images))
+        return caught.pop()
+
+    return embed
+
+
+_Loaded = tuple[nn.Module, Callable[[Tensor], Tensor]]
+_NOT_LOADED = (
+    *(OSError, RuntimeError, ValueError, KeyError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
+# What torchvision sets besides when it loads weights of its own: these were trained on pictures
+# normalised otherwise, and put that right themselves.
+_BUILT_WITH = {
+    name: {"transform_input": True, "init_weights": False} for name in ("inception_v3", "googlenet")
+}
+_HEAD = "fc"
+
+
+def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
+    declare_missing_ops()
+    from torchvision import models
+
+    # Downloads come as pickles: `weights_only` refuses whatever is more than tensors.
+    if spec.source.endswith(".safetensors"):
+        tensors = load_file(spec.source)
+    elif spec.source.startswith("https://"):
+        found = torch.hub.load_state_dict_from_url(
+            spec.source, map_location="cpu", weights_only=True
+        )
+        tensors = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    else:
+        weights = models.get_weight(spec.source)
+        tensors = weights.get_state_dict(check_hash=True, weights_only=True)
+    with torch.device("meta"):  # initial weights would take longer than all else
+        more = _BUILT_WITH.get(spec.architecture, {})
+        network = models.get_model(spec.architecture, weights=None, **more)
+    # What trained itself has no classes but heads of its own; neither is needed here.
+    wanted = network.state_dict().keys()
+    lacking = [n for n in wanted - tensors.keys() if not n.startswith(f"{_HEAD}.")]
+    if lacking:
+        raise ValueError(
+            f"its tensors are not those of {spec.architecture}: {', '.join(sorted(lacking)[:3])}"
+        )
+    if f"{_HEAD}.weight" in wanted - tensors.keys():
+        setattr(network, _HEAD, nn.Identity())
+    kept = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(kept, assign=True)
+    return network.float(), _normalised(*_IMAGENET)
+
+
+def _load_open_clip(spec: FeatureNetSpec) -> _Loaded:
+    declare_missing_ops()
+    import open_clip
+
+    if "/" in spec.source and not spec.source.endswith(".safetensors"):
+        raise ValueError("only .safetensors files are read, as others can run code")
+    model = open_clip.create_model(spec.architecture, pretrained=spec.source)
+    return model.visual, _normalised(*_CLIP)
+
+
+def _load_classifier(spec: FeatureNetSpec) -> _Loaded:
+    encoder = EncoderSpec(
+        name="net", kind="classifier", source=spec.source, dim=1, size_px=spec.size_px
+    )
+    network = load_classifier(encoder)
+    if spec.layer is None:
+        return _Features(network), lambda images: images
+    return network.body, lambda images: images * 2 - 1
+
+
+class _Features(nn.Module):
+    """A classifier's embedding, as the image encoder gives it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.features(images)
+
+
+def _normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Tensor], Tensor]:
+    offset, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return lambda images: (images - offset.to(images)) / scale.to(images)

@@ -1,0 +1,69 @@
+"""What a training of a Fusion Prior shows while it runs: its loss and grids of pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from decoder.painting.base import DiffusionBase
+from decoder.painting.sampler import Sampler, SamplerSettings
+from offline_train.data.features import Features
+from offline_train.prior.networks import PriorNetworks
+from offline_train.prior.training import PriorProgress
+
+
+class PriorBoard:
+    """Writes what TensorBoard shows: `tensorboard --logdir DIRECTORY`.
+
+    Args:
+        directory: where to.
+        pictures: the images that are looked at, uint8 (size, size, 3) each.
+        features: of all images; those of the pictures are the last ones.
+        base: what is trained on.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pictures: Sequence[np.ndarray],
+        features: Features,
+        base: DiffusionBase,
+    ) -> None:
+        self._writer = SummaryWriter(directory)
+        self._base = base
+        self._pictures = np.stack(pictures) if len(pictures) else None
+        first = len(features.items) - len(pictures)
+        self._embeddings = {
+            name: torch.from_numpy(x[first:]) for name, x in features.embeddings.items()
+        }
+
+    def tell(self, progress: PriorProgress) -> None:
+        """Adds a point to the curves, where there is one."""
+        if progress.loss is not None:
+            self._writer.add_scalar("loss", progress.loss, progress.step)
+            self._writer.add_scalar("gradient norm", progress.gradient_norm, progress.step)
+
+    def look(self, step: int, networks: PriorNetworks) -> None:
+        """Adds a grid: the pictures above, and below what is painted of them."""
+        if self._pictures is None:
+            return
+        painted = self._painted(networks)
+        rows = np.concatenate([np.concatenate(list(r), axis=1) for r in (self._pictures, painted)])
+        self._writer.add_image("seen, painted", rows, step, dataformats="HWC")
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    @torch.no_grad()
+    def _painted(self, networks: PriorNetworks) -> np.ndarray:
+        device = next(networks.parameters()).device
+        embeddings = {name: x.to(device) for name, x in self._embeddings.items()}
+        z_c = networks.projector(networks.hvf(embeddings))
+        size_px = self._pictures.shape[1]
+        sampler = Sampler(
+            self._base, networks.adapter(), SamplerSettings(size_px=size_px, preview="none")
+        )
+        return sampler.paint(z_c, list(range(len(z_c))))

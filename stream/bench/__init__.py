@@ -1,0 +1,1 @@
+"""Benchmarks: each measures with a reference in the same run."""

@@ -1,0 +1,380 @@
+"""Whether a painter delays the decoder, how old its images are, and what memory it takes.
+
+`python -m stream.bench.painter_isolation`: the real decoder node, started by the real supervisor,
+is given trials at a steady rate. The real painting node's loop paints them beside it, with a
+stand-in for the diffusion model that needs as long as it is told to, in one of several ways. In
+every second block of trials the painter is stopped by a signal, so that both halves of the
+comparison come from the same minutes of the same machine. Linux only.
+
+This program plays the reader, which sends all but the last 20 ms of a trial and, after that pause,
+the last slice; and the results node. A latency is from the sending of the last slice to the arrival
+of the answer. An image's age is from there to when it is finished.
+"""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+import zmq
+from rich.console import Console
+from rich.table import Table
+
+from decoder.bundle import (
+    BrainEncoderRecord,
+    BundleManifest,
+    HVFRecord,
+    ImageEncoderRecord,
+    save_bundle,
+    space_of,
+)
+from index.gallery import Gallery, save_gallery
+from stream.acquire.lsl import local_clock
+from stream.acquire.preprocess import PreprocessSettings
+from stream.pipeline.nodes.easel import Picture, Start, Step
+from stream.pipeline.nodes.node import Lifeline
+from stream.pipeline.nodes.paint import NICENESS, serve
+from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.wire.bus import drain, open_socket, send
+from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.messages import (
+    Embedded,
+    Message,
+    Painting,
+    Reconstruction,
+    Retrieval,
+    TrialSlice,
+)
+
+Load = Literal["sleep", "python", "memory", "torch"]
+
+_N_CHANNELS, _N_TIMES, _RATE_HZ = 63, 250, 250.0
+_TAIL = 5  # samples of the last slice
+_DIM, _N_IMAGES = 1024, 200
+_PICTURE_PX = 512
+_N_WARM_UP = 10  # trials
+_PATIENCE_S = 5.0
+_RESAMPLES = 2000
+
+_processes = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class PretendedStep:
+    """A step, of which the preview is always the same."""
+
+    index: int
+    n_steps: int
+    picture: np.ndarray
+    estimate: None = None
+
+    def preview(self) -> np.ndarray:
+        return self.picture
+
+
+class PretendedPainter:
+    """Spends the time that a diffusion model would, in steps; see `_WORK` for how."""
+
+    about = "pretends"
+    facts: Mapping[str, Any] = {}
+
+    def __init__(self, load: Load, job_s: float, n_steps: int):
+        self._work, self._step_s, self._n_steps = _WORK[load](), job_s / n_steps, n_steps
+        small = np.random.default_rng(0).integers(0, 256, (_PICTURE_PX // 16,) * 2 + (3,), np.uint8)
+        self._picture = np.kron(small, np.ones((16, 16, 1), np.uint8))
+
+    def paint(
+        self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
+    ) -> Picture | None:
+        for i in range(self._n_steps):
+            end_s = time.monotonic() + self._step_s
+            while (left_s := end_s - time.monotonic()) > 0:
+                self._work(left_s)
+            if not on_step(PretendedStep(i, self._n_steps, self._picture)):
+                return None
+        return Picture(self._picture, self._n_steps, 1.0)
+
+
+def _python() -> Callable[[float], None]:
+    """Never lets go of Python's lock but when it is taken away."""
+    return lambda left_s: sum(range(10_000))
+
+
+def _memory() -> Callable[[float], None]:
+    """Moves more than any cache holds."""
+    here, there = np.ones(8_000_000), np.empty(8_000_000)
+    return lambda left_s: np.copyto(there, here)
+
+
+def _torch() -> Callable[[float], None]:
+    """Convolves, as a UNet does."""
+    import torch
+
+    torch.set_num_threads(1)
+    images, weights = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3)
+    return lambda left_s: torch.nn.functional.conv2d(images, weights, padding=1)
+
+
+_WORK: dict[Load, Callable[[], Callable[[float], None]]] = {
+    "sleep": lambda: time.sleep,  # as where a GPU paints
+    "python": _python,
+    "memory": _memory,
+    "torch": _torch,
+}
+
+
+def paint(config: SessionConfig, load: Load, job_s: float, n_steps: int) -> None:
+    """The painting node, but for what it paints with."""
+    os.nice(NICENESS)
+    serve(
+        config,
+        Lifeline("paint", "", supervised=False),
+        PretendedPainter(load, job_s, n_steps),
+    )
+
+
+@dataclass
+class Seen:
+    """What came back, by whether the painter ran at the time."""
+
+    latency_ms: dict[bool, list[list[float]]] = field(default_factory=lambda: {True: [], False: []})
+    """Of every trial, block by block."""
+    images: list[Mapping[str, float]] = field(default_factory=list)
+    """Their stamps."""
+    states: Counter[str] = field(default_factory=Counter)
+    rss_mb: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Bench:
+    """The peers of the decoder and of the painter."""
+
+    def __init__(self, config: SessionConfig, soa_s: float):
+        self._config = config
+        self._soa_s = soa_s
+        self._reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+        self._trials = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)
+        rng = np.random.default_rng(0)
+        self._eeg = rng.standard_normal((_N_CHANNELS, _N_TIMES)).astype(np.float32)
+        self._next_s = local_clock()
+        self._trial = 0
+        self.seen = Seen()
+
+    def trial(self) -> float:
+        """Sends a trial when its time has come; milliseconds until its answer was there."""
+        self._trial += 1
+        self._next_s = max(self._next_s + self._soa_s, local_clock())
+        last = _N_TIMES - _TAIL
+        self._wait(self._next_s - 0.02)
+        self._send(0, last)
+        self._wait(self._next_s)
+        sent_s = self._send(last, _N_TIMES)
+        while local_clock() < sent_s + _PATIENCE_S:
+            self._reports.poll(100)
+            if any(self._take(message) for message in drain(self._reports)):
+                return (local_clock() - sent_s) * 1e3
+        raise SystemExit(f"no answer to trial {self._trial} within {_PATIENCE_S:g} s")
+
+    def _send(self, first: int, stop: int) -> float:
+        now_s = local_clock()
+        part = TrialSlice(
+            session=self._config.session,
+            trial=self._trial,
+            stimulus="0",
+            group=str(self._trial),
+            repeat=1,
+            first=first,
+            final=stop == _N_TIMES,
+            onset_s=now_s,
+            residual_s=0.0,
+            stamps={"readable": now_s},
+            array=self._eeg[:, first:stop],
+        )
+        while not send(self._trials, part):  # until the decoder is connected
+            time.sleep(0.001)
+        return now_s
+
+    def _wait(self, until_s: float) -> None:
+        """Takes what comes meanwhile, as a results node does."""
+        while (left_s := until_s - local_clock()) > 0:
+            self._reports.poll(max(1, int(left_s * 1e3)))
+            for message in drain(self._reports):
+                self._take(message)
+
+    def _take(self, message: Message) -> bool:
+        """Whether this is the answer to the trial that was sent last."""
+        match message:
+            case Painting():
+                self.seen.states[message.state] += 1
+            case Reconstruction():
+                self.seen.images.append(message.stamps)
+            case Retrieval():
+                return message.trial == self._trial and not message.provisional
+        return False
+
+
+def models(folder: Path) -> tuple[Path, Path]:
+    """An untrained bundle for 63 channels and a gallery of random embeddings."""
+    from decoder.brain.mbp import MBP
+    from decoder.hvf import HVF  # here: torch takes seconds
+
+    channels = tuple(f"E{i}" for i in range(_N_CHANNELS))
+    settings = PreprocessSettings(
+        channels=channels,
+        output_channels=channels,
+        rate_hz=_RATE_HZ,
+        tmin_s=0.0,
+        tmax_s=(_N_TIMES - 1) / _RATE_HZ,
+        whitening="none",
+    )
+    networks = {"brain": MBP(_N_CHANNELS, _N_TIMES, _DIM, _DIM), "hvf": HVF({"toy": 3}, _DIM, 8)}
+    parts = {
+        name: {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+        for name, network in networks.items()
+    }
+    encoders = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
+    manifest = BundleManifest(
+        channels=channels,
+        rate_hz=_RATE_HZ,
+        tmin_s=settings.tmin_s,
+        tmax_s=settings.tmax_s,
+        preprocessing=settings.model_dump(mode="json"),
+        brain_encoder=BrainEncoderRecord(hidden=_DIM),
+        image_encoders=encoders,
+        hvf=HVFRecord(hidden=8),
+        embedding_dim=_DIM,
+        logit_scale=2.0,
+        space=space_of(parts["hvf"], encoders),
+    )
+    save_bundle(folder / "bundle", manifest, parts | {"preprocessing": {}})
+    z = np.random.default_rng(0).standard_normal((_N_IMAGES, _DIM)).astype(np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    ids = tuple(map(str, range(_N_IMAGES)))
+    save_gallery(folder / "gallery", Gallery(ids, ids, z, manifest.space, encoders, "benchmark"))
+    return folder / "bundle", folder / "gallery"
+
+
+def main(
+    trials: Annotated[int, typer.Option(min=2, help="beside it, and as many without")] = 1000,
+    load: Annotated[Load, typer.Option(help="how the painter spends its time")] = "python",
+    job: Annotated[float, typer.Option(min=0.01, help="seconds for an image")] = 2.0,
+    steps: Annotated[int, typer.Option(min=1, help="of an image")] = 8,
+    soa: Annotated[float, typer.Option(min=0.05, help="seconds between trials")] = 0.2,
+    block: Annotated[int, typer.Option(min=1, help="trials until the painter is switched")] = 50,
+) -> None:
+    """Decodes beside a painter and beside a stopped one, in turn, and prints one table."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, gallery = models(Path(folder))
+        config = SessionConfig(
+            session="benchmark",
+            folder=Path(folder),
+            endpoints=Endpoints.local(),
+            source=LiveSource(eeg="none", markers=None),
+            bundle=bundle,
+            gallery=gallery,
+            painting=PaintingSettings(prior=Path(folder) / "none"),
+        )
+        config.write()
+        bench = Bench(config, soa)
+        painter = _processes.Process(target=paint, args=(config, load, job, steps), daemon=True)
+        painter.start()
+        supervisor = Supervisor(config, ["decode"], None)
+        try:
+            supervisor.wait_until_ready()
+            running_s = measure(bench, supervisor, painter.pid, trials, block)
+        finally:
+            os.kill(painter.pid, signal.SIGKILL)
+            supervisor.end()
+    show(bench.seen, running_s, f"{load}, {job:g} s in {steps} steps, a trial every {soa:g} s", job)
+
+
+def measure(
+    bench: Bench, supervisor: Supervisor, painter: int, n_trials: int, block: int
+) -> list[tuple[float, float]]:
+    """Fills `bench.seen`; returns when the painter was running."""
+    for _ in range(_N_WARM_UP):
+        bench.trial()
+    bench.seen = Seen()
+    running_s = []
+    pids = {"painter": painter, "decoder": supervisor.pid_of("decode")}
+    for first in range(0, n_trials, block):
+        n = min(block, n_trials - first)
+        for runs in (True, False) if first // block % 2 else (False, True):
+            os.kill(painter, signal.SIGCONT if runs else signal.SIGSTOP)
+            began_s = local_clock()
+            bench.seen.latency_ms[runs].append([bench.trial() for _ in range(n)])
+            if runs:
+                running_s.append((began_s, local_clock()))
+                for name, pid in pids.items():
+                    bench.seen.rss_mb.setdefault(name, []).append(rss_mb(pid))
+    os.kill(painter, signal.SIGCONT)
+    return running_s
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def show(seen: Seen, running_s: list[tuple[float, float]], title: str, job_s: float) -> None:
+    """Prints what was seen."""
+    table = Table(
+        title=f"painter: {title}; {os.cpu_count()} cores", title_justify="left", min_width=90
+    )
+    for column in ("sent → answer, ms", "p50", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column.startswith("sent") else "right")
+    for name, runs in (("painter stopped", False), ("painter running", True)):
+        values = np.concatenate(seen.latency_ms[runs])
+        cells = [*np.percentile(values, [50, 95, 99]), values.max()]
+        table.add_row(f"{name}, n = {len(values)}", *(f"{value:.2f}" for value in cells))
+    console = Console(width=100)
+    console.print(table)
+    low, mid, high = paired_difference(seen)
+    console.print(
+        f"median, running - stopped: {mid:+.3f} ms (95 % interval {low:+.3f} to {high:+.3f}, "
+        f"{len(running_s)} pairs of blocks)",
+        highlight=False,
+    )
+    # An image that was stopped with its painter is as old as the pause was long.
+    whole = [
+        stamps
+        for stamps in seen.images
+        if any(begin <= stamps["readable"] and stamps["painted"] <= end for begin, end in running_s)
+    ]
+    ages_s = np.array([stamps["painted"] - stamps["readable"] for stamps in whole])
+    if ages_s.size:
+        console.print(
+            f"{len(ages_s)} images begun and finished while it ran, {seen.states['cancelled']} "
+            f"given up; age when finished: p50 {np.median(ages_s):.2f} s, max {ages_s.max():.2f} s "
+            f"= {ages_s.max() / job_s:.2f} jobs",
+            highlight=False,
+        )
+    for name, values in seen.rss_mb.items():
+        console.print(
+            f"memory of the {name}: {values[0]:.0f} MB after the first block, {values[-1]:.0f} MB "
+            f"at the end, {max(values):.0f} MB at most",
+            highlight=False,
+        )
+
+
+def paired_difference(seen: Seen) -> tuple[float, float, float]:
+    """Mean difference of the medians of neighbouring blocks, with a bootstrap interval."""
+    running, stopped = ([np.median(b) for b in seen.latency_ms[runs]] for runs in (True, False))
+    differences = np.array(running) - np.array(stopped)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(differences), size=(_RESAMPLES, len(differences)))
+    low, high = np.percentile(differences[rows].mean(axis=1), [2.5, 97.5])
+    return float(low), float(differences.mean()), float(high)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,363 @@
+"""How long the reader needs from the last sample that a trial waits for to the trial, at what CPU.
+
+`python -m stream.bench.reader_latency`: one source of EEG and markers on LSL, and in turn three
+programs that listen to it: a bare LSL loop-back, the reader, and mne-lsl's EpochsStream where it is
+installed. All clocks are LSL's, which is one clock on one machine. Linux only.
+
+The reader is the real process, started by the real supervisor, with a bundle for 63 channels that
+resamples to 250 Hz and keeps 17. This program plays its decoder, its recorder and its results node.
+"""
+
+import importlib.util
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+import zmq
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from decoder.bundle import (
+    BrainEncoderRecord,
+    BundleManifest,
+    HVFRecord,
+    ImageEncoderRecord,
+    save_bundle,
+    space_of,
+)
+from stream.acquire.lsl import local_clock
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.bench.streams import Round, RunningSource, Source, loop_back, mne_lsl_epochs
+from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.messages import (
+    End,
+    Message,
+    NodeState,
+    Settled,
+    TrialDropped,
+    TrialSlice,
+    decode,
+)
+
+LOOP_BACK = "raw LSL: push → pull"
+CUT = "readable → cut"
+HANDED = "readable → received"
+RECEIVED = "push → received"
+PEER = "mne-lsl: push → epoch"
+
+_N_OUTPUTS = 17
+_OUTPUT_RATE_HZ = 250.0
+_N_WARM_UP = 3  # trials of each round that are not counted
+_ALIVE_S = 0.5
+_SILENCE_S = 10.0  # from a reader that reports its stream's health every second
+_BUDGET = "budget of readable → cut: p50 0.6 ms, p99 3 ms, at most 15 % of one core"
+
+
+class Peers:
+    """Everything that the reader talks to, except its supervisor."""
+
+    def __init__(self, config: SessionConfig):
+        self._session = config.session
+        at = config.endpoints
+        self._reports = open_socket(zmq.PULL, at.reports, bind=True)
+        self._results = open_socket(zmq.PUB, at.results, bind=True)
+        self._recording = open_socket(zmq.PULL, at.recording, bind=True)
+        self._trials = open_socket(zmq.PULL, at.trials, bind=False)
+        self._poller = zmq.Poller()
+        for socket in (self._reports, self._recording, self._trials):
+            self._poller.register(socket, zmq.POLLIN)
+        self._next_alive_s = 0.0
+        self._heard_s = local_clock()
+        self.reader_pid = 0
+        self.dropped: list[TrialDropped] = []
+        self.ended = False
+
+    def next_trial(self) -> tuple[TrialSlice, float] | None:
+        """The next trial and when it was received; None where none came within a short wait."""
+        self._say_alive()
+        ready = dict(self._poller.poll(100))
+        if ready:
+            self._heard_s = local_clock()
+        elif local_clock() - self._heard_s > _SILENCE_S:
+            raise SystemExit(f"the reader has said nothing for {_SILENCE_S:g} s; it has died")
+        trial = None
+        if self._trials in ready:
+            frame, received_s = self._trials.recv(), local_clock()
+            trial = decode(frame), received_s
+            self._settle(trial[0].trial, "decoded")
+        if self._recording in ready:
+            self._recording.recv()
+        if self._reports in ready:
+            self._take(receive(self._reports))
+        return trial
+
+    def close(self) -> None:
+        for socket in (self._reports, self._results, self._recording, self._trials):
+            socket.close(0)
+
+    def _say_alive(self) -> None:
+        if (now_s := local_clock()) < self._next_alive_s:
+            return
+        self._next_alive_s = now_s + _ALIVE_S
+        for node in ("decode", "results"):
+            send(self._results, NodeState(self._session, node, f"{node}-benchmark", "alive"))
+
+    def _take(self, report: Message) -> None:
+        match report:
+            case NodeState():
+                self.reader_pid = int(report.incarnation.removeprefix("reader-"))
+            case TrialDropped():
+                self.dropped.append(report)
+                self._settle(report.trial, "dropped")
+            case End():
+                self.ended = True
+
+    def _settle(self, trial: int, outcome: str) -> None:
+        send(self._results, Settled(self._session, trial, outcome, "", trial, 0))
+
+
+def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: int) -> Round:
+    """One turn of the reader."""
+    folder.mkdir()
+    config = SessionConfig(
+        session="benchmark",
+        folder=folder,
+        endpoints=Endpoints.local(),
+        source=LiveSource(eeg=running.source.name, markers=f"{running.source.name}-markers"),
+        bundle=bundle,
+    )
+    config.write()
+    peers = Peers(config)
+    supervisor = Supervisor(config, ["reader"], None)
+    try:
+        supervisor.wait_until_ready()
+        taken, cpu = _take_trials(peers, n_trials)
+        supervisor.command("stop")
+        while not peers.ended:
+            peers.next_trial()
+    finally:
+        supervisor.end()
+        peers.close()
+    if unexpected := [drop for drop in peers.dropped if drop.reason not in ("no_data", "shutdown")]:
+        raise SystemExit(f"the reader dropped {len(unexpected)} trials, the first: {unexpected[0]}")
+    return Round(_latencies(taken, running), cpu)
+
+
+def _take_trials(peers: Peers, n_trials: int) -> tuple[list[tuple[TrialSlice, float]], float]:
+    """Trials after the warm-up, when they were received, and the reader's CPU meanwhile."""
+    taken: list[tuple[TrialSlice, float]] = []
+    begin_s = cpu_s = 0.0
+    while len(taken) < _N_WARM_UP + n_trials:
+        trial = peers.next_trial()
+        if trial is None:
+            continue
+        taken.append(trial)
+        if len(taken) == _N_WARM_UP:
+            begin_s, cpu_s = local_clock(), _cpu_s(peers.reader_pid)
+    cpu = (_cpu_s(peers.reader_pid) - cpu_s) / (local_clock() - begin_s)
+    return taken[_N_WARM_UP:], cpu
+
+
+def _latencies(
+    taken: Sequence[tuple[TrialSlice, float]], running: RunningSource
+) -> dict[str, np.ndarray]:
+    readable_s, cut_s, last_s = (
+        np.array([trial.stamps[stage] for trial, _ in taken])
+        for stage in ("readable", "cut", "last_sample")
+    )
+    received_s = np.array([moment_s for _, moment_s in taken])
+    pushed_s = np.array([running.pushed_at_s(stamp_s) for stamp_s in last_s])
+    return {
+        CUT: cut_s - readable_s,
+        HANDED: received_s - readable_s,
+        RECEIVED: received_s - pushed_s,
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time of a process so far, all threads: fields 14 and 15 of proc(5)'s stat."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def preprocessing(channels: Sequence[str]) -> PreprocessSettings:
+    """What is done to a trial, as in the demo: baseline, resampling, whitening, fewer channels."""
+    return PreprocessSettings(
+        channels=tuple(channels),
+        output_channels=tuple(channels[-_N_OUTPUTS:]),
+        rate_hz=_OUTPUT_RATE_HZ,
+        tmin_s=0.0,
+        tmax_s=0.996,
+    )
+
+
+def make_bundle(directory: Path, settings: PreprocessSettings) -> None:
+    """An untrained bundle: the reader uses its preprocessing only."""
+    from decoder.brain.mbp import MBP
+    from decoder.hvf import HVF
+
+    encoders = (ImageEncoderRecord(name="none", dim=8, checksum="none"),)
+    n_outputs = len(settings.output_channels)
+    brain, hvf = (
+        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        for module in (MBP(n_outputs, settings.n_times, 8, 8), HVF({"none": 8}, 8, 8))
+    )
+    manifest = BundleManifest(
+        channels=settings.output_channels,
+        rate_hz=settings.rate_hz,
+        tmin_s=settings.tmin_s,
+        tmax_s=settings.tmax_s,
+        preprocessing=settings.model_dump(mode="json"),
+        brain_encoder=BrainEncoderRecord(hidden=8),
+        image_encoders=encoders,
+        hvf=HVFRecord(hidden=8),
+        embedding_dim=8,
+        logit_scale=2.0,
+        space=space_of(hvf, encoders),
+    )
+    whitener = np.eye(len(settings.channels))
+    save_bundle(
+        directory,
+        manifest,
+        {"brain": brain, "hvf": hvf, "preprocessing": {"whitener": whitener}},
+    )
+
+
+def measure(
+    source: Source, n_rounds: int, n_trials: int, with_peer: bool, console: Console
+) -> list[dict[str, Round]]:
+    """All rounds; in each, every program has one turn. Every second round goes backwards."""
+    settings = preprocessing(source.channels)
+    with tempfile.TemporaryDirectory(prefix="hvf-benchmark-") as name, RunningSource(source) as on:
+        folder = Path(name)
+        make_bundle(folder / "bundle", settings)
+        arrays = {"whitener": np.eye(len(source.channels))}
+        window = Preprocessing(settings, arrays).prepare(source.channels, source.rate_hz).window
+        window_s = (window.first / source.rate_hz, window.last / source.rate_hz)
+        turns: dict[str, Callable[[int], Round]] = {
+            "raw LSL": lambda _: on.hear(loop_back, LOOP_BACK, n_trials * source.soa_s),
+            "reader": lambda number: read_trials(
+                on, folder / "bundle", folder / f"session-{number}", n_trials
+            ),
+        }
+        if with_peer:
+            turns["mne-lsl"] = lambda _: on.hear(
+                mne_lsl_epochs, PEER, window_s, _N_WARM_UP, n_trials
+            )
+        rounds = []
+        for number in range(n_rounds):
+            order = list(turns) if number % 2 == 0 else list(reversed(turns))
+            rounds.append({program: turns[program](number) for program in order})
+            load = os.getloadavg()[0]
+            console.print(f"round {number + 1} of {n_rounds} done, load average {load:.2f}")
+        return rounds
+
+
+def rows(rounds: list[dict[str, Round]]) -> list[dict[str, Any]]:
+    """One row per measure: medians over the rounds, the maximum of all; latencies in ms.
+
+    A ratio is that of the medians within a round, then the median over the rounds.
+    """
+    table = []
+    for program, first in rounds[0].items():
+        for label in first.latency_s:
+            each = [turns[program].latency_s[label] for turns in rounds]
+            p50, p95, p99 = np.median([np.quantile(x, (0.5, 0.95, 0.99)) for x in each], axis=0)
+            table.append(
+                {
+                    "measure": label,
+                    "p50_ms": p50 * 1e3,
+                    "p95_ms": p95 * 1e3,
+                    "p99_ms": p99 * 1e3,
+                    "max_ms": max(x.max() for x in each) * 1e3,
+                    "cpu_percent": np.median([turns[program].cpu for turns in rounds]) * 100,
+                    "n": sum(map(len, each)),
+                    "to_loop_back": _ratio(rounds, program, label, "raw LSL", LOOP_BACK),
+                    "to_mne_lsl": _ratio(rounds, program, label, "mne-lsl", PEER),
+                }
+            )
+    return table
+
+
+def _ratio(
+    rounds: list[dict[str, Round]], program: str, label: str, other: str, other_label: str
+) -> float | None:
+    if other not in rounds[0]:
+        return None
+    ratios = [
+        np.median(turns[program].latency_s[label]) / np.median(turns[other].latency_s[other_label])
+        for turns in rounds
+    ]
+    return float(np.median(ratios))
+
+
+def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
+    out = Table(title=title, caption=_BUDGET, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    out.add_column("ms", no_wrap=True)
+    for head in ("p50", "p95", "p99", "max", "CPU %", "n", "p50:raw", "p50:mne"):
+        out.add_column(head, justify="right")
+    for row in table:
+        times = (f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"))
+        ratios = (
+            "-" if row[name] is None else f"{row[name]:.2f}"
+            for name in ("to_loop_back", "to_mne_lsl")
+        )
+        out.add_row(row["measure"], *times, f"{row['cpu_percent']:.1f}", str(row["n"]), *ratios)
+    console.print(out)
+
+
+def _use_private_lsl_session(folder: Path) -> None:
+    """Keeps the streams on this machine and apart from others; before the first use of LSL."""
+    path = folder / "lsl_api.cfg"
+    path.write_text(
+        # mne-lsl's liblsl, an older one, does not hear multicast of machine scope.
+        f"[lab]\nSessionID = hvf-benchmark-{uuid.uuid4()}\nKnownPeers = {{127.0.0.1}}\n"
+        "[multicast]\nResolveScope = machine\n"
+        "[log]\nlevel = -2\n"
+    )
+    os.environ["LSLAPICFG"] = str(path)
+
+
+def main(
+    trials: Annotated[int, typer.Option(min=2, help="Trials per program and round.")] = 60,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    rate: Annotated[float, typer.Option(min=_OUTPUT_RATE_HZ, help="Hz, of the EEG.")] = 1000.0,
+    channels: Annotated[int, typer.Option(min=_N_OUTPUTS)] = 63,
+    chunk: Annotated[int, typer.Option(min=1, help="Samples that the source sends at once.")] = 1,
+    soa: Annotated[float, typer.Option(help="Seconds from marker to marker.")] = 0.5,
+    without_peer: Annotated[bool, typer.Option(help="Leave out mne-lsl.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
+) -> None:
+    """Measures the latency and CPU of the reader next to raw LSL and mne-lsl."""
+    console = Console()
+    with_peer = not without_peer
+    if with_peer and importlib.util.find_spec("mne_lsl") is None:
+        console.print("mne-lsl is left out: it is not installed (pip install mne-lsl)")
+        with_peer = False
+    labels = [f"C{number + 1}" for number in range(channels)]
+    source = Source(f"benchmark-{uuid.uuid4().hex[:8]}", labels, rate, chunk, soa)
+    with tempfile.TemporaryDirectory(prefix="hvf-lsl-") as folder:
+        _use_private_lsl_session(Path(folder))
+        load_before = os.getloadavg()[0]
+        measured = measure(source, rounds, trials, with_peer, console)
+    table = rows(measured)
+    title = f"{channels} channels, {rate:g} Hz, chunk {chunk}, SOA {soa:g} s, {rounds} rounds"
+    show(table, f"{title}; load {load_before:.2f}", console)
+    if json_file is not None:
+        settings = {"channels": channels, "rate_hz": rate, "chunk": chunk, "soa_s": soa}
+        settings |= {"rounds": rounds, "trials": trials, "n_cpus": os.cpu_count()}
+        settings |= {"load_before": load_before, "load_after": os.getloadavg()[0]}
+        json_file.write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

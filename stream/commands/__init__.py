@@ -1,0 +1,1 @@
+"""The commands of run_realtime.py, one small file each."""

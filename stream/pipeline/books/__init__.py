@@ -1,0 +1,1 @@
+"""The books of a session: ledger, summary, report, terminal."""

@@ -1,0 +1,191 @@
+"""report.html: a session on one page that needs nothing but itself, neither network nor script."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hvf_core.problem import Problem
+from index.gallery import Gallery, load_gallery
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.style import PAGE
+from stream.pipeline.books.summary import summary_rows
+from stream.pipeline.wire.config import SessionConfig
+
+REPORT = "report.html"
+MOST_TRIALS = 600
+"""Of longer sessions the page shows every second trial, or every third and so on."""
+_LARGE_PX, _SMALL_PX = 256, 112  # of thumbnails; small ones keep a long page below 10 MB
+_FEW_TRIALS = 150
+
+
+@dataclass
+class _Trial:
+    """What the ledger has of a trial that was decoded."""
+
+    number: int
+    answer: Mapping[str, Any]
+    image: Mapping[str, Any] | None = None
+    """Of the last one that was painted."""
+    fate: str = "never begun: a newer trial came first, or there was no painter yet"
+    """Why there is none."""
+
+
+@dataclass
+class _Thumbnails:
+    """Images of the gallery, each of which is in the page once, however often it is shown."""
+
+    gallery: Gallery | None
+    px: int
+    styles: dict[int, str] = field(default_factory=dict)  # by row
+
+    def of(self, id_: str) -> str:
+        """The HTML of an image of the gallery, with its label."""
+        row = self.gallery.row_of(id_) if self.gallery is not None else None
+        if row is None:
+            return _figure(_no_picture("not in the gallery"), id_)
+        label = self.gallery.labels[row]
+        if self.gallery.images is None:
+            return _figure(_no_picture("no image"), label)
+        if row not in self.styles:
+            uri = _data_uri(self.gallery.images[row], self.px)
+            self.styles[row] = f".g{row}{{background-image:url({uri})}}"
+        alt = escape(label)
+        return _figure(f'<span class="p g{row}" role="img" aria-label="{alt}"></span>', label)
+
+
+def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
+    """Writes the report of a session that is over into its folder.
+
+    Args:
+        config: of the session.
+        summary: what its summary.json holds.
+
+    Raises:
+        Problem: an image cannot be read, or the page not be written.
+    """
+    path = config.folder / REPORT
+    try:
+        path.write_text(_page(config, summary), encoding="utf-8")
+    except OSError as error:
+        raise Problem(
+            f"the report '{path}' cannot be written ({error}); all that it would show is in the "
+            "session folder"
+        ) from None
+    return path
+
+
+def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
+    trials = _trials(config.folder)
+    shown = _some_of(trials)
+    gallery = load_gallery(config.gallery) if config.gallery is not None else None
+    px = _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX
+    thumbnails = _Thumbnails(gallery, px)
+    cards = [_card(trial, thumbnails, config) for trial in shown]
+    return PAGE.format(
+        title=escape(f"Session {summary['session']}"),
+        styles="\n".join(thumbnails.styles.values()),
+        subject=_SIMULATED if summary["simulated"] else "",
+        numbers="\n".join(_row(name, text) for name, text in summary_rows(summary)),
+        heading="Seen, retrieved, painted" if config.painting is not None else "Seen, retrieved",
+        which=escape(_which(trials, shown)),
+        cards="\n".join(cards),
+    )
+
+
+_SIMULATED = """<p class="note"><strong>Simulated subject.</strong> These numbers and images show
+that the system works, not how well it reads a person.</p>"""
+
+
+def _trials(folder: Path) -> list[_Trial]:
+    found: dict[int, _Trial] = {}
+    fates: dict[int, str] = {}
+    images: dict[int, Mapping[str, Any]] = {}
+    for record in read_ledger(folder / "ledger.jsonl"):
+        match record["event"]:
+            case "decoded":
+                found[record["trial"]] = _Trial(record["trial"], record)
+            case "painted":
+                images[record["of_trial"]] = record
+            case "painting":
+                fates[record["of_trial"]] = f"{record['state']}: {record['detail']}"
+    for number, trial in found.items():
+        trial.image = images.get(number)
+        trial.fate = fates.get(number, trial.fate)
+    return [found[number] for number in sorted(found)]
+
+
+def _some_of(trials: Sequence[_Trial]) -> Sequence[_Trial]:
+    if len(trials) <= MOST_TRIALS:
+        return trials
+    painted = [trial for trial in trials if trial.image is not None] or trials
+    return painted[:: -(-len(painted) // MOST_TRIALS)]
+
+
+def _which(trials: Sequence[_Trial], shown: Sequence[_Trial]) -> str:
+    if not trials:
+        return "No trial was decoded."
+    green = "A green edge: the first answer is the image that was seen."
+    if len(shown) == len(trials):
+        return f"All {len(trials)} decoded trials. {green}"
+    return (
+        f"{len(shown)} of {len(trials)} decoded trials; all answers are in ledger.jsonl, all "
+        f"painted images in the folder images. {green}"
+    )
+
+
+def _card(trial: _Trial, thumbnails: _Thumbnails, config: SessionConfig) -> str:
+    answer = trial.answer
+    told = [f"rank {answer['rank']}" if answer["rank"] else "not in the gallery"]
+    if answer["calibrated"]:
+        told.append(f"{answer['probabilities'][0]:.0%} sure")
+    if answer["n_repeats"] > 1:
+        told.append(f"{answer['n_repeats']} repeats")
+    pictures = [thumbnails.of(answer["stimulus"]), thumbnails.of(answer["ids"][0])]
+    names = ["seen", "retrieved"]
+    if config.painting is not None:
+        pictures.append(_painted(trial, thumbnails.px, config.folder))
+        names.append("painted")
+    cells = zip(names, pictures, strict=True)
+    row = "".join(f"<div><h4>{name}</h4>{picture}</div>" for name, picture in cells)
+    right = " right" if answer["rank"] == 1 else ""
+    title = f"trial {trial.number} · {escape(' · '.join(told))}"
+    return f'<article class="card{right}"><h3>{title}</h3><div class="row">{row}</div></article>'
+
+
+def _painted(trial: _Trial, px: int, folder: Path) -> str:
+    if trial.image is None:
+        return _figure(_no_picture(trial.fate), "–")
+    path = folder / trial.image["file"]
+    if not path.is_file():
+        return _figure(_no_picture(f"{trial.image['file']} is missing"), "–")
+    alt = escape(f"painted in trial {trial.number}")
+    picture = f'<img class="p" loading="lazy" src="{_data_uri(path, px)}" alt="{alt}">'
+    early = f" at {trial.image['tmax_s']:g} s" if trial.image["provisional"] else ""
+    return _figure(picture, f"seed {trial.image['seed']}{early}")
+
+
+def _figure(picture: str, caption: str) -> str:
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _no_picture(why: str) -> str:
+    return f'<span class="p none">{escape(why)}</span>'
+
+
+def _row(name: str, text: str) -> str:
+    return f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
+
+
+def _data_uri(path: Path, px: int) -> str:
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        thumbnail = image.convert("RGB")
+    thumbnail.thumbnail((px, px))
+    thumbnail.save(file, "webp", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

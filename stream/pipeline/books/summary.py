@@ -1,0 +1,230 @@
+"""What a session comes to: the numbers of summary.json, and the one table a person wants to see."""
+
+import hashlib
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from hvf_core.numbers import percentiles
+from stream.pipeline.books.ledger import Ledger
+from stream.pipeline.books.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
+from stream.pipeline.wire.config import FileSource, SessionConfig
+
+# Stage: from one stamp to another.
+STAGES = {
+    "lsl": ("last_sample", "readable"),
+    "cut": ("readable", "cut"),
+    "hop": ("cut", "received"),
+    "embed": ("received", "embedded"),
+    "search": ("embedded", "searched"),
+    "publish": ("searched", "published"),
+    "total": ("readable", "published"),
+}
+STAGE_NAMES = {
+    "lsl": "· sampled → readable (LSL)",
+    "cut": "· cut, preprocess",
+    "hop": "· to the decoder",
+    "embed": "· embed",
+    "search": "· search",
+    "publish": "· publish",
+    "total": "last sample → answer",
+}
+_LIVE_STAGES = {"lsl"}  # need stamps that run with the clock
+_QUEUED_STAGES = {"hop", "total"}  # in virtual time trials wait for a decoder that starts
+_PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "numpy", "pylsl", "pyzmq", "mne")
+
+
+class Tally:
+    """Adds up the answers of a session as they come."""
+
+    def __init__(self, config: SessionConfig, n_way: int):
+        self._config = config
+        self._n_way = n_way
+        self._ranks: defaultdict[int, list[int]] = defaultdict(list)  # by number of repeats
+        self._early: defaultdict[float, list[int]] = defaultdict(list)  # ranks, by tmax
+        self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
+        self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
+        self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
+        self.painting = PaintingTally()
+
+    def add(self, answer: Mapping[str, Any]) -> None:
+        """Adds a final answer; rank 0 means that what was shown is not in the gallery."""
+        rank = answer["rank"]
+        if rank:
+            self._ranks[answer["n_repeats"]].append(rank)
+            if answer["calibrated"]:
+                self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
+        self.add_latency(answer["stamps"])
+
+    def add_provisional(self, answer: Mapping[str, Any]) -> None:
+        """Adds an answer that came before the end of its trial."""
+        start, end = (answer["stamps"][name] for name in STAGES["total"])
+        self._early_ms[answer["tmax_s"]].append((end - start) * 1e3)
+        if answer["rank"]:
+            self._early[answer["tmax_s"]].append(answer["rank"])
+
+    def add_note(self, node: str, facts: Mapping[str, Any]) -> None:
+        """Adds what a node has to say of itself, such as its engine."""
+        self._facts[node] |= facts
+
+    def add_latency(self, stamps: Mapping[str, float]) -> None:
+        for stage, (start, end) in STAGES.items():
+            if start in stamps and end in stamps:
+                if stage in _LIVE_STAGES and not self._config.realtime:
+                    continue
+                if stage in _QUEUED_STAGES and isinstance(self._config.source, FileSource):
+                    continue
+                self._latency_ms[stage].append((stamps[end] - stamps[start]) * 1e3)
+
+    def summary(self, ledger: Ledger, end: str) -> dict[str, Any]:
+        """All of `summary.json`."""
+        ranks = [rank for some in self._ranks.values() for rank in some]
+        return {
+            "session": self._config.session,
+            "end": end,
+            "simulated": self._config.simulated,
+            "markers": ledger.markers,
+            "decoded": ledger.outcomes["decoded"],
+            "cut": ledger.outcomes["cut"],
+            "dropped": dict(sorted(ledger.reasons.items())),
+            "n_way": self._n_way,
+            "n": len(ranks),
+            "top1": _top(ranks, 1),
+            "top5": _top(ranks, 5),
+            "chance": 1 / self._n_way if self._n_way else None,
+            "by_repeats": {
+                str(n): {"n": len(some), "top1": _top(some, 1), "top5": _top(some, 5)}
+                for n, some in sorted(self._ranks.items())
+            },
+            "by_tmax": {
+                f"{round(tmax_s, 3):g}": {
+                    "n": len(self._early[tmax_s]),
+                    "top1": _top(self._early[tmax_s], 1),
+                    "top5": _top(self._early[tmax_s], 5),
+                    "latency_ms": percentiles(values),
+                }
+                for tmax_s, values in sorted(self._early_ms.items())
+            },
+            "confidence": _confidence(self._sure),
+            "decoder": self._facts["decode"],
+            "painting": self._painting(ledger.outcomes["decoded"]),
+            "latency_ms": {
+                stage: percentiles(values) for stage, values in self._latency_ms.items()
+            },
+            "seed": self._config.seed,
+            "bundle": _checksum(self._config.bundle, "bundle.json"),
+            "gallery": _checksum(self._config.gallery, "gallery.json"),
+            "versions": {"python": platform.python_version()}
+            | {package: version(package) for package in _PACKAGES},
+        }
+
+    def _painting(self, n_decoded: int) -> dict[str, Any] | None:
+        if self._config.painting is None:
+            return None
+        facts = self._facts["paint"] | self._facts["supervisor"]
+        return self.painting.summary(n_decoded, facts)
+
+
+def _top(ranks: list[int], k: int) -> float | None:
+    return sum(rank <= k for rank in ranks) / len(ranks) if ranks else None
+
+
+def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float] | None:
+    """How sure calibrated answers were, and how right; None where there are none."""
+    if not answers:
+        return None
+    confidence, right, abstain = (np.array(column) for column in zip(*answers, strict=True))
+    given = ~abstain
+    return {
+        "mean": round(float(confidence.mean()), 4),
+        "abstained": int(abstain.sum()),
+        "top1_of_given": float(right[given].mean()) if given.any() else None,
+    }
+
+
+def _checksum(folder: Path | None, manifest: str) -> str | None:
+    """SHA-256 of the manifest, which holds those of all other files."""
+    return hashlib.sha256((folder / manifest).read_bytes()).hexdigest() if folder else None
+
+
+def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person wants to know of a session: names and what they come to."""
+    yield "markers", _accounted(summary)
+    if summary["n"]:
+        chance = summary["chance"]
+        five = min(5, summary["n_way"])
+        yield f"{summary['n_way']}-way", f"n = {summary['n']}"
+        yield "top-1", f"{summary['top1']:.1%}   (chance {chance:.1%})"
+        yield f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})"
+        if len(summary["by_repeats"]) > 1:
+            for n in _some_of([int(n) for n in summary["by_repeats"]]):
+                row = summary["by_repeats"][str(n)]
+                name = f"· with {n} repeat" + "s" * (n != 1)
+                yield name, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
+    for tmax_s, row in summary["by_tmax"].items():
+        text = f"p50 {row['latency_ms']['p50']:.2f} ms"
+        if row["n"]:
+            text = f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}   {text}"
+        yield f"· already at {tmax_s} s", text
+    if summary["confidence"] is not None:
+        yield "confidence", _confidence_text(summary["confidence"])
+    for stage, values in summary["latency_ms"].items():
+        yield STAGE_NAMES[stage], f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
+    if summary["painting"] is not None:
+        yield from _painting_rows(summary["painting"])
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """The table at the end of a session."""
+    subject = " (simulated subject)" if summary["simulated"] else ""
+    table = Table(
+        title=f"Session {summary['session']}{subject}",
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in summary_rows(summary):
+        table.add_row(name, text, style="bold" if name == STAGE_NAMES["total"] else None)
+    return table
+
+
+def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    counts = [f"{painting[name]} {name}" for name in COUNTS if painting[name]]
+    yield "painted", ", ".join(counts) or "0"
+    for name, text in SPAN_NAMES.items():
+        if name in painting:
+            p50, p99 = painting[name]["p50"] / 1e3, painting[name]["p99"] / 1e3
+            yield text, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
+    if "given_up" in painting:
+        yield "· given up", painting["given_up"]
+
+
+def _some_of(numbers: list[int]) -> list[int]:
+    """Powers of two and the last one, where there are many."""
+    if len(numbers) <= 6:
+        return numbers
+    return [n for n in numbers if n & (n - 1) == 0 or n == numbers[-1]]
+
+
+def _confidence_text(confidence: Mapping[str, Any]) -> str:
+    text = f"{confidence['mean']:.1%} on average, calibrated"
+    if confidence["abstained"]:
+        text += f"; {confidence['abstained']} abstained"
+        if confidence["top1_of_given"] is not None:
+            text += f", top-1 of the others {confidence['top1_of_given']:.1%}"
+    return text
+
+
+def _accounted(summary: Mapping[str, Any]) -> str:
+    counts = Counter(decoded=summary["decoded"], cut=summary["cut"])
+    parts = [f"{n} {what}" for what, n in counts.items() if n]
+    parts += [f"{n} dropped ({reason})" for reason, n in summary["dropped"].items()]
+    return f"{summary['markers']} = " + (" + ".join(parts) or "0")

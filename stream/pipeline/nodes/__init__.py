@@ -1,0 +1,1 @@
+"""The processes of a session: thin loops around pure classes."""

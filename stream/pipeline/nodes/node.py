@@ -1,0 +1,85 @@
+"""The life of a node: one process, started by a supervisor or alone, that says how it is."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import zmq
+
+from hvf_core.problem import Problem
+from stream.pipeline.wire.bus import open_socket
+from stream.pipeline.wire.config import SessionConfig, read_config
+
+Command = Literal["finish", "stop"]
+_BEAT_S = 1.0
+_LOOK_S = 0.01  # how often the supervisor's line is looked at, however often the node asks
+
+
+class Lifeline:
+    """A node's line to its supervisor.
+
+    The node calls `command` at least once a second: this sends its heartbeat and returns `finish`
+    (the source has ended: bring the session to its end) or `stop` (end now), once asked to.
+    Started alone, a node is stopped by Ctrl-C.
+    """
+
+    def __init__(self, node: str, endpoint: str, supervised: bool):
+        self.incarnation = f"{node}-{os.getpid()}"
+        self._command: Command | None = None
+        self._next_beat_s = 0.0
+        self._next_look_s = 0.0
+        self._parent = os.getppid() if supervised else None
+        self._socket = open_socket(zmq.DEALER, endpoint, bind=False) if supervised else None
+        self._node = node.encode()
+        signal.signal(signal.SIGTERM, self._on_signal)
+        # Ctrl-C reaches every process of the terminal; only the supervisor answers it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if supervised else self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._command = "stop"
+
+    def say(self, word: str, text: str = "") -> None:
+        """Tells the supervisor `ready`, `beat`, `done` or `failed`, with a sentence."""
+        if self._socket is not None:
+            self._socket.send_multipart([self._node, word.encode(), text.encode()])
+
+    def ready(self) -> None:
+        self.say("ready", self.incarnation)
+
+    def command(self) -> Command | None:
+        """What the node is to do, None while it is to go on."""
+        now_s = time.monotonic()
+        if self._socket is None or now_s < self._next_look_s:
+            return self._command
+        self._next_look_s = now_s + _LOOK_S
+        if now_s >= self._next_beat_s:
+            self._next_beat_s = now_s + _BEAT_S
+            self.say("beat")
+            if os.getppid() != self._parent:
+                self._command = "stop"  # the supervisor died: nobody is left to answer to
+        if self._socket.poll(0):
+            self._command = self._socket.recv().decode()
+        return self._command
+
+
+def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:
+    """The main program of a node: `python -m stream.pipeline.nodes.NODE CONFIG [--supervised]`."""
+    arguments = [a for a in sys.argv[1:] if a != "--supervised"]
+    if len(arguments) != 1:
+        print(f"usage: python -m stream.pipeline.nodes.{node} SESSION/config.json", file=sys.stderr)
+        raise SystemExit(2)
+    lifeline = None
+    try:
+        config = read_config(Path(arguments[0]))
+        lifeline = Lifeline(node, config.endpoints.control, "--supervised" in sys.argv)
+        run(config, lifeline)
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        if lifeline is not None:
+            lifeline.say("failed", str(problem))
+        raise SystemExit(1) from None
+    lifeline.say("done")

@@ -1,0 +1,198 @@
+"""What the painting node paints with: a Fusion Prior on a diffusion model.
+
+This is the only part of it that knows torch.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from decoder.bundle import MANIFEST, load_bundle
+from decoder.painting.base import DiffusionBase, load_base
+from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
+from decoder.painting.sampler import Sampler, SamplerSettings
+from decoder.painting.sampler import Start as Beginning
+from decoder.painting.spec import read_base_spec
+from hvf_core.artifact import file_sha256
+from hvf_core.problem import Problem
+from index.gallery import Gallery, load_gallery
+from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
+from stream.pipeline.wire.config import PaintingSettings, SessionConfig
+from stream.pipeline.wire.messages import Embedded
+
+_RESERVED_CORES = 3  # for the source of the streams, the reader and the decoder
+_MAX_HALVINGS = 2
+# Allocators other than CUDA's raise a plain RuntimeError.
+_ALLOCATION = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|ALLOC_FAILED", re.IGNORECASE
+)
+
+
+def open_painter(config: SessionConfig) -> "DiffusionPainter":
+    """Loads what a session paints with, and paints once to warm up.
+
+    Raises:
+        Problem: weights are missing or damaged, or do not fit each other or the bundle.
+        OutOfMemory: the memory does not suffice.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - _RESERVED_CORES))
+    settings = config.painting
+    n_gpus = torch.cuda.device_count()  # the decoder takes the first of them
+    with _memory_told():
+        prior = load_prior(settings.prior)
+        check_bundle(prior, load_bundle(config.bundle).manifest)
+        spec = read_base_spec(settings.base or prior.manifest.base)
+        base = load_base(
+            spec,
+            device=f"cuda:{n_gpus - 1}" if n_gpus else "cpu",
+            dtype=torch.float16 if n_gpus else torch.float32,
+        )
+        check_fits(prior, base)
+        gallery = load_gallery(config.gallery) if settings.from_top is not None else None
+        painter = DiffusionPainter(prior, base, settings, gallery)
+        painter.warm_up()
+    painter.facts |= {
+        "prior": file_sha256(settings.prior / PRIOR),
+        "bundle": file_sha256(config.bundle / MANIFEST),
+    }
+    return painter
+
+
+class DiffusionPainter:
+    """Paints embeddings of a brain, one at a time.
+
+    Args:
+        prior: makes conditions of embeddings, and has the adapter.
+        base: the diffusion model; from now on its UNet has the adapter's processors.
+        settings: how to paint.
+        gallery: where the first images of answers are, to begin with them.
+
+    Raises:
+        Problem: the settings ask for what the base or the gallery does not have.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        base: DiffusionBase,
+        settings: PaintingSettings,
+        gallery: Gallery | None,
+    ):
+        if gallery is not None and gallery.images is None:
+            raise Problem(
+                "the gallery has no images to begin with: make it from images with "
+                "`offline_train gallery`, or leave --from-top out"
+            )
+        self._prior, self._gallery = prior, gallery
+        self._strength = settings.from_top
+        self._skip_projector = settings.skip_projector
+        preview = settings.preview or _usual_preview(base)
+        self._sampler = Sampler(
+            base,
+            prior.adapter,
+            SamplerSettings(
+                steps=settings.steps,
+                guidance=settings.guidance,
+                size_px=_size_px(settings, base.spec.size_px),
+                ip_scale=settings.ip_scale,
+                preview=preview,
+                channels_last=base.device.type == "cuda",
+            ),
+        )
+        self.facts = {
+            "base": base.spec.name,
+            "device": base.device.type,
+            "precision": str(base.dtype).removeprefix("torch."),
+            "size_px": self._sampler.size_px,
+            "steps": self._sampler.steps,
+            "preview": preview,
+        }
+        self.about = (
+            f"{base.spec.name} paints {self._sampler.size_px} px in {self._sampler.steps} steps "
+            f"on {self.facts['device']} in {self.facts['precision']}"
+        )
+
+    def warm_up(self) -> None:
+        """Paints once, so that the first trial does not wait for what is done only once."""
+        self._sampler.warm_up()
+
+    def paint(
+        self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
+    ) -> Picture | None:
+        """As `stream.pipeline.nodes.easel.Painter` says."""
+        with _memory_told():
+            begin = self._beginning(job, start)
+            n_steps = 0
+
+            def step_taken(step: Step) -> bool:
+                nonlocal n_steps
+                n_steps = step.n_steps
+                return on_step(_Single(step))
+
+            z = torch.from_numpy(np.array(job.array, np.float32))[None]
+            z_c = self._prior.condition(z, skip_projector=self._skip_projector)
+            pixels = self._sampler.paint(z_c, [seed], step_taken, begin)
+        if pixels is None:
+            return None
+        return Picture(pixels[0], n_steps, begin.strength if begin is not None else 1.0)
+
+    def _beginning(self, job: Embedded, start: Start | None) -> Beginning | None:
+        if start is not None:
+            return Beginning(start.estimate, start.strength)
+        if self._gallery is None:
+            return None
+        path = self._gallery.images[self._gallery.row_of(job.top_id)]
+        return Beginning(self._sampler.encode_image(_pixels(path)), self._strength)
+
+
+class _Single:
+    """A step of a batch of one."""
+
+    def __init__(self, step: Step):
+        self.index, self.n_steps, self.estimate = step.index, step.n_steps, step.estimate
+        self._step = step
+
+    def preview(self) -> np.ndarray | None:
+        pictures = self._step.preview()
+        return None if pictures is None else pictures[0]
+
+
+def _usual_preview(base: DiffusionBase) -> str:
+    if base.tiny_vae is not None:
+        return "tiny"
+    return "linear" if base.spec.latent_rgb is not None else "none"
+
+
+def _size_px(settings: PaintingSettings, usual_px: int) -> int:
+    wanted_px = settings.size_px or usual_px
+    if settings.halvings > _MAX_HALVINGS:
+        raise Problem(
+            f"the memory does not suffice to paint even {wanted_px >> _MAX_HALVINGS} px: end other "
+            "programs that use it, or give a smaller model with --base"
+        )
+    return max(8, (wanted_px >> settings.halvings) // 8 * 8)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turns whatever an allocator raises into `OutOfMemory`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory("the memory of the machine does not suffice") from error
+    except (RuntimeError, Problem) as error:  # a Problem where weights were being loaded
+        text = " ".join(str(error).split())
+        if not _ALLOCATION.search(text):
+            raise
+        raise OutOfMemory(text[:200]) from error

@@ -1,0 +1,134 @@
+"""The reader node: from LSL, or a recording in virtual time, to trials for the decoder.
+
+Here is where samples come from and when they are looked at; `Intake` is what is done with them.
+"""
+
+import queue
+import time
+
+import numpy as np
+
+from hvf_core.problem import Problem
+from stream.acquire.inlet import Chunk, Inlet
+from stream.acquire.lsl import find_stream, local_clock
+from stream.pipeline.nodes.intake import Intake
+from stream.pipeline.nodes.node import Lifeline, run_node
+from stream.pipeline.nodes.stream_watch import StreamWatch
+from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
+
+_WAIT_S = 0.02  # longest wait for a sample before looking after everything else
+_HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
+_QUIET_S = 0.5  # a source that ended has delivered everything after this silence ...
+_REST_S = 10.0  # ... and is not waited for any longer than this
+
+
+def run(config: SessionConfig, lifeline: Lifeline) -> None:
+    """Runs the reader until its source or its session ends."""
+    if isinstance(config.source, FileSource):
+        _read_recording(config, config.source, lifeline)
+    else:
+        _read_live(config, config.source, lifeline)
+
+
+def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) -> None:
+    arrivals: queue.SimpleQueue[tuple[str, Chunk]] = queue.SimpleQueue()
+    eeg_stream = find_stream(source.eeg, source.wait_s)
+    if eeg_stream.rate_hz <= 0:
+        raise Problem(
+            f"the stream {eeg_stream} has no sampling rate, an EEG stream has one; give the name "
+            "of the EEG stream with --eeg"
+        )
+    trigger = [config.trigger.channel] if config.trigger is not None else []
+    eeg = Inlet(eeg_stream, lambda chunk: arrivals.put(("eeg", chunk)), unscaled=trigger)
+    inlets = [eeg]
+    if source.markers is not None:
+        marker_stream = find_stream(source.markers, source.wait_s)
+        inlets.append(Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk))))
+    intake = Intake(
+        config,
+        lifeline,
+        eeg.channels,
+        eeg_stream.rate_hz,
+        eeg.channel_format,
+    )
+    watch = StreamWatch(config.session, eeg, intake.reports, trigger)
+    for inlet in inlets:
+        inlet.start()
+    lifeline.ready()
+    command = _pump(config, intake, watch, eeg, arrivals, lifeline)
+    if command == "finish":
+        _pump_rest(intake, watch, arrivals)
+    for inlet in inlets:
+        inlet.stop()
+    intake.end(command)
+
+
+def _pump(
+    config: SessionConfig,
+    intake: Intake,
+    watch: StreamWatch,
+    eeg: Inlet,
+    arrivals: queue.SimpleQueue,
+    lifeline: Lifeline,
+) -> str:
+    end_s = time.monotonic() + (config.duration_s or np.inf)
+    while (command := lifeline.command()) is None and time.monotonic() < end_s:
+        _take_next(intake, watch, arrivals)
+        # Only the last samples of a trial are urgent; between them a few at a time do.
+        eeg.hurry = intake.next_due_in_s < _HURRY_S
+        watch.look(intake.drift_ppm)
+    return command or "stop"
+
+
+def _pump_rest(intake: Intake, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
+    quiet_s = time.monotonic() + _QUIET_S
+    end_s = time.monotonic() + _REST_S
+    while time.monotonic() < min(quiet_s, end_s):
+        if _take_next(intake, watch, arrivals):
+            quiet_s = time.monotonic() + _QUIET_S
+
+
+def _take_next(intake: Intake, watch: StreamWatch, arrivals: queue.SimpleQueue) -> bool:
+    try:
+        stream, chunk = arrivals.get(timeout=_WAIT_S)
+    except queue.Empty:
+        stream = None
+    else:
+        n_gaps = intake.take(stream, chunk)
+        if stream == "eeg":
+            watch.arrived(chunk, n_gaps)
+    intake.cut(local_clock())
+    intake.look()
+    return stream is not None
+
+
+def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifeline) -> None:
+    # Here, as MNE takes a second to import.
+    from stream.sources.pyxdf_stamps import pyxdf_stamps
+    from stream.sources.recording import read_recording
+    from stream.sources.virtual_time import play
+
+    recording = read_recording(
+        source.path,
+        stim_channel=source.stim_channel,
+        eeg_stream=source.eeg_stream,
+        marker_stream=source.marker_stream,
+    )
+    recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
+    intake = Intake(config, lifeline, recording.channels, recording.rate_hz, "float32")
+    intake.compare_with(pyxdf_stamps(recording))
+    lifeline.ready()
+    command = "finish"
+    for stream, chunk in play(recording):
+        intake.wait_for_room()
+        intake.take(stream, chunk)
+        intake.cut(chunk.readable_s)
+        intake.look()
+        if lifeline.command() is not None:
+            command = "stop"
+            break
+    intake.end(command)
+
+
+if __name__ == "__main__":
+    run_node("reader", run)

@@ -1,0 +1,101 @@
+"""The recorder: what the reader saw and the session answered, in the folder's recording.xdf."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from stream.pipeline.nodes.node import Lifeline, run_node
+from stream.pipeline.wire.bus import drain, open_socket, receive
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
+from stream.sources.xdf_writer import StreamHeader, XdfWriter
+
+_FLUSH_S = 0.5
+_EEG, _MARKERS, _RESULTS = 1, 2, 3
+
+
+class Recorder:
+    """Writes three streams: EEG, markers, results. Stamps are raw, with their clock offsets."""
+
+    def __init__(self, config: SessionConfig):
+        self._writer: XdfWriter | None = None
+        self._path = _free_path(config)
+        self._offsets: dict[int, float] = {}
+
+    def write(self, recorded: Recorded) -> None:
+        if self._writer is None:
+            self._open(recorded)
+        stream_id = _EEG if recorded.stream == "eeg" else _MARKERS
+        raw_s = np.frombuffer(recorded.raw_s, np.float64)
+        if self._offsets.get(stream_id) != recorded.offset_s:
+            self._offsets[stream_id] = recorded.offset_s
+            self._writer.write_offset(stream_id, float(raw_s[0]), recorded.offset_s)
+        samples = recorded.array if stream_id == _EEG else [[text] for text in recorded.texts]
+        self._writer.write_samples(stream_id, raw_s, samples)
+
+    def _open(self, recorded: Recorded) -> None:
+        n = len(recorded.channels)
+        self._writer = XdfWriter(self._path)
+        self._writer.add_stream(
+            _EEG,
+            StreamHeader(
+                *("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg"),
+                labels=tuple(recorded.channels),
+                units=("microvolts",) * n,
+            ),
+        )
+        text = (1, 0.0, "string")
+        self._writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
+        self._writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
+
+    def write_answer(self, retrieval: Retrieval) -> None:
+        if self._writer is not None:
+            stamp_s = np.array([retrieval.stamps["published"]])
+            self._writer.write_samples(_RESULTS, stamp_s, [[as_json(retrieval)]])
+
+    def flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _free_path(config: SessionConfig) -> Path:
+    """recording.xdf; recording-2.xdf and so on after a restart: no recording is overwritten."""
+    path, n = config.folder / "recording.xdf", 1
+    while path.exists():
+        n += 1
+        path = config.folder / f"recording-{n}.xdf"
+    return path
+
+
+def run(config: SessionConfig, lifeline: Lifeline) -> None:
+    """Records until the session is closed."""
+    feed = open_socket(zmq.PULL, config.endpoints.recording, bind=True)
+    results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
+    recorder = Recorder(config)
+    lifeline.ready()
+    next_flush_s = time.monotonic() + _FLUSH_S
+    closed = False
+    while not closed and lifeline.command() is None:
+        message = receive(feed, wait_ms=50)
+        if message is not None:
+            recorder.write(message)
+        for result in drain(results):
+            if isinstance(result, Retrieval):
+                recorder.write_answer(result)
+            closed = closed or isinstance(result, SessionClosed)
+        if time.monotonic() >= next_flush_s:
+            recorder.flush()
+            next_flush_s = time.monotonic() + _FLUSH_S
+    for message in drain(feed):
+        recorder.write(message)
+    recorder.close()
+
+
+if __name__ == "__main__":
+    run_node("record", run)

@@ -1,0 +1,81 @@
+"""Hands the recorder what the reader takes from its streams, raw, in pieces of a tenth second."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import zmq
+
+from stream.acquire.inlet import Chunk
+from stream.acquire.markers import marker_text
+from stream.pipeline.wire.bus import open_socket, send
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import Recorded
+
+_PIECE_S = 0.1
+_QUEUE = 600  # pieces: a minute, should the disk stall
+
+
+class RecordingFeed:
+    """Collects chunks and sends them on. It never waits: what a dead recorder misses is counted.
+
+    Recording what the reader saw, with the clock offsets that it used, rather than opening the
+    streams a second time, makes a session reproducible from its own file.
+    """
+
+    def __init__(
+        self, config: SessionConfig, channels: Sequence[str], rate_hz: float, channel_format: str
+    ):
+        self._session = config.session
+        self._socket = open_socket(zmq.PUSH, config.endpoints.recording, bind=False, queue=_QUEUE)
+        self._pending: list[Chunk] = []
+        self._next_piece_s = 0.0
+        self._channels = list(channels)
+        self._rate_hz = rate_hz
+        self._format = channel_format
+        self.n_lost = 0
+
+    def add(self, stream: str, chunk: Chunk) -> None:
+        if stream == "markers":
+            texts = [marker_text(row) for row in chunk.samples]
+            self._send(self._recorded("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0)))
+            return
+        if self._pending and self._pending[0].offset_s != chunk.offset_s:
+            self._send_pending()
+        self._pending.append(chunk)
+
+    def flush(self) -> None:
+        """Sends what has been collected, once it is a piece."""
+        if self._pending and time.monotonic() >= self._next_piece_s:
+            self._send_pending()
+
+    def close(self) -> None:
+        if self._pending:
+            self._send_pending()
+
+    def _send_pending(self) -> None:
+        raw_s = np.concatenate([chunk.raw_s for chunk in self._pending])
+        samples = np.concatenate([chunk.samples for chunk in self._pending])
+        offset_s = self._pending[0].offset_s
+        self._pending.clear()
+        self._next_piece_s = time.monotonic() + _PIECE_S
+        self._send(self._recorded("eeg", raw_s, [], offset_s, samples))
+
+    def _recorded(
+        self, stream: str, raw_s: np.ndarray, texts: list[str], offset_s: float, array: np.ndarray
+    ) -> Recorded:
+        stamps = np.asarray(raw_s, np.float64).tobytes()
+        return Recorded(
+            self._session,
+            self._channels,
+            self._rate_hz,
+            self._format,
+            stream,
+            stamps,
+            texts,
+            offset_s,
+            array,
+        )
+
+    def _send(self, message: Recorded) -> None:
+        self.n_lost += not send(self._socket, message)

@@ -1,0 +1,251 @@
+"""The results node: the only writer of the ledger, and the one place where answers come out."""
+
+import json
+import time
+
+import zmq
+
+from index.gallery import load_gallery
+from stream.acquire.lsl import local_clock, pylsl
+from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.summary import Tally
+from stream.pipeline.nodes.node import Lifeline, run_node
+from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import (
+    End,
+    MarkerSeen,
+    Message,
+    NodeState,
+    Noted,
+    Painting,
+    Preview,
+    Reconstruction,
+    Retrieval,
+    SessionClosed,
+    Settled,
+    StreamHealth,
+    TrialCut,
+    TrialDropped,
+    as_json,
+)
+
+OUTLET_NAME = "hvf-live-results"
+_ALIVE_S = 1.0
+_ANSWER_FACTS = ("stimulus", "n_repeats", "tmax_s", "rank", "ids", "scores", "probabilities")
+_ANSWER_FACTS += ("calibrated", "abstain", "stamps")
+_IMAGE_FACTS = ("stimulus", "n_repeats", "tmax_s", "provisional", "seed", "ip_scale", "steps")
+_IMAGE_FACTS += ("size_px", "strength", "file", "stamps")
+_ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
+_REST_S = 0.5  # for what is on its way when the session ends, while it comes
+_LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
+
+
+class Results:
+    """Enters every report into the ledger and publishes it."""
+
+    def __init__(self, config: SessionConfig, lifeline: Lifeline):
+        self._config = config
+        self._publisher = open_socket(zmq.PUB, config.endpoints.results, bind=True)
+        self._outlet = _outlet(config)
+        n_way = len(load_gallery(config.gallery)) if config.gallery else 0
+        self._tally = Tally(config, n_way)
+        path = config.folder / "ledger.jsonl"
+        for record in read_ledger(path) if path.exists() else []:
+            self._count(record)
+        self._ledger = Ledger(path)
+        self._ledger.note("start", session=config.session, node=lifeline.incarnation)
+        self._alive = NodeState(config.session, "results", lifeline.incarnation, "alive")
+        self._next_alive_s = 0.0
+        self._reader = ""
+        self._orphans: tuple[int, ...] = ()
+        self._orphans_until_s = 0.0
+        self._stream: StreamHealth | None = None
+        self._facts: dict = {}
+        self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
+        self.ended: str | None = None
+
+    def take(self, message: Message) -> None:
+        match message:
+            case Retrieval():
+                self._answer(message)
+            case MarkerSeen():
+                self._announce(message)
+            case TrialDropped():
+                facts = {"reason": message.reason, "detail": message.detail}
+                self._settle(message.trial, "dropped", **facts)
+            case TrialCut():
+                self._tally.add_latency(message.stamps)
+                facts = {"residual_s": message.residual_s, "stamps": message.stamps}
+                self._settle(message.trial, "cut", **facts)
+            case NodeState():
+                self._on_node_state(message)
+            case Noted():
+                self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
+                self._tally.add_note(message.node, message.facts)
+                send(self._publisher, message)
+            case Painting():
+                self._on_painting(message)
+            case Preview() | Reconstruction():
+                self._on_image(message)
+            case StreamHealth():
+                self._on_health(message)
+            case End():
+                self.ended = message.reason
+                self._facts = dict(message.facts)
+
+    def look(self) -> None:
+        """Says that it is alive, and gives up the trials of a reader that was lost."""
+        now_s = time.monotonic()
+        if now_s >= self._next_alive_s:
+            self._next_alive_s = now_s + _ALIVE_S
+            send(self._publisher, self._alive)
+        if self._orphans and now_s >= self._orphans_until_s:
+            self._drop(self._orphans, "node_lost", "the reader was lost with this trial")
+            self._orphans = ()
+
+    def close(self, end: str) -> None:
+        """Settles what is open, closes the ledger, writes the summary and publishes it."""
+        reason = "shutdown" if end == "stop" else "node_lost"
+        self._drop(self._ledger.pending, reason, "no answer when the session ended")
+        self._ledger.note("end", reason=end)
+        self._ledger.close()
+        summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
+        path = self._config.folder / "summary.json"
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        send(self._publisher, SessionClosed(self._config.session, summary))
+        time.sleep(_LAST_WORDS_S)
+
+    def _on_painting(self, message: Painting) -> None:
+        if message.state != "begun":  # what is begun ends in one of the other ways
+            facts = {"state": message.state, "detail": message.detail}
+            self._ledger.note("painting", of_trial=message.trial, **facts)
+        self._tally.painting.add(message.trial, message.state)
+        send(self._publisher, message)
+
+    def _on_image(self, message: Preview | Reconstruction) -> None:
+        message.stamps["published"] = local_clock()
+        send(self._publisher, message)
+        if isinstance(message, Reconstruction):
+            facts = {name: getattr(message, name) for name in _IMAGE_FACTS}
+            self._ledger.note("painted", of_trial=message.trial, **facts)
+            self._tally.painting.add_image(message.trial, facts)
+
+    def _on_health(self, message: StreamHealth) -> None:
+        if self._stream is None or message.state != self._stream.state:
+            age_s = round(message.age_s, 3)
+            self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
+        self._stream = message
+        send(self._publisher, message)
+
+    def _health(self) -> dict:
+        if self._stream is None:
+            return {}
+        names = ("state", "rate_hz", "flat", "clipped", "offset_s", "offset_uncertainty_s")
+        return {name: getattr(self._stream, name) for name in names}
+
+    def _announce(self, message: MarkerSeen) -> None:
+        new = self._ledger.announce(
+            message.trial,
+            stimulus=message.stimulus,
+            group=message.group,
+            repeat=message.repeat,
+            onset_s=message.onset_s,
+            readable_s=message.readable_s,
+        )
+        if new:
+            send(self._publisher, message)
+        self._publish_settled(message.trial)
+
+    def _answer(self, message: Retrieval) -> None:
+        message.stamps["published"] = local_clock()
+        if self._ledger.outcome_of(message.trial) is None:
+            send(self._publisher, message)
+            self._outlet.push_sample([as_json(message)])
+        facts = {name: getattr(message, name) for name in _ANSWER_FACTS}
+        if not message.provisional:
+            if self._settle(message.trial, "decoded", **facts):
+                self._tally.add(facts)
+        elif (message.trial, message.tmax_s) not in self._provisional:
+            # A trial that was sent again to a new decoder is answered again.
+            self._provisional.add((message.trial, message.tmax_s))
+            self._ledger.note("provisional", of_trial=message.trial, **facts)
+            self._tally.add_provisional(facts)
+
+    def _count(self, record: dict) -> None:
+        match record["event"]:
+            case "decoded":
+                self._tally.add(record)
+            case "provisional":
+                self._provisional.add((record["of_trial"], record["tmax_s"]))
+                self._tally.add_provisional(record)
+            case "painting":
+                self._tally.painting.add(record["of_trial"], record["state"])
+            case "painted":
+                self._tally.painting.add_image(record["of_trial"], record)
+            case "note":
+                self._tally.add_note(record["node"], record["facts"])
+
+    def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
+        for trial in trials:
+            self._settle(trial, "dropped", reason=reason, detail=detail)
+
+    def _settle(self, trial: int, outcome: str, **facts) -> bool:
+        new = self._ledger.settle(trial, outcome, **facts)
+        self._publish_settled(trial)
+        return new
+
+    def _publish_settled(self, trial: int) -> None:
+        # What was settled before is said again too: whoever sent it again did not hear it.
+        outcome = self._ledger.outcome_of(trial)
+        if outcome is not None:
+            counts = (self._ledger.markers, len(self._ledger.pending))
+            send(self._publisher, Settled(self._config.session, trial, *outcome, *counts))
+
+    def _on_node_state(self, message: NodeState) -> None:
+        if message.node == "reader" and message.incarnation != self._reader:
+            if self._reader:
+                self._ledger.note("node_lost", node=self._reader)
+                self._orphans = self._ledger.pending
+                self._orphans_until_s = time.monotonic() + _ORPHAN_GRACE_S
+            self._reader = message.incarnation
+        send(self._publisher, message)
+
+
+def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":
+    """Answers as JSON strings, for programs that have nothing but LSL."""
+    info = pylsl.StreamInfo(OUTLET_NAME, "Results", 1, 0, "string", OUTLET_NAME)
+    info.desc().append_child_value("session", config.session)
+    return pylsl.StreamOutlet(info)
+
+
+def run(config: SessionConfig, lifeline: Lifeline) -> None:
+    """Collects reports until the reader has ended the session, or the supervisor ends it.
+
+    Where there is a painter, the supervisor ends it: it knows when the last image is there.
+    """
+    reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+    results = Results(config, lifeline)
+    lifeline.ready()
+    command = None
+    while results.ended is None or config.painting is not None:
+        if (command := lifeline.command()) is not None:
+            break
+        message = receive(reports, wait_ms=100)
+        if message is not None:
+            results.take(message)
+        results.look()
+    if config.painting is not None:
+        _take_the_rest(results, reports)
+    results.close(results.ended or command)
+
+
+def _take_the_rest(results: Results, reports: zmq.Socket) -> None:
+    """The last image comes by another way than the word that its painter is done."""
+    deadline_s = time.monotonic() + _REST_S
+    while time.monotonic() < deadline_s and (message := receive(reports, wait_ms=50)) is not None:
+        results.take(message)
+
+
+if __name__ == "__main__":
+    run_node("results", run)

@@ -1,0 +1,79 @@
+"""The way from the decoder to the painter: what is newer takes the place of what waits."""
+
+import numpy as np
+import zmq
+
+from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.messages import Embedded, Retrieval
+
+
+class Outgoing:
+    """The decoder's end. It never waits and never fills up, whether or not a painter is there.
+
+    Args:
+        endpoint: of the mailbox.
+        with_provisional: whether embeddings of provisional answers are wanted as well.
+    """
+
+    def __init__(self, endpoint: str, with_provisional: bool):
+        self._socket = open_socket(zmq.PUSH, endpoint, bind=False, latest_only=True)
+        self._with_provisional = with_provisional
+
+    def offer(self, answer: Retrieval, embedding: np.ndarray) -> None:
+        """Hands over the embedding, unit-length float32 (dim,), that an answer is made of."""
+        if answer.provisional and not self._with_provisional:
+            return
+        message = Embedded(
+            session=answer.session,
+            trial=answer.trial,
+            stimulus=answer.stimulus,
+            group=answer.group,
+            n_repeats=answer.n_repeats,
+            tmax_s=answer.tmax_s,
+            provisional=answer.provisional,
+            top_id=answer.ids[0],
+            onset_s=answer.onset_s,
+            stamps=answer.stamps,
+            array=embedding,
+        )
+        send(self._socket, message)
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+class Mailbox:
+    """The painter's end: holds the newest embedding.
+
+    Answers to overlapping trials do not come in the order of the trials: one that knows less than
+    what was taken before, of the same trial or an earlier one, is passed over.
+
+    Args:
+        socket: PULL, latest only.
+    """
+
+    def __init__(self, socket: zmq.Socket):
+        self._socket = socket
+        self._held: Embedded | None = None
+        self._newest = (0, float("-inf"))  # trial and tmax of what was held or taken last
+
+    @classmethod
+    def at(cls, endpoint: str) -> "Mailbox":
+        """The mailbox that an `Outgoing` of this endpoint reaches."""
+        return cls(open_socket(zmq.PULL, endpoint, bind=True, latest_only=True))
+
+    def peek(self, wait_ms: int = 0) -> Embedded | None:
+        """The newest embedding that was not taken yet, which stays; None if none comes in time."""
+        while (message := receive(self._socket, wait_ms if self._held is None else 0)) is not None:
+            known = (message.trial, message.tmax_s)
+            if known > self._newest:
+                self._held, self._newest = message, known
+        return self._held
+
+    def take(self, wait_ms: int = 0) -> Embedded | None:
+        """The newest embedding, which is taken out; None if none comes in time."""
+        taken, self._held = self.peek(wait_ms), None
+        return taken
+
+    def close(self) -> None:
+        self._socket.close(0)

@@ -1,0 +1,343 @@
+"""The wire: what the nodes say to each other, and one message as one frame.
+
+A frame is a little-endian uint32 (length of the header), the header (msgpack: format version, kind,
+the message's fields, and dtype and shape of its array) and the array's bytes. One frame, because
+latest-only sockets would lose the rest of a message of several; msgpack and raw bytes, because a
+pickle from a socket is a program.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import msgpack
+import numpy as np
+
+from hvf_core.problem import Problem
+
+VERSION = 3
+_LENGTH = struct.Struct("<I")
+# What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
+_DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)
+
+
+@dataclass(frozen=True)
+class MarkerSeen:
+    """The reader announces a marker that opens a trial. Stamps: seconds, the reader's clock."""
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    repeat: int
+    onset_s: float
+    readable_s: float
+
+
+@dataclass(frozen=True)
+class TrialSlice:
+    """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
+
+    Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
+    last sample has passed, by stage, on the reader's clock.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    repeat: int
+    first: int
+    final: bool
+    onset_s: float
+    residual_s: float
+    stamps: Mapping[str, float]
+    array: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TrialDropped:
+    """A node could not bring a trial to its end."""
+
+    session: str
+    trial: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TrialCut:
+    """A trial ends here, cut: the session has no decoder."""
+
+    session: str
+    trial: int
+    residual_s: float
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The answer to a trial: the top-k of the gallery, best first.
+
+    `n_repeats` presentations of `group` are in it, the last one up to `tmax_s` after its onset; a
+    `provisional` answer is followed by the final one. `probabilities` go with `scores` (cosines, or
+    added log-likelihoods), over the whole gallery; `calibrated` says whether they may be believed.
+    `confidence` is the first of them; below the session's threshold the answer is to `abstain`.
+    `rank` is the place of the stimulus that was shown, counted from 1, or 0 where the gallery does
+    not hold it.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+    ids: list[str]
+    labels: list[str]
+    scores: list[float]
+    probabilities: list[float]
+    confidence: float
+    calibrated: bool
+    abstain: bool
+    rank: int
+    onset_s: float
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The decoder hands the painter what it knows of a trial; a newer one takes its place.
+
+    `array` is the unit-length embedding, float32 (dim,), that the answer with the same `tmax_s` is
+    made of, and `top_id` the first image of that answer.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+    top_id: str
+    onset_s: float
+    stamps: Mapping[str, float]
+    array: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Painting:
+    """The painter says what becomes of a trial, except that it is painted."""
+
+    session: str
+    trial: int
+    state: Literal["begun", "cancelled", "failed"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an image will look like, after `step` of `n_steps`: an encoded image.
+
+    `image_format` is `jpeg` or `webp`. To the stamps of the answer, `taken` is added, when the
+    painter began with the embedding, and `previewed`, when this preview was made.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    provisional: bool
+    step: int
+    n_steps: int
+    image_format: str
+    image: bytes = field(repr=False)
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The image that was painted for a trial, encoded, as it is on its way into `file`.
+
+    `file` is a PNG below the session folder. `strength` is how much of what the image was begun
+    from was replaced (1: it was begun from noise). To the stamps of the answer, `taken`,
+    `first_preview` (where there was one) and `painted` are added.
+    """
+
+    session: str
+    trial: int
+    stimulus: str
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+    seed: int
+    ip_scale: float
+    steps: int
+    size_px: int
+    strength: float
+    file: str
+    image_format: str
+    image: bytes = field(repr=False)
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The results node entered a trial's outcome into the ledger, with the sums so far."""
+
+    session: str
+    trial: int
+    outcome: str
+    reason: str
+    markers: int
+    pending: int
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node says what it is doing: `ready`, or `alive` with its incarnation's id."""
+
+    session: str
+    node: str
+    incarnation: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A node says something that a person should know, and facts for the summary."""
+
+    session: str
+    node: str
+    text: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """How the EEG stream is; see `stream.acquire.health.Health`."""
+
+    session: str
+    stream: str
+    state: str
+    rate_hz: float
+    drift_ppm: float
+    age_s: float
+    gaps: int
+    flat: list[str]
+    clipped: list[str]
+    offset_s: float
+    offset_uncertainty_s: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the reader took from a stream, for the recorder, before any processing.
+
+    `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); markers travel
+    as `texts`, with an empty array. `offset_s` is the clock offset in force from these samples on.
+    Every message says what the EEG stream is, so that a recorder can begin with any of them.
+    """
+
+    session: str
+    channels: list[str]
+    rate_hz: float
+    channel_format: str
+    stream: Literal["eeg", "markers"]
+    raw_s: bytes
+    texts: list[str]
+    offset_s: float
+    array: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class End:
+    """The reader announces no more markers and has no more outcomes to report.
+
+    `facts` go into the summary: what only the reader knows.
+    """
+
+    session: str
+    reason: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SessionClosed:
+    """The ledger is closed and the summary written."""
+
+    session: str
+    summary: Mapping[str, Any]
+
+
+Message = (
+    MarkerSeen
+    | TrialSlice
+    | TrialDropped
+    | TrialCut
+    | Retrieval
+    | Embedded
+    | Painting
+    | Preview
+    | Reconstruction
+    | Settled
+    | NodeState
+    | Noted
+    | StreamHealth
+    | Recorded
+    | End
+    | SessionClosed
+)
+_KINDS = {kind.__name__: kind for kind in Message.__args__}
+_FIELDS = {name: tuple(f.name for f in fields(kind)) for name, kind in _KINDS.items()}
+
+
+def as_json(retrieval: Retrieval) -> str:
+    """An answer for programs that have LSL only, and for the recording."""
+    return json.dumps(asdict(retrieval), separators=(",", ":"), ensure_ascii=False)
+
+
+def encode(message: Message) -> bytes:
+    """The message as one frame."""
+    kind = type(message).__name__
+    header = {name: getattr(message, name) for name in _FIELDS[kind]}
+    array = header.pop("array", None)
+    body = b""
+    if array is not None:
+        array = np.ascontiguousarray(array)
+        header["dtype"] = array.dtype.newbyteorder("<").str
+        header["shape"] = array.shape
+        body = array.astype(header["dtype"], copy=False).tobytes()
+    packed = msgpack.packb({"v": VERSION, "kind": kind, **header})
+    return _LENGTH.pack(len(packed)) + packed + body
+
+
+def decode(frame: bytes) -> Message:
+    """The message in a frame; its array is a read-only view of the frame.
+
+    Raises:
+        Problem: another format version, an unknown kind, or a damaged frame.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(frame)
+        header = msgpack.unpackb(frame[4 : 4 + length])
+        if not isinstance(header, dict):
+            raise ValueError("its header is no map")
+        version, kind = header.pop("v"), header.pop("kind")
+        if version != VERSION:
+            raise Problem(
+                f"a message of format {repr(version)[:40]} arrived, this program speaks format "
+                f"{VERSION}; run the same version of hvf-live on every machine of the session"
+            )
+        if "dtype" in header:
+            flat = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=4 + length)
+            header["array"] = flat.reshape(header.pop("shape"))
+        return _KINDS[kind](**header)
+    except _DAMAGE as error:
+        raise Problem(
+            f"a frame of {len(frame)} bytes is no message of hvf-live ({repr(error)[:80]}); check "
+            "that no other program uses this session's sockets"
+        ) from None

@@ -1,0 +1,156 @@
+"""What the reader keeps until the ledger has it, so that a node's crash delays answers only."""
+
+from dataclasses import dataclass, field
+
+import zmq
+
+from stream.pipeline.wire.bus import try_send
+from stream.pipeline.wire.messages import (
+    MarkerSeen,
+    NodeState,
+    Settled,
+    TrialCut,
+    TrialDropped,
+    TrialSlice,
+    encode,
+)
+
+_MAX_LOSSES = 4  # a trial that its decoder did not survive this often is given up
+
+
+@dataclass
+class _Kept:
+    """What is known of a trial, and how much of it has gone out."""
+
+    session: str
+    reports: list[bytes]  # the announcement, then perhaps the outcome
+    n_reported: int = 0
+    slices: list[bytes] = field(default_factory=list)
+    n_sent: int = 0  # slices
+    is_whole: bool = False
+    n_lost: int = 0  # how often its decoder was lost with it
+
+
+class Outbox:
+    """Sends announcements and outcomes to the results node and trials to the decoder.
+
+    Everything of a trial is kept until the results node says that it is settled, and is sent
+    again to a node that was restarted. Trials go out only while a decoder is known to be there.
+    """
+
+    def __init__(self, reports: zmq.Socket, trials: zmq.Socket | None, max_unanswered: int):
+        self._reports = reports
+        self._trials = trials
+        self._max_unanswered = max_unanswered
+        self._kept: dict[int, _Kept] = {}
+        self._n_unanswered = 0
+        self._incarnations: dict[str, str] = {}
+        self._to_forget: list[bytes] = []  # drops of trials of which the decoder has a part
+
+    @property
+    def n_kept(self) -> int:
+        """Trials that are announced and not settled."""
+        return len(self._kept)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a further trial would be dropped as `overflow`."""
+        return self._n_unanswered >= self._max_unanswered
+
+    def announce(self, message: MarkerSeen) -> None:
+        kept = self._kept[message.trial] = _Kept(message.session, [encode(message)])
+        self._send_reports(kept)
+
+    def send_slice(self, message: TrialSlice) -> None:
+        """Sends a slice of a trial to the decoder, now or as soon as it can be.
+
+        Slices of a trial that was settled before its end, as by a decoder that refuses it, are not
+        sent any more.
+        """
+        kept = self._kept.get(message.trial)
+        if kept is None:
+            return
+        if message.final:
+            if self.is_full:
+                detail = f"{self._n_unanswered} trials wait for an answer"
+                self.report(TrialDropped(message.session, message.trial, "overflow", detail))
+                return
+            kept.is_whole = True
+            self._n_unanswered += 1
+        kept.slices.append(encode(message))
+        self.flush()
+
+    def report(self, message: TrialDropped | TrialCut) -> None:
+        """Reports an outcome that the reader itself decides; one of a settled trial is no news."""
+        kept = self._kept.get(message.trial)
+        if kept is None:
+            return
+        frame = encode(message)
+        if kept.n_sent:
+            self._to_forget.append(frame)
+        self._forget_slices(kept)
+        self._send_slices()
+        kept.reports.append(frame)
+        self._send_reports(kept)
+
+    def flush(self) -> None:
+        """Sends what could not be sent before, in order."""
+        for kept in self._kept.values():
+            self._send_reports(kept)
+        self._send_slices()
+
+    def _send_slices(self) -> None:
+        if "decode" not in self._incarnations or self._trials is None:
+            return
+        while self._to_forget:
+            if not try_send(self._trials, self._to_forget[0]):
+                return
+            del self._to_forget[0]
+        for kept in self._kept.values():
+            while kept.n_sent < len(kept.slices):
+                if not try_send(self._trials, kept.slices[kept.n_sent]):
+                    return
+                kept.n_sent += 1
+
+    def _send_reports(self, kept: _Kept) -> None:
+        while kept.n_reported < len(kept.reports):
+            if not try_send(self._reports, kept.reports[kept.n_reported]):
+                return
+            kept.n_reported += 1
+
+    def on_settled(self, message: Settled) -> None:
+        kept = self._kept.pop(message.trial, None)
+        if kept is not None:
+            self._forget_slices(kept)
+
+    def on_node_state(self, message: NodeState) -> None:
+        """Notices a node that was restarted, and sends it again what its predecessor had."""
+        before = self._incarnations.get(message.node)
+        self._incarnations[message.node] = message.incarnation
+        if before == message.incarnation:
+            return
+        if message.node == "decode":
+            self._resend_trials()
+        elif message.node == "results":
+            self._resend_reports()
+
+    def _resend_trials(self) -> None:
+        self._to_forget.clear()  # a new decoder has nothing
+        for trial, kept in list(self._kept.items()):
+            if not kept.n_sent:
+                continue
+            kept.n_sent = 0
+            kept.n_lost += 1
+            if kept.n_lost >= _MAX_LOSSES:
+                detail = f"the decoder was lost {kept.n_lost} times with this trial"
+                self.report(TrialDropped(kept.session, trial, "node_lost", detail))
+        self.flush()
+
+    def _resend_reports(self) -> None:
+        for kept in self._kept.values():
+            kept.n_reported = 0
+            self._send_reports(kept)
+
+    def _forget_slices(self, kept: _Kept) -> None:
+        self._n_unanswered -= kept.is_whole
+        kept.slices, kept.n_sent, kept.is_whole = [], 0, False
