@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stream.acquire.chunk import Chunk
 from stream.acquire.clock import Mapped, StreamClock
 from stream.acquire.cross_check import Agreement, CrossCheck
 from stream.acquire.filters import StreamFilter
-from stream.acquire.inlet import Chunk
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring

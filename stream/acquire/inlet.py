@@ -3,13 +3,12 @@
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.acquire.chunk import MICROVOLTS_PER, Chunk
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
-from stream.acquire.units import MICROVOLTS_PER
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
@@ -18,23 +17,6 @@ _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
 _SAME_CLOCK_S = 1e-3  # a smaller offset to a stream of this machine is the error of measuring it
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Samples as they arrived, on the sender's clock.
-
-    Attributes:
-        raw_s: stamps as sent, (n,).
-        samples: (n, channels); rows of strings for a text stream.
-        offset_s: what the raw stamps need added to be on the reader's clock.
-        readable_s: when the chunk could be read, on the reader's clock.
-    """
-
-    raw_s: np.ndarray
-    samples: np.ndarray
-    offset_s: float
-    readable_s: float
 
 
 class Inlet:

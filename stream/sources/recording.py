@@ -11,8 +11,8 @@ import pyxdf
 from mne.io.constants import FIFF
 
 from hvf_core.problem import Problem
+from stream.acquire.chunk import MICROVOLTS_PER
 from stream.acquire.markers import marker_text
-from stream.acquire.units import MICROVOLTS_PER
 from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks
 
 MNE_SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.sources.recording import Recording
 
 _CHUNK_S = 0.05

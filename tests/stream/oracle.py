@@ -12,8 +12,8 @@ from itertools import cycle
 import numpy as np
 
 from stream.acquire.acquisition import Acquisition
+from stream.acquire.chunk import Chunk
 from stream.acquire.clock import StreamClock
-from stream.acquire.inlet import Chunk
 from stream.acquire.markers import Event
 from stream.acquire.trials import Drop, Trial, Window
 

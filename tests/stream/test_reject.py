@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.acquire.acquisition import Acquisition
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.trials import Drop, Trial, Window
 

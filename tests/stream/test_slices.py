@@ -11,7 +11,7 @@ from oracle import SentMarker, Session, arrivals
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 from stream.acquire.slices import Slice, Slicer

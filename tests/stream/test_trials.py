@@ -12,8 +12,8 @@ from oracle import SentMarker, Session, arrivals, arrived, check_trial, reasons,
 
 from hvf_core.problem import Problem
 from stream.acquire.acquisition import Acquisition
+from stream.acquire.chunk import Chunk
 from stream.acquire.clock import StreamClock
-from stream.acquire.inlet import Chunk
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Part, Trial, TrialCutter, Window

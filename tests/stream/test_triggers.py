@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.acquire.acquisition import Acquisition
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.trials import Drop, Trial, Window
 from stream.acquire.triggers import TriggerReader, TriggerSettings
 from stream.sources.recording import RecordedMarker, Recording

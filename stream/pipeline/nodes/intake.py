@@ -12,7 +12,7 @@ from hvf_core.problem import Problem
 from index.gallery import load_gallery
 from stream.acquire.acquisition import Acquisition, Opened
 from stream.acquire.adaptation import Adaptation, rest
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection

@@ -9,7 +9,8 @@ import time
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.acquire.inlet import Chunk, Inlet
+from stream.acquire.chunk import Chunk
+from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, local_clock
 from stream.pipeline.nodes.intake import Intake
 from stream.pipeline.nodes.node import Lifeline, run_node

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import zmq
 
-from stream.acquire.inlet import Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.markers import marker_text
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig

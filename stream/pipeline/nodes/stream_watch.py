@@ -7,8 +7,9 @@ from dataclasses import asdict
 import zmq
 
 from hvf_core.problem import Problem
+from stream.acquire.chunk import Chunk
 from stream.acquire.health import HealthMonitor
-from stream.acquire.inlet import Chunk, Inlet
+from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import local_clock
 from stream.acquire.return_guard import ReturnGuard
 from stream.pipeline.wire.bus import send

@@ -1,0 +1,30 @@
+"""Samples as they arrive, from an inlet or a recording, and the units that voltages come in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MICROVOLTS_PER = {
+    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv"), 1.0),
+    **dict.fromkeys(("volts", "volt", "v"), 1e6),
+    **dict.fromkeys(("millivolts", "millivolt", "mv"), 1e3),
+    **dict.fromkeys(("nanovolts", "nanovolt", "nv"), 1e-3),
+}
+"""By the names that streams and files have for units, in lower case."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples as they arrived, on the sender's clock.
+
+    Attributes:
+        raw_s: stamps as sent, (n,).
+        samples: (n, channels); rows of strings for a text stream.
+        offset_s: what the raw stamps need added to be on the reader's clock.
+        readable_s: when the chunk could be read, on the reader's clock.
+    """
+
+    raw_s: np.ndarray
+    samples: np.ndarray
+    offset_s: float
+    readable_s: float
