@@ -85,9 +85,9 @@ def recordings(
     import mne
 
     from demo.recordings import simulate_sessions
+    from demo.settings import DemoSettings
     from demo.stimuli import render, stimuli, training_concepts
     from demo.subject import SimulatedSubject, SubjectSettings
-    from demo.training import DemoSettings
 
     settings = DemoSettings()
     subject_settings = SubjectSettings(seed=settings.subject_seed)
@@ -124,7 +124,7 @@ def evaluate(
     """
     from demo.evaluation import evaluate_demo
     from demo.model import ready_model
-    from demo.training import PREPROCESSING
+    from demo.settings import PREPROCESSING
     from offline_train.commands.options import report
     from stream.acquire.adaptation import AdaptationSettings
     from stream.commands.options import numbers

@@ -11,9 +11,9 @@ from decoder.bundle import load_bundle
 from decoder.calibration import Evidence
 from demo.head import CHANNELS
 from demo.recordings import simulate_sessions, with_gains
+from demo.settings import DemoSettings
 from demo.stimuli import gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
-from demo.training import DemoSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
 from offline_train.evaluate.result import Evaluation

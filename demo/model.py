@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from demo.settings import ASSETS, PRIOR, DemoSettings
 from hvf_core.artifact import cache_folder
 
 _ROOT = Path(__file__).parents[1]
-ASSETS = _ROOT / "demo" / "assets"
 # Everything that the model depends on.
 _SOURCES = ("demo/**/*.py", "demo/assets/**/*", "hvf_core/**/*.py", "decoder/**/*.py")
 _SOURCES += ("index/encoders/**/*.py", "offline_train/**/*.py")
@@ -29,13 +29,13 @@ class DemoModel:
 def ready_model(console: Console) -> DemoModel:
     """The demo's model, made now where this machine has none that today's code would make."""
     folder = cache_folder() / f"demo-{_fingerprint()}"
-    model = DemoModel(folder / "bundle", folder / "gallery", ASSETS / "prior", ASSETS)
+    model = DemoModel(folder / "bundle", folder / "gallery", PRIOR, ASSETS)
     if not (model.gallery / "gallery.json").exists():
         console.print(
             "First run: the simulated subject is recorded and its brain model trained "
             "(about two minutes, once)."
         )
-        from demo.training import DemoSettings, make_model  # here: it takes seconds to import
+        from demo.training import make_model  # here: it takes seconds to import
 
         make_model(folder, DemoSettings(), console)
     return model

@@ -16,7 +16,8 @@ from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from demo.evaluation import held_out_recordings
 from demo.image_metrics import attribute_labels
-from demo.model import ASSETS, DemoModel
+from demo.model import DemoModel
+from demo.settings import ASSETS
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
 from index.encoders.image_encoders import load_classifier, load_encoder, read_specs
 from offline_train.data.features import extract_features

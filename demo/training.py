@@ -6,7 +6,6 @@ of the 200 test images. Every step is the one of `offline_train`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from threadpoolctl import threadpool_limits
 from decoder.bundle import Bundle
 from decoder.hvf import load_hvf
 from decoder.painting.prior import load_prior
-from demo.head import CHANNELS
-from demo.model import ASSETS
 from demo.recordings import simulate_sessions
+from demo.settings import ASSETS, PREPROCESSING, PRIOR, DemoSettings
 from demo.stimuli import (
     Stimulus,
     gallery_stimuli,
@@ -32,42 +30,13 @@ from index.encoders.image_encoders import load_encoder, read_specs
 from index.gallery import Gallery, save_gallery
 from offline_train.brain.calibrate import fit_calibration, save_calibration
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.train import PRESETS, TrainSettings, make_bundle, train
+from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
 from offline_train.data.prepare import prepare, prepare_test
 from offline_train.data.trial_set import TrialSet
-from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.preprocess import Preprocessing
 
-PRIOR = ASSETS / "prior"
-PRIOR_DIM = PRIOR_PRESETS["demo"].dim
-VISUAL_CHANNELS = CHANNELS[-17:]  # the paper's, in its order: P7 ... P8, PO7 ... PO8, O1 Oz O2
 COMMAND = "python run_realtime.py demo"
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """All that decides the demo's brain model."""
-
-    subject_seed: int = 1
-    n_concepts: int = 1600
-    n_held_out: int = 200
-    """Further concepts that the probabilities are calibrated on."""
-    calibration_repeats: tuple[int, ...] = (1, 2, 4, 10, 20)
-    sessions: int = 8
-    soa_s: float = 0.6
-    training: TrainSettings = field(default_factory=lambda: replace(PRESETS["demo"], dim=PRIOR_DIM))
-
-
-PREPROCESSING = PreprocessSettings(
-    channels=CHANNELS,
-    output_channels=VISUAL_CHANNELS,
-    rate_hz=250.0,
-    tmin_s=0.0,
-    tmax_s=0.996,
-    baseline_s=(-0.2, 0.0),
-    whitening="mvnn",
-)
 
 
 def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:

@@ -8,7 +8,7 @@ paired, with bootstrap intervals over the test images. Nothing is chosen by thes
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -22,11 +22,12 @@ from decoder.bundle import BrainEncoderName, load_bundle
 from decoder.hvf import load_hvf
 from demo.evaluation import held_out_recordings
 from demo.model import ready_model
+from demo.settings import ASSETS, DemoSettings
 from demo.stimuli import gallery_stimuli
-from demo.training import ASSETS, DemoSettings
 from index.encoders.image_encoders import load_encoder, read_specs
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.brain.settings import TrainSettings
+from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
 from offline_train.data.prepare import prepare_test
 from offline_train.data.trial_set import TrialSet, load_trial_set
@@ -69,9 +70,9 @@ def main(
 
 def _variants() -> dict[str, TrainSettings]:
     ours = DemoSettings().training
-    variants = {"mbp": ours, "mbp without prefixes": replace(ours, prefix_share=0.0)}
+    variants = {"mbp": ours, "mbp without prefixes": ours.model_copy(update={"prefix_share": 0.0})}
     others = [name for name in get_args(BrainEncoderName) if name != "mbp"]
-    return variants | {name: replace(ours, encoder=name) for name in others}
+    return variants | {name: ours.model_copy(update={"encoder": name}) for name in others}
 
 
 def _recorded(folder: Path) -> Recorded:

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 
 from demo.head import CHANNELS
 from demo.model import DemoModel
+from demo.settings import DemoSettings
 from demo.subject import SimulatedSubject, SubjectSettings
-from demo.training import DemoSettings
 from offline_train.evaluate.session import evaluate_session
 from stream.acquire.lsl import find_stream, pylsl
 from stream.pipeline.books.ledger import read_ledger

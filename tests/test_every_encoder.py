@@ -1,7 +1,7 @@
 """Every brain encoder learns the demo's subject, and decodes a later session of it live."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,12 +14,13 @@ from scipy.stats import binomtest
 from decoder.bundle import BrainEncoderName
 from decoder.hvf import load_hvf
 from demo.recordings import simulate_recording
+from demo.settings import VISUAL_CHANNELS
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from demo.subject import SimulatedSubject, SubjectSettings
-from demo.training import VISUAL_CHANNELS
 from index.gallery import save_gallery
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.brain.settings import TrainSettings
+from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import label_features
 from offline_train.data.prepare import prepare
 from offline_train.data.trial_set import TrialSet
@@ -101,7 +102,7 @@ def test_an_encoder_decodes_a_later_session(name: str, world: World, tmp_path: P
 
 def trained(name: str, world: World, folder: Path) -> Path:
     """The bundle of an encoder, with the gallery of the classes beside it."""
-    settings = replace(SETTINGS, encoder=name)
+    settings = SETTINGS.model_copy(update={"encoder": name})
     features = label_features(sorted(world.trials.items))
     models = train(world.trials, features, settings)
     bundle = make_bundle(folder / "bundle", models, world.trials, features, settings, "test")

@@ -3,7 +3,6 @@
 The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is selected.
 """
 
-import copy
 import hashlib
 import math
 import platform
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from decoder.brain.base import BrainEncoder
 from decoder.brain.registry import make_brain_encoder
 from decoder.bundle import (
-    BrainEncoderName,
     BrainEncoderRecord,
     Bundle,
     BundleManifest,
@@ -31,59 +29,10 @@ from decoder.bundle import (
 from decoder.hvf import HVF
 from hvf_core.problem import Problem
 from offline_train.brain.loss import symmetric_infonce
+from offline_train.brain.settings import TrainSettings
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the defaults are the paper's (its text has a warm-up of 10, its code none)."""
-
-    epochs: int = 25
-    batch_size: int = 1024
-    """Rows of a batch; the last batch of an epoch may be smaller."""
-    repeats_per_row: int | None = None
-    """Repeats of an item that are averaged into one row, drawn anew each epoch; None = all."""
-    rows_per_item: int | None = 1
-    """Rows that an item gives to an epoch; None = as many as its repeats allow."""
-    lr: float = 5e-4
-    """At its peak; it falls to 0 along half a cosine."""
-    warmup_steps: int = 10
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.995)
-    grad_clip: float = 1.0
-    """Largest norm of all gradients together."""
-    dim: int = 1024
-    """Width of the embedding."""
-    hidden: int = 1024
-    """Inner width of the residual blocks."""
-    dropout: float = 0.1
-    """Of MBP and HVF; the other brain encoders have the rates of their papers."""
-    target_dropout: float = 0.0
-    """Of an HVF that is frozen. The released code leaves it in training mode, with 0.1: what the
-    brain is compared with is then noisy."""
-    encoder: BrainEncoderName = "mbp"
-    prefix_share: float = 0.0
-    """Share of the rows that show only a prefix of their trial, drawn anew each epoch, so that
-    answers before the end of the window are good ones."""
-    prefix_min_s: float = 0.1
-    """Shortest prefix; the others are as likely up to the whole window."""
-    logit_scale: float = math.log(1 / 0.07)
-    """At the start; it is learnt."""
-    seed: int = 2025
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto` for CUDA where there is a GPU."""
-
-
-PRESETS = {
-    "paper": TrainSettings(),
-    "released": TrainSettings(warmup_steps=0, target_dropout=0.1),
-    "live": TrainSettings(prefix_share=0.5),
-    "demo": TrainSettings(batch_size=256, prefix_share=0.5),
-}
-"""The paper's; as its code has it; with early answers for live sessions; and for the demo's fewer
-images."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +146,9 @@ def train(
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
         model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
         model.to(device).train()
-        fuse = model.hvf if frozen_hvf is None else _frozen(frozen_hvf, settings).to(device)
+        fuse = model.hvf
+        if frozen_hvf is not None:
+            fuse = _frozen(frozen_hvf, settings.target_dropout).to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             betas=settings.betas,
@@ -259,10 +210,11 @@ def train(
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
 
 
-def _frozen(hvf: HVF, settings: TrainSettings) -> HVF:
-    """A copy that is neither trained nor, unless the settings ask for it, disturbed by dropout."""
-    copied = copy.deepcopy(hvf).requires_grad_(False).eval()
-    copied.head.dropout = nn.Dropout(settings.target_dropout)  # in training mode
+def _frozen(hvf: HVF, dropout: float) -> HVF:
+    """A copy that is not trained, and is disturbed by dropout of this rate alone."""
+    dims = {name: linear.in_features for name, linear in hvf.maps.items()}
+    copied = HVF(dims, hvf.dim, hvf.hidden, dropout).requires_grad_(False)
+    copied.load_state_dict(hvf.state_dict())
     return copied
 
 

@@ -4,7 +4,6 @@ What they do is imported when one is called: diffusers alone takes seconds, and 
 this program do without.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,7 +80,7 @@ def prior(
     given = {"steps": steps, "batch_size": batch_size, "lr": lr, "size_px": size, "dim": dim}
     given |= {"parts": parts, "recompute": recompute, "precision": precision}
     given |= {"n_samples": samples, "seed": seed, "device": device}
-    settings = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
+    settings = PRESETS[preset].model_copy(update={k: v for k, v in given.items() if v is not None})
     dtype = torch.float16 if half else torch.float32
     train_on_files(images, encoders, base, settings, start_from, cache, out, dtype)
 

@@ -1,6 +1,5 @@
 """The commands that make models: prepare, prepare-test, mbp, gallery."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +14,8 @@ from hvf_core.problem import Problem
 from index.gallery import save_gallery
 from offline_train.brain.calibrate import fit_calibration, save_calibration
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.train import PRESETS, make_bundle, train
+from offline_train.brain.settings import PRESETS
+from offline_train.brain.train import make_bundle, train
 from offline_train.commands.options import (
     COMMAND,
     Encoders,
@@ -203,17 +203,17 @@ def mbp(
     Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
     """
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    settings = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
-    settings = replace(settings, encoder=encoder)
+    settings = PRESETS[preset].model_copy(update={k: v for k, v in given.items() if v is not None})
+    settings = settings.model_copy(update={"encoder": encoder})
     if every_trial:
-        settings = replace(settings, repeats_per_row=1, rows_per_item=None)
+        settings = settings.model_copy(update={"repeats_per_row": 1, "rows_per_item": None})
     frozen_hvf = None
     if prior is not None:
         from decoder.painting.prior import load_prior
 
         painted_with = load_prior(prior)
         frozen_hvf = painted_with.hvf
-        settings = replace(settings, dim=frozen_hvf.dim)
+        settings = settings.model_copy(update={"dim": frozen_hvf.dim})
     learnt = load_trial_set(trials)
     features = features_of(learnt.items, images, encoders, labels, cache)
     if prior is not None:

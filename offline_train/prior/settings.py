@@ -1,54 +1,56 @@
-"""How a Fusion Prior is trained: the paper's recipe, and where others depart from it."""
+"""How a Fusion Prior is trained: settings and presets, as data."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 
-@dataclass(frozen=True)
-class PriorSettings:
+
+class PriorSettings(BaseModel):
     """The defaults are the paper's text (HVF, ICLR 2026); presets name what differs."""
 
-    steps: int = 100_000
-    batch_size: int = 32
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(100_000, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Images of a step, over all GPUs."""
-    parts: int = 1
+    parts: int = Field(1, ge=1)
     """A GPU's share of a batch is computed in this many parts, one after the other, and each step
     is the same but for rounding: for GPUs with little memory."""
     recompute: bool = False
     """Computes what lies inside of the UNet again in the backward pass, in place of keeping it:
     half of the memory for a third more time."""
-    lr: float = 1e-4
+    lr: float = Field(1e-4, ge=0)
     """Constant."""
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    grad_clip: float | None = 1.0
+    weight_decay: float = Field(0.01, ge=0)
+    grad_clip: float | None = Field(1.0, gt=0)
     """Largest norm of all gradients together. The released code means to clip and does not: its
     parameters are an iterator that the optimiser has used up. None does as it does."""
     shuffle: bool = True
     """The released code reads the images in order."""
-    dropped: float = 0.1
+    dropped: float = Field(0.1, ge=0, le=1)
     """Share of the images whose condition is zeros, so that guidance knows what is without."""
-    size_px: int | None = None
+    size_px: int | None = Field(None, ge=8)
     """Of the pictures that are learnt from; None: the base's. The paper's are 512."""
-    dim: int = 1024
+    dim: int = Field(1024, ge=1)
     """Width of z_f and z_c."""
-    hvf_hidden: int = 4096
-    projector_hidden: int = 4096
-    ema_decay: float = 0.9999
+    hvf_hidden: int = Field(4096, ge=1)
+    projector_hidden: int = Field(4096, ge=1)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Of the mean of the weights that is kept as the result; 0 keeps the last weights, as the
     released code does."""
     precision: Literal["no", "bf16"] = "bf16"
     """What the UNet computes in; what is learnt stays in float32."""
-    n_samples: int = 8
+    n_samples: int = Field(8, ge=0)
     """Images that are not learnt from, and painted from time to time to look at."""
-    sample_every: int = 2000
-    checkpoint_every: int = 1000
+    sample_every: int = Field(2000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
     """Steps between two states that are kept to go on from."""
-    log_every: int = 50
+    log_every: int = Field(50, ge=1)
     """Steps between two points of the curves; only then does the host wait for the GPU."""
-    seed: int = 2025
-    device: str = "auto"
-    """`cpu`, or `auto` for a GPU where there is one."""
+    seed: int = Field(2025, ge=0)
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: a GPU where there is one."""
 
 
 PRESETS = {

@@ -10,7 +10,7 @@ from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from demo.captions import SLOTS, UNSAID, CaptionEncoder, captions_of
 from demo.diffusion_models import fit_latent_rgb, make_unet
-from demo.model import ASSETS
+from demo.settings import ASSETS
 from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
 from index.encoders.image_encoders import load_encoder, read_specs
 from offline_train.paintings.metrics import pixel_correlation

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,8 @@ from decoder.painting.prior import (
 )
 from hvf_core.problem import Problem
 from offline_train.__main__ import app
-from offline_train.brain.train import PRESETS, TrainedModels, TrainSettings, make_bundle, train
+from offline_train.brain.settings import PRESETS, TrainSettings
+from offline_train.brain.train import TrainedModels, make_bundle, train
 from offline_train.data.trial_set import write_trial_set
 from offline_train.evaluate.answers import embed
 from offline_train.prior.gap import cells, measure_gap
@@ -66,7 +66,7 @@ def prior(planted: Planted, tmp_path: Path) -> Prior:
 
 
 def learn(planted: Planted, hvf: HVF, **changes: object) -> TrainedModels:
-    settings = replace(SETTINGS, **changes)
+    settings = SETTINGS.model_copy(update=changes)
     return train(planted.train, planted.features, settings, frozen_hvf=hvf)
 
 

@@ -32,7 +32,8 @@ from offline_train.brain.calibrate import (
     fit_temperature,
     save_calibration,
 )
-from offline_train.brain.train import TrainSettings, make_bundle, train
+from offline_train.brain.settings import TrainSettings
+from offline_train.brain.train import make_bundle, train
 from offline_train.commands.training import tenth_to_hold_out
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate

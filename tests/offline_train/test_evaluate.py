@@ -19,7 +19,8 @@ from decoder.evidence import known_mean
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.train import TrainedModels, TrainSettings, make_bundle, train
+from offline_train.brain.settings import TrainSettings
+from offline_train.brain.train import TrainedModels, make_bundle, train
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.metrics import (

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,7 @@ def world(seed: int = 0) -> tuple[np.ndarray, Features]:
 
 
 def learn(base: DiffusionBase, **changes: object) -> TrainedPrior:
-    settings = replace(SETTINGS, **changes)
+    settings = SETTINGS.model_copy(update=changes)
     return train_prior(*world(), base, settings)
 
 
@@ -180,7 +179,9 @@ def test_keys_and_values_begin_as_the_unet_s_own(base: DiffusionBase) -> None:
 
 def test_it_can_begin_with_a_given_adapter_and_refuses_another_model_s(base: DiffusionBase) -> None:
     given = tiny_adapter(base.unet)
-    trained = train_prior(*world(), base, replace(SETTINGS, steps=1, lr=0.0), start_from=given)
+    trained = train_prior(
+        *world(), base, SETTINGS.model_copy(update={"steps": 1, "lr": 0.0}), start_from=given
+    )
     for part, tensors in trained.networks.adapter().items():
         for name, tensor in tensors.items():
             assert torch.allclose(tensor, given[part][name]), name
@@ -191,7 +192,7 @@ def test_it_can_begin_with_a_given_adapter_and_refuses_another_model_s(base: Dif
 
 def test_the_loss_is_the_noise_that_is_not_seen(base: DiffusionBase) -> None:
     """One step by hand, from the same draws."""
-    settings = replace(SETTINGS, steps=1, lr=0.0, dropped=0.0)
+    settings = SETTINGS.model_copy(update={"steps": 1, "lr": 0.0, "dropped": 0.0})
     trained = train_prior(*world(), base, settings)
     latents, features = world()
     order = np.arange(N_IMAGES - 2)
@@ -268,7 +269,9 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
 
 
 def test_a_checkpoint_of_another_training_is_refused(base: DiffusionBase, tmp_path: Path) -> None:
-    train_prior(*world(), base, replace(SETTINGS, lr=2e-3), checkpoint_dir=tmp_path / "state")
+    train_prior(
+        *world(), base, SETTINGS.model_copy(update={"lr": 2e-3}), checkpoint_dir=tmp_path / "state"
+    )
     with pytest.raises(Problem, match="of a training with other data or settings"):
         train_prior(*world(), base, SETTINGS, checkpoint_dir=tmp_path / "state")
 
@@ -292,7 +295,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(base: DiffusionB
     latents, features = world()
     accelerator = Accelerator(cpu=True)
     for shuffle in (True, False):
-        settings = replace(SETTINGS, shuffle=shuffle)
+        settings = SETTINGS.model_copy(update={"shuffle": shuffle})
         draws = Draws(latents, features, base, settings, accelerator)
         rows = np.concatenate([draws._rows(step) for step in range(6)])  # two epochs of 12 images
         first, second = rows[:12], rows[12:]
@@ -359,7 +362,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(base: DiffusionBase) -> 
 
 def test_too_few_images_are_refused(base: DiffusionBase) -> None:
     with pytest.raises(Problem, match="leave nothing to learn from"):
-        train_prior(*world(), base, replace(SETTINGS, n_samples=N_IMAGES))
+        train_prior(*world(), base, SETTINGS.model_copy(update={"n_samples": N_IMAGES}))
 
 
 def test_parts_and_recomputing_change_nothing_but_rounding(tmp_path: Path) -> None:
@@ -367,7 +370,7 @@ def test_parts_and_recomputing_change_nothing_but_rounding(tmp_path: Path) -> No
     plain = learn(tiny_base(tmp_path / "base"), ema_decay=0.0, steps=4)
     for changes in ({"parts": 2}, {"recompute": True}):
         base, recomputes = tiny_base(tmp_path / "base"), []
-        settings = replace(SETTINGS, ema_decay=0.0, steps=4, **changes)
+        settings = SETTINGS.model_copy(update={"ema_decay": 0.0, "steps": 4, **changes})
 
         def look(step: int, networks: PriorNetworks, base=base, recomputes=recomputes) -> None:
             recomputes.append(base.unet.is_gradient_checkpointing)
@@ -417,7 +420,7 @@ def test_more_steps_go_on_from_fewer(tmp_path: Path) -> None:
     whole = learn(tiny_base(tmp_path / "base"))
     state = tmp_path / "state"
     base = tiny_base(tmp_path / "base")
-    train_prior(*world(), base, replace(SETTINGS, steps=8), checkpoint_dir=state)
+    train_prior(*world(), base, SETTINGS.model_copy(update={"steps": 8}), checkpoint_dir=state)
     base = tiny_base(tmp_path / "base")
     more = train_prior(*world(), base, SETTINGS, checkpoint_dir=state)
     assert more.history == whole.history
@@ -434,7 +437,7 @@ def test_a_training_may_be_left_between_two_points_of_its_curve(tmp_path: Path) 
         if progress.step == 7:
             raise KeyboardInterrupt
 
-    settings = replace(SETTINGS, **changes)
+    settings = SETTINGS.model_copy(update=changes)
     with pytest.raises(KeyboardInterrupt):
         train_prior(*world(), tiny_base(tmp_path / "base"), settings, interrupt, tmp_path / "state")
     base, steps = tiny_base(tmp_path / "base"), []
@@ -453,7 +456,7 @@ def test_a_base_that_predicts_no_noise_is_refused(base: DiffusionBase) -> None:
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(base: DiffusionBase) -> None:
     with pytest.raises(Problem, match=r"4 images cannot be shared .* multiple of 3 as"):
-        train_prior(*world(), base, replace(SETTINGS, parts=3))
+        train_prior(*world(), base, SETTINGS.model_copy(update={"parts": 3}))
 
 
 def _train_in(rank: int, port: int, folder: Path) -> None:

@@ -12,12 +12,11 @@ import torch
 from decoder.bundle import load_bundle
 from hvf_core.problem import Problem
 from offline_train.brain.gallery import build_gallery
+from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.brain.train import (
-    PRESETS,
     BrainAndImages,
     Progress,
     TrainedModels,
-    TrainSettings,
     count_steps,
     learning_rate,
     make_bundle,
@@ -57,13 +56,15 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[10] == max(rates) == 1
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0)
-    assert learning_rate(0, 110, replace(settings, warmup_steps=0)) == 1
+    assert learning_rate(0, 110, settings.model_copy(update={"warmup_steps": 0})) == 1
 
 
 def test_training_follows_the_recipe_step_by_step(plant) -> None:
     """Against a plain loop with torch's own schedule and cross-entropy, one batch an epoch."""
     planted = plant(n_train=60, n_test=2)
-    settings = replace(SMALL, epochs=8, dropout=0.0, warmup_steps=3, weight_decay=0.5)
+    settings = SMALL.model_copy(
+        update={"epochs": 8, "dropout": 0.0, "warmup_steps": 3, "weight_decay": 0.5}
+    )
     items, means = planted.train.averaged(None, np.random.default_rng(0))
     trials = torch.from_numpy(means)
     images = planted.features.select(items).embeddings
@@ -161,7 +162,7 @@ def equal(a: TrainedModels, b: TrainedModels) -> bool:
     )
 
 
-FEW = replace(SMALL, epochs=4, batch_size=32, repeats_per_row=2)
+FEW = SMALL.model_copy(update={"epochs": 4, "batch_size": 32, "repeats_per_row": 2})
 
 
 def test_an_interrupted_training_goes_on_to_the_very_same_weights(plant, tmp_path: Path) -> None:
@@ -175,7 +176,9 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(plant, tmp_pat
     resumed = train(planted.train, planted.features, FEW, steps.append, tmp_path)
     assert [progress.step for progress in steps] == [7, 8, 9, 10, 11, 12]
     assert equal(resumed, whole)
-    assert not equal(train(planted.train, planted.features, replace(FEW, seed=1)), whole)
+    assert not equal(
+        train(planted.train, planted.features, FEW.model_copy(update={"seed": 1})), whole
+    )
     torch.set_rng_state(state)
     train(planted.train, planted.features, FEW)
     assert torch.equal(torch.get_rng_state(), state)
@@ -194,7 +197,12 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(
     few = planted.train.subset(range(100))
     train(planted.train, planted.features, FEW, checkpoint_dir=tmp_path)
     with pytest.raises(Problem, match="other data or settings"):
-        train(planted.train, planted.features, replace(FEW, lr=1e-3), checkpoint_dir=tmp_path)
+        train(
+            planted.train,
+            planted.features,
+            FEW.model_copy(update={"lr": 1e-3}),
+            checkpoint_dir=tmp_path,
+        )
     with pytest.raises(Problem, match="other data or settings"):
         train(few, planted.features, FEW, checkpoint_dir=tmp_path)
     path = tmp_path / "checkpoint.safetensors"
@@ -206,9 +214,8 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(
 def test_two_classes_are_told_apart_from_single_trials(plant) -> None:
     planted = plant(n_train=2, n_test=2)
     trials, signs = planted_classes(planted.train)
-    settings = replace(
-        SMALL, epochs=10, batch_size=64, dropout=0.0, repeats_per_row=1, rows_per_item=None
-    )
+    changes = {"epochs": 10, "batch_size": 64, "dropout": 0.0}
+    settings = SMALL.model_copy(update=changes | {"repeats_per_row": 1, "rows_per_item": None})
     features = label_features(["left", "right"])
     first_half = trials.subset(range(200))
     models = train(first_half, features, settings)
@@ -241,6 +248,6 @@ def test_what_cannot_be_trained_is_refused(plant) -> None:
     with pytest.raises(Problem, match="'item0000' has no features"):
         train(planted.train, planted.features.select(planted.test.items), SMALL)
     with pytest.raises(Problem, match="has 4 repeats, 5 are"):
-        train(planted.train, planted.features, replace(SMALL, repeats_per_row=5))
+        train(planted.train, planted.features, SMALL.model_copy(update={"repeats_per_row": 5}))
     with pytest.raises(Problem, match="diverged"):
-        train(planted.train, planted.features, replace(SMALL, logit_scale=math.inf))
+        train(planted.train, planted.features, SMALL.model_copy(update={"logit_scale": math.inf}))
