@@ -15,9 +15,9 @@ from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.messages import (
     Message,
-    Painting,
+    Painted,
+    PaintingState,
     Preview,
-    Reconstruction,
     Retrieval,
     SessionClosed,
 )
@@ -47,7 +47,7 @@ def painting(models: Path) -> list[str | Path]:
 
 
 @dataclass(frozen=True)
-class Painted:
+class Session:
     """A session that has ended: its folder, what it said, and what was on its bus."""
 
     folder: Path
@@ -59,7 +59,7 @@ class Painted:
 
 
 @pytest.fixture(scope="module")
-def replayed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Painted:
+def replayed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """In virtual time all is decoded before the painter is there: it paints the last trial."""
     folder = tmp_path_factory.mktemp("replayed") / "session"
     recording = write_recording(folder.parent / "toy_raw.fif", STIMULI)
@@ -68,7 +68,7 @@ def replayed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Painted:
     heard = listen(folder)
     done = finish(process)
     assert done.code == 0, done.err
-    return Painted(folder, done, heard)
+    return Session(folder, done, heard)
 
 
 def listen(folder: Path) -> list[Message]:
@@ -89,7 +89,7 @@ def listen(folder: Path) -> list[Message]:
     return heard
 
 
-def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Painted) -> None:
+def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Session) -> None:
     told = check_accounted(replayed.folder)
     assert told["decoded"] == len(STIMULI)
     counts = {name: told["painting"][name] for name in ("painted", "cancelled", "failed")}
@@ -101,14 +101,14 @@ def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Painte
     assert "paint: tiny paints 64 px in 4 steps" in replayed.done.out
 
 
-def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Painted) -> None:
-    (image,) = replayed.of(Reconstruction)
+def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Session) -> None:
+    (image,) = replayed.of(Painted)
     assert (image.trial, image.image[:4]) == (len(STIMULI), b"RIFF")
     previews = replayed.of(Preview)
     assert [(p.trial, p.step, p.n_steps) for p in previews] == [
         (image.trial, step, 4) for step in (1, 2, 3, 4)
     ]
-    assert [p.state for p in replayed.of(Painting)] == ["begun"]
+    assert [p.state for p in replayed.of(PaintingState)] == ["begun"]
     order = ("readable", "cut", "received", "embedded", "searched", "published")
     answer = next(m for m in replayed.of(Retrieval) if m.trial == image.trial and not m.provisional)
     assert sorted(order, key=answer.stamps.get) == list(order)
@@ -119,7 +119,7 @@ def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Paint
     }
 
 
-def test_the_image_is_in_the_folder_and_says_how_it_was_made(replayed: Painted) -> None:
+def test_the_image_is_in_the_folder_and_says_how_it_was_made(replayed: Session) -> None:
     (note,) = [r for r in read_ledger(replayed.folder / "ledger.jsonl") if r["event"] == "painted"]
     assert note["of_trial"] == len(STIMULI)
     told = check_accounted(replayed.folder)
@@ -133,7 +133,7 @@ def test_the_image_is_in_the_folder_and_says_how_it_was_made(replayed: Painted) 
     assert texts["prior"] == told["painting"]["prior"]
 
 
-def test_the_report_shows_it_and_the_last_lines_name_it(replayed: Painted) -> None:
+def test_the_report_shows_it_and_the_last_lines_name_it(replayed: Session) -> None:
     page = (replayed.folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<article") == len(STIMULI)
     assert page.count("<img") == 1
@@ -141,7 +141,7 @@ def test_the_report_shows_it_and_the_last_lines_name_it(replayed: Painted) -> No
     assert str(replayed.folder / "report.html") in replayed.done.out
 
 
-def test_a_session_that_painted_is_decoded_the_same_offline(replayed: Painted) -> None:
+def test_a_session_that_painted_is_decoded_the_same_offline(replayed: Session) -> None:
     again = run("evaluate", "--session", replayed.folder, module="offline_train")
     assert again.code == 0, again.out + again.err
     assert f"{len(STIMULI)} with the same list of answers" in again.out

@@ -48,8 +48,8 @@ from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings,
 from stream.pipeline.wire.messages import (
     Embedded,
     Message,
-    Painting,
-    Reconstruction,
+    Painted,
+    PaintingState,
     Retrieval,
     TrialSlice,
 )
@@ -211,9 +211,9 @@ class Bench:
     def _take(self, message: Message) -> bool:
         """Whether this is the answer to the trial that was sent last."""
         match message:
-            case Painting():
+            case PaintingState():
                 self.seen.states[message.state] += 1
-            case Reconstruction():
+            case Painted():
                 self.seen.images.append(message.stamps)
             case Retrieval():
                 return message.trial == self._trial and not message.provisional

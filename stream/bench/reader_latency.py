@@ -45,7 +45,7 @@ from stream.pipeline.wire.messages import (
     Settled,
     TrialDropped,
     TrialSlice,
-    decode,
+    unpack,
 )
 
 LOOP_BACK = "raw LSL: push → pull"
@@ -92,7 +92,7 @@ class Peers:
         trial = None
         if self._trials in ready:
             frame, received_s = self._trials.recv(), local_clock()
-            trial = decode(frame), received_s
+            trial = unpack(frame), received_s
             self._settle(trial[0].trial, "decoded")
         if self._recording in ready:
             self._recording.recv()

@@ -13,7 +13,7 @@ import zmq
 
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.mailbox import Mailbox, Outgoing
-from stream.pipeline.wire.messages import Embedded, Retrieval, encode
+from stream.pipeline.wire.messages import Embedded, Retrieval, pack
 
 Z = np.linspace(-1, 1, 1024, dtype=np.float32)
 
@@ -162,7 +162,7 @@ def test_what_knows_less_than_what_was_taken_is_passed_over() -> None:
 
     def put(trial: int, tmax_s: float) -> None:
         feed.messages.append(
-            encode(Embedded("s", trial, "a", "g", 1, tmax_s, tmax_s < 1, "a", 0.0, {}, Z))
+            pack(Embedded("s", trial, "a", "g", 1, tmax_s, tmax_s < 1, "a", 0.0, {}, Z))
         )
 
     put(6, 0.3)

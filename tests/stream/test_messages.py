@@ -27,9 +27,9 @@ from stream.pipeline.wire.messages import (
     Message,
     NodeState,
     Noted,
-    Painting,
+    Painted,
+    PaintingState,
     Preview,
-    Reconstruction,
     Recorded,
     Retrieval,
     SessionClosed,
@@ -39,8 +39,8 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
     as_json,
-    decode,
-    encode,
+    pack,
+    unpack,
 )
 
 STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
@@ -84,9 +84,9 @@ EXAMPLES = [
         stamps=STAMPS,
         array=np.arange(8, dtype=np.float32),
     ),
-    Painting("s", 7, "cancelled", "a newer trial came"),
+    PaintingState("s", 7, "cancelled", "a newer trial came"),
     Preview("s", 7, "ä", True, 1, 4, "jpeg", b"\xff\xd8\0", STAMPS),
-    Reconstruction(
+    Painted(
         session="s",
         trial=7,
         stimulus="ä",
@@ -156,7 +156,7 @@ MORE = [
 
 @pytest.mark.parametrize("message", [*EXAMPLES, *MORE], ids=lambda message: type(message).__name__)
 def test_every_message_comes_back_as_it_was(message):
-    check_same(message, decode(encode(message)))
+    check_same(message, unpack(pack(message)))
 
 
 def test_every_kind_of_message_has_an_example():
@@ -172,30 +172,30 @@ def test_arrays_of_any_type_shape_and_order_come_back(dtype, shape, turned, text
     array = (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
     array = array.T if turned else array
     message = TrialSlice(text, 1, text, "g", 1, 0, True, onset_s, 0.0, {text: onset_s}, array)
-    check_same(message, decode(encode(message)))
+    check_same(message, unpack(pack(message)))
 
 
 def test_nan_and_infinity_come_back_bit_for_bit():
     array = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
     message = TrialSlice("s", 1, "a", "g", 1, 0, True, np.inf, 0.0, {}, array)
-    assert decode(encode(message)).array.tobytes() == array.tobytes()
-    assert decode(encode(message)).onset_s == np.inf
+    assert unpack(pack(message)).array.tobytes() == array.tobytes()
+    assert unpack(pack(message)).onset_s == np.inf
 
 
 def test_an_array_that_was_received_is_a_view_and_cannot_be_written():
-    frame = encode(EXAMPLES[1])
-    array = decode(frame).array
+    frame = pack(EXAMPLES[1])
+    array = unpack(frame).array
     assert np.shares_memory(array, np.frombuffer(frame, np.uint8))
     with pytest.raises(ValueError, match="read-only"):
         array[0, 0] = 1
 
 
 def test_a_trial_costs_little_more_than_its_samples():
-    assert len(encode(EXAMPLES[1])) < EEG.nbytes + 400
+    assert len(pack(EXAMPLES[1])) < EEG.nbytes + 400
 
 
 def test_a_slice_costs_little_more_than_its_samples():
-    assert len(encode(MORE[0])) < 17 * 25 * 4 + 400
+    assert len(pack(MORE[0])) < 17 * 25 * 4 + 400
 
 
 def test_an_answer_is_plain_json():
@@ -220,7 +220,7 @@ def is_one_sentence(problem):
 def test_another_version_is_named(version):
     frame = frame_of({"v": version, "kind": "End", "session": "s", "reason": "r", "facts": {}})
     with pytest.raises(Problem, match=f"format {version!r} arrived.*format {VERSION}") as caught:
-        decode(frame)
+        unpack(frame)
     assert is_one_sentence(caught.value)
 
 
@@ -256,25 +256,25 @@ TRIAL = {
         frame_of(TRIAL | {"dtype": "nonsense", "shape": [1]}, b"12345678"),
         frame_of(TRIAL | {"dtype": "<f4"}, b"12345678"),
         frame_of(TRIAL | {"dtype": "<f4", "shape": "2"}, b"12345678"),
-        encode(EXAMPLES[1])[:-1],
-        encode(EXAMPLES[1]) + b"x",
+        pack(EXAMPLES[1])[:-1],
+        pack(EXAMPLES[1]) + b"x",
     ],
 )
 def test_a_damaged_frame_is_a_problem(frame):
     with pytest.raises(Problem, match=f"a frame of {len(frame)} bytes is no message") as caught:
-        decode(frame)
+        unpack(frame)
     assert is_one_sentence(caught.value)
 
 
 @pytest.mark.parametrize("header", [5, None, "v", 0.5, True, b"v"])
 def test_a_header_that_is_no_map_is_a_problem(header):
     with pytest.raises(Problem, match="is no message"):
-        decode(frame_of(header))
+        unpack(frame_of(header))
 
 
 def message_or_problem(frame):
     try:
-        outcome = decode(frame)
+        outcome = unpack(frame)
     except Problem as problem:
         outcome = problem
     assert isinstance(outcome, Message) or is_one_sentence(outcome)
@@ -314,7 +314,7 @@ def test_any_header_is_borne(header, body):
 
 @settings(max_examples=500)
 @given(
-    st.sampled_from([encode(message) for message in EXAMPLES]),
+    st.sampled_from([pack(message) for message in EXAMPLES]),
     st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=4),
     st.none() | st.integers(0, 400),
 )

@@ -18,7 +18,7 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
-    decode,
+    unpack,
 )
 from stream.pipeline.wire.outbox import Outbox
 
@@ -40,7 +40,7 @@ class FakeSocket:
 
     def take(self):
         """All that was sent since the last time."""
-        messages = [decode(frame) for frame in self.frames]
+        messages = [unpack(frame) for frame in self.frames]
         self.frames.clear()
         return messages
 

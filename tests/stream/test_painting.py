@@ -20,11 +20,11 @@ from stream.pipeline.wire.messages import (
     Embedded,
     Message,
     Noted,
-    Painting,
+    Painted,
+    PaintingState,
     Preview,
-    Reconstruction,
-    decode,
-    encode,
+    pack,
+    unpack,
 )
 
 SOA_S = 0.2
@@ -60,7 +60,7 @@ class Post:
 
     def _deliver(self, now_s: float) -> None:
         while self._due and self._due[0][0] <= now_s:
-            self._held = encode(self._due.pop(0)[1])
+            self._held = pack(self._due.pop(0)[1])
 
 
 @dataclass
@@ -125,7 +125,7 @@ class World:
             self.config,
             self.painter,
             Mailbox(self.post),
-            report=lambda message: self.hear(decode(encode(message))),
+            report=lambda message: self.hear(unpack(pack(message))),
             stopped=lambda: self.is_stopped,
             clock=lambda: self.now_s,
         )
@@ -160,9 +160,9 @@ class World:
         """Trials and what became of them, in order."""
         found = []
         for message in self.told:
-            if isinstance(message, Painting):
+            if isinstance(message, PaintingState):
                 found.append((message.trial, message.state))
-            elif isinstance(message, Reconstruction):
+            elif isinstance(message, Painted):
                 found.append((message.trial, "painted"))
         return found
 
@@ -179,7 +179,7 @@ def test_a_trial_is_painted_with_previews_and_all_that_its_answer_said(world: Wo
     previews = world.all_of(Preview)
     assert [(p.step, p.n_steps) for p in previews] == [(i + 1, N_STEPS) for i in range(N_STEPS)]
     assert previews[0].image.startswith(b"\xff\xd8")
-    (image,) = world.all_of(Reconstruction)
+    (image,) = world.all_of(Painted)
     assert image.image[:4] == b"RIFF"
     assert (image.stimulus, image.n_repeats, image.tmax_s) == ("stimulus 7", 1, FINAL_S)
     assert (image.steps, image.strength, image.provisional) == (N_STEPS, 1.0, False)
@@ -194,7 +194,7 @@ def test_a_stale_trial_is_given_up_within_a_step_without_a_decode(world: World) 
     world.run(JOB_S + 1)
     assert world.fates == [(1, "begun"), (1, "cancelled"), (2, "begun"), (2, "painted")]
     assert world.painter.n_decodes == 1
-    (image,) = world.all_of(Reconstruction)
+    (image,) = world.all_of(Painted)
     assert image.stamps["taken"] == pytest.approx(3 * STEP_S)  # the step that was going on
     # No preview is made of a step after which the trial is given up.
     assert [p.step for p in world.all_of(Preview) if p.trial == 1] == [1, 2]
@@ -206,7 +206,7 @@ def test_a_thousand_trials_at_five_per_second_for_a_painter_that_needs_two_secon
     for trial in range(1, n + 1):
         world.arrives(trial, at_s=trial * SOA_S)
     world.run(n * SOA_S + 2 * JOB_S + 1)
-    images = world.all_of(Reconstruction)
+    images = world.all_of(Painted)
     # A finished image is of a trial that was the newest one job ago, give or take a step ...
     ages_s = [image.stamps["painted"] - image.stamps["readable"] for image in images]
     assert max(ages_s[:-1]) <= JOB_S + STEP_S
@@ -259,7 +259,7 @@ def test_a_trial_has_the_seed_of_the_session_plus_its_number(tmp_path: Path) -> 
     world.arrives(7, at_s=0.0)
     world.run(JOB_S)
     assert world.painter.runs == [(7, 107, None)]
-    assert world.all_of(Reconstruction)[0].seed == 107
+    assert world.all_of(Painted)[0].seed == 107
 
 
 # --- refinement ----------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_final_embedding_goes_on_from_the_estimate_of_the_provisional_one(refi
     first, second = refining.painter.runs
     assert first == (3, 3, None)
     assert second == (3, 3, Start(estimate=3.02, strength=0.5))  # as it was after three steps
-    (image,) = refining.all_of(Reconstruction)
+    (image,) = refining.all_of(Painted)
     assert (image.provisional, image.strength, image.steps) == (False, 0.5, N_STEPS // 2)
     assert [p.provisional for p in refining.all_of(Preview)] == [True] * 2 + [False] * 4
     assert refining.painter.n_decodes == 1
@@ -288,7 +288,7 @@ def test_a_provisional_image_that_was_finished_is_refined_too(refining: World) -
     refining.arrives(3, at_s=0.0, tmax_s=0.3)
     refining.arrives(3, at_s=JOB_S + 1)
     refining.run(2 * JOB_S + 2)
-    early, final = refining.all_of(Reconstruction)
+    early, final = refining.all_of(Painted)
     assert (early.provisional, final.provisional) == (True, False)
     assert (early.file, final.file) == ("images/trial-00003-0.300s.png", "images/trial-00003.png")
     assert refining.painter.runs[1][2] == Start(estimate=3.07, strength=0.5)
@@ -313,7 +313,7 @@ def test_a_trial_that_cannot_be_painted_is_said_once_and_the_next_is_painted(wor
     world.run(4 * 3.0 + JOB_S)
     ends = [fate for fate in world.fates if fate[1] != "begun"]
     assert ends == [(1, "failed"), (2, "failed"), (3, "failed"), (4, "painted")]
-    assert {p.detail for p in world.all_of(Painting)} == {"", "it is not finite"}
+    assert {p.detail for p in world.all_of(PaintingState)} == {"", "it is not finite"}
     (noted,) = world.all_of(Noted)
     assert (noted.node, noted.text) == (
         "paint",
@@ -357,7 +357,7 @@ def test_images_say_how_they_were_made(tmp_path: Path) -> None:
     world.config = world.config.model_copy(update={"simulated": True})
     world.arrives(2, at_s=0.0)
     world.run(JOB_S)
-    (image,) = world.all_of(Reconstruction)
+    (image,) = world.all_of(Painted)
     assert image.file == "images/trial-00002.png"
     with Image.open(tmp_path / image.file) as picture:
         assert (np.asarray(picture) == 2).all()

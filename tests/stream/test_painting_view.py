@@ -11,12 +11,12 @@ from stream.acquire.lsl import local_clock
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.supervisor import SUPERVISOR
-from stream.pipeline.wire.messages import Noted, Painting, Reconstruction
+from stream.pipeline.wire.messages import Noted, Painted, PaintingState
 
 
-def image(trial: int, age_s: float = 2.0) -> Reconstruction:
+def image(trial: int, age_s: float = 2.0) -> Painted:
     readable_s = local_clock() - age_s
-    return Reconstruction(
+    return Painted(
         session="s",
         trial=trial,
         stimulus="a",
@@ -53,10 +53,10 @@ def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
     said = shown(
-        Painting("s", 1, "begun", ""),
+        PaintingState("s", 1, "begun", ""),
         image(1),
-        Painting("s", 2, "begun", ""),
-        Painting("s", 2, "cancelled", "a newer trial came"),
+        PaintingState("s", 2, "begun", ""),
+        PaintingState("s", 2, "cancelled", "a newer trial came"),
         image(3),
     )
     if shown.headless:

@@ -14,8 +14,8 @@ from stream.pipeline.wire.messages import (
     MarkerSeen,
     Message,
     Noted,
-    Painting,
-    Reconstruction,
+    Painted,
+    PaintingState,
     Retrieval,
     Settled,
     StreamHealth,
@@ -40,7 +40,7 @@ class TerminalView:
         self._dropped: Counter[str] = Counter()
         self._stream: StreamHealth | None = None
         self._painted: dict[int, str] = {}  # what became of each trial
-        self._image: Reconstruction | None = None  # the newest
+        self._image: Painted | None = None  # the newest
         self.last_trial = 0
 
     def __enter__(self) -> "TerminalView":
@@ -62,9 +62,9 @@ class TerminalView:
                 self.last_trial = max(self.last_trial, message.trial)
             case Noted() if message.node != SUPERVISOR:  # which has said it already
                 self.say(f"{message.node}: {message.text}")
-            case Painting():
+            case PaintingState():
                 self._painted[message.trial] = message.state
-            case Reconstruction():
+            case Painted():
                 self._painted[message.trial] = "painted"
                 self._image = message
                 if self._headless:
@@ -159,12 +159,12 @@ def _latency_ms(answer: Retrieval) -> float:
     return (answer.stamps[end] - answer.stamps[start]) * 1e3
 
 
-def _age_s(image: Reconstruction) -> float:
+def _age_s(image: Painted) -> float:
     """How long ago the EEG that it was painted from could be read."""
     return local_clock() - image.stamps["readable"]
 
 
-def _image_line(image: Reconstruction) -> str:
+def _image_line(image: Painted) -> str:
     took_s = image.stamps["published"] - image.stamps["readable"]
     early = f" from {image.tmax_s:g} s" if image.provisional else ""
     return f"trial {image.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"

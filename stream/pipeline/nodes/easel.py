@@ -21,9 +21,9 @@ from stream.pipeline.wire.messages import (
     Embedded,
     Message,
     Noted,
-    Painting,
+    Painted,
+    PaintingState,
     Preview,
-    Reconstruction,
 )
 
 NODE = "paint"
@@ -179,7 +179,7 @@ class Easel:
         stamps["painted"] = self._clock()
         stamps.pop("previewed", None)
         name = f"trial-{job.trial:05d}" + (f"-{job.tmax_s:.3f}s" if job.provisional else "")
-        message = Reconstruction(
+        message = Painted(
             session=job.session,
             trial=job.trial,
             stimulus=job.stimulus,
@@ -206,7 +206,7 @@ class Easel:
                 "make room on the disk",
             )
 
-    def _texts(self, message: Reconstruction) -> dict[str, object]:
+    def _texts(self, message: Painted) -> dict[str, object]:
         """What a PNG says of itself."""
         names = ("session", "trial", "stimulus", "n_repeats", "tmax_s", "provisional", "seed")
         names += ("ip_scale", "steps", "size_px", "strength")
@@ -216,7 +216,7 @@ class Easel:
         return texts | {"Software": f"hvf-live {version('hvf-live')}"}
 
     def _say(self, job: Embedded, state: str, detail: str) -> None:
-        self._report(Painting(job.session, job.trial, state, detail))
+        self._report(PaintingState(job.session, job.trial, state, detail))
 
     def _tell(self, what: str, why: str) -> None:
         """Tells a person, once until something else goes wrong."""

@@ -18,9 +18,9 @@ from stream.pipeline.wire.messages import (
     Message,
     NodeState,
     Noted,
-    Painting,
+    Painted,
+    PaintingState,
     Preview,
-    Reconstruction,
     Retrieval,
     SessionClosed,
     Settled,
@@ -84,9 +84,9 @@ class Results:
                 self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
                 self._tally.add_note(message.node, message.facts)
                 send(self._publisher, message)
-            case Painting():
+            case PaintingState():
                 self._on_painting(message)
-            case Preview() | Reconstruction():
+            case Preview() | Painted():
                 self._on_image(message)
             case StreamHealth():
                 self._on_health(message)
@@ -116,17 +116,17 @@ class Results:
         send(self._publisher, SessionClosed(self._config.session, summary))
         time.sleep(_LAST_WORDS_S)
 
-    def _on_painting(self, message: Painting) -> None:
+    def _on_painting(self, message: PaintingState) -> None:
         if message.state != "begun":  # what is begun ends in one of the other ways
             facts = {"state": message.state, "detail": message.detail}
             self._ledger.note("painting", of_trial=message.trial, **facts)
         self._tally.painting.add(message.trial, message.state)
         send(self._publisher, message)
 
-    def _on_image(self, message: Preview | Reconstruction) -> None:
+    def _on_image(self, message: Preview | Painted) -> None:
         message.stamps["published"] = local_clock()
         send(self._publisher, message)
-        if isinstance(message, Reconstruction):
+        if isinstance(message, Painted):
             facts = {name: getattr(message, name) for name in _IMAGE_FACTS}
             self._ledger.note("painted", of_trial=message.trial, **facts)
             self._tally.painting.add_image(message.trial, facts)

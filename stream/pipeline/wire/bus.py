@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import zmq
 
-from stream.pipeline.wire.messages import Message, decode, encode
+from stream.pipeline.wire.messages import Message, pack, unpack
 
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
 
@@ -44,14 +44,14 @@ def try_send(socket: zmq.Socket, frame: bytes) -> bool:
 
 def send(socket: zmq.Socket, message: Message) -> bool:
     """`try_send` of a message."""
-    return try_send(socket, encode(message))
+    return try_send(socket, pack(message))
 
 
 def receive(socket: zmq.Socket, wait_ms: int = 0) -> Message | None:
     """The next message, or None if none comes in time."""
     if not socket.poll(wait_ms):
         return None
-    return decode(socket.recv())
+    return unpack(socket.recv())
 
 
 def drain(socket: zmq.Socket) -> Iterator[Message]:

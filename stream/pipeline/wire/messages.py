@@ -130,7 +130,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Painting:
+class PaintingState:
     """The painter says what becomes of a trial, except that it is painted."""
 
     session: str
@@ -159,7 +159,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Painted:
     """The image that was painted for a trial, encoded, as it is on its way into `file`.
 
     `file` is a PNG below the session folder. `strength` is how much of what the image was begun
@@ -280,9 +280,9 @@ Message = (
     | TrialCut
     | Retrieval
     | Embedded
-    | Painting
+    | PaintingState
     | Preview
-    | Reconstruction
+    | Painted
     | Settled
     | NodeState
     | Noted
@@ -300,7 +300,7 @@ def as_json(retrieval: Retrieval) -> str:
     return json.dumps(asdict(retrieval), separators=(",", ":"), ensure_ascii=False)
 
 
-def encode(message: Message) -> bytes:
+def pack(message: Message) -> bytes:
     """The message as one frame."""
     kind = type(message).__name__
     header = {name: getattr(message, name) for name in _FIELDS[kind]}
@@ -315,7 +315,7 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(packed)) + packed + body
 
 
-def decode(frame: bytes) -> Message:
+def unpack(frame: bytes) -> Message:
     """The message in a frame; its array is a read-only view of the frame.
 
     Raises:

@@ -12,7 +12,7 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
-    encode,
+    pack,
 )
 
 _MAX_LOSSES = 4  # a trial that its decoder did not survive this often is given up
@@ -58,7 +58,7 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     def announce(self, message: MarkerSeen) -> None:
-        kept = self._kept[message.trial] = _Kept(message.session, [encode(message)])
+        kept = self._kept[message.trial] = _Kept(message.session, [pack(message)])
         self._send_reports(kept)
 
     def send_slice(self, message: TrialSlice) -> None:
@@ -77,7 +77,7 @@ class Outbox:
                 return
             kept.is_whole = True
             self._n_unanswered += 1
-        kept.slices.append(encode(message))
+        kept.slices.append(pack(message))
         self.flush()
 
     def report(self, message: TrialDropped | TrialCut) -> None:
@@ -85,7 +85,7 @@ class Outbox:
         kept = self._kept.get(message.trial)
         if kept is None:
             return
-        frame = encode(message)
+        frame = pack(message)
         if kept.n_sent:
             self._to_forget.append(frame)
         self._forget_slices(kept)
