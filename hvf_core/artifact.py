@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
 from hvf_core.problem import Problem
+from hvf_core.specs import first_fault
 
 Manifest = TypeVar("Manifest", bound=BaseModel)
 
@@ -101,11 +102,8 @@ def read_manifest(
     try:
         return model.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "its top level"
         raise Problem(
-            f"{path} is not valid at {place} ({first['msg'].lower()}): "
-            "mend it there, or make it again"
+            f"{path} is not valid {first_fault(error)}: mend it there, or make it again"
         ) from error
 
 

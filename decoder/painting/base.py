@@ -23,6 +23,7 @@ from torch import Tensor
 from decoder.painting.spec import BaseSpec, WeightFile
 from hvf_core.artifact import cache_folder
 from hvf_core.problem import Problem
+from hvf_core.specs import is_path, loading
 from hvf_core.torchvision_ops import declare_missing_ops
 
 declare_missing_ops()
@@ -31,8 +32,6 @@ import diffusers  # noqa: E402 - the line above makes it importable
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel  # noqa: E402
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
-# What loading can end in where files are missing, damaged, of something else, or not to be had.
-_FAULTS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, HTTPError)
 T = TypeVar("T")
 
 
@@ -80,13 +79,19 @@ class ModelFiles:
 
     def get(self, part: str, source: str, load: Callable[[bool], T]) -> T:
         """What `load` makes of the source; it is told whether to do without the network."""
-        is_folder = source.startswith(("/", "."))
+        is_folder = is_path(source)
         if is_folder and not Path(source).is_dir():
             raise Problem(
                 f"there is no folder '{source}' with the diffusion model '{self.spec.name}' or "
                 f"{part} of it: copy it there, or give another model with --base"
             )
-        with self._told(part, source, is_folder):
+        way_out = "check its name and your access (`hf auth login`), or give a folder with --base"
+        if is_folder:
+            way_out = "copy the whole folder again, or give another model with --base"
+        elif self.local_files_only:
+            way_out = "allow the network once, or give a folder with --base"
+        what = f"{part} of the diffusion model '{self.spec.name}'"
+        with loading(what, source, way_out, HTTPError):
             try:
                 return load(True)
             except OSError:
@@ -105,22 +110,6 @@ class ModelFiles:
             return load(Path(fetched))
 
         return self.get(part, weights.source, from_file)
-
-    @contextmanager
-    def _told(self, part: str, source: str, is_folder: bool) -> Iterator[None]:
-        way_out = "check its name and your access (`hf auth login`), or give a folder with --base"
-        if is_folder:
-            way_out = "copy the whole folder again, or give another model with --base"
-        elif self.local_files_only:
-            way_out = "allow the network once, or give a folder with --base"
-        try:
-            yield
-        except _FAULTS as fault:
-            reason = " ".join(str(fault).split())[:200]
-            raise Problem(
-                f"{part} of the diffusion model '{self.spec.name}' cannot be loaded from "
-                f"'{source}' ({reason}): {way_out}"
-            ) from fault
 
     def _check_hub(self, part: str, source: str) -> None:
         """Asks the hub once: huggingface_hub would try for minutes, for each file."""

@@ -6,11 +6,12 @@ It is trained on `sdxl-base`.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from hvf_core.problem import Problem
+from hvf_core.specs import read_spec, source_from
 
 BASE = "base.json"
 
@@ -73,19 +74,13 @@ class BaseSpec(_Frozen):
     def at(self, folder: Path) -> "BaseSpec":
         """The same with its relative paths taken from `folder`."""
 
-        def absolute(source: str | None) -> str | None:
-            is_relative = source is not None and source.startswith(".")
-            return str((folder / source).resolve()) if is_relative else source
+        def absolute(place: str | WeightFile | None) -> str | WeightFile | None:
+            if isinstance(place, WeightFile):
+                return place.model_copy(update={"source": absolute(place.source)})
+            return place and source_from(folder, place)
 
-        def file_at(file: WeightFile | None) -> WeightFile | None:
-            return file and WeightFile(source=absolute(file.source), file=file.file)
-
-        places = ("source", "vae", "tiny_vae", "empty_prompt")
-        update: dict[str, Any] = {name: absolute(getattr(self, name)) for name in places}
-        return self.model_copy(update=update | {n: file_at(getattr(self, n)) for n in _FILES})
-
-
-_FILES = ("unet", "lora")
+        places = ("source", "unet", "lora", "vae", "tiny_vae", "empty_prompt")
+        return self.model_copy(update={name: absolute(getattr(self, name)) for name in places})
 
 
 _SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -173,17 +168,9 @@ def read_base_spec(base: str | Path) -> BaseSpec:
     if str(base) in PRESETS:
         return PRESETS[str(base)]
     file = Path(base) / BASE if Path(base).is_dir() else Path(base)
-    try:
-        spec = BaseSpec.model_validate_json(file.read_bytes())
-    except OSError:
+    if not file.is_file():
         raise Problem(
             f"'{base}' is neither a preset ({', '.join(PRESETS)}) nor a folder with {BASE}: "
             "give one of them"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "its top level"
-        raise Problem(
-            f"'{file}' is not valid at {place} ({first['msg'].lower()}): mend it as BaseSpec says"
-        ) from None
-    return spec.at(file.parent)
+        )
+    return read_spec(file, BaseSpec, "the diffusion model").at(file.parent)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from hvf_core.problem import Problem
+from hvf_core.specs import is_path, loading, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 
@@ -50,7 +51,7 @@ class EncoderSpec(BaseModel):
     @property
     def path(self) -> Path | None:
         """The local file or folder, if `source` is one."""
-        return Path(self.source) if self.source.startswith((".", "/")) else None
+        return Path(self.source) if is_path(self.source) else None
 
 
 # The encoders of the paper: retrieval fuses RN50, ViT-B-32 and the VAE; its Fusion Prior
@@ -96,24 +97,9 @@ PRESETS = {
 
 def read_specs(file: Path) -> tuple[EncoderSpec, ...]:
     """Reads a JSON list of specs; their paths are taken relative to the file's folder."""
-    try:
-        specs = TypeAdapter(tuple[EncoderSpec, ...]).validate_json(file.read_bytes())
-    except OSError as fault:
-        raise Problem(
-            f"encoder list {file} cannot be read ({fault.strerror}): give the path of a JSON list"
-        ) from fault
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the list"
-        raise Problem(
-            f"encoder list {file} is not valid at {where}: {first['msg']}; "
-            "mend it as EncoderSpec describes"
-        ) from fault
+    specs = read_spec(file, tuple[EncoderSpec, ...], "the list of image encoders")
     return tuple(
-        spec.model_copy(update={"source": str((file.parent / spec.path).resolve())})
-        if spec.path
-        else spec
-        for spec in specs
+        spec.model_copy(update={"source": source_from(file.parent, spec.source)}) for spec in specs
     )
 
 
@@ -164,19 +150,10 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
         "autoencoder_kl": _load_autoencoder_kl,
         "classifier": _load_classifier,
     }[spec.kind]
-    try:
+    way_out = "connect to the network once, or set 'source' to a local copy"
+    way_out = "fetch the file again" if spec.path else way_out
+    with loading(f"image encoder '{spec.name}'", spec.source, way_out):
         network, prepare, embed = loader(spec)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as fault:
-        way_out = (
-            "fetch the file again"
-            if spec.path
-            else "connect to the network once, or set 'source' to a local copy"
-        )
-        reason = " ".join(str(fault).split())[:200]
-        raise Problem(
-            f"weights '{spec.source}' of image encoder '{spec.name}' cannot be loaded "
-            f"({reason}): {way_out}"
-        ) from fault
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     encoder = ImageEncoder(spec, _checksum(network), prepare, embed, torch.device(device))
     _try_out(encoder)

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hvf_core.problem import Problem
+from hvf_core.specs import loading, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.image_encoders import EncoderSpec, load_classifier
 from offline_train.paintings.metrics import resized
@@ -103,25 +103,10 @@ def read_feature_nets(file: Path) -> tuple[FeatureNetSpec, ...]:
     Raises:
         Problem: it cannot be read, or is no such list.
     """
-    try:
-        specs = TypeAdapter(tuple[FeatureNetSpec, ...]).validate_json(file.read_bytes())
-    except OSError as fault:
-        raise Problem(
-            f"the list of feature networks '{file}' cannot be read ({fault.strerror}): give the "
-            "path of a JSON list"
-        ) from None
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the list"
-        raise Problem(
-            f"the list of feature networks '{file}' is not valid at {place} "
-            f"({first['msg'].lower()}): mend it as FeatureNetSpec says"
-        ) from None
-    return tuple(spec.model_copy(update={"source": _beside(file, spec.source)}) for spec in specs)
-
-
-def _beside(file: Path, source: str) -> str:
-    return str((file.parent / source).resolve()) if source.startswith(".") else source
+    specs = read_spec(file, tuple[FeatureNetSpec, ...], "the list of feature networks")
+    return tuple(
+        spec.model_copy(update={"source": source_from(file.parent, spec.source)}) for spec in specs
+    )
 
 
 @dataclass(frozen=True)
@@ -157,14 +142,10 @@ def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
         "open_clip": _load_open_clip,
         "classifier": _load_classifier,
     }[spec.kind]
-    try:
+    way_out = "connect to the network once, or give 'source' as a local .safetensors"
+    what = f"the feature network '{spec.name}'"
+    with loading(what, spec.source, way_out, EOFError, pickle.UnpicklingError):
         network, prepare = loader(spec)
-    except _NOT_LOADED as fault:
-        reason = " ".join(str(fault).split())[:200]
-        raise Problem(
-            f"weights '{spec.source}' of the feature network '{spec.name}' cannot be loaded "
-            f"({reason}): connect to the network once, or give 'source' as a local .safetensors"
-        ) from fault
     network.eval().requires_grad_(False).to(device)
     if spec.layer is None:
         return FeatureNet(spec, lambda images: network(prepare(images)), device)
@@ -194,10 +175,6 @@ def _output_of(
 
 
 _Loaded = tuple[nn.Module, Callable[[Tensor], Tensor]]
-_NOT_LOADED = (
-    *(OSError, RuntimeError, ValueError, KeyError, EOFError),
-    *(SafetensorError, pickle.UnpicklingError),
-)
 # What torchvision sets besides when it loads weights of its own: these were trained on pictures
 # normalised otherwise, and put that right themselves.
 _BUILT_WITH = {

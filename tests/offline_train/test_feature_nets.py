@@ -214,7 +214,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(Problem, match=r"cannot be loaded \(.*no route to host\)") as told:
+    with pytest.raises(Problem, match=r"cannot be loaded from .* \(.*no route to host\)") as told:
         load_feature_net(paper_s(name))
     assert f"'{name}'" in str(told.value)
 

@@ -1,0 +1,59 @@
+"""Specs: what there is to choose from, such as encoders and diffusion models, as JSON lists."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+
+from hvf_core.problem import Problem
+
+T = TypeVar("T")
+
+
+def read_spec(file: Path, kind: type[T], what: str) -> T:
+    """Reads a JSON file of a kind that pydantic knows.
+
+    Raises:
+        Problem: it cannot be read, or is not of that kind; `what` is what the sentence calls it.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes())
+    except OSError as fault:
+        raise Problem(
+            f"{what} '{file}' cannot be read ({fault.strerror}): give the path of a JSON file"
+        ) from None
+    except ValidationError as error:
+        raise Problem(f"{what} '{file}' is not valid {first_fault(error)}: mend it there") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where data is not valid first, and why: `at heads.0 (input should be a valid integer)`."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "its top level"
+    return f"at {place} ({first['msg'].lower()})"
+
+
+def is_path(source: str) -> bool:
+    """Whether a source of weights is a path, which begins with `.` or `/`, or a name on a hub."""
+    return source.startswith((".", "/"))
+
+
+def source_from(folder: Path, source: str) -> str:
+    """A source whose relative path, if it is one, has been taken from a folder."""
+    return str((folder / source).resolve()) if source.startswith(".") else source
+
+
+@contextmanager
+def loading(what: str, source: str, way_out: str, *faults: type[Exception]) -> Iterator[None]:
+    """Tells by a `Problem` what cannot be loaded from where, why, and the way out.
+
+    `faults` can be raised besides what reading and filling a network commonly ends in.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, *faults) as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise Problem(f"{what} cannot be loaded from '{source}' ({reason}): {way_out}") from fault
