@@ -20,7 +20,9 @@ from demo.stimuli import (
     test_concepts,
 )
 from hvf_core.torchvision_ops import declare_missing_ops
-from index.encoders.image_encoders import embedding_health, load_encoder, read_specs
+from index.encoders.health import embedding_health
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 
 ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
 

@@ -24,7 +24,8 @@ from demo.image_metrics import ATTRIBUTES, attribute_labels, measure
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
-from index.encoders.image_encoders import EncoderSpec, squared
+from index.encoders.parts import squared
+from index.encoders.spec import EncoderSpec
 
 SIZE_PX = 128
 _NET = SemanticNetConfig(
@@ -75,7 +76,7 @@ def make_image_models(out_dir: Path, recipe: Recipe = Recipe()) -> dict[str, flo
 def train_image_models(out_dir: Path, recipe: Recipe) -> None:
     """Trains both encoders and writes their weights and `encoders.json`, the list of them.
 
-    `index.encoders.image_encoders.read_specs` reads that list. Takes 10 to 30 minutes on two cores.
+    `index.encoders.spec.read_specs` reads that list. Takes 10 to 30 minutes on two cores.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:

@@ -19,7 +19,9 @@ from demo.image_metrics import attribute_labels
 from demo.model import DemoModel
 from demo.settings import ASSETS
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
-from index.encoders.image_encoders import load_classifier, load_encoder, read_specs
+from index.encoders.classifier import load_classifier
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from offline_train.data.features import extract_features
 from offline_train.data.prepare import prepare_test
 from offline_train.paintings.metrics import attribute_scores
@@ -135,5 +137,5 @@ def evaluate_demo_paintings(
     nets = [load_feature_net(spec) for spec in NETS]
     shown = [stimulus_from_id(item) for item in trials.items]
     truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
-    reader = load_classifier(read_specs(ASSETS / "encoders.json")[0]).eval()
+    reader = load_classifier(_CLASSIFIER["source"]).eval()
     return paintings, score(paintings, nets, told, attribute_scores(reader, truth))

@@ -26,7 +26,8 @@ from demo.stimuli import (
     training_concepts,
 )
 from demo.subject import SimulatedSubject, SubjectSettings
-from index.encoders.image_encoders import load_encoder, read_specs
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from index.gallery import Gallery, save_gallery
 from offline_train.brain.calibrate import fit_calibration, save_calibration
 from offline_train.brain.gallery import build_gallery

@@ -24,7 +24,8 @@ from demo.evaluation import held_out_recordings
 from demo.model import ready_model
 from demo.settings import ASSETS, DemoSettings
 from demo.stimuli import gallery_stimuli
-from index.encoders.image_encoders import load_encoder, read_specs
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train

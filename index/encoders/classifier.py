@@ -1,8 +1,14 @@
-"""A small image classifier whose penultimate layer serves as a semantic embedding."""
+"""Image encoders that are a small classifier: its penultimate layer says what is seen."""
+
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import safe_open
 from torch import Tensor, nn
+
+from index.encoders.parts import Parts, squared
+from index.encoders.spec import EncoderSpec
 
 
 class SemanticNetConfig(BaseModel):
@@ -67,3 +73,20 @@ class SemanticNet(nn.Module):
         """Images (n, 3, size_px, size_px) in 0..1 to logits (n, classes) per attribute."""
         features = self.features(images)
         return {name: head(features) for name, head in self.heads.items()}
+
+
+def load_classifier(file: str | Path) -> SemanticNet:
+    """The network in a .safetensors file; raises as the file is missing or bad."""
+    with safe_open(file, framework="pt") as opened:
+        config = SemanticNetConfig.model_validate_json((opened.metadata() or {}).get("config", ""))
+        weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
+    network = SemanticNet(config)
+    network.load_state_dict(weights)
+    return network
+
+
+def load(spec: EncoderSpec) -> Parts:
+    """Loads one; raises as `load_classifier` does."""
+    network = load_classifier(spec.source)
+    size_px = network.config.size_px
+    return Parts(network, lambda image: squared(image, size_px), network.features)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hvf_core.problem import Problem
-from index.encoders.image_encoders import load_encoder, read_specs
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from offline_train.data.features import Features, extract_features, label_features
 from offline_train.evaluate.pictures import write_pictures
 from offline_train.evaluate.result import Evaluation
@@ -28,7 +29,7 @@ Images = Annotated[
     Path | None, typer.Option(help="folder of images; a file's name is its stimulus id")
 ]
 Encoders = Annotated[
-    Path | None, typer.Option(help="JSON file of image encoders; `labels` need none")
+    Path | None, typer.Option(help="JSON list of image encoders, or `paper`; `labels` need none")
 ]
 Labels = Annotated[
     bool, typer.Option("--labels", help="the stimulus ids are classes: no images, no encoders")

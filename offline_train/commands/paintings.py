@@ -13,6 +13,7 @@ from decoder.painting.base import load_base
 from decoder.painting.prior import check_bundle, check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
+from index.encoders.parts import square_picture
 from offline_train.commands.options import (
     Encoders,
     Images,
@@ -86,7 +87,8 @@ def evaluate_prior(
         SamplerSettings(steps=n_steps, guidance=guidance, preview="none"),
     )
     files = {path.stem: path for path in image_files(images)}
-    seen = np.stack([_square(files[item], sampler.size_px) for item in trial_set.items])
+    shown = (read_image(files[item]) for item in trial_set.items)
+    seen = np.stack([square_picture(image, sampler.size_px) for image in shown])
     with Progress(console=console) as progress:
         task = progress.add_task("painting", total=samples * len(seen) * len(conditions))
         painted = paint_conditions(
@@ -121,9 +123,3 @@ def report_paintings(
         (out / "paintings.json").write_text(text, encoding="utf-8")
         write_grid(paintings, out / "paintings.png", title=title)
         console.print(f"in '{out}': paintings.json, paintings.png")
-
-
-def _square(file: Path, size_px: int) -> np.ndarray:
-    from index.encoders.image_encoders import squared
-
-    return (squared(read_image(file), size_px) * 255).round().byte().permute(1, 2, 0).numpy()

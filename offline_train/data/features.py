@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
-from index.encoders.image_encoders import ImageEncoder, refuse_collapsed
+from index.encoders.health import refuse_collapsed
+from index.encoders.load import ImageEncoder
 
 BLOCK = 256
 """Images between two writes to the cache: what an interruption costs at most."""

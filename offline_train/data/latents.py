@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from decoder.painting.spec import BaseSpec
 from hvf_core.artifact import read_manifest, write_manifest
 from hvf_core.problem import Problem
-from index.encoders.image_encoders import EncoderSpec, ImageEncoder
+from index.encoders.load import ImageEncoder
+from index.encoders.spec import EncoderSpec
 from offline_train.checkpoint import identify
 from offline_train.data.features import BLOCK, Features
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from hvf_core.problem import Problem
 from hvf_core.specs import loading, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
-from index.encoders.image_encoders import EncoderSpec, load_classifier
+from index.encoders.classifier import load_classifier
+from index.encoders.clip import open_visual
 from offline_train.paintings.metrics import resized
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -216,20 +217,12 @@ def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
 
 
 def _load_open_clip(spec: FeatureNetSpec) -> _Loaded:
-    declare_missing_ops()
-    import open_clip
-
-    if "/" in spec.source and not spec.source.endswith(".safetensors"):
-        raise ValueError("only .safetensors files are read, as others can run code")
-    model = open_clip.create_model(spec.architecture, pretrained=spec.source)
-    return model.visual, _normalised(*_CLIP)
+    visual, _ = open_visual(spec.architecture, spec.source)
+    return visual, _normalised(*_CLIP)
 
 
 def _load_classifier(spec: FeatureNetSpec) -> _Loaded:
-    encoder = EncoderSpec(
-        name="net", kind="classifier", source=spec.source, dim=1, size_px=spec.size_px
-    )
-    network = load_classifier(encoder)
+    network = load_classifier(spec.source)
     if spec.layer is None:
         return _Features(network), lambda images: images
     return network.body, lambda images: images * 2 - 1

@@ -15,7 +15,8 @@ from decoder.painting.base import load_base
 from decoder.painting.prior import check_bundle, load_prior, read_adapter
 from decoder.painting.spec import read_base_spec
 from hvf_core.problem import Problem
-from index.encoders.image_encoders import ImageEncoder, load_encoder, squared
+from index.encoders.load import ImageEncoder, load_encoder
+from index.encoders.parts import square_picture
 from offline_train.checkpoint import identify
 from offline_train.commands.options import COMMAND, console, features_of, image_files, read_image
 from offline_train.data.latents import Reordered, cache_latents, shared_latents, vae_encoder
@@ -71,7 +72,7 @@ def train_on_files(
     board = None
     if state.is_main_process:
         looked_at = features.items[max(0, len(files) - settings.n_samples) :]
-        pictures = [_square(read_image(files[item]), size_px) for item in looked_at]
+        pictures = [square_picture(read_image(files[item]), size_px) for item in looked_at]
         board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
     with Progress(console=console) as progress:
         task = progress.add_task("training the prior", total=settings.steps)
@@ -157,7 +158,3 @@ def _cached(
             cache / name,
             lambda done, total: progress.update(task, completed=done),
         )
-
-
-def _square(picture: np.ndarray, size_px: int) -> np.ndarray:
-    return (squared(picture, size_px) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -12,7 +12,8 @@ from demo.captions import SLOTS, UNSAID, CaptionEncoder, captions_of
 from demo.diffusion_models import fit_latent_rgb, make_unet
 from demo.settings import ASSETS
 from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
-from index.encoders.image_encoders import load_encoder, read_specs
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from offline_train.paintings.metrics import pixel_correlation
 
 

@@ -13,17 +13,13 @@ from demo import image_metrics, image_models, stimuli
 from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
-from index.encoders.image_encoders import (
-    PRESETS,
-    EncoderSpec,
-    embedding_health,
-    load_encoder,
-    read_specs,
-    refuse_collapsed,
-    squared,
-)
+from index.encoders.health import embedding_health, refuse_collapsed
+from index.encoders.load import load_encoder
+from index.encoders.parts import squared
+from index.encoders.spec import PRESETS, EncoderSpec, read_specs
 
 ASSETS = Path(image_models.__file__).parent / "assets"
+_, CLIP, VAE = PRESETS["paper"]
 
 
 @pytest.fixture
@@ -164,19 +160,23 @@ def test_squared_keeps_the_middle_and_does_nothing_to_a_fitting_image():
 
 
 def test_the_papers_encoders_are_presets():
-    dims = {name: spec.dim for name, spec in PRESETS.items()}
-    assert dims == {"RN50": 1024, "ViT-B-32": 512, "ViT-H-14": 1024, "SDXL-VAE": 1024}
+    fused = {name: [(s.name, s.dim) for s in read_specs(Path(name))] for name in PRESETS}
+    others = [("ViT-B-32", 512), ("SDXL-VAE", 1024)]
+    assert fused == {
+        "paper": [("RN50", 1024), *others],
+        "paper-prior": [("ViT-H-14", 1024), *others],
+    }
 
 
 def test_specs_are_read_with_paths_relative_to_their_file(tmp_path):
     listed = [
         {"name": "a", "kind": "classifier", "source": "./a.safetensors", "dim": 4, "size_px": 8},
-        PRESETS["SDXL-VAE"].model_dump(),
+        VAE.model_dump(),
     ]
     (tmp_path / "encoders.json").write_text(json.dumps(listed))
     local, hub = read_specs(tmp_path / "encoders.json")
     assert local.path == tmp_path / "a.safetensors"
-    assert hub == PRESETS["SDXL-VAE"]
+    assert hub == VAE
 
 
 @pytest.mark.parametrize(
@@ -259,21 +259,21 @@ def test_a_damaged_vae_is_one_clear_sentence(vae):
         load_encoder(vae)
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32", "SDXL-VAE"])
-def test_a_hub_that_cannot_be_reached_is_one_clear_sentence(name, monkeypatch, tmp_path):
+@pytest.mark.parametrize("spec", [CLIP, VAE], ids=lambda spec: spec.name)
+def test_a_hub_that_cannot_be_reached_is_one_clear_sentence(spec, monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(Problem, match="set 'source' to a local copy"):
-        load_encoder(PRESETS[name])
+        load_encoder(spec)
 
 
 def test_files_that_could_run_code_are_refused(tmp_path):
     file = tmp_path / "clip.pt"
     torch.save({}, file)
     with pytest.raises(Problem, match="safetensors files are read, as others can run code"):
-        load_encoder(PRESETS["ViT-B-32"].model_copy(update={"source": str(file)}))
+        load_encoder(CLIP.model_copy(update={"source": str(file)}))
 
 
 def test_an_image_that_is_not_rgb_bytes_is_refused(classifier):

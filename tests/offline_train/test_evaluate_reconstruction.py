@@ -17,7 +17,8 @@ from decoder.painting.prior import Prior, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from hvf_core.problem import Problem
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
-from index.encoders.image_encoders import load_encoder, read_specs
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 from offline_train.__main__ import app
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train

@@ -9,7 +9,7 @@ import torch
 from decoder.bundle import ImageEncoderRecord
 from decoder.painting.base import DiffusionBase
 from hvf_core.problem import Problem
-from index.encoders.image_encoders import ImageEncoder, load_encoder
+from index.encoders.load import ImageEncoder, load_encoder
 from offline_train.data import latents as latents_module
 from offline_train.data.features import Features
 from offline_train.data.latents import ARRAY, Reordered, cache_latents, shared_latents, vae_encoder
