@@ -1,16 +1,8 @@
-"""Samples as they arrive, from an inlet or a recording, and the units that voltages come in."""
+"""Samples as they arrive, from an inlet or a recording."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
-MICROVOLTS_PER = {
-    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv"), 1.0),
-    **dict.fromkeys(("volts", "volt", "v"), 1e6),
-    **dict.fromkeys(("millivolts", "millivolt", "mv"), 1e3),
-    **dict.fromkeys(("nanovolts", "nanovolt", "nv"), 1e-3),
-}
-"""By the names that streams and files have for units, in lower case."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.acquire.chunk import MICROVOLTS_PER, Chunk
+from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
+from stream.acquire.units import kept_as
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
@@ -27,8 +28,8 @@ class Inlet:
     so that the samples never wait for it.
 
     Args:
-        unscaled: channels that hold no voltage, such as triggers. All others come in microvolts,
-            where the stream says its unit.
+        unscaled: channels that are no signal, such as triggers. All others come in microvolts (or
+            femtoteslas), where the stream says its unit.
 
     Attributes:
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
@@ -90,7 +91,7 @@ class Inlet:
             return None
         factors = np.array(
             [
-                1.0 if name in unscaled else MICROVOLTS_PER.get((unit or "").lower(), 1.0)
+                1.0 if name in unscaled else kept_as(unit or "")[1]
                 for name, unit in zip(self.channels, units, strict=True)
             ]
         )

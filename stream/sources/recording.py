@@ -1,4 +1,4 @@
-"""Reads recordings of EEG and markers, whatever program wrote them, into one plain value."""
+"""Reads recordings of EEG or MEG and markers, whatever wrote them, into one plain value."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ import pyxdf
 from mne.io.constants import FIFF
 
 from hvf_core.problem import Problem
-from stream.acquire.chunk import MICROVOLTS_PER
 from stream.acquire.markers import marker_text
+from stream.acquire.units import Signal, kept_as
 from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks
 
 MNE_SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
@@ -22,8 +22,8 @@ SUFFIXES = (*MNE_SUFFIXES, ".xdf")
 # BrainVision write where two pieces of a recording were joined.
 NOT_A_STIMULUS = re.compile(r"bad|edge|boundary$|new segment/", re.IGNORECASE)
 
-MICROVOLTS = "microvolts"
-MICROVOLTS_PER_VOLT = 1e6
+_DATA = {"eeg", "mag", "grad", "seeg", "ecog"}  # of MNE's types of channels
+_FIFF_UNITS = {FIFF.FIFF_UNIT_V: "V", FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m"}
 
 Offsets = tuple[tuple[float, float], ...]
 
@@ -42,13 +42,15 @@ class RecordedMarker:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """EEG and markers of one file.
+    """EEG, or MEG, and markers of one file.
 
     `samples` is float32 (n, channels), in `units` per channel: "microvolts" for every voltage,
-    else as in the file, "" where that is unknown. `stamps_s` is float64 (n,), seconds, raw: from
-    0 on for files that MNE reads, as recorded for XDF. An XDF stamp counts on the clock of the
-    machine that sent it; adding the stream's offset, given as (stamp, offset) pairs in seconds,
-    takes it to the recorder's clock. Other files have one clock and no offsets.
+    "femtoteslas" for every flux density, else as in the file, "" where that is unknown. `kinds`
+    says in the file's words what each channel records; empty where it does not say. `stamps_s` is
+    float64 (n,), seconds, raw: from 0 on for files that MNE reads, as recorded for XDF. An XDF
+    stamp counts on the clock of the machine that sent it; adding the stream's offset, given as
+    (stamp, offset) pairs in seconds, takes it to the recorder's clock. Other files have one clock
+    and no offsets.
     """
 
     path: Path
@@ -61,6 +63,14 @@ class Recording:
     markers: tuple[RecordedMarker, ...]
     eeg_offsets: Offsets = ()
     marker_offsets: Offsets = ()
+    kinds: tuple[str, ...] = ()
+
+    def signal(self, channels: Iterable[str]) -> Signal:
+        """What those of these channels that there are record, for the most part."""
+        wanted = {name.casefold() for name in channels}
+        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        kinds = [self.kinds[i] for i in at] if self.kinds else []
+        return Signal.of(kinds, [self.units[i] for i in at])
 
     @property
     def duration_s(self) -> float:
@@ -151,23 +161,30 @@ def _read_with_mne(path: Path, stim_channel: str | None) -> Recording:
             f"give --stim-channel one of {_listed(stim_channels or raw.ch_names)}"
         )
     channels = tuple(name for name in types if name not in (stim_channel, *stim_channels))
-    if "eeg" not in (types[name] for name in channels):
-        raise Problem(f"'{path}' has no EEG channel; choose a recording of EEG")
+    if _DATA.isdisjoint(types[name] for name in channels):
+        raise Problem(f"'{path}' has no EEG channel; choose a recording of EEG or MEG")
     picks = [raw.ch_names.index(name) for name in channels]
-    in_volts = np.array([raw.info["chs"][i]["unit"] == FIFF.FIFF_UNIT_V for i in picks])
+    units, factors = _kept(_FIFF_UNITS.get(raw.info["chs"][i]["unit"], "") for i in picks)
     samples = raw.get_data(picks)
-    samples[in_volts] *= MICROVOLTS_PER_VOLT
+    samples *= factors[:, None]
     rate_hz = float(raw.info["sfreq"])
     return Recording(
         path=path,
         name=Path(path.name.removesuffix(".gz")).stem,
         channels=channels,
-        units=tuple(MICROVOLTS if is_voltage else "" for is_voltage in in_volts),
+        units=units,
         rate_hz=rate_hz,
         stamps_s=np.arange(raw.n_times) / rate_hz,
         samples=np.ascontiguousarray(samples.T, np.float32),
         markers=markers,
+        kinds=tuple(types[name] for name in channels),
     )
+
+
+def _kept(units: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The units in which channels of these units are kept, and the factors (channels,)."""
+    names, factors = zip(*map(kept_as, units), strict=True)
+    return names, np.array(factors)
 
 
 def _annotations(raw: mne.io.BaseRaw) -> tuple[RecordedMarker, ...]:
@@ -210,6 +227,7 @@ class _XdfStream:
     format: str
     labels: tuple[str, ...]
     units: tuple[str, ...]
+    kinds: tuple[str, ...]
     stamps_s: np.ndarray
     samples: np.ndarray | list[list[str]]
     offsets: Offsets
@@ -226,6 +244,7 @@ class _XdfStream:
             format=_text_of(info, "channel_format"),
             labels=tuple(_text_of(ch, "label") or str(i) for i, ch in enumerate(channels, 1)),
             units=tuple(_text_of(channel, "unit") for channel in channels),
+            kinds=tuple(_text_of(ch, "type") or _text_of(info, "type") for ch in channels),
             stamps_s=stream["time_stamps"],
             samples=stream["time_series"],
             offsets=tuple(zip(stream["clock_times"], stream["clock_values"], strict=True)),
@@ -255,21 +274,19 @@ def _read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> 
     likely = [stream for stream in irregular if stream.type.lower() in ("markers", "marker")]
     likely = likely or [s for s in irregular if s.format.startswith((STRING, "int"))]
     events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely)
-    microvolts_per = [MICROVOLTS_PER.get(unit.lower()) for unit in eeg.units]
+    units, factors = _kept(eeg.units)
     return Recording(
         path=path,
         name=eeg.name,
         channels=eeg.labels,
-        units=tuple(
-            unit if factor is None else MICROVOLTS
-            for unit, factor in zip(eeg.units, microvolts_per, strict=True)
-        ),
+        units=units,
         rate_hz=eeg.rate_hz,
         stamps_s=eeg.stamps_s,
-        samples=(eeg.samples * [factor or 1.0 for factor in microvolts_per]).astype(np.float32),
+        samples=(eeg.samples * factors).astype(np.float32),
         markers=() if events is None else events.markers(),
         eeg_offsets=eeg.offsets,
         marker_offsets=() if events is None else events.offsets,
+        kinds=eeg.kinds,
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
+from stream.acquire.units import Signal
 from stream.sources.recording import RecordedMarker, read_recording
 from stream.sources.xdf_writer import StreamHeader, XdfWriter
 
@@ -503,3 +504,37 @@ def test_options_of_the_other_kind_of_file_are_refused(tmp_path):
         read_recording(fif, eeg_stream="amp")
     with pytest.raises(Problem, match="--stim-channel 'STI' does not apply"):
         read_recording(write_xdf(tmp_path / "a.xdf", [eeg_stream()]), stim_channel="STI")
+
+
+def test_meg_is_read_in_femtoteslas_and_says_so(tmp_path):
+    raw = make_raw(types=("mag", "mag", "grad", "misc"))
+    recording = read_recording(save_fif(raw, tmp_path / "a_raw.fif"))
+    assert recording.units == ("femtoteslas", "femtoteslas", "femtoteslas/cm", "")
+    assert recording.kinds == ("mag", "mag", "grad", "misc")
+    factors = np.array([1e15, 1e15, 1e13, 1.0])
+    np.testing.assert_allclose(recording.samples, raw.get_data().T * factors, rtol=1e-6)
+    assert recording.signal(recording.channels) == ("meg", "femtoteslas")
+    assert str(recording.signal(recording.channels[2:])) == "MEG in femtoteslas/cm"
+
+
+def test_what_a_stream_records_is_taken_from_its_header(tmp_path):
+    header = eeg_header(labels=("Pz", "Oz"), units=("V", "counts"))
+    path = write_xdf(tmp_path / "a.xdf", [eeg_stream(header)])
+    recording = read_recording(path)
+    assert recording.signal(("pz", "Fz")) == ("eeg", "microvolts")
+    assert recording.signal(("Oz",)) == ("eeg", "counts")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fits"),
+    [
+        (Signal(), Signal(), True),
+        (Signal(), Signal("", ""), True),
+        (Signal(), Signal("eeg", ""), True),
+        (Signal(), Signal("", "femtoteslas"), False),
+        (Signal(), Signal("meg", ""), False),
+        (Signal(), Signal("eeg", "counts"), False),
+    ],
+)
+def test_signals_fit_unless_they_are_known_to_differ(one, other, fits):
+    assert one.fits(other) == other.fits(one) == fits

@@ -1,0 +1,49 @@
+"""What channels record, and in which unit: as streams and files name it, and as it is kept here."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+MICROVOLTS = "microvolts"
+
+_KEPT_AS = {
+    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv"), (MICROVOLTS, 1.0)),
+    **dict.fromkeys(("volts", "volt", "v"), (MICROVOLTS, 1e6)),
+    **dict.fromkeys(("millivolts", "millivolt", "mv"), (MICROVOLTS, 1e3)),
+    **dict.fromkeys(("nanovolts", "nanovolt", "nv"), (MICROVOLTS, 1e-3)),
+    **dict.fromkeys(("femtoteslas", "femtotesla", "ft"), ("femtoteslas", 1.0)),
+    **dict.fromkeys(("teslas", "tesla", "t"), ("femtoteslas", 1e15)),
+    **dict.fromkeys(("femtoteslas/cm", "ft/cm"), ("femtoteslas/cm", 1.0)),
+    **dict.fromkeys(("teslas/meter", "t/m"), ("femtoteslas/cm", 1e13)),
+}
+_KINDS = {kind: kind for kind in ("eeg", "meg", "seeg", "ecog")} | {"mag": "meg", "grad": "meg"}
+
+
+class Signal(NamedTuple):
+    """What most of some channels record, and in which unit; "" where that is not known."""
+
+    kind: str = "eeg"
+    unit: str = MICROVOLTS
+
+    @classmethod
+    def of(cls, kinds: Sequence[str], units: Sequence[str]) -> "Signal":
+        """Of channels whose kinds are told in the words of MNE (mag, grad) or of LSL (EEG)."""
+        known = [_KINDS.get(kind.lower(), "") for kind in kinds]
+        return cls(_commonest(known), _commonest(units))
+
+    def fits(self, other: "Signal") -> bool:
+        """Whether nothing that is known of both is known to differ."""
+        return all(a == b or not (a and b) for a, b in zip(self, other, strict=True))
+
+    def __str__(self) -> str:
+        return f"{(self.kind or 'signals').upper()} in {self.unit or 'an unknown unit'}"
+
+
+def kept_as(unit: str) -> tuple[str, float]:
+    """The unit in which values of this one are kept, and the factor that takes them to it."""
+    return _KEPT_AS.get(unit.lower(), (unit, 1.0))
+
+
+def _commonest(names: Sequence[str]) -> str:
+    counts = Counter(filter(None, names)).most_common(1)
+    return counts[0][0] if counts else ""
