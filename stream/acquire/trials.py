@@ -56,7 +56,6 @@ class Trial:
     number: int
     event: Event
     residual_s: float  # stamp of the onset sample minus the onset: at most half a sample
-    first_sample: int  # its number in the stream, from 0 on
     first_stamp_s: float
     last_stamp_s: float
     readable_s: float  # when the last sample or marker that it needed became readable
@@ -213,7 +212,6 @@ class TrialCutter:
             number=number,
             event=event,
             residual_s=residual_s,
-            first_sample=first,
             first_stamp_s=float(ring.stamps_s(first, 1)[0]),
             last_stamp_s=float(ring.stamps_s(last, 1)[0]),
             readable_s=max(ring.readable_s(last), event.readable_s),

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
 import zmq
 
 from decoder.bundle import load_bundle
@@ -105,8 +104,6 @@ class Intake:
         self._next_look_s = 0.0
         self._taken_s = 0.0
         self._n_gaps = 0
-        self._pyxdf_stamps_s: np.ndarray | None = None
-        self._differences_s: list[float] = []  # of every trial's stamps, from pyxdf's
         send(self._reports, NodeState(config.session, "reader", lifeline.incarnation, "alive"))
 
     @property
@@ -153,15 +150,6 @@ class Intake:
         )
         if opened.drop is not None:
             self._drop(opened.drop)
-
-    def compare_with(self, pyxdf_stamps_s: np.ndarray | None) -> None:
-        """Where a recording is read that pyxdf could stamp: its stamps of the samples to come."""
-        self._pyxdf_stamps_s = pyxdf_stamps_s
-
-    def _pyxdf_difference(self, trial: Trial) -> float:
-        if self._pyxdf_stamps_s is None:
-            return np.nan
-        return trial.first_stamp_s - float(self._pyxdf_stamps_s[trial.first_sample])
 
     def cut(self, now_s: float) -> None:
         """Sends every trial whose last sample is there, and what there is of the others."""
@@ -218,12 +206,6 @@ class Intake:
         }
         if self._acquisition.agreement is not None:
             facts["cross_check"] = asdict(self._acquisition.agreement)
-        if self._pyxdf_stamps_s is not None and self._differences_s:
-            off_ms = np.array(self._differences_s) * 1e3
-            facts["pyxdf_difference_ms"] = {
-                "median": float(np.median(off_ms)),
-                "largest": float(off_ms[np.abs(off_ms).argmax()]),
-            }
         if self._feed is not None:
             facts["not_recorded"] = self._feed.n_lost
         return facts
@@ -243,10 +225,8 @@ class Intake:
         if self._slicer is not None:
             self._send_slice(trial, self._slicer.last(trial))
             self._slicer.learn(trial)
-        difference_s = self._pyxdf_difference(trial)
-        self._differences_s.append(difference_s)
         if self._trial_file is not None:
-            self._trial_file.add(trial, difference_s)
+            self._trial_file.add(trial)
         if self._slicer is None:
             stamps = self._stamps(trial)
             self._outbox.report(

@@ -105,7 +105,6 @@ def _take_next(intake: Intake, watch: StreamWatch, arrivals: queue.SimpleQueue) 
 
 def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifeline) -> None:
     # Here, as MNE takes a second to import.
-    from stream.sources.pyxdf_stamps import pyxdf_stamps
     from stream.sources.recording import read_recording
     from stream.sources.virtual_time import play
 
@@ -117,7 +116,6 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
     intake = Intake(config, lifeline, recording.channels, recording.rate_hz, "float32")
-    intake.compare_with(pyxdf_stamps(recording))
     lifeline.ready()
     command = "finish"
     for stream, chunk in play(recording):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
 SUFFIXES = (".npz", "-epo.fif", "_epo.fif")
-_COLUMNS = ["trial", "stimulus", "onset_s", "residual_s", "first_stamp_s", "pyxdf_difference_s"]
+_COLUMNS = ["trial", "stimulus", "onset_s", "residual_s", "first_stamp_s"]
 
 
 class TrialFile:
@@ -21,8 +21,7 @@ class TrialFile:
 
     The samples are those of the stream, in microvolts, before any preprocessing; an .npz has
     `trials` (n, channels, times) float32, `times_s`, `channels`, and per trial `trial`,
-    `stimulus`, `onset_s`, `residual_s`, `first_stamp_s`, and `pyxdf_difference_s`: how much later
-    this stamp is than pyxdf's (NaN unless an XDF file was read). MNE files hold volts, as MNE's do.
+    `stimulus`, `onset_s`, `residual_s`, `first_stamp_s`. MNE files hold volts, as MNE's do.
 
     Raises:
         Problem: the file's name has another ending, or its folder is missing.
@@ -35,12 +34,12 @@ class TrialFile:
         self._rate_hz = rate_hz
         self._window = window
         self._trials: list[np.ndarray] = []
-        self._rows: list[tuple[int, str, float, float, float, float]] = []
+        self._rows: list[tuple[int, str, float, float, float]] = []
 
-    def add(self, trial: Trial, pyxdf_difference_s: float) -> None:
+    def add(self, trial: Trial) -> None:
         self._trials.append(trial.samples.T.copy())
         event = trial.event
-        timing_s = (event.onset_s, trial.residual_s, trial.first_stamp_s, pyxdf_difference_s)
+        timing_s = (event.onset_s, trial.residual_s, trial.first_stamp_s)
         self._rows.append((trial.number, event.stimulus, *timing_s))
 
     def close(self) -> None:
