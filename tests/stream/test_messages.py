@@ -376,7 +376,10 @@ def test_nothing_can_be_painted_without_a_bundle(tmp_path):
         config(tmp_path, painting=PaintingSettings(prior="prior"))
 
 
-def test_two_sessions_on_one_machine_never_share_an_address():
+@pytest.mark.parametrize("has_ipc", [True, False])
+def test_two_sessions_on_one_machine_never_share_an_address(monkeypatch, has_ipc):
+    if not has_ipc:
+        monkeypatch.delattr("socket.AF_UNIX")
     addresses = [*Endpoints.local().model_dump().values(), *Endpoints.local().model_dump().values()]
     assert len(set(addresses)) == len(addresses)
 

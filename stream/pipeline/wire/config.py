@@ -1,10 +1,11 @@
 """All that defines a session, in one file that every node reads: config.json in its folder."""
 
+import socket
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-import zmq
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from decoder.calibration import Evidence
@@ -43,7 +44,7 @@ class Endpoints(_Settings):
     def local(cls) -> "Endpoints":
         """Addresses that only this machine reaches: ipc, or loopback tcp where ipc is missing."""
         names = cls.model_fields
-        if zmq.has("ipc"):
+        if hasattr(socket, "AF_UNIX"):
             folder = tempfile.mkdtemp(prefix="hvf-")
             return cls(**{name: f"ipc://{folder}/{name}" for name in names})
         ports = _free_ports(len(names))
@@ -58,11 +59,11 @@ class Endpoints(_Settings):
 
 
 def _free_ports(n: int) -> list[int]:
-    sockets = [zmq.Context.instance().socket(zmq.PULL) for _ in range(n)]
-    ports = [socket.bind_to_random_port("tcp://127.0.0.1") for socket in sockets]
-    for socket in sockets:
-        socket.close(0)
-    return ports
+    with ExitStack() as open_:
+        sockets = [open_.enter_context(socket.socket()) for _ in range(n)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 class LiveSource(_Settings):
