@@ -6,7 +6,6 @@ by test data; the numbers on test concepts are measured once at the end and kept
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from torch.nn import functional
 
 from demo.image_metrics import ATTRIBUTES, attribute_labels, measure
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
+from hvf_core.provenance import provenance
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from index.encoders.parts import squared
@@ -104,13 +104,8 @@ def recipe_of(
 ) -> dict[str, object]:
     """How weights were made: what a recipe.json beside them says."""
     return {
-        "command": command,
+        **provenance(command, "torch", "numpy"),
         "recipe": asdict(recipe),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
         "sha256": {
             str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in files

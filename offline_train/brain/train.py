@@ -5,7 +5,6 @@ The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is 
 
 import hashlib
 import math
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from decoder.bundle import (
 )
 from decoder.hvf import HVF
 from hvf_core.problem import Problem
+from hvf_core.provenance import provenance
 from offline_train.brain.loss import symmetric_infonce
 from offline_train.brain.settings import TrainSettings
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
@@ -264,12 +264,7 @@ def make_bundle(
         "n_items": len(trial_set.items),
         "final_loss": models.history[-1]["loss"],
         "checkpoint_rule": "last epoch",
-        "command": command,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        **provenance(command, "torch", "numpy"),
     }
     manifest = BundleManifest(
         channels=format.channels,

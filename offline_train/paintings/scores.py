@@ -8,7 +8,6 @@ image. All conditions paint with the same seeds, so that their differences are p
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from decoder.bundle import Bundle
 from decoder.painting.prior import Prior, check_bundle
 from decoder.painting.sampler import Sampler
 from hvf_core.problem import Problem
+from hvf_core.provenance import versions
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_trials, draw_in_order, embed
@@ -231,7 +231,7 @@ def score(
         ),
         nets=tuple(net.spec for net in nets),
         settings=dict(settings),
-        versions={package: version(package) for package in _PACKAGES},
+        versions=versions(*_PACKAGES),
     )
 
 

@@ -7,7 +7,6 @@ interrupted goes on as if it had not been, and that it does not matter how many 
 import contextlib
 import hashlib
 import math
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from decoder.bundle import HVFRecord
 from decoder.painting.base import DiffusionBase
 from decoder.painting.prior import Prior, PriorManifest, mean_norm, save_prior
 from hvf_core.problem import Problem
+from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.prior.average import Average
@@ -202,12 +202,7 @@ def make_prior(
         "n_images": len(features.items) - settings.n_samples,
         "final_loss": trained.history[-1]["loss"],
         "checkpoint_rule": "last step" + (", averaged weights" if settings.ema_decay else ""),
-        "command": command,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        **provenance(command, "torch", "numpy", "diffusers"),
     }
     manifest = PriorManifest(
         embedding_dim=settings.dim,

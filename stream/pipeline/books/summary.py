@@ -1,10 +1,8 @@
 """What a session comes to: the numbers of summary.json, and the one table a person wants to see."""
 
 import hashlib
-import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from hvf_core.numbers import percentiles
+from hvf_core.provenance import versions
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.books.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
 from stream.pipeline.wire.config import FileSource, SessionConfig
@@ -37,7 +36,8 @@ STAGE_NAMES = {
 }
 _LIVE_STAGES = {"lsl"}  # need stamps that run with the clock
 _QUEUED_STAGES = {"hop", "total"}  # in virtual time trials wait for a decoder that starts
-_PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "numpy", "pylsl", "pyzmq", "mne")
+_PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl")
+_PACKAGES += ("pyzmq", "mne")
 
 
 class Tally:
@@ -121,8 +121,7 @@ class Tally:
             "seed": self._config.seed,
             "bundle": _checksum(self._config.bundle, "bundle.json"),
             "gallery": _checksum(self._config.gallery, "gallery.json"),
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in _PACKAGES},
+            "versions": versions(*_PACKAGES),
         }
 
     def _painting(self, n_decoded: int) -> dict[str, Any] | None:

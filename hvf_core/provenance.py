@@ -1,0 +1,26 @@
+"""Where what this program makes comes from, as manifests and summaries say it."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from pydantic import JsonValue
+
+
+def provenance(command: str, *packages: str) -> dict[str, JsonValue]:
+    """The command that made something, the versions that it ran with, and the machine's kind."""
+    return {
+        "command": command,
+        "versions": versions(*packages),
+        "platform": platform.platform(),
+    }
+
+
+def versions(*packages: str) -> dict[str, JsonValue]:
+    """Of Python, and of those of these packages that are installed."""
+    found: dict[str, JsonValue] = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # of faiss-cpu and faiss-gpu, one is there
+    return found
