@@ -1,0 +1,142 @@
+"""Settings as the options of a command for typer, and what every command line begins with."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, get_origin, get_type_hints
+
+import typer
+
+from hvf_core.problem import one_sentence
+from hvf_core.settings import (
+    Declared,
+    Given,
+    Layer,
+    Tree,
+    from_assignments,
+    merge,
+    settings_of,
+    value_of,
+)
+from hvf_core.toml import read_toml
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH", dict: "A=B,C=D", tuple: "A,B,..."}
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Tree]):
+    """What a person asked for, in a TOML file and on the command line; options hold their paths."""
+
+    tree: type[Tree]
+    file: Layer
+    line: Layer
+
+    def settings(self, defaults: Mapping[str, Any] | None = None) -> Tree:
+        """The settings: `defaults` of the command by path, then the file's, then the line's.
+
+        Raises:
+            Problem: a value is not allowed; `WrongUsage` where the command line gave it.
+        """
+        usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
+        return merge(self.tree, usual, self.file, self.line)
+
+
+def with_settings(
+    tree: type[Tree], *paths: str, without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command, as its parameter `asked`, an `Asked`, and to typer the options for it.
+
+    The options are those of the settings in `paths`, or of the whole tree, less those in
+    `without`; paths are of settings or of sections. `--config` and `--set` reach all of the tree.
+    """
+
+    def is_in(path: str, chosen: Sequence[str]) -> bool:
+        return any(path == one or path.startswith(f"{one}.") for one in chosen)
+
+    offered = {
+        path.replace(".", "__"): one
+        for path, one in settings_of(tree).items()
+        if one.option and (not paths or is_in(path, paths)) and not is_in(path, without)
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(*, config: Path | None, assignments: list[str], **values: Any) -> None:
+            line = dict(from_assignments(tree, assignments))
+            for name, one in offered.items():
+                given = values.pop(name)
+                if given is not None and given is not False:
+                    line[one.path] = Given(_value(one, given), one.option)
+            file = {} if config is None else read_toml(tree, config)
+            command(asked=Asked(tree, file, line), **values)
+
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "asked"
+        ]
+        shown = [*own, *(_parameter(name, one) for name, one in offered.items()), *_GENERAL]
+        run.__signature__ = inspect.Signature(shown)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _is_flag(one: Declared) -> bool:
+    return one.section is not None or bool in one.kinds
+
+
+def _value(one: Declared, given: Any) -> Any:
+    """What an option says: a flag turns a default round, or switches a section on."""
+    if not _is_flag(one):
+        return value_of(one, given)
+    return {} if one.section is not None else not one.field.default
+
+
+def _parameter(name: str, one: Declared) -> inspect.Parameter:
+    """The option for typer; whatever it says is text, which the settings validate."""
+    text = one.help + (f", {one.unit}" if one.unit else "")
+    about: dict[str, Any] = {"help": text, "show_default": False}
+    if not _is_flag(one):
+        kinds = {get_origin(kind) or kind for kind in one.kinds}
+        words = "|".join(map(str, one.choices)) if Literal in kinds else None
+        about["metavar"] = words or next((_METAVARS[k] for k in kinds if k in _METAVARS), "TEXT")
+        if one.usual not in (None, (), {}):
+            about["help"] += f"; {one.usual} by default"
+    kind, absent = (bool, False) if _is_flag(one) else (str | None, None)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=absent,
+        annotation=Annotated[kind, typer.Option(one.option, **about)],
+    )
+
+
+_GENERAL = (
+    inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None, typer.Option(metavar="FILE", help="settings as TOML; options win over it")
+        ],
+    ),
+    inspect.Parameter(
+        "assignments",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=[],
+        annotation=Annotated[
+            list[str],
+            typer.Option("--set", metavar="KEY=VALUE", help="any setting, as trials.history_s=60"),
+        ],
+    ),
+)
+
+
+def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
+    with one_sentence():
+        app(arguments, prog_name=program)

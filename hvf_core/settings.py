@@ -1,0 +1,297 @@
+"""Settings: frozen models, declared once, that command lines, TOML files and forms all read.
+
+A setting is a field of a `Settings` class: its name ends in its unit, the string under it is its
+help, and `setting` adds the option it has on command lines and whether it may change during a
+session. A field that holds another `Settings` class is a section; one that may also be None is a
+section that is off until one of its settings is given.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from hvf_core.problem import Problem, WrongUsage
+
+UNITS = {"s": "s", "hz": "Hz", "uv": "uV", "px": "pixels"}
+"""Units by the end of a setting's name."""
+_WRONG = {
+    "multiple_of": "is no multiple of {multiple_of:g}",
+    "dict_type": "is no list such as EEG1=Pz,EEG2=Oz",
+    "extra_forbidden": "is no setting",
+}
+"""What is said of errors whose text by pydantic would help nobody."""
+
+
+def _with_units(schema: dict[str, Any]) -> None:
+    for name, part in schema.get("properties", {}).items():
+        if (end := name.rpartition("_")[2]) in UNITS:
+            part["unit"] = UNITS[end]
+
+
+class Settings(BaseModel):
+    """The base of all settings: frozen, every number finite, no unknown key."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=_with_units,
+    )
+    version: ClassVar[int] = 1
+    """Of the names in the tree of which this is the root; a TOML file may say its own."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Paths of older versions, to those of today."""
+
+
+Tree = TypeVar("Tree", bound=Settings)
+
+
+def setting(
+    default: Any = ..., *, option: str | None = None, live: bool = False, **constraints: Any
+) -> Any:
+    """A field with the option that command lines offer, and whether it may change in a session.
+
+    A `bool`, or a section that may be off, has a flag for its option. `constraints` are pydantic's.
+    """
+    extra = {"option": option} if option else {}
+    return Field(default, json_schema_extra=extra | ({"live": True} if live else {}), **constraints)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A setting, or a section, as its class declares it; `path` is `section.name`."""
+
+    path: str
+    field: FieldInfo
+
+    @property
+    def option(self) -> str | None:
+        return (self.field.json_schema_extra or {}).get("option")
+
+    @property
+    def is_live(self) -> bool:
+        return "live" in (self.field.json_schema_extra or {})
+
+    @property
+    def unit(self) -> str:
+        return UNITS.get(self.path.rpartition("_")[2], "")
+
+    @property
+    def help(self) -> str:
+        """The first sentence of the string under it."""
+        return " ".join((self.field.description or "").split()).split(". ")[0].removesuffix(".")
+
+    @property
+    def usual(self) -> Any:
+        """Its default; None where it has none."""
+        return None if self.field.is_required() else self.field.default
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """Its type, or the several that it may have."""
+        annotation = self.field.annotation
+        is_union = get_origin(annotation) in (Union, UnionType)
+        return get_args(annotation) if is_union else (annotation,)
+
+    @property
+    def section(self) -> type[Settings] | None:
+        found = (k for k in self.kinds if isinstance(k, type) and issubclass(k, Settings))
+        return next(found, None)
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of which it is one, where they are listed."""
+        return tuple(v for k in self.kinds if get_origin(k) is Literal for v in get_args(k))
+
+
+@cache
+def settings_of(tree: type[Settings]) -> Mapping[str, Declared]:
+    """All settings and sections of a tree by path, every section before what is in it."""
+    found: dict[str, Declared] = {}
+    for name, field in tree.model_fields.items():
+        found[name] = one = Declared(name, field)
+        if one.section is not None:
+            inner = settings_of(one.section)
+            found |= {
+                f"{name}.{path}": Declared(f"{name}.{path}", d.field) for path, d in inner.items()
+            }
+    return found
+
+
+def live_settings(tree: type[Settings]) -> Mapping[str, Declared]:
+    """The settings that may change during a session."""
+    return {path: one for path, one in settings_of(tree).items() if one.is_live}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that somebody gave, what it was called there, and the error that it may make."""
+
+    value: Any
+    named: str
+    error: type[Problem] = WrongUsage
+
+
+Layer = Mapping[str, Given]
+"""Values by path. Of a section the value is {}, which switches it on, or None."""
+
+
+def merge(tree: type[Tree], *layers: Layer) -> Tree:
+    """The settings that layers make together; what comes later wins.
+
+    Raises:
+        Problem: of the kind that the wrong value's layer names, else `WrongUsage`.
+    """
+    merged: dict[str, Given] = {}
+    for layer in layers:
+        for path, given in layer.items():
+            if given.value is None:
+                merged = {p: g for p, g in merged.items() if not p.startswith(f"{path}.")}
+            merged[path] = given
+    nested: dict[str, Any] = {}
+    for path in sorted(merged, key=lambda path: path.count(".")):
+        *parents, name = path.split(".")
+        at = nested
+        for parent in parents:
+            at[parent] = at = {} if at.get(parent) is None else at[parent]
+        at[name] = merged[path].value
+    return _validated(tree, nested, merged)
+
+
+def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
+    """The settings of texts `section.name=value`.
+
+    Raises:
+        WrongUsage: a text is none such, or names no setting.
+    """
+    layer = {}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise WrongUsage(f"--set '{text}' has no value; write --set {text}=VALUE")
+        one = find(tree, path.strip(), " (--set)", WrongUsage)
+        for path, part in spread(tree, one.path, value_of(one, value), " (--set)", WrongUsage):
+            layer[path] = Given(part, f"--set {path}")
+    return layer
+
+
+def with_value(settings: Tree, path: str, value: Any) -> Tree:
+    """The same settings with one that is live changed.
+
+    Args:
+        value: of the setting's type, or a text as after `--set`.
+
+    Raises:
+        Problem: there is none such, it is not live or not in use, or the value is not allowed.
+    """
+    one = find(type(settings), path)
+    if not one.is_live:
+        can = ", ".join(live_settings(type(settings)))
+        raise Problem(f"{path} cannot change during a session; these can: {can}")
+    values = at = settings.model_dump()
+    *sections, name = path.split(".")
+    for section in sections:
+        at = at[section]
+        if at is None:
+            raise Problem(f"{path} cannot be set: this session runs without {section}")
+    at[name] = value_of(one, value) if isinstance(value, str) else value
+    return _validated(type(settings), values, {path: Given(at[name], path, Problem)})
+
+
+def value_of(one: Declared, text: str) -> Any:
+    """What a text says for a setting: TOML, else the text itself; `0.3,0.5` is a list too.
+
+    `none` is no value, where the setting may have none; it is validated with the others.
+    """
+    text = text.strip()
+    if text == "none" and NoneType in one.kinds and "none" not in one.choices:
+        return None
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        value = text
+    origins = {get_origin(kind) or kind for kind in one.kinds}
+    parts = [part for part in text.split(",") if part]
+    if tuple in origins and not isinstance(value, list):
+        return parts
+    if dict in origins and not isinstance(value, dict) and all("=" in part for part in parts):
+        return dict(part.split("=", 1) for part in parts)
+    is_text = origins & {str, Path, Literal}
+    return text if is_text and not isinstance(value, str) else value
+
+
+def find(
+    tree: type[Settings], path: str, where: str = "", error: type[Problem] = Problem
+) -> Declared:
+    """The setting of a path.
+
+    Raises:
+        Problem: (or `error`) there is none; it names the nearest, or the new name of an old one.
+    """
+    known = settings_of(tree)
+    if path in known:
+        return known[path]
+    if path in tree.renamed:
+        raise error(f"the setting '{path}'{where} is called '{tree.renamed[path]}' now")
+    names = {p.rpartition(".")[2]: p for p in known} | {p: p for p in known}
+    names |= {one.option.lstrip("-"): p for p, one in known.items() if one.option}
+    near = get_close_matches(path, names, 1) or get_close_matches(path.split(".")[-1], names, 1)
+    section = path.rpartition(".")[0]
+    siblings = [p for p in known if p.rpartition(".")[0] == (section if section in known else "")]
+    hint = f"did you mean '{names[near[0]]}'?" if near else f"there are {', '.join(siblings)}"
+    raise error(f"there is no setting '{path}'{where}; {hint}")
+
+
+def spread(
+    tree: type[Settings], path: str, value: Any, where: str, error: type[Problem] = Problem
+) -> Iterator[tuple[str, Any]]:
+    """The values by path that a table for a section, or a value for a setting, comes to.
+
+    Raises:
+        Problem: (or `error`) a key is no setting, or a section is no table.
+    """
+    one = find(tree, path, where, error)
+    if one.section is None or value is None:
+        yield path, value
+    elif isinstance(value, dict):
+        yield path, {}
+        for key, inner in value.items():
+            yield from spread(tree, f"{path}.{key}", inner, where, error)
+    else:
+        raise error(f"{path}{where} is {value!r}, and must be a table of settings")
+
+
+def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tree:
+    try:
+        return tree.model_validate(values)
+    except ValidationError as error:
+        raise _problem(tree, error.errors()[0], given) from None
+
+
+def _problem(tree: type[Settings], error: Mapping[str, Any], given: Layer) -> Problem:
+    """The sentence of a validation error: key or option, value, what is allowed."""
+    parts = [str(part) for part in error["loc"]]
+    paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    one = next((d for p in paths if (d := settings_of(tree).get(p))), None)
+    if error["type"] == "missing" and one is not None:
+        also = f" (or {one.path})" if one.option else ""
+        return WrongUsage(f"{one.option or one.path}{also} is missing: {one.help}")
+    blamed = next((given[p] for p in paths if p in given), None)
+    named = blamed.named if blamed else ".".join(parts)
+    kind = blamed.error if blamed else WrongUsage
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return kind(f"{named}: {said}" if named else said)
+    wrong = _WRONG.get(error["type"], said.replace("Input should be", "must be"))
+    value = error["input"]
+    shown = f"'{value}'" if isinstance(value, str) else value
+    return kind(f"{named} {shown} {wrong.format(**error.get('ctx', {}))}")
