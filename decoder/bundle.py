@@ -137,7 +137,7 @@ class BundleManifest(_Frozen):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, verified; its arrays are read when they are asked for."""
+    """A bundle on disk; its arrays are read when they are asked for."""
 
     directory: Path
     manifest: BundleManifest
@@ -224,10 +224,29 @@ def save_bundle(
 
 
 def load_bundle(directory: Path) -> Bundle:
-    """Opens a bundle and verifies its manifest, its files and the name of its space.
+    """Opens a bundle and verifies its files and the name of its space.
+
+    That is the work of whoever starts a session or an evaluation; it reads the whole bundle.
 
     Raises:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
+    """
+    bundle = open_bundle(directory)
+    manifest = bundle.manifest
+    check_files(directory, manifest.files)
+    if space_of(bundle.arrays("hvf"), manifest.image_encoders) != manifest.space:
+        raise Problem(
+            f"the embedding space that {directory / MANIFEST} names is not that of its HVF and "
+            "image encoders: make the bundle again"
+        )
+    return bundle
+
+
+def open_bundle(directory: Path) -> Bundle:
+    """Opens a bundle that was verified before: only its manifest is read.
+
+    Raises:
+        Problem: when it is missing, made by a newer program, or its manifest is not consistent.
     """
     manifest = read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION)
     names = {_file_of(part) for part in PARTS}
@@ -236,14 +255,7 @@ def load_bundle(directory: Path) -> Bundle:
             f"{directory / MANIFEST} gives checksums of {', '.join(sorted(manifest.files))}, a "
             f"bundle has {', '.join(sorted(names))}: make the bundle again"
         )
-    check_files(directory, manifest.files)
-    bundle = Bundle(directory, manifest)
-    if space_of(bundle.arrays("hvf"), manifest.image_encoders) != manifest.space:
-        raise Problem(
-            f"the embedding space that {directory / MANIFEST} names is not that of its HVF and "
-            "image encoders: make the bundle again"
-        )
-    return bundle
+    return Bundle(directory, manifest)
 
 
 def _file_of(part: Part) -> str:

@@ -1,6 +1,12 @@
-"""The gallery: the images among which a decoded trial is looked up."""
+"""The gallery: the images among which a decoded trial is looked up.
 
+A table of ids, labels and images, and a file of embeddings. Opening it reads the table; embeddings
+are mapped into memory, where all processes of a session share them, and pictures are left alone.
+"""
+
+import json
 import shutil
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +16,6 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
-from safetensors.numpy import load_file
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.artifact import (
@@ -51,8 +56,7 @@ class Gallery:
     """Images, row by row: ids, names for people, and fused embeddings.
 
     Raises:
-        Problem: when the columns differ in length, an id comes twice, or an embedding is not
-            finite or not of unit length.
+        Problem: when the columns differ in length.
     """
 
     ids: tuple[str, ...]
@@ -72,7 +76,14 @@ class Gallery:
                 f"a gallery of {n} ids, {len(self.labels)} labels, {len(self.embeddings)} "
                 f"embeddings and {images} images is not a table: give one of each per image"
             )
-        if len(self._rows) < n:
+
+    def check(self) -> None:
+        """Looks at every id and every embedding.
+
+        Raises:
+            Problem: an id comes twice, or an embedding is not finite or not of unit length.
+        """
+        if len(self._rows) < len(self):
             twice = next(id_ for row, id_ in enumerate(self.ids) if self._rows[id_] != row)
             raise Problem(f"id {twice!r} comes twice in the gallery: ids must be unique")
         lengths = np.linalg.norm(self.embeddings, axis=1)
@@ -106,8 +117,12 @@ def save_gallery(
         pictures: uint8 (height, width, 3) for each row, written as PNG in place of its images.
 
     Returns:
-        The gallery as loaded from there, with the paths of its images.
+        The gallery as opened there, with the paths of its images.
+
+    Raises:
+        Problem: as `Gallery.check` says, or `directory` holds something else.
     """
+    gallery.check()
     images = None
     if pictures is not None:
         images = tuple(f"images/{row:05d}.png" for row in range(len(gallery)))
@@ -132,32 +147,64 @@ def save_gallery(
             files={EMBEDDINGS: checksum},
         )
         write_manifest(draft / MANIFEST, manifest)
-    return load_gallery(directory)
+    return open_gallery(directory)
 
 
 def load_gallery(directory: Path) -> Gallery:
-    """Opens a gallery and verifies it.
+    """Opens a gallery and verifies it: the work of whoever starts a session or an evaluation.
 
     Raises:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
     manifest = read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
     check_files(directory, {EMBEDDINGS: manifest.files.get(EMBEDDINGS, "")})
+    gallery = _opened(directory, manifest)
+    gallery.check()
+    return gallery
+
+
+def open_gallery(directory: Path) -> Gallery:
+    """Opens a gallery that was verified before: neither embeddings nor pictures are read.
+
+    Raises:
+        Problem: when it is missing, made by a newer program, or its manifest is damaged.
+    """
+    manifest = read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
+    return _opened(directory, manifest)
+
+
+def _opened(directory: Path, manifest: GalleryManifest) -> Gallery:
     images = None
     if manifest.images is not None:
         images = tuple(directory / name for name in manifest.images)
-        absent = next((path for path in images if not path.is_file()), None)
-        if absent:
-            raise Problem(f"image {absent} is missing: copy the whole gallery again")
     return Gallery(
         ids=manifest.ids,
         labels=manifest.labels,
-        embeddings=load_file(directory / EMBEDDINGS)["embeddings"],
+        embeddings=_mapped(directory / EMBEDDINGS),
         space=manifest.space,
         image_encoders=manifest.image_encoders,
         created_by=manifest.created_by,
         images=images,
     )
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The embeddings as they lie in the file (safetensors: length, JSON header, arrays).
+
+    What is written to the array stays in this process.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            place = json.loads(file.read(length))["embeddings"]
+        if place["dtype"] != "F32":
+            raise ValueError(f"they are {place['dtype']}, not F32")
+        first, shape = 8 + length + place["data_offsets"][0], tuple(place["shape"])
+        return np.memmap(path, "<f4", "c", first, shape).view(np.ndarray)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise Problem(
+            f"{path} holds no embeddings ({error}): copy the whole gallery again, or make it again"
+        ) from None
 
 
 def check_space(gallery: Gallery, space: str) -> None:

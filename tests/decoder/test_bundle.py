@@ -19,6 +19,7 @@ from decoder.bundle import (
     HVFRecord,
     ImageEncoderRecord,
     load_bundle,
+    open_bundle,
     save_bundle,
     space_of,
 )
@@ -161,6 +162,13 @@ def test_a_damaged_bundle_is_refused(bundle: Bundle, damage, sentence: str) -> N
     with pytest.raises(Problem, match=sentence) as problem:
         load_bundle(bundle.directory)
     assert "\n" not in str(problem.value)
+
+
+def test_opening_reads_the_manifest_only(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    flip_a_byte(bundle)
+    (bundle.directory / "hvf.safetensors").unlink()
+    assert open_bundle(bundle.directory).manifest == manifest
 
 
 def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Galleries: what is saved comes back, and what is wrong is refused in one sentence."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from PIL import Image
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
-from index.gallery import Gallery, check_space, load_gallery, save_gallery
+from index.gallery import Gallery, check_space, load_gallery, open_gallery, save_gallery
 
 
 def gallery_of(n: int = 4) -> Gallery:
@@ -61,6 +62,24 @@ def test_reading_a_gallery_needs_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, tmp_path / "g"], check=True)
 
 
+def test_opening_looks_at_neither_embeddings_nor_pictures(tmp_path: Path) -> None:
+    saved = save_gallery(tmp_path / "g", gallery_of(), np.zeros((4, 2, 2, 3), np.uint8))
+    shutil.rmtree(tmp_path / "g" / "images")
+    path = tmp_path / "g" / "embeddings.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert open_gallery(tmp_path / "g").ids == saved.ids
+    with pytest.raises(Problem, match="damaged"):
+        load_gallery(tmp_path / "g")
+
+
+def test_what_is_done_to_mapped_embeddings_stays_in_the_process(tmp_path: Path) -> None:
+    saved = save_gallery(tmp_path / "g", gallery_of())
+    saved.embeddings[:] = 0
+    load_gallery(tmp_path / "g")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -72,9 +91,10 @@ def test_reading_a_gallery_needs_no_torch(tmp_path: Path) -> None:
         ({"embeddings": np.zeros((3, 6), np.float32)}, "3 embeddings"),
     ],
 )
-def test_a_gallery_that_is_no_table_is_refused(change: dict, sentence: str) -> None:
+def test_a_gallery_that_is_no_table_is_refused(tmp_path: Path, change: dict, sentence: str) -> None:
     with pytest.raises(Problem, match=sentence):
-        replace(gallery_of(), **change)
+        save_gallery(tmp_path / "g", replace(gallery_of(), **change))
+    assert not (tmp_path / "g").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +103,6 @@ def test_a_gallery_that_is_no_table_is_refused(change: dict, sentence: str) -> N
         ("gallery.json", b"no", "not JSON"),
         ("embeddings.safetensors", b"no", "damaged"),
         ("embeddings.safetensors", None, "missing"),
-        ("images/00002.png", None, "missing"),
     ],
 )
 def test_a_damaged_gallery_is_refused(
@@ -97,3 +116,6 @@ def test_a_damaged_gallery_is_refused(
         path.write_bytes(content)
     with pytest.raises(Problem, match=sentence):
         load_gallery(tmp_path / "g")
+    with pytest.raises(Problem):
+        # Opening finds what is missing or no safetensors file.
+        open_gallery(tmp_path / "g")

@@ -217,6 +217,13 @@ def test_a_gallery_without_images_and_an_image_that_was_removed_are_said(tmp_pat
     assert "images/trial-00001.png is missing" in seen.text
 
 
+def test_a_report_is_made_although_the_gallery_has_lost_an_image(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    session.decoded(1, "id-0", "id-1")
+    (tmp_path / "gallery" / "images" / "00001.png").unlink()
+    assert Reader(session.report()).text.count("no image") == 1
+
+
 def test_a_page_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     session = Session(tmp_path)
     (session.folder / "report.html").mkdir()

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from hvf_core.problem import Problem
-from index.gallery import Gallery, load_gallery
+from index.gallery import Gallery, open_gallery
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.style import PAGE
 from stream.pipeline.books.summary import summary_rows
@@ -50,7 +50,7 @@ class _Thumbnails:
         if row is None:
             return _figure(_no_picture("not in the gallery"), id_)
         label = self.gallery.labels[row]
-        if self.gallery.images is None:
+        if self.gallery.images is None or not self.gallery.images[row].is_file():
             return _figure(_no_picture("no image"), label)
         if row not in self.styles:
             uri = _data_uri(self.gallery.images[row], self.px)
@@ -83,7 +83,7 @@ def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
 def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     trials = _trials(config.folder)
     shown = _some_of(trials)
-    gallery = load_gallery(config.gallery) if config.gallery is not None else None
+    gallery = open_gallery(config.gallery) if config.gallery is not None else None
     px = _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX
     thumbnails = _Thumbnails(gallery, px)
     cards = [_card(trial, thumbnails, config) for trial in shown]

@@ -10,12 +10,12 @@ import zmq
 
 from decoder.anytime import Anytime, Shares, shares_of
 from decoder.brain.registry import load_brain_encoder
-from decoder.bundle import Bundle, load_bundle
+from decoder.bundle import Bundle, open_bundle
 from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import Engine, open_engine
 from hvf_core.artifact import cache_folder
 from hvf_core.problem import Problem
-from index.gallery import Gallery, check_space, load_gallery
+from index.gallery import Gallery, check_space, open_gallery
 from index.ranking import Ranker, Ranking
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
@@ -52,9 +52,9 @@ class Decoder:
     def __init__(self, config: SessionConfig, say: Say):
         refuse_two_builds()
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
-        bundle = load_bundle(config.bundle)
+        bundle = open_bundle(config.bundle)
         self._settings, self._manifest = config.decoding, bundle.manifest
-        self._gallery = load_gallery(config.gallery)
+        self._gallery = open_gallery(config.gallery)
         check_space(self._gallery, self._manifest.space)
         encoder = load_brain_encoder(bundle)
         self._marks = self._manifest.marks(self._settings.tmax_s)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import zmq
 
-from decoder.bundle import load_bundle
+from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
-from index.gallery import load_gallery
+from index.gallery import open_gallery
 from stream.acquire.acquisition import Acquisition, Opened
 from stream.acquire.adaptation import Adaptation, rest
 from stream.acquire.chunk import Chunk
@@ -65,7 +65,7 @@ class Intake:
         window = Window.of(config.trials.tmin_s, config.trials.tmax_s, rate_hz)
         columns = list(range(len(channels)))
         if config.bundle is not None:
-            bundle = load_bundle(config.bundle)
+            bundle = open_bundle(config.bundle)
             preprocessing = Preprocessing.of(bundle)
             transform = preprocessing.prepare(channels, rate_hz)
             window, columns = transform.window, transform.columns
@@ -80,7 +80,7 @@ class Intake:
             marker_rule=config.marker_rule,
             history_s=settings.history_s,
             no_data_after_s=settings.no_data_after_s,
-            known_stimuli=set(load_gallery(config.gallery).ids) if config.gallery else None,
+            known_stimuli=set(open_gallery(config.gallery).ids) if config.gallery else None,
             first_number=config.first_trial,
             stream_filter=preprocessing.stream_filter(rate_hz, columns) if preprocessing else None,
             rejection=Rejection(config.reject, columns, channels),

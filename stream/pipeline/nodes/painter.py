@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decoder.bundle import MANIFEST, load_bundle
+from decoder.bundle import MANIFEST, open_bundle
 from decoder.painting.base import DiffusionBase, load_base
 from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
@@ -21,7 +21,7 @@ from decoder.painting.sampler import Start as Beginning
 from decoder.painting.spec import read_base_spec
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
-from index.gallery import Gallery, load_gallery
+from index.gallery import Gallery, open_gallery
 from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
@@ -46,7 +46,7 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
     n_gpus = torch.cuda.device_count()  # the decoder takes the first of them
     with _memory_told():
         prior = load_prior(settings.prior)
-        check_bundle(prior, load_bundle(config.bundle).manifest)
+        check_bundle(prior, open_bundle(config.bundle).manifest)
         spec = read_base_spec(settings.base or prior.manifest.base)
         base = load_base(
             spec,
@@ -54,7 +54,7 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
             dtype=torch.float16 if n_gpus else torch.float32,
         )
         check_fits(prior, base)
-        gallery = load_gallery(config.gallery) if settings.from_top is not None else None
+        gallery = open_gallery(config.gallery) if settings.from_top is not None else None
         painter = DiffusionPainter(prior, base, settings, gallery)
         painter.warm_up()
     painter.facts |= {
@@ -180,8 +180,11 @@ def _size_px(settings: PaintingSettings, usual_px: int) -> int:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except OSError as error:
+        raise Problem(f"{error}: copy the whole gallery again, or make it again") from None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import time
 
 import zmq
 
-from index.gallery import load_gallery
+from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock, pylsl
 from stream.pipeline.books.ledger import Ledger, read_ledger
 from stream.pipeline.books.summary import Tally
@@ -48,7 +48,7 @@ class Results:
         self._config = config
         self._publisher = open_socket(zmq.PUB, config.endpoints.results, bind=True)
         self._outlet = _outlet(config)
-        n_way = len(load_gallery(config.gallery)) if config.gallery else 0
+        n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
         path = config.folder / "ledger.jsonl"
         for record in read_ledger(path) if path.exists() else []:
