@@ -163,7 +163,8 @@ def merge(tree: type[Tree], *layers: Layer) -> Tree:
         at = nested
         for parent in parents:
             at[parent] = at = {} if at.get(parent) is None else at[parent]
-        at[name] = merged[path].value
+        value = merged[path].value
+        at[name] = {} if value == {} else value  # a fresh one: what is in it is put there
     return _validated(tree, nested, merged)
 
 
