@@ -5,29 +5,21 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import signal
 
 from hvf_core.problem import Problem
+from hvf_core.settings import Settings, setting
 
 
-class FilterSettings(BaseModel):
+class FilterSettings(Settings):
     """One Butterworth filter or notch. It delays what passes; train on data filtered alike."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["highpass", "lowpass", "notch"]
-    freq_hz: float
-    order: int = 4
+    freq_hz: float = setting(gt=0)
+    order: int = setting(4, ge=1)
     """Of a high-pass or low-pass."""
-    quality: float = 30.0
+    quality: float = setting(30.0, gt=0)
     """Of a notch: its frequency over its width at -3 dB."""
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "FilterSettings":
-        if self.freq_hz <= 0 or self.order < 1 or self.quality <= 0:
-            raise ValueError("freq_hz and quality must be positive and order at least 1")
-        return self
 
     def sections(self, rate_hz: float) -> np.ndarray:
         """Second-order sections (n, 6) for a sampling rate.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from hvf_core.problem import Problem
+from hvf_core.settings import Settings, setting
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
 
@@ -39,7 +40,7 @@ class Event:
     """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
 
 
-class MarkerRule(BaseModel):
+class MarkerRule(Settings):
     """Maps marker texts to stimuli.
 
     A text that is a JSON object gives the stimulus, and where they are there the repeat and the
@@ -48,19 +49,21 @@ class MarkerRule(BaseModel):
     group `id`. A text in which it is not found opens no trial.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stimulus: str = r"(?s)^.+$"
+    stimulus: str = setting(r"(?s)^.+$", option="--stimuli")
+    """Regular expression: which markers are stimuli (group `id`: their id)."""
     id_field: str = "stimulus"
+    """Of a marker that is a JSON object, the field of the stimulus."""
     repeat_field: str = "repeat"
+    """The field that counts the presentations."""
     group_field: str = "group"
+    """The field of what is averaged together."""
     column: int | None = None
     """Of a marker stream with several columns, the one that counts; None takes all, as JSON."""
-    ignore: str | None = None
-    """Texts in which this is found open no trial."""
-    start: str | None = None
-    """Where given, trials are opened only after a text in which this is found ..."""
-    stop: str | None = None
+    ignore: str | None = setting(None, option="--ignore")
+    """Markers in which this is found open no trial."""
+    start: str | None = setting(None, option="--start-on")
+    """Where given, trials are opened only after a marker in which this is found ..."""
+    stop: str | None = setting(None, option="--stop-on")
     """... and until one in which this is."""
 
     @field_validator("stimulus", "ignore", "start", "stop")

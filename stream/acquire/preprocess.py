@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
+from hvf_core.settings import Settings, setting
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.reject import as_index
 from stream.acquire.trials import Window
@@ -26,26 +27,28 @@ _SCALE_TRIALS = 500  # enough for a median per channel
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
 
 
-class PreprocessSettings(BaseModel):
+class PreprocessSettings(Settings):
     """What is done to a trial. Times are relative to onset; both ends belong to a range (MNE)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channels: tuple[str, ...]
+    channels: tuple[str, ...] = setting(option="--channels")
     """Channels that the stream must have; referencing and whitening run over these."""
-    output_channels: tuple[str, ...]
+    output_channels: tuple[str, ...] = setting(option="--output-channels")
     """Channels that the brain encoder sees, in its order."""
-    rate_hz: float
+    rate_hz: float = setting(gt=0)
     """Rate of the result; a faster stream is resampled."""
-    tmin_s: float
-    tmax_s: float
+    tmin_s: float = setting(option="--tmin")
+    """First sample of a trial, after its onset."""
+    tmax_s: float = setting(option="--tmax")
+    """Last sample of a trial, after its onset."""
     baseline_s: tuple[float, float] | None = (-0.2, 0.0)
+    """Whose mean is subtracted, after onset."""
     filters: tuple[FilterSettings, ...] = ()
     """Causal, on the continuous stream, before trials are cut."""
-    reference: str = "none"
+    reference: str = setting("none", option="--reference")
     """`none`, `average` (of `channels`), or the name of one of `channels`."""
-    whitening: Literal["none", "mvnn"] = "mvnn"
-    scaling: Literal["none", "robust"] = "none"
+    whitening: Literal["none", "mvnn"] = setting("mvnn", option="--whitening")
+    """Of the channels, by the noise in the training trials."""
+    scaling: Literal["none", "robust"] = setting("none", option="--scaling")
     """`robust` divides each output channel by 1.4826 times its median absolute deviation."""
 
     @model_validator(mode="after")
@@ -57,8 +60,8 @@ class PreprocessSettings(BaseModel):
             )
         if self.reference not in ("none", "average", *self.channels):
             raise ValueError(f"the reference '{self.reference}' is none of the channels")
-        if self.rate_hz <= 0 or self.tmin_s >= self.tmax_s:
-            raise ValueError("rate_hz must be positive and tmin_s below tmax_s")
+        if self.tmin_s >= self.tmax_s:
+            raise ValueError(f"tmin_s {self.tmin_s:g} must be below tmax_s {self.tmax_s:g}")
         if self.baseline_s is not None and self.baseline_s[0] > self.baseline_s[1]:
             raise ValueError(f"the baseline {self.baseline_s} ends before it begins")
         return self

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from hvf_core.settings import Settings, setting
 
 
-class RejectSettings(BaseModel):
+class RejectSettings(Settings):
     """Limits per channel over a trial, as MNE's `reject` and `flat`. NaN always rejects."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    peak_to_peak_uv: float | None = None
-    """A trial with more than this in any channel is rejected."""
-    flat_uv: float | None = None
-    """A trial with less than this, peak to peak, in any channel is rejected."""
+    peak_to_peak_uv: float | None = setting(None, option="--reject", live=True, ge=0)
+    """Reject trials with more than this, peak to peak, in any channel."""
+    flat_uv: float | None = setting(None, option="--flat", live=True, ge=0)
+    """Reject trials with less than this, peak to peak, in any channel."""
 
 
 class Rejection:
