@@ -14,25 +14,12 @@ from safetensors.numpy import load_file
 
 from hvf_core.artifact import write_tensors
 from hvf_core.problem import Problem
-from hvf_core.settings import Settings, setting
 from stream.acquire.preprocess import OUTLIER_RATIO, Preprocessing, trial_covariance
+from stream.acquire.settings import AdaptationSettings
 
 _MEMORY = 31  # trials that the usual power is the median of ...
 _START = 5  # ... with the training's counted this often before the first of them
 _FLOOR = 1e-4  # of the mean variance, added to both covariances: neither is then singular
-
-
-class AdaptationSettings(Settings):
-    """How fast, and how far, a session is adapted."""
-
-    prior_trials: float = setting(20.0, gt=0)
-    """Trials that the training's covariance counts as. On simulated 1/f noise (63 channels, 1 s)
-    chance then moves an unchanged session by 8 % at most (25 % with 1 prior trial), and of a move
-    of 34 % there are 16 % left after 20 trials and 9 % after 160 (23 % and 14 % with 80)."""
-    rest_trials: float = setting(20.0, gt=0)
-    """Trials that a resting recording counts as at most: rest is not quite what trials are."""
-    max_gain: float = setting(3.0, ge=1)
-    """No direction in the space of channels is amplified more; a flat channel asks for any gain."""
 
 
 class Adaptation:

@@ -2,39 +2,28 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from scipy import signal
 
 from hvf_core.problem import Problem
-from hvf_core.settings import Settings, setting
+from stream.acquire.settings import FilterSettings
 
 
-class FilterSettings(Settings):
-    """One Butterworth filter or notch. It delays what passes; train on data filtered alike."""
+def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
+    """Second-order sections (n, 6) for a sampling rate.
 
-    kind: Literal["highpass", "lowpass", "notch"]
-    freq_hz: float = setting(gt=0)
-    order: int = setting(4, ge=1)
-    """Of a high-pass or low-pass."""
-    quality: float = setting(30.0, gt=0)
-    """Of a notch: its frequency over its width at -3 dB."""
-
-    def sections(self, rate_hz: float) -> np.ndarray:
-        """Second-order sections (n, 6) for a sampling rate.
-
-        Raises:
-            Problem: the frequency is not below half the rate.
-        """
-        if self.freq_hz >= rate_hz / 2:
-            raise Problem(
-                f"a {self.kind} at {self.freq_hz:g} Hz needs a rate above {2 * self.freq_hz:g} Hz, "
-                f"the stream has {rate_hz:g} Hz; record faster, or filter lower"
-            )
-        if self.kind == "notch":
-            return signal.tf2sos(*signal.iirnotch(self.freq_hz, self.quality, rate_hz))
-        return signal.butter(self.order, self.freq_hz, self.kind, output="sos", fs=rate_hz)
+    Raises:
+        Problem: the frequency is not below half the rate.
+    """
+    if one.freq_hz >= rate_hz / 2:
+        raise Problem(
+            f"a {one.kind} at {one.freq_hz:g} Hz needs a rate above {2 * one.freq_hz:g} Hz, "
+            f"the stream has {rate_hz:g} Hz; record faster, or filter lower"
+        )
+    if one.kind == "notch":
+        return signal.tf2sos(*signal.iirnotch(one.freq_hz, one.quality, rate_hz))
+    return signal.butter(one.order, one.freq_hz, one.kind, output="sos", fs=rate_hz)
 
 
 class StreamFilter:
@@ -49,7 +38,7 @@ class StreamFilter:
 
     def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float, columns: Sequence[int]):
         self._columns = list(columns)
-        self._sos = np.concatenate([f.sections(rate_hz) for f in filters])
+        self._sos = np.concatenate([sections(one, rate_hz) for one in filters])
         self._rest = signal.sosfilt_zi(self._sos)[:, :, None]
         self._state: np.ndarray | None = None
 

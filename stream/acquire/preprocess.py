@@ -6,17 +6,15 @@ Per trial: pick channels, reference, baseline, resample, whiten. Every step is l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-from pydantic import model_validator
 from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
-from hvf_core.settings import Settings, setting
-from stream.acquire.filters import FilterSettings, StreamFilter
+from stream.acquire.filters import StreamFilter, sections
 from stream.acquire.reject import as_index
+from stream.acquire.settings import PreprocessSettings
 from stream.acquire.trials import Window
 from stream.acquire.whitening import noise_covariance, whitener
 
@@ -25,50 +23,6 @@ _KERNEL_CUTOFF = 0.72  # of the output's Nyquist frequency: -6 dB at 90 Hz for 2
 _KERNEL_KAISER_BETA = 4.0  # aliases about 45 dB down
 _SCALE_TRIALS = 500  # enough for a median per channel
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
-
-
-class PreprocessSettings(Settings):
-    """What is done to a trial. Times are relative to onset; both ends belong to a range (MNE)."""
-
-    channels: tuple[str, ...] = setting(option="--channels")
-    """Channels that the stream must have; referencing and whitening run over these."""
-    output_channels: tuple[str, ...] = setting(option="--output-channels")
-    """Channels that the brain encoder sees, in its order."""
-    rate_hz: float = setting(gt=0)
-    """Rate of the result; a faster stream is resampled."""
-    tmin_s: float = setting(option="--tmin")
-    """First sample of a trial, after its onset."""
-    tmax_s: float = setting(option="--tmax")
-    """Last sample of a trial, after its onset."""
-    baseline_s: tuple[float, float] | None = (-0.2, 0.0)
-    """Whose mean is subtracted, after onset."""
-    filters: tuple[FilterSettings, ...] = ()
-    """Causal, on the continuous stream, before trials are cut."""
-    reference: str = setting("none", option="--reference")
-    """`none`, `average` (of `channels`), or the name of one of `channels`."""
-    whitening: Literal["none", "mvnn"] = setting("mvnn", option="--whitening")
-    """Of the channels, by the noise in the training trials."""
-    scaling: Literal["none", "robust"] = setting("none", option="--scaling")
-    """`robust` divides each output channel by 1.4826 times its median absolute deviation."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "PreprocessSettings":
-        missing = [name for name in self.output_channels if name not in self.channels]
-        if missing or len(set(self.channels)) != len(self.channels):
-            raise ValueError(
-                f"output channels {missing} are not among the channels, or one is twice"
-            )
-        if self.reference not in ("none", "average", *self.channels):
-            raise ValueError(f"the reference '{self.reference}' is none of the channels")
-        if self.tmin_s >= self.tmax_s:
-            raise ValueError(f"tmin_s {self.tmin_s:g} must be below tmax_s {self.tmax_s:g}")
-        if self.baseline_s is not None and self.baseline_s[0] > self.baseline_s[1]:
-            raise ValueError(f"the baseline {self.baseline_s} ends before it begins")
-        return self
-
-    @property
-    def n_times(self) -> int:
-        return Window.of(self.tmin_s, self.tmax_s, self.rate_hz).count
 
 
 @dataclass(frozen=True)
@@ -131,7 +85,7 @@ class Preprocessing:
                 f"{settings.rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
             )
         for one in settings.filters:
-            one.sections(stream_rate_hz)
+            sections(one, stream_rate_hz)
         return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
 
     def stream_filter(self, stream_rate_hz: float, columns: Sequence[int]) -> StreamFilter | None:

@@ -1,16 +1,16 @@
 """Markers out of a trigger channel: a channel of the EEG stream that carries codes."""
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+
+from hvf_core.settings import Settings, setting
 
 
-class TriggerSettings(BaseModel):
+class TriggerSettings(Settings):
     """Which channel, and how long a code must hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channel: str
-    shortest_samples: int = Field(1, ge=1)
+    channel: str = setting(option="--trigger")
+    """Channel of the EEG stream that carries codes; beside markers it is compared with them."""
+    shortest_samples: int = setting(1, ge=1)
     """Codes that hold for fewer samples are transitions of the port's lines, not codes."""
 
 
