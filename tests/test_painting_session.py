@@ -103,14 +103,15 @@ def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Sessio
 
 def test_previews_and_the_image_are_on_the_bus_with_their_stamps(replayed: Session) -> None:
     (image,) = replayed.of(Painted)
-    assert (image.trial, image.image[:4]) == (len(STIMULI), b"RIFF")
+    assert (image.about.trial, image.image[:4]) == (len(STIMULI), b"RIFF")
     previews = replayed.of(Preview)
-    assert [(p.trial, p.step, p.n_steps) for p in previews] == [
-        (image.trial, step, 4) for step in (1, 2, 3, 4)
+    assert [(p.about.trial, p.step, p.n_steps) for p in previews] == [
+        (image.about.trial, step, 4) for step in (1, 2, 3, 4)
     ]
     assert [p.state for p in replayed.of(PaintingState)] == ["begun"]
     order = ("readable", "cut", "received", "embedded", "searched", "published")
-    answer = next(m for m in replayed.of(Retrieval) if m.trial == image.trial and not m.provisional)
+    finals = [answer for answer in replayed.of(Retrieval) if not answer.answer.provisional]
+    answer = next(answer for answer in finals if answer.about == image.about)
     assert sorted(order, key=answer.stamps.get) == list(order)
     order = ("readable", "searched", "taken", "first_preview", "painted", "published")
     assert sorted(order, key=image.stamps.get) == list(order)

@@ -51,6 +51,7 @@ from stream.pipeline.wire.messages import (
     Painted,
     PaintingState,
     Retrieval,
+    TrialRef,
     TrialSlice,
 )
 
@@ -185,14 +186,16 @@ class Bench:
     def _send(self, first: int, stop: int) -> float:
         now_s = local_clock()
         part = TrialSlice(
-            session=self._config.session,
-            trial=self._trial,
-            stimulus="0",
-            group=str(self._trial),
-            repeat=1,
+            about=TrialRef(
+                session=self._config.session,
+                trial=self._trial,
+                stimulus="0",
+                group=str(self._trial),
+                repeat=1,
+                onset_s=now_s,
+            ),
             first=first,
             final=stop == _N_TIMES,
-            onset_s=now_s,
             residual_s=0.0,
             stamps={"readable": now_s},
             array=self._eeg[:, first:stop],
@@ -216,7 +219,8 @@ class Bench:
             case Painted():
                 self.seen.images.append(message.stamps)
             case Retrieval():
-                return message.trial == self._trial and not message.provisional
+                is_final = not message.answer.provisional
+                return is_final and message.about.trial == self._trial
         return False
 
 

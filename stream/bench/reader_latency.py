@@ -93,7 +93,7 @@ class Peers:
         if self._trials in ready:
             frame, received_s = self._trials.recv(), local_clock()
             trial = unpack(frame), received_s
-            self._settle(trial[0].trial, "decoded")
+            self._settle(trial[0].about.trial, "decoded")
         if self._recording in ready:
             self._recording.recv()
         if self._reports in ready:
@@ -109,7 +109,8 @@ class Peers:
             return
         self._next_alive_s = now_s + _ALIVE_S
         for node in ("decode", "results"):
-            send(self._results, NodeState(self._session, node, f"{node}-benchmark", "alive"))
+            name = f"{node}-benchmark"
+            send(self._results, NodeState(session=self._session, node=node, incarnation=name))
 
     def _take(self, report: Message) -> None:
         match report:
@@ -122,7 +123,8 @@ class Peers:
                 self.ended = True
 
     def _settle(self, trial: int, outcome: str) -> None:
-        send(self._results, Settled(self._session, trial, outcome, "", trial, 0))
+        settled = {"session": self._session, "trial": trial, "outcome": outcome, "reason": ""}
+        send(self._results, Settled(**settled, markers=trial, pending=0))
 
 
 def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: int) -> Round:

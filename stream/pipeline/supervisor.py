@@ -311,7 +311,8 @@ class Supervisor:
 
     def _say(self, text: str, **facts: Any) -> None:
         self.events.append(text)
-        send(self._reports, Noted(self._config.session, SUPERVISOR, text, facts))
+        noted = Noted(session=self._config.session, node=SUPERVISOR, text=text, facts=facts)
+        send(self._reports, noted)
 
 
 def _ending(process: subprocess.Popen) -> str:

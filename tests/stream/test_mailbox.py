@@ -14,6 +14,7 @@ import zmq
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.mailbox import Mailbox, Outgoing
 from stream.pipeline.wire.messages import Embedded, Retrieval, pack
+from tests.refs import about, answer
 
 Z = np.linspace(-1, 1, 1024, dtype=np.float32)
 
@@ -25,15 +26,10 @@ def endpoint() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-def answer(trial: int, tmax_s: float = 1.0, provisional: bool = False) -> Retrieval:
+def retrieval(trial: int, tmax_s: float = 1.0) -> Retrieval:
     return Retrieval(
-        session="s",
-        trial=trial,
-        stimulus=f"image {trial}",
-        group="g",
-        n_repeats=3,
-        tmax_s=tmax_s,
-        provisional=provisional,
+        about=about(trial),
+        answer=answer(tmax_s, n_repeats=3),
         ids=["best", "second"],
         labels=["Best", "Second"],
         scores=[0.9, 0.8],
@@ -42,7 +38,6 @@ def answer(trial: int, tmax_s: float = 1.0, provisional: bool = False) -> Retrie
         calibrated=True,
         abstain=False,
         rank=2,
-        onset_s=12.5,
         stamps={"readable": 13.5},
     )
 
@@ -52,7 +47,7 @@ def wait_for(mailbox: Mailbox, trial: int) -> Embedded:
     deadline_s = time.monotonic() + 10
     while time.monotonic() < deadline_s:
         newest = mailbox.peek(wait_ms=100)
-        if newest is not None and newest.trial == trial:
+        if newest is not None and newest.about.trial == trial:
             return newest
         if newest is not None:
             mailbox.take()
@@ -61,9 +56,9 @@ def wait_for(mailbox: Mailbox, trial: int) -> Embedded:
 
 def test_an_embedding_comes_with_what_its_answer_said(endpoint: str) -> None:
     with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
-        outgoing.offer(answer(7), Z)
+        outgoing.offer(retrieval(7), Z)
         job = mailbox.take(wait_ms=5000)
-    assert (job.trial, job.stimulus, job.top_id, job.n_repeats) == (7, "image 7", "best", 3)
+    assert (job.about, job.answer, job.top_id) == (about(7), answer(n_repeats=3), "best")
     assert job.stamps == {"readable": 13.5}
     np.testing.assert_array_equal(job.array, Z)
 
@@ -72,21 +67,21 @@ def test_of_all_that_came_before_there_was_a_painter_only_the_newest_is_there(en
     with closing(Outgoing(endpoint, False)) as outgoing:
         began_s = time.monotonic()
         for trial in range(1, 2001):
-            outgoing.offer(answer(trial), Z)
+            outgoing.offer(retrieval(trial), Z)
         assert time.monotonic() - began_s < 2  # nothing waits for the painter
         with closing(Mailbox.at(endpoint)) as mailbox:
-            assert mailbox.take(wait_ms=5000).trial == 2000
+            assert mailbox.take(wait_ms=5000).about.trial == 2000
             assert mailbox.take(wait_ms=50) is None
 
 
 def test_while_the_painter_does_not_look_the_newest_takes_the_place_of_the_others(endpoint) -> None:
     with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
-        outgoing.offer(answer(1), Z)
+        outgoing.offer(retrieval(1), Z)
         wait_for(mailbox, 1)
         for trial in range(2, 1001):
-            outgoing.offer(answer(trial), Z)
-        assert wait_for(mailbox, 1000).trial == 1000
-        assert mailbox.take().trial == 1000
+            outgoing.offer(retrieval(trial), Z)
+        assert wait_for(mailbox, 1000).about.trial == 1000
+        assert mailbox.take().about.trial == 1000
         assert mailbox.take() is None
 
 
@@ -95,11 +90,11 @@ def test_nothing_piles_up_on_the_way(endpoint: str) -> None:
     received = open_socket(zmq.PULL, endpoint, bind=True, latest_only=True)
     with closing(Outgoing(endpoint, False)) as outgoing:
         for trial in range(1, 401):
-            outgoing.offer(answer(trial), Z)
+            outgoing.offer(retrieval(trial), Z)
             time.sleep(0.0005)  # each is delivered before the next is sent
-        found = [receive(received, wait_ms=5000).trial]
+        found = [receive(received, wait_ms=5000).about.trial]
         while found[-1] != 400:
-            found.append(receive(received, wait_ms=5000).trial)
+            found.append(receive(received, wait_ms=5000).about.trial)
     received.close()
     assert len(found) < 20
 
@@ -107,27 +102,27 @@ def test_nothing_piles_up_on_the_way(endpoint: str) -> None:
 def test_a_painter_that_was_restarted_gets_the_newest(endpoint: str) -> None:
     with closing(Outgoing(endpoint, False)) as outgoing:
         with closing(Mailbox.at(endpoint)) as mailbox:
-            outgoing.offer(answer(1), Z)
-            assert mailbox.take(wait_ms=5000).trial == 1
+            outgoing.offer(retrieval(1), Z)
+            assert mailbox.take(wait_ms=5000).about.trial == 1
         deadline_s = time.monotonic() + 5
         while Path(endpoint.removeprefix("ipc://")).exists() and time.monotonic() < deadline_s:
             time.sleep(0.001)  # sockets are closed behind one's back
         for trial in range(2, 101):
-            outgoing.offer(answer(trial), Z)
+            outgoing.offer(retrieval(trial), Z)
         with closing(Mailbox.at(endpoint)) as mailbox:
-            assert wait_for(mailbox, 100).trial == 100
+            assert wait_for(mailbox, 100).about.trial == 100
 
 
 def test_what_is_peeked_at_stays_and_what_is_newer_takes_its_place(endpoint: str) -> None:
     with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
-        outgoing.offer(answer(1), Z)
-        assert mailbox.peek(wait_ms=5000).trial == 1
-        assert mailbox.peek().trial == 1
-        outgoing.offer(answer(2), Z)
+        outgoing.offer(retrieval(1), Z)
+        assert mailbox.peek(wait_ms=5000).about.trial == 1
+        assert mailbox.peek().about.trial == 1
+        outgoing.offer(retrieval(2), Z)
         deadline_s = time.monotonic() + 5
-        while mailbox.peek().trial == 1 and time.monotonic() < deadline_s:
+        while mailbox.peek().about.trial == 1 and time.monotonic() < deadline_s:
             time.sleep(0.001)
-        assert mailbox.take().trial == 2
+        assert mailbox.take().about.trial == 2
         assert mailbox.peek() is None
 
 
@@ -136,11 +131,11 @@ def test_provisional_answers_are_handed_over_where_they_are_wanted(
     endpoint: str, wanted: bool, expected: tuple[int, float]
 ) -> None:
     with closing(Outgoing(endpoint, wanted)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
-        outgoing.offer(answer(1, tmax_s=0.3, provisional=True), Z)
+        outgoing.offer(retrieval(1, tmax_s=0.3), Z)
         if not wanted:
-            outgoing.offer(answer(2), Z)
+            outgoing.offer(retrieval(2), Z)
         job = mailbox.take(wait_ms=5000)
-    assert (job.trial, job.tmax_s) == expected
+    assert (job.about.trial, job.answer.tmax_s) == expected
 
 
 class Feed:
@@ -162,14 +157,16 @@ def test_what_knows_less_than_what_was_taken_is_passed_over() -> None:
 
     def put(trial: int, tmax_s: float) -> None:
         feed.messages.append(
-            pack(Embedded("s", trial, "a", "g", 1, tmax_s, tmax_s < 1, "a", 0.0, {}, Z))
+            pack(
+                Embedded(about=about(trial), answer=answer(tmax_s), top_id="a", stamps={}, array=Z)
+            )
         )
 
     put(6, 0.3)
     put(5, 1.0)  # a longer window of an earlier trial: it comes later, and knows of less
-    assert mailbox.take().trial == 6
+    assert mailbox.take().about.trial == 6
     put(5, 1.0)
     put(6, 0.3)  # sent again by a decoder that was restarted
     assert mailbox.take() is None
     put(6, 1.0)
-    assert mailbox.take().tmax_s == 1.0
+    assert mailbox.take().answer.tmax_s == 1.0

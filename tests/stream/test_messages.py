@@ -42,57 +42,68 @@ from stream.pipeline.wire.messages import (
     pack,
     unpack,
 )
+from tests.refs import about, answer
 
 STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
 EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
 
-WHAT = (["Cz ü"], 512.0, "float32")
-EXAMPLES = [
-    MarkerSeen("söß", 2**40, "Käsekuchen/01", "käse", 3, 12345.678901234567, 0.1),
-    TrialSlice("s", 1, "日本", "g", 1, 0, True, 0.5, -1e-4, STAMPS, EEG),
-    TrialDropped("s", 1, "gap", "samples are missing\nin the window"),
-    TrialCut("s", 1, -0.00049, STAMPS),
-    Retrieval(
-        session="s",
-        trial=7,
-        stimulus="a",
-        group="größe",
-        n_repeats=2,
-        tmax_s=0.496,
-        provisional=True,
-        ids=["a", "ü"],
-        labels=["x", ""],
-        scores=[0.9, -0.1],
-        probabilities=[0.75, 1e-9],
-        confidence=0.75,
-        calibrated=False,
-        abstain=True,
-        rank=1,
-        onset_s=0.5,
+ABOUT = about(
+    7, session="söß", stimulus="日本/01", group="größe", repeat=3, onset_s=12345.678901234567
+)
+EEG_STREAM = {"session": "s", "channels": ["Cz ü"], "rate_hz": 512.0, "channel_format": "float32"}
+
+
+def part(first: int, stop: int) -> TrialSlice:
+    return TrialSlice(
+        about=ABOUT,
+        first=first,
+        final=stop == EEG.shape[1],
+        residual_s=-1e-4,
         stamps=STAMPS,
-    ),
+        array=EEG[:, first:stop],
+    )
+
+
+WHOLE = part(0, 250)
+RETRIEVAL = Retrieval(
+    about=ABOUT,
+    answer=answer(tmax_s=0.496, n_repeats=2),
+    ids=["a", "ü"],
+    labels=["x", ""],
+    scores=[0.9, -0.1],
+    probabilities=[0.75, 1e-9],
+    confidence=0.75,
+    calibrated=False,
+    abstain=True,
+    rank=1,
+    stamps=STAMPS,
+)
+EXAMPLES = [
+    MarkerSeen(about=replace(ABOUT, trial=2**40), readable_s=0.1),
+    WHOLE,
+    TrialDropped(session="s", trial=1, reason="gap", detail="samples are missing\nin the window"),
+    TrialCut(session="s", trial=1, residual_s=-0.00049, stamps=STAMPS),
+    RETRIEVAL,
     Embedded(
-        session="s",
-        trial=7,
-        stimulus="ä",
-        group="g",
-        n_repeats=2,
-        tmax_s=0.3,
-        provisional=True,
+        about=ABOUT,
+        answer=answer(tmax_s=0.3),
         top_id="ü",
-        onset_s=0.5,
         stamps=STAMPS,
         array=np.arange(8, dtype=np.float32),
     ),
-    PaintingState("s", 7, "cancelled", "a newer trial came"),
-    Preview("s", 7, "ä", True, 1, 4, "jpeg", b"\xff\xd8\0", STAMPS),
+    PaintingState(session="s", trial=7, state="cancelled", detail="a newer trial came"),
+    Preview(
+        about=ABOUT,
+        answer=answer(tmax_s=0.3),
+        step=1,
+        n_steps=4,
+        image_format="jpeg",
+        image=b"\xff\xd8\0",
+        stamps=STAMPS,
+    ),
     Painted(
-        session="s",
-        trial=7,
-        stimulus="ä",
-        n_repeats=2,
-        tmax_s=0.996,
-        provisional=False,
+        about=ABOUT,
+        answer=answer(),
         seed=2**40,
         ip_scale=0.8,
         steps=4,
@@ -103,34 +114,40 @@ EXAMPLES = [
         image=b"RIFF\0",
         stamps=STAMPS,
     ),
-    Settled("s", 7, "dropped", "node_lost", 10, 2),
-    NodeState("s", "decode", "4711-ä", "alive"),
-    Noted("s", "decode", "the engine is ü", {"engine": "x", "layers": [1, 2], "size": None}),
-    StreamHealth("s", "EEG", "stalled", 249.9, 12.5, 0.3, 1, ["Oz"], [], 1e-3, 2e-4),
-    Recorded(
-        "s",
-        ["Cz ü"],
-        512.0,
-        "float32",
-        "eeg",
-        np.arange(4.0).tobytes(),
-        [],
-        0.25,
-        np.ones((4, 63), np.float32),
+    Settled(session="s", trial=7, outcome="dropped", reason="node_lost", markers=10, pending=2),
+    NodeState(session="s", node="decode", incarnation="4711-ä"),
+    Noted(session="s", node="decode", text="it is ü", facts={"layers": [1, 2], "size": None}),
+    StreamHealth(
+        session="s",
+        stream="EEG",
+        state="stalled",
+        rate_hz=249.9,
+        drift_ppm=12.5,
+        age_s=0.3,
+        gaps=1,
+        flat=["Oz"],
+        clipped=[],
+        offset_s=1e-3,
+        offset_uncertainty_s=2e-4,
     ),
     Recorded(
-        "s",
-        ["Cz"],
-        512.0,
-        "float32",
-        "markers",
-        np.arange(2.0).tobytes(),
-        ["Käse", ""],
-        -3.5,
-        np.empty(0),
+        **EEG_STREAM,
+        stream="eeg",
+        raw_s=np.arange(4.0).tobytes(),
+        texts=[],
+        offset_s=0.25,
+        array=np.ones((4, 63), np.float32),
     ),
-    End("s", "finish", {"gaps": 2}),
-    SessionClosed("s", {"top1": None, "dropped": {"gap": 1}, "versions": {"python": "3"}}),
+    Recorded(
+        **EEG_STREAM,
+        stream="markers",
+        raw_s=np.arange(2.0).tobytes(),
+        texts=["Käse", ""],
+        offset_s=-3.5,
+        array=np.empty(0),
+    ),
+    End(session="s", reason="finish", facts={"gaps": 2}),
+    SessionClosed(session="s", summary={"top1": None, "dropped": {"gap": 1}}),
 ]
 
 
@@ -148,9 +165,9 @@ def check_same(one, other):
 
 # What EXAMPLES does not have two of.
 MORE = [
-    TrialSlice("s", 1, "a", "g", 2, 25, False, 0.5, 0.0, STAMPS, EEG[:, 25:50]),
-    TrialSlice("s", 1, "a", "g", 2, 249, True, 0.5, 0.0, STAMPS, EEG[:, 249:]),
-    replace(EXAMPLES[4], provisional=False, calibrated=True, abstain=False, rank=0),
+    part(25, 50),
+    part(249, 250),
+    replace(RETRIEVAL, answer=answer(), calibrated=True, abstain=False, rank=0),
 ]
 
 
@@ -171,19 +188,20 @@ shapes = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 def test_arrays_of_any_type_shape_and_order_come_back(dtype, shape, turned, text, onset_s):
     array = (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
     array = array.T if turned else array
-    message = TrialSlice(text, 1, text, "g", 1, 0, True, onset_s, 0.0, {text: onset_s}, array)
+    told = about(1, session=text, stimulus=text, onset_s=onset_s)
+    message = replace(WHOLE, about=told, stamps={text: onset_s}, array=array)
     check_same(message, unpack(pack(message)))
 
 
 def test_nan_and_infinity_come_back_bit_for_bit():
     array = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
-    message = TrialSlice("s", 1, "a", "g", 1, 0, True, np.inf, 0.0, {}, array)
-    assert unpack(pack(message)).array.tobytes() == array.tobytes()
-    assert unpack(pack(message)).onset_s == np.inf
+    message = unpack(pack(replace(WHOLE, residual_s=np.inf, array=array)))
+    assert message.array.tobytes() == array.tobytes()
+    assert message.residual_s == np.inf
 
 
 def test_an_array_that_was_received_is_a_view_and_cannot_be_written():
-    frame = pack(EXAMPLES[1])
+    frame = pack(WHOLE)
     array = unpack(frame).array
     assert np.shares_memory(array, np.frombuffer(frame, np.uint8))
     with pytest.raises(ValueError, match="read-only"):
@@ -191,16 +209,21 @@ def test_an_array_that_was_received_is_a_view_and_cannot_be_written():
 
 
 def test_a_trial_costs_little_more_than_its_samples():
-    assert len(pack(EXAMPLES[1])) < EEG.nbytes + 400
+    assert len(pack(WHOLE)) < EEG.nbytes + 400
 
 
 def test_a_slice_costs_little_more_than_its_samples():
-    assert len(pack(MORE[0])) < 17 * 25 * 4 + 400
+    assert len(pack(part(25, 50))) < 17 * 25 * 4 + 400
 
 
-def test_an_answer_is_plain_json():
-    told = json.loads(as_json(EXAMPLES[4]))
-    assert told == {field.name: getattr(EXAMPLES[4], field.name) for field in fields(Retrieval)}
+def test_an_answer_is_plain_json_under_the_names_that_programs_know():
+    told = json.loads(as_json(RETRIEVAL))
+    assert told.items() >= {"session": "söß", "trial": 7, "group": "größe", "repeat": 3}.items()
+    assert told.items() >= {"n_repeats": 2, "tmax_s": 0.496, "provisional": True}.items()
+    assert told["stamps"] == STAMPS
+    names = {"stimulus", "onset_s", "ids", "labels", "scores", "probabilities", "confidence"}
+    assert names | {"calibrated", "abstain", "rank"} <= told.keys()
+    assert not {"about", "answer"} & told.keys()
 
 
 # --- what is no message --------------------------------------------------------------------------
@@ -256,8 +279,8 @@ TRIAL = {
         frame_of(TRIAL | {"dtype": "nonsense", "shape": [1]}, b"12345678"),
         frame_of(TRIAL | {"dtype": "<f4"}, b"12345678"),
         frame_of(TRIAL | {"dtype": "<f4", "shape": "2"}, b"12345678"),
-        pack(EXAMPLES[1])[:-1],
-        pack(EXAMPLES[1]) + b"x",
+        pack(WHOLE)[:-1],
+        pack(WHOLE) + b"x",
     ],
 )
 def test_a_damaged_frame_is_a_problem(frame):

@@ -18,9 +18,11 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
+    flat,
     unpack,
 )
 from stream.pipeline.wire.outbox import Outbox
+from tests.refs import about
 
 MAX_SENDS = 4
 
@@ -46,41 +48,53 @@ class FakeSocket:
 
 
 def marker(trial):
-    return MarkerSeen("s", trial, f"stimulus {trial}", "g", 1, float(trial), 0.0)
+    return MarkerSeen(about=about(trial), readable_s=0.0)
 
 
-def eeg(trial):
-    array = np.full((2, 3), trial, np.float32)
-    return TrialSlice("s", trial, f"stimulus {trial}", "g", 1, 0, True, 0.0, 0.0, {}, array)
+def eeg(trial, first=0, n_times=3, final=True):
+    array = np.full((2, n_times), trial, np.float32)
+    what = {"about": about(trial), "residual_s": 0.0, "stamps": {}}
+    return TrialSlice(**what, first=first, final=final, array=array)
 
 
 def piece(trial, first, n_slices=3):
     """Slice `first` of a trial, one sample long."""
-    array = np.full((2, 1), trial, np.float32)
-    final = first == n_slices - 1
-    return TrialSlice(*("s", trial, f"stimulus {trial}", "g", 1, first, final, 0.0, 0.0, {}, array))
+    return eeg(trial, first, n_times=1, final=first == n_slices - 1)
 
 
 def pieces(messages):
     """Trial and place of each slice, and of a drop no place."""
-    return [(message.trial, getattr(message, "first", None)) for message in messages]
+    return [(trial_of(message), getattr(message, "first", None)) for message in messages]
 
 
 def node(name, incarnation):
-    return NodeState("s", name, incarnation, "alive")
+    return NodeState(session="s", node=name, incarnation=incarnation)
 
 
 def settled(trial):
-    return Settled("s", trial, "decoded", "", 0, 0)
+    told = {"session": "s", "trial": trial, "outcome": "decoded", "reason": ""}
+    return Settled(**told, markers=0, pending=0)
+
+
+def dropped(trial, detail=""):
+    return TrialDropped(session="s", trial=trial, reason="gap", detail=detail)
+
+
+def was_cut(trial):
+    return TrialCut(session="s", trial=trial, residual_s=0.0, stamps={})
+
+
+def trial_of(message):
+    return flat(message)["trial"]
 
 
 def told(messages):
-    return [(type(message).__name__, message.trial) for message in messages]
+    return [(type(message).__name__, trial_of(message)) for message in messages]
 
 
 def numbers(messages):
-    assert all(message.array[0, 0] == message.trial for message in messages)
-    return [message.trial for message in messages]
+    assert all(message.array[0, 0] == trial_of(message) for message in messages)
+    return [trial_of(message) for message in messages]
 
 
 @pytest.fixture
@@ -202,9 +216,9 @@ def test_a_new_results_node_is_told_everything_that_is_not_settled(outbox, repor
     outbox.on_node_state(node("results", "r1"))
     send(outbox, 1, 2)
     outbox.announce(marker(3))
-    outbox.report(TrialDropped("s", 3, "gap", ""))
+    outbox.report(dropped(3))
     outbox.announce(marker(4))
-    outbox.report(TrialCut("s", 4, 0.0, {}))
+    outbox.report(was_cut(4))
     reports.take()
     outbox.on_settled(settled(1))
     outbox.on_node_state(node("results", "r1"))
@@ -232,7 +246,7 @@ def test_a_session_without_a_decoder_reports_its_trials_cut(reports):
     outbox = Outbox(reports, None, max_unanswered=2)
     for trial in range(1, 6):
         outbox.announce(marker(trial))
-        outbox.report(TrialCut("s", trial, 0.0, {}))
+        outbox.report(was_cut(trial))
         outbox.flush()
     assert len(reports.take()) == 10
     assert (outbox.n_kept, outbox.is_full) == (5, False)
@@ -275,11 +289,11 @@ def test_a_trial_that_is_dropped_in_the_middle_is_forgotten_by_the_decoder(outbo
         outbox.send_slice(piece(trial, 0))
     trials.take()
     reports.take()
-    outbox.report(TrialDropped("s", 1, "gap", "samples are missing"))
+    outbox.report(dropped(1, "samples are missing"))
     (told_decoder,) = trials.take()
     (told_results,) = reports.take()
-    assert told_decoder == told_results == TrialDropped("s", 1, "gap", "samples are missing")
-    outbox.report(TrialDropped("s", 3, "gap", ""))  # of which the decoder knows nothing
+    assert told_decoder == told_results == dropped(1, "samples are missing")
+    outbox.report(dropped(3))  # of which the decoder knows nothing
     assert trials.take() == []
     outbox.on_node_state(node("decode", "d2"))
     assert pieces(trials.take()) == [(2, 0)]
@@ -295,7 +309,7 @@ def test_slices_that_found_the_queue_full_are_not_sent_after_a_drop(outbox, tria
     for first in (0, 1):
         outbox.send_slice(piece(1, first))
     assert pieces(trials.take()) == [(1, 0)]
-    outbox.report(TrialDropped("s", 1, "gap", ""))
+    outbox.report(dropped(1))
     outbox.flush()
     assert pieces(trials.take()) == [(1, None)]
     outbox.flush()
@@ -307,7 +321,7 @@ def test_a_decoder_whose_queue_was_full_hears_of_a_drop_later(outbox, trials):
     outbox.on_node_state(node("decode", "d1"))
     outbox.announce(marker(1))
     outbox.send_slice(piece(1, 0))
-    outbox.report(TrialDropped("s", 1, "gap", ""))
+    outbox.report(dropped(1))
     assert pieces(trials.take()) == [(1, 0)]
     outbox.flush()
     assert pieces(trials.take()) == [(1, None)]
@@ -362,7 +376,7 @@ def test_what_comes_of_a_settled_trial_is_not_sent(outbox, reports, trials):
     reports.take()
     outbox.send_slice(piece(1, 1))
     outbox.send_slice(piece(1, 2))
-    outbox.report(TrialDropped("s", 1, "gap", ""))
+    outbox.report(dropped(1))
     assert (trials.take(), reports.take(), outbox.n_kept) == ([], [], 0)
     assert not outbox.is_full
 
@@ -405,20 +419,20 @@ def test_no_trial_is_lost_or_out_of_order_whatever_dies(acts):
         outbox.flush()
         for message in trials.take():
             if isinstance(message, TrialDropped):
-                assert decoder.pop(message.trial) > 0  # it has something to forget
-                cut.pop(message.trial, None)
+                assert decoder.pop(trial_of(message)) > 0  # it has something to forget
+                cut.pop(trial_of(message), None)
                 continue
             # Each slice once in the life of a decoder, in order, and none after a drop.
-            assert message.trial in cut
-            assert message.first == decoder.get(message.trial, 0)
+            assert trial_of(message) in cut
+            assert message.first == decoder.get(trial_of(message), 0)
             assert message.final == (message.first == N_SLICES - 1)
-            decoder[message.trial] = message.first + 1
+            decoder[trial_of(message)] = message.first + 1
         for message in reports.take():
             if isinstance(message, TrialDropped):
                 assert message.reason in ("gap", "overflow", "node_lost")
                 assert (message.reason == "overflow") == (len(unanswered()) > 3)
-                cut.pop(message.trial, None)
-                settle(message.trial)
+                cut.pop(trial_of(message), None)
+                settle(trial_of(message))
 
     def unanswered():
         return [t for t, n in cut.items() if n == N_SLICES and t not in ledger]
@@ -437,7 +451,7 @@ def test_no_trial_is_lost_or_out_of_order_whatever_dies(acts):
         elif act == "drop" and going_on:
             trial = going_on[n % len(going_on)]
             del cut[trial]
-            outbox.report(TrialDropped("s", trial, "gap", ""))
+            outbox.report(dropped(trial))
         elif act == "answer" and (whole := [t for t in known if decoder[t] == N_SLICES]):
             settle(whole[n % len(whole)])
         elif act == "refuse" and known:
@@ -474,8 +488,8 @@ def test_over_real_sockets_a_decoder_that_died_is_replaced_without_loss():
         first = open_socket(zmq.PULL, addresses[1], bind=False)
         outbox.on_node_state(node("decode", "d1"))
         send(outbox, *range(1, 21))
-        while (message := receive(first, 2000)) is not None and message.trial < 5:
-            outbox.on_settled(settled(message.trial))
+        while (message := receive(first, 2000)) is not None and trial_of(message) < 5:
+            outbox.on_settled(settled(trial_of(message)))
         first.close(0)  # with 5 to 20 in its queue
         while trials.poll(0, zmq.POLLOUT):  # until ZeroMQ has noticed that it is gone
             time.sleep(0.001)
@@ -484,13 +498,13 @@ def test_over_real_sockets_a_decoder_that_died_is_replaced_without_loss():
         outbox.on_node_state(node("decode", "d2"))
         got = []
         while outbox.n_kept and (message := receive(second, 500)) is not None:
-            got.append(message.trial)
-            outbox.on_settled(settled(message.trial))
+            got.append(trial_of(message))
+            outbox.on_settled(settled(trial_of(message)))
             outbox.flush()
         second.close(0)
         assert got[-16:] == list(range(5, 21))
         assert outbox.n_kept == 0
-        announced = [receive(results, 2000).trial for _ in range(20)]
+        announced = [trial_of(receive(results, 2000)) for _ in range(20)]
         assert announced == list(range(1, 21))
     finally:
         for socket in (results, reports, trials):
@@ -511,7 +525,7 @@ def test_a_results_node_that_died_before_it_was_heard_of_is_made_good(outbox, re
 def test_a_report_that_found_the_queue_full_goes_out_later(outbox, reports):
     reports.room = 0
     outbox.announce(marker(1))
-    outbox.report(TrialDropped("s", 1, "gap", ""))
+    outbox.report(dropped(1))
     reports.room = 9
     outbox.flush()
     assert told(reports.take()) == [("MarkerSeen", 1), ("TrialDropped", 1)]

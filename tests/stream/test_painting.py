@@ -26,6 +26,7 @@ from stream.pipeline.wire.messages import (
     pack,
     unpack,
 )
+from tests.refs import about, answer
 
 SOA_S = 0.2
 JOB_S = 2.0
@@ -89,18 +90,18 @@ class FakePainter:
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
     ) -> Picture | None:
-        self.runs.append((job.trial, seed, start))
+        self.runs.append((job.about.trial, seed, start))
         error = self.fault(job)
         if error is not None:
             raise error
         n_steps = N_STEPS if start is None else round(N_STEPS * start.strength)
         for i in range(n_steps):
             self.world.now_s += STEP_S
-            if not on_step(FakeStep(i, n_steps, job.trial + i / 100, self.shows)):
+            if not on_step(FakeStep(i, n_steps, job.about.trial + i / 100, self.shows)):
                 return None
         self.n_decodes += 1
         strength = start.strength if start is not None else 1.0
-        return Picture(np.full((8, 8, 3), job.trial % 256, np.uint8), n_steps, strength)
+        return Picture(np.full((8, 8, 3), job.about.trial % 256, np.uint8), n_steps, strength)
 
 
 class World:
@@ -134,15 +135,9 @@ class World:
         self.post.send(
             at_s,
             Embedded(
-                session="s",
-                trial=trial,
-                stimulus=f"stimulus {trial}",
-                group="g",
-                n_repeats=1,
-                tmax_s=tmax_s,
-                provisional=tmax_s < FINAL_S,
+                about=about(trial, onset_s=at_s - tmax_s),
+                answer=answer(tmax_s),
                 top_id="top",
-                onset_s=at_s - tmax_s,
                 stamps={"readable": at_s},
                 array=np.zeros(4, np.float32),
             ),
@@ -163,7 +158,7 @@ class World:
             if isinstance(message, PaintingState):
                 found.append((message.trial, message.state))
             elif isinstance(message, Painted):
-                found.append((message.trial, "painted"))
+                found.append((message.about.trial, "painted"))
         return found
 
 
@@ -181,8 +176,8 @@ def test_a_trial_is_painted_with_previews_and_all_that_its_answer_said(world: Wo
     assert previews[0].image.startswith(b"\xff\xd8")
     (image,) = world.all_of(Painted)
     assert image.image[:4] == b"RIFF"
-    assert (image.stimulus, image.n_repeats, image.tmax_s) == ("stimulus 7", 1, FINAL_S)
-    assert (image.steps, image.strength, image.provisional) == (N_STEPS, 1.0, False)
+    assert (image.about, image.answer) == (about(7, onset_s=0.0), answer(FINAL_S))
+    assert (image.steps, image.strength) == (N_STEPS, 1.0)
     assert image.stamps == pytest.approx(
         {"readable": 1, "taken": 1, "first_preview": 1 + STEP_S, "painted": 1 + JOB_S}
     )
@@ -197,7 +192,7 @@ def test_a_stale_trial_is_given_up_within_a_step_without_a_decode(world: World) 
     (image,) = world.all_of(Painted)
     assert image.stamps["taken"] == pytest.approx(3 * STEP_S)  # the step that was going on
     # No preview is made of a step after which the trial is given up.
-    assert [p.step for p in world.all_of(Preview) if p.trial == 1] == [1, 2]
+    assert [p.step for p in world.all_of(Preview) if p.about.trial == 1] == [1, 2]
 
 
 def test_a_thousand_trials_at_five_per_second_for_a_painter_that_needs_two_seconds(world) -> None:
@@ -214,8 +209,9 @@ def test_a_thousand_trials_at_five_per_second_for_a_painter_that_needs_two_secon
     assert ages_s[-1] <= 2 * JOB_S
     finished_s = [image.stamps["painted"] for image in images]
     assert np.diff(finished_s).max() <= JOB_S + SOA_S + 2 * STEP_S  # and they never cease
-    assert images[-1].trial == n
-    assert [image.trial for image in images] == sorted({image.trial for image in images})
+    assert images[-1].about.trial == n
+    trials = [image.about.trial for image in images]
+    assert trials == sorted(set(trials))
     assert world.painter.n_decodes == len(images)
     states = [state for _, state in world.fates]
     ends = [state for state in states if state != "begun"]
@@ -279,8 +275,8 @@ def test_a_final_embedding_goes_on_from_the_estimate_of_the_provisional_one(refi
     assert first == (3, 3, None)
     assert second == (3, 3, Start(estimate=3.02, strength=0.5))  # as it was after three steps
     (image,) = refining.all_of(Painted)
-    assert (image.provisional, image.strength, image.steps) == (False, 0.5, N_STEPS // 2)
-    assert [p.provisional for p in refining.all_of(Preview)] == [True] * 2 + [False] * 4
+    assert (image.answer.provisional, image.strength, image.steps) == (False, 0.5, N_STEPS // 2)
+    assert [p.answer.provisional for p in refining.all_of(Preview)] == [True] * 2 + [False] * 4
     assert refining.painter.n_decodes == 1
 
 
@@ -289,7 +285,7 @@ def test_a_provisional_image_that_was_finished_is_refined_too(refining: World) -
     refining.arrives(3, at_s=JOB_S + 1)
     refining.run(2 * JOB_S + 2)
     early, final = refining.all_of(Painted)
-    assert (early.provisional, final.provisional) == (True, False)
+    assert (early.answer.provisional, final.answer.provisional) == (True, False)
     assert (early.file, final.file) == ("images/trial-00003-0.300s.png", "images/trial-00003.png")
     assert refining.painter.runs[1][2] == Start(estimate=3.07, strength=0.5)
 
@@ -307,7 +303,7 @@ def test_a_newer_trial_is_not_begun_from_the_estimate_of_an_older_one(refining: 
 
 
 def test_a_trial_that_cannot_be_painted_is_said_once_and_the_next_is_painted(world: World) -> None:
-    world.painter.fault = lambda job: Problem("it is not finite") if job.trial < 4 else None
+    world.painter.fault = lambda job: Problem("it is not finite") if job.about.trial < 4 else None
     for trial in (1, 2, 3, 4):
         world.arrives(trial, at_s=trial * 3.0)
     world.run(4 * 3.0 + JOB_S)

@@ -17,6 +17,7 @@ from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
 from stream.pipeline.nodes.painter import DiffusionPainter, open_painter
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
+from tests.refs import about, answer
 from tests.tiny_painting import DIM, write_bundle, write_models, write_prior
 from tests.tiny_sdxl import SIZE_PX
 
@@ -46,7 +47,7 @@ def config(models: Path, **painting: object) -> SessionConfig:
 
 def job(z: np.ndarray | None = None, top_id: str = "b") -> Embedded:
     z = np.eye(DIM, dtype=np.float32)[0] if z is None else z
-    return Embedded("s", 1, "a", "a", 1, 1.0, False, top_id, 0.0, {}, z)
+    return Embedded(about=about(1), answer=answer(), top_id=top_id, stamps={}, array=z)
 
 
 def paint(

@@ -12,17 +12,14 @@ from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.supervisor import SUPERVISOR
 from stream.pipeline.wire.messages import Noted, Painted, PaintingState
+from tests.refs import about, answer
 
 
 def image(trial: int, age_s: float = 2.0) -> Painted:
     readable_s = local_clock() - age_s
     return Painted(
-        session="s",
-        trial=trial,
-        stimulus="a",
-        n_repeats=1,
-        tmax_s=0.3,
-        provisional=trial == 3,
+        about=about(trial),
+        answer=answer(0.3 if trial == 3 else 1.0),
         seed=40 + trial,
         ip_scale=1.0,
         steps=4,
@@ -33,6 +30,14 @@ def image(trial: int, age_s: float = 2.0) -> Painted:
         image=b"",
         stamps={"readable": readable_s, "published": readable_s + 1.25},
     )
+
+
+def state(trial: int, what: str) -> PaintingState:
+    return PaintingState(session="s", trial=trial, state=what, detail="")
+
+
+def noted(node: str, text: str) -> Noted:
+    return Noted(session="s", node=node, text=text, facts={})
 
 
 @pytest.fixture(params=[True, False], ids=["headless", "live"])
@@ -53,10 +58,10 @@ def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
     said = shown(
-        PaintingState("s", 1, "begun", ""),
+        state(1, "begun"),
         image(1),
-        PaintingState("s", 2, "begun", ""),
-        PaintingState("s", 2, "cancelled", "a newer trial came"),
+        state(2, "begun"),
+        state(2, "cancelled"),
         image(3),
     )
     if shown.headless:
@@ -69,7 +74,7 @@ def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
 
 
 def test_what_the_supervisor_notes_was_said_by_then(shown) -> None:
-    said = shown(Noted("s", SUPERVISOR, "it died", {}), Noted("s", "paint", "it paints", {}))
+    said = shown(noted(SUPERVISOR, "it died"), noted("paint", "it paints"))
     assert "it died" not in said
     assert "paint: it paints" in said
 

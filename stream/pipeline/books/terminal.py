@@ -59,19 +59,19 @@ class TerminalView:
     def take(self, message: Message) -> None:
         match message:
             case MarkerSeen():
-                self.last_trial = max(self.last_trial, message.trial)
+                self.last_trial = max(self.last_trial, message.about.trial)
             case Noted() if message.node != SUPERVISOR:  # which has said it already
                 self.say(f"{message.node}: {message.text}")
             case PaintingState():
                 self._painted[message.trial] = message.state
             case Painted():
-                self._painted[message.trial] = "painted"
+                self._painted[message.about.trial] = "painted"
                 self._image = message
                 if self._headless:
                     self.say(_image_line(message))
             case Retrieval():
                 self._show(message)
-                if message.rank and not message.provisional:
+                if message.rank and not message.answer.provisional:
                     self._ranks.append(message.rank)
                 if self._headless:
                     self.say(_line(message))
@@ -89,7 +89,7 @@ class TerminalView:
     def _show(self, answer: Retrieval) -> None:
         """An answer takes the place of an earlier, provisional one to the same trial."""
         for i, shown in enumerate(self._answers):
-            if shown.trial == answer.trial:
+            if shown.about.trial == answer.about.trial:
                 self._answers[i] = answer
                 return
         self._answers.append(answer)
@@ -106,12 +106,12 @@ class TerminalView:
             table.add_column(heading)
         for answer in self._answers:
             table.add_row(
-                str(answer.trial),
-                answer.stimulus,
+                str(answer.about.trial),
+                answer.about.stimulus,
                 _decoded(answer),
                 f"{answer.confidence:.0%}" if answer.calibrated else "–",
                 _rank(answer),
-                str(answer.n_repeats),
+                str(answer.answer.n_repeats),
                 f"{_latency_ms(answer):.2f} ms",
                 style=_style(answer),
             )
@@ -131,17 +131,18 @@ class TerminalView:
         counts = Counter(self._painted.values())
         parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]
         if self._image is not None:
-            parts.append(f"image of trial {self._image.trial}, {_age_s(self._image):.1f} s old")
+            trial, age_s = self._image.about.trial, _age_s(self._image)
+            parts.append(f"image of trial {trial}, {age_s:.1f} s old")
         return " · ".join(parts)
 
 
 def _decoded(answer: Retrieval) -> str:
     text = f"({answer.labels[0]})" if answer.abstain else answer.labels[0]
-    return f"{text} … at {answer.tmax_s:g} s" if answer.provisional else text
+    return f"{text} … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else text
 
 
 def _style(answer: Retrieval) -> str | None:
-    if answer.provisional or answer.abstain:
+    if answer.answer.provisional or answer.abstain:
         return "dim"
     return "green" if answer.rank == 1 else None
 
@@ -151,7 +152,8 @@ def _rank(answer: Retrieval) -> str:
 
 
 def _repeats(answer: Retrieval) -> str:
-    return f"{answer.n_repeats} repeat" + "s" * (answer.n_repeats != 1)
+    n = answer.answer.n_repeats
+    return f"{n} repeat" + "s" * (n != 1)
 
 
 def _latency_ms(answer: Retrieval) -> float:
@@ -166,14 +168,14 @@ def _age_s(image: Painted) -> float:
 
 def _image_line(image: Painted) -> str:
     took_s = image.stamps["published"] - image.stamps["readable"]
-    early = f" from {image.tmax_s:g} s" if image.provisional else ""
-    return f"trial {image.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
+    early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
+    return f"trial {image.about.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
 
 
 def _line(answer: Retrieval) -> str:
     sure = f"{answer.confidence:.0%} sure, " if answer.calibrated else ""
     abstains = "abstains from " if answer.abstain else ""
     return (
-        f"trial {answer.trial}: {answer.stimulus} → {abstains}{_decoded(answer)} "
+        f"trial {answer.about.trial}: {answer.about.stimulus} → {abstains}{_decoded(answer)} "
         f"({sure}rank {_rank(answer)}, {_repeats(answer)}, {_latency_ms(answer):.2f} ms)"
     )

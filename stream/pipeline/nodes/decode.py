@@ -23,7 +23,14 @@ from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import DecodingSettings, SessionConfig
 from stream.pipeline.wire.mailbox import Outgoing
-from stream.pipeline.wire.messages import NodeState, Noted, Retrieval, TrialDropped, TrialSlice
+from stream.pipeline.wire.messages import (
+    AnswerRef,
+    NodeState,
+    Noted,
+    Retrieval,
+    TrialDropped,
+    TrialSlice,
+)
 
 _ALIVE_S = 1.0
 _WARM_UPS = 20
@@ -76,20 +83,21 @@ class Decoder:
             Problem: the slice does not fit the bundle, or holds values that are not finite.
         """
         received_s = local_clock()
-        if not self._anytime.follows(part.trial, part.first):
+        trial = part.about.trial
+        if not self._anytime.follows(trial, part.first):
             return []  # the reader sends the whole trial again as soon as it knows this decoder
-        marks = self._anytime.add(part.trial, part.group, part.first, part.array)
+        marks = self._anytime.add(trial, part.about.group, part.first, part.array)
         if part.final:
-            self._anytime.check_whole(part.trial)
+            self._anytime.check_whole(trial)
         answers = [self._answer(part, mark, received_s) for mark in marks]
         n_left = self._marks[-1] - part.first - part.array.shape[1]
         if n_left == 0:
             if self._settings.evidence == "mean":
-                self._anytime.finish(part.trial)
+                self._anytime.finish(trial)
             else:  # the log-likelihoods are kept, the EEG is not needed again
-                self._anytime.forget(part.trial)
+                self._anytime.forget(trial)
         elif n_left <= _NEARLY_S * self._manifest.rate_hz and not marks:
-            self._engine(self._anytime.rest_input(part.trial, self._marks[-1])[0])
+            self._engine(self._anytime.rest_input(trial, self._marks[-1])[0])
         return answers
 
     def forget(self, trial: int) -> None:
@@ -101,12 +109,12 @@ class Decoder:
         tmax_s = manifest.tmin_s + (mark - 1) / manifest.rate_hz
         final = mark == self._marks[-1]
         added = self._settings.evidence == "added"
-        known, n_repeats = self._anytime.rest_input(part.trial, mark, alone=added)
+        known, n_repeats = self._anytime.rest_input(part.about.trial, mark, alone=added)
         z, *scored = self._engine(known)
         embedded_s = local_clock()
         cosines = scored[0] if scored else None
         if added:
-            at = (tmax_s, part.group, part.trial, final)
+            at = (tmax_s, part.about.group, part.about.trial, final)
             ranking = self._ranker.rank_added(z, cosines, *at)
         else:
             ranking = self._ranker.rank(z, cosines, tmax_s, n_repeats)
@@ -124,16 +132,11 @@ class Decoder:
         stamps: dict[str, float],
     ) -> Retrieval:
         best = ranking.rows[: self._top_k].tolist()
-        shown = self._gallery.row_of(part.stimulus)
+        shown = self._gallery.row_of(part.about.stimulus)
         probabilities = ranking.probabilities[: self._top_k].tolist()
         return Retrieval(
-            session=part.session,
-            trial=part.trial,
-            stimulus=part.stimulus,
-            group=part.group,
-            n_repeats=ranking.n_repeats,
-            tmax_s=tmax_s,
-            provisional=not final,
+            about=part.about,
+            answer=AnswerRef(n_repeats=ranking.n_repeats, tmax_s=tmax_s, provisional=not final),
             ids=[self._gallery.ids[row] for row in best],
             labels=[self._gallery.labels[row] for row in best],
             scores=ranking.scores[: self._top_k].tolist(),
@@ -142,7 +145,6 @@ class Decoder:
             calibrated=self._manifest.calibration is not None,
             abstain=probabilities[0] < self._settings.min_confidence,
             rank=ranking.rank_of(shown) if shown is not None else 0,
-            onset_s=part.onset_s,
             stamps=dict(part.stamps) | stamps,
         )
 
@@ -171,13 +173,16 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Answers trials until it is told to stop."""
     reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
     decoder = Decoder(
-        config, lambda text, facts: send(reports, Noted(config.session, "decode", text, facts))
+        config,
+        lambda text, facts: send(
+            reports, Noted(session=config.session, node="decode", text=text, facts=facts)
+        ),
     )
     trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
     painter = None
     if config.painting is not None:
         painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
-    alive = NodeState(config.session, "decode", lifeline.incarnation, "alive")
+    alive = NodeState(session=config.session, node="decode", incarnation=lifeline.incarnation)
     send(reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
@@ -202,8 +207,9 @@ def _answers_or_drop(decoder: Decoder, part: TrialSlice) -> list[Answer | TrialD
     try:
         return decoder.take(part)
     except Problem as problem:
-        decoder.forget(part.trial)
-        return [TrialDropped(part.session, part.trial, "rejected", str(problem))]
+        decoder.forget(part.about.trial)
+        dropped = {"session": part.about.session, "trial": part.about.trial}
+        return [TrialDropped(**dropped, reason="rejected", detail=str(problem))]
 
 
 if __name__ == "__main__":

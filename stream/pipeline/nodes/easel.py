@@ -24,6 +24,7 @@ from stream.pipeline.wire.messages import (
     Painted,
     PaintingState,
     Preview,
+    flat,
 )
 
 NODE = "paint"
@@ -126,8 +127,8 @@ class Easel:
         job = self._mailbox.take(wait_ms)
         if job is None:
             return False
-        if job.trial != self._trial:
-            self._trial, self._estimate = job.trial, None
+        if job.about.trial != self._trial:
+            self._trial, self._estimate = job.about.trial, None
             self._say(job, "begun", "")
         stamps = dict(job.stamps) | {"taken": self._clock()}
         try:
@@ -136,7 +137,7 @@ class Easel:
             self._say(job, "failed", str(error))
             if isinstance(error, OutOfMemory):
                 raise
-            self._tell(f"trial {job.trial} is not painted", str(error))
+            self._tell(f"trial {job.about.trial} is not painted", str(error))
             return True
         if picture is not None:
             self._is_spared = False
@@ -152,7 +153,7 @@ class Easel:
         start = None
         if self._estimate is not None:
             start = Start(self._estimate, self._settings.refine_strength)
-        seed = self._settings.seed + job.trial
+        seed = self._settings.seed + job.about.trial
         return self._painter.paint(job, seed, lambda step: self._on_step(job, step, stamps), start)
 
     def _on_step(self, job: Embedded, step: Step, stamps: dict[str, float]) -> bool:
@@ -170,7 +171,7 @@ class Easel:
     def _is_updated(self, job: Embedded) -> bool:
         """Whether more is known of the trial by now."""
         newer = self._mailbox.peek()
-        return newer is not None and newer.trial == job.trial
+        return newer is not None and newer.about.trial == job.about.trial
 
     def _is_outrun(self) -> bool:
         return self._mailbox.peek() is not None and not self._is_spared
@@ -178,20 +179,16 @@ class Easel:
     def _deliver(self, job: Embedded, picture: Picture, stamps: dict[str, float]) -> None:
         stamps["painted"] = self._clock()
         stamps.pop("previewed", None)
-        name = f"trial-{job.trial:05d}" + (f"-{job.tmax_s:.3f}s" if job.provisional else "")
+        early = f"-{job.answer.tmax_s:.3f}s" if job.answer.provisional else ""
         message = Painted(
-            session=job.session,
-            trial=job.trial,
-            stimulus=job.stimulus,
-            n_repeats=job.n_repeats,
-            tmax_s=job.tmax_s,
-            provisional=job.provisional,
-            seed=self._settings.seed + job.trial,
+            about=job.about,
+            answer=job.answer,
+            seed=self._settings.seed + job.about.trial,
             ip_scale=self._settings.ip_scale,
             steps=picture.steps,
             size_px=max(picture.pixels.shape[:2]),
             strength=picture.strength,
-            file=f"{IMAGES}/{name}.png",
+            file=f"{IMAGES}/trial-{job.about.trial:05d}{early}.png",
             image_format="webp",
             image=encoded(picture.pixels, "webp"),
             stamps=stamps,
@@ -210,27 +207,30 @@ class Easel:
         """What a PNG says of itself."""
         names = ("session", "trial", "stimulus", "n_repeats", "tmax_s", "provisional", "seed")
         names += ("ip_scale", "steps", "size_px", "strength")
-        texts = dict(self._painter.facts) | {name: getattr(message, name) for name in names}
+        fields = flat(message)
+        texts = dict(self._painter.facts) | {name: fields[name] for name in names}
         if self._config.simulated:
             texts["simulated"] = True
         return texts | {"Software": f"hvf-live {version('hvf-live')}"}
 
     def _say(self, job: Embedded, state: str, detail: str) -> None:
-        self._report(PaintingState(job.session, job.trial, state, detail))
+        about = job.about
+        self._report(
+            PaintingState(session=about.session, trial=about.trial, state=state, detail=detail)
+        )
 
     def _tell(self, what: str, why: str) -> None:
         """Tells a person, once until something else goes wrong."""
         if why != self._last_told:
             self._last_told = why
-            self._report(Noted(self._config.session, NODE, f"{what}: {why}", {}))
+            text = f"{what}: {why}"
+            self._report(Noted(session=self._config.session, node=NODE, text=text, facts={}))
 
 
 def _preview(job: Embedded, step: Step, pixels: np.ndarray, stamps: Mapping[str, float]) -> Preview:
     return Preview(
-        session=job.session,
-        trial=job.trial,
-        stimulus=job.stimulus,
-        provisional=job.provisional,
+        about=job.about,
+        answer=job.answer,
         step=step.index + 1,
         n_steps=step.n_steps,
         image_format="jpeg",

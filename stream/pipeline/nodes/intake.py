@@ -13,6 +13,7 @@ from stream.acquire.acquisition import Acquisition, Opened
 from stream.acquire.adaptation import Adaptation, rest
 from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import local_clock
+from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection
 from stream.acquire.slices import Slice, Slicer
@@ -30,6 +31,7 @@ from stream.pipeline.wire.messages import (
     Settled,
     TrialCut,
     TrialDropped,
+    TrialRef,
     TrialSlice,
 )
 from stream.pipeline.wire.outbox import Outbox
@@ -104,7 +106,8 @@ class Intake:
         self._next_look_s = 0.0
         self._taken_s = 0.0
         self._n_gaps = 0
-        send(self._reports, NodeState(config.session, "reader", lifeline.incarnation, "alive"))
+        alive = NodeState(session=config.session, node="reader", incarnation=lifeline.incarnation)
+        send(self._reports, alive)
 
     @property
     def reports(self) -> zmq.Socket:
@@ -137,17 +140,8 @@ class Intake:
 
     def _announce(self, opened: Opened) -> None:
         event = opened.event
-        self._outbox.announce(
-            MarkerSeen(
-                self._config.session,
-                opened.number,
-                event.stimulus,
-                event.group,
-                event.repeat,
-                event.onset_s,
-                event.readable_s,
-            )
-        )
+        about = self._about(opened.number, event)
+        self._outbox.announce(MarkerSeen(about=about, readable_s=event.readable_s))
         if opened.drop is not None:
             self._drop(opened.drop)
 
@@ -195,7 +189,8 @@ class Intake:
             self._adaptation.save(self._config.folder / ADAPTATION)
         if self._feed is not None:
             self._feed.close()
-        send(self._reports, End(self._config.session, command, self._facts()))
+        facts = self._facts()
+        send(self._reports, End(session=self._config.session, reason=command, facts=facts))
 
     def _facts(self) -> dict[str, object]:
         """What the summary is to say of the streams."""
@@ -228,27 +223,35 @@ class Intake:
         if self._trial_file is not None:
             self._trial_file.add(trial)
         if self._slicer is None:
-            stamps = self._stamps(trial)
             self._outbox.report(
-                TrialCut(self._config.session, trial.number, trial.residual_s, stamps)
+                TrialCut(
+                    session=self._config.session,
+                    trial=trial.number,
+                    residual_s=trial.residual_s,
+                    stamps=self._stamps(trial),
+                )
             )
 
     def _send_slice(self, trial: Trial | Part, part: Slice) -> None:
-        event = trial.event
         self._outbox.send_slice(
             TrialSlice(
-                session=self._config.session,
-                trial=trial.number,
-                stimulus=event.stimulus,
-                group=event.group,
-                repeat=event.repeat,
+                about=self._about(trial.number, trial.event),
                 first=part.first,
                 final=part.final,
-                onset_s=event.onset_s,
                 residual_s=trial.residual_s,
                 stamps=self._stamps(trial),
                 array=part.array,
             )
+        )
+
+    def _about(self, number: int, event: Event) -> TrialRef:
+        return TrialRef(
+            session=self._config.session,
+            trial=number,
+            stimulus=event.stimulus,
+            group=event.group,
+            repeat=event.repeat,
+            onset_s=event.onset_s,
         )
 
     def _stamps(self, trial: Trial | Part) -> dict[str, float]:
@@ -261,7 +264,12 @@ class Intake:
         if self._slicer is not None:
             self._slicer.forget(drop.number)
         self._outbox.report(
-            TrialDropped(self._config.session, drop.number, drop.reason, drop.detail)
+            TrialDropped(
+                session=self._config.session,
+                trial=drop.number,
+                reason=drop.reason,
+                detail=drop.detail,
+            )
         )
 
 

@@ -36,7 +36,8 @@ def serve(config: SessionConfig, lifeline: Lifeline, painter: Painter) -> None:
         stopped=lambda: lifeline.command() == "stop",
     )
     lifeline.ready()
-    send(reports, Noted(config.session, NODE, painter.about, painter.facts))
+    noted = Noted(session=config.session, node=NODE, text=painter.about, facts=painter.facts)
+    send(reports, noted)
     while (command := lifeline.command()) is None:
         easel.paint_next(_WAIT_MS)
     if command == "finish":

@@ -38,7 +38,7 @@ class RecordingFeed:
     def add(self, stream: str, chunk: Chunk) -> None:
         if stream == "markers":
             texts = [marker_text(row) for row in chunk.samples]
-            self._send(self._recorded("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0)))
+            self._send("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0))
             return
         if self._pending and self._pending[0].offset_s != chunk.offset_s:
             self._send_pending()
@@ -59,23 +59,20 @@ class RecordingFeed:
         offset_s = self._pending[0].offset_s
         self._pending.clear()
         self._next_piece_s = time.monotonic() + _PIECE_S
-        self._send(self._recorded("eeg", raw_s, [], offset_s, samples))
+        self._send("eeg", raw_s, [], offset_s, samples)
 
-    def _recorded(
+    def _send(
         self, stream: str, raw_s: np.ndarray, texts: list[str], offset_s: float, array: np.ndarray
-    ) -> Recorded:
-        stamps = np.asarray(raw_s, np.float64).tobytes()
-        return Recorded(
-            self._session,
-            self._channels,
-            self._rate_hz,
-            self._format,
-            stream,
-            stamps,
-            texts,
-            offset_s,
-            array,
+    ) -> None:
+        message = Recorded(
+            session=self._session,
+            channels=self._channels,
+            rate_hz=self._rate_hz,
+            channel_format=self._format,
+            stream=stream,
+            raw_s=np.asarray(raw_s, np.float64).tobytes(),
+            texts=texts,
+            offset_s=offset_s,
+            array=array,
         )
-
-    def _send(self, message: Recorded) -> None:
         self.n_lost += not send(self._socket, message)

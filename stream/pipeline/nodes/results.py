@@ -28,6 +28,7 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     as_json,
+    flat,
 )
 
 OUTLET_NAME = "hvf-live-results"
@@ -55,7 +56,9 @@ class Results:
             self._count(record)
         self._ledger = Ledger(path)
         self._ledger.note("start", session=config.session, node=lifeline.incarnation)
-        self._alive = NodeState(config.session, "results", lifeline.incarnation, "alive")
+        self._alive = NodeState(
+            session=config.session, node="results", incarnation=lifeline.incarnation
+        )
         self._next_alive_s = 0.0
         self._reader = ""
         self._orphans: tuple[int, ...] = ()
@@ -113,7 +116,7 @@ class Results:
         summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        send(self._publisher, SessionClosed(self._config.session, summary))
+        send(self._publisher, SessionClosed(session=self._config.session, summary=summary))
         time.sleep(_LAST_WORDS_S)
 
     def _on_painting(self, message: PaintingState) -> None:
@@ -127,9 +130,9 @@ class Results:
         message.stamps["published"] = local_clock()
         send(self._publisher, message)
         if isinstance(message, Painted):
-            facts = {name: getattr(message, name) for name in _IMAGE_FACTS}
-            self._ledger.note("painted", of_trial=message.trial, **facts)
-            self._tally.painting.add_image(message.trial, facts)
+            facts = {name: value for name, value in flat(message).items() if name in _IMAGE_FACTS}
+            self._ledger.note("painted", of_trial=message.about.trial, **facts)
+            self._tally.painting.add_image(message.about.trial, facts)
 
     def _on_health(self, message: StreamHealth) -> None:
         if self._stream is None or message.state != self._stream.state:
@@ -145,31 +148,26 @@ class Results:
         return {name: getattr(self._stream, name) for name in names}
 
     def _announce(self, message: MarkerSeen) -> None:
-        new = self._ledger.announce(
-            message.trial,
-            stimulus=message.stimulus,
-            group=message.group,
-            repeat=message.repeat,
-            onset_s=message.onset_s,
-            readable_s=message.readable_s,
-        )
-        if new:
+        facts = flat(message)
+        del facts["session"]
+        if self._ledger.announce(**facts):
             send(self._publisher, message)
-        self._publish_settled(message.trial)
+        self._publish_settled(message.about.trial)
 
     def _answer(self, message: Retrieval) -> None:
+        trial, answer = message.about.trial, message.answer
         message.stamps["published"] = local_clock()
-        if self._ledger.outcome_of(message.trial) is None:
+        if self._ledger.outcome_of(trial) is None:
             send(self._publisher, message)
             self._outlet.push_sample([as_json(message)])
-        facts = {name: getattr(message, name) for name in _ANSWER_FACTS}
-        if not message.provisional:
-            if self._settle(message.trial, "decoded", **facts):
+        facts = {name: value for name, value in flat(message).items() if name in _ANSWER_FACTS}
+        if not answer.provisional:
+            if self._settle(trial, "decoded", **facts):
                 self._tally.add(facts)
-        elif (message.trial, message.tmax_s) not in self._provisional:
+        elif (trial, answer.tmax_s) not in self._provisional:
             # A trial that was sent again to a new decoder is answered again.
-            self._provisional.add((message.trial, message.tmax_s))
-            self._ledger.note("provisional", of_trial=message.trial, **facts)
+            self._provisional.add((trial, answer.tmax_s))
+            self._ledger.note("provisional", of_trial=trial, **facts)
             self._tally.add_provisional(facts)
 
     def _count(self, record: dict) -> None:
@@ -197,10 +195,17 @@ class Results:
 
     def _publish_settled(self, trial: int) -> None:
         # What was settled before is said again too: whoever sent it again did not hear it.
-        outcome = self._ledger.outcome_of(trial)
-        if outcome is not None:
-            counts = (self._ledger.markers, len(self._ledger.pending))
-            send(self._publisher, Settled(self._config.session, trial, *outcome, *counts))
+        settled = self._ledger.outcome_of(trial)
+        if settled is not None:
+            message = Settled(
+                session=self._config.session,
+                trial=trial,
+                outcome=settled[0],
+                reason=settled[1],
+                markers=self._ledger.markers,
+                pending=len(self._ledger.pending),
+            )
+            send(self._publisher, message)
 
     def _on_node_state(self, message: NodeState) -> None:
         if message.node == "reader" and message.incarnation != self._reader:

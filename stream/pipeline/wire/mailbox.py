@@ -19,21 +19,15 @@ class Outgoing:
         self._socket = open_socket(zmq.PUSH, endpoint, bind=False, latest_only=True)
         self._with_provisional = with_provisional
 
-    def offer(self, answer: Retrieval, embedding: np.ndarray) -> None:
+    def offer(self, retrieval: Retrieval, embedding: np.ndarray) -> None:
         """Hands over the embedding, unit-length float32 (dim,), that an answer is made of."""
-        if answer.provisional and not self._with_provisional:
+        if retrieval.answer.provisional and not self._with_provisional:
             return
         message = Embedded(
-            session=answer.session,
-            trial=answer.trial,
-            stimulus=answer.stimulus,
-            group=answer.group,
-            n_repeats=answer.n_repeats,
-            tmax_s=answer.tmax_s,
-            provisional=answer.provisional,
-            top_id=answer.ids[0],
-            onset_s=answer.onset_s,
-            stamps=answer.stamps,
+            about=retrieval.about,
+            answer=retrieval.answer,
+            top_id=retrieval.ids[0],
+            stamps=retrieval.stamps,
             array=embedding,
         )
         send(self._socket, message)
@@ -65,7 +59,7 @@ class Mailbox:
     def peek(self, wait_ms: int = 0) -> Embedded | None:
         """The newest embedding that was not taken yet, which stays; None if none comes in time."""
         while (message := receive(self._socket, wait_ms if self._held is None else 0)) is not None:
-            known = (message.trial, message.tmax_s)
+            known = (message.about.trial, message.answer.tmax_s)
             if known > self._newest:
                 self._held, self._newest = message, known
         return self._held

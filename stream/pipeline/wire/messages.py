@@ -9,7 +9,7 @@ pickle from a socket is a program.
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgpack
@@ -17,31 +17,18 @@ import numpy as np
 
 from hvf_core.problem import Problem
 
-VERSION = 3
+VERSION = 4
 _LENGTH = struct.Struct("<I")
 # What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
 _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)
 
 
-@dataclass(frozen=True)
-class MarkerSeen:
-    """The reader announces a marker that opens a trial. Stamps: seconds, the reader's clock."""
+@dataclass(frozen=True, kw_only=True)
+class TrialRef:
+    """Which trial a message is about, and what was shown in it.
 
-    session: str
-    trial: int
-    stimulus: str
-    group: str
-    repeat: int
-    onset_s: float
-    readable_s: float
-
-
-@dataclass(frozen=True)
-class TrialSlice:
-    """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
-
-    Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
-    last sample has passed, by stage, on the reader's clock.
+    The `repeat`-th presentation of `group`, counted from 1, began at `onset_s`, seconds on the
+    reader's clock.
     """
 
     session: str
@@ -49,15 +36,47 @@ class TrialSlice:
     stimulus: str
     group: str
     repeat: int
+    onset_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRef:
+    """How much EEG an answer, or what is painted from it, is made of.
+
+    `n_repeats` presentations of the group are in it, the last one up to `tmax_s` after its onset; a
+    `provisional` one is followed by the final one.
+    """
+
+    n_repeats: int
+    tmax_s: float
+    provisional: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkerSeen:
+    """The reader announces a marker that opens a trial; it could be read at `readable_s`."""
+
+    about: TrialRef
+    readable_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSlice:
+    """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
+
+    Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
+    last sample has passed, by stage, on the reader's clock.
+    """
+
+    about: TrialRef
     first: int
     final: bool
-    onset_s: float
     residual_s: float
     stamps: Mapping[str, float]
     array: np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialDropped:
     """A node could not bring a trial to its end."""
 
@@ -67,7 +86,7 @@ class TrialDropped:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialCut:
     """A trial ends here, cut: the session has no decoder."""
 
@@ -77,25 +96,19 @@ class TrialCut:
     stamps: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Retrieval:
     """The answer to a trial: the top-k of the gallery, best first.
 
-    `n_repeats` presentations of `group` are in it, the last one up to `tmax_s` after its onset; a
-    `provisional` answer is followed by the final one. `probabilities` go with `scores` (cosines, or
-    added log-likelihoods), over the whole gallery; `calibrated` says whether they may be believed.
+    `probabilities` go with `scores` (cosines, or added log-likelihoods), over the whole gallery;
+    `calibrated` says whether they may be believed.
     `confidence` is the first of them; below the session's threshold the answer is to `abstain`.
     `rank` is the place of the stimulus that was shown, counted from 1, or 0 where the gallery does
     not hold it.
     """
 
-    session: str
-    trial: int
-    stimulus: str
-    group: str
-    n_repeats: int
-    tmax_s: float
-    provisional: bool
+    about: TrialRef
+    answer: AnswerRef
     ids: list[str]
     labels: list[str]
     scores: list[float]
@@ -104,32 +117,25 @@ class Retrieval:
     calibrated: bool
     abstain: bool
     rank: int
-    onset_s: float
     stamps: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Embedded:
     """The decoder hands the painter what it knows of a trial; a newer one takes its place.
 
-    `array` is the unit-length embedding, float32 (dim,), that the answer with the same `tmax_s` is
-    made of, and `top_id` the first image of that answer.
+    `array` is the unit-length embedding, float32 (dim,), that the answer is made of, and `top_id`
+    the first image of that answer.
     """
 
-    session: str
-    trial: int
-    stimulus: str
-    group: str
-    n_repeats: int
-    tmax_s: float
-    provisional: bool
+    about: TrialRef
+    answer: AnswerRef
     top_id: str
-    onset_s: float
     stamps: Mapping[str, float]
     array: np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaintingState:
     """The painter says what becomes of a trial, except that it is painted."""
 
@@ -139,7 +145,7 @@ class PaintingState:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preview:
     """What an image will look like, after `step` of `n_steps`: an encoded image.
 
@@ -147,10 +153,8 @@ class Preview:
     painter began with the embedding, and `previewed`, when this preview was made.
     """
 
-    session: str
-    trial: int
-    stimulus: str
-    provisional: bool
+    about: TrialRef
+    answer: AnswerRef
     step: int
     n_steps: int
     image_format: str
@@ -158,7 +162,7 @@ class Preview:
     stamps: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Painted:
     """The image that was painted for a trial, encoded, as it is on its way into `file`.
 
@@ -167,12 +171,8 @@ class Painted:
     `first_preview` (where there was one) and `painted` are added.
     """
 
-    session: str
-    trial: int
-    stimulus: str
-    n_repeats: int
-    tmax_s: float
-    provisional: bool
+    about: TrialRef
+    answer: AnswerRef
     seed: int
     ip_scale: float
     steps: int
@@ -184,7 +184,7 @@ class Painted:
     stamps: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settled:
     """The results node entered a trial's outcome into the ledger, with the sums so far."""
 
@@ -196,17 +196,16 @@ class Settled:
     pending: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """A node says what it is doing: `ready`, or `alive` with its incarnation's id."""
+    """A node says that it is alive, and which process of its name it is."""
 
     session: str
     node: str
     incarnation: str
-    state: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Noted:
     """A node says something that a person should know, and facts for the summary."""
 
@@ -216,7 +215,7 @@ class Noted:
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamHealth:
     """How the EEG stream is; see `stream.acquire.health.Health`."""
 
@@ -233,7 +232,7 @@ class StreamHealth:
     offset_uncertainty_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
     """What the reader took from a stream, for the recorder, before any processing.
 
@@ -253,7 +252,7 @@ class Recorded:
     array: np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class End:
     """The reader announces no more markers and has no more outcomes to report.
 
@@ -265,7 +264,7 @@ class End:
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionClosed:
     """The ledger is closed and the summary written."""
 
@@ -292,18 +291,25 @@ Message = (
     | SessionClosed
 )
 _KINDS = {kind.__name__: kind for kind in Message.__args__}
-_FIELDS = {name: tuple(f.name for f in fields(kind)) for name, kind in _KINDS.items()}
+_NESTED = {"about": TrialRef, "answer": AnswerRef}
+
+
+def flat(message: Message) -> dict[str, Any]:
+    """All fields of a message by name, those of its trial and answer among them."""
+    fields: dict[str, Any] = {}
+    for name, value in vars(message).items():
+        fields |= vars(value) if name in _NESTED else {name: value}
+    return fields
 
 
 def as_json(retrieval: Retrieval) -> str:
     """An answer for programs that have LSL only, and for the recording."""
-    return json.dumps(asdict(retrieval), separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(flat(retrieval), separators=(",", ":"), ensure_ascii=False)
 
 
 def pack(message: Message) -> bytes:
     """The message as one frame."""
-    kind = type(message).__name__
-    header = {name: getattr(message, name) for name in _FIELDS[kind]}
+    header = dict(vars(message))
     array = header.pop("array", None)
     body = b""
     if array is not None:
@@ -311,7 +317,8 @@ def pack(message: Message) -> bytes:
         header["dtype"] = array.dtype.newbyteorder("<").str
         header["shape"] = array.shape
         body = array.astype(header["dtype"], copy=False).tobytes()
-    packed = msgpack.packb({"v": VERSION, "kind": kind, **header})
+    header |= {"v": VERSION, "kind": type(message).__name__}
+    packed = msgpack.packb(header, default=vars)
     return _LENGTH.pack(len(packed)) + packed + body
 
 
@@ -333,8 +340,11 @@ def unpack(frame: bytes) -> Message:
                 f"{VERSION}; run the same version of hvf-live on every machine of the session"
             )
         if "dtype" in header:
-            flat = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=4 + length)
-            header["array"] = flat.reshape(header.pop("shape"))
+            numbers = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=4 + length)
+            header["array"] = numbers.reshape(header.pop("shape"))
+        for name, part in _NESTED.items():
+            if name in header:
+                header[name] = part(**header[name])
         return _KINDS[kind](**header)
     except _DAMAGE as error:
         raise Problem(

@@ -58,7 +58,8 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     def announce(self, message: MarkerSeen) -> None:
-        kept = self._kept[message.trial] = _Kept(message.session, [pack(message)])
+        about = message.about
+        kept = self._kept[about.trial] = _Kept(about.session, [pack(message)])
         self._send_reports(kept)
 
     def send_slice(self, message: TrialSlice) -> None:
@@ -67,13 +68,13 @@ class Outbox:
         Slices of a trial that was settled before its end, as by a decoder that refuses it, are not
         sent any more.
         """
-        kept = self._kept.get(message.trial)
+        kept = self._kept.get(message.about.trial)
         if kept is None:
             return
         if message.final:
             if self.is_full:
                 detail = f"{self._n_unanswered} trials wait for an answer"
-                self.report(TrialDropped(message.session, message.trial, "overflow", detail))
+                self._drop(message.about.trial, "overflow", detail)
                 return
             kept.is_whole = True
             self._n_unanswered += 1
@@ -92,6 +93,10 @@ class Outbox:
         self._send_slices()
         kept.reports.append(frame)
         self._send_reports(kept)
+
+    def _drop(self, trial: int, reason: str, detail: str) -> None:
+        session = self._kept[trial].session
+        self.report(TrialDropped(session=session, trial=trial, reason=reason, detail=detail))
 
     def flush(self) -> None:
         """Sends what could not be sent before, in order."""
@@ -143,7 +148,7 @@ class Outbox:
             kept.n_lost += 1
             if kept.n_lost >= _MAX_LOSSES:
                 detail = f"the decoder was lost {kept.n_lost} times with this trial"
-                self.report(TrialDropped(kept.session, trial, "node_lost", detail))
+                self._drop(trial, "node_lost", detail)
         self.flush()
 
     def _resend_reports(self) -> None:
