@@ -1,12 +1,12 @@
-"""How good the demo's two image encoders are on test concepts, which they have never seen."""
+"""Measures of the demo's pictures: encoders on unseen concepts, and what paintings still show."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from demo.stimuli import (
@@ -20,9 +20,11 @@ from demo.stimuli import (
     test_concepts,
 )
 from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders.classifier import SemanticNet, load_classifier
 from index.encoders.health import embedding_health
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
+from offline_train.paintings.metrics import resized
 
 ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
 
@@ -61,17 +63,42 @@ def measure(folder: Path) -> dict[str, float]:
     return {name: round(value, 4) for name, value in metrics.items()}
 
 
+@torch.inference_mode()
 def attribute_accuracy(
     weights: Path, features: NDArray[np.float32], listed: list[Stimulus]
 ) -> dict[str, float]:
     """Share of stimuli whose attribute the classifier's own heads read right, per attribute."""
-    tensors = load_file(weights)
-    accuracy = {}
-    for name, truth in attribute_labels(listed).items():
-        weight, bias = (tensors[f"heads.{name}.{part}"].float() for part in ("weight", "bias"))
-        guess = (torch.from_numpy(features) @ weight.T + bias).argmax(dim=1)
-        accuracy[name] = (guess == truth).float().mean().item()
-    return accuracy
+    heads = load_classifier(weights).heads
+    guesses = {name: heads[name](torch.from_numpy(features)).argmax(dim=1) for name in ATTRIBUTES}
+    labels = attribute_labels(listed)
+    return {name: (guesses[name] == labels[name]).float().mean().item() for name in ATTRIBUTES}
+
+
+def attribute_scores(
+    reader: SemanticNet, truth: Mapping[str, Sequence[int]]
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Scores, for `offline_train.paintings.scores.score`, of what can still be read off a painting.
+
+    How well the reader reads at all is seen in what is painted from the images themselves.
+
+    Args:
+        reader: a classifier with a head for each attribute, in evaluation mode.
+        truth: number of the right class of each image, by attribute.
+
+    Returns:
+        By a name that says how often a guess is right: from pictures, uint8 (n, h, w, 3), to 1
+        where the attribute is read right and 0 where it is not, (n,).
+    """
+
+    def of(attribute: str) -> Callable[[np.ndarray], np.ndarray]:
+        @torch.inference_mode()
+        def read_right(pictures: np.ndarray) -> np.ndarray:
+            logits = reader(resized(pictures, reader.config.size_px))[attribute]
+            return (logits.argmax(dim=1).numpy() == np.asarray(truth[attribute])).astype(float)
+
+        return read_right
+
+    return {f"{name} (guess {1 / reader.config.heads[name]:.2f})": of(name) for name in truth}
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from decoder.painting.prior import Prior, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from demo.evaluation import held_out_recordings
-from demo.image_metrics import attribute_labels
+from demo.image_metrics import attribute_labels, attribute_scores
 from demo.model import DemoModel
 from demo.settings import ASSETS
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
@@ -24,7 +24,6 @@ from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.data.features import extract_features
 from offline_train.data.prepare import prepare_test
-from offline_train.paintings.metrics import attribute_scores
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.scores import (
     Paintings,

@@ -3,8 +3,8 @@
 import mne
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from offline_train.evaluate.metrics import binomial_interval
 from tests.sessions import EEGLAB, check_accounted, run, trials_of
 
 pytestmark = pytest.mark.skipif(
@@ -77,7 +77,7 @@ def test_a_model_of_the_first_half_decodes_the_second_half_live(tmp_path) -> Non
     told = check_accounted(folder)
     answers = trials_of(folder, "decoded")
     hits = sum(answer["ids"][0] == answer["stimulus"] for answer in answers)
-    low, high = binomial_interval(hits, len(answers))
+    low, high = binomtest(hits, len(answers)).proportion_ci(method="wilson")
     print(f"two-way accuracy {hits / len(answers):.1%} ({low:.1%} to {high:.1%}), {len(answers)}")
     assert told["n_way"] == 2
     assert told["top1"] == hits / len(answers)

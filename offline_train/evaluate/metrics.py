@@ -4,17 +4,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from pydantic import BaseModel, ConfigDict
 
 N_BINS = 15
 """Of Guo et al., ICML 2017."""
 RESAMPLES_AT_ONCE = 100
 
 
-def binomial_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a proportion of `hits` in `n` independent trials (Wilson 1927)."""
-    interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+class Estimate(BaseModel):
+    """A value with its 95 % interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+
+def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """The mean of values (n,), one for each of the units that a new study would draw anew."""
+    low, high = bootstrap_interval(values, rng)
+    return Estimate(value=float(values.mean()), low=low, high=high)
 
 
 def bootstrap_interval(

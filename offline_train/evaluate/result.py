@@ -5,6 +5,7 @@ from rich import box
 from rich.table import Table
 
 from decoder.calibration import Evidence
+from offline_train.evaluate.metrics import Estimate
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Confidences below which a selective decoder gives no answer."""
@@ -12,14 +13,6 @@ THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Estimate(_Frozen):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Selective(_Frozen):

@@ -23,15 +23,15 @@ from offline_train.evaluate.answers import (
 )
 from offline_train.evaluate.metrics import (
     N_BINS,
-    bootstrap_interval,
+    Estimate,
     ece_interval,
     ece_of_noise,
+    estimated_mean,
     expected_calibration_error,
     reliability_bins,
 )
 from offline_train.evaluate.result import (
     THRESHOLDS,
-    Estimate,
     Evaluation,
     EvaluationPoint,
     Noise,
@@ -180,8 +180,8 @@ def _point(
         tmax_s=end.tmax_s,
         repeats=n_repeats,
         draws=len(answers.rank),
-        top1=_accuracy(answers.hit, rng),
-        top5=_accuracy(answers.rank < 5, rng),
+        top1=estimated_mean(answers.hit.mean(axis=0), rng),
+        top5=estimated_mean((answers.rank < 5).mean(axis=0), rng),
         nll=-float(answers.log_p.mean()),
         ece=reliability.ece,
         noise=reliability.noise,
@@ -211,13 +211,6 @@ def _reliability(points: Sequence[_Answers], rng: np.random.Generator) -> Reliab
             for m in np.flatnonzero(bins.n)
         ),
     )
-
-
-def _accuracy(hits: np.ndarray, rng: np.random.Generator) -> Estimate:
-    """From hits (draws, stimuli): stimuli are what a new study would draw anew."""
-    per_stimulus = hits.mean(axis=0)
-    low, high = bootstrap_interval(per_stimulus, rng)
-    return Estimate(value=float(per_stimulus.mean()), low=low, high=high)
 
 
 def _withhold(answers: _Answers, threshold: float) -> Selective:

@@ -5,15 +5,13 @@ their correlation distance (Ozcelik and VanRullen, 2023; Scotti et al., 2024; HV
 What does not vary, such as a picture of one colour, correlates with nothing: r is 0, not NaN.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torch.nn import functional
-
-from index.encoders.classifier import SemanticNet
 
 COMPARED_PX = 425
 """Size at which pixels are compared."""
@@ -79,33 +77,6 @@ def two_way(seen: np.ndarray, painted: np.ndarray) -> np.ndarray:
 def correlation_distance(seen: np.ndarray, painted: np.ndarray) -> np.ndarray:
     """1 - Pearson's r of the features of each pair, (n, ...) to (n,); lower is better."""
     return 1 - (_unit(seen) * _unit(painted)).sum(axis=1)
-
-
-def attribute_scores(
-    reader: SemanticNet, truth: Mapping[str, Sequence[int]]
-) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Scores, for `evaluate_reconstruction.score`, of what can still be read off a painting.
-
-    How well the reader reads at all is seen in what is painted from the images themselves.
-
-    Args:
-        reader: a classifier with a head for each attribute, in evaluation mode.
-        truth: number of the right class of each image, by attribute.
-
-    Returns:
-        By a name that says how often a guess is right: from pictures, uint8 (n, h, w, 3), to 1
-        where the attribute is read right and 0 where it is not, (n,).
-    """
-
-    def of(attribute: str) -> Callable[[np.ndarray], np.ndarray]:
-        @torch.inference_mode()
-        def read_right(pictures: np.ndarray) -> np.ndarray:
-            logits = reader(resized(pictures, reader.config.size_px))[attribute]
-            return (logits.argmax(dim=1).numpy() == np.asarray(truth[attribute])).astype(float)
-
-        return read_right
-
-    return {f"{name} (guess {1 / reader.config.heads[name]:.2f})": of(name) for name in truth}
 
 
 def _pairs(seen: np.ndarray, painted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

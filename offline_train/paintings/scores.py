@@ -22,7 +22,7 @@ from hvf_core.provenance import versions
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_trials, draw_in_order, embed
-from offline_train.evaluate.metrics import bootstrap_interval
+from offline_train.evaluate.metrics import Estimate, estimated_mean
 from offline_train.paintings.metrics import (
     correlation_distance,
     pixel_correlation,
@@ -41,21 +41,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Score(_Frozen):
-    """A mean over images, with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Difference(_Frozen):
     """How much better one condition is than the next by a two-way metric, paired by image."""
 
     metric: str
     better: str
     worse: str
-    difference: Score
+    difference: Estimate
     separate: bool
     """Whether the interval lies above 0."""
 
@@ -68,17 +60,12 @@ class ReconstructionScores(_Frozen):
     """Paintings of each image in each condition; their scores are averaged."""
     conditions: tuple[str, ...]
     """From the ceiling to the floor."""
-    scores: dict[str, dict[str, Score]]
+    scores: dict[str, dict[str, Estimate]]
     differences: tuple[Difference, ...]
     nets: tuple[FeatureNetSpec, ...]
     """Whose features were compared."""
     settings: dict[str, bool | int | float | str]
     versions: dict[str, str]
-
-    @property
-    def separates(self) -> bool:
-        """Whether every condition is better than the next by every two-way metric."""
-        return all(difference.separate for difference in self.differences)
 
 
 @dataclass(frozen=True)
@@ -245,9 +232,8 @@ def _as_pictures(pictures: np.ndarray, size_px: int) -> np.ndarray:
     return (resized(pictures, size_px) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def _score(values: np.ndarray) -> Score:
-    low, high = bootstrap_interval(values, np.random.default_rng(0))
-    return Score(value=float(values.mean()), low=low, high=high)
+def _score(values: np.ndarray) -> Estimate:
+    return estimated_mean(values, np.random.default_rng(0))
 
 
 def _difference(

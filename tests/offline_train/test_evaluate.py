@@ -24,7 +24,6 @@ from offline_train.brain.train import TrainedModels, make_bundle, train
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.metrics import (
-    binomial_interval,
     bootstrap_interval,
     ece_interval,
     ece_of_noise,
@@ -401,11 +400,6 @@ def test_the_interval_of_ece_resamples_stimuli_with_all_their_answers() -> None:
     assert (low, high) == pytest.approx(expected, abs=0.02)
     single = ece_interval(confidence[:1], hit[:1], np.random.default_rng(1))
     assert single == pytest.approx((low, high))
-
-
-def test_wilsons_interval_has_its_published_value() -> None:
-    # Newcombe (1998), Statistics in Medicine 17:857, table I: 81 of 263.
-    assert binomial_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval() -> None:

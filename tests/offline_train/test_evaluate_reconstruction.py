@@ -203,12 +203,12 @@ def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
         ("pixels", CEILING, brain_name(1)),
         ("pixels", brain_name(1), FLOOR),
     ]
-    assert scores.separates
+    assert all(difference.separate for difference in scores.differences)
     assert scores.nets == (two_way, far)
     floor = scores.scores[FLOOR]["pixels"]
     assert floor.low < 0.5 < floor.high
     same = score(Paintings(seen, {"a": painted[CEILING], "b": painted[CEILING]}), nets, {})
-    assert not same.separates
+    assert not same.differences[0].separate
     assert scores_table(scores).row_count == 4
     assert differences_table(scores).row_count == 2
     write_grid(paintings, tmp_path / "grid.png")

@@ -10,10 +10,8 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torchvision.transforms import v2
 
-from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from offline_train.paintings.metrics import (
     COMPARED_PX,
-    attribute_scores,
     correlation_distance,
     pixel_correlation,
     resized,
@@ -138,19 +136,3 @@ def test_resizing_keeps_the_range_and_the_mean() -> None:
     assert float(large.min()) >= 0
     assert float(large.max()) <= 1
     assert float(large.mean()) == pytest.approx(seen.mean() / 255, abs=0.01)
-
-
-def test_attributes_are_read_by_the_heads_of_the_classifier() -> None:
-    torch.manual_seed(0)
-    heads = {"shape": 3, "colour": 5}
-    reader = SemanticNet(SemanticNetConfig(size_px=16, widths=(4, 6), dim=5, heads=heads)).eval()
-    seen = pictures(40, 0)
-    with torch.inference_mode():
-        logits = reader(resized(seen, 16))
-    truth = {name: of.argmax(dim=1).numpy() for name, of in logits.items()}
-    wrong = truth["colour"].copy()
-    wrong[:10] = (wrong[:10] + 1) % 5
-    scores = attribute_scores(reader, {"shape": truth["shape"], "colour": wrong})
-    assert list(scores) == ["shape (guess 0.33)", "colour (guess 0.20)"]
-    assert scores["shape (guess 0.33)"](seen).tolist() == [1.0] * 40
-    assert scores["colour (guess 0.20)"](seen).tolist() == [0.0] * 10 + [1.0] * 30

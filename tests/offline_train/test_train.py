@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from decoder.bundle import load_bundle
 from hvf_core.problem import Problem
@@ -25,7 +26,6 @@ from offline_train.brain.train import (
 from offline_train.data.features import Features, label_features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import embed
-from offline_train.evaluate.metrics import binomial_interval
 from offline_train.evaluate.retrieval import evaluate
 
 SMALL = TrainSettings(
@@ -135,8 +135,8 @@ def test_what_cannot_be_learnt_stays_at_chance(plant, tmp_path: Path, control: s
         )
     bundle, gallery = bundle_and_gallery(planted, features, tmp_path / "bundle")
     top5 = evaluate(bundle, planted.test, gallery, repeats=[4]).points[0].top5.value
-    low, high = binomial_interval(round(100 * top5), 100, confidence=0.999)
-    assert low <= 0.05 <= high
+    interval = binomtest(round(100 * top5), 100).proportion_ci(0.999, "wilson")
+    assert interval.low <= 0.05 <= interval.high
 
 
 def interrupt_at(step: int) -> Callable[[Progress], None]:
