@@ -142,40 +142,21 @@ class Bundle:
     directory: Path
     manifest: BundleManifest
 
-    def arrays(
-        self, part: Part, shapes: Mapping[str, tuple[int, ...]] | None = None
-    ) -> dict[str, np.ndarray]:
+    def file(self, part: Part) -> Path:
+        return self.directory / _file_of(part)
+
+    def arrays(self, part: Part) -> dict[str, np.ndarray]:
         """Reads the arrays of a part, by name.
 
-        Args:
-            part: which file.
-            shapes: the arrays that must be there, and no other ones, with these shapes.
-
         Raises:
-            Problem: when the arrays are not as `shapes` says.
+            Problem: when its file is damaged.
         """
-        path = self.directory / _file_of(part)
         try:
-            arrays = load_file(path)
+            return load_file(self.file(part))
         except SafetensorError as error:
             raise Problem(
-                f"{path} is no safetensors file ({error}): make the bundle again"
+                f"{self.file(part)} is no safetensors file ({error}): make the bundle again"
             ) from None
-        if shapes is None:
-            return arrays
-        if arrays.keys() != shapes.keys():
-            raise Problem(
-                f"{path} lacks the tensors {sorted(shapes.keys() - arrays.keys())} and has "
-                f"{sorted(arrays.keys() - shapes.keys())} too many: "
-                f"it does not fit {MANIFEST}, make the bundle again"
-            )
-        for name, shape in shapes.items():
-            if arrays[name].shape != shape:
-                raise Problem(
-                    f"tensor {name} in {path} has shape {arrays[name].shape}, the channels, window "
-                    f"and widths in {MANIFEST} need {shape}: make the bundle again"
-                )
-        return arrays
 
 
 def space_of(

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from decoder.bundle import Bundle
 from decoder.residual import ResMLP
+from decoder.weights import filled
 
 
 class HVF(nn.Module):
@@ -53,7 +53,4 @@ def load_hvf(bundle: Bundle) -> HVF:
     manifest = bundle.manifest
     dims = {encoder.name: encoder.dim for encoder in manifest.image_encoders}
     hvf = HVF(dims, manifest.embedding_dim, manifest.hvf.hidden)
-    shapes = {name: tuple(tensor.shape) for name, tensor in hvf.state_dict().items()}
-    arrays = bundle.arrays("hvf", shapes)
-    hvf.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return hvf.eval()
+    return filled(hvf, bundle.arrays("hvf"), bundle.file("hvf"))

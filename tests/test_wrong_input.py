@@ -7,60 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.brain.mbp import MBP
-from decoder.bundle import (
-    BrainEncoderRecord,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
-    load_bundle,
-    save_bundle,
-    space_of,
-)
-from decoder.hvf import HVF
+from decoder.bundle import load_bundle
 from index.gallery import Gallery, save_gallery
 from offline_train.data.trial_set import TrialFormat, load_trial_set, write_trial_set
 from stream.acquire.lsl import pylsl
-from stream.acquire.preprocess import PreprocessSettings
 from tests.sessions import EEGLAB, run
+from tests.tiny_bundle import TOY, tiny_bundle
 
 CHANNELS = ("Fz", "Cz", "Pz", "Oz")
-ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained `bundle` of four channels at 100 Hz, and its `gallery`."""
     folder = tmp_path_factory.mktemp("models")
-    settings = PreprocessSettings(
-        channels=CHANNELS,
-        output_channels=CHANNELS,
-        rate_hz=100,
-        tmin_s=0,
-        tmax_s=0.19,
-        whitening="none",
-    )
-    brain, hvf = (
-        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-        for module in (MBP(4, 20, 8, 8), HVF({"toy": 3}, 8, 8))
-    )
-    manifest = BundleManifest(
-        channels=CHANNELS,
-        rate_hz=100,
-        tmin_s=0,
-        tmax_s=0.19,
-        preprocessing=settings.model_dump(mode="json"),
-        brain_encoder=BrainEncoderRecord(hidden=8),
-        image_encoders=ENCODERS,
-        hvf=HVFRecord(hidden=8),
-        embedding_dim=8,
-        logit_scale=2.0,
-        space=space_of(hvf, ENCODERS),
-    )
-    save_bundle(folder / "bundle", manifest, {"brain": brain, "hvf": hvf, "preprocessing": {}})
+    manifest = tiny_bundle(folder / "bundle").manifest
     eye = np.eye(8, dtype=np.float32)
     rows = ("a", "b", "c", "d", "e", "f", "g", "h")
-    save_gallery(folder / "gallery", Gallery(rows, rows, eye, manifest.space, ENCODERS, "test"))
+    save_gallery(folder / "gallery", Gallery(rows, rows, eye, manifest.space, TOY, "test"))
     return folder
 
 

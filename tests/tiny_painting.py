@@ -7,22 +7,15 @@ import numpy as np
 import torch
 
 from decoder.brain.mbp import MBP
-from decoder.bundle import (
-    BrainEncoderRecord,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
-    save_bundle,
-    space_of,
-)
+from decoder.bundle import BrainEncoderRecord, HVFRecord
 from decoder.hvf import HVF
 from decoder.painting.prior import PriorManifest, make_projector, save_prior
 from index.gallery import Gallery, save_gallery
-from stream.acquire.preprocess import PreprocessSettings
+from tests.tiny_bundle import TOY, hvf_of, tiny_bundle, tiny_preprocessing
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base
 
 CHANNELS = ("Fz", "Cz", "Pz", "Oz")
-ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
+ENCODERS = TOY
 DIM, HIDDEN = 8, 8
 TMAX_S = 0.19
 RATE_HZ = 100
@@ -33,7 +26,7 @@ def write_models(folder: Path, dim: int = DIM) -> Path:
     """`base`, `prior`, `bundle` and `gallery`, which fit each other, in a folder; returns it."""
     torch.manual_seed(0)
     write_tiny_base(folder / "base")
-    hvf = HVF({"toy": 3}, dim, HIDDEN)
+    hvf = hvf_of(ENCODERS, dim, HIDDEN)
     write_prior(folder / "prior", hvf, dim)
     space = write_bundle(folder / "bundle", hvf, dim)
     eye = np.eye(dim, dtype=np.float32)[: len(STIMULI)]
@@ -63,34 +56,10 @@ def write_prior(folder: Path, hvf: HVF, dim: int, **more: object) -> None:
 
 def write_bundle(folder: Path, hvf: HVF, dim: int) -> str:
     """An untrained bundle for this HVF; returns the name of its space."""
-    settings = PreprocessSettings(
-        channels=CHANNELS,
-        output_channels=CHANNELS,
-        rate_hz=RATE_HZ,
-        tmin_s=0,
-        tmax_s=TMAX_S,
-        whitening="none",
-    )
     brain = MBP(len(CHANNELS), 20, dim, HIDDEN)
-    parts = {
-        name: {key: tensor.numpy() for key, tensor in module.state_dict().items()}
-        for name, module in (("brain", brain), ("hvf", hvf))
-    }
-    manifest = BundleManifest(
-        channels=CHANNELS,
-        rate_hz=RATE_HZ,
-        tmin_s=0,
-        tmax_s=TMAX_S,
-        preprocessing=settings.model_dump(mode="json"),
-        brain_encoder=BrainEncoderRecord(hidden=HIDDEN),
-        image_encoders=ENCODERS,
-        hvf=HVFRecord(hidden=HIDDEN),
-        embedding_dim=dim,
-        logit_scale=2.0,
-        space=space_of(parts["hvf"], ENCODERS),
-    )
-    save_bundle(folder, manifest, parts | {"preprocessing": {}})
-    return manifest.space
+    format = tiny_preprocessing(CHANNELS, RATE_HZ, TMAX_S)
+    record = BrainEncoderRecord(hidden=HIDDEN)
+    return tiny_bundle(folder, brain, hvf, **format, brain_encoder=record).manifest.space
 
 
 def write_recording(path: Path, stimuli: str, soa_s: float = 0.5) -> Path:

@@ -1,14 +1,25 @@
-"""The brain encoders by name, and the one that a bundle holds."""
+"""The brain encoders by name; a bundle's is loaded, and a trained one kept, here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 
 from decoder.brain.atm import ATM
 from decoder.brain.base import BrainEncoder
 from decoder.brain.convolutional import NICE, DeepNet, EEGNet, ShallowNet
 from decoder.brain.mbp import MBP, UBP
-from decoder.bundle import BrainEncoderName, Bundle
+from decoder.bundle import (
+    BrainEncoderName,
+    Bundle,
+    BundleManifest,
+    HVFRecord,
+    save_bundle,
+    space_of,
+)
+from decoder.hvf import HVF
+from decoder.weights import arrays_of, filled
 
 _WITHOUT_HIDDEN: dict[BrainEncoderName, Callable[..., BrainEncoder]] = {
     "ubp": UBP,
@@ -62,7 +73,34 @@ def load_brain_encoder(bundle: Bundle) -> BrainEncoder:
         dim=manifest.embedding_dim,
         hidden=manifest.brain_encoder.hidden,
     )
-    shapes = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    arrays = bundle.arrays("brain", shapes)
-    encoder.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return encoder.eval()
+    return filled(encoder, bundle.arrays("brain"), bundle.file("brain"))
+
+
+def save_networks(
+    directory: Path,
+    brain: BrainEncoder,
+    hvf: HVF,
+    arrays: Mapping[str, np.ndarray],
+    **told: Any,
+) -> Bundle:
+    """Writes networks as a bundle; one that was there is replaced.
+
+    Args:
+        directory: where to.
+        brain: the brain encoder.
+        hvf: whose images it is to find.
+        arrays: of the preprocessing.
+        told: the fields of `BundleManifest` that the networks themselves do not tell.
+
+    Raises:
+        Problem: when a weight is not finite, or `directory` holds something else.
+    """
+    weights = arrays_of(hvf)
+    manifest = BundleManifest(
+        hvf=HVFRecord(hidden=hvf.hidden),
+        embedding_dim=hvf.dim,
+        space=space_of(weights, told["image_encoders"]),
+        **told,
+    )
+    parts = {"brain": arrays_of(brain), "hvf": weights, "preprocessing": arrays}
+    return save_bundle(directory, manifest, parts)

@@ -16,12 +16,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoder.bundle import BundleManifest, HVFRecord, ImageEncoderRecord, space_of
 from decoder.hvf import HVF
 from decoder.painting.base import DiffusionBase
 from decoder.residual import ResMLP
+from decoder.weights import Network, filled
 from hvf_core.artifact import (
     check_files,
     file_sha256,
@@ -113,16 +114,9 @@ class Prior:
             z = z * (self.manifest.z_norm / torch.linalg.vector_norm(z, dim=-1, keepdim=True))
         return z if skip_projector else self.projector(z)
 
-    def _filled(self, network: nn.Module, file: str) -> nn.Module:
-        tensors = {name: t.float() for name, t in _tensors(self.directory / file).items()}
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise Problem(
-                f"'{self.directory / file}' does not fit {PRIOR} ({reason}): make the prior again"
-            ) from None
-        return network.eval().requires_grad_(False)
+    def _filled(self, network: Network, file: str) -> Network:
+        path = self.directory / file
+        return filled(network, _tensors(path), path).requires_grad_(False)
 
 
 def save_prior(

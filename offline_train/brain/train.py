@@ -16,16 +16,10 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from decoder.brain.base import BrainEncoder
-from decoder.brain.registry import make_brain_encoder
-from decoder.bundle import (
-    BrainEncoderRecord,
-    Bundle,
-    BundleManifest,
-    HVFRecord,
-    save_bundle,
-    space_of,
-)
+from decoder.brain.registry import make_brain_encoder, save_networks
+from decoder.bundle import BrainEncoderRecord, Bundle, space_of
 from decoder.hvf import HVF
+from decoder.weights import arrays_of
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.brain.loss import symmetric_infonce
@@ -256,7 +250,6 @@ def make_bundle(
         Problem: when a weight is not finite, or `directory` holds something else.
     """
     format = trial_set.format
-    brain, hvf = _arrays(models.brain), _arrays(models.hvf)
     training = _decisive(trial_set, features, settings) | {
         "hvf": models.about_hvf,
         "recording": format.provenance,
@@ -266,7 +259,11 @@ def make_bundle(
         "checkpoint_rule": "last epoch",
         **provenance(command, "torch", "numpy"),
     }
-    manifest = BundleManifest(
+    return save_networks(
+        directory,
+        models.brain,
+        models.hvf,
+        trial_set.preprocessing_arrays,
         channels=format.channels,
         rate_hz=format.rate_hz,
         tmin_s=format.tmin_s,
@@ -274,16 +271,9 @@ def make_bundle(
         preprocessing=format.preprocessing,
         brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
         image_encoders=features.encoders,
-        hvf=HVFRecord(hidden=models.hvf.hidden),
-        embedding_dim=settings.dim,
         logit_scale=models.logit_scale,
-        space=space_of(hvf, features.encoders),
         training=training,
         metrics=dict(metrics or {}),
-    )
-    preprocessing = dict(trial_set.preprocessing_arrays)
-    return save_bundle(
-        directory, manifest, {"brain": brain, "hvf": hvf, "preprocessing": preprocessing}
     )
 
 
@@ -303,8 +293,4 @@ def _decisive(
 def _told_of(frozen_hvf: HVF | None, features: Features) -> str:
     if frozen_hvf is None:
         return "trained"
-    return f"frozen, of the space {space_of(_arrays(frozen_hvf), features.encoders)}"
-
-
-def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    return f"frozen, of the space {space_of(arrays_of(frozen_hvf), features.encoders)}"

@@ -28,17 +28,9 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from decoder.bundle import (
-    BrainEncoderRecord,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
-    save_bundle,
-    space_of,
-)
-from index.gallery import Gallery, save_gallery
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import PreprocessSettings
+from stream.bench.untrained import random_gallery, untrained_bundle
 from stream.pipeline.nodes.easel import Picture, Start, Step
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.paint import NICENESS, serve
@@ -226,9 +218,6 @@ class Bench:
 
 def models(folder: Path) -> tuple[Path, Path]:
     """An untrained bundle for 63 channels and a gallery of random embeddings."""
-    from decoder.brain.mbp import MBP
-    from decoder.hvf import HVF  # here: torch takes seconds
-
     channels = tuple(f"E{i}" for i in range(_N_CHANNELS))
     settings = PreprocessSettings(
         channels=channels,
@@ -238,31 +227,9 @@ def models(folder: Path) -> tuple[Path, Path]:
         tmax_s=(_N_TIMES - 1) / _RATE_HZ,
         whitening="none",
     )
-    networks = {"brain": MBP(_N_CHANNELS, _N_TIMES, _DIM, _DIM), "hvf": HVF({"toy": 3}, _DIM, 8)}
-    parts = {
-        name: {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-        for name, network in networks.items()
-    }
-    encoders = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
-    manifest = BundleManifest(
-        channels=channels,
-        rate_hz=_RATE_HZ,
-        tmin_s=settings.tmin_s,
-        tmax_s=settings.tmax_s,
-        preprocessing=settings.model_dump(mode="json"),
-        brain_encoder=BrainEncoderRecord(hidden=_DIM),
-        image_encoders=encoders,
-        hvf=HVFRecord(hidden=8),
-        embedding_dim=_DIM,
-        logit_scale=2.0,
-        space=space_of(parts["hvf"], encoders),
-    )
-    save_bundle(folder / "bundle", manifest, parts | {"preprocessing": {}})
-    z = np.random.default_rng(0).standard_normal((_N_IMAGES, _DIM)).astype(np.float32)
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    ids = tuple(map(str, range(_N_IMAGES)))
-    save_gallery(folder / "gallery", Gallery(ids, ids, z, manifest.space, encoders, "benchmark"))
-    return folder / "bundle", folder / "gallery"
+    bundle = untrained_bundle(folder / "bundle", settings, _DIM)
+    random_gallery(folder / "gallery", bundle, _N_IMAGES)
+    return bundle.directory, folder / "gallery"
 
 
 def main(

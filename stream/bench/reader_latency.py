@@ -24,17 +24,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from decoder.bundle import (
-    BrainEncoderRecord,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
-    save_bundle,
-    space_of,
-)
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.bench.streams import Round, RunningSource, Source, loop_back, mne_lsl_epochs
+from stream.bench.untrained import untrained_bundle
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
@@ -202,38 +195,6 @@ def preprocessing(channels: Sequence[str]) -> PreprocessSettings:
     )
 
 
-def make_bundle(directory: Path, settings: PreprocessSettings) -> None:
-    """An untrained bundle: the reader uses its preprocessing only."""
-    from decoder.brain.mbp import MBP
-    from decoder.hvf import HVF
-
-    encoders = (ImageEncoderRecord(name="none", dim=8, checksum="none"),)
-    n_outputs = len(settings.output_channels)
-    brain, hvf = (
-        {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-        for module in (MBP(n_outputs, settings.n_times, 8, 8), HVF({"none": 8}, 8, 8))
-    )
-    manifest = BundleManifest(
-        channels=settings.output_channels,
-        rate_hz=settings.rate_hz,
-        tmin_s=settings.tmin_s,
-        tmax_s=settings.tmax_s,
-        preprocessing=settings.model_dump(mode="json"),
-        brain_encoder=BrainEncoderRecord(hidden=8),
-        image_encoders=encoders,
-        hvf=HVFRecord(hidden=8),
-        embedding_dim=8,
-        logit_scale=2.0,
-        space=space_of(hvf, encoders),
-    )
-    whitener = np.eye(len(settings.channels))
-    save_bundle(
-        directory,
-        manifest,
-        {"brain": brain, "hvf": hvf, "preprocessing": {"whitener": whitener}},
-    )
-
-
 def measure(
     source: Source, n_rounds: int, n_trials: int, with_peer: bool, console: Console
 ) -> list[dict[str, Round]]:
@@ -241,7 +202,7 @@ def measure(
     settings = preprocessing(source.channels)
     with tempfile.TemporaryDirectory(prefix="hvf-benchmark-") as name, RunningSource(source) as on:
         folder = Path(name)
-        make_bundle(folder / "bundle", settings)
+        untrained_bundle(folder / "bundle", settings, dim=8)
         arrays = {"whitener": np.eye(len(source.channels))}
         window = Preprocessing(settings, arrays).prepare(source.channels, source.rate_hz).window
         window_s = (window.first / source.rate_hz, window.last / source.rate_hz)

@@ -21,16 +21,11 @@ from decoder.bundle import (
     BrainEncoderName,
     BrainEncoderRecord,
     Bundle,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
     load_bundle,
-    save_bundle,
-    space_of,
 )
-from decoder.hvf import HVF
 from decoder.residual import ResMLP
 from hvf_core.problem import Problem
+from tests.tiny_bundle import tiny_bundle, tiny_preprocessing
 
 NAMES: tuple[BrainEncoderName, ...] = get_args(BrainEncoderName)
 LINEAR: tuple[BrainEncoderName, ...] = ("mbp", "ubp")
@@ -320,25 +315,12 @@ def test_every_encoder_can_learn_a_few_trials_by_heart(name: BrainEncoderName) -
 
 
 def save(directory: Path, name: BrainEncoderName, encoder: BrainEncoder) -> Bundle:
-    record = ImageEncoderRecord(name="toy", dim=5, checksum="70")
-    hvf, brain = (
-        {key: tensor.numpy() for key, tensor in module.state_dict().items()}
-        for module in (HVF({"toy": 5}, dim=DIM, hidden=6), encoder)
-    )
-    manifest = BundleManifest(
-        channels=("O1", "Oz", "O2"),
-        rate_hz=100,
-        tmin_s=0.01,
-        tmax_s=encoder.n_times / 100,
-        preprocessing={},
+    tiny_bundle(
+        directory,
+        encoder,
+        **tiny_preprocessing(("O1", "Oz", "O2"), 100, (encoder.n_times - 1) / 100),
         brain_encoder=BrainEncoderRecord(name=name, hidden=6),
-        image_encoders=(record,),
-        hvf=HVFRecord(hidden=6),
-        embedding_dim=DIM,
-        logit_scale=2.7,
-        space=space_of(hvf, (record,)),
     )
-    save_bundle(directory, manifest, {"brain": brain, "hvf": hvf, "preprocessing": {}})
     return load_bundle(directory)
 
 
@@ -363,7 +345,7 @@ def test_the_count_of_a_batch_norm_stays_a_number(tmp_path: Path) -> None:
 
 def test_a_bundle_that_names_another_encoder_is_refused(tmp_path: Path) -> None:
     bundle = save(tmp_path / "bundle", "nice", small("shallownet"))
-    with pytest.raises(Problem, match=r"lacks the tensors .*features\.8\.bias"):
+    with pytest.raises(Problem, match=r"does not fit .*Missing .*features\.8\.bias"):
         load_brain_encoder(bundle)
 
 

@@ -118,7 +118,7 @@ def test_a_manifest_of_other_widths_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prior" / "prior.json"
     told = json.loads(path.read_text()) | {"projector_hidden": 12}
     path.write_text(json.dumps(told))
-    with pytest.raises(Problem, match=r"projector.safetensors' does not fit prior.json"):
+    with pytest.raises(Problem, match=r"projector.safetensors' does not fit the manifest"):
         _ = load_prior(prior.directory).projector
 
 

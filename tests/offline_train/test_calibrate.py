@@ -8,21 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from decoder.brain.mbp import MBP
-from decoder.bundle import (
-    BrainEncoderRecord,
-    Bundle,
-    BundleManifest,
-    HVFRecord,
-    ImageEncoderRecord,
-    load_bundle,
-    save_bundle,
-    space_of,
-)
+from decoder.brain.registry import save_networks
+from decoder.bundle import BrainEncoderRecord, Bundle, ImageEncoderRecord, load_bundle
 from decoder.calibration import Calibration
-from decoder.hvf import HVF
+from decoder.weights import arrays_of, filled
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery
@@ -37,6 +28,7 @@ from offline_train.brain.train import make_bundle, train
 from offline_train.commands.training import tenth_to_hold_out
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
+from tests.tiny_bundle import hvf_of
 
 N_CHANNELS, N_TIMES = 4, 32
 DIM = N_CHANNELS * N_TIMES
@@ -65,28 +57,24 @@ class World:
         return self.scale * variance / math.sqrt(1 + (DIM - 1) * variance)
 
 
-def arrays_of(module: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-
-
 def identity_bundle(directory: Path, scale: float) -> Bundle:
     """LayerNorm is left, which only scales an input whose mean is zero."""
-    brain = arrays_of(MBP(N_CHANNELS, N_TIMES, DIM, hidden=2))
+    network = MBP(N_CHANNELS, N_TIMES, DIM, hidden=2)
+    brain = arrays_of(network)
     brain["project.weight"] = np.eye(DIM, dtype=np.float32)
     for name in ("project.bias", "head.expand.weight"):
         brain[name] = np.zeros_like(brain[name])
-    hvf = arrays_of(HVF({"semantic": 4}, DIM, 2))
-    manifest = BundleManifest(
+    return save_networks(
+        directory,
+        filled(network, brain, directory),
+        hvf_of(ENCODERS, DIM, 2),
+        {},
         **FORMAT.model_dump(exclude={"provenance"}),
         brain_encoder=BrainEncoderRecord(hidden=2),
         image_encoders=ENCODERS,
-        hvf=HVFRecord(hidden=2),
-        embedding_dim=DIM,
         logit_scale=math.log(scale),
-        space=space_of(hvf, ENCODERS),
         training={"note": "by hand"},
     )
-    return save_bundle(directory, manifest, {"brain": brain, "hvf": hvf, "preprocessing": {}})
 
 
 @pytest.fixture(scope="module")

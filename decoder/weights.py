@@ -1,0 +1,34 @@
+"""The weights of networks, as arrays and back: a network is filled from a file, or kept as one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hvf_core.problem import Problem
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def filled(network: Network, tensors: Mapping[str, Tensor | np.ndarray], file: Path) -> Network:
+    """The network with the tensors of a file, in evaluation mode.
+
+    Raises:
+        Problem: when they are not the network's.
+    """
+    try:
+        network.load_state_dict({name: torch.as_tensor(t) for name, t in tensors.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise Problem(
+            f"'{file}' does not fit the manifest beside it ({reason}): make its folder again"
+        ) from None
+    return network.eval()
+
+
+def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
+    """All parameters and buffers of a network on the CPU, by name."""
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
