@@ -18,6 +18,7 @@ from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 from stream.acquire.reject import RejectSettings
+from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import Recording
@@ -64,13 +65,19 @@ def prepare(
             }
         )
     )
+    plan = TrialPlan(
+        unfitted,
+        marker_rule=marker_rule or MarkerRule(),
+        reject=reject or RejectSettings(),
+        is_known=keep,
+    )
     prepared = Prepared()
     stimuli: list[str] = []
     sessions: list[str] = []
     shape = (len(settings.channels), settings.n_times)
     with tempfile.TemporaryFile() as spool:
         for name, recording in recordings:
-            for outcome in cut_trials(recording, unfitted, marker_rule, keep=keep, reject=reject):
+            for outcome in cut_trials(recording, plan):
                 if isinstance(outcome, Drop):
                     prepared.dropped[outcome.reason] += 1
                     continue
@@ -114,15 +121,15 @@ def prepare_test(
     Raises:
         Problem: no trial is left, or a recording does not fit the bundle.
     """
+    plan = TrialPlan(
+        preprocessing, marker_rule=marker_rule or MarkerRule(), reject=reject or RejectSettings()
+    )
     prepared = Prepared()
     trial_format = _format(preprocessing.settings, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
         for name, recording in recordings:
             adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-            outcomes = cut_trials(
-                recording, preprocessing, marker_rule, reject=reject, adaptation=adapted
-            )
-            for outcome in outcomes:
+            for outcome in cut_trials(recording, plan, adapted):
                 if isinstance(outcome, Drop):
                     prepared.dropped[outcome.reason] += 1
                 else:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from offline_train.evaluate.answers import embed
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
 from stream.pipeline.books.ledger import read_ledger
-from stream.pipeline.nodes.intake import starting_adaptation, trigger_reader
-from stream.pipeline.wire.config import LiveSource, SessionConfig, read_config
+from stream.pipeline.trials import starting_adaptation, trial_plan
+from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import read_recording
 
@@ -87,17 +87,10 @@ def _decode(
     adaptation = starting_adaptation(config.decoding, preprocessing)
     seen: defaultdict[str, list[np.ndarray]] = defaultdict(list)
     ids = {}
-    recorded = read_recording(recording)
-    by_trigger = isinstance(config.source, LiveSource) and config.source.markers is None
-    outcomes = cut_trials(
-        recorded,
-        preprocessing,
-        config.marker_rule,
-        keep=set(gallery.ids).__contains__,
-        reject=config.reject,
-        adaptation=adaptation,
-        triggers=trigger_reader(config, recorded.channels) if by_trigger else None,
+    plan = replace(
+        trial_plan(config), preprocessing=preprocessing, is_known=set(gallery.ids).__contains__
     )
+    outcomes = cut_trials(read_recording(recording), plan, adaptation)
     for outcome in outcomes:
         if isinstance(outcome, Drop):
             continue

@@ -3,29 +3,27 @@
 Everything after the inlet is here and pure, so live streams and recordings take the same way.
 """
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import Mapped, StreamClock
-from stream.acquire.cross_check import Agreement, CrossCheck
+from stream.acquire.cross_check import CrossCheck
 from stream.acquire.filters import StreamFilter
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
-from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Drop, Part, Reason, Trial, TrialCutter, Window
+from stream.acquire.trials import Cutting, Drop, Part, Reason, Trial, TrialCutter
 from stream.acquire.triggers import TriggerReader
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A marker that opened a trial; `drop` where it ended at once."""
+    """A marker that opened a trial, with its running number."""
 
-    event: Event
     number: int
-    drop: Drop | None
+    event: Event
 
 
 class Acquisition:
@@ -33,87 +31,64 @@ class Acquisition:
 
     Args:
         n_channels: of the EEG stream.
-        rate_hz: its nominal rate.
-        window: the samples that a trial takes, see `TrialTransform.window`.
-        history_s: how far back in time a marker may lie when it arrives.
-        known_stimuli: others are dropped as `unknown_stimulus`; None accepts all.
         stream_filter: applied to the EEG before anything is cut.
-        rejection: refuses trials; None takes all.
-        stops, urgent: where parts of trials are handed out before their end; see `TrialCutter`.
         triggers: reads a trigger channel of the EEG stream, and the channel's column.
         cross_check: trigger channel and marker stream are compared, and only markers open trials.
 
     Attributes:
-        agreement: of triggers and markers so far; None where they are not compared.
+        cutter: what the trials are cut by.
+        n_gaps: in the samples so far.
     """
 
     def __init__(
         self,
         n_channels: int,
-        rate_hz: float,
-        window: Window,
+        cutting: Cutting,
         *,
         marker_rule: MarkerRule | None = None,
-        history_s: float = 30.0,
-        no_data_after_s: float = 2.0,
-        known_stimuli: Container[str] | None = None,
-        first_number: int = 1,
         stream_filter: StreamFilter | None = None,
-        rejection: Rejection | None = None,
         triggers: tuple[TriggerReader, int] | None = None,
         cross_check: bool = False,
-        stops: Sequence[int] = (),
-        urgent: Sequence[int] = (),
     ):
+        window, rate_hz = cutting.window, cutting.rate_hz
         self._clock = StreamClock(rate_hz)
         self._triggers = triggers
         self._cross_check = CrossCheck() if cross_check else None
         self._marker_reader = MarkerReader(marker_rule or MarkerRule())
         reach = max(window.last, 0) - min(window.first, 0) + 1
-        self._ring = Ring(int(history_s * rate_hz) + reach, n_channels)
-        self._cutter = TrialCutter(
-            self._ring,
-            window,
-            rate_hz,
-            known_stimuli=known_stimuli,
-            no_data_after_s=no_data_after_s,
-            first_number=first_number,
-            rejection=rejection,
-            stops=stops,
-            urgent=urgent,
-        )
+        self._ring = Ring(int(cutting.history_s * rate_hz) + reach, n_channels)
+        self.cutter = TrialCutter(self._ring, cutting)
+        self.n_gaps = 0
         self._filter = stream_filter
         self._kept_back: np.ndarray | None = None  # samples whose time the clock does not know yet
         self._last_arrival_s: float | None = None
 
     @property
-    def n_pending(self) -> int:
-        return self._cutter.n_pending
-
-    @property
-    def n_ignored(self) -> int:
-        """Markers that opened no trial."""
-        return self._marker_reader.n_ignored
-
-    @property
     def next_due_in_s(self) -> float:
-        """Stream time until the next trial is whole; infinite while none is open."""
-        return self._cutter.next_end_s - self._ring.newest_stamp_s
+        """Stream time until somebody's next sample is there; infinite while no trial is open."""
+        return self.cutter.next_end_s - self._ring.newest_stamp_s
 
     @property
     def drift_ppm(self) -> float:
         """By how much the sample period is longer than nominal."""
         return self._clock.drift_ppm
 
-    @property
-    def agreement(self) -> Agreement | None:
-        return self._cross_check.agreement() if self._cross_check is not None else None
+    def facts(self) -> dict[str, Any]:
+        """What a summary tells of the streams; `cross_check` only where there is one."""
+        facts: dict[str, Any] = {
+            "gaps": self.n_gaps,
+            "ignored_markers": self._marker_reader.n_ignored,
+            "drift_ppm": round(self.drift_ppm, 3),
+        }
+        if self._cross_check is not None:
+            facts["cross_check"] = asdict(self._cross_check.agreement())
+        return facts
 
-    def add_eeg(self, chunk: Chunk) -> tuple[list[Opened], int]:
+    def add_eeg(self, chunk: Chunk) -> list[Opened | Drop]:
         """Appends samples (n, channels) in microvolts, as soon as the clock knows their time.
 
         Returns:
-            The trials that a trigger channel opened, and the number of gaps in the samples.
+            What a trigger channel opened, each followed by its drop where it ended at once.
         """
         samples = chunk.samples
         if self._kept_back is not None:
@@ -127,13 +102,14 @@ class Acquisition:
             samples = self._filter(samples, mapped.breaks)
         self._ring.append(mapped.stamps_s, samples, mapped.breaks, chunk.readable_s)
         self._last_arrival_s = chunk.readable_s
-        opened = []
+        self.n_gaps += len(mapped.breaks)
+        opened: list[Opened | Drop] = []
         for marker in triggers:
             if self._cross_check is not None:
                 self._cross_check.trigger(marker.stamp_s)
             else:
                 opened += self._open(marker)
-        return opened, len(mapped.breaks)
+        return opened
 
     def _read_triggers(
         self, samples: np.ndarray, mapped: Mapped, readable_s: float
@@ -163,9 +139,9 @@ class Acquisition:
             return mapped.stamps_s[position - 1]
         return self._ring.stamps_s(self._ring.next + position - 1, 1)[0]
 
-    def add_markers(self, chunk: Chunk) -> list[Opened]:
-        """Opens a trial for each marker that names a stimulus."""
-        opened = []
+    def add_markers(self, chunk: Chunk) -> list[Opened | Drop]:
+        """Opens a trial for each marker that names a stimulus, as `add_eeg` does."""
+        opened: list[Opened | Drop] = []
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
             marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s)
             entries = self._open(marker)
@@ -174,17 +150,20 @@ class Acquisition:
             opened += entries
         return opened
 
-    def _open(self, marker: Marker) -> list[Opened]:
+    def _open(self, marker: Marker) -> list[Opened | Drop]:
         event = self._marker_reader.read(marker)
-        return [] if event is None else [Opened(event, *self._cutter.open(event))]
+        if event is None:
+            return []
+        number, drop = self.cutter.open(event)
+        return [Opened(number, event)] if drop is None else [Opened(number, event), drop]
 
     def due(self, now_s: float) -> list[Trial | Drop | Part]:
         """Trials, drops and parts that are there now. `now_s` is on the clock of `readable_s`."""
         if self._last_arrival_s is None:
-            return self._cutter.due(now_s)
+            return self.cutter.due(now_s)
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.
-        return self._cutter.due(self._ring.newest_stamp_s + now_s - self._last_arrival_s)
+        return self.cutter.due(self._ring.newest_stamp_s + now_s - self._last_arrival_s)
 
     def end(self, reason: Reason, detail: str) -> list[Drop]:
         """Drops what is still open."""
-        return self._cutter.drop_pending(reason, detail)
+        return self.cutter.drop_pending(reason, detail)

@@ -15,8 +15,12 @@ _TAIL_S = 0.02  # the last slice: what is left to be done after the last sample
 
 @dataclass(frozen=True)
 class Slice:
-    """Preprocessed EEG (output channels, times), from time `first` of the trial on."""
+    """Preprocessed EEG (output channels, times), from time `first` of the trial on.
 
+    `trial` is as much of it as there was: its samples are a view that is good for a moment.
+    """
+
+    trial: Trial | Part
     first: int
     final: bool
     array: np.ndarray
@@ -52,16 +56,16 @@ class Slicer:
         ends = {*range(step, n, step), *marks, max(1, n - tail)}
         # Where several ends need the same samples of the stream, the last of them is meant.
         self._times_at = {transform.rows_for(end): end for end in sorted(ends) if end < n}
-        self._urgent = [transform.rows_for(mark) for mark in marks]
+        self._urgent = tuple(transform.rows_for(mark) for mark in marks)
         self._open: dict[int, _Sent] = {}
 
     @property
-    def stops(self) -> list[int]:
+    def stops(self) -> tuple[int, ...]:
         """Lengths of a trial, in samples of the stream, at which a part of it is wanted."""
-        return list(self._times_at)
+        return tuple(self._times_at)
 
     @property
-    def urgent(self) -> list[int]:
+    def urgent(self) -> tuple[int, ...]:
         """Those that somebody waits for."""
         return self._urgent
 
@@ -95,4 +99,4 @@ class Slicer:
         array = self._transform.part(trial.samples, start, stop)
         if sent.matrix is not None:
             array = sent.matrix @ array
-        return Slice(start, final, array)
+        return Slice(trial, start, final, array)

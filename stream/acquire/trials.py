@@ -5,7 +5,7 @@ Before its end a trial can be handed out as far as it is there, at stops that ar
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Container, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,7 @@ Reason = Literal[
     "no_data",
     "duplicate",
     "unknown_stimulus",
+    "paused",
     "node_lost",
     "shutdown",
 ]
@@ -47,6 +48,33 @@ class Window:
     @classmethod
     def of(cls, tmin_s: float, tmax_s: float, rate_hz: float) -> "Window":
         return cls(round(tmin_s * rate_hz), round(tmax_s * rate_hz))
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """Where trials are cut in a stream, and which markers and trials are refused.
+
+    Attributes:
+        window: the samples that a trial takes.
+        rate_hz: nominal rate of the stream.
+        stops: lengths, in samples from the window's first on, at which a part is handed out.
+        urgent: those of them that somebody waits for; the window's end always is.
+        history_s: how far back in time a marker may lie when it arrives.
+        no_data_after_s: a trial whose samples have not come this long after its end is dropped.
+        is_known: whether a stimulus may open a trial.
+        rejection: refuses trials; None takes all.
+        first_number: of the first trial.
+    """
+
+    window: Window
+    rate_hz: float
+    stops: tuple[int, ...] = ()
+    urgent: tuple[int, ...] = ()
+    history_s: float = 30.0
+    no_data_after_s: float = 2.0
+    is_known: Callable[[str], bool] = lambda stimulus: True
+    rejection: Rejection | None = None
+    first_number: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,33 +128,22 @@ class TrialCutter:
     The caller appends to `ring`, hands over events, and asks for what is due. `now_s` is the
     stream's time: the newest stamp plus the time for which no sample has come since.
 
-    Args:
-        stops: lengths, in samples from the window's first on, at which a part is handed out.
-        urgent: those of them that somebody waits for; the window's end always is.
+    Attributes:
+        is_known, rejection: of `Cutting`; they may be changed between two trials.
+        is_paused: markers open no trials; those that are open go on.
     """
 
-    def __init__(
-        self,
-        ring: Ring,
-        window: Window,
-        rate_hz: float,
-        *,
-        known_stimuli: Container[str] | None = None,
-        no_data_after_s: float = 2.0,
-        first_number: int = 1,
-        rejection: Rejection | None = None,
-        stops: Sequence[int] = (),
-        urgent: Sequence[int] = (),
-    ):
+    def __init__(self, ring: Ring, cutting: Cutting):
+        window, rate_hz = cutting.window, cutting.rate_hz
+        self.is_known, self.rejection = cutting.is_known, cutting.rejection
+        self.is_paused = False
         self._ring = ring
         self._window = window
         self._rate_hz = rate_hz
-        self._known = known_stimuli
-        self._patience_s = window.last / rate_hz + no_data_after_s
-        self._number = first_number
-        self._rejection = rejection
-        self._stops = sorted(stop for stop in stops if stop < window.count)
-        ends = sorted({*urgent, window.count})
+        self._patience_s = window.last / rate_hz + cutting.no_data_after_s
+        self._number = cutting.first_number
+        self._stops = sorted(stop for stop in cutting.stops if stop < window.count)
+        ends = sorted({*cutting.urgent, window.count})
         self._ends_s = [(window.first + rows - 1) / rate_hz for rows in ends]  # from the onset on
         self._pending: list[_Open] = []  # by onset
 
@@ -152,8 +169,10 @@ class TrialCutter:
         number, self._number = self._number, self._number + 1
         if event.is_duplicate:
             return number, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")
-        if self._known is not None and event.stimulus not in self._known:
+        if not self.is_known(event.stimulus):
             return number, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")
+        if self.is_paused:
+            return number, Drop(number, event, "paused", "the session was paused")
         insort(self._pending, _Open(number, event), key=lambda open_: open_.event.onset_s)
         return number, None
 
@@ -205,7 +224,7 @@ class TrialCutter:
         if last >= ring.next:
             return self._waited_out(number, event, now_s)
         samples = ring.view(first, window.count)
-        why = self._rejection.why(samples) if self._rejection is not None else None
+        why = self.rejection.why(samples) if self.rejection is not None else None
         if why is not None:
             return Drop(number, event, "rejected", why)
         return Trial(

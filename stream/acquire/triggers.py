@@ -1,8 +1,12 @@
 """Markers out of a trigger channel: a channel of the EEG stream that carries codes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hvf_core.settings import Settings, setting
+
+from hvf_core.problem import Problem
 
 
 class TriggerSettings(Settings):
@@ -60,3 +64,17 @@ class TriggerReader:
         rises = self._candidate > self._level
         self._level = self._candidate
         return [(first, self._candidate)] if rises else []
+
+
+def trigger_reader(settings: TriggerSettings, channels: Sequence[str]) -> tuple[TriggerReader, int]:
+    """What reads the trigger channel of a stream, and the channel's column.
+
+    Raises:
+        Problem: the stream has no such channel.
+    """
+    if settings.channel not in channels:
+        raise Problem(
+            f"the stream has no channel '{settings.channel}' to read triggers from; give --trigger "
+            f"one of {', '.join(channels)}"
+        )
+    return TriggerReader(settings), list(channels).index(settings.channel)

@@ -12,6 +12,7 @@ from offline_train.data.prepare import prepare
 from offline_train.data.trial_set import load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import RecordedMarker, Recording
@@ -109,7 +110,7 @@ def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp
     prepare([("one", recording)], choice, tmp_path / "set")
     trial_set = load_trial_set(tmp_path / "set")
     live = Preprocessing(choice, trial_set.preprocessing_arrays)
-    cut = list(cut_trials(recording, live))
+    cut = list(cut_trials(recording, TrialPlan(live)))
     assert [(one.number, one.stimulus) for one in cut] == [
         (number, stimulus) for number, (_, stimulus) in enumerate(ONSETS, 1)
     ]
@@ -122,7 +123,7 @@ def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):
     recording = make_recording(onsets, lost=range(1000, 1020))
     twice = (*recording.markers, recording.markers[1])
     recording = Recording(**(vars(recording) | {"markers": twice}))
-    outcomes = list(cut_trials(recording, Preprocessing(make_settings())))
+    outcomes = list(cut_trials(recording, TrialPlan(Preprocessing(make_settings()))))
     drops = Counter(
         (drop.event.stimulus, drop.reason) for drop in outcomes if isinstance(drop, Drop)
     )

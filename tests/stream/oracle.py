@@ -15,7 +15,7 @@ from stream.acquire.acquisition import Acquisition
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import StreamClock
 from stream.acquire.markers import Event
-from stream.acquire.trials import Drop, Trial, Window
+from stream.acquire.trials import Cutting, Drop, Trial, Window
 
 HALF_A_SAMPLE = 0.5 * (1 + 1e-3)  # rate errors up to 1000 ppm are no misalignment
 
@@ -85,18 +85,19 @@ def arrivals(session: Session, chunk_sizes: Collection[int]) -> list[tuple[str, 
 
 def run(session: Session, chunk_sizes: Collection[int], **options) -> list[Outcome]:
     """What the code under test makes of a session, in the order in which it says so."""
-    acquisition = Acquisition(session.n_channels, session.rate_hz, session.window, **options)
+    cutting = Cutting(session.window, session.rate_hz, **options)
+    acquisition = Acquisition(session.n_channels, cutting)
     outcomes: list[Outcome] = []
     step = -1
     for step, (stream, chunk) in enumerate(arrivals(session, chunk_sizes)):
         if stream == "eeg":
             acquisition.add_eeg(chunk)
         else:
-            opened = acquisition.add_markers(chunk)
-            outcomes += _outcomes((entry.drop for entry in opened if entry.drop), step)
+            told = acquisition.add_markers(chunk)
+            outcomes += _outcomes((one for one in told if isinstance(one, Drop)), step)
         outcomes += _outcomes(acquisition.due(chunk.readable_s), step)
     outcomes += _outcomes(acquisition.end("no_data", "the session ended"), step + 1)
-    assert acquisition.n_pending == 0
+    assert acquisition.cutter.n_pending == 0
     return outcomes
 
 

@@ -12,7 +12,8 @@ from hvf_core.problem import Problem
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
-from stream.acquire.trials import Trial
+from stream.acquire.trial_stream import TrialPlan
+from stream.acquire.trials import Cutting, Trial
 from stream.sources.cut_recording import CutTrial, cut_trials
 from stream.sources.recording import RecordedMarker, Recording
 from stream.sources.virtual_time import play
@@ -197,8 +198,7 @@ def live(recording, preprocessing, chunk_samples):
     transform = preprocessing.prepare(recording.channels, RATE_HZ)
     acquisition = Acquisition(
         3,
-        RATE_HZ,
-        transform.window,
+        Cutting(transform.window, RATE_HZ),
         stream_filter=preprocessing.stream_filter(RATE_HZ, transform.columns),
     )
     trials = {}
@@ -217,7 +217,7 @@ def test_trials_are_the_same_offline_and_live_at_any_chunk_size():
     recording, preprocessing = make_recording(), Preprocessing(make_settings(ALL))
     offline = {
         one.stimulus: one.trial
-        for one in cut_trials(recording, preprocessing)
+        for one in cut_trials(recording, TrialPlan(preprocessing))
         if isinstance(one, CutTrial)
     }
     assert 20 <= len(offline) < 28  # some lie across the loss

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.chunk import Chunk
 from stream.acquire.reject import Rejection, RejectSettings
-from stream.acquire.trials import Drop, Trial, Window
+from stream.acquire.trials import Cutting, Drop, Trial, Window
 
 CHANNELS = ("Fz", "Cz", "Pz", "EOG")
 USED = (2, 0, 1)
@@ -100,10 +100,8 @@ def run(spoilt, onsets, chunk_samples):
     """Outcomes in their order: (number, "") or (number, reason), and how many came at once."""
     samples = np.tile(make_trial()[:, :3], (10, 1))
     samples[spoilt] = 1000
-    acquisition = Acquisition(
-        *(3, RATE_HZ, WINDOW),
-        rejection=Rejection(RejectSettings(peak_to_peak_uv=100), range(3), CHANNELS[:3]),
-    )
+    rejection = Rejection(RejectSettings(peak_to_peak_uv=100), range(3), CHANNELS[:3])
+    acquisition = Acquisition(3, Cutting(WINDOW, RATE_HZ, rejection=rejection))
     for onset in onsets:
         stamp_s = np.array([50 + onset / RATE_HZ])
         row = np.array([[f"s{onset}"]], object)
@@ -125,7 +123,7 @@ def run(spoilt, onsets, chunk_samples):
                 first = round((one.first_stamp_s - 50) * RATE_HZ)
                 assert first == onsets[one.number - 1]
                 np.testing.assert_array_equal(one.samples, samples[first : first + 50])
-    assert acquisition.n_pending == 0
+    assert acquisition.cutter.n_pending == 0
     return told, at_once
 
 
@@ -150,7 +148,7 @@ def test_a_rejected_trial_is_not_decided_before_its_window_has_ended():
     assert run([120], [100], chunk_samples=1)[0] == [(1, "rejected")]
     samples = np.full((30, 1), np.nan, np.float32)
     rejection = Rejection(RejectSettings(), [0], ["Cz"])
-    acquisition = Acquisition(1, RATE_HZ, WINDOW, rejection=rejection)
+    acquisition = Acquisition(1, Cutting(WINDOW, RATE_HZ, rejection=rejection))
     acquisition.add_markers(Chunk(np.array([50.0]), np.array([["a"]], object), 0.0, 50.0))
     for start in (0, 30):
         raw_s = 50 + (start + np.arange(30)) / RATE_HZ
@@ -168,13 +166,8 @@ def test_5000_trials_at_soa_100_ms_with_rejected_ones_among_them():
     samples = np.column_stack([np.arange(n_samples), np.zeros(n_samples)]).astype(np.float32)
     spikes = np.random.default_rng(2).choice(n_samples, 120, replace=False)
     samples[spikes, 1] = 500.0
-    acquisition = Acquisition(
-        2,
-        rate_hz,
-        window,
-        history_s=3.0,
-        rejection=Rejection(RejectSettings(peak_to_peak_uv=100.0), [1], ["number", "Cz"]),
-    )
+    rejection = Rejection(RejectSettings(peak_to_peak_uv=100.0), [1], ["number", "Cz"])
+    acquisition = Acquisition(2, Cutting(window, rate_hz, history_s=3.0, rejection=rejection))
     for onset in onsets:
         stamp_s = np.array([onset / rate_hz])
         acquisition.add_markers(Chunk(stamp_s, np.array([[f"s{onset}"]], object), 0.0, 0.0))

@@ -9,13 +9,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import SentMarker, Session, arrivals
 
-from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.chunk import Chunk
 from stream.acquire.markers import Event
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings, TrialTransform, fit
 from stream.acquire.slices import Slice, Slicer
-from stream.acquire.trials import Drop, Part
+from stream.acquire.trial_stream import TrialPlan, TrialStream
+from stream.acquire.trials import Drop, Part, Trial
 
 CAP = ("Fp1", "Fz", "Cz", "Pz", "Oz", "EOG")
 CHANNELS = ("Oz", "Pz", "Cz", "Fz")
@@ -47,30 +47,38 @@ class Sent:
         return sum(slice_.array.shape[1] for _, slice_ in self.slices)
 
 
+@dataclass
+class Prepared:
+    """In the place of a preprocessing, where its transform of the stream is at hand."""
+
+    transform: TrialTransform
+
+    def prepare(self, channels, rate_hz):
+        return self.transform
+
+    def stream_filter(self, rate_hz, columns):
+        return None
+
+
+def stream_of(transform, rate_hz, marks, adaptation=None, history_s=5.0):
+    plan = TrialPlan(
+        Prepared(transform), marks=tuple(marks), history_s=history_s, no_data_after_s=30.0
+    )
+    return TrialStream(CAP, rate_hz, plan, adaptation)
+
+
 def sent(session, chunk_sizes, transform, marks, adaptation=None):
     """The reader's loop; by stimulus."""
-    slicer = Slicer(transform, marks, adaptation)
-    acquisition = Acquisition(
-        *(session.n_channels, session.rate_hz, transform.window),
-        history_s=5.0,
-        no_data_after_s=30.0,
-        stops=slicer.stops,
-        urgent=slicer.urgent,
-    )
+    trials = stream_of(transform, session.rate_hz, marks, adaptation)
     by_stimulus = defaultdict(Sent)
     for step, (stream, chunk) in enumerate(arrivals(session, chunk_sizes)):
-        (acquisition.add_eeg if stream == "eeg" else acquisition.add_markers)(chunk)
-        for outcome in acquisition.due(chunk.readable_s):
-            one = by_stimulus[outcome.event.stimulus]
-            if isinstance(outcome, Drop):
-                slicer.forget(outcome.number)
-                one.end = outcome.reason
-            elif isinstance(outcome, Part):
-                one.slices.append((step, slicer.part(outcome)))
+        trials.add(stream, chunk)
+        for told in trials.due(chunk.readable_s):
+            if isinstance(told, Slice):
+                by_stimulus[told.trial.event.stimulus].slices.append((step, told))
             else:
-                one.slices.append((step, slicer.last(outcome)))
-                slicer.learn(outcome)
-                one.end = "whole"
+                one = by_stimulus[told.event.stimulus]
+                one.end = told.reason if isinstance(told, Drop) else "whole"
     return by_stimulus
 
 
@@ -347,7 +355,7 @@ def test_stops_rise_and_every_mark_has_one_that_is_urgent(chosen, rate_hz, data)
     transform = prepared(rate_hz, **chosen)
     marks = data.draw(st.lists(st.integers(1, transform.n_times - 1), max_size=4, unique=True))
     slicer = Slicer(transform, sorted(marks))
-    assert slicer.stops == sorted(set(slicer.stops))
+    assert list(slicer.stops) == sorted(set(slicer.stops))
     assert all(0 < stop <= transform.window.count for stop in slicer.stops)
     assert sorted(slicer.urgent) == sorted(transform.rows_for(mark) for mark in marks)
     assert set(slicer.urgent) <= set(slicer.stops)
@@ -404,29 +412,22 @@ def test_all_of_a_trial_is_adapted_with_one_matrix_that_chunks_do_not_change(
 def test_a_clock_that_goes_back_mixes_no_old_slices_with_new_ones():
     """0.2 s into a trial 5 s of stamps come again: dropped, or all of it from one passage."""
     transform = prepared(250.0, baseline_s=None)
-    slicer = Slicer(transform, [25])
-    acquisition = Acquisition(
-        *(len(CAP), 250.0, transform.window),
-        history_s=30.0,
-        stops=slicer.stops,
-        urgent=slicer.urgent,
-    )
+    trials = stream_of(transform, 250.0, [25], history_s=30.0)
     slices, final = [], None
 
     def take(numbers, shift_s=0.0):
         nonlocal final
         readable_s = numbers[-1] / 250
-        acquisition.add_eeg(Chunk(numbers / 250 + shift_s, NOISE[numbers], 0.0, readable_s))
-        for outcome in acquisition.due(readable_s):
-            if isinstance(outcome, Part):
-                slices.append(slicer.part(outcome))
-            elif not isinstance(outcome, Drop):
-                final = transform(outcome.samples)
-                slices.append(slicer.last(outcome))
+        trials.add("eeg", Chunk(numbers / 250 + shift_s, NOISE[numbers], 0.0, readable_s))
+        for told in trials.due(readable_s):
+            if isinstance(told, Slice):
+                slices.append(told)
+            elif isinstance(told, Trial):
+                final = transform(told.samples)
 
     take(np.arange(1500))
     row = np.array([["a"]], object)
-    acquisition.add_markers(Chunk(np.array([6.0]), row, 0.0, 6.0))
+    trials.add("markers", Chunk(np.array([6.0]), row, 0.0, 6.0))
     for start in range(1500, 1550, 10):
         take(np.arange(start, start + 10))
     assert slices

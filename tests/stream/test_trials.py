@@ -16,10 +16,10 @@ from stream.acquire.chunk import Chunk
 from stream.acquire.clock import StreamClock
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Part, Trial, TrialCutter, Window
+from stream.acquire.trials import Cutting, Part, Trial, TrialCutter, Window
 
 KNOWN = ("a", "b", "c")
-PATIENT = {"history_s": 30.0, "no_data_after_s": 30.0, "known_stimuli": KNOWN}
+PATIENT = {"history_s": 30.0, "no_data_after_s": 30.0, "is_known": KNOWN.__contains__}
 
 
 # --- any session against the oracle --------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_5000_trials_at_soa_100_ms_are_cut_once_each_and_in_order():
         markers=(*markers, *twice, *unknown),
     )
     known = {f"stim/{i}" for i in range(200)}
-    outcomes = run(session, [17, 3, 40], history_s=1.0, known_stimuli=known)
+    outcomes = run(session, [17, 3, 40], history_s=1.0, is_known=known.__contains__)
     trials = [outcome for outcome in outcomes if outcome.trial is not None]
     assert [outcome.event.stimulus for outcome in trials] == [marker.text for marker in markers]
     np.testing.assert_allclose([o.event.onset_s for o in trials], onsets_s, atol=1e-9)
@@ -256,18 +256,18 @@ def markers(*onsets_s, text="a", readable_s=None):
 
 
 def test_a_marker_without_a_stream_is_given_up_after_a_stated_wait():
-    acquisition = Acquisition(1, 100.0, Window(0, 50), no_data_after_s=2.0)
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0, no_data_after_s=2.0))
     acquisition.add_markers(markers(10.0))
     assert acquisition.due(12.49) == []
     (drop,) = acquisition.due(12.51)
     assert drop.reason == "no_data"
-    assert acquisition.n_pending == 0
+    assert acquisition.cutter.n_pending == 0
 
 
 @pytest.mark.parametrize("late_s", [0.0, 500.0])
 def test_a_stream_that_falls_silent_is_waited_for_by_its_own_time(late_s):
     """Stamps that lag behind the clock, as in a fast replay, are no silence."""
-    acquisition = Acquisition(1, 100.0, Window(0, 50), no_data_after_s=2.0)
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0, no_data_after_s=2.0))
     acquisition.add_eeg(eeg(0, 100, late_s=late_s))
     acquisition.add_markers(markers(0.9, readable_s=1.0 + late_s))
     assert acquisition.due(0.9 + 2.49 + late_s) == []
@@ -276,7 +276,7 @@ def test_a_stream_that_falls_silent_is_waited_for_by_its_own_time(late_s):
 
 
 def test_a_stream_that_returns_in_time_with_all_its_samples_gives_the_trial():
-    acquisition = Acquisition(1, 100.0, Window(0, 50), no_data_after_s=2.0)
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0, no_data_after_s=2.0))
     acquisition.add_eeg(eeg(0, 100))
     acquisition.add_markers(markers(0.9))
     assert acquisition.due(3.0) == []
@@ -287,7 +287,7 @@ def test_a_stream_that_returns_in_time_with_all_its_samples_gives_the_trial():
 
 
 def test_what_is_open_at_the_end_is_dropped_with_the_reason_given():
-    acquisition = Acquisition(1, 100.0, Window(0, 50), first_number=7)
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0, first_number=7))
     acquisition.add_markers(markers(0.2, 0.1))
     drops = acquisition.end("shutdown", "stopped")
     assert [(drop.number, drop.event.onset_s, drop.reason) for drop in drops] == [
@@ -298,7 +298,7 @@ def test_what_is_open_at_the_end_is_dropped_with_the_reason_given():
 
 
 def test_a_trial_is_a_view_of_the_ring():
-    acquisition = Acquisition(1, 100.0, Window(0, 50))
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0))
     acquisition.add_markers(markers(0.2, 0.3))
     acquisition.add_eeg(eeg(0, 120))
     one, other = acquisition.due(1.2)
@@ -355,7 +355,7 @@ def test_late_stamps_are_no_loss():
 
 def test_the_nearest_sample_is_found_when_the_clock_offset_is_measured_anew():
     """Offsets wander by fractions of a sample; the onset is still aligned to half a sample."""
-    acquisition = Acquisition(1, 1000.0, Window(-20, 100))
+    acquisition = Acquisition(1, Cutting(Window(-20, 100), 1000.0))
     rng = np.random.default_rng(3)
     for start in range(0, 2000, 20):
         numbers = np.arange(start, start + 20)
@@ -409,14 +409,16 @@ def test_presentations_are_counted_and_other_texts_are_passed_over():
 
 
 def test_markers_that_name_no_stimulus_open_no_trial():
-    acquisition = Acquisition(1, 100.0, Window(0, 5), marker_rule=MarkerRule(stimulus="^s"))
+    acquisition = Acquisition(
+        1, Cutting(Window(0, 5), 100.0), marker_rule=MarkerRule(stimulus="^s")
+    )
     assert acquisition.add_markers(markers(0.1, text="response")) == []
     (opened,) = acquisition.add_markers(markers(0.2, text="s1"))
     assert (opened.number, opened.event.onset_s) == (1, 0.2)
 
 
 def test_two_stimuli_with_one_stamp_are_two_trials():
-    acquisition = Acquisition(1, 100.0, Window(0, 5))
+    acquisition = Acquisition(1, Cutting(Window(0, 5), 100.0))
     acquisition.add_markers(markers(0.2, text="left"))
     acquisition.add_markers(markers(0.2, text="right"))
     acquisition.add_eeg(eeg(0, 60))
@@ -424,21 +426,22 @@ def test_two_stimuli_with_one_stamp_are_two_trials():
 
 
 def test_an_integer_marker_is_read_as_its_digits():
-    acquisition = Acquisition(1, 100.0, Window(0, 5))
+    acquisition = Acquisition(1, Cutting(Window(0, 5), 100.0))
     chunk = Chunk(np.array([0.1]), np.array([[17]], np.int32), 0.0, 0.1)
     assert acquisition.add_markers(chunk)[0].event.stimulus == "17"
 
 
 def test_a_marker_that_comes_twice_is_one_presentation():
-    acquisition = Acquisition(1, 100.0, Window(0, 5))
-    opened = [acquisition.add_markers(markers(onset_s))[0] for onset_s in (0.1, 0.1, 0.2)]
-    assert opened[1].drop.reason == "duplicate"
-    assert opened[2].event.repeat == 2
+    acquisition = Acquisition(1, Cutting(Window(0, 5), 100.0))
+    told = [acquisition.add_markers(markers(onset_s)) for onset_s in (0.1, 0.1, 0.2)]
+    assert [len(of_one) for of_one in told] == [1, 2, 1]
+    assert told[1][1].reason == "duplicate"
+    assert told[2][0].event.repeat == 2
 
 
 def test_after_a_clock_that_went_back_a_trial_is_cut_from_the_new_samples():
     """5 s of stamps come twice; a marker that was sent after the jump means the second ones."""
-    acquisition = Acquisition(1, 100.0, Window(0, 50))
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0))
     acquisition.add_eeg(eeg(0, 999))
     numbers = np.arange(1000, 1200)
     samples = numbers[:, None].astype(np.float32)
@@ -453,9 +456,8 @@ def test_after_a_clock_that_went_back_a_trial_is_cut_from_the_new_samples():
 
 def parts_and_outcomes(session, chunk_sizes, stops):
     """By number: each part with its step and a copy of its samples; and every outcome."""
-    acquisition = Acquisition(
-        session.n_channels, session.rate_hz, session.window, stops=stops, **PATIENT
-    )
+    cutting = Cutting(session.window, session.rate_hz, stops=tuple(stops), **PATIENT)
+    acquisition = Acquisition(session.n_channels, cutting)
     parts, ends = {}, {}
     for step, (stream, chunk) in enumerate(arrivals(session, chunk_sizes)):
         if stream == "eeg":
@@ -522,7 +524,7 @@ def test_parts_change_nothing_about_how_trials_end(session, chunk_sizes, stops):
 
 
 def test_every_stop_is_handed_out_once_and_several_at_once_as_the_furthest():
-    acquisition = Acquisition(1, 100.0, Window(-10, 50), stops=[20, 30, 35, 61, 70])
+    acquisition = Acquisition(1, Cutting(Window(-10, 50), 100.0, stops=(20, 30, 35, 61, 70)))
     acquisition.add_eeg(eeg(0, 99))
     acquisition.add_markers(markers(1.0))
     got = []
@@ -534,7 +536,7 @@ def test_every_stop_is_handed_out_once_and_several_at_once_as_the_furthest():
 
 
 def test_a_part_is_a_view_of_the_ring():
-    acquisition = Acquisition(1, 100.0, Window(0, 50), stops=[10, 30])
+    acquisition = Acquisition(1, Cutting(Window(0, 50), 100.0, stops=(10, 30)))
     acquisition.add_markers(markers(0.2, 0.3))
     acquisition.add_eeg(eeg(0, 62))
     one, other = acquisition.due(0.62)
@@ -544,7 +546,7 @@ def test_a_part_is_a_view_of_the_ring():
 
 def test_before_the_onset_is_known_no_part_is_handed_out():
     """The window begins 0.5 s before onset; up to half a sample past onset the onset may move."""
-    acquisition = Acquisition(1, 100.0, Window(-50, 50), stops=[10, 40])
+    acquisition = Acquisition(1, Cutting(Window(-50, 50), 100.0, stops=(10, 40)))
     acquisition.add_eeg(eeg(0, 95))
     acquisition.add_markers(markers(1.0))
     got = []
@@ -590,7 +592,7 @@ def test_the_next_sample_that_somebody_waits_for(first, count, urgent, onsets, c
     window = Window(first, first + count - 1)
     urgent = {rows for rows in urgent if rows < count}
     ring = Ring(2000, 1)
-    cutter = TrialCutter(ring, window, rate_hz, no_data_after_s=1e9, urgent=sorted(urgent))
+    cutter = TrialCutter(ring, Cutting(window, rate_hz, no_data_after_s=1e9, urgent=tuple(urgent)))
     open_s = {}
     for onset in onsets:
         event = Event(onset / 2 / rate_hz, "a", "a", 1, 0.0)

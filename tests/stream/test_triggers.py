@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.chunk import Chunk
-from stream.acquire.trials import Drop, Trial, Window
+from stream.acquire.trials import Cutting, Drop, Trial, Window
 from stream.acquire.triggers import TriggerReader, TriggerSettings
 from stream.sources.recording import RecordedMarker, Recording
 from stream.sources.virtual_time import play
@@ -140,7 +140,7 @@ def make_recording(numbers, codes, markers=()):
 def run(recording, chunk_samples, *, window=WINDOW, shortest_samples=1, **options):
     """The acquisition, and (code, reason, numbers of the samples, their codes) of every trial."""
     triggers = (make_reader(shortest_samples), recording.channels.index("STI"))
-    acquisition = Acquisition(2, RATE_HZ, window, triggers=triggers, **options)
+    acquisition = Acquisition(2, Cutting(window, RATE_HZ), triggers=triggers, **options)
     outcomes = {}
 
     def note(decided):
@@ -225,15 +225,18 @@ def test_with_a_cross_check_triggers_open_no_trial():
     for chunk_samples in (1, 7, 600):
         acquisition, outcomes = run(recording, chunk_samples, cross_check=True)
         assert [stimulus for stimulus, *_ in outcomes] == [f"s{k}" for k in range(6)]
-        agreement = acquisition.agreement
-        assert (agreement.matched, agreement.without_marker, agreement.without_trigger) == (6, 0, 0)
-        assert agreement.offset_mean_ms == pytest.approx(20, abs=0.01)
-        assert agreement.offset_sd_ms == pytest.approx(0, abs=0.01)
+        assert acquisition.facts()["cross_check"] == {
+            "matched": 6,
+            "offset_mean_ms": pytest.approx(20, abs=0.01),
+            "offset_sd_ms": pytest.approx(0, abs=0.01),
+            "without_marker": 0,
+            "without_trigger": 0,
+        }
 
 
 def test_without_a_cross_check_nothing_is_compared():
     acquisition, _ = run(make_recording(range(100), np.zeros(100)), 10)
-    assert acquisition.agreement is None
+    assert "cross_check" not in acquisition.facts()
 
 
 def test_a_marker_stream_beside_triggers_opens_trials_too():
@@ -243,9 +246,9 @@ def test_a_marker_stream_beside_triggers_opens_trials_too():
 
 
 def test_codes_up_to_2_to_53_name_the_stimulus():
-    acquisition = Acquisition(1, RATE_HZ, Window(0, 3), triggers=(make_reader(), 0))
+    acquisition = Acquisition(1, Cutting(Window(0, 3), RATE_HZ), triggers=(make_reader(), 0))
     values = np.array([[0], [2**53 - 1], [0], [0], [0], [0], [0]], np.float64)
-    opened, _ = acquisition.add_eeg(Chunk(50 + np.arange(7) / RATE_HZ, values, 0.0, 51.0))
+    opened = acquisition.add_eeg(Chunk(50 + np.arange(7) / RATE_HZ, values, 0.0, 51.0))
     assert [entry.event.stimulus for entry in opened] == [str(2**53 - 1)]
     (trial,) = acquisition.due(51.0)
     assert isinstance(trial, Trial)
@@ -254,6 +257,6 @@ def test_codes_up_to_2_to_53_name_the_stimulus():
 def test_a_chunk_that_is_longer_than_the_history_is_taken():
     codes = np.where(np.arange(400) == 50, 9, 0)
     triggers = (make_reader(), 0)
-    acquisition = Acquisition(1, RATE_HZ, Window(0, 20), triggers=triggers, history_s=1.0)
+    acquisition = Acquisition(1, Cutting(Window(0, 20), RATE_HZ, history_s=1.0), triggers=triggers)
     stamps_s = 50 + np.arange(400) / RATE_HZ
     acquisition.add_eeg(Chunk(stamps_s, codes[:, None].astype(np.float32), 0.0, 54.0))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.acquire.acquisition import Acquisition
-from stream.acquire.trials import Drop, Window
+from stream.acquire.trials import Cutting, Drop, Window
 from stream.sources.recording import RecordedMarker, Recording
 from stream.sources.virtual_time import play
 
@@ -104,14 +104,14 @@ def test_an_offset_applies_from_the_moment_at_which_it_was_measured():
 
 def cut(recording, chunk_samples):
     """(onset, stimulus, reason or samples) of every marker, by its number."""
-    acquisition = Acquisition(2, RATE_HZ, Window(-10, 60))
+    acquisition = Acquisition(2, Cutting(Window(-10, 60), RATE_HZ))
     decided = []
     for stream, chunk in play(recording, chunk_samples):
         if stream == "eeg":
             acquisition.add_eeg(chunk)
         else:
-            opened = acquisition.add_markers(chunk)
-            decided += [entry.drop for entry in opened if entry.drop is not None]
+            told = acquisition.add_markers(chunk)
+            decided += [one for one in told if isinstance(one, Drop)]
         due = acquisition.due(chunk.readable_s)
         decided += [d if isinstance(d, Drop) else (d, d.samples.tolist()) for d in due]
     decided += acquisition.end("no_data", "the recording ended")

@@ -1,6 +1,6 @@
 """The reader node: from LSL, or a recording in virtual time, to trials for the decoder.
 
-Here is where samples come from and when they are looked at; `Intake` is what is done with them.
+Here is where samples come from and when they are looked at; `TrialSender` does the rest.
 """
 
 import queue
@@ -12,9 +12,9 @@ from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, local_clock
-from stream.pipeline.nodes.intake import Intake
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.stream_watch import StreamWatch
+from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
@@ -45,28 +45,28 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     if source.markers is not None:
         marker_stream = find_stream(source.markers, source.wait_s)
         inlets.append(Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk))))
-    intake = Intake(
+    sender = TrialSender(
         config,
         lifeline,
         eeg.channels,
         eeg_stream.rate_hz,
         eeg.channel_format,
     )
-    watch = StreamWatch(config.session, eeg, intake.reports, trigger)
+    watch = StreamWatch(config.session, eeg, sender.reports, trigger)
     for inlet in inlets:
         inlet.start()
     lifeline.ready()
-    command = _pump(config, intake, watch, eeg, arrivals, lifeline)
+    command = _pump(config, sender, watch, eeg, arrivals, lifeline)
     if command == "finish":
-        _pump_rest(intake, watch, arrivals)
+        _pump_rest(sender, watch, arrivals)
     for inlet in inlets:
         inlet.stop()
-    intake.end(command)
+    sender.end(command)
 
 
 def _pump(
     config: SessionConfig,
-    intake: Intake,
+    sender: TrialSender,
     watch: StreamWatch,
     eeg: Inlet,
     arrivals: queue.SimpleQueue,
@@ -74,32 +74,33 @@ def _pump(
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
     while (command := lifeline.command()) is None and time.monotonic() < end_s:
-        _take_next(intake, watch, arrivals)
+        _take_next(sender, watch, arrivals)
         # Only the last samples of a trial are urgent; between them a few at a time do.
-        eeg.hurry = intake.next_due_in_s < _HURRY_S
-        watch.look(intake.drift_ppm)
+        eeg.hurry = sender.trials.acquisition.next_due_in_s < _HURRY_S
+        watch.look(sender.trials.acquisition.drift_ppm)
     return command or "stop"
 
 
-def _pump_rest(intake: Intake, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
+def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
     quiet_s = time.monotonic() + _QUIET_S
     end_s = time.monotonic() + _REST_S
     while time.monotonic() < min(quiet_s, end_s):
-        if _take_next(intake, watch, arrivals):
+        if _take_next(sender, watch, arrivals):
             quiet_s = time.monotonic() + _QUIET_S
 
 
-def _take_next(intake: Intake, watch: StreamWatch, arrivals: queue.SimpleQueue) -> bool:
+def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQueue) -> bool:
     try:
         stream, chunk = arrivals.get(timeout=_WAIT_S)
     except queue.Empty:
         stream = None
     else:
-        n_gaps = intake.take(stream, chunk)
+        n_gaps = sender.trials.acquisition.n_gaps
+        sender.take(stream, chunk)
         if stream == "eeg":
-            watch.arrived(chunk, n_gaps)
-    intake.cut(local_clock())
-    intake.look()
+            watch.arrived(chunk, sender.trials.acquisition.n_gaps - n_gaps)
+    sender.cut(local_clock())
+    sender.look()
     return stream is not None
 
 
@@ -115,18 +116,18 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         marker_stream=source.marker_stream,
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
-    intake = Intake(config, lifeline, recording.channels, recording.rate_hz, "float32")
+    sender = TrialSender(config, lifeline, recording.channels, recording.rate_hz, "float32")
     lifeline.ready()
     command = "finish"
     for stream, chunk in play(recording):
-        intake.wait_for_room()
-        intake.take(stream, chunk)
-        intake.cut(chunk.readable_s)
-        intake.look()
+        sender.wait_for_room()
+        sender.take(stream, chunk)
+        sender.cut(chunk.readable_s)
+        sender.look()
         if lifeline.command() is not None:
             command = "stop"
             break
-    intake.end(command)
+    sender.end(command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""A stream's trials: samples and markers go in; announcements, slices, trials and drops come out.
+
+Live, in virtual time and in training it is the same: the last stop of the trial's way.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stream.acquire.acquisition import Acquisition, Opened
+from stream.acquire.adaptation import Adaptation
+from stream.acquire.chunk import Chunk
+from stream.acquire.markers import MarkerRule
+from stream.acquire.preprocess import Preprocessing
+from stream.acquire.reject import Rejection, RejectSettings
+from stream.acquire.slices import Slice, Slicer
+from stream.acquire.trials import Cutting, Drop, Part, Reason, Trial, Window
+from stream.acquire.triggers import TriggerSettings, trigger_reader
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """How trials are made, whatever the stream.
+
+    Attributes:
+        preprocessing: what slices are made with; None: trials are cut, and there are no slices.
+        window_s: tmin and tmax of trials where there is no preprocessing.
+        marks: numbers of times (samples of a preprocessed trial) after which somebody waits for a
+            slice; None gives each trial as one slice, at its end.
+        trigger: a channel of the EEG that opens trials; with `cross_check` it is compared with
+            the markers instead.
+        is_known, history_s, no_data_after_s, first_number: see `Cutting`.
+    """
+
+    preprocessing: Preprocessing | None = None
+    window_s: tuple[float, float] = (-0.2, 1.0)
+    marks: tuple[int, ...] | None = None
+    marker_rule: MarkerRule = field(default_factory=MarkerRule)
+    reject: RejectSettings = field(default_factory=RejectSettings)
+    trigger: TriggerSettings | None = None
+    cross_check: bool = False
+    is_known: Callable[[str], bool] = lambda stimulus: True
+    history_s: float = Cutting.history_s
+    no_data_after_s: float = Cutting.no_data_after_s
+    first_number: int = 1
+
+
+class TrialStream:
+    """The trials of one stream.
+
+    Args:
+        channels: labels of the EEG stream, as the plan's settings call them.
+        rate_hz: its nominal rate.
+        adaptation: what earlier trials say about the session; it goes on from where it is.
+
+    Attributes:
+        window: the samples of a trial, counted from its onset sample.
+        acquisition: the way to trials: what it has seen, and what it waits for.
+
+    Raises:
+        Problem: the stream lacks a channel, or is too slow.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        rate_hz: float,
+        plan: TrialPlan,
+        adaptation: Adaptation | None = None,
+    ):
+        self._channels = tuple(channels)
+        trigger = plan.trigger.channel if plan.trigger is not None else None
+        self._judged = [column for column, name in enumerate(channels) if name != trigger]
+        self.window = Window.of(*plan.window_s, rate_hz)
+        self._slicer, stream_filter = None, None
+        if plan.preprocessing is not None:
+            transform = plan.preprocessing.prepare(channels, rate_hz)
+            self.window, self._judged = transform.window, transform.columns
+            stream_filter = plan.preprocessing.stream_filter(rate_hz, transform.columns)
+            self._slicer = Slicer(transform, plan.marks or (), adaptation)
+        in_slices = self._slicer is not None and plan.marks is not None
+        cutting = Cutting(
+            self.window,
+            rate_hz,
+            stops=self._slicer.stops if in_slices else (),
+            urgent=self._slicer.urgent if in_slices else (),
+            history_s=plan.history_s,
+            no_data_after_s=plan.no_data_after_s,
+            is_known=plan.is_known,
+            first_number=plan.first_number,
+        )
+        self.acquisition = Acquisition(
+            len(channels),
+            cutting,
+            marker_rule=plan.marker_rule,
+            stream_filter=stream_filter,
+            triggers=trigger_reader(plan.trigger, channels) if plan.trigger is not None else None,
+            cross_check=plan.cross_check,
+        )
+        self.reject(plan.reject)
+
+    def add(self, stream: Literal["eeg", "markers"], chunk: Chunk) -> list[Opened | Drop]:
+        """Takes what arrived; announces trials, each followed by its drop if it ended at once."""
+        if stream == "eeg":
+            return self.acquisition.add_eeg(chunk)
+        return self.acquisition.add_markers(chunk)
+
+    def due(self, now_s: float) -> Iterator[Slice | Trial | Drop]:
+        """What is there now: slices of trials, and how trials ended, a whole one after its slices.
+
+        Take all of it before anything is added: its samples are views of a ring. What a slice
+        needs is done before it is given, and what can wait until it was sent, after.
+
+        Args:
+            now_s: the time on the clock of `readable_s`.
+        """
+        for one in self.acquisition.due(now_s):
+            if isinstance(one, Part):
+                yield self._slicer.part(one)
+                continue
+            if isinstance(one, Trial) and self._slicer is not None:
+                yield self._slicer.last(one)
+                self._slicer.learn(one)
+            elif self._slicer is not None:
+                self._slicer.forget(one.number)
+            yield one
+
+    def end(self, reason: Reason, detail: str) -> list[Drop]:
+        """Drops what is still open."""
+        return self.acquisition.end(reason, detail)
+
+    def pause(self) -> None:
+        """Markers open no trials from now on, and end as `paused`; open trials go on."""
+        self.acquisition.cutter.is_paused = True
+
+    def resume(self) -> None:
+        """Markers open trials again."""
+        self.acquisition.cutter.is_paused = False
+
+    def know(self, is_known: Callable[[str], bool]) -> None:
+        """Changes which stimuli may open trials from now on."""
+        self.acquisition.cutter.is_known = is_known
+
+    def reject(self, settings: RejectSettings) -> None:
+        """Changes the limits by which trials are refused from now on."""
+        rejection = Rejection(settings, self._judged, self._channels) if self._judged else None
+        self.acquisition.cutter.rejection = rejection

@@ -1,0 +1,214 @@
+"""Sends what a trial stream says: slices to the decoder, outcomes to the ledger."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import zmq
+
+from decoder.bundle import open_bundle
+from index.gallery import open_gallery
+from stream.acquire.acquisition import Opened
+from stream.acquire.chunk import Chunk
+from stream.acquire.lsl import local_clock
+from stream.acquire.markers import Event
+from stream.acquire.preprocess import Preprocessing
+from stream.acquire.slices import Slice
+from stream.acquire.trial_stream import TrialStream
+from stream.acquire.trials import Drop, Part, Reason, Trial
+from stream.pipeline.nodes.node import Lifeline
+from stream.pipeline.nodes.recording_feed import RecordingFeed
+from stream.pipeline.nodes.trial_file import TrialFile
+from stream.pipeline.trials import starting_adaptation, trial_plan
+from stream.pipeline.wire.bus import drain, open_socket, send
+from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.messages import (
+    End,
+    MarkerSeen,
+    NodeState,
+    Settled,
+    TrialCut,
+    TrialDropped,
+    TrialRef,
+    TrialSlice,
+)
+from stream.pipeline.wire.outbox import Outbox
+
+ADAPTATION = "adaptation.safetensors"
+"""In the session folder: what the adaptation had come to at the end."""
+_LOOK_S = 0.005  # how often the bus is looked at while samples stream
+_PATIENCE_S = {"finish": 20.0, "stop": 3.0}  # for the answers that are still due at the end
+
+
+class TrialSender:
+    """Hands chunks to the session's trial stream, and sends what it says.
+
+    Args:
+        channels: labels of the EEG stream.
+        channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
+
+    Attributes:
+        trials: the trial stream.
+        reports: the socket to the results node.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        lifeline: Lifeline,
+        channels: Sequence[str],
+        rate_hz: float,
+        channel_format: str,
+    ):
+        self._config = config
+        self._lifeline = lifeline
+        channels = [config.channel_map.get(name, name) for name in channels]
+        self._adaptation = None
+        plan = replace(trial_plan(config), first_number=config.first_trial)
+        if config.gallery is not None:
+            plan = replace(plan, is_known=set(open_gallery(config.gallery).ids).__contains__)
+        if config.bundle is not None:
+            bundle = open_bundle(config.bundle)
+            preprocessing = Preprocessing.of(bundle)
+            marks = bundle.manifest.marks(config.decoding.tmax_s)[:-1]
+            plan = replace(plan, preprocessing=preprocessing, marks=marks)
+            self._adaptation = starting_adaptation(config.decoding, preprocessing)
+        self.trials = TrialStream(channels, rate_hz, plan, self._adaptation)
+        self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+        self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
+        to_decoder = None
+        if config.bundle is not None:
+            to_decoder = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)
+        self._outbox = Outbox(self.reports, to_decoder, config.trials.max_unanswered)
+        self._feed = None
+        if config.record:
+            self._feed = RecordingFeed(config, channels, rate_hz, channel_format)
+        self._trial_file = None
+        if config.save_trials is not None:
+            self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
+        self._next_look_s = 0.0
+        self._taken_s = 0.0
+        alive = NodeState(session=config.session, node="reader", incarnation=lifeline.incarnation)
+        send(self.reports, alive)
+
+    def take(self, stream: str, chunk: Chunk) -> None:
+        """Takes what arrived on `eeg` or `markers`, and announces its trials."""
+        self._taken_s = local_clock()
+        if self._feed is not None:
+            self._feed.add(stream, chunk)
+        self._send(self.trials.add(stream, chunk))
+
+    def cut(self, now_s: float) -> None:
+        """Sends every trial whose last sample is there, and what there is of the others."""
+        self._send(self.trials.due(now_s))
+
+    def look(self) -> None:
+        """Looks at the bus, at most every few milliseconds."""
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_S
+        for message in drain(self._results):
+            if isinstance(message, Settled):
+                self._outbox.on_settled(message)
+            elif isinstance(message, NodeState):
+                self._outbox.on_node_state(message)
+        self._outbox.flush()
+        if self._feed is not None:
+            self._feed.flush()
+
+    def wait_for_room(self) -> None:
+        """In virtual time the recording waits for the decoder, so that no trial overflows."""
+        while self._outbox.is_full and self._lifeline.command() is None:
+            time.sleep(0.001)
+            self.look()
+
+    def end(self, command: str) -> None:
+        """Ends what is open, waits for the answers that are due, and says so."""
+        reason: Reason = "no_data" if command == "finish" else "shutdown"
+        detail = "the source ended" if command == "finish" else "the session was stopped"
+        self._send(self.trials.end(reason, detail))
+        self._wait_for_answers(_PATIENCE_S[command])
+        if self._trial_file is not None:
+            self._trial_file.close()
+        if self._adaptation is not None:
+            self._adaptation.save(self._config.folder / ADAPTATION)
+        facts = self.trials.acquisition.facts()
+        if self._feed is not None:
+            self._feed.close()
+            facts["not_recorded"] = self._feed.n_lost
+        send(self.reports, End(session=self._config.session, reason=command, facts=facts))
+
+    def _wait_for_answers(self, patience_s: float) -> None:
+        kept, deadline_s = self._outbox.n_kept, time.monotonic() + patience_s
+        while self._outbox.n_kept and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+            self.look()
+            if self._outbox.n_kept < kept:
+                kept, deadline_s = self._outbox.n_kept, time.monotonic() + patience_s
+            if self._lifeline.command() == "stop":
+                patience_s = _PATIENCE_S["stop"]
+                deadline_s = min(deadline_s, time.monotonic() + patience_s)
+
+    def _send(self, told: Iterable[Opened | Slice | Trial | Drop]) -> None:
+        for one in told:
+            if isinstance(one, Opened):
+                about = self._about(one.number, one.event)
+                self._outbox.announce(MarkerSeen(about=about, readable_s=one.event.readable_s))
+            elif isinstance(one, Slice):
+                self._send_slice(one)
+            elif isinstance(one, Drop):
+                self._drop(one)
+            else:
+                self._finish(one)
+
+    def _send_slice(self, part: Slice) -> None:
+        self._outbox.send_slice(
+            TrialSlice(
+                about=self._about(part.trial.number, part.trial.event),
+                first=part.first,
+                final=part.final,
+                residual_s=part.trial.residual_s,
+                stamps=self._stamps(part.trial),
+                array=part.array,
+            )
+        )
+
+    def _drop(self, drop: Drop) -> None:
+        self._outbox.report(
+            TrialDropped(
+                session=self._config.session,
+                trial=drop.number,
+                reason=drop.reason,
+                detail=drop.detail,
+            )
+        )
+
+    def _finish(self, trial: Trial) -> None:
+        if self._trial_file is not None:
+            self._trial_file.add(trial)
+        if self._config.bundle is None:
+            self._outbox.report(
+                TrialCut(
+                    session=self._config.session,
+                    trial=trial.number,
+                    residual_s=trial.residual_s,
+                    stamps=self._stamps(trial),
+                )
+            )
+
+    def _about(self, number: int, event: Event) -> TrialRef:
+        return TrialRef(
+            session=self._config.session,
+            trial=number,
+            stimulus=event.stimulus,
+            group=event.group,
+            repeat=event.repeat,
+            onset_s=event.onset_s,
+        )
+
+    def _stamps(self, trial: Trial | Part) -> dict[str, float]:
+        # In virtual time `readable_s` is the data's own; what took time counts from the chunk.
+        live = isinstance(self._config.source, LiveSource)
+        readable_s = trial.readable_s if live else self._taken_s
+        return {"last_sample": trial.last_stamp_s, "readable": readable_s, "cut": local_clock()}

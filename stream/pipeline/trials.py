@@ -1,0 +1,41 @@
+"""How a session makes its trials, as its config says; for the reader and for who decodes again."""
+
+from stream.acquire.adaptation import Adaptation, rest
+from stream.acquire.preprocess import Preprocessing
+from stream.acquire.trial_stream import TrialPlan
+from stream.pipeline.wire.config import DecodingSettings, FileSource, SessionConfig
+
+
+def trial_plan(config: SessionConfig) -> TrialPlan:
+    """What the config says of a session's trials; its models add what they know."""
+    has_markers = isinstance(config.source, FileSource) or config.source.markers is not None
+    return TrialPlan(
+        window_s=(config.trials.tmin_s, config.trials.tmax_s),
+        marker_rule=config.marker_rule,
+        reject=config.reject,
+        trigger=config.trigger,
+        cross_check=config.trigger is not None and has_markers,
+        history_s=config.trials.history_s,
+        no_data_after_s=config.trials.no_data_after_s,
+    )
+
+
+def starting_adaptation(
+    settings: DecodingSettings, preprocessing: Preprocessing
+) -> Adaptation | None:
+    """The adaptation that a session begins with; None where it has none.
+
+    Raises:
+        Problem: the bundle has no trial covariance, or the resting recording cannot be used.
+    """
+    if settings.adaptation is None:
+        return None
+    start = None
+    if settings.rest is not None:
+        # Here, as MNE takes a second to import.
+        from stream.sources.cut_recording import rest_windows
+        from stream.sources.recording import read_recording
+
+        windows = rest_windows(read_recording(settings.rest), preprocessing)
+        start = rest(preprocessing, windows, settings.adaptation)
+    return Adaptation(preprocessing, settings.adaptation, start)
