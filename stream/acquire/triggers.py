@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hvf_core.settings import Settings, setting
-
 from hvf_core.problem import Problem
+from hvf_core.settings import Settings, setting
 
 
 class TriggerSettings(Settings):
