@@ -46,6 +46,7 @@ from stream.pipeline.wire.messages import (
     TrialRef,
     TrialSlice,
 )
+from stream.pipeline.wire.nodes import DECODE, PAINT, node
 
 Load = Literal["sleep", "python", "memory", "torch"]
 
@@ -129,7 +130,7 @@ def paint(config: SessionConfig, load: Load, job_s: float, n_steps: int) -> None
     os.nice(NICENESS)
     serve(
         config,
-        Lifeline("paint", "", supervised=False),
+        Lifeline(PAINT, "", supervised=False),
         PretendedPainter(load, job_s, n_steps),
     )
 
@@ -256,7 +257,7 @@ def main(
         bench = Bench(config, soa)
         painter = _processes.Process(target=paint, args=(config, load, job, steps), daemon=True)
         painter.start()
-        supervisor = Supervisor(config, ["decode"], None)
+        supervisor = Supervisor(config, [node(DECODE)], None)
         try:
             supervisor.wait_until_ready()
             running_s = measure(bench, supervisor, painter.pid, trials, block)
@@ -274,7 +275,7 @@ def measure(
         bench.trial()
     bench.seen = Seen()
     running_s = []
-    pids = {"painter": painter, "decoder": supervisor.pid_of("decode")}
+    pids = {"painter": painter, "decoder": supervisor.pid_of(DECODE)}
     for first in range(0, n_trials, block):
         n = min(block, n_trials - first)
         for runs in (True, False) if first // block % 2 else (False, True):

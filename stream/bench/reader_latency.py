@@ -40,6 +40,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
     unpack,
 )
+from stream.pipeline.wire.nodes import DECODE, READER, RESULTS, node
 
 LOOP_BACK = "raw LSL: push → pull"
 CUT = "readable → cut"
@@ -101,7 +102,7 @@ class Peers:
         if (now_s := local_clock()) < self._next_alive_s:
             return
         self._next_alive_s = now_s + _ALIVE_S
-        for node in ("decode", "results"):
+        for node in (DECODE, RESULTS):
             name = f"{node}-benchmark"
             send(self._results, NodeState(session=self._session, node=node, incarnation=name))
 
@@ -132,7 +133,7 @@ def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: in
     )
     config.write()
     peers = Peers(config)
-    supervisor = Supervisor(config, ["reader"], None)
+    supervisor = Supervisor(config, [node(READER)], None)
     try:
         supervisor.wait_until_ready()
         taken, cpu = _take_trials(peers, n_trials)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0  # a node that lived so long is not in a loop of crashes
 _DEATHS_OF_HUNGER = 2  # the first may be somebody else's appetite
 
@@ -19,7 +18,8 @@ class Restart:
 class BackOff:
     """Doubles the pause with every death, and asks for less memory when it ran out repeatedly."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_pause_s: float) -> None:
+        self._longest_pause_s = longest_pause_s
         self._next_pause_s = _FIRST_PAUSE_S
         self._n_hungry = 0
 
@@ -28,7 +28,7 @@ class BackOff:
         if lived_s >= _STEADY_S:
             self._next_pause_s = _FIRST_PAUSE_S
         pause_s = self._next_pause_s
-        self._next_pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._next_pause_s = min(2 * pause_s, self._longest_pause_s)
         self._n_hungry += out_of_memory
         with_less = self._n_hungry >= _DEATHS_OF_HUNGER
         if with_less:

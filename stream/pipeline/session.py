@@ -14,16 +14,19 @@ from rich.console import Console
 from hvf_core.problem import Problem
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import TerminalView
-from stream.pipeline.nodes.easel import NODE as PAINTER
-from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.states import ORDERS, Event, Lifecycle, State
+from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.bus import drain, open_socket
 from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
 from stream.pipeline.wire.messages import NodeState, SessionClosed, StreamHealth
+from stream.pipeline.wire.nodes import PAINT, READER, nodes_of
 
-_CLOSE_WAIT_S = 45.0  # from the end of the source to the summary, while nothing moves
-_PAINT_WAIT_S = 5.0  # after the last answer, for the image that is being painted
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
+_LAST_WORDS_S = 2.0
+_UNFINISHED = (
+    "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
+)
 
 
 def new_session(out: Path | None) -> tuple[str, Path]:
@@ -64,15 +67,11 @@ class Session:
     ):
         self._config = config
         self._source = source
-        self._console = console
-        self._headless = headless
-        self._n_trials = n_trials
-        self._title = title
+        self._view = TerminalView(console, headless, n_trials, title)
+        self._is_virtual = isinstance(config.source, FileSource)
+        paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
+        self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._summary: dict[str, Any] | None = None
-        self._optional = [PAINTER] if config.painting is not None else []
-        self._is_painted = config.painting is None  # all that will be
-        self._paint_until_s: float | None = None
-        self._is_broken = False  # a node cannot go on
         self.interrupted = False
         self.failure: str | None = None  # what went wrong, though the session was accounted for
 
@@ -83,24 +82,29 @@ class Session:
             Problem: the session could not start, or could not be brought to an end.
         """
         self._config.write()
-        results = open_socket(zmq.SUB, self._config.endpoints.results, bind=False)
-        supervisor = Supervisor(self._config, self._node_names(), self._source, self._optional)
-        view = TerminalView(self._console, self._headless, self._n_trials, self._title)
+        self._results = open_socket(zmq.SUB, self._config.endpoints.results, bind=False)
+        self._supervisor = Supervisor(self._config, nodes_of(self._config), self._source)
         try:
-            supervisor.wait_until_ready()
-            supervisor.go()
-            with view:
-                self._watch(supervisor, results, view)
-        except KeyboardInterrupt:
-            self.interrupted = True
+            while self._life.state is not State.CLOSED:
+                try:
+                    self._step()
+                except KeyboardInterrupt:
+                    self._on(Event.ABORT if self.interrupted else Event.STOP)
+                    self.interrupted = True
+            if self._summary is not None and self.failure is None:
+                done = self._supervisor.is_done(READER, _LAST_WORDS_S)
+                self.failure = None if done else _UNFINISHED
         finally:
-            supervisor.end()
-            results.close(0)
+            self._view.close()
+            self._supervisor.end()
+            self._results.close(0)
             remove_endpoints(self._config.endpoints)
         if self._summary is None:
             ended = "was stopped" if self.interrupted else "ended"
             raise Problem(
-                f"the session {ended} before its summary; its ledger is in '{self._config.folder}'"
+                self.failure
+                or f"the session {ended} before its summary; its ledger is in "
+                f"'{self._config.folder}'"
             )
         try:
             write_report(self._config, self._summary)
@@ -108,80 +112,65 @@ class Session:
             self.failure = self.failure or str(problem)
         return self._summary
 
-    def _node_names(self) -> list[str]:
-        names = ["results"]
-        if self._config.record:
-            names.append("record")
-        if self._config.bundle is not None:
-            names.append("decode")
-        return [*names, "reader"]
+    def _step(self) -> None:
+        """Looks at the bus, after the nodes and at the source, and says what that leads to."""
+        moved = self._hear()
+        self._supervisor.listen(20)
+        try:
+            if self._life.state is not State.STARTING:
+                self._supervisor.look_after()
+            elif self._supervisor.is_ready():
+                self._on(Event.READY)
+        except Problem as problem:
+            self.failure = str(problem)
+            self._on(Event.BROKEN)
+        while self._supervisor.events:
+            self._view.say(self._supervisor.events.pop(0))
+        if moved:
+            self._life.moved(time.monotonic())
+        elif self._supervisor.is_over(READER):  # before it is quiet, there are answers to come
+            self._on(Event.READER_OVER)
+        if self._life.can(Event.FINISH) and self._source_ended():
+            self._on(Event.FINISH)
+        if self._supervisor.is_over(PAINT):
+            self._on(Event.PAINTER_OVER)
+        if self._life.is_time_up(time.monotonic()):
+            self._on(Event.TIME_UP)
 
-    def _watch(self, supervisor: Supervisor, results: zmq.Socket, view: TerminalView) -> None:
-        ending_since_s: float | None = None
-        while self._summary is None:
-            try:
-                moved = self._step(supervisor, results, view)
-            except KeyboardInterrupt:
-                if self.interrupted:
-                    raise
-                self.interrupted = True
-                view.say("Stopping: what is open is dropped, the summary is written …")
-                supervisor.command("stop", "reader", *self._optional)
-                ending_since_s = time.monotonic()
-                continue
-            if ending_since_s is None and self._source_ended(supervisor):
-                supervisor.command("finish", "reader")
-                ending_since_s = time.monotonic()
-            elif ending_since_s is not None and moved:
-                ending_since_s = time.monotonic()
-            # Once it is quiet: until then there are answers that nobody has seen.
-            quiet = self._paint_until_s is not None or not moved
-            if quiet and not self._is_painted and supervisor.is_over("reader"):
-                self._let_paint(supervisor, view)
-            if ending_since_s is not None and time.monotonic() - ending_since_s > _CLOSE_WAIT_S:
-                supervisor.command("finish", "results")
-                ending_since_s = time.monotonic()
-
-    def _step(self, supervisor: Supervisor, results: zmq.Socket, view: TerminalView) -> bool:
-        """Looks at the bus and after the nodes; whether anything came over the bus."""
+    def _hear(self) -> bool:
+        """Takes what is on the bus; whether anything moved."""
         moved = False
-        for message in drain(results):
+        for message in drain(self._results):
             moved = moved or not isinstance(message, NodeState | StreamHealth)
-            view.take(message)
+            self._view.take(message)
             if isinstance(message, SessionClosed):
                 self._summary = dict(message.summary)
-                return True
-        if not self._is_broken:
-            try:
-                supervisor.look_after(view.last_trial + 1)
-            except Problem as problem:
-                self.failure, self._is_broken = str(problem), True
-                supervisor.command("finish", "results")
-        while supervisor.events:
-            view.say(supervisor.events.pop(0))
+                self._on(Event.SUMMARY)
         return moved
 
-    def _let_paint(self, supervisor: Supervisor, view: TerminalView) -> None:
-        """No more answers come: the painter finishes what it has, and then all is over."""
-        over = self.interrupted or supervisor.is_over(PAINTER)
-        if not over and self._paint_until_s is None:
-            supervisor.command("finish", PAINTER)
-            wait_s = _PAINT_WAIT_S
-            if isinstance(self._config.source, FileSource):
-                wait_s = _LONG_PAINT_WAIT_S
-                view.say("All is decoded; waiting for the last image …")
-            self._paint_until_s = time.monotonic() + wait_s
-        if over or time.monotonic() >= self._paint_until_s:
-            supervisor.command("finish", "results")
-            self._is_painted = True
-
-    def _source_ended(self, supervisor: Supervisor) -> bool:
-        if supervisor.source is None or supervisor.source.poll() is None:
+    def _on(self, event: Event) -> bool:
+        """Goes where an event leads to, and tells everybody; False if it leads nowhere."""
+        before = self._life.state
+        if not self._life.on(event, time.monotonic()):
             return False
-        code = supervisor.source.returncode
-        if code != 0:
-            ending = f"signal {-code}" if code < 0 else f"code {code}"
-            self.failure = f"the source of the streams died ({ending})"
+        state = self._life.state
+        if before is State.STARTING and state is State.RUNNING:
+            self._supervisor.go()
+            self._view.open()
+        for order, name in ORDERS.get(state, ()):
+            self._supervisor.command(order, name)
+        if state is State.STOPPING:
+            self._view.say("Stopping: what is open is dropped, the summary is written …")
+        elif state is State.PAINTING and self._is_virtual and not self._supervisor.is_over(PAINT):
+            self._view.say("All is decoded; waiting for the last image …")
+        return True
+
+    def _source_ended(self) -> bool:
+        source = self._supervisor.source
+        if source is None or source.poll() is None:
+            return False
+        if source.returncode != 0:
+            self.failure = f"the source of the streams died ({ending(source)})"
         return True
 
 

@@ -8,91 +8,94 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import zmq
 
 from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff
+from stream.pipeline.books.ledger import last_trial
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
-from stream.pipeline.wire.messages import Noted
+from stream.pipeline.wire.messages import Message, Noted
+from stream.pipeline.wire.nodes import READER, SUPERVISOR, NodeSpec
 
-SUPERVISOR = "supervisor"
-"""Under which name it notes what it does; a person has been told by then."""
 _READY_WAIT_S = 90.0
-_RESTART_PAUSE_S = 0.5
-_MAX_RESTARTS = 5  # of one node in one session
 _SOURCE_END_WAIT_S = 5.0
 # A trial is too small to share: on few cores a second thread only spins, and starves the others.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_WORDS = ("ready", "beat", "done", "failed", "out_of_memory")
 
 
 @dataclass
 class _Node:
-    hung_after_s: ClassVar = 15.0  # without a heartbeat; nodes beat every second
-    end_wait_s: ClassVar = 5.0
+    """A node's process, and what it has said so far."""
 
-    name: str
+    spec: NodeSpec
     process: subprocess.Popen
+    back_off: BackOff
+    address: bytes | None = None
+    """Of its line; None until it was heard."""
+    orders: list[str] = field(default_factory=list)
+    """That it was not there to hear."""
+    asked: str | None = None
+    """What it was told last; a node that starts later, or again, is told then."""
     ready: bool = False
     done: bool = False
     failure: str = ""
+    out_of_memory: bool = False
+    was_hung: bool = False
+    given_up: bool = False
     last_beat_s: float = field(default_factory=time.monotonic)
+    started_s: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at_s: float | None = None
-    was_hung: bool = False
-    asked: str | None = None
-    """What it was told last; a node that starts later, or again, is told then."""
 
 
-@dataclass
-class _OptionalNode(_Node):
-    """A node that the session can do without."""
+@dataclass(frozen=True)
+class Asked:
+    """What somebody who is no node asks the session to do."""
 
-    hung_after_s: ClassVar = 120.0  # a step of a large model may take long
-    end_wait_s: ClassVar = 0.5  # it had its time before
-
-    back_off: BackOff = field(default_factory=BackOff)
-    started_s: float = field(default_factory=time.monotonic)
-    out_of_memory: bool = False
-    given_up: bool = False
+    envelope: tuple[bytes, ...]
+    """Where the answer goes."""
+    by: str
+    verb: str
+    argument: str
 
 
 class Supervisor:
     """One process per node, plus the source of the streams, if the session brings its own.
 
+    Nodes that are optional are waited for by nobody. One that dies is started again after a pause,
+    and one that fails is given up; the session goes on.
+
     Args:
         config: the session; its folder gets the log of every process.
-        nodes: modules of `stream.pipeline.nodes`, in the order in which they start.
+        nodes: in the order in which they start.
         source: command line of a player that waits for the line `go`.
-        optional: further nodes, which nothing waits for. One that dies is started again after a
-            pause, and one that fails is given up; the session goes on.
-        package: where the nodes' modules are.
     """
 
     def __init__(
-        self,
-        config: SessionConfig,
-        nodes: Sequence[str],
-        source: Sequence[str] | None,
-        optional: Sequence[str] = (),
-        package: str = "stream.pipeline.nodes",
+        self, config: SessionConfig, nodes: Sequence[NodeSpec], source: Sequence[str] | None
     ):
-        self._config = config
+        self.config = config
+        """As it is by now: what a node that is started again is given."""
+        self.events: list[str] = []  # what a person should know, not shown yet
+        self.asked: list[Asked] = []  # not answered yet
         self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True)
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         self._logs = config.folder / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._addresses: dict[str, bytes] = {}
-        self._package = package
-        self._nodes: dict[str, _Node] = {}
-        for name in nodes:
-            self._nodes[name] = _Node(name, self._start(name))
-        for name in optional:
-            self._nodes[name] = _OptionalNode(name, self._start(name))
+        self._ready_until_s = time.monotonic() + _READY_WAIT_S
+        self._nodes = {
+            spec.name: _Node(
+                spec,
+                self._start(spec, config.folder / "config.json"),
+                BackOff(spec.longest_pause_s),
+            )
+            for spec in nodes
+        }
         self.source = self._start_source(source) if source else None
-        self.events: list[str] = []  # what a person should know, not shown yet
 
     def wait_until_ready(self) -> None:
         """Waits for every node that is not optional.
@@ -100,19 +103,26 @@ class Supervisor:
         Raises:
             Problem: a node failed, died, or took too long.
         """
-        deadline_s = time.monotonic() + _READY_WAIT_S
-        needed = [node for node in self._nodes.values() if not isinstance(node, _OptionalNode)]
-        while not all(node.ready or node.done for node in needed):
-            self._listen(100)
-            for node in needed:
-                self._refuse_dead(node)
-            self._refuse_dead_source()
-            if time.monotonic() > deadline_s:
-                waiting = ", ".join(node.name for node in needed if not node.ready)
-                raise Problem(
-                    f"the nodes {waiting} were not ready within {_READY_WAIT_S:g} s; look into "
-                    f"their logs in '{self._logs}'"
-                )
+        while not self.is_ready():
+            self.listen(100)
+
+    def is_ready(self) -> bool:
+        """Whether every node that is not optional has said so.
+
+        Raises:
+            Problem: a node failed, died, or took too long.
+        """
+        needed = [node for node in self._nodes.values() if not node.spec.optional]
+        for node in needed:
+            self._refuse_dead(node)
+        self._refuse_dead_source()
+        waiting = ", ".join(node.spec.name for node in needed if not (node.ready or node.done))
+        if waiting and time.monotonic() > self._ready_until_s:
+            raise Problem(
+                f"the nodes {waiting} were not ready within {_READY_WAIT_S:g} s; look into their "
+                f"logs in '{self._logs}'"
+            )
+        return not waiting
 
     def go(self) -> None:
         """Lets the source play."""
@@ -120,48 +130,89 @@ class Supervisor:
             self.source.stdin.write(b"go\n")
             self.source.stdin.flush()
 
-    def look_after(self, next_trial: int) -> None:
-        """Restarts nodes that died or hang; `next_trial` is the first number of a new reader.
+    def listen(self, wait_ms: int) -> None:
+        """Takes what nodes and others say; `asked` holds what is not from a node."""
+        while self._control.poll(wait_ms):
+            wait_ms = 0
+            address, *words = frames = self._control.recv_multipart()
+            try:
+                by, verb, argument = (word.decode() for word in words[-3:])
+            except ValueError:
+                self.answer([address], "refused", "say three texts: who asks, a verb, its argument")
+                continue
+            if by in self._nodes and verb in _WORDS:
+                self._hear(self._nodes[by], address, verb, argument)
+            else:
+                self.asked.append(Asked(tuple(frames[:-3]), by, verb, argument))
+
+    def look_after(self) -> None:
+        """Restarts nodes that died or hang.
 
         Raises:
-            Problem: a node cannot go on.
+            Problem: a node that is needed cannot go on; it is told once.
         """
-        self._listen(20)
         for node in self._nodes.values():
-            if self.is_over(node.name):
+            if self.is_over(node.spec.name):
                 continue
             self._kill_if_hung(node)
-            if node.process.poll() is None:
-                continue
-            if isinstance(node, _OptionalNode):
-                self._restart_later(node)
-            else:
-                self._restart(node, next_trial)
+            if node.restart_at_s is not None:
+                if time.monotonic() >= node.restart_at_s:
+                    self._start_again(node)
+            elif node.process.poll() is not None:
+                self.listen(100)  # its last words
+                if not node.done:
+                    self._bury(node)
 
     def command(self, command: str, *names: str) -> None:
-        """Sends `finish` or `stop` to the nodes named, or to all."""
-        for name in names or self._nodes:
-            self._nodes[name].asked = command
-            self._tell(name)
+        """Says `finish`, `stop`, `pause` or `resume` to nodes that the session has, or to all.
+
+        One that is started again later is told then.
+        """
+        for node in self._named(names):
+            node.asked = command
+            self._tell(node, command)
+
+    def order(self, order: str, *names: str) -> None:
+        """Says something to nodes once; those that are started again have it in their config."""
+        for node in self._named(names):
+            if node.address is None:
+                node.orders.append(order)
+            else:
+                self._tell(node, order)
+
+    def answer(self, envelope: Sequence[bytes], outcome: str, text: str) -> None:
+        """Answers somebody who asked."""
+        self._control.send_multipart([*envelope, outcome.encode(), text.encode()])
+
+    def report(self, message: Message) -> None:
+        """Says something to the results node."""
+        send(self._reports, message)
 
     def pid_of(self, name: str) -> int:
         """The process id of a node."""
         return self._nodes[name].process.pid
 
     def is_over(self, name: str) -> bool:
-        """Whether a node has come to its end, or will not come to one."""
-        node = self._nodes[name]
-        return node.done or (isinstance(node, _OptionalNode) and node.given_up)
+        """Whether a node has come to its end, will not come to one, or is none of the session's."""
+        node = self._nodes.get(name)
+        return node is None or node.done or node.given_up
+
+    def is_done(self, name: str, wait_s: float) -> bool:
+        """Whether a node says, within this time, that it has come to its end."""
+        deadline_s = time.monotonic() + wait_s
+        while not self._nodes[name].done and time.monotonic() < deadline_s:
+            self.listen(20)
+        return self._nodes[name].done
 
     def end(self) -> None:
         """Ends every process that still runs: asks, then terminates, then kills."""
-        self._listen(0)
+        self.listen(0)
         self.command("stop")
         now_s = time.monotonic()
         deadlines_s: dict[subprocess.Popen, float] = {}
         for node in self._nodes.values():
-            deadlines_s[node.process] = now_s + node.end_wait_s
-            if node.name not in self._addresses:
+            deadlines_s[node.process] = now_s + node.spec.end_wait_s
+            if node.address is None:
                 node.process.terminate()  # it has not got far enough to listen
         if self.source is not None:
             self.source.stdin.close()
@@ -176,12 +227,14 @@ class Supervisor:
         self._control.close(0)
         self._reports.close(0)
 
-    def _start(self, name: str, config_path: Path | None = None) -> subprocess.Popen:
-        config_path = config_path or self._config.folder / "config.json"
-        command = [sys.executable, "-m", f"{self._package}.{name}", str(config_path)]
-        with (self._logs / f"{name}.log").open("ab") as log:
+    def _named(self, names: Sequence[str]) -> list[_Node]:
+        return [self._nodes[name] for name in names or self._nodes if name in self._nodes]
+
+    def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", spec.module, str(config_path), "--supervised"]
+        with (self._logs / f"{spec.name}.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, "--supervised"],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -192,40 +245,37 @@ class Supervisor:
         with (self._logs / "source.log").open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
 
-    def _listen(self, wait_ms: int) -> None:
-        while self._control.poll(wait_ms):
-            wait_ms = 0
-            address, name, word, text = (part for part in self._control.recv_multipart())
-            node = self._nodes[name.decode()]
-            self._addresses[node.name] = address
-            node.last_beat_s = time.monotonic()
-            match word:
-                case b"ready":
-                    node.ready = True
-                    self._tell(node.name)
-                case b"done":
-                    node.done = True
-                case b"failed":
-                    node.failure = text.decode()
-                case b"out_of_memory":
-                    node.out_of_memory = True
+    def _hear(self, node: _Node, address: bytes, word: str, text: str) -> None:
+        node.address, node.last_beat_s = address, time.monotonic()
+        while node.orders:
+            self._tell(node, node.orders.pop(0))
+        match word:
+            case "ready":
+                node.ready = True
+                if node.asked is not None:
+                    self._tell(node, node.asked)
+            case "done":
+                node.done = True
+            case "failed":
+                node.failure = text
+            case "out_of_memory":
+                node.out_of_memory = True
 
-    def _tell(self, name: str) -> None:
-        asked = self._nodes[name].asked
-        if asked is not None and name in self._addresses:
-            self._control.send_multipart([self._addresses[name], asked.encode()])
+    def _tell(self, node: _Node, order: str) -> None:
+        if node.address is not None:
+            self._control.send_multipart([node.address, order.encode()])
 
     def _refuse_dead(self, node: _Node) -> None:
         code = node.process.poll()
         if code is None:
             return
-        self._listen(100)  # its last words
+        self.listen(100)  # its last words
         if node.done:
             return  # in virtual time all may be over before the last node is ready
         raise Problem(
             node.failure
-            or f"the node {node.name} ended with code {code} before it was ready; look into "
-            f"'{self._logs / node.name}.log'"
+            or f"the node {node.spec.name} ended with code {code} before it was ready; look into "
+            f"'{self._logs / node.spec.name}.log'"
         )
 
     def _refuse_dead_source(self) -> None:
@@ -237,84 +287,59 @@ class Supervisor:
 
     def _kill_if_hung(self, node: _Node) -> None:
         silent_s = time.monotonic() - node.last_beat_s
-        if node.ready and silent_s > node.hung_after_s and node.process.poll() is None:
-            self._say(f"{node.name} has been silent for {silent_s:.0f} s and is killed")
+        if node.ready and silent_s > node.spec.hung_after_s and node.process.poll() is None:
+            self._say(f"{node.spec.name} has been silent for {silent_s:.0f} s and is killed")
             node.process.kill()
             node.process.wait()
             node.was_hung = True
 
-    def _lost_with(self, name: str) -> str:
-        """What a node knew that a new one will not."""
-        if name == "decode":
-            return "; what earlier repeats have shown is forgotten, so that they count anew"
-        if name == "reader" and self._config.decoding.adaptation is not None:
-            return "; the adaptation begins anew"
-        return ""
-
-    def _restart(self, node: _Node, next_trial: int) -> None:
-        now_s = time.monotonic()
-        if node.failure or node.restarts >= _MAX_RESTARTS:
-            raise Problem(
-                node.failure
-                or f"the node {node.name} died {node.restarts + 1} times; look into "
-                f"'{self._logs / node.name}.log'"
-            )
-        if node.restart_at_s is None:
-            lost = self._lost_with(node.name)
-            self._say(f"{node.name} died ({_ending(node.process)}) and is restarted{lost}")
-            node.restart_at_s = now_s + _RESTART_PAUSE_S
-            node.ready = False
-        elif now_s >= node.restart_at_s:
-            config_path = None
-            if node.name == "reader":
-                config = self._config.model_copy(update={"first_trial": next_trial})
-                config_path = config.write(f"config-from-{next_trial}.json")
-            self._start_again(node, config_path)
-
-    def _start_again(self, node: _Node, config_path: Path | None) -> None:
-        self._addresses.pop(node.name, None)  # of the dead one
-        node.process = self._start(node.name, config_path)
-        node.last_beat_s = time.monotonic()
-        node.restart_at_s = None
-        node.restarts += 1
-
-    def _restart_later(self, node: _OptionalNode) -> None:
-        if node.restart_at_s is None:
-            self._listen(100)  # its last words
-            if not node.done:
-                self._bury(node)
-        elif time.monotonic() >= node.restart_at_s:
-            node.started_s = time.monotonic()
-            path = self._config.folder / f"config-{node.name}.json"
-            self._start_again(node, path if path.exists() else None)
-
-    def _bury(self, node: _OptionalNode) -> None:
-        if node.failure:
-            node.given_up = True
-            text = f"{node.name} is given up, decoding goes on without it: {node.failure}"
+    def _bury(self, node: _Node) -> None:
+        """Says what becomes of a node that died, and when it is started again."""
+        name = node.spec.name
+        node.given_up = bool(node.failure) or node.restarts >= node.spec.max_restarts
+        if node.given_up and node.spec.optional:
+            text = f"{name} is given up, decoding goes on without it: {node.failure}"
             self._say(text, given_up=node.failure)
             return
+        if node.given_up:
+            raise Problem(
+                node.failure
+                or f"the node {name} died {node.restarts + 1} times; look into "
+                f"'{self._logs / name}.log'"
+            )
         # A process that nobody here has killed was most likely killed by the kernel, for memory.
         killed = node.process.returncode == -signal.SIGKILL and not node.was_hung
         now_s = time.monotonic()
         lived_s = now_s - node.started_s
         restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
-        how = "ran out of memory" if node.out_of_memory else f"died ({_ending(node.process)})"
-        less = ""
-        if restart.with_less_memory and self._config.painting is not None:
-            self._config = self._config.with_less_memory()
-            self._config.write(f"config-{node.name}.json")
-            less = ", at half the size"
-        self._say(f"{node.name} {how} and is restarted in {restart.pause_s:g} s{less}")
+        how = "ran out of memory" if node.out_of_memory else f"died ({ending(node.process)})"
+        lost = node.spec.lost_with(self.config)
+        after = f"; {lost}" if lost else ""
+        if restart.with_less_memory and node.spec.optional and self.config.painting is not None:
+            self.config = self.config.with_less_memory()
+            after = ", at half the size"
+        self._say(f"{name} {how} and is restarted in {restart.pause_s:g} s{after}")
         node.restart_at_s = now_s + restart.pause_s
+
+    def _start_again(self, node: _Node) -> None:
+        name = node.spec.name
+        if name == READER:  # its numbers go on where those in the ledger end
+            first = last_trial(self.config.folder / "ledger.jsonl") + 1
+            self.config = self.config.model_copy(update={"first_trial": first})
+        node.process = self._start(node.spec, self.config.write(f"config-{name}.json"))
+        node.started_s = node.last_beat_s = time.monotonic()
         node.ready = node.out_of_memory = node.was_hung = False
+        node.address, node.restart_at_s = None, None
+        node.orders.clear()
+        node.restarts += 1
 
     def _say(self, text: str, **facts: Any) -> None:
         self.events.append(text)
-        noted = Noted(session=self._config.session, node=SUPERVISOR, text=text, facts=facts)
-        send(self._reports, noted)
+        noted = Noted(session=self.config.session, node=SUPERVISOR, text=text, facts=facts)
+        self.report(noted)
 
 
-def _ending(process: subprocess.Popen) -> str:
+def ending(process: subprocess.Popen) -> str:
+    """How a process that is over has ended."""
     code = process.returncode
     return f"signal {-code}" if code < 0 else f"code {code}"

@@ -10,8 +10,8 @@ from rich.console import Console
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.books.terminal import TerminalView
-from stream.pipeline.supervisor import SUPERVISOR
 from stream.pipeline.wire.messages import Noted, Painted, PaintingState
+from stream.pipeline.wire.nodes import SUPERVISOR
 from tests.refs import about, answer
 
 
@@ -47,9 +47,11 @@ def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
     def show(*messages: object) -> str:
         file = io.StringIO()
         console = Console(file=file, force_terminal=not request.param, width=200)
-        with TerminalView(console, request.param, None, "test") as view:
-            for message in messages:
-                view.take(message)
+        view = TerminalView(console, request.param, None, "test")
+        view.open()
+        for message in messages:
+            view.take(message)
+        view.close()
         return file.getvalue()
 
     show.headless = request.param

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from stream.pipeline.wire.config import (
     SessionConfig,
 )
 from stream.pipeline.wire.messages import Noted
+from stream.pipeline.wire.nodes import PAINT, NodeSpec, node
 
 # A node that does in each of its lives what the file `moods.json` has for it, and notes it.
 NODE = """
@@ -75,7 +77,9 @@ class Stage:
         )
         self.config.write()
         self.reports = open_socket(zmq.PULL, self.config.endpoints.reports, bind=True)
-        self.supervisor = Supervisor(self.config, ["steady"], None, ["moody"], package="moods")
+        steady = NodeSpec("steady", "moods.steady")
+        moody = replace(node(PAINT), name="moody", module="moods.moody", hung_after_s=15.0)
+        self.supervisor = Supervisor(self.config, [steady, moody], None)
         self.is_over = False
 
     def end(self) -> None:
@@ -90,10 +94,14 @@ class Stage:
         path = self.folder / "moody.lives"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def look(self) -> None:
+        self.supervisor.listen(20)
+        self.supervisor.look_after()
+
     def look_until(self, reached: Callable[[], bool]) -> None:
         deadline_s = time.monotonic() + 20
         while not reached():
-            self.supervisor.look_after(1)
+            self.look()
             assert time.monotonic() < deadline_s, (self.supervisor.events, self.lives())
 
 
@@ -145,7 +153,7 @@ def test_one_that_fails_is_given_up_with_one_sentence(stage) -> None:
     made.supervisor.wait_until_ready()
     made.look_until(lambda: made.supervisor.is_over("moody"))
     for _ in range(3):
-        made.supervisor.look_after(1)
+        made.look()
     assert made.supervisor.events == [
         "moody is given up, decoding goes on without it: there is no prior in 'x'; give another "
         "with --paint"
@@ -189,15 +197,15 @@ def test_one_that_still_loads_when_the_session_ends_is_ended(stage) -> None:
 
 
 def test_pauses_double_up_to_half_a_minute_and_begin_anew_after_a_steady_life() -> None:
-    back_off = BackOff()
+    back_off = BackOff(30.0)
     pauses_s = [back_off.after_death(1.0, False).pause_s for _ in range(9)]
     assert pauses_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert back_off.after_death(61.0, False).pause_s == 0.5
 
 
 def test_every_second_death_for_lack_of_memory_asks_for_less() -> None:
-    back_off = BackOff()
+    back_off = BackOff(30.0)
     deaths = [True, False, True, True, False, False, True]
     asked = [back_off.after_death(100.0, death).with_less_memory for death in deaths]
     assert asked == [False, False, True, False, False, False, True]
-    assert BackOff().after_death(0.0, True) == Restart(0.5, False)
+    assert BackOff(30.0).after_death(0.0, True) == Restart(0.5, False)

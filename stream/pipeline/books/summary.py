@@ -14,6 +14,7 @@ from hvf_core.provenance import versions
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.books.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
 from stream.pipeline.wire.config import FileSource, SessionConfig
+from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
 # Stage: from one stamp to another.
 STAGES = {
@@ -113,7 +114,7 @@ class Tally:
                 for tmax_s, values in sorted(self._early_ms.items())
             },
             "confidence": _confidence(self._sure),
-            "decoder": self._facts["decode"],
+            "decoder": self._facts[DECODE],
             "painting": self._painting(ledger.outcomes["decoded"]),
             "latency_ms": {
                 stage: percentiles(values) for stage, values in self._latency_ms.items()
@@ -127,7 +128,7 @@ class Tally:
     def _painting(self, n_decoded: int) -> dict[str, Any] | None:
         if self._config.painting is None:
             return None
-        facts = self._facts["paint"] | self._facts["supervisor"]
+        facts = self._facts[PAINT] | self._facts[SUPERVISOR]
         return self.painting.summary(n_decoded, facts)
 
 

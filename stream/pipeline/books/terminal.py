@@ -9,9 +9,7 @@ from rich.table import Table
 
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.summary import STAGES
-from stream.pipeline.supervisor import SUPERVISOR
 from stream.pipeline.wire.messages import (
-    MarkerSeen,
     Message,
     Noted,
     Painted,
@@ -20,6 +18,7 @@ from stream.pipeline.wire.messages import (
     Settled,
     StreamHealth,
 )
+from stream.pipeline.wire.nodes import SUPERVISOR
 
 _LAST = 8
 
@@ -41,16 +40,15 @@ class TerminalView:
         self._stream: StreamHealth | None = None
         self._painted: dict[int, str] = {}  # what became of each trial
         self._image: Painted | None = None  # the newest
-        self.last_trial = 0
 
-    def __enter__(self) -> "TerminalView":
+    def open(self) -> None:
+        """Shows the live table."""
         if not self._headless:
             self._live.start()
-        return self
 
-    def __exit__(self, *_) -> None:
-        if not self._headless:
-            self._live.stop()
+    def close(self) -> None:
+        """Takes the live table away, where there is one."""
+        self._live.stop()
 
     def say(self, line: str) -> None:
         """Shows an event above the table."""
@@ -58,8 +56,6 @@ class TerminalView:
 
     def take(self, message: Message) -> None:
         match message:
-            case MarkerSeen():
-                self.last_trial = max(self.last_trial, message.about.trial)
             case Noted() if message.node != SUPERVISOR:  # which has said it already
                 self.say(f"{message.node}: {message.text}")
             case PaintingState():

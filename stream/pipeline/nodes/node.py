@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import zmq
 
@@ -24,12 +25,13 @@ class Lifeline:
 
     The node calls `command` at least once a second: this sends its heartbeat and returns `finish`
     (the source has ended: bring the session to its end) or `stop` (end now), once asked to.
-    Started alone, a node is stopped by Ctrl-C.
+    `orders` are what is to be done on the way there. Started alone, a node is stopped by Ctrl-C.
     """
 
     def __init__(self, node: str, endpoint: str, supervised: bool):
         self.incarnation = f"{node}-{os.getpid()}"
         self._command: Command | None = None
+        self._orders: deque[tuple[str, str]] = deque()
         self._next_beat_s = 0.0
         self._next_look_s = 0.0
         self._parent = os.getppid() if supervised else None
@@ -61,9 +63,18 @@ class Lifeline:
             self.say("beat")
             if os.getppid() != self._parent:
                 self._command = "stop"  # the supervisor died: nobody is left to answer to
-        if self._socket.poll(0):
-            self._command = self._socket.recv().decode()
+        while self._socket.poll(0):
+            verb, _, argument = self._socket.recv().decode().partition(" ")
+            if verb in get_args(Command):
+                self._command = verb
+            else:
+                self._orders.append((verb, argument))
         return self._command
+
+    def orders(self) -> Iterator[tuple[str, str]]:
+        """Orders that `command` has come across, verb and argument, for between two trials."""
+        while self._orders:
+            yield self._orders.popleft()
 
 
 def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:

@@ -30,6 +30,7 @@ from stream.pipeline.wire.messages import (
     as_json,
     flat,
 )
+from stream.pipeline.wire.nodes import READER, RESULTS
 
 OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
@@ -57,7 +58,7 @@ class Results:
         self._ledger = Ledger(path)
         self._ledger.note("start", session=config.session, node=lifeline.incarnation)
         self._alive = NodeState(
-            session=config.session, node="results", incarnation=lifeline.incarnation
+            session=config.session, node=RESULTS, incarnation=lifeline.incarnation
         )
         self._next_alive_s = 0.0
         self._reader = ""
@@ -208,7 +209,7 @@ class Results:
             send(self._publisher, message)
 
     def _on_node_state(self, message: NodeState) -> None:
-        if message.node == "reader" and message.incarnation != self._reader:
+        if message.node == READER and message.incarnation != self._reader:
             if self._reader:
                 self._ledger.note("node_lost", node=self._reader)
                 self._orphans = self._ledger.pending
@@ -225,32 +226,29 @@ def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":
 
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
-    """Collects reports until the reader has ended the session, or the supervisor ends it.
-
-    Where there is a painter, the supervisor ends it: it knows when the last image is there.
-    """
+    """Collects reports until it is told that no more come."""
     reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     results = Results(config, lifeline)
     lifeline.ready()
-    command = None
-    while results.ended is None or config.painting is not None:
-        if (command := lifeline.command()) is not None:
-            break
+    while (command := lifeline.command()) is None:
         message = receive(reports, wait_ms=100)
         if message is not None:
             results.take(message)
         results.look()
-    if config.painting is not None:
-        _take_the_rest(results, reports)
+    _take_the_rest(results, reports)
     results.close(results.ended or command)
 
 
 def _take_the_rest(results: Results, reports: zmq.Socket) -> None:
-    """The last image comes by another way than the word that its painter is done."""
+    """The last words of a reader, or an image, come by another way than the word to finish."""
     deadline_s = time.monotonic() + _REST_S
-    while time.monotonic() < deadline_s and (message := receive(reports, wait_ms=50)) is not None:
-        results.take(message)
+    while time.monotonic() < deadline_s:
+        message = receive(reports, wait_ms=50)
+        if message is not None:
+            results.take(message)
+        elif results.ended is not None:
+            return
 
 
 if __name__ == "__main__":
-    run_node("results", run)
+    run_node(RESULTS, run)

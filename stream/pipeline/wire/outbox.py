@@ -14,6 +14,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
     pack,
 )
+from stream.pipeline.wire.nodes import DECODE, RESULTS
 
 _MAX_LOSSES = 4  # a trial that its decoder did not survive this often is given up
 
@@ -105,7 +106,7 @@ class Outbox:
         self._send_slices()
 
     def _send_slices(self) -> None:
-        if "decode" not in self._incarnations or self._trials is None:
+        if DECODE not in self._incarnations or self._trials is None:
             return
         while self._to_forget:
             if not try_send(self._trials, self._to_forget[0]):
@@ -134,9 +135,9 @@ class Outbox:
         self._incarnations[message.node] = message.incarnation
         if before == message.incarnation:
             return
-        if message.node == "decode":
+        if message.node == DECODE:
             self._resend_trials()
-        elif message.node == "results":
+        elif message.node == RESULTS:
             self._resend_reports()
 
     def _resend_trials(self) -> None:
