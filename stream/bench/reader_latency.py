@@ -102,9 +102,9 @@ class Peers:
         if (now_s := local_clock()) < self._next_alive_s:
             return
         self._next_alive_s = now_s + _ALIVE_S
-        for node in (DECODE, RESULTS):
-            name = f"{node}-benchmark"
-            send(self._results, NodeState(session=self._session, node=node, incarnation=name))
+        for name in (DECODE, RESULTS):
+            process = f"{name}-benchmark"
+            send(self._results, NodeState(session=self._session, node=name, incarnation=process))
 
     def _take(self, report: Message) -> None:
         match report:

@@ -70,15 +70,18 @@ class Books:
 @given(acts)
 def test_the_sum_holds_after_every_step(folder, steps):
     path = fresh(folder)
-    ledger, books = Ledger(path), Books()
+    entered = []
+    ledger, books = Ledger(path, entered.append), Books()
     for act, trial, outcome in steps:
         if act == "announce":
             assert ledger.announce(trial, stimulus=f"s{trial}") == books.announce(trial)
         elif act == "settle":
             assert ledger.settle(trial, outcome[0], **outcome[1]) == books.settle(trial, outcome)
         else:  # a killed process: what was early is sent again by the nodes, or lost
-            ledger, books.early = Ledger(path), {}
+            entered.clear()
+            ledger, books.early = Ledger(path, entered.append), {}
         books.check(ledger)
+        assert entered == read_ledger(path)  # each once, whether it was there or is new
     records = read_ledger(path)
     assert [r["trial"] for r in records if r["event"] == "marker"] == books.announced
     ended = {r["trial"]: r["event"] for r in records if r["event"] != "marker"}
@@ -92,9 +95,11 @@ def test_a_file_that_was_cut_at_any_byte_goes_on(tmp_path):
     data, path = whole.read_bytes(), tmp_path / "cut.jsonl"
     for length in range(len(data) + 1):
         path.write_bytes(data[:length])
+        file = path.stat().st_ino
         n_whole_lines = data[:length].count(b"\n")
         ledger = Ledger(path)
         assert path.read_bytes() == data[: data[:length].rfind(b"\n") + 1]
+        assert path.stat().st_ino == file  # which was cut, not written anew
         assert len(read_ledger(path)) == n_whole_lines
         assert ledger.markers == len(ledger.pending) + ledger.outcomes.total()
         fill(ledger)  # the nodes send again what they have seen no answer to

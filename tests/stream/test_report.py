@@ -46,8 +46,8 @@ class Session:
             simulated=simulated,
             **(self.models(folder) | more),
         )
-        self.ledger = Ledger(self.folder / "ledger.jsonl")
         self.tally = Tally(self.config, len(ids))
+        self.ledger = Ledger(self.folder / "ledger.jsonl", self.tally.count)
 
     @staticmethod
     def models(folder: Path) -> dict:
@@ -69,7 +69,6 @@ class Session:
             "stamps": {"readable": 1.0, "published": 1.003},
         }
         self.ledger.settle(trial, "decoded", **facts)
-        self.tally.add(facts)
 
     def painted(self, trial: int, px: int = 64) -> None:
         file = f"images/trial-{trial:05d}.png"
@@ -77,7 +76,6 @@ class Session:
         stamps = {"readable": 1.0, "taken": 1.0, "painted": 3.0, "published": 3.0}
         image = {"provisional": False, "tmax_s": 1.0, "seed": 40 + trial, "file": file}
         self.ledger.note("painted", of_trial=trial, **image, stamps=stamps)
-        self.tally.painting.add_image(trial, image | {"stamps": stamps})
 
     def report(self) -> str:
         self.ledger.close()
@@ -118,7 +116,6 @@ def test_seen_retrieved_and_painted_are_side_by_side(tmp_path: Path) -> None:
     session.painted(1)
     session.decoded(2, "id-1", "id-2")
     session.ledger.note("painting", of_trial=2, state="cancelled", detail="a newer trial came")
-    session.tally.painting.add(2, "cancelled")
     session.decoded(3, "unknown", "id-2")
     page = session.report()
     seen = Reader(page)
@@ -201,7 +198,7 @@ def test_a_session_that_paints_nothing_has_a_page_too(tmp_path: Path) -> None:
 def test_a_session_that_only_cuts_has_its_numbers(tmp_path: Path) -> None:
     session = Session(tmp_path, painting=None, bundle=None, gallery=None)
     session.ledger.announce(1, stimulus="a")
-    session.ledger.settle(1, "cut", residual_s=0.0)
+    session.ledger.settle(1, "cut", residual_s=0.0, stamps={})
     seen = Reader(session.report())
     assert "1 = 1 cut" in seen.text
     assert "No trial was decoded." in seen.text

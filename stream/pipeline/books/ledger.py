@@ -7,11 +7,13 @@ without a decoder; in a session with one, markers = decoded + dropped once it is
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Outcome = Literal["decoded", "cut", "dropped"]
+Record = dict[str, Any]
+"""A line of the ledger: its `event`, the `trial` that it is the outcome of, and facts."""
 
 
 class Ledger:
@@ -20,17 +22,23 @@ class Ledger:
     Outcomes may overtake the announcement of their marker, since the two come by different ways,
     and may come twice, since a trial is sent again to a node that was restarted. Opened on an
     existing file, it goes on where that one ended.
+
+    Args:
+        path: of the file.
+        entered: is given each record that the file holds, those from before and every further one,
+            once it is written: whatever else is counted is counted there.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, entered: Callable[[Record], None] = lambda record: None):
         self.markers = 0
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self._pending: dict[int, None] = {}
         self._settled: dict[int, tuple[Outcome, str]] = {}
         self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
-        if path.exists():
-            self._resume(path)
+        self._entered = entered
+        for record in _resume(path):
+            self._take(record)
         self._file = path.open("a", encoding="utf-8")
 
     @property
@@ -46,8 +54,7 @@ class Ledger:
         """Enters a marker; False if it was entered before."""
         if trial in self._pending or trial in self._settled:
             return False
-        self._write("marker", trial, facts)
-        self._enter(trial)
+        self._write({"event": "marker", "trial": trial} | facts)
         if trial in self._early:
             outcome, early_facts = self._early.pop(trial)
             self.settle(trial, outcome, **early_facts)
@@ -63,13 +70,12 @@ class Ledger:
         if trial not in self._pending:
             self._early[trial] = (outcome, facts)
             return True
-        self._write(outcome, trial, facts)
-        self._count(trial, outcome, facts)
+        self._write({"event": outcome, "trial": trial} | facts)
         return True
 
     def note(self, event: str, **facts: Any) -> None:
         """Enters something that is no trial, such as the start of a session or a lost node."""
-        self._write(event, None, facts)
+        self._write({"event": event} | facts)
 
     def close(self) -> None:
         """Ends the file.
@@ -83,37 +89,37 @@ class Ledger:
         if self._early:
             raise RuntimeError(f"outcomes of trials that no marker announced: {list(self._early)}")
 
-    def _enter(self, trial: int) -> None:
-        self.markers += 1
-        self._pending[trial] = None
+    def _write(self, record: Record) -> None:
+        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        self._file.flush()  # to the system: a killed process loses nothing
+        self._take(record)
 
-    def _count(self, trial: int, outcome: Outcome, facts: Mapping[str, Any]) -> None:
-        del self._pending[trial]
-        self._settled[trial] = (outcome, facts.get("reason", ""))
-        self.outcomes[outcome] += 1
-        if outcome == "dropped":
-            self.reasons[facts["reason"]] += 1
+    def _take(self, record: Record) -> None:
+        """Counts what the file holds."""
+        event = record["event"]
+        if event == "marker":
+            self.markers += 1
+            self._pending[record["trial"]] = None
+        elif event in get_args(Outcome):
+            del self._pending[record["trial"]]
+            self._settled[record["trial"]] = (event, record.get("reason", ""))
+            self.outcomes[event] += 1
+            if event == "dropped":
+                self.reasons[record["reason"]] += 1
         if self.markers != len(self._pending) + self.outcomes.total():
             raise RuntimeError(
                 f"the ledger does not sum: {self.markers} markers, {len(self._pending)} pending, "
                 f"{dict(self.outcomes)}"
             )
+        self._entered(record)
 
-    def _write(self, event: str, trial: int | None, facts: Mapping[str, Any]) -> None:
-        record = {"event": event} | ({} if trial is None else {"trial": trial}) | dict(facts)
-        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self._file.flush()  # to the system: a killed process loses nothing
 
-    def _resume(self, path: Path) -> None:
-        for record in read_ledger(path):
-            if record["event"] == "marker":
-                self._enter(record["trial"])
-            elif record["event"] in ("decoded", "cut", "dropped"):
-                self._count(record["trial"], record["event"], record)
-        # A line that a crash cut short is left out, and the next one starts on a line of its own.
+def _resume(path: Path) -> Iterator[Record]:
+    """The records of a file to go on with. A line that a crash cut short is taken off."""
+    if path.exists():
         text = path.read_bytes()
-        if text and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+        os.truncate(path, text.rfind(b"\n") + 1)
+        yield from map(json.loads, text.split(b"\n")[:-1])
 
 
 def last_trial(path: Path) -> int:
@@ -122,7 +128,7 @@ def last_trial(path: Path) -> int:
     return max((record["trial"] for record in records if "trial" in record), default=0)
 
 
-def read_ledger(path: Path) -> list[dict[str, Any]]:
+def read_ledger(path: Path) -> list[Record]:
     """The records of a ledger; a last line that a crash cut short is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]

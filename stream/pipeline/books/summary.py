@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hvf_core.numbers import percentiles
 from hvf_core.provenance import versions
-from stream.pipeline.books.ledger import Ledger
+from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
@@ -42,7 +42,7 @@ _PACKAGES += ("pyzmq", "mne")
 
 
 class Tally:
-    """Adds up the answers of a session as they come."""
+    """Adds up what is entered into a session's ledger."""
 
     def __init__(self, config: SessionConfig, n_way: int):
         self._config = config
@@ -55,27 +55,39 @@ class Tally:
         self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
         self.painting = PaintingTally()
 
-    def add(self, answer: Mapping[str, Any]) -> None:
+    def count(self, record: Record) -> None:
+        """Adds what became of a trial or an image, or what a node has to say of itself."""
+        match record["event"]:
+            case "decoded":
+                self._add_answer(record)
+            case "provisional":
+                self._add_provisional(record)
+            case "cut":
+                self._add_latency(record["stamps"])
+            case "painting":
+                self.painting.add(record["of_trial"], record["state"])
+            case "painted":
+                self.painting.add_image(record["of_trial"], record)
+            case "note":
+                self._facts[record["node"]] |= record["facts"]
+
+    def _add_answer(self, answer: Record) -> None:
         """Adds a final answer; rank 0 means that what was shown is not in the gallery."""
         rank = answer["rank"]
         if rank:
             self._ranks[answer["n_repeats"]].append(rank)
             if answer["calibrated"]:
                 self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
-        self.add_latency(answer["stamps"])
+        self._add_latency(answer["stamps"])
 
-    def add_provisional(self, answer: Mapping[str, Any]) -> None:
+    def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
         start, end = (answer["stamps"][name] for name in STAGES["total"])
         self._early_ms[answer["tmax_s"]].append((end - start) * 1e3)
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
 
-    def add_note(self, node: str, facts: Mapping[str, Any]) -> None:
-        """Adds what a node has to say of itself, such as its engine."""
-        self._facts[node] |= facts
-
-    def add_latency(self, stamps: Mapping[str, float]) -> None:
+    def _add_latency(self, stamps: Mapping[str, float]) -> None:
         for stage, (start, end) in STAGES.items():
             if start in stamps and end in stamps:
                 if stage in _LIVE_STAGES and not self._config.realtime:

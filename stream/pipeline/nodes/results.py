@@ -7,7 +7,7 @@ import zmq
 
 from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock, pylsl
-from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.summary import Tally
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import open_socket, receive, send
@@ -53,9 +53,8 @@ class Results:
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
         path = config.folder / "ledger.jsonl"
-        for record in read_ledger(path) if path.exists() else []:
-            self._count(record)
-        self._ledger = Ledger(path)
+        self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
+        self._ledger = Ledger(path, self._entered)
         self._ledger.note("start", session=config.session, node=lifeline.incarnation)
         self._alive = NodeState(
             session=config.session, node=RESULTS, incarnation=lifeline.incarnation
@@ -66,7 +65,6 @@ class Results:
         self._orphans_until_s = 0.0
         self._stream: StreamHealth | None = None
         self._facts: dict = {}
-        self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
         self.ended: str | None = None
 
     def take(self, message: Message) -> None:
@@ -79,14 +77,12 @@ class Results:
                 facts = {"reason": message.reason, "detail": message.detail}
                 self._settle(message.trial, "dropped", **facts)
             case TrialCut():
-                self._tally.add_latency(message.stamps)
                 facts = {"residual_s": message.residual_s, "stamps": message.stamps}
                 self._settle(message.trial, "cut", **facts)
             case NodeState():
                 self._on_node_state(message)
             case Noted():
                 self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
-                self._tally.add_note(message.node, message.facts)
                 send(self._publisher, message)
             case PaintingState():
                 self._on_painting(message)
@@ -121,10 +117,11 @@ class Results:
         time.sleep(_LAST_WORDS_S)
 
     def _on_painting(self, message: PaintingState) -> None:
-        if message.state != "begun":  # what is begun ends in one of the other ways
+        if message.state == "begun":  # and will end in one of the other ways
+            self._tally.painting.add(message.trial, message.state)
+        else:
             facts = {"state": message.state, "detail": message.detail}
             self._ledger.note("painting", of_trial=message.trial, **facts)
-        self._tally.painting.add(message.trial, message.state)
         send(self._publisher, message)
 
     def _on_image(self, message: Preview | Painted) -> None:
@@ -133,7 +130,6 @@ class Results:
         if isinstance(message, Painted):
             facts = {name: value for name, value in flat(message).items() if name in _IMAGE_FACTS}
             self._ledger.note("painted", of_trial=message.about.trial, **facts)
-            self._tally.painting.add_image(message.about.trial, facts)
 
     def _on_health(self, message: StreamHealth) -> None:
         if self._stream is None or message.state != self._stream.state:
@@ -163,36 +159,23 @@ class Results:
             self._outlet.push_sample([as_json(message)])
         facts = {name: value for name, value in flat(message).items() if name in _ANSWER_FACTS}
         if not answer.provisional:
-            if self._settle(trial, "decoded", **facts):
-                self._tally.add(facts)
+            self._settle(trial, "decoded", **facts)
         elif (trial, answer.tmax_s) not in self._provisional:
             # A trial that was sent again to a new decoder is answered again.
-            self._provisional.add((trial, answer.tmax_s))
             self._ledger.note("provisional", of_trial=trial, **facts)
-            self._tally.add_provisional(facts)
 
-    def _count(self, record: dict) -> None:
-        match record["event"]:
-            case "decoded":
-                self._tally.add(record)
-            case "provisional":
-                self._provisional.add((record["of_trial"], record["tmax_s"]))
-                self._tally.add_provisional(record)
-            case "painting":
-                self._tally.painting.add(record["of_trial"], record["state"])
-            case "painted":
-                self._tally.painting.add_image(record["of_trial"], record)
-            case "note":
-                self._tally.add_note(record["node"], record["facts"])
+    def _entered(self, record: Record) -> None:
+        self._tally.count(record)
+        if record["event"] == "provisional":
+            self._provisional.add((record["of_trial"], record["tmax_s"]))
 
     def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
         for trial in trials:
             self._settle(trial, "dropped", reason=reason, detail=detail)
 
-    def _settle(self, trial: int, outcome: str, **facts) -> bool:
-        new = self._ledger.settle(trial, outcome, **facts)
+    def _settle(self, trial: int, outcome: str, **facts) -> None:
+        self._ledger.settle(trial, outcome, **facts)
         self._publish_settled(trial)
-        return new
 
     def _publish_settled(self, trial: int) -> None:
         # What was settled before is said again too: whoever sent it again did not hear it.
