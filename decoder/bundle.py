@@ -70,6 +70,10 @@ class BundleManifest(_Frozen):
     schema_version: Literal[1] = SCHEMA_VERSION
     channels: tuple[str, ...] = Field(min_length=1)
     """Channels of the brain encoder's input, in order."""
+    kind: str = "eeg"
+    """What these channels record: `eeg`, `meg` ...; "" where that is not known."""
+    unit: str = "microvolts"
+    """In which a stream of them comes, before whitening and scaling; "" where not known."""
     rate_hz: float = Field(gt=0)
     tmin_s: float
     """First sample of a trial after its onset."""

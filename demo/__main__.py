@@ -96,13 +96,14 @@ def recordings(
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in shown}
     out.mkdir(parents=True, exist_ok=True)
     made = simulate_sessions(subject_settings, shown, evoked, range(sessions), settings.soa_s)
-    for name, recording in made:
+    for part in made:
+        recording = part.data
         info = mne.create_info(list(recording.channels), recording.rate_hz, "eeg")
         raw = mne.io.RawArray(recording.samples.T * 1e-6, info, verbose="ERROR")
         onsets_s = [marker.stamp_s for marker in recording.markers]
         texts = [marker.text for marker in recording.markers]
         raw.set_annotations(mne.Annotations(onsets_s, np.zeros(len(texts)), texts))
-        raw.save(out / f"{name}_raw.fif", overwrite=True, verbose="ERROR")
+        raw.save(out / f"{recording.name}_raw.fif", overwrite=True, verbose="ERROR")
     console.print(f"{sessions} simulated sessions in '{out}'")
 
 

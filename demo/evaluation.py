@@ -1,6 +1,7 @@
 """How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,17 @@ from threadpoolctl import threadpool_limits
 from decoder.bundle import load_bundle
 from decoder.calibration import Evidence
 from demo.head import CHANNELS
-from demo.recordings import simulate_sessions, with_gains
+from demo.recordings import SIMULATED, simulate_sessions, with_gains
 from demo.settings import DemoSettings
 from demo.stimuli import gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
+from offline_train.data.study import Study
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
 from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.preprocess import Preprocessing
-from stream.sources.recording import Recording
 
 REPEATS = (1, 2, 4, 10, 20)
 _FIRST_SESSION = 1000  # numbers, which are seeds, that no training or calibration session has
@@ -54,24 +55,23 @@ def evaluate_demo(
     """
     bundle = load_bundle(bundle_path)
     facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
-    recordings = held_out_recordings(amplitude, soa_s, max(repeats), gain_sd)
+    recorded = held_out_recordings(amplitude, soa_s, max(repeats), gain_sd)
     with threadpool_limits(1, "blas"):
         trial_set = prepare_test(
-            recordings, Preprocessing.of(bundle), directory, adaptation=adaptation, provenance=facts
+            recorded, Preprocessing.of(bundle), directory, adaptation=adaptation, provenance=facts
         )
     gallery = load_gallery(gallery_path)
     return evaluate(bundle, trial_set, gallery, repeats, tmax_s=tmax_s, evidence=evidence)
 
 
-def held_out_recordings(
-    amplitude: float, soa_s: float, n: int, gain_sd: float
-) -> Iterator[tuple[str, Recording]]:
+def held_out_recordings(amplitude: float, soa_s: float, n: int, gain_sd: float) -> Study:
     """`n` sessions in which every test image is shown once; see `evaluate_demo`."""
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
     tests = gallery_stimuli()
     brain = SimulatedSubject(settings, recording_seed=0)
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in tests}
     numbers = track(range(_FIRST_SESSION, _FIRST_SESSION + n), "recording (simulated)")
-    for name, recording in simulate_sessions(settings, tests, evoked, numbers, soa_s):
-        gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
-        yield name, with_gains(recording, gains)
+    gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
+    sessions = simulate_sessions(settings, tests, evoked, numbers, soa_s)
+    parts = (replace(part, data=with_gains(part.data, gains)) for part in sessions)
+    return Study(SIMULATED, parts)

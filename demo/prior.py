@@ -106,10 +106,10 @@ def evaluate_demo_paintings(
         skip_projector: see `Prior.condition`.
     """
     bundle, prior = load_bundle(model.bundle), load_prior(model.prior)
-    recordings = held_out_recordings(amplitude, 1.0, max(repeats), 0.0)
+    recorded = held_out_recordings(amplitude, 1.0, max(repeats), 0.0)
     facts = {"subject": "simulated", "amplitude": amplitude}
     with threadpool_limits(1, "blas"):
-        trials = prepare_test(recordings, Preprocessing.of(bundle), directory, provenance=facts)
+        trials = prepare_test(recorded, Preprocessing.of(bundle), directory, provenance=facts)
     trials = trials.select(trials.items[:n_images])
     pictures = {item: render(stimulus_from_id(item)) for item in trials.items}
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]

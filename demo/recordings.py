@@ -9,7 +9,10 @@ import numpy as np
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus
 from demo.subject import SimulatedSubject, SubjectSettings
+from offline_train.data.study import Facts, StudyInfo, StudyPart
 from stream.sources.recording import RecordedMarker, Recording
+
+SIMULATED = StudyInfo("simulated subject of the demo", licence="Apache-2.0")
 
 
 def simulate_recording(
@@ -40,6 +43,7 @@ def simulate_recording(
             RecordedMarker(onset / rate_hz, stimulus.id)
             for onset, stimulus in zip(onsets, order, strict=True)
         ),
+        kinds=("eeg",) * len(CHANNELS),
     )
 
 
@@ -49,14 +53,15 @@ def simulate_sessions(
     evoked: Mapping[str, np.ndarray],
     numbers: Iterable[int],
     soa_s: float,
-) -> Iterator[tuple[str, Recording]]:
+) -> Iterator[StudyPart]:
     """Sessions in which every stimulus is shown once, each in an order of its own, by number."""
     for number in numbers:
         order = np.random.default_rng([settings.seed, number]).permutation(len(shown))
         subject = SimulatedSubject(settings, recording_seed=number)
         name = f"session-{number + 1}"
         in_order = [shown[i] for i in order]
-        yield name, simulate_recording(subject, in_order, evoked, soa_s, name)
+        recording = simulate_recording(subject, in_order, evoked, soa_s, name)
+        yield StudyPart(recording, Facts(session=name))
 
 
 def with_gains(recording: Recording, gains: np.ndarray) -> Recording:

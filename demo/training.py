@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from decoder.bundle import Bundle
 from decoder.hvf import load_hvf
 from decoder.painting.prior import load_prior
-from demo.recordings import simulate_sessions
+from demo.recordings import SIMULATED, simulate_sessions
 from demo.settings import ASSETS, PREPROCESSING, PRIOR, DemoSettings
 from demo.stimuli import (
     Stimulus,
@@ -34,6 +34,7 @@ from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
 from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data.study import Study
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import Preprocessing
 
@@ -98,7 +99,7 @@ def _record(
     # NumPy's threads only get in each other's way with arrays of this size.
     with threadpool_limits(1, "blas"):
         return prepare(
-            sessions,
+            Study(SIMULATED, sessions),
             PREPROCESSING,
             directory,
             provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
@@ -160,7 +161,7 @@ def _calibrate(
 
     with threadpool_limits(1, "blas"):
         trials = prepare_test(
-            sessions,
+            Study(SIMULATED, sessions),
             Preprocessing.of(bundle),
             folder / "calibration-trials",
             provenance={"subject": "simulated", "subject_seed": settings.subject_seed},

@@ -85,11 +85,11 @@ def _recorded(folder: Path) -> Recorded:
     items = [*learnt.items, *(stimulus.id for stimulus in gallery_stimuli())]
     cache = model.bundle.parent / "features"
     features = extract_features(items, _no_image, encoders, cache)
-    recordings = held_out_recordings(1.0, 1.0, max(REPEATS), gain_sd=0.0)
+    recorded = held_out_recordings(1.0, 1.0, max(REPEATS), gain_sd=0.0)
     with threadpool_limits(1, "blas"):
         facts = {"subject": "simulated"}
         tested = prepare_test(
-            recordings, Preprocessing.of(bundle), folder / "tested", provenance=facts
+            recorded, Preprocessing.of(bundle), folder / "tested", provenance=facts
         )
     return Recorded(learnt, tested, features)
 

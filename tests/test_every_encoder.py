@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from decoder.bundle import BrainEncoderName
 from decoder.hvf import load_hvf
-from demo.recordings import simulate_recording
+from demo.recordings import SIMULATED, simulate_recording
 from demo.settings import VISUAL_CHANNELS
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from demo.subject import SimulatedSubject, SubjectSettings
@@ -23,6 +23,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import label_features
 from offline_train.data.prepare import prepare
+from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import PreprocessSettings
 from stream.sources.recording import Recording
@@ -64,9 +65,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     brain = SimulatedSubject(settings, recording_seed=0)
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in CLASSES}
     nothing = {name: np.zeros_like(response) for name, response in evoked.items()}
-    trials = prepare(
-        [("first", _record(settings, 1, REPEATS, evoked))], PREPROCESSING, folder / "trials"
-    )
+    first = StudyPart(_record(settings, 1, REPEATS, evoked), Facts(session="first"))
+    trials = prepare(Study(SIMULATED, [first]), PREPROCESSING, folder / "trials")
     later = [
         _record(settings, 2, LATER_REPEATS, evoked),
         _record(settings, 3, LATER_REPEATS, nothing),

@@ -287,7 +287,7 @@ def test_a_calibration_on_the_very_trials_of_the_training(models: Path, tmp_path
     shared = set(TrialFormat.model_fields) - {"provenance"}
     trial_format = TrialFormat(**{name: getattr(manifest, name) for name in shared})
     with write_trial_set(tmp_path / "trials", trial_format) as writer:
-        writer.append(np.ones((2, 4, 20), np.float32), ["a", "b"], ["s", "s"])
+        writer.append(np.ones((2, 4, 20), np.float32), ["a", "b"])
     checksum = load_trial_set(tmp_path / "trials").checksum
     shutil.copytree(models / "bundle", tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"

@@ -265,6 +265,8 @@ def make_bundle(
         models.hvf,
         trial_set.preprocessing_arrays,
         channels=format.channels,
+        kind=format.kind,
+        unit=format.unit,
         rate_hz=format.rate_hz,
         tmin_s=format.tmin_s,
         tmax_s=format.tmax_s,

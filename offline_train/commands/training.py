@@ -1,5 +1,6 @@
 """The commands that make models: prepare, prepare-test, mbp, gallery."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,13 +32,14 @@ from offline_train.data.features import Features
 from offline_train.data.prepare import Prepared
 from offline_train.data.prepare import prepare as prepare_trials
 from offline_train.data.prepare import prepare_test as prepare_test_trials
+from offline_train.data.studies.recordings import recordings
+from offline_train.data.study import Study
 from offline_train.data.trial_set import TrialSet, load_trial_set
 from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.filters import FilterSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.reject import RejectSettings
-from stream.sources.recording import Recording, read_recording
 
 app = typer.Typer()
 
@@ -74,8 +76,8 @@ def prepare(
 
     Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
     """
-    recordings = _read(files, stim_channel, start, stop)
-    first = recordings[0][1]
+    study = _read(files, stim_channel, start, stop)
+    first = study.parts[0].data
     names = tuple(filter(None, channels.split(","))) or first.channels
     try:
         settings = PreprocessSettings(
@@ -101,7 +103,7 @@ def prepare(
     except ValueError as error:
         raise Problem(f"these options do not fit together: {_first_line(error)}") from None
     trial_set = prepare_trials(
-        recordings,
+        study,
         settings,
         out,
         marker_rule=MarkerRule(stimulus=stimuli),
@@ -149,14 +151,11 @@ def prepare_test(
     )
 
 
-def _read(
-    files: list[Path], stim_channel: str | None, start_s: float, stop_s: float
-) -> list[tuple[str, Recording]]:
-    """Part of each recording, with its name."""
-    return [
-        (path.stem, read_recording(path, stim_channel=stim_channel).slice(start_s, stop_s))
-        for path in track(files, "reading", console=console)
-    ]
+def _read(files: list[Path], stim_channel: str | None, start_s: float, stop_s: float) -> Study:
+    """Part of each recording, read."""
+    study = recordings(files, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
+    parts = list(track(study.parts, "reading", len(files), console=console))
+    return replace(study, parts=parts)
 
 
 def _tell(name: str, so_far: Prepared) -> None:

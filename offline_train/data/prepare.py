@@ -1,4 +1,4 @@
-"""From recordings to a trial set, by the code that cuts and preprocesses trials live.
+"""From a study to a trial set, by the code that cuts and preprocesses trials live.
 
 `prepare` fits the preprocessing to the trials, which are to be trained on; `prepare_test` takes it
 as it was fitted before.
@@ -6,13 +6,14 @@ as it was fitted before.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.study import Epochs, Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
@@ -20,8 +21,8 @@ from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 from stream.acquire.reject import RejectSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
+from stream.acquire.units import Signal
 from stream.sources.cut_recording import cut_trials
-from stream.sources.recording import Recording
 
 _BLOCK = 256  # trials
 
@@ -35,26 +36,30 @@ class Prepared:
 
 
 def prepare(
-    recordings: Iterable[tuple[str, Recording]],
+    study: Study,
     settings: PreprocessSettings,
     directory: Path,
     *,
     marker_rule: MarkerRule | None = None,
     keep: Callable[[str], bool] = lambda stimulus: True,
     reject: RejectSettings | None = None,
+    per_session: bool = False,
     provenance: dict | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
-    """Cuts the trials of recordings, fits the preprocessing to all of them, and writes them.
+    """Cuts the trials of a study, fits the preprocessing to them, and writes them.
 
-    Only training recordings may come here: what is fitted goes into the bundle.
+    It is fitted to the trials whose split is `train`, or not known. A bundle takes over what is
+    fitted to all of these together, also where every session has a fit of its own: a live session
+    is none of them.
 
     Args:
-        recordings: name of the session, and its recording.
-        on_recording: called after each recording.
+        per_session: whitens and scales the trials of a session by what is fitted to the training
+            trials of this session alone, as THINGS-EEG2 is preprocessed.
+        on_recording: called after each part of the study, with its name.
 
     Raises:
-        Problem: no trial is left, or a recording does not fit the settings.
+        Problem: no trial is left, or none to fit to, or a part does not fit the settings.
     """
     unfitted = Preprocessing(
         settings.model_copy(
@@ -71,36 +76,47 @@ def prepare(
         reject=reject or RejectSettings(),
         is_known=keep,
     )
-    prepared = Prepared()
-    stimuli: list[str] = []
-    sessions: list[str] = []
-    shape = (len(settings.channels), settings.n_times)
+    prepared, signal = Prepared(), None
+    cut: list[tuple[Facts, list[str]]] = []
     with tempfile.TemporaryFile() as spool:
-        for name, recording in recordings:
-            for outcome in cut_trials(recording, plan):
-                if isinstance(outcome, Drop):
-                    prepared.dropped[outcome.reason] += 1
-                    continue
-                spool.write(outcome.trial.tobytes())
-                stimuli.append(outcome.stimulus)
-                sessions.append(name)
-            prepared.n_trials = len(stimuli)
-            on_recording(name, prepared)
+        for part in study.parts:
+            found = part.data.signal(settings.channels)
+            signal = signal or found
+            found.check(signal, part.facts.name)
+            stimuli = []
+            for stimulus, trial in _trials(part, plan, prepared):
+                spool.write(trial.tobytes())
+                stimuli.append(stimulus)
+            cut.append((part.facts, stimuli))
+            on_recording(part.facts.name, prepared)
         _refuse_none(prepared)
         spool.flush()
-        trials = np.memmap(spool, np.float32, "r", shape=(len(stimuli), *shape))
-        fitted = fit(settings, trials)
-        spatial = fitted.spatial_matrix(settings.channels)
-        trial_format = _format(settings, provenance)
-        with write_trial_set(directory, trial_format, fitted.arrays) as writer:
-            for start in range(0, len(stimuli), _BLOCK):
-                rows = slice(start, start + _BLOCK)
-                writer.append(spatial @ trials[rows], stimuli[rows], sessions[rows])
+        shape = (prepared.n_trials, len(settings.channels), settings.n_times)
+        trials = np.memmap(spool, np.float32, "r", shape=shape)
+        sessions = [facts.session_key for facts, stimuli in cut for _ in stimuli]
+        is_learnt = np.array([facts.is_learnt for facts, stimuli in cut for _ in stimuli])
+        fitted = _fit(settings, trials, is_learnt, "the study")
+        fits = {}
+        if per_session:
+            for key in dict.fromkeys(sessions):
+                chosen = is_learnt & [session == key for session in sessions]
+                fits[key] = _fit(settings, trials, chosen, f"the session {Facts(*key).name}")
+        trial_format = _format(settings, signal, study, provenance)
+        arrays = {key: session.arrays for key, session in fits.items()}
+        with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
+            first = 0
+            for facts, stimuli in cut:
+                spatial = fits.get(facts.session_key, fitted).spatial_matrix(settings.channels)
+                for start in range(0, len(stimuli), _BLOCK):
+                    some = stimuli[start : start + _BLOCK]
+                    rows = slice(first + start, first + start + len(some))
+                    writer.append(spatial @ trials[rows], **_columns(study, facts, some))
+                first += len(stimuli)
     return load_trial_set(directory)
 
 
 def prepare_test(
-    recordings: Iterable[tuple[str, Recording]],
+    study: Study,
     preprocessing: Preprocessing,
     directory: Path,
     *,
@@ -110,44 +126,114 @@ def prepare_test(
     provenance: dict | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
-    """Cuts the trials of recordings as a live session with a bundle does, and writes them.
+    """Cuts the trials of a study as a live session with a bundle does, and writes them.
 
     Args:
-        recordings: name of the session, and its recording.
         preprocessing: of the bundle, as it was fitted in training.
-        adaptation: adapts every recording on its own, from its own earlier trials.
-        on_recording: called after each recording.
+        adaptation: adapts every part on its own, from its own earlier trials.
+        on_recording: called after each part of the study, with its name.
 
     Raises:
-        Problem: no trial is left, or a recording does not fit the bundle.
+        Problem: no trial is left, or a part does not fit the bundle.
     """
     plan = TrialPlan(
         preprocessing, marker_rule=marker_rule or MarkerRule(), reject=reject or RejectSettings()
     )
     prepared = Prepared()
-    trial_format = _format(preprocessing.settings, provenance)
+    settings, signal = preprocessing.settings, preprocessing.signal
+    trial_format = _format(settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
-        for name, recording in recordings:
+        for part in study.parts:
+            part.data.signal(settings.channels).check(signal, part.facts.name)
             adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-            for outcome in cut_trials(recording, plan, adapted):
-                if isinstance(outcome, Drop):
-                    prepared.dropped[outcome.reason] += 1
-                else:
-                    writer.append(outcome.trial[None], [outcome.stimulus], [name])
-            prepared.n_trials = len(writer.stimuli)
-            on_recording(name, prepared)
+            for stimulus, trial in _trials(part, plan, prepared, adapted):
+                writer.append(trial[None], **_columns(study, part.facts, [stimulus]))
+            on_recording(part.facts.name, prepared)
         _refuse_none(prepared)
     return load_trial_set(directory)
 
 
-def _format(settings: PreprocessSettings, provenance: dict | None) -> TrialFormat:
+def _trials(
+    part: StudyPart, plan: TrialPlan, prepared: Prepared, adaptation: Adaptation | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The trials of a part that are left, each with its stimulus; all are counted."""
+    if isinstance(part.data, Epochs):
+        if adaptation is not None:
+            raise Problem(
+                f"{part.facts.name} holds epochs, to which nothing adapts: leave --adapt out"
+            )
+        yield from _preprocessed(part.data, plan, prepared)
+        return
+    for outcome in cut_trials(part.data, plan, adaptation):
+        if isinstance(outcome, Drop):
+            prepared.dropped[outcome.reason] += 1
+        else:
+            prepared.n_trials += 1
+            yield outcome.stimulus, outcome.trial
+
+
+def _preprocessed(
+    epochs: Epochs, plan: TrialPlan, prepared: Prepared
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What is left to do to epochs: channels and window are chosen, reference and whitening set."""
+    preprocessing, settings = plan.preprocessing, plan.preprocessing.settings
+    preprocessing.prepare(epochs.channels, epochs.rate_hz)  # refuses channels that are missing
+    start = round((settings.tmin_s - epochs.tmin_s) * epochs.rate_hz)
+    stop = start + settings.n_times
+    if epochs.rate_hz != settings.rate_hz or start < 0 or stop > epochs.trials.shape[2]:
+        last_s = epochs.tmin_s + (epochs.trials.shape[2] - 1) / epochs.rate_hz
+        raise Problem(
+            f"the epochs last from {epochs.tmin_s:g} to {last_s:g} s at {epochs.rate_hz:g} Hz, "
+            f"{settings.tmin_s:g} to {settings.tmax_s:g} s at {settings.rate_hz:g} Hz are asked "
+            "for: choose a window inside them, and their rate"
+        )
+    spatial = preprocessing.spatial_matrix(epochs.channels)
+    for stimulus, trial in zip(epochs.stimuli, epochs.trials, strict=True):
+        if not plan.is_known(stimulus):
+            continue
+        trial = spatial @ trial[:, start:stop].astype(np.float32)
+        if np.isfinite(trial).all():
+            prepared.n_trials += 1
+            yield stimulus, trial
+        else:
+            prepared.dropped["rejected"] += 1
+
+
+def _fit(
+    settings: PreprocessSettings, trials: np.ndarray, chosen: np.ndarray, whose: str
+) -> Preprocessing:
+    """Fits to the chosen trials (bool, (n,)), without a copy where they lie side by side."""
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        raise Problem(
+            f"{whose} has no training trial to fit the preprocessing to: give it some, of the "
+            "split `train` or of none"
+        )
+    side_by_side = rows[-1] - rows[0] == len(rows) - 1
+    return fit(settings, trials[rows[0] : rows[-1] + 1] if side_by_side else trials[rows])
+
+
+def _columns(study: Study, facts: Facts, stimuli: Sequence[str]) -> dict:
+    columns = asdict(facts) | {"stimulus": stimuli}
+    if study.images:
+        shown = [study.images.get(stimulus) for stimulus in stimuli]
+        columns["image"] = [image and image.path for image in shown]
+        columns["category"] = [image and image.category for image in shown]
+    return columns
+
+
+def _format(
+    settings: PreprocessSettings, signal: Signal, study: Study, provenance: dict | None
+) -> TrialFormat:
     return TrialFormat(
         channels=settings.output_channels,
+        kind=signal.kind,
+        unit=signal.unit,
         rate_hz=settings.rate_hz,
         tmin_s=settings.tmin_s,
         tmax_s=settings.tmax_s,
         preprocessing=settings.model_dump(mode="json"),
-        provenance=provenance or {},
+        provenance={"study": study.info.name} | (provenance or {}),
     )
 
 

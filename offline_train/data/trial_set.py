@@ -1,14 +1,15 @@
-"""A trial set: preprocessed trials on disk, each with its stimulus and session.
+"""A trial set: preprocessed trials on disk, and a table of what is known of each.
 
 `trials.npy` is memory-mapped, so a set may be larger than memory.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.lib import format as npy
@@ -24,10 +25,12 @@ from hvf_core.artifact import (
     write_tensors,
 )
 from hvf_core.problem import Problem
+from offline_train.data.trial_table import Column, ColumnName, Table, read_table, write_table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "trial_set.json"
 TRIALS = "trials.npy"
+TABLE = "table.npz"
 PREPROCESSING = "preprocessing.safetensors"
 
 
@@ -37,6 +40,10 @@ class TrialFormat(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: tuple[str, ...] = Field(min_length=1)
+    kind: str = "eeg"
+    """What the channels record: `eeg`, `meg` ...; "" where that is not known."""
+    unit: str = "microvolts"
+    """In which, before whitening and scaling; "" where that is not known."""
     rate_hz: float = Field(gt=0)
     tmin_s: float
     tmax_s: float
@@ -57,48 +64,80 @@ class TrialSetManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     format: TrialFormat
-    stimuli: tuple[str, ...]
-    """Stimulus id of each trial."""
-    sessions: tuple[str, ...]
-    """Session of each trial."""
+    stimuli: tuple[str, ...] = Field(default=(), exclude=True)
+    """Stimulus id of each trial, where the schema is 1; it had no table."""
+    sessions: tuple[str, ...] = Field(default=(), exclude=True)
+    """Session of each trial, where the schema is 1."""
     files: dict[str, str] = {}
     """SHA-256 of each file, by its name."""
+
+
+SessionArrays = Mapping[tuple[str | None, str | None], Mapping[str, np.ndarray]]
+"""Fitted arrays by subject and session, as every subject may have a session 1."""
 
 
 class TrialSetWriter:
     """Takes the trials of a set, block by block; `write_trial_set` hands it out."""
 
     def __init__(self, file: BinaryIO, format: TrialFormat) -> None:
-        self.stimuli: list[str] = []
-        self.sessions: list[str] = []
+        self.n_trials = 0
+        self._columns: dict[ColumnName, list[str | None]] = {}
         self._file = file
         self._format = format
 
-    def append(self, trials: np.ndarray, stimuli: Sequence[str], sessions: Sequence[str]) -> None:
-        """Adds trials (n, channels, times), with the stimulus id and the session of each.
+    def table(self) -> Table:
+        """What is known of the trials so far."""
+        return {name: Column.of(self._filled(name)) for name in self._columns}
+
+    def _filled(self, name: ColumnName) -> list[str | None]:
+        column = self._columns.setdefault(name, [])
+        column += [None] * (self.n_trials - len(column))
+        return column
+
+    def append(
+        self,
+        trials: np.ndarray,
+        stimulus: Sequence[str],
+        **known: Sequence[str | None] | str | None,
+    ) -> None:
+        """Adds trials (n, channels, times), with what is known of them.
+
+        Args:
+            trials: the trials.
+            stimulus: id of each trial's stimulus.
+            known: further columns: a value for each trial, or one for all of them. What is not
+                known is None, or left out.
 
         Raises:
             Problem: when a value is not finite.
-            ValueError: when shapes or lengths do not fit.
+            ValueError: when shapes or lengths do not fit, or there is no such column.
         """
-        expected = (len(stimuli), len(self._format.channels), self._format.n_times)
-        if trials.shape != expected or len(sessions) != len(stimuli):
+        n = len(stimulus)
+        expected = (n, len(self._format.channels), self._format.n_times)
+        if trials.shape != expected:
             raise ValueError(
-                f"trials have shape {trials.shape} with {len(sessions)} sessions, expected "
-                f"(trials, channels, times) {expected} and one session for each trial"
+                f"trials have shape {trials.shape}, expected (trials, channels, times) {expected}"
             )
+        columns = {"stimulus": stimulus} | {
+            name: [values] * n if isinstance(values, str) else values
+            for name, values in known.items()
+            if values is not None
+        }
+        for name, values in columns.items():
+            if name not in get_args(ColumnName) or len(values) != n:
+                raise ValueError(f"column {name!r} has {len(values)} values for {n} trials")
         finite = np.isfinite(trials).all(axis=(1, 2))
         if not finite.all():
-            stimulus = stimuli[int(np.argmin(finite))]
             raise Problem(
-                f"a trial of stimulus {stimulus!r} has values that are not finite: "
-                "mark such stretches of the recording as bad and prepare the set again"
+                f"a trial of stimulus {stimulus[int(np.argmin(finite))]!r} has values that are not "
+                "finite: mark such stretches of the recording as bad and prepare the set again"
             )
         self._file.write(np.ascontiguousarray(trials, dtype="<f4").data)
-        self.stimuli += stimuli
-        self.sessions += sessions
+        for name, values in columns.items():
+            self._filled(name).extend(values)
+        self.n_trials += n
 
 
 @contextmanager
@@ -106,13 +145,16 @@ def write_trial_set(
     directory: Path,
     format: TrialFormat,
     preprocessing_arrays: Mapping[str, np.ndarray] | None = None,
+    session_arrays: SessionArrays | None = None,
 ) -> Iterator[TrialSetWriter]:
     """Writes a trial set, which is sealed when the block ends well and discarded when it fails.
 
     Args:
         directory: where to; a trial set that was there is replaced.
         format: what all trials have in common.
-        preprocessing_arrays: fitted state of the preprocessing, by name.
+        preprocessing_arrays: fitted state of the preprocessing, by name: what a bundle takes over.
+        session_arrays: the state with which each session's trials were made, where every session
+            has its own.
 
     Raises:
         Problem: when no trial was appended, or `directory` holds something else.
@@ -122,21 +164,20 @@ def write_trial_set(
             writer = TrialSetWriter(file, format)
             _write_header(file, 0, format)
             yield writer
-            if not writer.stimuli:
+            if not writer.n_trials:
                 raise Problem(f"no trial was left to write to {directory}: look at what dropped it")
             file.seek(0)
-            _write_header(file, len(writer.stimuli), format)
+            _write_header(file, writer.n_trials, format)
+        write_table(draft / TABLE, writer.table())
+        arrays = dict(preprocessing_arrays or {})
+        for key, fitted in (session_arrays or {}).items():
+            arrays |= {json.dumps([*key, name]): array for name, array in fitted.items()}
         files = {
             TRIALS: file_sha256(draft / TRIALS),
-            PREPROCESSING: write_tensors(draft / PREPROCESSING, preprocessing_arrays or {}),
+            TABLE: file_sha256(draft / TABLE),
+            PREPROCESSING: write_tensors(draft / PREPROCESSING, arrays),
         }
-        manifest = TrialSetManifest(
-            format=format,
-            stimuli=tuple(writer.stimuli),
-            sessions=tuple(writer.sessions),
-            files=files,
-        )
-        write_manifest(draft / MANIFEST, manifest)
+        write_manifest(draft / MANIFEST, TrialSetManifest(format=format, files=files))
 
 
 def _write_header(file: BinaryIO, n_trials: int, format: TrialFormat) -> None:
@@ -154,43 +195,62 @@ class TrialSet:
     """float32 (trials on disk, channels, times), memory-mapped."""
     rows: np.ndarray
     """Where in `data` each trial of this selection is."""
-    stimuli: tuple[str, ...]
-    """Stimulus id of each trial."""
-    sessions: tuple[str, ...]
-    """Session of each trial."""
+    table: Table
+    """What is known of each trial of this selection."""
     preprocessing_arrays: Mapping[str, np.ndarray]
+    """Fitted state of the preprocessing, by name: what a bundle takes over."""
+    session_arrays: SessionArrays
+    """The state with which each session's trials were made; empty where it is one for all."""
     checksum: str
     """SHA-256 of the trials on disk."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def column(self, name: ColumnName) -> Column:
+        """What one column of the table says.
+
+        Raises:
+            Problem: when the set has no such column.
+        """
+        if name not in self.table:
+            raise Problem(
+                f"the trial set does not say the {name} of its trials, only {', '.join(self.table)}"
+                ": prepare it again from a study that does"
+            )
+        return self.table[name]
+
+    @property
+    def stimuli(self) -> tuple[str, ...]:
+        """Stimulus id of each trial."""
+        return self.table["stimulus"].values
+
     @cached_property
     def repeats(self) -> dict[str, np.ndarray]:
         """The trials of each stimulus, in the order of its first one, as positions in this set."""
-        stimuli = np.asarray(self.stimuli)
-        names, first, inverse = np.unique(stimuli, return_index=True, return_inverse=True)
+        stimulus = self.table["stimulus"]
+        codes, first, inverse = np.unique(stimulus.codes, return_index=True, return_inverse=True)
         by_stimulus = np.split(
             np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1]
         )
-        return {str(names[i]): by_stimulus[i] for i in np.argsort(first)}
+        return {stimulus.names[codes[i]]: by_stimulus[i] for i in np.argsort(first)}
 
     @property
     def items(self) -> tuple[str, ...]:
         """The stimuli, each once, in the order of their first trials."""
         return tuple(self.repeats)
 
-    def select(self, stimuli: Collection[str]) -> "TrialSet":
-        """Only the trials of these stimuli.
+    def select(self, values: Collection[str], column: ColumnName = "stimulus") -> "TrialSet":
+        """Only the trials of these stimuli, or sessions, or whatever the column says.
 
         Raises:
-            Problem: when there is no trial of one of them.
+            Problem: when there is no trial of one of them, or the set has no such column.
         """
-        wanted = set(stimuli)
-        absent = wanted - self.repeats.keys()
+        known, wanted = self.column(column), set(values)
+        absent = wanted - known.present
         if absent:
-            raise Problem(f"the trial set has no trial of stimulus {min(absent)!r}: leave it out")
-        return self.subset([i for i, stimulus in enumerate(self.stimuli) if stimulus in wanted])
+            raise Problem(f"the trial set has no trial of {column} {min(absent)!r}: leave it out")
+        return self.subset(np.flatnonzero(known.is_one_of(wanted)))
 
     def hold_out(self, n_items: int, seed: int) -> tuple["TrialSet", "TrialSet"]:
         """Splits off the trials of `n_items` stimuli, drawn at random.
@@ -210,14 +270,11 @@ class TrialSet:
         held = {items[i] for i in np.random.default_rng(seed).permutation(len(items))[:n_items]}
         return self.select([item for item in items if item not in held]), self.select(held)
 
-    def subset(self, positions: Sequence[int]) -> "TrialSet":
+    def subset(self, positions: Sequence[int] | np.ndarray) -> "TrialSet":
         """Only the trials at these positions, in this order."""
-        return replace(
-            self,
-            rows=self.rows[np.asarray(positions, dtype=np.intp)],
-            stimuli=tuple(self.stimuli[i] for i in positions),
-            sessions=tuple(self.sessions[i] for i in positions),
-        )
+        positions = np.asarray(positions, dtype=np.intp)
+        table = {name: column.at(positions) for name, column in self.table.items()}
+        return replace(self, rows=self.rows[positions], table=table)
 
     def draw_repeats(
         self, n_repeats: int | None, rng: np.random.Generator, per_item: int | None = 1
@@ -281,22 +338,52 @@ def load_trial_set(directory: Path) -> TrialSet:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
     manifest = read_manifest(directory, MANIFEST, TrialSetManifest, SCHEMA_VERSION)
-    files = {name: manifest.files.get(name, "") for name in (TRIALS, PREPROCESSING)}
-    check_files(directory, files)
-    format, n_trials = manifest.format, len(manifest.stimuli)
+    is_old = manifest.schema_version == 1
+    names = (TRIALS, PREPROCESSING) if is_old else (TRIALS, TABLE, PREPROCESSING)
+    check_files(directory, {name: manifest.files.get(name, "") for name in names})
+    if is_old:
+        columns = {"stimulus": manifest.stimuli, "session": manifest.sessions}
+        table = {name: Column.of(values) for name, values in columns.items()}
+    else:
+        table = read_table(directory / TABLE)
     data = np.load(directory / TRIALS, mmap_mode="r", allow_pickle=False)
-    expected = (n_trials, len(format.channels), format.n_times)
-    if data.shape != expected or len(manifest.sessions) != n_trials:
+    format, lengths = manifest.format, {len(column.codes) for column in table.values()}
+    if lengths != {len(data)} or data.shape[1:] != (len(format.channels), format.n_times):
         raise Problem(
-            f"{directory / TRIALS} has the shape {data.shape} and {len(manifest.sessions)} "
-            f"sessions, {MANIFEST} says {expected}: prepare the set again"
+            f"{directory / TRIALS} has the shape {data.shape}, expected {sorted(lengths)} trials "
+            f"of {len(format.channels)} channels and {format.n_times} times: prepare the set again"
         )
+    arrays: dict[str, np.ndarray] = {}
+    by_session: dict[tuple[str | None, str | None], dict[str, np.ndarray]] = {}
+    for name, array in load_file(directory / PREPROCESSING).items():
+        if name.startswith("["):
+            subject, session, of_session = json.loads(name)
+            by_session.setdefault((subject, session), {})[of_session] = array
+        else:
+            arrays[name] = array
     return TrialSet(
         format=format,
         data=data,
-        rows=np.arange(n_trials),
-        stimuli=manifest.stimuli,
-        sessions=manifest.sessions,
-        preprocessing_arrays=load_file(directory / PREPROCESSING),
-        checksum=files[TRIALS],
+        rows=np.arange(len(data)),
+        table=table,
+        preprocessing_arrays=arrays,
+        session_arrays=by_session,
+        checksum=manifest.files[TRIALS],
     )
+
+
+def check_disjoint(one: TrialSet, other: TrialSet, column: ColumnName = "category") -> None:
+    """Refuses two selections that share a category, a stimulus, or whatever the column says.
+
+    Raises:
+        Problem: when they do, or one of them does not say it.
+    """
+    values = one.column(column), other.column(column)
+    shared = values[0].present & values[1].present
+    if shared:
+        raise Problem(
+            f"the {column} {min(shared)!r} is on both sides of the split, as are "
+            f"{len(shared) - 1} others: give all its trials to one side"
+        )
+    if any((known.codes < 0).any() for known in values):
+        raise Problem(f"the {column} of some trials is not known: leave these trials out")

@@ -16,6 +16,7 @@ from stream.acquire.filters import StreamFilter, sections
 from stream.acquire.reject import as_index
 from stream.acquire.settings import PreprocessSettings
 from stream.acquire.trials import Window
+from stream.acquire.units import EEG, Signal
 from stream.acquire.whitening import noise_covariance, whitener
 
 _KERNEL_HALF_WIDTH = 4  # output samples
@@ -31,6 +32,8 @@ class Preprocessing:
 
     settings: PreprocessSettings
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    signal: Signal = EEG
+    """What the channels of the training recorded, which a stream's must record too."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Preprocessing":
@@ -63,7 +66,7 @@ class Preprocessing:
                     f"the preprocessing of the bundle '{bundle.directory}' lacks the array {name} "
                     f"of shape {shape}: make the bundle again"
                 )
-        return cls(settings, arrays)
+        return cls(settings, arrays, Signal(manifest.kind, manifest.unit))
 
     def prepare(self, stream_channels: Sequence[str], stream_rate_hz: float) -> "TrialTransform":
         """The transform for trials of one stream.

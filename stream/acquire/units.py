@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hvf_core.problem import Problem
+
 MICROVOLTS = "microvolts"
 
 _KEPT_AS = {
@@ -22,8 +24,8 @@ _KINDS = {kind: kind for kind in ("eeg", "meg", "seeg", "ecog")} | {"mag": "meg"
 class Signal(NamedTuple):
     """What most of some channels record, and in which unit; "" where that is not known."""
 
-    kind: str = "eeg"
-    unit: str = MICROVOLTS
+    kind: str
+    unit: str
 
     @classmethod
     def of(cls, kinds: Sequence[str], units: Sequence[str]) -> "Signal":
@@ -31,12 +33,23 @@ class Signal(NamedTuple):
         known = [_KINDS.get(kind.lower(), "") for kind in kinds]
         return cls(_commonest(known), _commonest(units))
 
-    def fits(self, other: "Signal") -> bool:
-        """Whether nothing that is known of both is known to differ."""
-        return all(a == b or not (a and b) for a, b in zip(self, other, strict=True))
+    def check(self, needed: "Signal", whose: str) -> None:
+        """Refuses a signal that is known to be another than the one that is needed.
+
+        Raises:
+            Problem: kind or unit are known of both, and differ.
+        """
+        if any(has and needs and has != needs for has, needs in zip(self, needed, strict=True)):
+            raise Problem(
+                f"{whose} has {self}, expected {needed}: choose other channels or another stream, "
+                "or train a bundle for it"
+            )
 
     def __str__(self) -> str:
         return f"{(self.kind or 'signals').upper()} in {self.unit or 'an unknown unit'}"
+
+
+EEG = Signal("eeg", MICROVOLTS)
 
 
 def kept_as(unit: str) -> tuple[str, float]:

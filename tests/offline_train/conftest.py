@@ -65,7 +65,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Planted]:
                 for session in ("s1", "s2", "s3", "s4"):
                     noise = 2.5 * rng.standard_normal((stop - start, 6, 20))
                     trials = (evoked[start:stop] + noise).astype(np.float32)
-                    writer.append(trials, names[start:stop], [session] * (stop - start))
+                    writer.append(trials, names[start:stop], session=session)
             return load_trial_set(folder / part)
 
         return Planted(

@@ -191,7 +191,7 @@ def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
     with write_trial_set(tmp_path / "trials", FORMAT, {}) as writer:
         for session in ("s1", "s2"):
             trials = rng.standard_normal((12, 6, 20)).astype(np.float32)
-            writer.append(trials, names, [session] * 12)
+            writer.append(trials, names, session=session)
     seen = ("--images", tmp_path / "images", "--cache", tmp_path / "cache", "--encoders")
     small = ("--preset", "demo", "--steps", 3, "--batch-size", 4, "--samples", 2, "--dim", 12)
     out = ("--base", tmp_path / "base", "--device", "cpu", "--precision", "no", "--out")

@@ -99,7 +99,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
                 noise = sigma * rng.standard_normal(embeddings.shape)
                 shown = (embeddings + noise).reshape(n_items, N_CHANNELS, N_TIMES)
                 names = [ids[i] for i in rng.permutation(n_items)] if shuffled else ids
-                writer.append(shown.astype(np.float32), names, [f"r{repeat}"] * n_items)
+                writer.append(shown.astype(np.float32), names, session=f"r{repeat}")
         bundle = identity_bundle(folder / "bundle", scale)
         gallery = Gallery(
             ids, ids, embeddings.astype(np.float32), bundle.manifest.space, ENCODERS, "a test"

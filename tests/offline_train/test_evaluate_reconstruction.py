@@ -71,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     features = extract_features(names, images.__getitem__, encoders, folder / "features")
     with write_trial_set(folder / "trials", FORMAT, {}) as writer:
         for session in ("s1", "s2", "s3", "s4"):
-            writer.append(rng.normal(size=(8, 6, 20)).astype(np.float32), names, [session] * 8)
+            writer.append(rng.normal(size=(8, 6, 20)).astype(np.float32), names, session=session)
     trials = load_trial_set(folder / "trials")
     side = SIZE_PX // 8
     latents = rng.normal(size=(8, 4, side, side)).astype(np.float32)

@@ -9,6 +9,7 @@ from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
 from offline_train.data.prepare import prepare
+from offline_train.data.study import Facts, Study, StudyInfo, StudyPart
 from offline_train.data.trial_set import load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
@@ -40,6 +41,11 @@ def make_recording(onsets, seed=0, lost=(), cap=CAP, rate_hz=RATE_HZ):
             for (at, text), off in zip(onsets, beside, strict=True)
         ),
     )
+
+
+def study(**sessions):
+    parts = [StudyPart(recording, Facts(session=name)) for name, recording in sessions.items()]
+    return Study(StudyInfo("made"), parts)
 
 
 def make_settings(**changes):
@@ -76,7 +82,7 @@ def test_a_trial_set_is_the_plain_cut_and_its_preprocessing(
     """Two recordings; what is fitted is fitted to the trials of both."""
     sources = {"one": make_recording(ONSETS), "two": make_recording(ONSETS[1:], seed=1)}
     choice = make_settings(reference=reference, whitening=whitening, scaling=scaling)
-    trial_set = prepare(sources.items(), choice, tmp_path / "set", provenance={"subject": "made"})
+    trial_set = prepare(study(**sources), choice, tmp_path / "set", provenance={"subject": "made"})
     onsets = {"one": ONSETS, "two": ONSETS[1:]}
     expected = np.array(
         [
@@ -98,16 +104,16 @@ def test_a_trial_set_is_the_plain_cut_and_its_preprocessing(
     np.testing.assert_allclose(trial_set.data, expected, rtol=1e-4, atol=2e-3)
     assert trial_set.data.dtype == np.float32
     assert trial_set.stimuli == ("a", "b", "a", "c", "b", "b", "a", "c", "b")
-    assert trial_set.sessions == ("one",) * 5 + ("two",) * 4
+    assert trial_set.column("session").values == ("one",) * 5 + ("two",) * 4
     assert trial_set.format.channels == ("Pz", "Oz")
     assert trial_set.format.preprocessing == choice.model_dump(mode="json")
-    assert trial_set.format.provenance == {"subject": "made"}
+    assert trial_set.format.provenance == {"study": "made", "subject": "made"}
 
 
 def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp_path):
     recording = make_recording(ONSETS)
     choice = make_settings(reference="average", whitening="mvnn", scaling="robust")
-    prepare([("one", recording)], choice, tmp_path / "set")
+    prepare(study(one=recording), choice, tmp_path / "set")
     trial_set = load_trial_set(tmp_path / "set")
     live = Preprocessing(choice, trial_set.preprocessing_arrays)
     cut = list(cut_trials(recording, TrialPlan(live)))
@@ -137,7 +143,7 @@ def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):
     }
     seen = []
     trial_set = prepare(
-        [("one", recording), ("two", make_recording(ONSETS, seed=1))],
+        study(one=recording, two=make_recording(ONSETS, seed=1)),
         make_settings(),
         tmp_path / "set",
         on_recording=lambda name, so_far: seen.append(
@@ -156,7 +162,7 @@ def test_trials_that_are_not_wanted_are_passed_over(tmp_path):
     )
     seen = []
     trial_set = prepare(
-        [("one", recording)],
+        study(one=recording),
         make_settings(),
         tmp_path / "set",
         marker_rule=MarkerRule(stimulus="^stim/(?P<id>.+)$"),
@@ -171,14 +177,14 @@ def test_trials_that_are_not_wanted_are_passed_over(tmp_path):
 def test_recordings_without_a_trial_are_a_problem_and_leave_nothing_behind(tmp_path):
     recording = make_recording([(10, "a"), (2990, "b")])
     with pytest.raises(Problem, match=r"no trial was left .*\(dropped: 2 no_data\); check") as told:
-        prepare([("one", recording)], make_settings(), tmp_path / "set")
+        prepare(study(one=recording), make_settings(), tmp_path / "set")
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_markers_of_which_none_fits_are_a_problem(tmp_path):
     with pytest.raises(Problem, match="no marker fits"):
-        prepare([("one", make_recording([]))], make_settings(), tmp_path / "set")
+        prepare(study(one=make_recording([])), make_settings(), tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_markers_of_which_none_fits_are_a_problem(tmp_path):
 )
 def test_a_recording_that_does_not_fit_is_a_problem(tmp_path, recording, text):
     with pytest.raises(Problem, match=text):
-        prepare([("one", recording)], make_settings(), tmp_path / "set")
+        prepare(study(one=recording), make_settings(), tmp_path / "set")
 
 
 def test_a_trial_with_values_that_are_not_finite_is_rejected(tmp_path):
@@ -198,7 +204,7 @@ def test_a_trial_with_values_that_are_not_finite_is_rejected(tmp_path):
     recording.samples[950, 2] = np.nan
     outcomes = []
     trial_set = prepare(
-        [("one", recording)],
+        study(one=recording),
         make_settings(whitening="mvnn"),
         tmp_path / "set",
         on_recording=lambda name, prepared: outcomes.append(prepared),

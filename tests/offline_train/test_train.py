@@ -25,6 +25,7 @@ from offline_train.brain.train import (
 )
 from offline_train.data.features import Features, label_features
 from offline_train.data.trial_set import TrialSet
+from offline_train.data.trial_table import Column
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.retrieval import evaluate
 
@@ -235,8 +236,7 @@ def planted_classes(like: TrialSet) -> tuple[TrialSet, np.ndarray]:
         like,
         data=data.astype(np.float32),
         rows=np.arange(400),
-        stimuli=tuple(np.array(["left", "right"])[signs]),
-        sessions=("s1",) * 400,
+        table={"stimulus": Column(("left", "right"), signs)},
     )
     return trials, signs
 

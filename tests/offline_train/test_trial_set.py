@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.data.trial_table import Column
 
 FORMAT = TrialFormat(
     channels=("O1", "O2"), rate_hz=50, tmin_s=-0.02, tmax_s=0.04, preprocessing={"filters": []}
@@ -19,8 +20,8 @@ TRIALS = np.random.default_rng(0).standard_normal((7, 2, 4)).astype(np.float32)
 
 def write(directory: Path) -> TrialSet:
     with write_trial_set(directory, FORMAT, {"whitener": np.eye(2)}) as writer:
-        writer.append(TRIALS[:3], STIMULI[:3], ["s1"] * 3)
-        writer.append(TRIALS[3:], STIMULI[3:], ["s2"] * 4)
+        writer.append(TRIALS[:3], STIMULI[:3], session="s1")
+        writer.append(TRIALS[3:], STIMULI[3:], session=["s2"] * 4)
     return load_trial_set(directory)
 
 
@@ -35,7 +36,7 @@ def test_a_trial_set_comes_back_as_it_was(trial_set: TrialSet, tmp_path: Path) -
     assert isinstance(trial_set.data, np.memmap)
     assert trial_set.format == FORMAT
     assert trial_set.stimuli == tuple(STIMULI)
-    assert trial_set.sessions == ("s1",) * 3 + ("s2",) * 4
+    assert trial_set.column("session").values == ("s1",) * 3 + ("s2",) * 4
     np.testing.assert_array_equal(trial_set.preprocessing_arrays["whitener"], np.eye(2))
 
 
@@ -72,9 +73,9 @@ def test_drawn_groups_are_disjoint_repeats_of_one_stimulus(
         format=FORMAT,
         data=np.zeros((len(stimuli), 2, 4), np.float32),
         rows=np.arange(len(stimuli)),
-        stimuli=tuple(stimuli),
-        sessions=("s",) * len(stimuli),
+        table={"stimulus": Column.of(stimuli.tolist())},
         preprocessing_arrays={},
+        session_arrays={},
         checksum="",
     )
     owners, groups = trials.draw_repeats(n_repeats, rng, per_item)
@@ -99,7 +100,7 @@ def test_draws_differ_by_seed_and_repeat_with_it(trial_set: TrialSet) -> None:
 def test_a_selection_has_its_own_trials_only(trial_set: TrialSet) -> None:
     chosen = trial_set.select(["eel", "dog"]).subset([0, 1])
     assert chosen.stimuli == ("dog", "eel")
-    assert chosen.sessions == ("s1", "s2")
+    assert chosen.column("session").values == ("s1", "s2")
     _, means = chosen.averaged(None, np.random.default_rng(0))
     np.testing.assert_array_equal(means, TRIALS[[1, 3]])
 
@@ -116,7 +117,7 @@ def test_what_is_not_there_is_refused(trial_set: TrialSet, tmp_path: Path) -> No
 def test_an_interrupted_set_is_discarded_and_the_old_one_stays(tmp_path: Path) -> None:
     def write_half() -> None:
         with write_trial_set(tmp_path / "set", FORMAT) as writer:
-            writer.append(TRIALS[:1], ["fox"], ["s9"])
+            writer.append(TRIALS[:1], ["fox"], session="s9")
             raise KeyboardInterrupt
 
     write(tmp_path / "set")
@@ -130,13 +131,15 @@ def test_trials_that_are_wrong_are_not_taken(tmp_path: Path) -> None:
     broken = TRIALS.copy()
     broken[3, 0, 0] = np.nan
     with write_trial_set(tmp_path / "set", FORMAT) as writer:
-        writer.append(TRIALS[:1], STIMULI[:1], ["s1"])
+        writer.append(TRIALS[:1], STIMULI[:1], session="s1")
         with pytest.raises(Problem, match="stimulus 'eel'"):
-            writer.append(broken, STIMULI, ["s1"] * 7)
-        with pytest.raises(ValueError, match="sessions"):
-            writer.append(TRIALS, STIMULI, ["s1"])
+            writer.append(broken, STIMULI, session="s1")
+        with pytest.raises(ValueError, match="'session' has 1 values for 7 trials"):
+            writer.append(TRIALS, STIMULI, session=["s1"])
+        with pytest.raises(ValueError, match="'seesion'"):
+            writer.append(TRIALS, STIMULI, seesion="s1")
         with pytest.raises(ValueError, match="shape"):
-            writer.append(TRIALS[:, :1], STIMULI, ["s1"] * 7)
+            writer.append(TRIALS[:, :1], STIMULI, session="s1")
     np.testing.assert_array_equal(load_trial_set(tmp_path / "set").data, TRIALS[:1])
 
 

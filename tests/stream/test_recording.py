@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import mne
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from stream.acquire.units import Signal
+from stream.acquire.units import EEG, Signal
 from stream.sources.recording import RecordedMarker, read_recording
 from stream.sources.xdf_writer import StreamHeader, XdfWriter
 
@@ -528,13 +529,15 @@ def test_what_a_stream_records_is_taken_from_its_header(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other", "fits"),
     [
-        (Signal(), Signal(), True),
-        (Signal(), Signal("", ""), True),
-        (Signal(), Signal("eeg", ""), True),
-        (Signal(), Signal("", "femtoteslas"), False),
-        (Signal(), Signal("meg", ""), False),
-        (Signal(), Signal("eeg", "counts"), False),
+        (EEG, EEG, True),
+        (EEG, Signal("", ""), True),
+        (EEG, Signal("eeg", ""), True),
+        (EEG, Signal("", "femtoteslas"), False),
+        (EEG, Signal("meg", ""), False),
+        (EEG, Signal("eeg", "counts"), False),
     ],
 )
-def test_signals_fit_unless_they_are_known_to_differ(one, other, fits):
-    assert one.fits(other) == other.fits(one) == fits
+def test_signals_are_refused_where_they_are_known_to_differ(one, other, fits):
+    for has, needs in ((one, other), (other, one)):
+        with nullcontext() if fits else pytest.raises(Problem, match=r"^'amp' has .* expected "):
+            has.check(needs, "'amp'")

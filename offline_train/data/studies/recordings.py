@@ -1,0 +1,67 @@
+"""A lab's own recordings: files of any format that is read, and a folder of the images shown."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hvf_core.problem import Problem
+from offline_train.data.study import Facts, ShownImage, Study, StudyInfo, StudyPart
+from stream.sources.recording import read_recording
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def recordings(
+    paths: Sequence[Path],
+    images: Path | None = None,
+    *,
+    stim_channel: str | None = None,
+    start_s: float = 0.0,
+    stop_s: float = math.inf,
+) -> Study:
+    """The study of some files; each is a session, called as its file or folder.
+
+    Args:
+        paths: recordings, or folders of sessions that this program has recorded.
+        images: folder of the images; a file's name is its stimulus id and, where images lie in
+            folders of their own, the folder's name is their category.
+        stim_channel: see `read_recording`.
+        start_s: seconds into each recording, from which on it is used.
+        stop_s: seconds into each recording, up to which it is used.
+
+    Raises:
+        Problem: two images have one name. Reading the parts raises as `read_recording` does.
+    """
+
+    def parts() -> Iterator[StudyPart]:
+        for path in paths:
+            files = _recorded_in(path) if path.is_dir() else [path]
+            for file in files:
+                recording = read_recording(file, stim_channel=stim_channel)
+                name = path.name if path.is_dir() else path.stem
+                yield StudyPart(recording.slice(start_s, stop_s), Facts(session=name))
+
+    return Study(StudyInfo("recordings"), parts(), {} if images is None else _shown(images))
+
+
+def _recorded_in(session: Path) -> list[Path]:
+    """The recordings of a session's folder; a recorder that was restarted has begun another."""
+    files = sorted(session.glob("recording*.xdf"), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise Problem(f"the folder '{session}' holds no recording.xdf; give a file, or a session")
+    return files
+
+
+def _shown(folder: Path) -> Mapping[str, ShownImage]:
+    found: dict[str, ShownImage] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in found:
+            raise Problem(
+                f"the images '{found[path.stem].path}' and '{path.relative_to(folder)}' in "
+                f"'{folder}' have one name, which is the stimulus id: rename one"
+            )
+        category = path.parent.name if path.parent != folder else None
+        found[path.stem] = ShownImage(path.relative_to(folder).as_posix(), category)
+    return found

@@ -1,0 +1,75 @@
+"""The table of a trial set: what is known of each trial, a column at a time.
+
+A column keeps every name once and a number for each trial, so that a table of a million trials is
+some arrays, not millions of objects.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+ColumnName = Literal["stimulus", "subject", "session", "run", "split", "image", "category"]
+"""`image` is the picture's path in the data set, `category` its concept or class."""
+
+_NAMES = "names of "  # beside a column's numbers in the file
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One value for each trial, or None where it is not known."""
+
+    names: tuple[str, ...]
+    """Every value that there is, once, and perhaps some that no trial has."""
+    codes: np.ndarray
+    """int32 (trials,): where in `names` a trial's value is, -1 where it is not known."""
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> "Column":
+        """The column with these values."""
+        places: dict[str | None, int] = {None: -1}
+        codes = [places.setdefault(value, len(places) - 1) for value in values]
+        return cls(tuple(places)[1:], np.array(codes, np.int32))
+
+    @cached_property
+    def values(self) -> tuple[str | None, ...]:
+        """The value of each trial."""
+        return tuple(np.array([*self.names, None], object)[self.codes])
+
+    @property
+    def present(self) -> set[str]:
+        """The values that trials have."""
+        return {self.names[code] for code in np.unique(self.codes) if code >= 0}
+
+    def is_one_of(self, values: Collection[str]) -> np.ndarray:
+        """For each trial, whether its value is one of these; bool (trials,)."""
+        wanted = np.array([*(name in values for name in self.names), False])
+        return wanted[self.codes]
+
+    def at(self, positions: np.ndarray) -> "Column":
+        """The column of the trials at these positions."""
+        return replace(self, codes=self.codes[positions])
+
+
+Table = Mapping[ColumnName, Column]
+"""The columns that are known."""
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Writes a table as .npz, without pickle."""
+    numbers = {name: column.codes for name, column in table.items()}
+    names = {_NAMES + name: np.array(column.names, str) for name, column in table.items()}
+    np.savez_compressed(path, **numbers, **names)
+
+
+def read_table(path: Path) -> Table:
+    """Reads what `write_table` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {
+            name: Column(tuple(arrays[_NAMES + name].tolist()), arrays[name])
+            for name in arrays
+            if not name.startswith(_NAMES)
+        }
