@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from decoder.calibration import Calibration
 from hvf_core.artifact import (
     check_files,
+    check_finite,
     read_manifest,
     sealed_directory,
     write_manifest,
     write_tensors,
 )
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -34,11 +36,7 @@ PARTS: tuple[Part, ...] = ("brain", "hvf", "preprocessing")
 BrainEncoderName = Literal["mbp", "ubp", "shallownet", "deepnet", "eegnet", "nice", "atm"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageEncoderRecord(_Frozen):
+class ImageEncoderRecord(Frozen):
     """Which frozen image encoder an embedding is from."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -49,7 +47,7 @@ class ImageEncoderRecord(_Frozen):
     """Names the encoder's weights and settings; other weights have another one."""
 
 
-class BrainEncoderRecord(_Frozen):
+class BrainEncoderRecord(Frozen):
     """The network from a trial to an embedding."""
 
     name: BrainEncoderName = "mbp"
@@ -57,14 +55,14 @@ class BrainEncoderRecord(_Frozen):
     """Inner width of MBP's residual block; the other encoders have the widths of their papers."""
 
 
-class HVFRecord(_Frozen):
+class HVFRecord(Frozen):
     """The network from image encoders' embeddings to one embedding."""
 
     hidden: int = Field(gt=0)
     """Inner width of the residual block."""
 
 
-class BundleManifest(_Frozen):
+class BundleManifest(Frozen):
     """What `bundle.json` says."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -91,10 +89,10 @@ class BundleManifest(_Frozen):
     """Names the embedding space; see `space_of`."""
     calibration: Calibration | None = None
     """What turns cosines into probabilities; None where no stimuli were held out for it."""
-    training: dict[str, JsonValue] = {}
+    training: dict[str, JsonValue] = Field(default_factory=dict)
     """Where the weights come from: settings, seed, data checksum, versions, command."""
-    metrics: dict[str, JsonValue] = {}
-    files: dict[str, str] = {}
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file, by its name."""
 
     @model_validator(mode="after")
@@ -194,12 +192,7 @@ def save_bundle(
         Problem: when a weight is not finite, or `directory` holds something else.
     """
     for part in PARTS:
-        for name, array in parts[part].items():
-            if not np.isfinite(array).all():
-                raise Problem(
-                    f"tensor {name} of {part} has values that are not finite: "
-                    "the training diverged, repeat it with a lower learning rate"
-                )
+        check_finite(part, parts[part])
     with sealed_directory(directory, MANIFEST) as draft:
         files = {
             _file_of(part): write_tensors(draft / _file_of(part), parts[part]) for part in PARTS
@@ -233,14 +226,10 @@ def open_bundle(directory: Path) -> Bundle:
     Raises:
         Problem: when it is missing, made by a newer program, or its manifest is not consistent.
     """
-    manifest = read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION)
-    names = {_file_of(part) for part in PARTS}
-    if manifest.files.keys() != names:
-        raise Problem(
-            f"{directory / MANIFEST} gives checksums of {', '.join(sorted(manifest.files))}, a "
-            f"bundle has {', '.join(sorted(names))}: make the bundle again"
-        )
-    return Bundle(directory, manifest)
+    files = map(_file_of, PARTS)
+    return Bundle(
+        directory, read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION, files)
+    )
 
 
 def _file_of(part: Part) -> str:

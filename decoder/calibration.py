@@ -4,23 +4,22 @@ import math
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 
 Evidence = Literal["mean", "added"]
 """How repeats are put together: their EEG is averaged, or their log-likelihoods are added."""
 
 
-class Calibration(BaseModel):
+class Calibration(Frozen):
     """Temperatures by the end of the window and the number of repeats (Guo et al., ICML 2017).
 
     With averaged EEG the logits are `exp(logit_scale) · cosine / mean[tmax][repeats]`. With added
     evidence each repeat gives its log-probabilities from `mean[tmax][1 repeat]`, their sum is
     divided by `added[tmax][repeats]`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tmax_s: tuple[float, ...] = Field(min_length=1)
     repeats: tuple[int, ...] = Field(min_length=1)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -79,12 +79,17 @@ def write_manifest(path: Path, manifest: BaseModel) -> None:
 
 
 def read_manifest(
-    directory: Path, name: str, model: type[Manifest], schema_version: int
+    directory: Path,
+    name: str,
+    model: type[Manifest],
+    schema_version: int,
+    files: Iterable[str] = (),
 ) -> Manifest:
     """Reads and validates the manifest of a directory.
 
     Raises:
-        Problem: when it is missing, not JSON, of another schema version, or not as `model` says.
+        Problem: when it is missing, not JSON, of another schema version, not as `model` says, or
+            gives checksums of other files than `files`, where some are named.
     """
     path = directory / name
     if not path.is_file():
@@ -100,11 +105,32 @@ def read_manifest(
             "update the program"
         )
     try:
-        return model.model_validate(found)
+        manifest = model.model_validate(found)
     except ValidationError as error:
         raise Problem(
             f"{path} is not valid {first_fault(error)}: mend it there, or make it again"
         ) from error
+    wanted = sorted(files)
+    if wanted and sorted(manifest.files) != wanted:
+        raise Problem(
+            f"{path} gives checksums of {', '.join(sorted(manifest.files))}, expected "
+            f"{', '.join(wanted)}: make its directory again"
+        )
+    return manifest
+
+
+def check_finite(file: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses weights that say nothing.
+
+    Raises:
+        Problem: when a value is not finite.
+    """
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise Problem(
+                f"tensor {name} of {file} has values that are not finite: the training diverged, "
+                "repeat it with a lower learning rate"
+            )
 
 
 def check_files(directory: Path, checksums: Mapping[str, str]) -> None:

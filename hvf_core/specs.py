@@ -5,12 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from hvf_core.problem import Problem
 
 T = TypeVar("T")
+
+
+class Frozen(BaseModel):
+    """Data that does not change and has no unknown key: the base of specs, records, manifests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def read_spec(file: Path, kind: type[T], what: str) -> T:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.artifact import (
@@ -26,16 +26,15 @@ from hvf_core.artifact import (
     write_tensors,
 )
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 
 SCHEMA_VERSION = 1
 MANIFEST = "gallery.json"
 EMBEDDINGS = "embeddings.safetensors"
 
 
-class GalleryManifest(BaseModel):
+class GalleryManifest(Frozen):
     """What `gallery.json` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = SCHEMA_VERSION
     space: str
@@ -47,7 +46,7 @@ class GalleryManifest(BaseModel):
     labels: tuple[str, ...]
     images: tuple[str, ...] | None = None
     """Path of each image below the gallery's directory."""
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the file of embeddings."""
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,12 +25,14 @@ from decoder.residual import ResMLP
 from decoder.weights import Network, filled
 from hvf_core.artifact import (
     check_files,
+    check_finite,
     file_sha256,
     read_manifest,
     sealed_directory,
     write_manifest,
 )
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 
 SCHEMA_VERSION = 1
 PRIOR = "prior.json"
@@ -40,10 +42,8 @@ ADAPTER_FILE = "ip_adapter.safetensors"
 _FILES = (HVF_FILE, PROJECTOR_FILE, ADAPTER_FILE)
 
 
-class PriorManifest(BaseModel):
+class PriorManifest(Frozen):
     """What `prior.json` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = SCHEMA_VERSION
     embedding_dim: int = Field(gt=0)
@@ -62,8 +62,8 @@ class PriorManifest(BaseModel):
     """Names the embedding space; that of a bundle must be the same (`bundle.space_of`)."""
     z_norm: float = Field(gt=0)
     """Mean L2 norm of z_f over the training images."""
-    training: dict[str, JsonValue] = {}
-    files: dict[str, str] = {}
+    training: dict[str, JsonValue] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file, by its name."""
 
 
@@ -151,12 +151,7 @@ def save_prior(
     }
     with sealed_directory(directory, PRIOR) as draft:
         for file, tensors in parts.items():
-            for name, tensor in tensors.items():
-                if not tensor.isfinite().all():
-                    raise Problem(
-                        f"tensor {name} of {file} has values that are not finite: the training "
-                        "diverged, repeat it with a lower learning rate"
-                    )
+            check_finite(file, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
             kept = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
             save_file(kept, draft / file)
         update = {
@@ -173,12 +168,7 @@ def load_prior(directory: Path) -> Prior:
     Raises:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
-    manifest = read_manifest(directory, PRIOR, PriorManifest, SCHEMA_VERSION)
-    if manifest.files.keys() != set(_FILES):
-        raise Problem(
-            f"'{directory / PRIOR}' gives checksums of {', '.join(sorted(manifest.files))}, a "
-            f"prior has {', '.join(sorted(_FILES))}: make the prior again"
-        )
+    manifest = read_manifest(directory, PRIOR, PriorManifest, SCHEMA_VERSION, _FILES)
     check_files(directory, manifest.files)
     if _space(directory / HVF_FILE, manifest) != manifest.space:
         raise Problem(

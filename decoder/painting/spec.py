@@ -8,10 +8,10 @@ It is trained on `sdxl-base`.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from hvf_core.problem import Problem
-from hvf_core.specs import read_spec, source_from
+from hvf_core.specs import Frozen, read_spec, source_from
 
 BASE = "base.json"
 
@@ -23,11 +23,7 @@ SchedulerName = Literal[
 ]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WeightFile(_Frozen):
+class WeightFile(Frozen):
     """One safetensors file."""
 
     source: str
@@ -35,7 +31,7 @@ class WeightFile(_Frozen):
     file: str = Field(pattern=r"\.safetensors$")
 
 
-class BaseSpec(_Frozen):
+class BaseSpec(Frozen):
     """One diffusion model, and how it is sampled.
 
     A source is a folder if it begins with `.` or `/`, otherwise a repository on the hub.
@@ -58,7 +54,7 @@ class BaseSpec(_Frozen):
     empty_prompt: str | None = None
     """Safetensors file of the empty prompt; None: in `source`, or in the cache."""
     scheduler: SchedulerName
-    scheduler_options: dict[str, JsonValue] = {}
+    scheduler_options: dict[str, JsonValue] = Field(default_factory=dict)
     """What differs from `scheduler/`."""
     steps: int = Field(ge=1)
     timesteps: tuple[int, ...] | None = None

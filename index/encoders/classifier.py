@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from hvf_core.specs import Frozen
 from index.encoders.parts import Parts, squared
 from index.encoders.spec import EncoderSpec
 
 
-class SemanticNetConfig(BaseModel):
+class SemanticNetConfig(Frozen):
     """What a weights file must say about its network; it is stored in the file's metadata."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size_px: int
     widths: tuple[int, ...]

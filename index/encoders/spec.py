@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from hvf_core.specs import is_path, read_spec, source_from
+from hvf_core.specs import Frozen, is_path, read_spec, source_from
 
 
-class EncoderSpec(BaseModel):
+class EncoderSpec(Frozen):
     """One image encoder.
 
     `source` is where its weights are: a path if it begins with `.` or `/`, otherwise a name on a
@@ -18,8 +18,6 @@ class EncoderSpec(BaseModel):
     - `autoencoder_kl`: `source` is a diffusers repository or folder, `subfolder` the part of it.
     - `classifier`: `source` is a .safetensors file of `index.encoders.classifier.SemanticNet`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """Also the name of its tensors in an HVF, hence no dots."""

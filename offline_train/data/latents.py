@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from decoder.painting.spec import BaseSpec
 from hvf_core.artifact import read_manifest, write_manifest
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 from index.encoders.load import ImageEncoder
 from index.encoders.spec import EncoderSpec
 from offline_train.checkpoint import identify
@@ -26,9 +26,7 @@ MANIFEST, ARRAY = "latents.json", "latents.npy"
 _VERSION = 1
 
 
-class _LatentsManifest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _LatentsManifest(Frozen):
     schema_version: Literal[1] = _VERSION
     items_sha256: str
     encoder: str

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hvf_core.problem import Problem
-from hvf_core.specs import loading, read_spec, source_from
+from hvf_core.specs import Frozen, loading, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import load_classifier
 from index.encoders.clip import open_visual
@@ -29,7 +29,7 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 BATCH = 16
 
 
-class FeatureNetSpec(BaseModel):
+class FeatureNetSpec(Frozen):
     """One layer of one network, and how pictures are compared by it.
 
     By `kind`:
@@ -41,8 +41,6 @@ class FeatureNetSpec(BaseModel):
       one of `...-quickgelu`, and gives other features with the plain one without any other sign.
     - `classifier`: `source` is a .safetensors file of `index.encoders.classifier.SemanticNet`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: Literal["torchvision", "open_clip", "classifier"]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
@@ -19,6 +18,7 @@ from decoder.painting.prior import Prior, check_bundle
 from decoder.painting.sampler import Sampler
 from hvf_core.problem import Problem
 from hvf_core.provenance import versions
+from hvf_core.specs import Frozen
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_trials, draw_in_order, embed
@@ -37,11 +37,7 @@ CEILING, FLOOR = "image", "another"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "diffusers", "scikit-image")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Difference(_Frozen):
+class Difference(Frozen):
     """How much better one condition is than the next by a two-way metric, paired by image."""
 
     metric: str
@@ -52,7 +48,7 @@ class Difference(_Frozen):
     """Whether the interval lies above 0."""
 
 
-class ReconstructionScores(_Frozen):
+class ReconstructionScores(Frozen):
     """Scores by condition and metric."""
 
     n_images: int
