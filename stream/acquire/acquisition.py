@@ -10,12 +10,11 @@ import numpy as np
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import Mapped, StreamClock
-from stream.acquire.cross_check import CrossCheck
 from stream.acquire.filters import StreamFilter
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Cutting, Drop, Part, Reason, Trial, TrialCutter
-from stream.acquire.triggers import TriggerReader
+from stream.acquire.triggers import CrossCheck, TriggerReader
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.cross_check import CrossCheck
+from stream.acquire.triggers import CrossCheck
 
 SOA_S = 0.8
 RSVP_SOA_S = 0.1

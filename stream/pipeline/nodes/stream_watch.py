@@ -9,9 +9,8 @@ import zmq
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.acquire.health import HealthMonitor
-from stream.acquire.inlet import Inlet
+from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import local_clock
-from stream.acquire.return_guard import ReturnGuard
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 
