@@ -1,0 +1,186 @@
+"""What a trial stream says, in which order, and what may be changed while it runs."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.acquire.acquisition import Opened
+from stream.acquire.chunk import Chunk
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.reject import RejectSettings
+from stream.acquire.slices import Slice
+from stream.acquire.trial_stream import TrialPlan, TrialStream
+from stream.acquire.trials import Drop, Trial
+from stream.acquire.triggers import TriggerSettings
+
+RATE_HZ = 100.0
+CHANNELS = ("Cz", "Pz", "STI")
+WINDOW_S = (-0.1, 0.3)
+NOISE = np.random.default_rng(0).normal(0, 10, (4000, 3)).astype(np.float32)
+NOISE[:, 2] = 0
+
+
+def eeg(first, stop, samples=NOISE):
+    numbers = np.arange(first, stop)
+    return Chunk(numbers / RATE_HZ, samples[numbers], 0.0, (stop - 1) / RATE_HZ)
+
+
+def marker(at, text="a"):
+    """A marker on sample `at`, which can be read at once."""
+    stamp_s = at / RATE_HZ
+    return Chunk(np.array([stamp_s]), np.array([[text]], object), 0.0, stamp_s)
+
+
+def sliced(adaptation=None, **plan):
+    """A stream with a preprocessing that waits for a mark, and for the end."""
+    chosen = PreprocessSettings(
+        channels=CHANNELS[:2],
+        output_channels=CHANNELS[:2],
+        rate_hz=RATE_HZ,
+        tmin_s=WINDOW_S[0],
+        tmax_s=WINDOW_S[1],
+        whitening="none",
+    )
+    plan = TrialPlan(Preprocessing(chosen), marks=(20,), **plan)
+    return TrialStream(CHANNELS, RATE_HZ, plan, adaptation)
+
+
+def whole(**plan):
+    return TrialStream(CHANNELS, RATE_HZ, TrialPlan(window_s=WINDOW_S, **plan))
+
+
+def said(trials, events, chunk_samples, n_samples=1000, samples=NOISE):
+    """Everything, in order; `events` are chunks of markers, or calls, by the sample they precede.
+
+    What trials hold is copied, as it is good for a moment only.
+    """
+    told = []
+    for first in range(0, n_samples, chunk_samples):
+        stop = min(first + chunk_samples, n_samples)
+        for at, event in events:
+            if first <= at < stop:
+                told += event() or [] if callable(event) else trials.add("markers", event)
+        told += trials.add("eeg", eeg(first, stop, samples))
+        for one in trials.due((stop - 1) / RATE_HZ):
+            told.append((one.number, one.samples.copy()) if isinstance(one, Trial) else one)
+    return told + trials.end("no_data", "the session ended")
+
+
+def ends(told):
+    """By number: the samples of a trial, or the reason of its drop."""
+    of_trials = dict(one for one in told if isinstance(one, tuple))
+    return of_trials | {one.number: one.reason for one in told if isinstance(one, Drop)}
+
+
+onsets = st.lists(st.integers(0, 999), min_size=1, max_size=8)
+sizes = st.integers(1, 300)
+
+
+@settings(max_examples=60, deadline=None)
+@given(onsets, sizes)
+def test_of_every_trial_comes_its_announcement_its_slices_and_one_end(at, chunk_samples):
+    told = said(sliced(), [(a, marker(a, f"s{i}")) for i, a in enumerate(at)], chunk_samples)
+    by_number = defaultdict(list)
+    for one in told:
+        number = one.trial.number if isinstance(one, Slice) else getattr(one, "number", None)
+        by_number[one[0] if number is None else number].append(one)
+    assert sorted(by_number) == list(range(1, len(at) + 1))
+    for opened, *slices, end in by_number.values():
+        assert isinstance(opened, Opened)
+        assert isinstance(end, tuple | Drop)
+        assert all(isinstance(one, Slice) for one in slices)
+        n_before = np.cumsum([0, *(one.array.shape[1] for one in slices)])
+        assert [one.first for one in slices] == n_before[:-1].tolist()
+        finals = [one.first for one in slices if one.final]
+        assert finals == ([slices[-1].first] if isinstance(end, tuple) else [])
+
+
+class Listening:
+    """An adaptation that writes down when it is asked, and when it is told."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def matrix(self, onset_s):
+        self.log.append(("matrix", onset_s))
+
+    def add(self, last_stamp_s, trial):
+        self.log.append(("add", last_stamp_s))
+
+
+def test_a_trial_is_learnt_from_after_it_was_handed_out():
+    log = []
+    trials = sliced(Listening(log))
+    trials.add("markers", marker(100))
+    trials.add("eeg", eeg(0, 200))
+    for one in trials.due(2.0):
+        log.append((type(one).__name__, getattr(one, "first", None)))
+    last_s = pytest.approx(1.3)
+    assert log == [("matrix", 1.0), ("Slice", 0), ("add", last_s), ("Trial", None)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=8, unique=True), sizes, st.data())
+def test_markers_that_come_while_it_is_paused_end_so_and_change_nothing_else(at, size, data):
+    pauses = data.draw(st.lists(st.integers(0, 999), max_size=3))
+    markers = [(a, marker(a, f"s{i}")) for i, a in enumerate(at)]
+    paused, plain = whole(), whole()
+    switches = [(a, (paused.pause, paused.resume)[i % 2]) for i, a in enumerate(sorted(pauses))]
+    events = sorted([*markers, *switches], key=lambda event: event[0])
+    of_paused = ends(said(paused, events, size))
+    of_plain = ends(said(plain, sorted(markers, key=lambda event: event[0]), size))
+    is_paused, numbers = False, iter(sorted(of_plain))
+    for _, event in events:
+        if callable(event):
+            is_paused = event == paused.pause
+        else:
+            number = next(numbers)
+            expected = "paused" if is_paused else of_plain[number]
+            np.testing.assert_array_equal(of_paused[number], expected)
+
+
+def test_what_is_known_may_change_between_two_trials():
+    trials = whole(is_known={"a"}.__contains__)
+    change = (150, lambda: trials.know({"b"}.__contains__))
+    markers = [(at, marker(at, text)) for at in (100, 200) for text in "ab"]
+    told = ends(said(trials, sorted([*markers, change], key=lambda event: event[0]), 10))
+    assert [isinstance(end, np.ndarray) for _, end in sorted(told.items())] == [1, 0, 0, 1]
+    assert told[2] == told[3] == "unknown_stimulus"
+
+
+def test_the_limits_may_change_between_two_trials():
+    trials = whole()
+    change = (250, lambda: trials.reject(RejectSettings(peak_to_peak_uv=1.0)))
+    told = ends(said(trials, [(100, marker(100)), change, (300, marker(300))], 10))
+    assert isinstance(told[1], np.ndarray)
+    assert told[2] == "rejected"
+
+
+@pytest.mark.parametrize(("spike_uv", "reason"), [(0.0, None), (500.0, "rejected")])
+def test_without_a_bundle_all_but_the_trigger_channel_is_judged(spike_uv, reason):
+    """Codes of 200 on a channel are no artefact of 200 microvolts."""
+    samples = NOISE.copy()
+    samples[100:110, 2] = 200
+    samples[120, 1] += spike_uv
+    trials = whole(
+        trigger=TriggerSettings(channel="STI"), reject=RejectSettings(peak_to_peak_uv=150)
+    )
+    told = ends(said(trials, [], 10, samples=samples))
+    assert (told[1] if reason else type(told[1])) == (reason or np.ndarray)
+
+
+def test_a_stream_of_nothing_but_triggers_has_nothing_to_judge():
+    plan = TrialPlan(
+        window_s=WINDOW_S,
+        trigger=TriggerSettings(channel="STI"),
+        reject=RejectSettings(flat_uv=1.0),
+    )
+    trials = TrialStream(["STI"], RATE_HZ, plan)
+    codes = np.zeros((300, 1), np.float32)
+    codes[100:] = 5
+    trials.add("eeg", eeg(0, 300, codes))
+    (trial,) = trials.due(3.0)
+    assert trial.event.stimulus == "5"
