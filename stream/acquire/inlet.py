@@ -5,7 +5,7 @@ A stream that comes back must be the one that went away: the same channels, the 
 
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -32,10 +32,13 @@ class Inlet:
     so that the samples never wait for it.
 
     Args:
+        names: of channels that are called otherwise here than in the stream.
         unscaled: channels that are no signal, such as triggers. All others come in microvolts (or
             femtoteslas), where the stream says its unit.
 
     Attributes:
+        labels: from the stream's description; numbers from 1 where it has none.
+        channels: the same by the names that they have here.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
@@ -45,6 +48,7 @@ class Inlet:
         self,
         stream: FoundStream,
         deliver: Callable[[Chunk], None],
+        names: Mapping[str, str] | None = None,
         unscaled: Sequence[str] = (),
     ):
         self.stream = stream
@@ -62,6 +66,8 @@ class Inlet:
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
                 "check that its program still runs and that a firewall lets it through"
             ) from None
+        self.labels = _labels(self._info) or tuple(str(i + 1) for i in range(stream.n_channels))
+        self.channels = tuple((names or {}).get(label, label) for label in self.labels)
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
@@ -70,15 +76,6 @@ class Inlet:
             threading.Thread(target=self._pull, name=f"inlet {stream.name}", daemon=True),
             threading.Thread(target=self._watch_offset, name=f"clock {stream.name}", daemon=True),
         ]
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Labels from the stream's description; numbers from 1 where it has none."""
-        labels = self._info.get_channel_labels() or []
-        n = self.stream.n_channels
-        if len(labels) != n or not all(labels):
-            return tuple(str(i + 1) for i in range(n))
-        return tuple(labels)
 
     @property
     def channel_format(self) -> str:
@@ -195,7 +192,12 @@ class ReturnGuard:
         """Its channel names; () where it has none, or does not answer in time."""
         inlet = pylsl.StreamInlet(found.info, recover=False)
         try:
-            labels = inlet.info(_INFO_WAIT_S).get_channel_labels()
+            return _labels(inlet.info(_INFO_WAIT_S))
         except (TimeoutError, pylsl.util.LostError):
             return ()
-        return tuple(labels) if labels and all(labels) else ()
+
+
+def _labels(info: "pylsl.StreamInfo") -> tuple[str, ...]:
+    """The labels of all channels; () where one has none."""
+    labels = info.get_channel_labels() or ()
+    return tuple(labels) if len(labels) == info.channel_count() and all(labels) else ()

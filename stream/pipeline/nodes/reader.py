@@ -40,7 +40,12 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
             "of the EEG stream with --eeg"
         )
     trigger = [config.trigger.channel] if config.trigger is not None else []
-    eeg = Inlet(eeg_stream, lambda chunk: arrivals.put(("eeg", chunk)), unscaled=trigger)
+    eeg = Inlet(
+        eeg_stream,
+        lambda chunk: arrivals.put(("eeg", chunk)),
+        names=config.channel_map,
+        unscaled=trigger,
+    )
     inlets = [eeg]
     if source.markers is not None:
         marker_stream = find_stream(source.markers, source.wait_s)
@@ -116,7 +121,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         marker_stream=source.marker_stream,
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
-    sender = TrialSender(config, lifeline, recording.channels, recording.rate_hz, "float32")
+    channels = [config.channel_map.get(name, name) for name in recording.channels]
+    sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32")
     lifeline.ready()
     command = "finish"
     for stream, chunk in play(recording):

@@ -32,7 +32,7 @@ class StreamWatch:
         names = [name for name in inlet.channels if name not in passed_over]
         self._columns = [inlet.channels.index(name) for name in names]
         self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
-        self._guard = ReturnGuard(inlet.stream, inlet.channels)
+        self._guard = ReturnGuard(inlet.stream, inlet.labels)
         self._state = "waiting"
         self._next_report_s = 0.0
         self._next_guard_s = 0.0

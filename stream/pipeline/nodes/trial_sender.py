@@ -44,7 +44,7 @@ class TrialSender:
     """Hands chunks to the session's trial stream, and sends what it says.
 
     Args:
-        channels: labels of the EEG stream.
+        channels: labels of the EEG stream, as the bundle calls them.
         channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
 
     Attributes:
@@ -62,7 +62,6 @@ class TrialSender:
     ):
         self._config = config
         self._lifeline = lifeline
-        channels = [config.channel_map.get(name, name) for name in channels]
         self._adaptation = None
         plan = replace(trial_plan(config), first_number=config.first_trial)
         if config.gallery is not None:
