@@ -126,9 +126,9 @@ def evaluate(
     from demo.evaluation import evaluate_demo
     from demo.model import ready_model
     from demo.settings import PREPROCESSING
+    from hvf_core.numbers import numbers
     from offline_train.commands.options import report
     from stream.acquire.adaptation import AdaptationSettings
-    from stream.commands.options import numbers
 
     ends_s = numbers(tmax, "--tmax")
     model = ready_model(console)

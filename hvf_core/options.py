@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, get_origin, get_type_hints
 
 import typer
 
-from hvf_core.problem import one_sentence
+from hvf_core.problem import WrongUsage, one_sentence
 from hvf_core.settings import (
     Declared,
     Given,
@@ -40,6 +40,17 @@ class Asked(Generic[Tree]):
         """
         usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
         return merge(self.tree, usual, self.file, self.line)
+
+    def without(self, section: str, option: str) -> "Asked[Tree]":
+        """The same, with a section switched off by an option.
+
+        Raises:
+            WrongUsage: the command line has a setting of the section.
+        """
+        for path, given in self.line.items():
+            if path.startswith(f"{section}."):
+                raise WrongUsage(f"{given.named} has no meaning with {option}: leave one out")
+        return replace(self, line={**self.line, section: Given(None, option)})
 
 
 def with_settings(
@@ -101,9 +112,9 @@ def _parameter(name: str, one: Declared) -> inspect.Parameter:
     text = one.help + (f", {one.unit}" if one.unit else "")
     about: dict[str, Any] = {"help": text, "show_default": False}
     if not _is_flag(one):
-        kinds = {get_origin(kind) or kind for kind in one.kinds}
-        words = "|".join(map(str, one.choices)) if Literal in kinds else None
-        about["metavar"] = words or next((_METAVARS[k] for k in kinds if k in _METAVARS), "TEXT")
+        kinds = [get_origin(kind) or kind for kind in one.kinds]
+        words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
+        about["metavar"] = "|".join([*words, *map(str, one.choices)]) or "TEXT"
         if one.usual not in (None, (), {}):
             about["help"] += f"; {one.usual} by default"
     kind, absent = (bool, False) if _is_flag(one) else (str | None, None)
@@ -121,7 +132,7 @@ _GENERAL = (
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[
-            Path | None, typer.Option(metavar="FILE", help="settings as TOML; options win over it")
+            Path | None, typer.Option(metavar="FILE", help="Settings as TOML; options win over it")
         ],
     ),
     inspect.Parameter(
@@ -130,7 +141,7 @@ _GENERAL = (
         default=[],
         annotation=Annotated[
             list[str],
-            typer.Option("--set", metavar="KEY=VALUE", help="any setting, as trials.history_s=60"),
+            typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as trials.history_s=60"),
         ],
     ),
 )

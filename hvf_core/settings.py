@@ -6,6 +6,7 @@ session. A field that holds another `Settings` class is a section; one that may 
 section that is off until one of its settings is given.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -88,7 +89,8 @@ class Declared:
     @property
     def help(self) -> str:
         """The first sentence of the string under it."""
-        return " ".join((self.field.description or "").split()).split(". ")[0].removesuffix(".")
+        text = " ".join((self.field.description or "").split())
+        return re.split(r"(?<!\.)\.(?: |$)", text)[0]
 
     @property
     def usual(self) -> Any:
@@ -100,7 +102,8 @@ class Declared:
         """Its type, or the several that it may have."""
         annotation = self.field.annotation
         is_union = get_origin(annotation) in (Union, UnionType)
-        return get_args(annotation) if is_union else (annotation,)
+        kinds = get_args(annotation) if is_union else (annotation,)
+        return tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in kinds)
 
     @property
     def section(self) -> type[Settings] | None:
@@ -124,6 +127,13 @@ def settings_of(tree: type[Settings]) -> Mapping[str, Declared]:
             found |= {
                 f"{name}.{path}": Declared(f"{name}.{path}", d.field) for path, d in inner.items()
             }
+    return found
+
+
+def schema(tree: type[Settings]) -> dict[str, Any]:
+    """The JSON schema of a tree, with help, unit, option and `live` of each setting."""
+    found = tree.model_json_schema()
+    found["properties"] |= {"version": {"const": tree.version}}
     return found
 
 
@@ -275,11 +285,12 @@ def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tre
     try:
         return tree.model_validate(values)
     except ValidationError as error:
-        raise _problem(tree, error.errors()[0], given) from None
+        raise _problem(tree, error.errors(), given) from None
 
 
-def _problem(tree: type[Settings], error: Mapping[str, Any], given: Layer) -> Problem:
+def _problem(tree: type[Settings], errors: Sequence[Any], given: Layer) -> Problem:
     """The sentence of a validation error: key or option, value, what is allowed."""
+    error = errors[0]
     parts = [str(part) for part in error["loc"]]
     paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     one = next((d for p in paths if (d := settings_of(tree).get(p))), None)
@@ -292,7 +303,13 @@ def _problem(tree: type[Settings], error: Mapping[str, Any], given: Layer) -> Pr
     said = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return kind(f"{named}: {said}" if named else said)
-    wrong = _WRONG.get(error["type"], said.replace("Input should be", "must be"))
     value = error["input"]
+    # Several, where the setting may be of several kinds.
+    wrong = " or ".join(_wrong(one) for one in errors if one["input"] is value)
     shown = f"'{value}'" if isinstance(value, str) else value
-    return kind(f"{named} {shown} {wrong.format(**error.get('ctx', {}))}")
+    return kind(f"{named} {shown} {wrong}")
+
+
+def _wrong(error: Any) -> str:
+    said = error["msg"].replace("Input should be", "must be").split(", unable to")[0]
+    return _WRONG.get(error["type"], said).format(**error.get("ctx", {}))

@@ -50,7 +50,8 @@ def _lines(tree: type[Settings], settings: Settings | None, prefix: str) -> Iter
     """The lines of a section: its own settings, then the sections in it."""
     declared = {path: one for path, one in settings_of(tree).items() if "." not in path}
     for name, one in declared.items():
-        if one.section is None:
+        is_fixed = len(one.choices) == len(one.kinds) == 1  # a mark, and nothing to choose
+        if one.section is None and not is_fixed:
             is_given = settings is not None and name in settings.model_fields_set
             value = getattr(settings, name) if is_given else one.usual
             mute = "" if is_given and value is not None else "# "

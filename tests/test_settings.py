@@ -26,6 +26,8 @@ from hvf_core.settings import (
     with_value,
 )
 from hvf_core.toml import read_toml, to_toml
+from stream.acquire.settings import AdaptationSettings
+from stream.pipeline.wire.config import SessionConfig, SessionSettings
 
 
 class Brush(Settings):
@@ -336,3 +338,45 @@ def test_from_assignments_reads_toml_else_text() -> None:
         "channels": {"A": "B"},
     }
     assert json.dumps(found)
+
+
+def test_the_tree_of_a_session_is_read_where_nothing_heavy_is_loaded() -> None:
+    heavy = "{'torch', 'mne', 'diffusers', 'scipy', 'zmq', 'pylsl', 'typer'}"
+    program = f"import sys, stream.pipeline.wire.config; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_every_setting_of_a_session_says_what_it_is() -> None:
+    for path, one in settings_of(SessionSettings).items():
+        assert one.help or one.choices, f"{path} has no help"
+
+
+def test_what_may_change_during_a_session() -> None:
+    live = set(live_settings(SessionConfig))
+    assert live >= {"decoding.min_confidence", "top_k", "painting.ip_scale", "painting.preview"}
+    assert live >= {"reject.peak_to_peak_uv", "reject.flat_uv", "painting.steps"}
+    assert not live & {"bundle", "decoding.tmax_s", "decoding.engine", "marker_rule.stimulus"}
+
+
+def test_settings_that_no_option_has_are_reached_by_set() -> None:
+    texts = [
+        "marker_rule.column=1",
+        "trigger.channel=STI",
+        "trigger.shortest_samples=3",
+        "trials.history_s=60",
+        "trials.max_unanswered=8",
+        "record=false",
+    ]
+    settings = merge(SessionSettings, from_assignments(SessionSettings, texts))
+    assert settings.marker_rule.column == 1
+    assert (settings.trigger.channel, settings.trigger.shortest_samples) == ("STI", 3)
+    assert (settings.trials.history_s, settings.trials.max_unanswered) == (60, 8)
+    assert settings.record is False
+
+
+def test_a_resting_recording_adapts_the_session() -> None:
+    texts = ["decoding.rest=rest.fif", "bundle=b"]
+    settings = merge(SessionSettings, from_assignments(SessionSettings, texts))
+    assert settings.decoding.adaptation == AdaptationSettings()
+    assert settings.decoding.rest == Path("rest.fif").absolute()

@@ -10,6 +10,7 @@ from decoder.bundle import load_bundle
 from decoder.engines.choice import Precision
 from decoder.engines.export import export_onnx
 from decoder.engines.graph import UnitLength
+from hvf_core.numbers import numbers
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
 from offline_train.brain.calibrate import check_held_out, fit_calibration, save_calibration
@@ -17,7 +18,6 @@ from offline_train.commands.options import Out, console, repeat_numbers, report
 from offline_train.data.trial_set import load_trial_set
 from offline_train.evaluate.retrieval import evaluate as evaluate_trials
 from offline_train.evaluate.session import evaluate_session
-from stream.commands.options import numbers
 
 app = typer.Typer()
 

@@ -12,13 +12,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from hvf_core.numbers import numbers
 from hvf_core.problem import Problem
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.data.features import Features, extract_features, label_features
 from offline_train.evaluate.pictures import write_pictures
 from offline_train.evaluate.result import Evaluation
-from stream.commands.options import numbers
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 COMMAND = shlex.join(["python", "-m", "offline_train", *sys.argv[1:]])

@@ -1,82 +1,41 @@
-"""All that defines a session, in one file that every node reads: config.json in its folder."""
+"""All that defines a session: the tree of its settings, and config.json, which every node reads."""
 
-import socket
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import Problem
-from stream.acquire.adaptation import AdaptationSettings
+from hvf_core.settings import Settings, setting
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
+from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
+from stream.pipeline.wire.endpoints import Endpoints
 
-PreviewGrade = Literal["none", "linear", "tiny", "full"]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Here = Annotated[Path, AfterValidator(Path.absolute)]
+"""A path, from the folder in which the command runs."""
 
 
-class Endpoints(_Settings):
-    """ZeroMQ addresses; the node named first binds."""
-
-    trials: str
-    """reader to decode: trials (PUSH/PULL)."""
-    reports: str
-    """results from all others: announcements, outcomes, answers, images (PULL/PUSH)."""
-    results: str
-    """results to everyone: answers, images, ledger (PUB/SUB)."""
-    recording: str
-    """record from reader: raw samples and markers (PULL/PUSH)."""
-    control: str
-    """supervisor to every node: readiness, heartbeats, commands (ROUTER/DEALER)."""
-    embeddings: str = ""
-    """paint from decode: what to paint, the latest only (PULL/PUSH); sessions that were
-    recorded before there was a painter have none."""
-
-    @classmethod
-    def local(cls) -> "Endpoints":
-        """Addresses that only this machine reaches: ipc, or loopback tcp where ipc is missing."""
-        names = cls.model_fields
-        if hasattr(socket, "AF_UNIX"):
-            folder = tempfile.mkdtemp(prefix="hvf-")
-            return cls(**{name: f"ipc://{folder}/{name}" for name in names})
-        ports = _free_ports(len(names))
-        return cls(**{name: f"tcp://127.0.0.1:{ports.pop()}" for name in names})
-
-    @field_validator("*")
-    @classmethod
-    def _stays_here(cls, endpoint: str) -> str:
-        if not endpoint.startswith(("ipc://", "tcp://127.0.0.1:", "tcp://localhost:")):
-            raise ValueError(f"endpoint '{endpoint}' leaves this machine, which needs CURVE keys")
-        return endpoint
+def _folder_or_name(text: str) -> str:
+    return str(Path(text).absolute()) if Path(text).exists() else text
 
 
-def _free_ports(n: int) -> list[int]:
-    with ExitStack() as open_:
-        sockets = [open_.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-class LiveSource(_Settings):
+class LiveSource(Settings):
     """EEG and markers from LSL."""
 
     kind: Literal["lsl"] = "lsl"
-    eeg: str
-    markers: str | None
-    """None where the markers are in a trigger channel of the EEG stream."""
-    wait_s: float = 10.0
+    eeg: str = setting(option="--eeg")
+    """Name of the EEG stream."""
+    markers: str | None = setting(None, option="--markers")
+    """Name of the marker stream; without one the markers are in a trigger channel."""
+    wait_s: float = setting(10.0, option="--wait", ge=0)
+    """For the streams to appear."""
 
 
-class FileSource(_Settings):
+class FileSource(Settings):
     """A recording, read in virtual time: as fast as it can be decoded."""
 
     kind: Literal["file"] = "file"
@@ -89,61 +48,111 @@ class FileSource(_Settings):
     """Which streams of an XDF file, by name or id, where several could be meant."""
 
 
-class TrialSettings(_Settings):
+class Presentation(Settings):
+    """What the demo's simulated subject sees, and how its EEG is recorded."""
+
+    trials: int = setting(60, option="--trials", ge=1)
+    """Presentations in all."""
+    repeats: int = setting(1, option="--repeats", ge=1)
+    """Presentations of each image."""
+    amplitude: float = setting(1.0, option="--amplitude", ge=0)
+    """Of the evoked response; 0: nothing to decode."""
+    rate_hz: float = setting(250.0, option="--rate", ge=250, le=2000)
+    """Of the EEG."""
+    soa_s: float = setting(1.0, option="--soa", ge=0.1)
+    """From one image to the next."""
+    seed: int = setting(0, option="--seed")
+    """Of the recording: order and noise; of the paintings too, where they have none."""
+
+
+class ReplaySettings(Settings):
+    """How a recording is played."""
+
+    speed: Annotated[float, Field(gt=0)] | Literal["max"] = setting(1.0, option="--speed")
+    """Times the recorded timing; `max`: as fast as it can be decoded, without LSL."""
+    start_s: float = setting(0.0, option="--start")
+    """Begin so far into the recording."""
+    duration_s: float | None = setting(None, option="--duration", gt=0)
+    """End after this much of the recording."""
+    stim_channel: str | None = setting(None, option="--stim-channel")
+    """Channel to take the markers from."""
+    eeg_stream: str | None = setting(None, option="--eeg-stream")
+    """Of an XDF file, by name or id."""
+    marker_stream: str | None = setting(None, option="--marker-stream")
+    """Of an XDF file, by name or id."""
+
+
+class TrialSettings(Settings):
     """How trials are cut where no bundle says so, and what is waited for."""
 
-    tmin_s: float = -0.2
+    tmin_s: float = setting(-0.2, option="--tmin")
+    """Start of a trial where no bundle says so."""
     tmax_s: float = 1.0
-    no_data_after_s: float = 2.0
+    """End of a trial where no bundle says so; --tmax gives it too."""
+    no_data_after_s: float = setting(2.0, gt=0)
     """A trial whose samples have not come this long after its window is dropped as `no_data`."""
-    history_s: float = 30.0
+    history_s: float = setting(30.0, gt=0)
     """How far back a marker may lie when it arrives."""
-    max_unanswered: int = 256
+    max_unanswered: int = setting(256, ge=1)
     """Trials that may wait for an answer; what comes on top is dropped as `overflow`."""
 
 
-class DecodingSettings(_Settings):
+class DecodingSettings(Settings):
     """How trials are answered."""
 
-    tmax_s: tuple[float, ...] = ()
-    """Times after onset at which provisional answers are given, before the one at the end."""
-    evidence: Evidence = "mean"
-    """How repeats of a stimulus are put together."""
-    min_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Answers with less are marked `abstain`."""
-    engine: EngineChoice = "auto"
-    precision: Precision = "fp32"
-    adaptation: AdaptationSettings | None = None
-    """Follow the session's covariance, without labels; None: leave the trials as they are."""
-    rest: Path | None = None
-    """A resting recording from which the adaptation starts."""
+    tmax_s: tuple[float, ...] = setting((), option="--tmax")
+    """Also answer at these times after onset, as 0.3,0.5; without bundle the end of a trial."""
+    evidence: Evidence = setting("mean", option="--evidence")
+    """Of repeats: average their EEG, or add their log-likelihoods."""
+    min_confidence: float = setting(0.0, option="--min-confidence", live=True, ge=0, le=1)
+    """Answers that are less sure are marked `abstain`."""
+    engine: EngineChoice = setting("auto", option="--engine")
+    """What runs the network; auto: the fastest here."""
+    precision: Precision = setting("fp32", option="--precision")
+    """Of the network."""
+    adaptation: AdaptationSettings | None = setting(None, option="--adapt")
+    """Follow the session's covariance, without labels."""
+    rest: Here | None = setting(None, option="--rest")
+    """Resting recording from which the adaptation starts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rest_adapts(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("rest") and not values.get("adaptation"):
+            return values | {"adaptation": {}}
+        return values
 
 
-class PaintingSettings(_Settings):
+class PaintingSettings(Settings):
     """What paints the image that was seen, and how; None stands for what the base asks for."""
 
-    prior: Path
-    """Folder of the Fusion Prior."""
-    base: str | None = None
-    """Folder of the diffusion model, or the name of a preset; None: the prior names it."""
-    steps: int | None = Field(default=None, ge=1, le=1000)
-    guidance: float | None = Field(default=None, ge=0.0)
-    size_px: int | None = Field(default=None, ge=8, multiple_of=8)
-    halvings: int = 0
+    prior: Here = setting(option="--paint")
+    """Folder of a Fusion Prior: paint what was seen with it."""
+    base: Annotated[str, AfterValidator(_folder_or_name)] | None = setting(None, option="--base")
+    """Diffusion model: a folder or a preset; the prior's own by default."""
+    steps: int | None = setting(None, option="--paint-steps", live=True, ge=1, le=1000)
+    """Steps of denoising; as many as the base asks for by default."""
+    guidance: float | None = setting(None, ge=0)
+    """How far the image goes beyond what the embedding asks for; 1: not at all."""
+    size_px: int | None = setting(None, option="--paint-size", ge=8, multiple_of=8)
+    """Of the image; a multiple of 8."""
+    halvings: int = setting(0, ge=0)
     """How often the size is halved: the supervisor's answer to memory that does not suffice."""
-    preview: PreviewGrade | None = None
-    """What shows the image while it comes; None: the tiny decoder where the base has one."""
-    ip_scale: float = Field(default=1.0, ge=0.0)
-    """Weight of the image tokens; 0: the brain has no influence."""
-    skip_projector: bool = False
+    preview: Literal["none", "linear", "tiny", "full"] | None = setting(
+        None, option="--preview", live=True
+    )
+    """What shows the image while it comes; the tiny decoder where the base has one."""
+    ip_scale: float = setting(1.0, option="--ip-scale", live=True, ge=0)
+    """Influence of the brain on the image; 0: none."""
+    skip_projector: bool = setting(False, option="--skip-projector")
     """Paint the embedding itself, as the paper's released code does, not what the projector makes
     of it."""
-    refine: bool = False
-    """Begin with a provisional embedding, and go on from there with the final one."""
-    refine_strength: float = Field(default=0.6, gt=0.0, le=1.0)
+    refine: bool = setting(False, option="--refine", live=True)
+    """Begin with a provisional answer of --tmax, and go on from there with the final one."""
+    refine_strength: float = setting(0.6, gt=0, le=1)
     """How much noise is added to go on: 1 keeps nothing of what there was."""
-    from_top: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Begin with the first image of the answer, and add so much noise; None: begin with noise."""
+    from_top: float | None = setting(None, option="--from-top", gt=0, le=1)
+    """Begin with the first image of the answer; 1 keeps none of it."""
     seed: int = 0
     """Trial n is painted from the seed `seed + n`."""
 
@@ -152,41 +161,67 @@ class PaintingSettings(_Settings):
         return self.model_copy(update={"halvings": self.halvings + 1})
 
 
-class SessionConfig(_Settings):
-    """One session."""
+class SessionSettings(Settings):
+    """All that a person may set for a session, on the command line or in a TOML file."""
+
+    source: LiveSource | None = None
+    """The LSL streams of `live`; `demo` and `replay` bring their own."""
+    demo: Presentation | None = None
+    """What the demo's simulated subject sees."""
+    replay: ReplaySettings | None = None
+    """How `replay` plays a recording."""
+    marker_rule: MarkerRule = MarkerRule()
+    """Which markers are stimuli."""
+    trials: TrialSettings = TrialSettings()
+    """How trials are cut, and what is waited for."""
+    channel_map: dict[str, str] = setting({}, option="--channels")
+    """Names of the stream's channels that differ from the bundle's: MINE=ITS,MINE=ITS."""
+    reject: RejectSettings = RejectSettings()
+    """Which trials hold no brain signal."""
+    trigger: TriggerSettings | None = None
+    """A channel of the EEG stream that opens trials, or is compared with the marker stream."""
+    bundle: Here | None = setting(None, option="--bundle")
+    """Folder of a trained bundle."""
+    gallery: Here | None = setting(None, option="--gallery")
+    """Folder of a gallery; `gallery` beside the bundle by default."""
+    decoding: DecodingSettings = DecodingSettings()
+    """How trials are answered."""
+    painting: PaintingSettings | None = None
+    """What paints the image that was seen, and how."""
+    top_k: int = setting(5, live=True, ge=1)
+    """Images of an answer."""
+    duration_s: float | None = setting(None, option="--duration", gt=0)
+    """End the session after this time."""
+    save_trials: Here | None = setting(None, option="--save-trials")
+    """Write the trials as cut: NAME.npz or NAME-epo.fif."""
+    record: bool = True
+    """Write the streams to recording.xdf."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SessionSettings":
+        decoding, painting = self.decoding, self.painting
+        if self.bundle is None and painting is not None:
+            raise ValueError("a session without a bundle has nothing to paint: give --bundle")
+        if self.bundle is None and (len(decoding.tmax_s) > 1 or decoding.adaptation is not None):
+            raise ValueError("give --bundle: without one, trials are cut and not decoded")
+        if painting is not None and painting.refine and not decoding.tmax_s:
+            raise ValueError("--refine begins with a provisional answer: give --tmax 0.3 too")
+        return self
+
+
+class SessionConfig(SessionSettings):
+    """One session: its settings, and what is its own."""
 
     session: str
     folder: Path
     endpoints: Endpoints
     source: LiveSource | FileSource
-    marker_rule: MarkerRule = MarkerRule()
-    trials: TrialSettings = TrialSettings()
-    channel_map: dict[str, str] = {}
-    """Names of the stream's channels to those that the bundle knows."""
-    reject: RejectSettings = RejectSettings()
-    trigger: TriggerSettings | None = None
-    """A channel of the EEG stream that opens trials, or is compared with the marker stream."""
-    bundle: Path | None = None
-    gallery: Path | None = None
-    decoding: DecodingSettings = DecodingSettings()
-    painting: PaintingSettings | None = None
-    """None: nothing is painted."""
-    top_k: int = 5
     first_trial: int = 1
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
-    duration_s: float | None = None
-    save_trials: Path | None = None
-    record: bool = True
     seed: int | None = None
     simulated: bool = False
     """Whether the EEG is made up; its numbers are then called so wherever they are shown."""
-
-    @model_validator(mode="after")
-    def _paints_what_is_decoded(self) -> "SessionConfig":
-        if self.painting is not None and self.bundle is None:
-            raise ValueError("a session without a bundle has nothing to paint")
-        return self
 
     def with_less_memory(self) -> "SessionConfig":
         """The same with a painting that needs less of it."""

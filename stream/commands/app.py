@@ -1,0 +1,43 @@
+"""The command line of the live system: its commands, and the demo where none is named."""
+
+import sys
+from difflib import get_close_matches
+
+import typer
+
+from hvf_core.options import run_app
+from hvf_core.problem import WrongUsage, one_sentence
+from stream.commands.config import config
+from stream.commands.demo import demo
+from stream.commands.live import live
+from stream.commands.replay import replay
+from stream.commands.streams import streams
+
+COMMANDS = {command.__name__: command for command in (demo, live, replay, streams, config)}
+
+app = typer.Typer(
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",
+)
+for command in COMMANDS.values():
+    app.command()(command)
+
+
+def main() -> None:
+    """Runs a command.
+
+    Exits with 0 when everything was decoded or accounted for, 1 when something failed, 2 on wrong
+    usage, and 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:]
+    first = arguments[0] if arguments else ""
+    with one_sentence():
+        if first and not first.startswith("-") and first not in COMMANDS:
+            near = get_close_matches(first, COMMANDS, 1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise WrongUsage(f"'{first}' is no command; {hint}there are {', '.join(COMMANDS)}")
+    if first not in (*COMMANDS, "--help"):
+        arguments = ["demo", *arguments]
+    run_app(app, "run_realtime.py", arguments)

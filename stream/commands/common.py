@@ -1,0 +1,74 @@
+"""What commands that run a session share: its options, its config, and how it ends."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hvf_core.problem import Problem
+from stream.pipeline.books.page import REPORT
+from stream.pipeline.books.summary import summary_table
+from stream.pipeline.check import check
+from stream.pipeline.session import Session, new_session
+from stream.pipeline.wire.config import Endpoints, SessionConfig, SessionSettings
+
+Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
+Headless = Annotated[
+    bool, typer.Option("--headless", help="A line per answer, in place of the live table")
+]
+
+
+def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> SessionConfig:
+    """The config of a new session, whose settings are checked and whose folder is made.
+
+    Args:
+        own: what the session has beside its settings, or in their place.
+
+    Raises:
+        Problem: the models do not allow the settings, or the folder cannot be made.
+    """
+    values = dict(settings) | own
+    trials, decoding, bundle = values["trials"], values["decoding"], values["bundle"]
+    if bundle is not None:
+        values["gallery"] = values["gallery"] or bundle.parent / "gallery"
+    elif decoding.tmax_s:  # nothing is decoded: it is the end of the window
+        values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
+    check(settings.model_copy(update=values))
+    session, folder = new_session(out)
+    return SessionConfig(
+        **values | {"session": session, "folder": folder, "endpoints": Endpoints.local()}
+    )
+
+
+def run(
+    config: SessionConfig,
+    *,
+    console: Console,
+    headless: bool,
+    title: str,
+    source: Sequence[str] | None = None,
+    n_trials: int | None = None,
+) -> None:
+    """Runs a session to its summary.
+
+    Args:
+        source: command that plays the streams; None where they are there.
+        n_trials: that are to come, where it is known.
+
+    Raises:
+        Problem: the session failed.
+    """
+    session = Session(
+        config, source, console=console, headless=headless, n_trials=n_trials, title=title
+    )
+    summary = session.run()
+    console.print(summary_table(summary))
+    console.print(f"session folder: {config.folder}", highlight=False)
+    what = "seen, retrieved and painted" if config.painting is not None else "report"
+    console.print(f"{what}: {config.folder / REPORT}", highlight=False)
+    if session.failure is not None:
+        raise Problem(session.failure)
+    if session.interrupted:
+        raise SystemExit(130)

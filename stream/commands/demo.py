@@ -1,0 +1,67 @@
+"""`demo`: a simulated subject sees images, which are decoded and painted as they are seen."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hvf_core.options import Asked, with_settings
+from stream.commands.common import Headless, Out, new_config, run
+from stream.pipeline.wire.config import LiveSource, SessionSettings
+
+
+@with_settings(
+    SessionSettings,
+    *("demo", "decoding", "painting"),
+    without=("decoding.rest", "painting.prior", "painting.base"),
+)
+def demo(
+    asked: Asked[SessionSettings],
+    no_paint: Annotated[bool, typer.Option("--no-paint", help="Decode, and paint nothing")] = False,
+    out: Out = None,
+    headless: Headless = False,
+) -> None:
+    """A simulated subject sees images; every image is decoded as it is seen, and painted.
+
+    Example: python run_realtime.py --trials 40 --repeats 4
+    """
+    # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from demo.live_subject import schedule
+    from demo.model import ready_model
+    from demo.settings import ASSETS, PRIOR
+
+    if no_paint:
+        asked = asked.without("painting", "--no-paint")
+    models = {"bundle": ASSETS, "painting.prior": PRIOR, "painting.base": str(ASSETS)}
+    settings = asked.settings({"demo": {}, **models})
+    shown, painting = settings.demo, settings.painting
+    # Refuses numbers that do not fit before anything is trained.
+    schedule(shown.trials, shown.repeats, shown.seed)
+    if painting is not None and "seed" not in painting.model_fields_set:
+        painting = painting.model_copy(update={"seed": shown.seed})
+    console = Console()
+    model = ready_model(console)
+    source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", "hvf-demo"]
+    for name, value in shown.model_dump().items():
+        source += [f"--{name.removesuffix('_hz').removesuffix('_s')}", str(value)]
+    config = new_config(
+        settings,
+        out,
+        source=LiveSource(eeg="hvf-demo", markers="hvf-demo-markers", wait_s=60.0),
+        bundle=model.bundle,
+        gallery=model.gallery,
+        painting=painting,
+        seed=shown.seed,
+        simulated=True,
+    )
+    run(
+        config,
+        console=console,
+        headless=headless,
+        title="simulated subject",
+        source=source,
+        n_trials=shown.trials,
+    )

@@ -1,0 +1,26 @@
+"""`live`: decodes the LSL streams of an amplifier and of a stimulus program."""
+
+from rich.console import Console
+
+from hvf_core.options import Asked, with_settings
+from hvf_core.problem import WrongUsage
+from stream.commands.common import Headless, Out, new_config, run
+from stream.pipeline.wire.config import SessionSettings
+
+
+@with_settings(SessionSettings, without=("demo", "replay"))
+def live(
+    asked: Asked[SessionSettings],
+    out: Out = None,
+    headless: Headless = False,
+) -> None:
+    """Decodes streams that are there; without a bundle it cuts, accounts and saves.
+
+    Example: python run_realtime.py live --eeg BrainVision --markers PsychoPy --bundle my-bundle
+    """
+    settings = asked.settings({"source": {}})
+    source = settings.source
+    if source.markers is None and settings.trigger is None:
+        raise WrongUsage("give --markers, or --trigger, or both to compare them")
+    config = new_config(settings, out)
+    run(config, console=Console(), headless=headless, title=f"live '{source.eeg}'")

@@ -1,0 +1,15 @@
+"""`streams`: which LSL streams there are."""
+
+from typing import Annotated
+
+import typer
+
+
+def streams(
+    wait: Annotated[float, typer.Option(help="For streams to answer, s")] = 1.0,
+) -> None:
+    """Lists the LSL streams that answer."""
+    from stream.acquire.lsl import list_streams  # here: it loads liblsl
+
+    found = list_streams(wait)
+    print(*found or [f"no LSL stream answered within {wait:g} s"], sep="\n")

@@ -1,0 +1,47 @@
+"""Refuses, before anything is started, settings that the models of a session do not allow."""
+
+from decoder.bundle import Bundle, load_bundle
+from decoder.calibration import temperature_of
+from hvf_core.problem import Problem
+from index.gallery import check_space, load_gallery
+from stream.acquire.adaptation import Adaptation
+from stream.acquire.preprocess import Preprocessing
+from stream.pipeline.nodes.trial_file import check_trial_file
+from stream.pipeline.wire.config import DecodingSettings, SessionSettings
+
+
+def check(settings: SessionSettings) -> None:
+    """Reads and verifies the models of a session, which its nodes then only open.
+
+    Raises:
+        Problem: a model is missing or damaged, or cannot do what is asked for.
+    """
+    if settings.save_trials is not None:
+        check_trial_file(settings.save_trials)
+    if settings.bundle is None:
+        return
+    bundle = load_bundle(settings.bundle)
+    manifest, trials = bundle.manifest, settings.trials
+    if "tmin_s" in trials.model_fields_set and trials.tmin_s != manifest.tmin_s:
+        raise Problem(
+            f"--tmin {trials.tmin_s:g} is not the window of the bundle '{settings.bundle}', which "
+            f"was trained with {manifest.tmin_s:g}; leave --tmin out, or train a bundle for it"
+        )
+    _check_decoding(bundle, settings.decoding)
+    check_space(load_gallery(settings.gallery), manifest.space)
+
+
+def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:
+    manifest = bundle.manifest
+    manifest.marks(decoding.tmax_s)
+    temperature_of(manifest.calibration, decoding.evidence, manifest.tmax_s, 1)
+    if decoding.min_confidence and manifest.calibration is None:
+        raise Problem(
+            f"--min-confidence {decoding.min_confidence:g} compares probabilities, and the bundle "
+            "has no calibration: calibrate it with `python -m offline_train calibrate`, or leave "
+            "the option out"
+        )
+    if decoding.rest is not None and not decoding.rest.exists():
+        raise Problem(f"there is no file '{decoding.rest}'; give the path of a recording")
+    if decoding.adaptation is not None:
+        Adaptation(Preprocessing.of(bundle), decoding.adaptation)
