@@ -13,7 +13,7 @@ from mne.io.constants import FIFF
 from hvf_core.problem import Problem
 from stream.acquire.markers import marker_text
 from stream.acquire.units import Signal, kept_as
-from stream.sources.xdf_writer import MAGIC, STRING, whole_chunks
+from stream.sources.xdf import MAGIC, STRING, whole_chunks
 
 MNE_SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
 SUFFIXES = (*MNE_SUFFIXES, ".xdf")

@@ -1,11 +1,5 @@
-"""Writes XDF files that a killed process, a full disk or a pulled plug leaves readable.
+"""Writes XDF files that a killed process, a full disk or a pulled plug leaves readable."""
 
-The format is XDF 1.0 (https://github.com/sccn/xdf/wiki/Specifications): four magic bytes, then
-chunks, each `[bytes of length: 1, 4 or 8] [length] [tag, uint16] [content]`, little-endian.
-"""
-
-import io
-import logging
 import os
 import struct
 import time
@@ -18,19 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, NUMBER_TYPES, STRING, Tag
 
-logger = logging.getLogger(__name__)
-
-MAGIC = b"XDF:"
-FILE_HEADER, STREAM_HEADER, SAMPLES, CLOCK_OFFSET, BOUNDARY, STREAM_FOOTER = range(1, 7)
-
-# Readers look for these bytes to find their way back into a damaged file.
-BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 BOUNDARY_EVERY_S = 10.0
-
-STRING = "string"
-NUMBER_TYPES = {"float32": "<f4", "double64": "<f8", "int32": "<i4"}
-LENGTH_FORMATS = {1: "<B", 4: "<I", 8: "<Q"}
 STAMP_FOLLOWS = 8
 
 
@@ -93,7 +77,7 @@ class XdfWriter:
         self._append(MAGIC)
         info = ElementTree.Element("info")
         _add(info, "version", "1.0")
-        self._append(_chunk(FILE_HEADER, _xml(info)))
+        self._append(_chunk(Tag.FILE_HEADER, _xml(info)))
         self._write_boundary()
 
     def __enter__(self) -> "XdfWriter":
@@ -106,7 +90,7 @@ class XdfWriter:
         """Announces a stream; must come before its samples. `stream_id` is any unused uint32."""
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id} was added before")
-        self._append(_chunk(STREAM_HEADER, header.to_xml(), stream_id))
+        self._append(_chunk(Tag.STREAM_HEADER, header.to_xml(), stream_id))
         self._streams[stream_id] = _Stream(header)
 
     def write_samples(
@@ -125,7 +109,7 @@ class XdfWriter:
         if not len(stamps_s):
             return
         content = stream.encode(stamps_s, samples)
-        self._append(_chunk(SAMPLES, _length(len(stamps_s)) + content, stream_id))
+        self._append(_chunk(Tag.SAMPLES, _length(len(stamps_s)) + content, stream_id))
         stream.count(stamps_s)
         if self._clock() >= self._next_boundary_s:
             self._write_boundary()
@@ -135,7 +119,7 @@ class XdfWriter:
 
         At `time_s` on the stream's own clock, the recorder's clock showed `time_s + offset_s`.
         """
-        self._append(_chunk(CLOCK_OFFSET, struct.pack("<dd", time_s, offset_s), stream_id))
+        self._append(_chunk(Tag.CLOCK_OFFSET, struct.pack("<dd", time_s, offset_s), stream_id))
         self._streams[stream_id].offsets.append((time_s, offset_s))
 
     def flush(self) -> None:
@@ -149,13 +133,13 @@ class XdfWriter:
             return
         try:
             for stream_id, stream in self._streams.items():
-                self._append(_chunk(STREAM_FOOTER, stream.footer(), stream_id))
+                self._append(_chunk(Tag.STREAM_FOOTER, stream.footer(), stream_id))
             self.flush()
         finally:
             self._file.close()
 
     def _write_boundary(self) -> None:
-        self._append(_chunk(BOUNDARY, BOUNDARY_UUID))
+        self._append(_chunk(Tag.BOUNDARY, BOUNDARY_UUID))
         self._next_boundary_s = self._clock() + BOUNDARY_EVERY_S
 
     def _append(self, data: bytes) -> None:
@@ -186,26 +170,6 @@ class XdfWriter:
                 f"the recording '{self._path}' cannot be written ({error.strerror}); "
                 "choose a folder that can be written to and has space"
             ) from error
-
-
-def whole_chunks(path: str | Path) -> io.BytesIO:
-    """The file at `path` without what was cut short or damaged; `pyxdf.load_xdf` takes it.
-
-    pyxdf itself stops with an error where a file ends inside a tag or a clock offset, and makes
-    values up where it ends inside the last sample of a chunk.
-    """
-    data = Path(path).read_bytes()
-    position = len(MAGIC)
-    chunks = [data[:position]]
-    while position < len(data):
-        end = _chunk_end(data, position)
-        if end is not None and end <= len(data):
-            chunks.append(data[position:end])
-        else:
-            end = _after_next_boundary(data, position)
-            logger.warning("'%s' is damaged; left out bytes %d to %d", path, position, end)
-        position = end
-    return io.BytesIO(b"".join(chunks))
 
 
 @dataclass
@@ -267,20 +231,6 @@ def _chunk(tag: int, content: bytes, stream_id: int | None = None) -> bytes:
     address = b"" if stream_id is None else struct.pack("<I", stream_id)
     body = struct.pack("<H", tag) + address + content
     return _length(len(body)) + body
-
-
-def _chunk_end(data: bytes, start: int) -> int | None:
-    """Where the chunk at `start` says that it ends, None where there cannot be a chunk."""
-    length_size = data[start]
-    if length_size not in LENGTH_FORMATS:
-        return None
-    body = start + 1 + length_size
-    return body + int.from_bytes(data[start + 1 : body], "little")
-
-
-def _after_next_boundary(data: bytes, start: int) -> int:
-    found = data.find(BOUNDARY_UUID, start)
-    return len(data) if found < 0 else found + len(BOUNDARY_UUID)
 
 
 def _length(number: int) -> bytes:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from hvf_core.problem import Problem
-from stream.sources.xdf_writer import BOUNDARY_UUID, StreamHeader, XdfWriter, whole_chunks
+from stream.sources.xdf import BOUNDARY_UUID, whole_chunks
+from stream.sources.xdf_writer import StreamHeader, XdfWriter
 
 EEG = StreamHeader(
     name="Käppchen <&>",
