@@ -1,5 +1,6 @@
 """The weights of networks, as arrays and back: a network is filled from a file, or kept as one."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -32,3 +33,12 @@ def filled(network: Network, tensors: Mapping[str, Tensor | np.ndarray], file: P
 def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
     """All parameters and buffers of a network on the CPU, by name."""
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def weights_sha256(network: nn.Module, settings: str = "") -> str:
+    """Names a network by its weights, and by settings that these do not tell."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel
 from torch import nn
 
+from decoder.weights import weights_sha256
 from hvf_core.artifact import (
     check_files,
     file_sha256,
@@ -40,11 +41,7 @@ class CachedEngine(BaseModel):
 
 def network_sha256(network: nn.Module) -> str:
     """Of a network's layers, their settings and their weights."""
-    digest = hashlib.sha256(repr(network).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+    return weights_sha256(network, repr(network))
 
 
 def program_sha256() -> str:

@@ -4,15 +4,14 @@ The vector is always the same for the same image and weights. It is not normalis
 linear maps take it as it comes.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from decoder.weights import weights_sha256
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
 from index.encoders import classifier, clip, vae
@@ -68,7 +67,7 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
     with loading(f"image encoder '{spec.name}'", spec.source, way_out):
         parts = _KINDS[spec.kind](spec)
     parts.network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    encoder = ImageEncoder(spec, _checksum(parts.network), parts, torch.device(device))
+    encoder = ImageEncoder(spec, weights_sha256(parts.network), parts, torch.device(device))
     _try_out(encoder)
     return encoder
 
@@ -88,11 +87,3 @@ def _try_out(encoder: ImageEncoder) -> None:
             f"image encoder '{spec.name}' gives numbers that are not finite, so its weights "
             f"'{spec.source}' are damaged: fetch them again"
         )
-
-
-def _checksum(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
