@@ -26,9 +26,8 @@ from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
-from offline_train.prior.average import Average
 from offline_train.prior.batches import Draws
-from offline_train.prior.networks import PriorNetworks
+from offline_train.prior.networks import Average, PriorNetworks
 from offline_train.prior.settings import PriorSettings
 
 
