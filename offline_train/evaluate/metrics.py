@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 N_BINS = 15
 """Of Guo et al., ICML 2017."""
-RESAMPLES_AT_ONCE = 100
+RESAMPLES, RESAMPLES_AT_ONCE = 2000, 100
 
 
 class Estimate(BaseModel):
@@ -27,15 +27,10 @@ def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
     return Estimate(value=float(values.mean()), low=low, high=high)
 
 
-def bootstrap_interval(
-    values: np.ndarray,
-    rng: np.random.Generator,
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of the mean, resampling the units that `values` (n,) has one of each."""
-    means = [values[picks].mean(axis=1) for picks in _picks(len(values), n_resamples, rng)]
-    return _percentiles(np.concatenate(means), confidence)
+def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """Percentile interval, 95 %, of the mean: the units that `values` (n,) are of are resampled."""
+    means = [values[picks].mean(axis=1) for picks in _picks(len(values), rng)]
+    return _percentiles(np.concatenate(means))
 
 
 @dataclass(frozen=True)
@@ -86,11 +81,7 @@ def expected_calibration_error(
 
 
 def ece_interval(
-    confidence: np.ndarray,
-    hit: np.ndarray,
-    rng: np.random.Generator,
-    n_resamples: int = 2000,
-    level: float = 0.95,
+    confidence: np.ndarray, hit: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Bootstrap interval of the ECE, resampling stimuli with all their answers.
 
@@ -107,13 +98,13 @@ def ece_interval(
     gaps = np.bincount(cells.ravel(), (hit - confidence).ravel(), N_BINS * n_stimuli)
     gaps = gaps.reshape(N_BINS, n_stimuli).T / (n_answers * n_stimuli)
     found = []
-    for picks in _picks(n_stimuli, n_resamples, rng):
+    for picks in _picks(n_stimuli, rng):
         cells = picks + n_stimuli * np.arange(len(picks))[:, None]
         times = np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)
         found.append(np.abs(times @ gaps).sum(axis=1))
     resampled = np.concatenate(found)
     lean = resampled.mean() - np.abs(gaps.sum(axis=0)).sum()
-    low, high = _percentiles(resampled - lean, level)
+    low, high = _percentiles(resampled - lean)
     return max(0.0, low), high
 
 
@@ -146,13 +137,12 @@ def _bin_of(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
 
 
-def _picks(n: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _picks(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """In portions, because a resample of many stimuli is as large as all of them."""
-    for start in range(0, n_resamples, RESAMPLES_AT_ONCE):
-        yield rng.integers(n, size=(min(RESAMPLES_AT_ONCE, n_resamples - start), n))
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        yield rng.integers(n, size=(RESAMPLES_AT_ONCE, n))
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The networks whose features score painted pictures. Which ones there are is data, not code.
+"""Networks whose features score painted pictures. Which ones there are is data, not code.
 
 A network that the painter has learnt from is a lenient judge: where it is one of the encoders that
 z_f is made of, as the demo's classifier is, its scores show that something came through, and say
@@ -221,20 +221,7 @@ def _load_open_clip(spec: FeatureNetSpec) -> _Loaded:
 
 def _load_classifier(spec: FeatureNetSpec) -> _Loaded:
     network = load_classifier(spec.source)
-    if spec.layer is None:
-        return _Features(network), lambda images: images
-    return network.body, lambda images: images * 2 - 1
-
-
-class _Features(nn.Module):
-    """A classifier's embedding, as the image encoder gives it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.features(images)
+    return nn.Sequential(*network.body, *network.neck), lambda images: images * 2 - 1
 
 
 def _normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Tensor], Tensor]:
