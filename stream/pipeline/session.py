@@ -13,12 +13,12 @@ from rich.console import Console
 
 from hvf_core.problem import Problem
 from stream.pipeline.books.page import write_report
-from stream.pipeline.books.terminal import TerminalView
+from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
 from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.bus import drain, open_socket
 from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
-from stream.pipeline.wire.messages import NodeState, SessionClosed, StreamHealth
+from stream.pipeline.wire.messages import SessionClosed, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, nodes_of
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
@@ -82,7 +82,9 @@ class Session:
             Problem: the session could not start, or could not be brought to an end.
         """
         self._config.write()
-        self._results = open_socket(zmq.SUB, self._config.endpoints.results, bind=False)
+        heard = (*SHOWN, SessionClosed)
+        endpoint = self._config.endpoints.results
+        self._results = open_socket(zmq.SUB, endpoint, bind=False, hears=heard)
         self._supervisor = Supervisor(self._config, nodes_of(self._config), self._source)
         try:
             while self._life.state is not State.CLOSED:
@@ -141,7 +143,7 @@ class Session:
         """Takes what is on the bus; whether anything moved."""
         moved = False
         for message in drain(self._results):
-            moved = moved or not isinstance(message, NodeState | StreamHealth)
+            moved = moved or not isinstance(message, StreamHealth)
             self._view.take(message)
             if isinstance(message, SessionClosed):
                 self._summary = dict(message.summary)

@@ -1,6 +1,7 @@
 """What one node writes another reads, and what is no message is refused with one sentence."""
 
 import json
+import re
 import struct
 from dataclasses import fields, replace
 
@@ -20,6 +21,7 @@ from stream.pipeline.wire.config import (
     read_config,
 )
 from stream.pipeline.wire.messages import (
+    KINDS,
     VERSION,
     Embedded,
     End,
@@ -40,9 +42,12 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
     as_json,
     pack,
+    prefix,
     unpack,
+    unpack_numbered,
 )
 from tests.refs import about, answer
+from tests.sessions import ROOT
 
 STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
 EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
@@ -176,6 +181,20 @@ def test_every_message_comes_back_as_it_was(message):
     check_same(message, unpack(pack(message)))
 
 
+def test_the_number_of_each_kind_is_the_documented_one():
+    table = re.findall(r"^\| (\d+) \| (\w+) \|", (ROOT / "docs/bus.md").read_text(), re.MULTILINE)
+    assert [(str(number), kind.__name__) for number, kind in KINDS.items()] == table
+    assert all(pack(message)[:1] == prefix(type(message)) for message in EXAMPLES)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_frame_is_numbered(seq):
+    number, message = unpack_numbered(pack(WHOLE, seq))
+    assert number == seq
+    check_same(message, WHOLE)
+    assert unpack_numbered(pack(WHOLE))[0] == 0
+
+
 def test_every_kind_of_message_has_an_example():
     assert {type(message) for message in EXAMPLES} == set(Message.__args__)
 
@@ -229,9 +248,9 @@ def test_an_answer_is_plain_json_under_the_names_that_programs_know():
 # --- what is no message --------------------------------------------------------------------------
 
 
-def frame_of(header, body=b""):
+def frame_of(header, body=b"", kind=End):
     packed = msgpack.packb(header)
-    return struct.pack("<I", len(packed)) + packed + body
+    return prefix(kind) + struct.pack("<I", len(packed)) + packed + body
 
 
 def is_one_sentence(problem):
@@ -239,23 +258,23 @@ def is_one_sentence(problem):
     return len(text) < 600 and "\n" not in text and "; " in text
 
 
+END = {"session": "s", "reason": "r", "facts": {}}
+
+
 @pytest.mark.parametrize("version", [0, VERSION + 1, "1", None])
 def test_another_version_is_named(version):
-    frame = frame_of({"v": version, "kind": "End", "session": "s", "reason": "r", "facts": {}})
+    frame = frame_of({"v": version} | END)
     with pytest.raises(Problem, match=f"format {version!r} arrived.*format {VERSION}") as caught:
         unpack(frame)
     assert is_one_sentence(caught.value)
 
 
-TRIAL = {
-    "v": VERSION,
-    "kind": "Recorded",
-    "session": "s",
-    "stream": "eeg",
-    "raw_s": b"",
-    "texts": [],
-    "offset_s": 0.0,
-}
+RECORDED = {"v": VERSION, "stream": "eeg", "raw_s": b"", "texts": [], "offset_s": 0.0} | EEG_STREAM
+
+
+def recorded(array, body=b"12345678"):
+    """A frame of this array; None leaves it out."""
+    return frame_of(RECORDED | (array or {}), body, Recorded)
 
 
 @pytest.mark.parametrize(
@@ -263,22 +282,25 @@ TRIAL = {
     [
         b"",
         b"\0",
-        struct.pack("<I", 2**32 - 1) + b"\xa1",
+        prefix(End),
+        prefix(End) + struct.pack("<I", 2**32 - 1) + b"\xa1",
         frame_of({}),
         frame_of({"v": VERSION}),
-        frame_of({"v": VERSION, "kind": "Pickle"}),
-        frame_of({"v": VERSION, "kind": ["End"]}),
-        frame_of({"v": VERSION, "kind": "End", "session": "s"}),
-        frame_of({"v": VERSION, "kind": "End", "session": "s", "reason": "r", "more": 1}),
+        frame_of({"v": VERSION, "session": "s"}),
+        frame_of({"v": VERSION, "more": 1} | END),
+        b"\0" + frame_of({"v": VERSION} | END)[1:],
+        b"\xff" + frame_of({"v": VERSION} | END)[1:],
         frame_of(["v", VERSION]),
-        frame_of(TRIAL | {"dtype": "<f4", "shape": [2**63]}, b"1234"),
-        frame_of(TRIAL),
-        frame_of(TRIAL | {"dtype": "<f4", "shape": [2]}, b"1234567"),
-        frame_of(TRIAL | {"dtype": "<f4", "shape": [3]}, b"12345678"),
-        frame_of(TRIAL | {"dtype": "O", "shape": [1]}, b"12345678"),
-        frame_of(TRIAL | {"dtype": "nonsense", "shape": [1]}, b"12345678"),
-        frame_of(TRIAL | {"dtype": "<f4"}, b"12345678"),
-        frame_of(TRIAL | {"dtype": "<f4", "shape": "2"}, b"12345678"),
+        frame_of({"v": VERSION, "about": "trial 7", "readable_s": 0.1}, kind=MarkerSeen),
+        frame_of({"v": VERSION, "about": {"trial": 7}, "readable_s": 0.1}, kind=MarkerSeen),
+        recorded({"dtype": "<f4", "shape": [2**63]}, b"1234"),
+        recorded(None, b""),
+        recorded({"dtype": "<f4", "shape": [2]}, b"1234567"),
+        recorded({"dtype": "<f4", "shape": [3]}),
+        recorded({"dtype": "O", "shape": [1]}),
+        recorded({"dtype": "nonsense", "shape": [1]}),
+        recorded({"dtype": "<f4"}),
+        recorded({"dtype": "<f4", "shape": "2"}),
         pack(WHOLE)[:-1],
         pack(WHOLE) + b"x",
     ],
@@ -305,7 +327,7 @@ def message_or_problem(frame):
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200))
-@example(b"\x01\0\0\0\x80")
+@example(b"\x0f\x01\0\0\0\x80")
 def test_random_bytes_are_a_problem(frame):
     message_or_problem(frame)
 
@@ -326,13 +348,14 @@ anything = st.recursive(
 @settings(max_examples=400)
 @given(anything, anything, st.binary(max_size=32))
 def test_any_type_and_shape_of_an_array_are_borne(dtype, shape, body):
-    message_or_problem(frame_of(TRIAL | {"dtype": dtype, "shape": shape}, body))
+    message_or_problem(recorded({"dtype": dtype, "shape": shape}, body))
 
 
 @settings(max_examples=200)
-@given(anything, st.binary(max_size=8))
-def test_any_header_is_borne(header, body):
-    message_or_problem(frame_of(header, body))
+@given(anything, st.binary(max_size=8), st.sampled_from(Message.__args__))
+def test_any_header_is_borne(header, body, kind):
+    message_or_problem(frame_of(header, body, kind))
+    message_or_problem(frame_of({"v": VERSION, "about": header, "answer": header}, body, kind))
 
 
 @settings(max_examples=500)

@@ -20,6 +20,8 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import SUPERVISOR
 
+SHOWN = (Noted, Painted, PaintingState, Retrieval, Settled, StreamHealth)
+"""The kinds of messages that the view takes."""
 _LAST = 8
 
 

@@ -76,7 +76,8 @@ def _free_path(config: SessionConfig) -> Path:
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Records until the session is closed."""
     feed = open_socket(zmq.PULL, config.endpoints.recording, bind=True)
-    results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
+    heard = (Retrieval, SessionClosed)
+    results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
     recorder = Recorder(config)
     lifeline.ready()
     next_flush_s = time.monotonic() + _FLUSH_S

@@ -10,7 +10,7 @@ from stream.acquire.lsl import local_clock, pylsl
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.summary import Tally
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.bus import Publisher, open_socket, receive
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import (
     End,
@@ -48,7 +48,7 @@ class Results:
 
     def __init__(self, config: SessionConfig, lifeline: Lifeline):
         self._config = config
-        self._publisher = open_socket(zmq.PUB, config.endpoints.results, bind=True)
+        self._publisher = Publisher(config.endpoints.results)
         self._outlet = _outlet(config)
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
@@ -83,7 +83,7 @@ class Results:
                 self._on_node_state(message)
             case Noted():
                 self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
-                send(self._publisher, message)
+                self._publisher.publish(message)
             case PaintingState():
                 self._on_painting(message)
             case Preview() | Painted():
@@ -99,7 +99,7 @@ class Results:
         now_s = time.monotonic()
         if now_s >= self._next_alive_s:
             self._next_alive_s = now_s + _ALIVE_S
-            send(self._publisher, self._alive)
+            self._publisher.publish(self._alive)
         if self._orphans and now_s >= self._orphans_until_s:
             self._drop(self._orphans, "node_lost", "the reader was lost with this trial")
             self._orphans = ()
@@ -113,7 +113,7 @@ class Results:
         summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        send(self._publisher, SessionClosed(session=self._config.session, summary=summary))
+        self._publisher.publish(SessionClosed(session=self._config.session, summary=summary))
         time.sleep(_LAST_WORDS_S)
 
     def _on_painting(self, message: PaintingState) -> None:
@@ -122,11 +122,11 @@ class Results:
         else:
             facts = {"state": message.state, "detail": message.detail}
             self._ledger.note("painting", of_trial=message.trial, **facts)
-        send(self._publisher, message)
+        self._publisher.publish(message)
 
     def _on_image(self, message: Preview | Painted) -> None:
         message.stamps["published"] = local_clock()
-        send(self._publisher, message)
+        self._publisher.publish(message)
         if isinstance(message, Painted):
             facts = {name: value for name, value in flat(message).items() if name in _IMAGE_FACTS}
             self._ledger.note("painted", of_trial=message.about.trial, **facts)
@@ -136,7 +136,7 @@ class Results:
             age_s = round(message.age_s, 3)
             self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
         self._stream = message
-        send(self._publisher, message)
+        self._publisher.publish(message)
 
     def _health(self) -> dict:
         if self._stream is None:
@@ -148,14 +148,14 @@ class Results:
         facts = flat(message)
         del facts["session"]
         if self._ledger.announce(**facts):
-            send(self._publisher, message)
+            self._publisher.publish(message)
         self._publish_settled(message.about.trial)
 
     def _answer(self, message: Retrieval) -> None:
         trial, answer = message.about.trial, message.answer
         message.stamps["published"] = local_clock()
         if self._ledger.outcome_of(trial) is None:
-            send(self._publisher, message)
+            self._publisher.publish(message)
             self._outlet.push_sample([as_json(message)])
         facts = {name: value for name, value in flat(message).items() if name in _ANSWER_FACTS}
         if not answer.provisional:
@@ -189,7 +189,7 @@ class Results:
                 markers=self._ledger.markers,
                 pending=len(self._ledger.pending),
             )
-            send(self._publisher, message)
+            self._publisher.publish(message)
 
     def _on_node_state(self, message: NodeState) -> None:
         if message.node == READER and message.incarnation != self._reader:
@@ -198,7 +198,7 @@ class Results:
                 self._orphans = self._ledger.pending
                 self._orphans_until_s = time.monotonic() + _ORPHAN_GRACE_S
             self._reader = message.incarnation
-        send(self._publisher, message)
+        self._publisher.publish(message)
 
 
 def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":

@@ -74,7 +74,8 @@ class TrialSender:
             self._adaptation = starting_adaptation(config.decoding, preprocessing)
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
-        self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False)
+        heard = (Settled, NodeState)
+        self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
         to_decoder = None
         if config.bundle is not None:
             to_decoder = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)

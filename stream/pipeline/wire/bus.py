@@ -1,22 +1,29 @@
 """ZeroMQ sockets as this project uses them: one frame a message, bounded queues, no lingering."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import zmq
 
-from stream.pipeline.wire.messages import Message, pack, unpack
+from stream.pipeline.wire.messages import Message, pack, prefix, unpack
 
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
 
 
 def open_socket(
-    kind: int, endpoint: str, *, bind: bool, queue: int = _QUEUE, latest_only: bool = False
+    kind: int,
+    endpoint: str,
+    *,
+    bind: bool,
+    queue: int = _QUEUE,
+    latest_only: bool = False,
+    hears: Sequence[type] = (),
 ) -> zmq.Socket:
     """A socket of the process's one context.
 
     It keeps trying to reach a peer that is away, and drops what it could not send when it closes.
     Where both ends are `latest_only`, a message replaces the one that waits before it, on whichever
-    side of the wire that is, and a sender never finds its queue full.
+    side of the wire that is, and a sender never finds its queue full. A SUB socket `hears` the
+    kinds of messages that are given, or all; what it does not hear is never sent to it.
     """
     socket = zmq.Context.instance().socket(kind)
     socket.set_hwm(queue)
@@ -25,7 +32,8 @@ def open_socket(
     socket.setsockopt(zmq.LINGER, 1000 if kind in (zmq.PUSH, zmq.DEALER) else 0)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
     if kind == zmq.SUB:
-        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        for begins in [prefix(message) for message in hears] or [b""]:
+            socket.setsockopt(zmq.SUBSCRIBE, begins)
     if bind:
         socket.bind(endpoint)
     else:
@@ -58,3 +66,32 @@ def drain(socket: zmq.Socket) -> Iterator[Message]:
     """All messages that are there now."""
     while (message := receive(socket)) is not None:
         yield message
+
+
+class Publisher:
+    """Numbers messages and sends each to those who hear its kind; it never waits for anybody.
+
+    Attributes:
+        seq: number of the last message, counted from 1 on.
+    """
+
+    def __init__(self, endpoint: str):
+        self.seq = 0
+        self._socket = open_socket(zmq.XPUB, endpoint, bind=True)
+        self._heard: set[bytes] = set()  # with what frames begin that somebody hears
+
+    def is_heard(self, kind: type) -> bool:
+        """Whether anybody hears a kind of message now."""
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            change = self._socket.recv()
+            (self._heard.add if change[:1] == b"\1" else self._heard.discard)(change[1:])
+        return not self._heard.isdisjoint((b"", prefix(kind)))
+
+    def publish(self, message: Message) -> None:
+        """Sends a message; one that nobody hears costs its number only."""
+        self.seq += 1
+        if self.is_heard(type(message)):
+            try_send(self._socket, pack(message, self.seq))
+
+    def close(self) -> None:
+        self._socket.close(0)
