@@ -48,7 +48,7 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import DECODE, PAINT, node
 
-Load = Literal["sleep", "python", "memory", "torch"]
+Load = Literal["sleep", "torch"]
 
 _N_CHANNELS, _N_TIMES, _RATE_HZ = 63, 250, 250.0
 _TAIL = 5  # samples of the last slice
@@ -97,17 +97,6 @@ class PretendedPainter:
         return Picture(self._picture, self._n_steps, 1.0)
 
 
-def _python() -> Callable[[float], None]:
-    """Never lets go of Python's lock but when it is taken away."""
-    return lambda left_s: sum(range(10_000))
-
-
-def _memory() -> Callable[[float], None]:
-    """Moves more than any cache holds."""
-    here, there = np.ones(8_000_000), np.empty(8_000_000)
-    return lambda left_s: np.copyto(there, here)
-
-
 def _torch() -> Callable[[float], None]:
     """Convolves, as a UNet does."""
     import torch
@@ -119,8 +108,6 @@ def _torch() -> Callable[[float], None]:
 
 _WORK: dict[Load, Callable[[], Callable[[float], None]]] = {
     "sleep": lambda: time.sleep,  # as where a GPU paints
-    "python": _python,
-    "memory": _memory,
     "torch": _torch,
 }
 
@@ -235,7 +222,7 @@ def models(folder: Path) -> tuple[Path, Path]:
 
 def main(
     trials: Annotated[int, typer.Option(min=2, help="beside it, and as many without")] = 1000,
-    load: Annotated[Load, typer.Option(help="how the painter spends its time")] = "python",
+    load: Annotated[Load, typer.Option(help="how the painter spends its time")] = "torch",
     job: Annotated[float, typer.Option(min=0.01, help="seconds for an image")] = 2.0,
     steps: Annotated[int, typer.Option(min=1, help="of an image")] = 8,
     soa: Annotated[float, typer.Option(min=0.05, help="seconds between trials")] = 0.2,

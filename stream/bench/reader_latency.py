@@ -9,13 +9,12 @@ resamples to 250 Hz and keeps 17. This program plays its decoder, its recorder a
 """
 
 import importlib.util
-import json
 import os
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -86,8 +85,10 @@ class Peers:
         trial = None
         if self._trials in ready:
             frame, received_s = self._trials.recv(), local_clock()
-            trial = unpack(frame), received_s
-            self._settle(trial[0].about.trial, "decoded")
+            match unpack(frame):
+                case TrialSlice(final=True) as last:
+                    trial = last, received_s
+                    self._settle(last.about.trial, "decoded")
         if self._recording in ready:
             self._recording.recv()
         if self._reports in ready:
@@ -226,56 +227,38 @@ def measure(
         return rounds
 
 
-def rows(rounds: list[dict[str, Round]]) -> list[dict[str, Any]]:
-    """One row per measure: medians over the rounds, the maximum of all; latencies in ms.
-
-    A ratio is that of the medians within a round, then the median over the rounds.
-    """
-    table = []
-    for program, first in rounds[0].items():
-        for label in first.latency_s:
-            each = [turns[program].latency_s[label] for turns in rounds]
-            p50, p95, p99 = np.median([np.quantile(x, (0.5, 0.95, 0.99)) for x in each], axis=0)
-            table.append(
-                {
-                    "measure": label,
-                    "p50_ms": p50 * 1e3,
-                    "p95_ms": p95 * 1e3,
-                    "p99_ms": p99 * 1e3,
-                    "max_ms": max(x.max() for x in each) * 1e3,
-                    "cpu_percent": np.median([turns[program].cpu for turns in rounds]) * 100,
-                    "n": sum(map(len, each)),
-                    "to_loop_back": _ratio(rounds, program, label, "raw LSL", LOOP_BACK),
-                    "to_mne_lsl": _ratio(rounds, program, label, "mne-lsl", PEER),
-                }
-            )
-    return table
-
-
 def _ratio(
     rounds: list[dict[str, Round]], program: str, label: str, other: str, other_label: str
-) -> float | None:
+) -> str:
     if other not in rounds[0]:
-        return None
+        return "-"
     ratios = [
         np.median(turns[program].latency_s[label]) / np.median(turns[other].latency_s[other_label])
         for turns in rounds
     ]
-    return float(np.median(ratios))
+    return f"{np.median(ratios):.2f}"
 
 
-def show(table: list[dict[str, Any]], title: str, console: Console) -> None:
+def show(rounds: list[dict[str, Round]], title: str, console: Console) -> None:
+    """Prints one row per measure: medians over the rounds, the maximum of all.
+
+    A ratio is that of the medians within a round, then the median over the rounds.
+    """
     out = Table(title=title, caption=_BUDGET, box=box.SIMPLE, padding=(0, 1, 0, 0))
     out.add_column("ms", no_wrap=True)
     for head in ("p50", "p95", "p99", "max", "CPU %", "n", "p50:raw", "p50:mne"):
         out.add_column(head, justify="right")
-    for row in table:
-        times = (f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"))
-        ratios = (
-            "-" if row[name] is None else f"{row[name]:.2f}"
-            for name in ("to_loop_back", "to_mne_lsl")
-        )
-        out.add_row(row["measure"], *times, f"{row['cpu_percent']:.1f}", str(row["n"]), *ratios)
+    for program, first in rounds[0].items():
+        cpu = 100 * np.median([turns[program].cpu for turns in rounds])
+        for label in first.latency_s:
+            each = [1e3 * turns[program].latency_s[label] for turns in rounds]
+            quantiles = np.median([np.quantile(x, (0.5, 0.95, 0.99)) for x in each], axis=0)
+            times = (f"{ms:.2f}" for ms in (*quantiles, max(x.max() for x in each)))
+            ratios = (
+                _ratio(rounds, program, label, *other)
+                for other in (("raw LSL", LOOP_BACK), ("mne-lsl", PEER))
+            )
+            out.add_row(label, *times, f"{cpu:.1f}", str(sum(map(len, each))), *ratios)
     console.print(out)
 
 
@@ -299,7 +282,6 @@ def main(
     chunk: Annotated[int, typer.Option(min=1, help="Samples that the source sends at once.")] = 1,
     soa: Annotated[float, typer.Option(help="Seconds from marker to marker.")] = 0.5,
     without_peer: Annotated[bool, typer.Option(help="Leave out mne-lsl.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here.")] = None,
 ) -> None:
     """Measures the latency and CPU of the reader next to raw LSL and mne-lsl."""
     console = Console()
@@ -313,14 +295,8 @@ def main(
         _use_private_lsl_session(Path(folder))
         load_before = os.getloadavg()[0]
         measured = measure(source, rounds, trials, with_peer, console)
-    table = rows(measured)
     title = f"{channels} channels, {rate:g} Hz, chunk {chunk}, SOA {soa:g} s, {rounds} rounds"
-    show(table, f"{title}; load {load_before:.2f}", console)
-    if json_file is not None:
-        settings = {"channels": channels, "rate_hz": rate, "chunk": chunk, "soa_s": soa}
-        settings |= {"rounds": rounds, "trials": trials, "n_cpus": os.cpu_count()}
-        settings |= {"load_before": load_before, "load_after": os.getloadavg()[0]}
-        json_file.write_text(json.dumps({"settings": settings, "rows": table}, indent=2) + "\n")
+    show(measured, f"{title}; load {load_before:.2f}", console)
 
 
 if __name__ == "__main__":
