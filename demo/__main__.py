@@ -1,4 +1,4 @@
-"""What is behind the demo: `python -m demo --help`."""
+"""The commands of the demo world: `python -m demo --help`."""
 
 import tempfile
 from pathlib import Path

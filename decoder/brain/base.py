@@ -1,4 +1,4 @@
-"""What every brain encoder is: a network from a trial to a vector in the images' space."""
+"""The brain encoder: a network from a trial to a vector in the images' space."""
 
 from abc import ABC, abstractmethod
 

@@ -1,4 +1,4 @@
-"""What an engine needs on disk, made once for each bundle, machine and set of versions."""
+"""The engines' files on disk, made once for each bundle, machine and set of versions."""
 
 import hashlib
 import json

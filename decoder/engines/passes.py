@@ -1,4 +1,4 @@
-"""What the kinds of engines share: what is asked of them, and what they make of it."""
+"""One run of a network: what is asked of every kind of engine, and what it makes of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

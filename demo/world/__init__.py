@@ -1,1 +1,1 @@
-"""What the demo's pictures are made of: shapes, materials, places, and how they are drawn."""
+"""The demo's pictures: shapes, materials, places, and how they are drawn."""

@@ -1,4 +1,4 @@
-"""What the sculptures of the demo's world are made of: solid patterns, shine and colours."""
+"""Materials of the sculptures in the demo's world: solid patterns, shine and colours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

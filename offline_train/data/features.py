@@ -1,4 +1,4 @@
-"""What frozen image encoders see in the images: extracted once, kept by image id."""
+"""Features: the embeddings of images by frozen encoders, extracted once, kept by image id."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What an evaluation found: accuracy and calibration, as JSON and as tables for a terminal."""
+"""The result of an evaluation: accuracy and calibration, as JSON and as tables for a terminal."""
 
 from pydantic import BaseModel, ConfigDict
 from rich import box

@@ -1,4 +1,4 @@
-"""What a person sees of the scores of paintings: a table, and a grid of pictures."""
+"""Scores of paintings as a person reads them: a table, and a grid of pictures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the steps of a Fusion Prior's training are made of: images, noise, and how much of it."""
+"""Batches of a Fusion Prior's training: images, noise, and how much of it, drawn by step."""
 
 from dataclasses import dataclass
 

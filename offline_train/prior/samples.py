@@ -1,4 +1,4 @@
-"""What a training of a Fusion Prior shows while it runs: its loss and grids of pictures."""
+"""TensorBoard of a Fusion Prior's training: its loss, and grids of what it paints by then."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a marker means: which stimulus it names, and which presentation of it this is."""
+"""The meaning of a marker: which stimulus it names, and which presentation of it this is."""
 
 import json
 import re

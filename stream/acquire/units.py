@@ -1,4 +1,4 @@
-"""What channels record, and in which unit: as streams and files name it, and as it is kept here."""
+"""Kinds and units of channels: as streams and files name them, and as they are kept here."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What commands that run a session share: its options, its config, and how it ends."""
+"""Running a session from a command: its options, its config, and how it ends."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What became of the images of a session: the part `painting` of its summary."""
+"""The tally of a session's images: the part `painting` of its summary."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What report.html looks like: the page, in which `str.format` fills in the parts in braces."""
+"""The look of report.html: a page in which `str.format` fills in the parts in braces."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2024; --dim: #5c636b; --paper: #fbfbf9;
