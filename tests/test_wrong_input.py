@@ -76,6 +76,18 @@ def test_missing_channels(eeg, markers, models: Path, tmp_path: Path) -> None:
     assert "the stream has 2 channels, the bundle needs 4: missing Pz, Oz" in said
 
 
+def test_a_bundle_of_another_kind_of_signal(eeg, markers, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "bundle", tmp_path / "meg")
+    path = tmp_path / "meg" / "bundle.json"
+    told = {"kind": "meg", "unit": "femtoteslas"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    eeg("Cap", CHANNELS, 100, "cap")
+    models_of = ("--bundle", tmp_path / "meg", "--gallery", models / "gallery")
+    arguments = (*models_of, "--out", tmp_path / "s")
+    said = live("--eeg", "Cap", "--markers", markers, *arguments)
+    assert "the stream has EEG in an unknown unit, expected MEG in femtoteslas" in said
+
+
 @pytest.mark.parametrize(
     ("rate_hz", "expected"),
     [(50, "the stream runs at 50 Hz, the bundle needs at least 100 Hz"), (0, "no sampling rate")],

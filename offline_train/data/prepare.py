@@ -82,7 +82,7 @@ def prepare(
         for part in study.parts:
             found = part.data.signal(settings.channels)
             signal = signal or found
-            found.check(signal, part.facts.name)
+            found.check(signal, f"'{part.facts.name}'")
             stimuli = []
             for stimulus, trial in _trials(part, plan, prepared):
                 spool.write(trial.tobytes())
@@ -100,7 +100,7 @@ def prepare(
         if per_session:
             for key in dict.fromkeys(sessions):
                 chosen = is_learnt & [session == key for session in sessions]
-                fits[key] = _fit(settings, trials, chosen, f"the session {Facts(*key).name}")
+                fits[key] = _fit(settings, trials, chosen, f"the session '{Facts(*key).name}'")
         trial_format = _format(settings, signal, study, provenance)
         arrays = {key: session.arrays for key, session in fits.items()}
         with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
@@ -144,7 +144,7 @@ def prepare_test(
     trial_format = _format(settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
         for part in study.parts:
-            part.data.signal(settings.channels).check(signal, part.facts.name)
+            part.data.signal(settings.channels).check(signal, f"'{part.facts.name}'")
             adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
             for stimulus, trial in _trials(part, plan, prepared, adapted):
                 writer.append(trial[None], **_columns(study, part.facts, [stimulus]))
@@ -160,7 +160,7 @@ def _trials(
     if isinstance(part.data, Epochs):
         if adaptation is not None:
             raise Problem(
-                f"{part.facts.name} holds epochs, to which nothing adapts: leave --adapt out"
+                f"'{part.facts.name}' holds epochs, to which nothing adapts: leave --adapt out"
             )
         yield from _preprocessed(part.data, plan, prepared)
         return

@@ -12,7 +12,7 @@ import numpy as np
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
-from stream.acquire.units import kept_as
+from stream.acquire.units import Signal, kept_as
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
@@ -84,6 +84,12 @@ class Inlet:
             return "double64"
         kinds = {"float32": "float32", "float64": "double64", "int64": "double64"}
         return kinds.get(np.dtype(self._inlet.np_dtype).name, "int32")
+
+    @property
+    def signal(self) -> Signal:
+        """What the stream says that it records."""
+        units = self._info.get_channel_units() or []
+        return Signal.of([self.stream.type], [kept_as(unit or "")[0] for unit in units])
 
     def _to_microvolts(self, unscaled: Sequence[str]) -> np.ndarray | None:
         """Factor per channel; None where all are in microvolts, or in no unit that is known."""

@@ -18,20 +18,21 @@ _KEPT_AS = {
     **dict.fromkeys(("femtoteslas/cm", "ft/cm"), ("femtoteslas/cm", 1.0)),
     **dict.fromkeys(("teslas/meter", "t/m"), ("femtoteslas/cm", 1e13)),
 }
-_KINDS = {kind: kind for kind in ("eeg", "meg", "seeg", "ecog")} | {"mag": "meg", "grad": "meg"}
+_UNITS = {unit for unit, _ in _KEPT_AS.values()}
+_KINDS = {"eeg": "eeg", "meg": "meg", "mag": "meg", "grad": "meg"}  # of MNE and of LSL
 
 
 class Signal(NamedTuple):
-    """What most of some channels record, and in which unit; "" where that is not known."""
+    """`eeg` or `meg`, and the unit in which it is kept; "" where that is not known."""
 
     kind: str
     unit: str
 
     @classmethod
     def of(cls, kinds: Sequence[str], units: Sequence[str]) -> "Signal":
-        """Of channels whose kinds are told in the words of MNE (mag, grad) or of LSL (EEG)."""
-        known = [_KINDS.get(kind.lower(), "") for kind in kinds]
-        return cls(_commonest(known), _commonest(units))
+        """What most of these channels record; words that mean nothing here are passed over."""
+        kinds = [_KINDS.get(kind.lower(), "") for kind in kinds]
+        return cls(_commonest(kinds), _commonest([unit for unit in units if unit in _UNITS]))
 
     def check(self, needed: "Signal", whose: str) -> None:
         """Refuses a signal that is known to be another than the one that is needed.

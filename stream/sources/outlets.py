@@ -8,26 +8,29 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock, pylsl
+from stream.acquire.units import EEG, MICROVOLTS, Signal
 
 _CONSUMER_WAIT_S = 60.0
 _LINGER_S = 1.0  # so that consumers have the last samples before the outlets go
 
 
 class Outlets:
-    """The streams of a player: EEG in microvolts (float32) and markers (one string column).
+    """The streams of a player: EEG or MEG (float32) and markers (one string column).
 
     Args:
         name: the EEG stream's; the marker stream is called `name` + "-markers".
+        signal: what the stream says that it is.
     """
 
-    def __init__(self, name: str, channels: Sequence[str], rate_hz: float):
+    def __init__(self, name: str, channels: Sequence[str], rate_hz: float, signal: Signal = EEG):
         self.eeg_name, self.marker_name = name, f"{name}-markers"
         source_id = f"hvf-live-{name}"
         n = len(channels)
-        eeg = pylsl.StreamInfo(name, "EEG", n, rate_hz, "float32", source_id)
+        kind, unit = signal.kind.upper() or "EEG", signal.unit or MICROVOLTS
+        eeg = pylsl.StreamInfo(name, kind, n, rate_hz, "float32", source_id)
         eeg.set_channel_labels(list(channels))
-        eeg.set_channel_types("EEG")
-        eeg.set_channel_units("microvolts")
+        eeg.set_channel_types(kind)
+        eeg.set_channel_units(unit)
         markers = pylsl.StreamInfo(
             self.marker_name, "Markers", 1, 0, "string", f"{source_id}-markers"
         )

@@ -56,7 +56,8 @@ def main(
         recording = read_recording(
             path, stim_channel=stim_channel, eeg_stream=eeg_stream, marker_stream=marker_stream
         ).slice(start, stop)
-        outlets = Outlets(name, recording.channels, recording.rate_hz)
+        signal = recording.signal(recording.channels)
+        outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
         if wait_for_go_line:
             wait_for_go()
         outlets.wait_for_consumers()

@@ -1,6 +1,7 @@
 """The trial set of a recording is a plain cut of its samples, and every marker is accounted for."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
-from offline_train.data.prepare import prepare
-from offline_train.data.study import Facts, Study, StudyInfo, StudyPart
+from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data.study import Epochs, Facts, ShownImage, Study, StudyInfo, StudyPart
 from offline_train.data.trial_set import load_trial_set
+from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trial_stream import TrialPlan
@@ -121,6 +123,103 @@ def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp
         (number, stimulus) for number, (_, stimulus) in enumerate(ONSETS, 1)
     ]
     np.testing.assert_allclose([one.trial for one in cut], trial_set.data, atol=2e-5)
+
+
+def of_parts(*parts):
+    """A study of parts, each (recording, facts)."""
+    return Study(StudyInfo("made"), [StudyPart(data, Facts(**facts)) for data, facts in parts])
+
+
+def test_every_session_can_have_a_fit_of_its_own_which_only_training_trials_decide(tmp_path):
+    one, two = make_recording(ONSETS), make_recording(ONSETS, seed=1)
+    tested = make_recording(ONSETS[:2], seed=2)
+    of_two = {"subject": "a", "session": "2"}
+    parts = [
+        (one, {"subject": "a", "session": "1", "split": "train"}),
+        (two, of_two | {"split": "train", "run": "1"}),
+        (tested, of_two | {"split": "test"}),
+    ]
+    choice = make_settings(whitening="mvnn", scaling="robust", output_channels=CHANNELS)
+    whole = prepare(of_parts(*parts), choice, tmp_path / "whole")
+    own = prepare(of_parts(*parts), choice, tmp_path / "own", per_session=True)
+    alone = {
+        "1": prepare(of_parts(parts[0]), choice, tmp_path / "one"),
+        "2": prepare(of_parts(parts[1]), choice, tmp_path / "two"),
+    }
+    both = prepare(of_parts(*parts[:2]), choice, tmp_path / "both")
+    assert set(own.session_arrays) == {("a", "1"), ("a", "2")}
+    assert whole.session_arrays == {}
+    for name, array in both.preprocessing_arrays.items():
+        np.testing.assert_array_equal(own.preprocessing_arrays[name], array)
+        np.testing.assert_array_equal(whole.preprocessing_arrays[name], array)
+        for number, fitted in alone.items():
+            here = own.session_arrays["a", number][name]
+            np.testing.assert_array_equal(here, fitted.preprocessing_arrays[name])
+    trained = own.select(["train"], "split")
+    assert trained.column("run").values == (None,) * 5 + ("1",) * 5
+    for number, fitted in alone.items():
+        found = trained.select([number], "session")
+        np.testing.assert_array_equal(found.data[found.rows], fitted.data)
+    spatial = Preprocessing(choice, own.session_arrays["a", "2"]).spatial_matrix(CHANNELS)
+    tests = own.select(["test"], "split")
+    expected = [spatial @ plain_cut(tested, onset) for onset, _ in ONSETS[:2]]
+    np.testing.assert_allclose(tests.data[tests.rows], expected, rtol=1e-4, atol=2e-3)
+
+
+def test_a_session_without_training_trials_cannot_have_a_fit(tmp_path):
+    tested = (make_recording(ONSETS), {"session": "2", "split": "test"})
+    with pytest.raises(Problem, match="the study has no training trial to fit"):
+        prepare(of_parts(tested), make_settings(), tmp_path / "set")
+    both = of_parts((make_recording(ONSETS), {"session": "1"}), tested)
+    with pytest.raises(Problem, match="the session '2' has no training trial to fit"):
+        prepare(both, make_settings(), tmp_path / "set", per_session=True)
+
+
+def test_the_images_of_a_study_stand_beside_the_trials(tmp_path):
+    images = {"a": ShownImage("animals/a.png", "animals"), "b": ShownImage("b.png")}
+    parts = study(one=make_recording(ONSETS)).parts
+    made = prepare(Study(StudyInfo("made"), parts, images), make_settings(), tmp_path / "set")
+    assert made.column("image").values == ("animals/a.png", "b.png", "animals/a.png", None, "b.png")
+    assert made.column("category").values == ("animals", None, "animals", None, None)
+
+
+def test_epochs_that_others_cut_give_the_trials_of_the_recording(tmp_path):
+    """The same window, longer before and behind, in another order of channels."""
+    recording = make_recording(ONSETS)
+    choice = make_settings(reference="average", whitening="mvnn")
+    cut = prepare(study(one=recording), choice, tmp_path / "cut")
+    samples = recording.samples.T.astype(float)[::-1]
+    longer = [
+        samples[:, onset - 60 : onset + N_TIMES + 9]
+        - samples[:, onset - N_BASELINE + 1 : onset + 1].mean(axis=1, keepdims=True)
+        for onset, _ in ONSETS
+    ]
+    names = tuple(text for _, text in ONSETS)
+    epochs = Epochs(CAP[::-1], RATE_HZ, -60 / RATE_HZ, np.array(longer), names)
+    part = (epochs, {"session": "one"})
+    taken = prepare(of_parts(part), choice, tmp_path / "taken")
+    np.testing.assert_allclose(taken.data, cut.data, rtol=1e-4, atol=2e-3)
+    assert taken.stimuli == cut.stimuli
+    live = Preprocessing(choice, cut.preprocessing_arrays)
+    tested = prepare_test(of_parts(part), live, tmp_path / "tested")
+    np.testing.assert_allclose(tested.data, cut.data, rtol=1e-4, atol=2e-3)
+    with pytest.raises(Problem, match="'one' holds epochs, to which nothing adapts"):
+        prepare_test(of_parts(part), live, tmp_path / "no", adaptation=AdaptationSettings())
+    with pytest.raises(Problem, match=r"epochs last from -0.24 to 0.436 s at 250 Hz, 0 to 0.5 s"):
+        prepare(of_parts(part), make_settings(tmax_s=0.5), tmp_path / "no")
+
+
+def test_what_channels_record_goes_into_the_set_and_is_not_mixed(tmp_path):
+    eeg = make_recording(ONSETS)
+    meg = replace(eeg, units=("femtoteslas",) * 4, kinds=("mag",) * 4)
+    found = prepare(study(one=meg), make_settings(), tmp_path / "meg")
+    assert (found.format.kind, found.format.unit) == ("meg", "femtoteslas")
+    found = prepare(study(one=eeg), make_settings(), tmp_path / "eeg")
+    assert (found.format.kind, found.format.unit) == ("", "microvolts")  # it says only the unit
+    with pytest.raises(Problem, match=r"^'two' has MEG in femtoteslas, expected .* in microvolts"):
+        prepare(study(one=eeg, two=meg), make_settings(), tmp_path / "no")
+    with pytest.raises(Problem, match=r"^'one' has MEG in femtoteslas, expected EEG in microvolts"):
+        prepare_test(study(one=meg), Preprocessing(make_settings()), tmp_path / "no")
 
 
 def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):

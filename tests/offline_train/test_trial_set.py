@@ -1,5 +1,8 @@
 """Trial sets: written in blocks, read by stimulus, refused when they are not whole."""
 
+import json
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.data.trial_set import (
+    TrialFormat,
+    TrialSet,
+    check_disjoint,
+    load_trial_set,
+    write_trial_set,
+)
 from offline_train.data.trial_table import Column
 
 FORMAT = TrialFormat(
@@ -103,6 +112,109 @@ def test_a_selection_has_its_own_trials_only(trial_set: TrialSet) -> None:
     assert chosen.column("session").values == ("s1", "s2")
     _, means = chosen.averaged(None, np.random.default_rng(0))
     np.testing.assert_array_equal(means, TRIALS[[1, 3]])
+
+
+def write_table(directory: Path) -> TrialSet:
+    """Seven trials of two subjects with a session 1 each, and what is known of only some."""
+    arrays = {("a", "1"): {"whitener": np.eye(2)}, ("b", None): {"whitener": 2 * np.eye(2)}}
+    with write_trial_set(directory, FORMAT, {"whitener": 3 * np.eye(2)}, arrays) as writer:
+        writer.append(TRIALS[:3], STIMULI[:3], subject="a", session="1", split="train", run=None)
+        categories = ["fish", "dog", "cat", None]
+        writer.append(TRIALS[3:], STIMULI[3:], subject="b", split="test", category=categories)
+    return load_trial_set(directory)
+
+
+def test_what_is_known_of_a_trial_comes_back_and_nothing_else(tmp_path: Path) -> None:
+    trials = write_table(tmp_path / "set")
+    assert set(trials.table) == {"stimulus", "subject", "session", "split", "category"}
+    assert trials.column("subject").values == ("a",) * 3 + ("b",) * 4
+    assert trials.column("session").values == ("1",) * 3 + (None,) * 4
+    assert trials.column("category").values == (None,) * 3 + ("fish", "dog", "cat", None)
+    with pytest.raises(Problem, match="does not say the run of its trials, only stimulus, "):
+        trials.column("run")
+    np.testing.assert_array_equal(trials.preprocessing_arrays["whitener"], 3 * np.eye(2))
+    assert set(trials.session_arrays) == {("a", "1"), ("b", None)}
+    np.testing.assert_array_equal(trials.session_arrays["b", None]["whitener"], 2 * np.eye(2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("xyz"), st.none() | st.sampled_from("ab")), min_size=1, max_size=9
+    ),
+    st.data(),
+)
+def test_selections_by_any_column_are_those_of_a_plain_list(
+    rows: list[tuple[str, str | None]], data: st.DataObject
+) -> None:
+    stimuli, sessions = zip(*rows, strict=True)
+    trials = TrialSet(
+        format=FORMAT,
+        data=np.zeros((len(rows), 2, 4), np.float32),
+        rows=np.arange(len(rows)),
+        table={"stimulus": Column.of(stimuli), "session": Column.of(sessions)},
+        preprocessing_arrays={},
+        session_arrays={},
+        checksum="",
+    )
+    positions = data.draw(st.lists(st.integers(0, len(rows) - 1)))
+    some = trials.subset(positions)
+    assert some.stimuli == tuple(stimuli[i] for i in positions)
+    present = some.column("session").present
+    assert present == {sessions[i] for i in positions} - {None}
+    wanted = data.draw(st.sets(st.sampled_from(sorted(present)))) if present else set()
+    chosen = some.select(wanted, "session")
+    assert chosen.rows.tolist() == [i for i in positions if sessions[i] in wanted]
+    with pytest.raises(Problem, match="no trial of session 'c'"):
+        some.select({"c"}, "session")
+
+
+def test_a_split_that_shares_a_category_is_refused(tmp_path: Path) -> None:
+    trials = write_table(tmp_path / "set")
+    learnt, tested = trials.select(["train"], "split"), trials.select(["test"], "split")
+    with pytest.raises(Problem, match=r"^the stimulus 'cat' is on both sides .* as are 1 others"):
+        check_disjoint(learnt, tested, "stimulus")
+    check_disjoint(learnt.subset([0, 2]), tested.subset([0, 1]), "stimulus")
+    check_disjoint(tested.subset([0, 1]), tested.subset([2]))
+    with pytest.raises(Problem, match="the category of some trials is not known"):
+        check_disjoint(tested.subset([0, 1]), tested.subset([2, 3]))
+
+
+def test_a_set_of_the_first_schema_is_read(trial_set: TrialSet, tmp_path: Path) -> None:
+    path = tmp_path / "set" / "trial_set.json"
+    manifest = json.loads(path.read_text())
+    (tmp_path / "set" / "table.npz").unlink()
+    del manifest["files"]["table.npz"], manifest["format"]["kind"], manifest["format"]["unit"]
+    sessions = ["s1"] * 3 + ["s2"] * 4
+    old = {"schema_version": 1, "stimuli": STIMULI, "sessions": sessions}
+    path.write_text(json.dumps(manifest | old))
+    read = load_trial_set(tmp_path / "set")
+    assert read.format == trial_set.format
+    assert (read.format.kind, read.format.unit) == ("eeg", "microvolts")
+    for name, column in trial_set.table.items():
+        assert read.column(name).values == column.values
+    assert read.checksum == trial_set.checksum
+
+
+def test_a_large_table_is_arrays_not_objects(tmp_path: Path, capsys) -> None:
+    """66,160 trials, as one subject of THINGS-EEG2 has, of a sample each."""
+    n, tiny = 66_160, FORMAT.model_copy(update={"channels": ("Oz",), "tmin_s": 0, "tmax_s": 0})
+    with write_trial_set(tmp_path / "set", tiny) as writer:
+        stimuli = [f"{i % 16_540:05d}_concept_{i % 1654}.jpg" for i in range(n)]
+        facts = {"subject": "sub-01", "split": "train", "image": [f"images/{s}" for s in stimuli]}
+        writer.append(np.zeros((n, 1, 1), np.float32), stimuli, session="ses-01", **facts)
+    tracemalloc.start()
+    began_s = time.perf_counter()
+    trials = load_trial_set(tmp_path / "set")
+    took_s, (held, _) = time.perf_counter() - began_s, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    on_disk = (tmp_path / "set" / "table.npz").stat().st_size
+    with capsys.disabled():
+        told = f"opened in {took_s * 1e3:.0f} ms, {held / 1e6:.1f} MB held"
+        print(f"\ntable of {n} trials: {on_disk / 1e6:.1f} MB on disk, {told}")
+    assert held < 100 * n  # five columns of Python strings would be 400 bytes a trial
+    assert len(trials.items) == 16_540
+    assert len(trials.select([stimuli[7]])) == 4
 
 
 def test_what_is_not_there_is_refused(trial_set: TrialSet, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         eeg.channels,
         eeg_stream.rate_hz,
         eeg.channel_format,
+        eeg.signal,
     )
     watch = StreamWatch(config.session, eeg, sender.reports, trigger)
     for inlet in inlets:
@@ -122,7 +123,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
     channels = [config.channel_map.get(name, name) for name in recording.channels]
-    sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32")
+    signal = recording.signal(recording.channels)
+    sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32", signal)
     lifeline.ready()
     command = "finish"
     for stream, chunk in play(recording):

@@ -16,6 +16,7 @@ from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialStream
 from stream.acquire.trials import Drop, Part, Reason, Trial
+from stream.acquire.units import Signal
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.trial_file import TrialFile
@@ -46,6 +47,7 @@ class TrialSender:
     Args:
         channels: labels of the EEG stream, as the bundle calls them.
         channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
+        signal: what the stream records.
 
     Attributes:
         trials: the trial stream.
@@ -59,6 +61,7 @@ class TrialSender:
         channels: Sequence[str],
         rate_hz: float,
         channel_format: str,
+        signal: Signal,
     ):
         self._config = config
         self._lifeline = lifeline
@@ -69,6 +72,7 @@ class TrialSender:
         if config.bundle is not None:
             bundle = open_bundle(config.bundle)
             preprocessing = Preprocessing.of(bundle)
+            signal.check(preprocessing.signal, "the stream")
             marks = bundle.manifest.marks(config.decoding.tmax_s)[:-1]
             plan = replace(plan, preprocessing=preprocessing, marks=marks)
             self._adaptation = starting_adaptation(config.decoding, preprocessing)
