@@ -36,7 +36,7 @@ class Asked(Generic[Tree]):
         """The settings: `defaults` of the command by path, then the file's, then the line's.
 
         Raises:
-            Problem: a value is not allowed; `WrongUsage` where the command line gave it.
+            WrongUsage: a value is not allowed, or one that is needed is missing.
         """
         usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
         return merge(self.tree, usual, self.file, self.line)
@@ -63,7 +63,7 @@ def with_settings(
     """
 
     def is_in(path: str, chosen: Sequence[str]) -> bool:
-        return any(path == one or path.startswith(f"{one}.") for one in chosen)
+        return any(f"{path}.".startswith(f"{one}.") for one in chosen)
 
     offered = {
         path.replace(".", "__"): one
@@ -87,7 +87,7 @@ def with_settings(
             for name, parameter in inspect.signature(command).parameters.items()
             if name != "asked"
         ]
-        shown = [*own, *(_parameter(name, one) for name, one in offered.items()), *_GENERAL]
+        shown = [*own, *(_option_of(name, one) for name, one in offered.items()), *_GENERAL]
         run.__signature__ = inspect.Signature(shown)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -104,47 +104,36 @@ def _value(one: Declared, given: Any) -> Any:
     """What an option says: a flag turns a default round, or switches a section on."""
     if not _is_flag(one):
         return value_of(one, given)
-    return {} if one.section is not None else not one.field.default
+    return {} if one.section is not None else not one.usual
 
 
-def _parameter(name: str, one: Declared) -> inspect.Parameter:
+def _option(name: str, kind: Any, absent: Any, option: str, **about: Any) -> inspect.Parameter:
+    annotation = Annotated[kind, typer.Option(option, show_default=False, **about)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=absent, annotation=annotation)
+
+
+def _option_of(name: str, one: Declared) -> inspect.Parameter:
     """The option for typer; whatever it says is text, which the settings validate."""
     text = one.help + (f", {one.unit}" if one.unit else "")
-    about: dict[str, Any] = {"help": text, "show_default": False}
-    if not _is_flag(one):
-        kinds = [get_origin(kind) or kind for kind in one.kinds]
-        words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
-        about["metavar"] = "|".join([*words, *map(str, one.choices)]) or "TEXT"
-        if one.usual not in (None, (), {}):
-            about["help"] += f"; {one.usual} by default"
-    kind, absent = (bool, False) if _is_flag(one) else (str | None, None)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=absent,
-        annotation=Annotated[kind, typer.Option(one.option, **about)],
-    )
+    if _is_flag(one):
+        return _option(name, bool, False, one.option, help=text)
+    kinds = [get_origin(kind) or kind for kind in one.kinds]
+    words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
+    if one.usual not in (None, (), {}):
+        text += f"; {one.usual} by default"
+    metavar = "|".join([*words, *map(str, one.choices)]) or "TEXT"
+    return _option(name, str | None, None, one.option, help=text, metavar=metavar)
 
 
-_GENERAL = (
-    inspect.Parameter(
-        "config",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Settings as TOML; options win over it")
-        ],
+_GENERAL = [
+    _option("config", Path | None, None, "--config", metavar="FILE", help="Settings as TOML"),
+    _option(
+        *("assignments", list[str], [], "--set"),
+        metavar="KEY=VALUE",
+        help="Any setting, as trials.history_s=60; wins over the TOML's",
     ),
-    inspect.Parameter(
-        "assignments",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=[],
-        annotation=Annotated[
-            list[str],
-            typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as trials.history_s=60"),
-        ],
-    ),
-)
+]
 
 
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from hvf_core.problem import Problem, WrongUsage
+from hvf_core.problem import WrongUsage
 
 UNITS = {"s": "s", "hz": "Hz", "uv": "uV", "px": "pixels"}
 """Units by the end of a setting's name."""
@@ -69,41 +69,37 @@ def setting(
 
 @dataclass(frozen=True)
 class Declared:
-    """A setting, or a section, as its class declares it; `path` is `section.name`."""
+    """A setting, or a section, as its class declares it."""
 
     path: str
-    field: FieldInfo
+    """`section.name`."""
+    help: str
+    """The first sentence of the string under it."""
+    usual: Any
+    """Its default; None where it has none."""
+    option: str | None
+    is_live: bool
+    kinds: tuple[Any, ...]
+    """The type that it has, or the several that it may have."""
 
-    @property
-    def option(self) -> str | None:
-        return (self.field.json_schema_extra or {}).get("option")
-
-    @property
-    def is_live(self) -> bool:
-        return "live" in (self.field.json_schema_extra or {})
+    @classmethod
+    def of(cls, path: str, field: FieldInfo) -> "Declared":
+        extra = field.json_schema_extra or {}
+        text = " ".join((field.description or "").split())
+        is_union = get_origin(field.annotation) in (Union, UnionType)
+        kinds = get_args(field.annotation) if is_union else (field.annotation,)
+        return cls(
+            path,
+            help=re.split(r"(?<!\.)\.(?: |$)", text)[0],
+            usual=None if field.is_required() else field.default,
+            option=extra.get("option"),
+            is_live="live" in extra,
+            kinds=tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in kinds),
+        )
 
     @property
     def unit(self) -> str:
         return UNITS.get(self.path.rpartition("_")[2], "")
-
-    @property
-    def help(self) -> str:
-        """The first sentence of the string under it."""
-        text = " ".join((self.field.description or "").split())
-        return re.split(r"(?<!\.)\.(?: |$)", text)[0]
-
-    @property
-    def usual(self) -> Any:
-        """Its default; None where it has none."""
-        return None if self.field.is_required() else self.field.default
-
-    @property
-    def kinds(self) -> tuple[Any, ...]:
-        """Its type, or the several that it may have."""
-        annotation = self.field.annotation
-        is_union = get_origin(annotation) in (Union, UnionType)
-        kinds = get_args(annotation) if is_union else (annotation,)
-        return tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in kinds)
 
     @property
     def section(self) -> type[Settings] | None:
@@ -117,23 +113,13 @@ class Declared:
 
 
 @cache
-def settings_of(tree: type[Settings]) -> Mapping[str, Declared]:
+def settings_of(tree: type[Settings], prefix: str = "") -> Mapping[str, Declared]:
     """All settings and sections of a tree by path, every section before what is in it."""
     found: dict[str, Declared] = {}
     for name, field in tree.model_fields.items():
-        found[name] = one = Declared(name, field)
+        found[prefix + name] = one = Declared.of(prefix + name, field)
         if one.section is not None:
-            inner = settings_of(one.section)
-            found |= {
-                f"{name}.{path}": Declared(f"{name}.{path}", d.field) for path, d in inner.items()
-            }
-    return found
-
-
-def schema(tree: type[Settings]) -> dict[str, Any]:
-    """The JSON schema of a tree, with help, unit, option and `live` of each setting."""
-    found = tree.model_json_schema()
-    found["properties"] |= {"version": {"const": tree.version}}
+            found |= settings_of(one.section, f"{one.path}.")
     return found
 
 
@@ -142,13 +128,19 @@ def live_settings(tree: type[Settings]) -> Mapping[str, Declared]:
     return {path: one for path, one in settings_of(tree).items() if one.is_live}
 
 
+def schema(tree: type[Settings]) -> dict[str, Any]:
+    """The JSON schema of a tree, with help, unit, option and `live` of each setting."""
+    found = tree.model_json_schema()
+    found["properties"]["version"] = {"const": tree.version}
+    return found
+
+
 @dataclass(frozen=True)
 class Given:
-    """A value that somebody gave, what it was called there, and the error that it may make."""
+    """A value that somebody gave, and what it was called there."""
 
     value: Any
     named: str
-    error: type[Problem] = WrongUsage
 
 
 Layer = Mapping[str, Given]
@@ -159,7 +151,7 @@ def merge(tree: type[Tree], *layers: Layer) -> Tree:
     """The settings that layers make together; what comes later wins.
 
     Raises:
-        Problem: of the kind that the wrong value's layer names, else `WrongUsage`.
+        WrongUsage: a value is not allowed, or one that is needed is missing.
     """
     merged: dict[str, Given] = {}
     for layer in layers:
@@ -178,6 +170,29 @@ def merge(tree: type[Tree], *layers: Layer) -> Tree:
     return _validated(tree, nested, merged)
 
 
+def with_value(settings: Tree, path: str, value: Any) -> Tree:
+    """The same settings with one that is live changed.
+
+    Args:
+        value: of the setting's type, or a text as after `--set`.
+
+    Raises:
+        WrongUsage: there is none such, it is not live or not in use, or the value is not allowed.
+    """
+    one = find(type(settings), path)
+    if not one.is_live:
+        can = ", ".join(live_settings(type(settings)))
+        raise WrongUsage(f"{path} cannot change during a session; these can: {can}")
+    values = at = settings.model_dump()
+    *sections, name = path.split(".")
+    for section in sections:
+        at = at[section]
+        if at is None:
+            raise WrongUsage(f"{path} cannot be set: this session runs without {section}")
+    at[name] = value_of(one, value) if isinstance(value, str) else value
+    return _validated(type(settings), values, {path: Given(at[name], path)})
+
+
 def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
     """The settings of texts `section.name=value`.
 
@@ -189,33 +204,10 @@ def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
         path, equals, value = text.partition("=")
         if not equals:
             raise WrongUsage(f"--set '{text}' has no value; write --set {text}=VALUE")
-        one = find(tree, path.strip(), " (--set)", WrongUsage)
-        for path, part in spread(tree, one.path, value_of(one, value), " (--set)", WrongUsage):
+        one = find(tree, path.strip(), " (--set)")
+        for path, part in spread(tree, one.path, value_of(one, value), " (--set)"):
             layer[path] = Given(part, f"--set {path}")
     return layer
-
-
-def with_value(settings: Tree, path: str, value: Any) -> Tree:
-    """The same settings with one that is live changed.
-
-    Args:
-        value: of the setting's type, or a text as after `--set`.
-
-    Raises:
-        Problem: there is none such, it is not live or not in use, or the value is not allowed.
-    """
-    one = find(type(settings), path)
-    if not one.is_live:
-        can = ", ".join(live_settings(type(settings)))
-        raise Problem(f"{path} cannot change during a session; these can: {can}")
-    values = at = settings.model_dump()
-    *sections, name = path.split(".")
-    for section in sections:
-        at = at[section]
-        if at is None:
-            raise Problem(f"{path} cannot be set: this session runs without {section}")
-    at[name] = value_of(one, value) if isinstance(value, str) else value
-    return _validated(type(settings), values, {path: Given(at[name], path, Problem)})
 
 
 def value_of(one: Declared, text: str) -> Any:
@@ -240,74 +232,64 @@ def value_of(one: Declared, text: str) -> Any:
     return text if is_text and not isinstance(value, str) else value
 
 
-def find(
-    tree: type[Settings], path: str, where: str = "", error: type[Problem] = Problem
-) -> Declared:
+def find(tree: type[Settings], path: str, where: str = "") -> Declared:
     """The setting of a path.
 
     Raises:
-        Problem: (or `error`) there is none; it names the nearest, or the new name of an old one.
+        WrongUsage: there is none; it names the nearest, or the new name of an old one.
     """
     known = settings_of(tree)
     if path in known:
         return known[path]
     if path in tree.renamed:
-        raise error(f"the setting '{path}'{where} is called '{tree.renamed[path]}' now")
-    names = {p.rpartition(".")[2]: p for p in known} | {p: p for p in known}
-    names |= {one.option.lstrip("-"): p for p, one in known.items() if one.option}
-    near = get_close_matches(path, names, 1) or get_close_matches(path.split(".")[-1], names, 1)
-    section = path.rpartition(".")[0]
-    siblings = [p for p in known if p.rpartition(".")[0] == (section if section in known else "")]
-    hint = f"did you mean '{names[near[0]]}'?" if near else f"there are {', '.join(siblings)}"
-    raise error(f"there is no setting '{path}'{where}; {hint}")
+        raise WrongUsage(f"the setting '{path}'{where} is called '{tree.renamed[path]}' now")
+    options = {one.option.lstrip("-"): p for p, one in known.items() if one.option}
+    leaves = {p.rpartition(".")[2] for p in known} | set(options)
+    near = get_close_matches(path.rpartition(".")[2], leaves, 1)
+    fits = [p for p in known if near and p.rpartition(".")[2] == near[0]]
+    # Of those that end so the nearest; an option may be what somebody had in mind too.
+    best = get_close_matches(path, fits, 1, 0) or [options[name] for name in near]
+    there = ", ".join(p for p in known if "." not in p)
+    hint = f"did you mean '{best[0]}'?" if best else f"there are {there}"
+    raise WrongUsage(f"there is no setting '{path}'{where}; {hint}")
 
 
-def spread(
-    tree: type[Settings], path: str, value: Any, where: str, error: type[Problem] = Problem
-) -> Iterator[tuple[str, Any]]:
+def spread(tree: type[Settings], path: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
     """The values by path that a table for a section, or a value for a setting, comes to.
 
     Raises:
-        Problem: (or `error`) a key is no setting, or a section is no table.
+        WrongUsage: a key is no setting, or a section is no table.
     """
-    one = find(tree, path, where, error)
-    if one.section is None or value is None:
+    if find(tree, path, where).section is None or value is None:
         yield path, value
     elif isinstance(value, dict):
         yield path, {}
         for key, inner in value.items():
-            yield from spread(tree, f"{path}.{key}", inner, where, error)
+            yield from spread(tree, f"{path}.{key}", inner, where)
     else:
-        raise error(f"{path}{where} is {value!r}, and must be a table of settings")
+        raise WrongUsage(f"{path}{where} is {value!r}, and must be a table of settings")
 
 
 def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tree:
+    """Raises the sentence of a validation error: key or option, value, what is allowed."""
     try:
         return tree.model_validate(values)
-    except ValidationError as error:
-        raise _problem(tree, error.errors(), given) from None
-
-
-def _problem(tree: type[Settings], errors: Sequence[Any], given: Layer) -> Problem:
-    """The sentence of a validation error: key or option, value, what is allowed."""
+    except ValidationError as failure:
+        errors = failure.errors()
     error = errors[0]
     parts = [str(part) for part in error["loc"]]
     paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    one = next((d for p in paths if (d := settings_of(tree).get(p))), None)
-    if error["type"] == "missing" and one is not None:
+    if error["type"] == "missing" and (one := settings_of(tree).get(paths[0])):
         also = f" (or {one.path})" if one.option else ""
-        return WrongUsage(f"{one.option or one.path}{also} is missing: {one.help}")
-    blamed = next((given[p] for p in paths if p in given), None)
-    named = blamed.named if blamed else ".".join(parts)
-    kind = blamed.error if blamed else WrongUsage
-    said = error["msg"].removeprefix("Value error, ")
+        raise WrongUsage(f"{one.option or one.path}{also} is missing: {one.help}")
+    named = next((given[path].named for path in paths if path in given), ".".join(parts))
     if error["type"] == "value_error":
-        return kind(f"{named}: {said}" if named else said)
+        said = error["msg"].removeprefix("Value error, ")
+        raise WrongUsage(f"{named}: {said}" if named else said)
     value = error["input"]
     # Several, where the setting may be of several kinds.
     wrong = " or ".join(_wrong(one) for one in errors if one["input"] is value)
-    shown = f"'{value}'" if isinstance(value, str) else value
-    return kind(f"{named} {shown} {wrong}")
+    raise WrongUsage(f"{named} {repr(value) if isinstance(value, str) else value} {wrong}")
 
 
 def _wrong(error: Any) -> str:

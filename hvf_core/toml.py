@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hvf_core.problem import Problem
+from hvf_core.problem import WrongUsage
 from hvf_core.settings import Declared, Given, Layer, Settings, settings_of, spread
 
 
@@ -14,27 +14,27 @@ def read_toml(tree: type[Settings], file: Path) -> Layer:
     """The settings of a TOML file.
 
     Raises:
-        Problem: it cannot be read, is of a later version, or has a key that is no setting.
+        WrongUsage: it cannot be read, is of a later version, or has a key that is no setting.
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Problem(
+        raise WrongUsage(
             f"the settings '{file}' cannot be read ({error.strerror}); give a TOML file"
         ) from None
     except ValueError as error:
-        raise Problem(
+        raise WrongUsage(
             f"the settings '{file}' are no TOML: {error}; text stands in quotes there, as in "
             'evidence = "mean"'
         ) from None
     version = tables.pop("version", tree.version)
     if type(version) is not int or not 1 <= version <= tree.version:
-        raise Problem(
+        raise WrongUsage(
             f"the settings '{file}' are of version {version!r}, and this program knows those up to "
             f"{tree.version}: bring it up to date, or write them anew"
         )
     return {
-        path: Given(value, f"{path} in '{file}'", Problem)
+        path: Given(value, f"'{file}': {path}")
         for key, table in tables.items()
         for path, value in spread(tree, key, table, f" in '{file}'")
     }

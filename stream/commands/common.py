@@ -44,10 +44,9 @@ def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> Sessi
 
 def run(
     config: SessionConfig,
-    *,
-    console: Console,
     headless: bool,
     title: str,
+    *,
     source: Sequence[str] | None = None,
     n_trials: int | None = None,
 ) -> None:
@@ -60,6 +59,7 @@ def run(
     Raises:
         Problem: the session failed.
     """
+    console = Console()
     session = Session(
         config, source, console=console, headless=headless, n_trials=n_trials, title=title
     )

@@ -42,8 +42,7 @@ def demo(
     schedule(shown.trials, shown.repeats, shown.seed)
     if painting is not None and "seed" not in painting.model_fields_set:
         painting = painting.model_copy(update={"seed": shown.seed})
-    console = Console()
-    model = ready_model(console)
+    model = ready_model(Console())
     source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", "hvf-demo"]
     for name, value in shown.model_dump().items():
         source += [f"--{name.removesuffix('_hz').removesuffix('_s')}", str(value)]
@@ -57,11 +56,4 @@ def demo(
         seed=shown.seed,
         simulated=True,
     )
-    run(
-        config,
-        console=console,
-        headless=headless,
-        title="simulated subject",
-        source=source,
-        n_trials=shown.trials,
-    )
+    run(config, headless, "simulated subject", source=source, n_trials=shown.trials)

@@ -1,7 +1,5 @@
 """`live`: decodes the LSL streams of an amplifier and of a stimulus program."""
 
-from rich.console import Console
-
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import WrongUsage
 from stream.commands.common import Headless, Out, new_config, run
@@ -9,11 +7,7 @@ from stream.pipeline.wire.config import SessionSettings
 
 
 @with_settings(SessionSettings, without=("demo", "replay"))
-def live(
-    asked: Asked[SessionSettings],
-    out: Out = None,
-    headless: Headless = False,
-) -> None:
+def live(asked: Asked[SessionSettings], out: Out = None, headless: Headless = False) -> None:
     """Decodes streams that are there; without a bundle it cuts, accounts and saves.
 
     Example: python run_realtime.py live --eeg BrainVision --markers PsychoPy --bundle my-bundle
@@ -22,5 +16,4 @@ def live(
     source = settings.source
     if source.markers is None and settings.trigger is None:
         raise WrongUsage("give --markers, or --trigger, or both to compare them")
-    config = new_config(settings, out)
-    run(config, console=Console(), headless=headless, title=f"live '{source.eeg}'")
+    run(new_config(settings, out), headless, f"live '{source.eeg}'")

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem
 from stream.commands.common import Headless, Out, new_config, run
-from stream.pipeline.wire.config import FileSource, LiveSource, ReplaySettings, SessionSettings
+from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
 
 NAME = "hvf-replay"
 
@@ -30,32 +29,18 @@ def replay(
     if not file.exists():
         raise Problem(f"there is no file '{file}'; give the path of a recording")
     played = settings.replay
-    part = _part(file, played)
-    in_virtual_time = played.speed == "max"
-    config = new_config(
-        settings,
-        out,
-        source=part
-        if in_virtual_time
-        else LiveSource(eeg=NAME, markers=f"{NAME}-markers", wait_s=60.0),
-        realtime=played.speed == 1.0,
-    )
-    run(
-        config,
-        console=Console(),
-        headless=headless,
-        title=f"replay '{file.name}'",
-        source=None if in_virtual_time else _player(part, played.speed),
-    )
-
-
-def _part(file: Path, played: ReplaySettings) -> FileSource:
-    return FileSource(
+    part = FileSource(
         path=file.absolute(),
         start_s=played.start_s,
         stop_s=None if played.duration_s is None else played.start_s + played.duration_s,
         **played.model_dump(include={"stim_channel", "eeg_stream", "marker_stream"}),
     )
+    source, player = part, None
+    if played.speed != "max":
+        source = LiveSource(eeg=NAME, markers=f"{NAME}-markers", wait_s=60.0)
+        player = _player(part, played.speed)
+    config = new_config(settings, out, source=source, realtime=played.speed == 1.0)
+    run(config, headless, f"replay '{file.name}'", source=player)
 
 
 def _player(part: FileSource, speed: float) -> list[str]:
