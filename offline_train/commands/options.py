@@ -1,4 +1,4 @@
-"""What several commands share: options, images that become features, an evaluation's report."""
+"""Options that several commands share, images that become features, an evaluation's report."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""What a bundle makes of stimuli at the ends of the window, while the last repeat is going on.
+"""Answers for many stimuli at once, at the ends of the window, while the last repeat goes on.
 
 The offline twin of a live session's answers: the same EEG is known, and is embedded at once for
 many stimuli.

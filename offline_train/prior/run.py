@@ -1,4 +1,4 @@
-"""What the commands around the Fusion Prior do; apart, as most commands need no diffusers."""
+"""The commands around the Fusion Prior; apart, as most commands need no diffusers."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,1 +1,1 @@
-"""What plays LSL streams, and the files that they are read from and written to."""
+"""Sources: recordings, read and written, and whatever plays them as LSL streams."""

@@ -1,4 +1,4 @@
-"""What became of every marker: a JSON-lines file that survives a crash, and the sum that holds.
+"""The ledger: the end of every marker, in a JSON-lines file that survives a crash, and its sum.
 
 At every moment markers = pending + decoded + cut + dropped. `cut` is how a trial ends in a session
 without a decoder; in a session with one, markers = decoded + dropped once it is over.

@@ -1,4 +1,4 @@
-"""What a session comes to: the numbers of summary.json, and the one table a person wants to see."""
+"""The summary of a session: the numbers of summary.json, and the one table people want to see."""
 
 import hashlib
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""What a person sees of a session: the last answers, how many are right, what was dropped."""
+"""The terminal view of a session: the last answers, how many are right, what was dropped."""
 
 from collections import Counter, deque
 

@@ -1,4 +1,4 @@
-"""What the painter does with its mailbox: one image at a time, always of the newest trial.
+"""The easel: one image at a time, always of the newest trial in the painter's mailbox.
 
 A trial gives way to a newer one within one denoising step. Of two in a row only the first does: if
 trials come faster than images can be painted, every second one that is begun is still finished.

@@ -1,4 +1,4 @@
-"""What the painting node paints with: a Fusion Prior on a diffusion model.
+"""The painter of the painting node: a Fusion Prior on a diffusion model.
 
 This is the only part of it that knows torch.
 """

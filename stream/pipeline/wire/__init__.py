@@ -1,1 +1,1 @@
-"""What the processes of a session say to each other, and over which sockets."""
+"""The wire: messages between the processes of a session, and the sockets that they go over."""

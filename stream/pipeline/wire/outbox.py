@@ -1,4 +1,4 @@
-"""What the reader keeps until the ledger has it, so that a node's crash delays answers only."""
+"""The outbox: all that the reader keeps until the ledger has it, so that crashes only delay."""
 
 from dataclasses import dataclass, field
 
