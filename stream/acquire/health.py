@@ -98,13 +98,17 @@ class HealthMonitor:
         self._n_recent += len(samples)
         if self._n_recent < self._wanted:
             return
-        recent = np.concatenate(self._recent)
+        is_flat, is_clipped = flat_and_clipped(np.concatenate(self._recent))
         self._recent, self._n_recent = [], 0
-        low, high = recent.min(axis=0), recent.max(axis=0)
-        is_flat = ~(high - low > _FLAT_UV)
-        at_extreme = np.maximum((recent == high).mean(axis=0), (recent == low).mean(axis=0))
-        self._flat = self._named(is_flat)
-        self._clipped = self._named((at_extreme > _CLIPPED_SHARE) & ~is_flat)
+        self._flat, self._clipped = self._named(is_flat), self._named(is_clipped)
 
     def _named(self, mask: np.ndarray) -> tuple[str, ...]:
         return tuple(name for name, is_set in zip(self._channels, mask, strict=True) if is_set)
+
+
+def flat_and_clipped(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which channels of (n, channels) do not move, and which others rest at their limits."""
+    low, high = samples.min(axis=0), samples.max(axis=0)
+    is_flat = ~(high - low > _FLAT_UV)
+    at_extreme = np.maximum((samples == high).mean(axis=0), (samples == low).mean(axis=0))
+    return is_flat, (at_extreme > _CLIPPED_SHARE) & ~is_flat

@@ -30,15 +30,8 @@ from stream.bench.untrained import untrained_bundle
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
-from stream.pipeline.wire.messages import (
-    End,
-    Message,
-    NodeState,
-    Settled,
-    TrialDropped,
-    TrialSlice,
-    unpack,
-)
+from stream.pipeline.wire.frames import unpack
+from stream.pipeline.wire.messages import End, Message, NodeState, Settled, TrialDropped, TrialSlice
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS, node
 
 LOOP_BACK = "raw LSL: push → pull"

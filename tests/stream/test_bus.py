@@ -11,15 +11,14 @@ import zmq
 from stream.pipeline.nodes import reader, record
 from stream.pipeline.wire.bus import Publisher, drain, open_socket
 from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
+from stream.pipeline.wire.frames import KINDS, unpack_numbered
 from stream.pipeline.wire.messages import (
-    KINDS,
     NodeState,
     Painted,
     Preview,
     Retrieval,
     SessionClosed,
     Settled,
-    unpack_numbered,
 )
 from tests.refs import about, answer
 from tests.tiny_painting import write_recording

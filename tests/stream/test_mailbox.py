@@ -12,8 +12,9 @@ import pytest
 import zmq
 
 from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.frames import pack
 from stream.pipeline.wire.mailbox import Mailbox, Outgoing
-from stream.pipeline.wire.messages import Embedded, Retrieval, pack
+from stream.pipeline.wire.messages import Embedded, Retrieval
 from tests.refs import about, answer
 
 Z = np.linspace(-1, 1, 1024, dtype=np.float32)

@@ -20,9 +20,10 @@ from stream.pipeline.wire.config import (
     SessionConfig,
     read_config,
 )
+from stream.pipeline.wire.frames import KINDS, VERSION, pack, prefix, unpack, unpack_numbered
 from stream.pipeline.wire.messages import (
-    KINDS,
-    VERSION,
+    ChannelQuality,
+    Eeg,
     Embedded,
     End,
     MarkerSeen,
@@ -41,10 +42,6 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
     as_json,
-    pack,
-    prefix,
-    unpack,
-    unpack_numbered,
 )
 from tests.refs import about, answer
 from tests.sessions import ROOT
@@ -152,6 +149,26 @@ EXAMPLES = [
         array=np.empty(0),
     ),
     End(session="s", reason="finish", facts={"gaps": 2}),
+    Eeg(
+        session="s",
+        channels=["Cz ü"],
+        rate_hz=100.0,
+        stamps_s=[1e5, 1e5 + 0.01],
+        markers=["Käse"],
+        markers_s=[1e5 + 1e-9],
+        array=np.ones((2, 1), np.float32),
+    ),
+    ChannelQuality(
+        session="s",
+        channels=["Cz ü"],
+        until_s=1e5,
+        rms_uv=[12.5],
+        peak_to_peak_uv=[80.0],
+        line_uv=[3.5],
+        line_hz=50.0,
+        flat=[False],
+        clipped=[True],
+    ),
     SessionClosed(session="s", summary={"top1": None, "dropped": {"gap": 1}}),
 ]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.frames import unpack
 from stream.pipeline.wire.messages import (
     MarkerSeen,
     NodeState,
@@ -19,7 +20,6 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
     flat,
-    unpack,
 )
 from stream.pipeline.wire.outbox import Outbox
 from tests.refs import about

@@ -15,17 +15,9 @@ from hvf_core.problem import Problem
 from stream.pipeline.books.painting_tally import PaintingTally
 from stream.pipeline.nodes.easel import Easel, OutOfMemory, Picture, Start, Step
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.mailbox import Mailbox
-from stream.pipeline.wire.messages import (
-    Embedded,
-    Message,
-    Noted,
-    Painted,
-    PaintingState,
-    Preview,
-    pack,
-    unpack,
-)
+from stream.pipeline.wire.messages import Embedded, Message, Noted, Painted, PaintingState, Preview
 from tests.refs import about, answer
 
 SOA_S = 0.2

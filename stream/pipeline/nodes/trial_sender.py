@@ -19,6 +19,7 @@ from stream.acquire.trials import Drop, Part, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
+from stream.pipeline.nodes.signals_feed import SignalsFeed
 from stream.pipeline.nodes.trial_file import TrialFile
 from stream.pipeline.trials import starting_adaptation, trial_plan
 from stream.pipeline.wire.bus import drain, open_socket, send
@@ -87,6 +88,7 @@ class TrialSender:
         self._feed = None
         if config.record:
             self._feed = RecordingFeed(config, channels, rate_hz, channel_format)
+        self._signals = SignalsFeed(config, channels, rate_hz)
         self._trial_file = None
         if config.save_trials is not None:
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
@@ -100,6 +102,7 @@ class TrialSender:
         self._taken_s = local_clock()
         if self._feed is not None:
             self._feed.add(stream, chunk)
+        self._signals.add(stream, chunk)
         self._send(self.trials.add(stream, chunk))
 
     def cut(self, now_s: float) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import zmq
 
-from stream.pipeline.wire.messages import Message, pack, prefix, unpack
+from stream.pipeline.wire.frames import pack, prefix, unpack
+from stream.pipeline.wire.messages import Message
 
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
 

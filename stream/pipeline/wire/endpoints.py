@@ -25,6 +25,8 @@ class Endpoints(Settings):
     embeddings: str = ""
     """paint from decode: what to paint, the latest only (PULL/PUSH); sessions that were
     recorded before there was a painter have none."""
+    signals: str = ""
+    """reader to everyone who watches: EEG and the quality of its channels (PUB/SUB)."""
 
     @classmethod
     def local(cls) -> "Endpoints":

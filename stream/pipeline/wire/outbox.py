@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from stream.pipeline.wire.bus import try_send
+from stream.pipeline.wire.frames import pack
 from stream.pipeline.wire.messages import (
     MarkerSeen,
     NodeState,
@@ -12,7 +13,6 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
-    pack,
 )
 from stream.pipeline.wire.nodes import DECODE, RESULTS
 

@@ -1,0 +1,95 @@
+"""The EEG for those who watch it, and how good its channels are: made only while somebody does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stream.acquire.chunk import Chunk
+from stream.acquire.markers import marker_text
+from stream.acquire.signals import Decimator, Quality, QualityMeter
+from stream.pipeline.wire.bus import Publisher
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import ChannelQuality, Eeg
+
+_PIECE_S = 0.05
+
+
+class SignalsFeed:
+    """Publishes `Eeg` and `ChannelQuality`, each from the moment on at which somebody hears it.
+
+    It waits for nobody, and sends nothing again: what a slow watcher misses is lost to him.
+    """
+
+    def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
+        self._session = config.session
+        self._channels = list(channels)
+        self._rate_hz = rate_hz
+        self._publisher = Publisher(config.endpoints.signals)
+        self._decimator: Decimator | None = None
+        self._meter: QualityMeter | None = None
+        self._waiting: list[Chunk] = []
+        self._markers: list[tuple[float, str]] = []
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anything was wanted when something came last."""
+        return self._decimator is not None or self._meter is not None
+
+    def add(self, stream: str, chunk: Chunk) -> None:
+        """Takes what arrived on `eeg` or `markers`."""
+        shape = (self._rate_hz, len(self._channels))
+        heard = self._publisher.is_heard(Eeg)
+        self._decimator = (self._decimator or Decimator(*shape)) if heard else None
+        heard = self._publisher.is_heard(ChannelQuality)
+        self._meter = (self._meter or QualityMeter(*shape)) if heard else None
+        if not self.is_watched:
+            self._waiting, self._markers = [], []
+        elif stream == "eeg":
+            self._waiting.append(chunk)
+            if sum(len(waiting.raw_s) for waiting in self._waiting) >= _PIECE_S * self._rate_hz:
+                self._send()
+        else:
+            stamps_s = chunk.raw_s + chunk.offset_s
+            self._markers += zip(stamps_s.tolist(), map(marker_text, chunk.samples), strict=True)
+
+    def close(self) -> None:
+        self._publisher.close()
+
+    def _send(self) -> None:
+        samples = np.concatenate([chunk.samples for chunk in self._waiting])
+        stamps_s = np.concatenate([chunk.raw_s + chunk.offset_s for chunk in self._waiting])
+        self._waiting = []
+        if self._decimator is not None:
+            self._send_eeg(self._decimator, *self._decimator.take(samples, stamps_s))
+        if self._meter is not None:
+            for quality in self._meter.take(samples, stamps_s):
+                self._send_quality(quality)
+
+    def _send_eeg(self, decimator: Decimator, samples: np.ndarray, stamps_s: np.ndarray) -> None:
+        if not len(samples):
+            return  # the filter is not full yet
+        message = Eeg(
+            session=self._session,
+            channels=self._channels,
+            rate_hz=decimator.rate_hz,
+            stamps_s=stamps_s.tolist(),
+            markers=[text for _, text in self._markers],
+            markers_s=[stamp_s for stamp_s, _ in self._markers],
+            array=samples.astype(np.float32),
+        )
+        self._markers = []
+        self._publisher.publish(message)
+
+    def _send_quality(self, quality: Quality) -> None:
+        message = ChannelQuality(
+            session=self._session,
+            channels=self._channels,
+            until_s=quality.until_s,
+            rms_uv=quality.rms_uv.tolist(),
+            peak_to_peak_uv=quality.peak_to_peak_uv.tolist(),
+            line_uv=quality.line_uv.tolist(),
+            line_hz=quality.line_hz,
+            flat=quality.is_flat.tolist(),
+            clipped=quality.is_clipped.tolist(),
+        )
+        self._publisher.publish(message)
