@@ -8,7 +8,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from hvf_core.problem import one_sentence
+from hvf_core.options import Asked, run_app, with_settings
+from offline_train.evaluate.settings import EvaluateSettings
+from offline_train.paintings.settings import PaintingsSettings
 
 app = typer.Typer(
     add_completion=False,
@@ -108,11 +110,11 @@ def recordings(
 
 
 @app.command()
+@with_settings(EvaluateSettings)
 def evaluate(
+    asked: Asked[EvaluateSettings],
     amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
     soa: Annotated[float, typer.Option(min=0.1, help="seconds between images")] = 1.0,
-    tmax: Annotated[str, typer.Option(help="times after onset, s; the whole window too")] = "",
-    evidence: Annotated[Literal["mean", "added"], typer.Option(help="of repeats")] = "mean",
     gains: Annotated[
         float, typer.Option(min=0.0, help="sd of the log gain that each channel has changed by")
     ] = 0.0,
@@ -123,41 +125,33 @@ def evaluate(
 
     Example: python -m demo evaluate --tmax 0.2,0.3,0.5 --out evaluation
     """
-    from demo.evaluation import evaluate_demo
+    from demo.evaluation import REPEATS, evaluate_demo
     from demo.model import ready_model
-    from demo.settings import PREPROCESSING
-    from hvf_core.numbers import numbers
-    from offline_train.commands.options import report
+    from offline_train.commands.evaluate import show_evaluation
     from stream.acquire.adaptation import AdaptationSettings
 
-    ends_s = numbers(tmax, "--tmax")
+    settings = asked.settings({"repeats": REPEATS})
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:
         found = evaluate_demo(
             model.bundle,
             model.gallery,
             Path(folder) / "trials",
+            settings,
             amplitude=amplitude,
             soa_s=soa,
-            tmax_s=[*ends_s, PREPROCESSING.tmax_s],
-            evidence=evidence,
             gain_sd=gains,
             adaptation=AdaptationSettings() if adapt else None,
         )
-    report(found, out)
+    show_evaluation(console, found, out)
 
 
 @app.command()
+@with_settings(PaintingsSettings)
 def evaluate_paintings(
-    repeats: Annotated[str, typer.Option(help="numbers of presentations")] = "1,4,20",
+    asked: Asked[PaintingsSettings],
     images: Annotated[int, typer.Option(min=3, max=200, help="test images to paint")] = 200,
     amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
-    keep_length: Annotated[
-        bool, typer.Option("--keep-length", help="leave embeddings as long as they are")
-    ] = False,
-    skip_projector: Annotated[
-        bool, typer.Option("--skip-projector", help="as the paper's released code does")
-    ] = False,
     out: Annotated[Path | None, typer.Option(help="folder for the JSON and the picture")] = None,
 ) -> None:
     """Paints test images from themselves, from the simulated brain, and from other trials.
@@ -166,28 +160,20 @@ def evaluate_paintings(
     """
     from demo.model import ready_model
     from demo.prior import evaluate_demo_paintings
-    from offline_train.commands.options import repeat_numbers
-    from offline_train.commands.paintings import report_paintings
+    from offline_train.commands.evaluate_prior import show_paintings
 
+    settings = asked.settings()
     model = ready_model(console)
     with tempfile.TemporaryDirectory() as folder:
         found = evaluate_demo_paintings(
             model,
             Path(folder) / "trials",
-            repeats=repeat_numbers(repeats),
+            settings,
             n_images=images,
             amplitude=amplitude,
-            rescale=not keep_length,
-            skip_projector=skip_projector,
         )
-    report_paintings(*found, out, title="simulated subject, test concepts")
-
-
-def main() -> None:
-    """Runs a command; a person's mistake ends in one sentence."""
-    with one_sentence():
-        app(prog_name="python -m demo")
+    show_paintings(console, *found, out, title="simulated subject, test concepts")
 
 
 if __name__ == "__main__":
-    main()
+    run_app(app, "python -m demo")

@@ -1,6 +1,5 @@
 """How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import load_bundle
-from decoder.calibration import Evidence
 from demo.head import CHANNELS
 from demo.recordings import SIMULATED, simulate_sessions, with_gains
 from demo.settings import DemoSettings
@@ -20,6 +18,7 @@ from offline_train.data.prepare import prepare_test
 from offline_train.data.study import Study
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
+from offline_train.evaluate.settings import EvaluateSettings
 from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.preprocess import Preprocessing
 
@@ -31,12 +30,10 @@ def evaluate_demo(
     bundle_path: Path,
     gallery_path: Path,
     directory: Path,
+    settings: EvaluateSettings,
     *,
     amplitude: float = 1.0,
     soa_s: float = 1.0,
-    repeats: Sequence[int] = REPEATS,
-    tmax_s: Sequence[float] | None = None,
-    evidence: Evidence = "mean",
     gain_sd: float = 0.0,
     adaptation: AdaptationSettings | None = None,
 ) -> Evaluation:
@@ -44,24 +41,30 @@ def evaluate_demo(
 
     Args:
         directory: where the trial set is written.
+        settings: how; the largest number of repeats is recorded.
         amplitude: of the evoked response, as in the demo.
         soa_s: seconds between images.
-        repeats: numbers of presentations to put together; the largest is recorded.
-        tmax_s: window ends to answer at; None is the bundle's.
-        evidence: how presentations are put together.
         gain_sd: standard deviation of the logarithm of a gain that every channel has in these
             recordings and had not in training, as under another cap.
         adaptation: follows such changes without labels; None does not.
     """
     bundle = load_bundle(bundle_path)
     facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
-    recorded = held_out_recordings(amplitude, soa_s, max(repeats), gain_sd)
+    recorded = held_out_recordings(amplitude, soa_s, max(settings.repeats), gain_sd)
     with threadpool_limits(1, "blas"):
         trial_set = prepare_test(
             recorded, Preprocessing.of(bundle), directory, adaptation=adaptation, provenance=facts
         )
     gallery = load_gallery(gallery_path)
-    return evaluate(bundle, trial_set, gallery, repeats, tmax_s=tmax_s, evidence=evidence)
+    return evaluate(
+        bundle,
+        trial_set,
+        gallery,
+        settings.repeats,
+        seed=settings.seed,
+        tmax_s=[*settings.tmax_s, bundle.manifest.tmax_s],
+        evidence=settings.evidence,
+    )
 
 
 def held_out_recordings(amplitude: float, soa_s: float, n: int, gain_sd: float) -> Study:

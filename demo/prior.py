@@ -1,7 +1,6 @@
 """The demo's Fusion Prior: how it is trained, and how good what it paints is."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from threadpoolctl import threadpool_limits
 from decoder.bundle import load_bundle
 from decoder.painting.base import load_base
 from decoder.painting.prior import Prior, load_prior
-from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from demo.evaluation import held_out_recordings
 from demo.image_metrics import attribute_labels, attribute_scores
@@ -25,13 +23,9 @@ from index.encoders.spec import read_specs
 from offline_train.data.features import extract_features
 from offline_train.data.prepare import prepare_test
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
-from offline_train.paintings.scores import (
-    Paintings,
-    ReconstructionScores,
-    conditions_of,
-    paint_conditions,
-    score,
-)
+from offline_train.paintings.paint import paint_trials
+from offline_train.paintings.scores import Paintings, ReconstructionScores, conditions_of, score
+from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PRESETS
 from offline_train.prior.training import make_prior, train_prior
 from stream.acquire.preprocess import Preprocessing
@@ -87,26 +81,22 @@ NETS = (
 def evaluate_demo_paintings(
     model: DemoModel,
     directory: Path,
+    settings: PaintingsSettings,
     *,
-    repeats: Sequence[int] = (1, 4, 20),
     n_images: int = 200,
     amplitude: float = 1.0,
-    rescale: bool = True,
-    skip_projector: bool = False,
 ) -> tuple[Paintings, ReconstructionScores]:
     """Paints test images from themselves, from the simulated brain, and from other trials.
 
     Args:
         model: the demo's.
         directory: where the trial set is written.
-        repeats: numbers of presentations; the largest is recorded.
+        settings: how; the largest number of repeats is recorded.
         n_images: of the 200 test images.
         amplitude: of the evoked response.
-        rescale: see `Prior.condition`.
-        skip_projector: see `Prior.condition`.
     """
     bundle, prior = load_bundle(model.bundle), load_prior(model.prior)
-    recorded = held_out_recordings(amplitude, 1.0, max(repeats), 0.0)
+    recorded = held_out_recordings(amplitude, 1.0, max(settings.repeats), 0.0)
     facts = {"subject": "simulated", "amplitude": amplitude}
     with threadpool_limits(1, "blas"):
         trials = prepare_test(recorded, Preprocessing.of(bundle), directory, provenance=facts)
@@ -116,25 +106,21 @@ def evaluate_demo_paintings(
     features = extract_features(
         trials.items, pictures.__getitem__, encoders, directory.with_name("features")
     )
-    conditions = conditions_of(bundle, prior, trials, features, repeats)
+    conditions = conditions_of(bundle, prior, trials, features, settings.repeats, settings.seed)
     base = load_base(read_base_spec(model.base))
-    sampler = Sampler(base, prior.adapter, SamplerSettings(preview="none"))
-    seen = np.stack([pictures[item] for item in trials.items])
     with Progress() as progress:
-        task = progress.add_task("painting", total=len(seen) * len(conditions))
-        painted = paint_conditions(
+        task = progress.add_task("painting", total=None)
+        paintings, told = paint_trials(
             conditions,
             prior,
-            sampler,
-            rescale=rescale,
-            skip_projector=skip_projector,
-            progress=lambda n: progress.advance(task, n),
+            base,
+            trials.items,
+            pictures.__getitem__,
+            settings,
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
-    paintings = Paintings(seen, painted)
-    told = facts | {"base": base.spec.name, "steps": sampler.steps, "size_px": sampler.size_px}
-    told |= {"rescale": rescale, "skip_projector": skip_projector}
     nets = [load_feature_net(spec) for spec in NETS]
     shown = [stimulus_from_id(item) for item in trials.items]
     truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
     reader = load_classifier(_CLASSIFIER["source"]).eval()
-    return paintings, score(paintings, nets, told, attribute_scores(reader, truth))
+    return paintings, score(paintings, nets, facts | told, attribute_scores(reader, truth))

@@ -1,6 +1,8 @@
 """Settings as the options of a command for typer, and what every command line begins with."""
 
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,10 @@ class Asked(Generic[Tree]):
     tree: type[Tree]
     file: Layer
     line: Layer
+
+    def given(self, path: str) -> Given | None:
+        """What was given for a setting, on the line or else in the file."""
+        return {**self.file, **self.line}.get(path)
 
     def settings(self, defaults: Mapping[str, Any] | None = None) -> Tree:
         """The settings: `defaults` of the command by path, then the file's, then the line's.
@@ -137,6 +143,10 @@ _GENERAL = [
 
 
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
+    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2.
+
+    A command finds the whole line, for what it makes to tell, as `obj` of its context.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     with one_sentence():
-        app(arguments, prog_name=program)
+        app(arguments, prog_name=program, obj=shlex.join([*program.split(), *arguments]))

@@ -2,8 +2,21 @@
 
 import typer
 
-from hvf_core.problem import one_sentence
-from offline_train.commands import bundle, paintings, prior, training
+from hvf_core.options import run_app
+from offline_train.commands.calibrate import calibrate
+from offline_train.commands.evaluate import evaluate
+from offline_train.commands.evaluate_prior import evaluate_prior
+from offline_train.commands.fetch import empty_prompt, fetch
+from offline_train.commands.gallery import gallery
+from offline_train.commands.mbp import mbp
+from offline_train.commands.onnx import onnx
+from offline_train.commands.prepare import prepare, prepare_test
+from offline_train.commands.prior import prior
+from offline_train.commands.prior_gap import prior_gap
+from offline_train.commands.share import share
+
+COMMANDS = (prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch)
+COMMANDS += (empty_prompt, prior, prior_gap, evaluate_prior)
 
 app = typer.Typer(
     add_completion=False,
@@ -12,17 +25,8 @@ app = typer.Typer(
     help="Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
 )
-app.add_typer(training.app)
-app.add_typer(prior.app)
-app.add_typer(bundle.app)
-app.add_typer(paintings.app)
-
-
-def main() -> None:
-    """Runs a command; a person's mistake ends in one sentence."""
-    with one_sentence():
-        app(prog_name="python -m offline_train")
-
+for command in COMMANDS:
+    app.command()(command)
 
 if __name__ == "__main__":
-    main()
+    run_app(app, "python -m offline_train")

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from demo.evaluation import evaluate_demo
 from demo.model import DemoModel
+from offline_train.evaluate.settings import EvaluateSettings
 from stream.pipeline.books.ledger import read_ledger
 from tests.sessions import (
     check_accounted,
@@ -35,7 +36,11 @@ def test_accuracy_rises_with_amplitude_and_with_repeats(
     for amplitude in (0.0, 1.0, 2.0):
         folder = tmp_path / str(amplitude)
         at[amplitude] = evaluate_demo(
-            demo_model.bundle, demo_model.gallery, folder, amplitude=amplitude, repeats=[1, 8]
+            demo_model.bundle,
+            demo_model.gallery,
+            folder,
+            EvaluateSettings(repeats=(1, 8)),
+            amplitude=amplitude,
         )
     once = [at[amplitude].points[0].top5.value for amplitude in sorted(at)]
     often = [at[amplitude].points[1].top5.value for amplitude in sorted(at)]

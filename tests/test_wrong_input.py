@@ -193,11 +193,10 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_times_that_are_none_are_wrong_usage_in_every_program() -> None:
-    for times in ("abc", "nan"):
+    for times, expected in (("abc", "a valid number"), ("nan", "a finite number")):
         done = run("evaluate", "--tmax", times, module="demo")
         assert done.code == 2
-        assert f"--tmax '{times}' is no list of numbers" in done.err
-        assert "Traceback" not in done.err
+        assert done.one_sentence().startswith(f"--tmax '{times}' must be {expected}")
 
 
 def test_numbers_that_do_not_fit_are_refused_before_anything_is_trained() -> None:
@@ -279,7 +278,7 @@ def test_a_repository_with_a_bad_name(
     command: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "none")
-    arguments = {"share": [models / "bundle", "a/b/c"], "fetch": ["a/b/c", "--out", tmp_path / "f"]}
+    arguments = {"share": [models / "bundle", "a/b/c"], "fetch": ["a/b/c", "--to", tmp_path / "f"]}
     done = run(command, *arguments[command], module="offline_train")
     assert done.code == 1
     assert done.one_sentence().startswith("'a/b/c' is no name of a repository")
@@ -289,7 +288,7 @@ def test_a_repository_with_a_bad_name(
 def test_an_export_that_cannot_be_written(models: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "encoder.onnx"
-    done = run("export", "--bundle", models / "bundle", "--out", out, module="offline_train")
+    done = run("onnx", "--bundle", models / "bundle", "--out", out, module="offline_train")
     assert done.code == 1
     assert str(out) in done.one_sentence()
 

@@ -148,7 +148,7 @@ Decodes, from EEG, which image is being looked at. {origin}
 Files are JSON and safetensors. To check and use them:
 
 ```
-python -m offline_train fetch {repo} --out bundle
+python -m offline_train fetch {repo} --to bundle
 python run_realtime.py live --eeg EEG --markers MARKERS --bundle bundle --gallery GALLERY
 ```
 """

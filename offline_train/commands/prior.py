@@ -1,70 +1,50 @@
-"""The commands around the Fusion Prior: empty-prompt, prior, prior-gap.
+"""prior: trains a Fusion Prior on a folder of images."""
 
-What they do is imported when one is called: diffusers alone takes seconds, and most commands of
-this program do without.
-"""
-
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-from decoder.painting.spec import PRESETS as BASES
-from decoder.painting.spec import read_base_spec
-from offline_train.commands.options import Encoders, Images, Out, console
-from offline_train.prior.settings import PRESETS
+from hvf_core.options import Asked, with_settings
+from hvf_core.problem import Problem
+from offline_train.commands.options import (
+    Base,
+    Cache,
+    Encoders,
+    Images,
+    Out,
+    bar,
+    command_of,
+    features_of,
+)
+from offline_train.prior.settings import PRESETS, PriorSettings
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    import numpy as np
+    from accelerate import PartialState
 
-Base = Annotated[
-    str, typer.Option(help=f"folder of a diffusion model, or one of {', '.join(BASES)}")
-]
-Cache = Annotated[Path, typer.Option(help="where features and latents are kept")]
-
-
-@app.command()
-def empty_prompt(base: Base = "sdxl-base") -> None:
-    """Encodes the empty prompt of a diffusion model, once, so that painting needs no text encoder.
-
-    Example: python -m offline_train empty-prompt --base sdxl-base
-    """
-    from offline_train.prior.empty_prompt import encode_empty_prompt
-
-    for name, shape in encode_empty_prompt(read_base_spec(base)).items():
-        console.print(f"{name}: {shape}", highlight=False)
+    from decoder.painting.base import DiffusionBase
+    from offline_train.data.features import Features
 
 
-@app.command()
+@with_settings(PriorSettings)
 def prior(
+    context: typer.Context,
     out: Out,
     base: Base,
+    asked: Asked[PriorSettings],
     images: Images = None,
     encoders: Encoders = None,
     preset: Annotated[
         Literal["paper", "released", "demo"],
         typer.Option(help="the paper's recipe, that of its released code, or for a small base"),
     ] = "paper",
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="over all GPUs")] = None,
-    parts: Annotated[
-        int | None, typer.Option(min=1, help="of a GPU's share of a batch, to save memory")
-    ] = None,
-    recompute: Annotated[
-        bool | None, typer.Option(help="compute twice what would be kept, to save memory")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(min=0.0)] = None,
-    size: Annotated[int | None, typer.Option(min=8, help="of the pictures, pixels")] = None,
-    dim: Annotated[int | None, typer.Option(min=1, help="width of the embedding")] = None,
-    precision: Annotated[Literal["no", "bf16"] | None, typer.Option()] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=0, help="images to paint and not to learn from")
-    ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="an IP-Adapter's safetensors file to begin with")
     ] = None,
-    seed: int | None = None,
-    device: Annotated[Literal["auto", "cpu"], typer.Option(help="auto: a GPU if any")] = "auto",
     cache: Cache = Path("features"),
     half: Annotated[bool, typer.Option("--half", help="write the weights in float16")] = False,
 ) -> None:
@@ -75,29 +55,101 @@ def prior(
 
     Example: python -m offline_train prior --images train --encoders hvf.json --base sdxl-base ...
     """
-    from offline_train.prior.run import train_on_files
+    import numpy as np
+    import torch
+    from accelerate import PartialState
 
-    given = {"steps": steps, "batch_size": batch_size, "lr": lr, "size_px": size, "dim": dim}
-    given |= {"parts": parts, "recompute": recompute, "precision": precision}
-    given |= {"n_samples": samples, "seed": seed, "device": device}
-    settings = PRESETS[preset].model_copy(update={k: v for k, v in given.items() if v is not None})
+    from decoder.painting.base import load_base
+    from decoder.painting.prior import read_adapter
+    from decoder.painting.spec import read_base_spec
+    from index.encoders.parts import square_picture
+    from offline_train.data.images import image_files, read_image
+    from offline_train.data.latents import Reordered
+    from offline_train.prior.samples import PriorBoard
+    from offline_train.prior.training import PriorProgress, make_prior, train_prior
+
+    settings = asked.settings(dict(PRESETS[preset]))
+    adapter = read_adapter(start_from) if start_from is not None else None
+    files = image_files(images)
+    # Where several processes train, the others wait until the first has encoded all images.
+    state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
+    console = Console(quiet=not state.is_main_process)
+    loaded = load_base(read_base_spec(base))
+    size_px = settings.size_px or loaded.spec.size_px
+    with state.main_process_first():
+        features = features_of(console, sorted(files), images, encoders, cache)
+        latents = _latents(console, files, features, loaded, size_px, state, cache)
+    # By a draw, so that the images that are only looked at, the last ones, are of all kinds.
+    order = np.random.default_rng(settings.seed).permutation(len(files))
+    latents = Reordered(latents, order)
+    features = features.select([features.items[i] for i in order])
+    board = None
+    if state.is_main_process:
+        looked_at = features.items[max(0, len(files) - settings.n_samples) :]
+        pictures = [square_picture(read_image(files[item]), size_px) for item in looked_at]
+        board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
+    with Progress(console=console) as progress:
+        task = progress.add_task("training the prior", total=settings.steps)
+
+        def tell(step: PriorProgress) -> None:
+            board.tell(step)
+            text = f"training the prior, loss {step.loss:.4f}" if step.loss else None
+            progress.update(task, completed=step.step, description=text)
+
+        try:
+            trained = train_prior(
+                latents,
+                features,
+                loaded,
+                settings,
+                tell,
+                checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
+                look=board and board.look,
+                start_from=adapter,
+            )
+        except torch.OutOfMemoryError:
+            raise Problem(
+                f"the GPU's memory is too small for a batch of {settings.batch_size} images in "
+                f"{settings.parts} parts: give --parts {2 * settings.parts}, or --recompute"
+            ) from None
+    if board is None:
+        return
+    board.close()
     dtype = torch.float16 if half else torch.float32
-    train_on_files(images, encoders, base, settings, start_from, cache, out, dtype)
+    make_prior(out, trained, features, loaded, settings, command_of(context), dtype)
+    console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
+    console.print(f"next: python -m offline_train mbp TRIALS --prior {out} --images ...")
 
 
-@app.command()
-def prior_gap(
-    bundle: Annotated[Path, typer.Option(help="folder of the bundle")],
-    prior: Annotated[Path, typer.Option(help="folder of the Fusion Prior")],
-    trials: Annotated[Path, typer.Option(help="folder of a trial set")],
-    images: Images = None,
-    encoders: Encoders = None,
-    cache: Cache = Path("features"),
-) -> None:
-    """How brain embeddings differ from those of images, and what painting does about it.
+def _latents(
+    console: Console,
+    files: dict[str, Path],
+    features: "Features",
+    base: "DiffusionBase",
+    size_px: int,
+    state: "PartialState",
+    cache: Path,
+) -> "np.ndarray":
+    """Those that an image encoder has given already; else from the cache, made if need be."""
+    from index.encoders.load import load_encoder
+    from offline_train.data.images import read_image
+    from offline_train.data.latents import (
+        cache_latents,
+        latents_folder,
+        shared_latents,
+        vae_encoder,
+    )
 
-    Example: python -m offline_train prior-gap --bundle b --prior p --trials held_out --images test
-    """
-    from offline_train.prior.run import tell_gap
-
-    tell_gap(bundle, prior, trials, images, encoders, cache)
+    vae = load_encoder(vae_encoder(base.spec, size_px), str(state.device))
+    latents = shared_latents(features, vae)
+    if latents is not None:
+        return latents
+    with bar(console, "encoding latents") as tell:
+        return cache_latents(
+            features.items,
+            lambda item: read_image(files[item]),
+            vae,
+            base.vae.config.scaling_factor,
+            latents_folder(cache, vae, features.items),
+            tell,
+        )

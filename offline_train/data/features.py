@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
-from index.encoders.load import ImageEncoder
+from index.encoders.load import ImageEncoder, load_encoder
+from index.encoders.spec import read_specs
+from offline_train.data.images import image_files, read_image
 
 BLOCK = 256
 """Images between two writes to the cache: what an interruption costs at most."""
@@ -44,12 +47,49 @@ class Features:
         embeddings = {name: array[order] for name, array in self.embeddings.items()}
         return Features(tuple(items), self.encoders, embeddings)
 
+    def check_encoders(self, wanted: Sequence[ImageEncoderRecord], whose: str) -> None:
+        """Refuses features of other image encoders than a model was trained with."""
+        if self.encoders != tuple(wanted):
+            theirs = ", ".join(encoder.name for encoder in wanted)
+            raise Problem(
+                f"{whose} was trained with the image encoders {theirs}; give the same file with "
+                "--encoders, or the same --labels in the same order"
+            )
+
 
 def label_features(labels: Sequence[str]) -> Features:
     """One-hot vectors in place of images' embeddings, to tell a few classes apart."""
     checksum = hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest()
     encoder = ImageEncoderRecord(name="label", dim=len(labels), checksum=checksum)
     return Features(tuple(labels), (encoder,), {"label": np.eye(len(labels), dtype=np.float32)})
+
+
+def features_of_images(
+    items: Sequence[str],
+    images: Path,
+    encoders: str | Path,
+    cache: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """What image encoders see in the images of these stimuli, on a GPU where there is one.
+
+    Args:
+        items: ids of the stimuli.
+        images: folder that holds an image of each.
+        encoders: see `read_specs`.
+        cache: where features are kept; see `extract_features`.
+        progress: told how many of the images to be encoded are done.
+
+    Raises:
+        Problem: an image is missing or cannot be read, or an encoder cannot be loaded.
+    """
+    files = image_files(images)
+    absent = next((item for item in items if item not in files), None)
+    if absent is not None:
+        raise Problem(f"the folder '{images}' has no image of stimulus '{absent}'; add it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = [load_encoder(spec, device) for spec in read_specs(encoders)]
+    return extract_features(items, lambda item: read_image(files[item]), loaded, cache, progress)
 
 
 def extract_features(

@@ -63,6 +63,12 @@ def shared_latents(features: Features, vae: ImageEncoder) -> np.ndarray | None:
     return None
 
 
+def latents_folder(cache: Path, vae: ImageEncoder, items: Sequence[str]) -> Path:
+    """Where in a cache the latents of these images, by this VAE, lie."""
+    name = f"latents-{vae.spec.size_px}px-{vae.checksum[:16]}-{identify(list(items))[:16]}"
+    return cache / name
+
+
 def cache_latents(
     items: Sequence[str],
     load_image: Callable[[str], np.ndarray],

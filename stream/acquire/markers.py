@@ -62,9 +62,9 @@ class MarkerRule(Settings):
     ignore: str | None = setting(None, option="--ignore")
     """Markers in which this is found open no trial."""
     start: str | None = setting(None, option="--start-on")
-    """Where given, trials are opened only after a marker in which this is found ..."""
+    """Open trials only after a marker in which this is found."""
     stop: str | None = setting(None, option="--stop-on")
-    """... and until one in which this is."""
+    """Open none after a marker in which this is found, until one that starts again."""
 
     @field_validator("stimulus", "ignore", "start", "stop")
     @classmethod

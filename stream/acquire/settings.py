@@ -26,7 +26,7 @@ class PreprocessSettings(Settings):
     """Channels that the stream must have; referencing and whitening run over these."""
     output_channels: tuple[str, ...] = setting(option="--output-channels")
     """Channels that the brain encoder sees, in its order."""
-    rate_hz: float = setting(gt=0)
+    rate_hz: float = setting(option="--rate", gt=0)
     """Rate of the result; a faster stream is resampled."""
     tmin_s: float = setting(option="--tmin")
     """First sample of a trial, after its onset."""

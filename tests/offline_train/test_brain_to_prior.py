@@ -230,7 +230,7 @@ def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
         assert np.array_equal(latents[np.arange(12)], of_the_same_images)
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("offline_train.prior.run.train_prior", too_much)
+    monkeypatch.setattr("offline_train.prior.training.train_prior", too_much)
     done = command("prior", *seen, tmp_path / "both.json", *small, *out, tmp_path / "prior")
     assert "4 images in 1 parts: give --parts 2" in str(done.exception)
 

@@ -25,7 +25,7 @@ from offline_train.brain.calibrate import (
 )
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
-from offline_train.commands.training import tenth_to_hold_out
+from offline_train.commands.mbp import tenth_to_hold_out
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
 from tests.tiny_bundle import hvf_of

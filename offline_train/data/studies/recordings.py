@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hvf_core.problem import Problem
+from offline_train.data.images import image_files
 from offline_train.data.study import Facts, ShownImage, Study, StudyInfo, StudyPart
 from stream.sources.recording import read_recording
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def recordings(
@@ -30,7 +29,8 @@ def recordings(
         stop_s: seconds into each recording, up to which it is used.
 
     Raises:
-        Problem: two images have one name. Reading the parts raises as `read_recording` does.
+        Problem: there are no images, or two have one name. Reading the parts raises as
+            `read_recording` does.
     """
 
     def parts() -> Iterator[StudyPart]:
@@ -53,15 +53,10 @@ def _recorded_in(session: Path) -> list[Path]:
 
 
 def _shown(folder: Path) -> Mapping[str, ShownImage]:
-    found: dict[str, ShownImage] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if path.stem in found:
-            raise Problem(
-                f"the images '{found[path.stem].path}' and '{path.relative_to(folder)}' in "
-                f"'{folder}' have one name, which is the stimulus id: rename one"
-            )
-        category = path.parent.name if path.parent != folder else None
-        found[path.stem] = ShownImage(path.relative_to(folder).as_posix(), category)
-    return found
+    return {
+        stimulus: ShownImage(
+            path.relative_to(folder).as_posix(),
+            category=path.parent.name if path.parent != folder else None,
+        )
+        for stimulus, path in image_files(folder).items()
+    }

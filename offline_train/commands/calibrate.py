@@ -1,0 +1,36 @@
+"""calibrate: makes a bundle's probabilities mean what they say."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from offline_train.commands.options import BundleFolder, Trials
+
+
+def calibrate(
+    bundle: BundleFolder,
+    gallery: Annotated[Path, typer.Option(help="folder of a gallery with their images")],
+    trials: Trials,
+    seed: Annotated[int, typer.Option(min=0, help="of the draws of repeats")] = 0,
+) -> None:
+    """Makes a bundle's probabilities mean what they say, on trials that it has not seen.
+
+    `mbp` does this itself on the stimuli that it holds out; this is for another recording, and for
+    bundles trained with --labels.
+
+    Example: python -m offline_train calibrate --bundle b --gallery g --trials held_out
+    """
+    from decoder.bundle import load_bundle
+    from index.gallery import load_gallery
+    from offline_train.brain.calibrate import check_held_out, fit_calibration, save_calibration
+    from offline_train.data.trial_set import load_trial_set
+
+    console = Console()
+    opened, trial_set = load_bundle(bundle), load_trial_set(trials)
+    check_held_out(opened, trial_set)
+    with console.status("calibrating"):
+        found = fit_calibration(opened, trial_set, load_gallery(gallery), seed=seed)
+    save_calibration(opened, found)
+    console.print(f"'{bundle}' is calibrated on {found.n_items} stimuli")

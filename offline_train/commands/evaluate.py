@@ -1,0 +1,79 @@
+"""evaluate: accuracy and calibration on held-out trials, or a live session decoded again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from hvf_core.options import Asked, with_settings
+from hvf_core.problem import Problem, WrongUsage
+from offline_train.evaluate.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    from offline_train.evaluate.result import Evaluation
+
+
+@with_settings(EvaluateSettings)
+def evaluate(
+    asked: Asked[EvaluateSettings],
+    bundle: Annotated[Path | None, typer.Option(help="folder of the bundle")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="folder of the gallery")] = None,
+    trials: Annotated[Path | None, typer.Option(help="trial set of held-out stimuli")] = None,
+    session: Annotated[Path | None, typer.Option(help="folder of a session instead")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the pictures")] = None,
+) -> None:
+    """Accuracy and calibration on held-out trials; or a live session, decoded again.
+
+    Example: python -m offline_train evaluate --session sessions/20261122-101500-ab12
+    """
+    console = Console()
+    settings = asked.settings()
+    if session is not None:
+        _decode_again(console, session)
+        return
+    if bundle is None or gallery is None or trials is None:
+        raise WrongUsage("give --session, or --bundle, --gallery and --trials")
+    from decoder.bundle import load_bundle
+    from index.gallery import load_gallery
+    from offline_train.data.trial_set import load_trial_set
+    from offline_train.evaluate.retrieval import evaluate as evaluate_trials
+
+    opened = load_bundle(bundle)
+    found = evaluate_trials(
+        opened,
+        load_trial_set(trials),
+        load_gallery(gallery),
+        settings.repeats,
+        seed=settings.seed,
+        tmax_s=[*settings.tmax_s, opened.manifest.tmax_s],
+        evidence=settings.evidence,
+    )
+    show_evaluation(console, found, out)
+
+
+def _decode_again(console: Console, session: Path) -> None:
+    from offline_train.evaluate.session import evaluate_session
+
+    replayed = evaluate_session(session)
+    console.print(
+        f"{replayed.n_live} trials decoded live, {replayed.n_offline} offline from the recording, "
+        f"{replayed.n_equal} with the same list of answers"
+    )
+    if not replayed.agrees:
+        raise Problem(
+            f"live and offline answers of '{session}' differ; keep the folder and report it"
+        )
+
+
+def show_evaluation(console: Console, evaluation: "Evaluation", out: Path | None) -> None:
+    """Prints an evaluation and, into a folder, writes it as JSON and pictures."""
+    from offline_train.evaluate.pictures import write_pictures
+
+    console.print(evaluation.table())
+    console.print(evaluation.selective_table())
+    if out is not None:
+        pictures = write_pictures(evaluation, out)
+        text = evaluation.model_dump_json(indent=2) + "\n"
+        (out / "evaluation.json").write_text(text, encoding="utf-8")
+        console.print(f"in '{out}': evaluation.json, {', '.join(p.name for p in pictures)}")

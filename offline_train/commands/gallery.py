@@ -1,0 +1,52 @@
+"""gallery: embeds the images that are told apart."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from offline_train.commands.options import (
+    BundleFolder,
+    Cache,
+    Encoders,
+    Images,
+    Out,
+    command_of,
+    features_of,
+)
+
+
+def gallery(
+    context: typer.Context,
+    bundle: BundleFolder,
+    out: Out,
+    images: Images = None,
+    encoders: Encoders = None,
+    labels: Annotated[
+        str, typer.Option(help="comma-separated classes, for a bundle trained with --labels")
+    ] = "",
+    cache: Cache = Path("features"),
+) -> None:
+    """Embeds images with a bundle's HVF: the gallery that is searched.
+
+    Example: python -m offline_train gallery --bundle b --images test_images --encoders hvf.json ...
+    """
+    from decoder.bundle import load_bundle
+    from decoder.hvf import load_hvf
+    from index.gallery import save_gallery
+    from offline_train.brain.gallery import build_gallery
+    from offline_train.data.images import image_files, read_image
+
+    console = Console()
+    opened = load_bundle(bundle)
+    classes = [label for label in labels.split(",") if label]
+    files = {} if classes else image_files(images)
+    ids = classes or list(files)
+    features = features_of(console, ids, images, encoders, cache, bool(classes))
+    features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
+    space, command = opened.manifest.space, command_of(context)
+    made = build_gallery(ids, ids, features, load_hvf(opened), space, created_by=command)
+    save_gallery(out, made, [read_image(path) for path in files.values()] or None)
+    console.print(f"{len(made)} images in '{out}'")
+    console.print(f"next: python run_realtime.py live --bundle {bundle} --gallery {out} ...")

@@ -1,0 +1,124 @@
+"""mbp: trains a brain encoder and writes a calibrated bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from hvf_core.options import Asked, with_settings
+from offline_train.brain.settings import PRESETS, TrainSettings
+from offline_train.commands.options import (
+    Cache,
+    Encoders,
+    Images,
+    Labels,
+    Out,
+    bar,
+    command_of,
+    features_of,
+)
+
+if TYPE_CHECKING:
+    from decoder.bundle import Bundle
+    from decoder.calibration import Calibration
+    from offline_train.data.features import Features
+    from offline_train.data.trial_set import TrialSet
+
+
+@with_settings(TrainSettings)
+def mbp(
+    context: typer.Context,
+    trials: Annotated[Path, typer.Argument(help="folder of a trial set")],
+    out: Out,
+    asked: Asked[TrainSettings],
+    images: Images = None,
+    encoders: Encoders = None,
+    labels: Labels = False,
+    preset: Annotated[
+        Literal["live", "paper", "released", "demo"],
+        typer.Option(help="live: the paper's, with early answers"),
+    ] = "live",
+    every_trial: Annotated[
+        bool, typer.Option("--every-trial", help="learn from single trials, not from their mean")
+    ] = False,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(min=0, help="stimuli to calibrate on; a tenth, at most 200, by default"),
+    ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fusion Prior whose HVF is taken as it is, so that answers can be painted"
+        ),
+    ] = None,
+    cache: Cache = Path("features"),
+) -> None:
+    """Trains a brain encoder and HVF together on a trial set, and writes a calibrated bundle.
+
+    With --prior the HVF is that of a Fusion Prior, and stays as it is: what is then decoded can be
+    painted.
+
+    Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
+    """
+    from offline_train.brain.train import make_bundle, train
+    from offline_train.data.trial_set import load_trial_set
+
+    console = Console()
+    usual = dict(PRESETS[preset])
+    if every_trial:
+        usual |= {"repeats_per_row": 1, "rows_per_item": None}
+    painted_with = None
+    if prior is not None:
+        from decoder.painting.prior import load_prior
+
+        painted_with = load_prior(prior)
+        usual["dim"] = painted_with.hvf.dim
+    settings = asked.settings(usual)
+    learnt, held_out = load_trial_set(trials), None
+    features = features_of(console, learnt.items, images, encoders, cache, labels)
+    if painted_with is not None:
+        features.check_encoders(painted_with.manifest.image_encoders, f"the prior '{prior}'")
+    if hold_out is None:
+        # Classes cannot be held out as images can: a model knows only those that it has learnt.
+        hold_out = 0 if labels else tenth_to_hold_out(len(learnt.items))
+    if hold_out:
+        learnt, held_out = learnt.hold_out(hold_out, settings.seed)
+    with bar(console, f"training {settings.encoder} + HVF") as tell:
+        models = train(
+            learnt,
+            features,
+            settings,
+            lambda step: tell(step.step, step.n_steps),
+            checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
+            frozen_hvf=painted_with and painted_with.hvf,
+        )
+    bundle = make_bundle(out, models, learnt, features, settings, command_of(context))
+    console.print(f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}")
+    if held_out is None:
+        console.print("not calibrated, as no stimuli were held out: see `calibrate --help`")
+    else:
+        with console.status("calibrating"):
+            found = _calibrate_on(bundle, held_out, features, command_of(context))
+        console.print(f"calibrated on {found.n_items} stimuli that were held out")
+    console.print(f"next: python -m offline_train gallery --bundle {out} ...")
+
+
+def tenth_to_hold_out(n_items: int) -> int:
+    """Of the stimuli, at most 200; none where that is not two, which a calibration needs."""
+    tenth = min(200, n_items // 10)
+    return tenth if tenth >= 2 else 0
+
+
+def _calibrate_on(
+    bundle: "Bundle", held_out: "TrialSet", features: "Features", command: str
+) -> "Calibration":
+    from decoder.hvf import load_hvf
+    from offline_train.brain.calibrate import fit_calibration, save_calibration
+    from offline_train.brain.gallery import build_gallery
+
+    items, space = held_out.items, bundle.manifest.space
+    gallery = build_gallery(items, items, features, load_hvf(bundle), space, created_by=command)
+    calibration = fit_calibration(bundle, held_out, gallery)
+    save_calibration(bundle, calibration)
+    return calibration

@@ -1,0 +1,142 @@
+"""From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from hvf_core.options import Asked, with_settings
+from hvf_core.provenance import provenance
+from hvf_core.settings import Given
+from offline_train.commands.options import BundleFolder, Out, command_of
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
+
+if TYPE_CHECKING:
+    from offline_train.data.prepare import Prepared
+    from offline_train.data.study import Epochs, Study
+    from stream.sources.recording import Recording
+
+Start = Annotated[float, typer.Option(help="seconds into each recording")]
+Stop = Annotated[float, typer.Option(help="seconds into each recording; its end by default")]
+StimChannel = Annotated[str | None, typer.Option(help="channel of trigger codes")]
+
+
+@with_settings(PrepareSettings)
+def prepare(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="recordings of training sessions")],
+    out: Out,
+    asked: Asked[PrepareSettings],
+    start: Start = 0.0,
+    stop: Stop = math.inf,
+    stim_channel: StimChannel = None,
+    baseline_start: Annotated[float | None, typer.Option(help="s; -0.2 by default")] = None,
+    baseline_stop: Annotated[float | None, typer.Option(help="s; 0 by default")] = None,
+    highpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
+    lowpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
+    notch: Annotated[float | None, typer.Option(help="of the mains, Hz")] = None,
+) -> None:
+    """Cuts and preprocesses the trials of recordings into a trial set.
+
+    All channels are taken by default, -0.2 to 0.996 s at 250 Hz; --rate 0 keeps the file's rate.
+
+    Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
+    """
+    from offline_train.data.prepare import prepare as prepare_trials
+
+    console = Console()
+    study = _read(files, stim_channel, start, stop, console)
+    line = {}
+    if baseline_start is not None or baseline_stop is not None:
+        ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
+        line["preprocessing.baseline_s"] = Given(ends_s, "--baseline-start, --baseline-stop")
+    kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
+    if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
+        line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
+    settings = _settings(replace(asked, line={**asked.line, **line}), study.parts[0].data)
+    trial_set = prepare_trials(
+        study,
+        settings.preprocessing,
+        out,
+        marker_rule=settings.markers,
+        reject=settings.reject,
+        per_session=settings.per_session,
+        provenance=_provenance(context, files),
+        on_recording=lambda name, so_far: _tell(console, name, so_far),
+    )
+    console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
+    console.print(f"next: python -m offline_train mbp {out} --images FOLDER --encoders FILE ...")
+
+
+@with_settings(PrepareTestSettings)
+def prepare_test(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="recordings that were not trained on")],
+    bundle: BundleFolder,
+    out: Out,
+    asked: Asked[PrepareTestSettings],
+    start: Start = 0.0,
+    stop: Stop = math.inf,
+    stim_channel: StimChannel = None,
+) -> None:
+    """Cuts recordings as a session with a bundle does: trials to evaluate or calibrate it on.
+
+    Example: python -m offline_train prepare-test test.vhdr --bundle b --out held_out
+    """
+    from decoder.bundle import load_bundle
+    from offline_train.data.prepare import prepare_test as prepare_test_trials
+    from stream.acquire.preprocess import Preprocessing
+
+    console = Console()
+    settings = asked.settings()
+    trial_set = prepare_test_trials(
+        _read(files, stim_channel, start, stop, console),
+        Preprocessing.of(load_bundle(bundle)),
+        out,
+        marker_rule=settings.markers,
+        reject=settings.reject,
+        adaptation=settings.adaptation,
+        provenance=_provenance(context, files),
+        on_recording=lambda name, so_far: _tell(console, name, so_far),
+    )
+    console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
+    console.print(
+        f"next: python -m offline_train evaluate --bundle {bundle} --trials {out} --gallery ..."
+    )
+
+
+def _settings(asked: Asked[PrepareSettings], first: "Recording | Epochs") -> PrepareSettings:
+    """What is not asked for is as the first recording has it, or the usual."""
+    channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
+    if rate is not None and rate.value == 0:
+        rate = replace(rate, value=first.rate_hz)
+        asked = replace(asked, line={**asked.line, "preprocessing.rate_hz": rate})
+    usual = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996, "channels": first.channels}
+    usual["output_channels"] = first.channels if channels is None else channels.value
+    return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
+
+
+def _read(
+    files: list[Path], stim_channel: str | None, start_s: float, stop_s: float, console: Console
+) -> "Study":
+    """Part of each recording, read."""
+    from offline_train.data.studies.recordings import recordings
+
+    study = recordings(files, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
+    parts = list(track(study.parts, "reading", len(files), console=console))
+    return replace(study, parts=parts)
+
+
+def _provenance(context: typer.Context, files: list[Path]) -> dict:
+    made = provenance(command_of(context), "numpy", "mne")
+    return {"files": [path.name for path in files], **made}
+
+
+def _tell(console: Console, name: str, so_far: "Prepared") -> None:
+    """Says how far the cutting is."""
+    dropped = ", ".join(f"{n} {reason}" for reason, n in so_far.dropped.items()) or "none"
+    console.print(f"{name}: {so_far.n_trials} trials so far, dropped: {dropped}")
