@@ -23,10 +23,10 @@ console = Console()
 
 @app.command()
 def assets(
-    out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo/assets"),
+    out: Annotated[Path, typer.Option(help="Folder to write")] = Path("demo/assets"),
     part: Annotated[
         Literal["encoders", "diffusion", "prior", "all"],
-        typer.Option(help="what to make; each needs what is named before it"),
+        typer.Option(help="What to make; each needs what is named before it"),
     ] = "all",
 ) -> None:
     """Trains the models that the demo ships: image encoders, diffusion model, Fusion Prior.
@@ -54,9 +54,9 @@ def assets(
 
 @app.command()
 def images(
-    out: Annotated[Path, typer.Option(help="folder to write")],
-    concepts: Annotated[int, typer.Option(min=1, max=1800, help="training concepts")] = 200,
-    exemplars: Annotated[int, typer.Option(min=1, max=100, help="images of each of them")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    concepts: Annotated[int, typer.Option(min=1, max=1800, help="Training concepts")] = 200,
+    exemplars: Annotated[int, typer.Option(min=1, max=100, help="Images of each of them")] = 1,
 ) -> None:
     """Draws images of training concepts in OUT/train and the gallery's 200 in OUT/test.
 
@@ -76,9 +76,9 @@ def images(
 
 @app.command()
 def recordings(
-    out: Annotated[Path, typer.Option(help="folder to write")],
+    out: Annotated[Path, typer.Option(help="Folder to write")],
     sessions: Annotated[int, typer.Option(min=1)] = 4,
-    concepts: Annotated[int, typer.Option(min=2, max=1800, help="images in a session")] = 200,
+    concepts: Annotated[int, typer.Option(min=2, max=1800, help="Images in a session")] = 200,
 ) -> None:
     """Writes the simulated subject's training sessions as .fif, to practise `offline_train` on.
 
@@ -113,13 +113,13 @@ def recordings(
 @with_settings(EvaluateSettings)
 def evaluate(
     asked: Asked[EvaluateSettings],
-    amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
-    soa: Annotated[float, typer.Option(min=0.1, help="seconds between images")] = 1.0,
+    amplitude: Annotated[float, typer.Option(min=0.0, help="Of the evoked response")] = 1.0,
+    soa: Annotated[float, typer.Option(min=0.1, help="Seconds between images")] = 1.0,
     gains: Annotated[
-        float, typer.Option(min=0.0, help="sd of the log gain that each channel has changed by")
+        float, typer.Option(min=0.0, help="Sd of the log gain that each channel has changed by")
     ] = 0.0,
-    adapt: Annotated[bool, typer.Option("--adapt", help="follow it, without labels")] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the pictures")] = None,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Follow it, without labels")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the pictures")] = None,
 ) -> None:
     """200-way accuracy and calibration on the simulated subject, by window end and repeats.
 
@@ -150,9 +150,9 @@ def evaluate(
 @with_settings(PaintingsSettings)
 def evaluate_paintings(
     asked: Asked[PaintingsSettings],
-    images: Annotated[int, typer.Option(min=3, max=200, help="test images to paint")] = 200,
-    amplitude: Annotated[float, typer.Option(min=0.0, help="of the evoked response")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the picture")] = None,
+    images: Annotated[int, typer.Option(min=3, max=200, help="Test images to paint")] = 200,
+    amplitude: Annotated[float, typer.Option(min=0.0, help="Of the evoked response")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the picture")] = None,
 ) -> None:
     """Paints test images from themselves, from the simulated brain, and from other trials.
 

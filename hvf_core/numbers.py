@@ -1,11 +1,8 @@
-"""Numbers as a person gives them, and times as they are summed up wherever they are shown."""
+"""How times are summed up wherever a session shows them."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-
-from hvf_core.problem import WrongUsage
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -13,18 +10,3 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     rounded = {"p50": p50, "p95": p95, "p99": p99, "max": max(values)}
     return {name: round(float(value), 4) for name, value in rounded.items()}
-
-
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """The finite numbers of a comma-separated list.
-
-    Raises:
-        WrongUsage: one of them is none.
-    """
-    try:
-        found = tuple(float(part) for part in text.split(",") if part)
-    except ValueError:
-        found = (math.nan,)
-    if not all(map(math.isfinite, found)):
-        raise WrongUsage(f"{option} '{text}' is no list of numbers such as 0.3,0.5")
-    return found

@@ -126,8 +126,8 @@ def _option_of(name: str, one: Declared) -> inspect.Parameter:
         return _option(name, bool, False, one.option, help=text)
     kinds = [get_origin(kind) or kind for kind in one.kinds]
     words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
-    if one.usual not in (None, (), {}):
-        text += f"; {one.usual} by default"
+    if (usual := one.usual) not in (None, (), {}):
+        text += f"; {','.join(map(str, usual)) if isinstance(usual, tuple) else usual} by default"
     metavar = "|".join([*words, *map(str, one.choices)]) or "TEXT"
     return _option(name, str | None, None, one.option, help=text, metavar=metavar)
 
@@ -137,7 +137,7 @@ _GENERAL = [
     _option(
         *("assignments", list[str], [], "--set"),
         metavar="KEY=VALUE",
-        help="Any setting, as trials.history_s=60; wins over the TOML's",
+        help="Any setting, by its KEY as in the TOML, over which it wins",
     ),
 ]
 

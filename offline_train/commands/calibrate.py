@@ -11,9 +11,9 @@ from offline_train.commands.options import BundleFolder, Trials
 
 def calibrate(
     bundle: BundleFolder,
-    gallery: Annotated[Path, typer.Option(help="folder of a gallery with their images")],
+    gallery: Annotated[Path, typer.Option(help="Folder of a gallery with their images")],
     trials: Trials,
-    seed: Annotated[int, typer.Option(min=0, help="of the draws of repeats")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws of repeats")] = 0,
 ) -> None:
     """Makes a bundle's probabilities mean what they say, on trials that it has not seen.
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @with_settings(EvaluateSettings)
 def evaluate(
     asked: Asked[EvaluateSettings],
-    bundle: Annotated[Path | None, typer.Option(help="folder of the bundle")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="folder of the gallery")] = None,
-    trials: Annotated[Path | None, typer.Option(help="trial set of held-out stimuli")] = None,
-    session: Annotated[Path | None, typer.Option(help="folder of a session instead")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the pictures")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Folder of the gallery")] = None,
+    trials: Annotated[Path | None, typer.Option(help="Trial set of held-out stimuli")] = None,
+    session: Annotated[Path | None, typer.Option(help="Folder of a session instead")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the pictures")] = None,
 ) -> None:
     """Accuracy and calibration on held-out trials; or a live session, decoded again.
 

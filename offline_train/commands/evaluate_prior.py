@@ -36,9 +36,9 @@ def evaluate_prior(
     nets: Annotated[
         Path | None, typer.Option(help="JSON list of feature networks; the paper's by default")
     ] = None,
-    device: Annotated[Literal["auto", "cpu"], typer.Option(help="auto: a GPU if any")] = "auto",
+    device: Annotated[Literal["auto", "cpu"], typer.Option(help="Auto: a GPU if any")] = "auto",
     cache: Cache = Path("features"),
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the picture")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the picture")] = None,
 ) -> None:
     """Scores paintings from the images themselves, from the brain, and from other trials.
 

@@ -10,9 +10,9 @@ from offline_train.commands.options import Base
 
 
 def fetch(
-    what: Annotated[str, typer.Argument(help="a bundle: OWNER/NAME on huggingface.co")],
-    to: Annotated[Path, typer.Option("--to", "--out", help="folder to write")],
-    revision: Annotated[str | None, typer.Option(help="branch, tag or commit")] = None,
+    what: Annotated[str, typer.Argument(help="A bundle: OWNER/NAME on huggingface.co")],
+    to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit")] = None,
 ) -> None:
     """Downloads a bundle from the Hugging Face hub and verifies it; never a pickle.
 

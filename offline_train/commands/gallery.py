@@ -24,7 +24,7 @@ def gallery(
     images: Images = None,
     encoders: Encoders = None,
     labels: Annotated[
-        str, typer.Option(help="comma-separated classes, for a bundle trained with --labels")
+        str, typer.Option(help="Comma-separated classes, for a bundle trained with --labels")
     ] = "",
     cache: Cache = Path("features"),
 ) -> None:

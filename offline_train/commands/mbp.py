@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @with_settings(TrainSettings)
 def mbp(
     context: typer.Context,
-    trials: Annotated[Path, typer.Argument(help="folder of a trial set")],
+    trials: Annotated[Path, typer.Argument(help="Folder of a trial set")],
     out: Out,
     asked: Asked[TrainSettings],
     images: Images = None,
@@ -37,14 +37,14 @@ def mbp(
     labels: Labels = False,
     preset: Annotated[
         Literal["live", "paper", "released", "demo"],
-        typer.Option(help="live: the paper's, with early answers"),
+        typer.Option(help="Live: the paper's, with early answers"),
     ] = "live",
     every_trial: Annotated[
-        bool, typer.Option("--every-trial", help="learn from single trials, not from their mean")
+        bool, typer.Option("--every-trial", help="Learn from single trials, not from their mean")
     ] = False,
     hold_out: Annotated[
         int | None,
-        typer.Option(min=0, help="stimuli to calibrate on; a tenth, at most 200, by default"),
+        typer.Option(min=0, help="Stimuli to calibrate on; a tenth, at most 200, by default"),
     ] = None,
     prior: Annotated[
         Path | None,

@@ -13,9 +13,9 @@ from offline_train.commands.options import BundleFolder
 
 def onnx(
     bundle: BundleFolder,
-    out: Annotated[Path, typer.Option(help="file to write, NAME.onnx")],
-    precision: Annotated[Precision, typer.Option(help="of the weights")] = "fp32",
-    gallery: Annotated[Path | None, typer.Option(help="compare top-5 lists on it")] = None,
+    out: Annotated[Path, typer.Option(help="File to write, NAME.onnx")],
+    precision: Annotated[Precision, typer.Option(help="Of the weights")] = "fp32",
+    gallery: Annotated[Path | None, typer.Option(help="Compare top-5 lists on it")] = None,
 ) -> None:
     """Writes the brain encoder as ONNX, one trial to one unit vector, and checks it against torch.
 

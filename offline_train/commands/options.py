@@ -16,23 +16,23 @@ from index.encoders.spec import PRESETS as ENCODERS
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
     from offline_train.data.features import Features
 
-Out = Annotated[Path, typer.Option(help="folder to write")]
-Trials = Annotated[Path, typer.Option(help="folder of a trial set that was not trained on")]
-BundleFolder = Annotated[Path, typer.Option("--bundle", help="folder of the bundle")]
-PriorFolder = Annotated[Path, typer.Option("--prior", help="folder of the Fusion Prior")]
+Out = Annotated[Path, typer.Option(help="Folder to write")]
+Trials = Annotated[Path, typer.Option(help="Folder of a trial set that was not trained on")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle")]
+PriorFolder = Annotated[Path, typer.Option("--prior", help="Folder of the Fusion Prior")]
 Base = Annotated[
-    str, typer.Option(help=f"folder of a diffusion model, or one of {', '.join(BASES)}")
+    str, typer.Option(help=f"Folder of a diffusion model, or one of {', '.join(BASES)}")
 ]
 Images = Annotated[
-    Path | None, typer.Option(help="folder of images; a file's name is its stimulus id")
+    Path | None, typer.Option(help="Folder of images; a file's name is its stimulus id")
 ]
 Labels = Annotated[
-    bool, typer.Option("--labels", help="the stimulus ids are classes: no images, no encoders")
+    bool, typer.Option("--labels", help="The stimulus ids are classes: no images, no encoders")
 ]
 Encoders = Annotated[
     str | None, typer.Option(help=f"JSON list of image encoders, or one of {', '.join(ENCODERS)}")
 ]
-Cache = Annotated[Path, typer.Option(help="where features and latents are kept")]
+Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
 
 
 def command_of(context: typer.Context) -> str:

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from offline_train.data.study import Epochs, Study
     from stream.sources.recording import Recording
 
-Start = Annotated[float, typer.Option(help="seconds into each recording")]
-Stop = Annotated[float, typer.Option(help="seconds into each recording; its end by default")]
-StimChannel = Annotated[str | None, typer.Option(help="channel of trigger codes")]
+Start = Annotated[float, typer.Option(help="Seconds into each recording")]
+Stop = Annotated[float, typer.Option(help="Seconds into each recording; its end by default")]
+StimChannel = Annotated[str | None, typer.Option(help="Channel of trigger codes")]
 
 
 @with_settings(PrepareSettings)
 def prepare(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="recordings of training sessions")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings of training sessions")],
     out: Out,
     asked: Asked[PrepareSettings],
     start: Start = 0.0,
     stop: Stop = math.inf,
     stim_channel: StimChannel = None,
-    baseline_start: Annotated[float | None, typer.Option(help="s; -0.2 by default")] = None,
-    baseline_stop: Annotated[float | None, typer.Option(help="s; 0 by default")] = None,
-    highpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
-    lowpass: Annotated[float | None, typer.Option(help="causal Butterworth, Hz")] = None,
-    notch: Annotated[float | None, typer.Option(help="of the mains, Hz")] = None,
+    baseline_start: Annotated[float | None, typer.Option(help="-0.2 s by default")] = None,
+    baseline_stop: Annotated[float | None, typer.Option(help="0 s by default")] = None,
+    highpass: Annotated[float | None, typer.Option(help="Causal Butterworth, Hz")] = None,
+    lowpass: Annotated[float | None, typer.Option(help="Causal Butterworth, Hz")] = None,
+    notch: Annotated[float | None, typer.Option(help="Of the mains, Hz")] = None,
 ) -> None:
     """Cuts and preprocesses the trials of recordings into a trial set.
 
@@ -75,7 +75,7 @@ def prepare(
 @with_settings(PrepareTestSettings)
 def prepare_test(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="recordings that were not trained on")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings that were not trained on")],
     bundle: BundleFolder,
     out: Out,
     asked: Asked[PrepareTestSettings],

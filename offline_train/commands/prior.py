@@ -40,13 +40,13 @@ def prior(
     encoders: Encoders = None,
     preset: Annotated[
         Literal["paper", "released", "demo"],
-        typer.Option(help="the paper's recipe, that of its released code, or for a small base"),
+        typer.Option(help="The paper's recipe, that of its released code, or for a small base"),
     ] = "paper",
     start_from: Annotated[
-        Path | None, typer.Option(help="an IP-Adapter's safetensors file to begin with")
+        Path | None, typer.Option(help="An IP-Adapter's safetensors file to begin with")
     ] = None,
     cache: Cache = Path("features"),
-    half: Annotated[bool, typer.Option("--half", help="write the weights in float16")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write the weights in float16")] = False,
 ) -> None:
     """Trains a Fusion Prior: HVF, projector and IP-Adapter on a frozen diffusion model.
 

@@ -8,10 +8,10 @@ from rich.console import Console
 
 
 def share(
-    bundle: Annotated[Path, typer.Argument(help="folder of the bundle")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle")],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on huggingface.co")],
-    public: Annotated[bool, typer.Option("--public", help="for everybody to see")] = False,
-    message: Annotated[str, typer.Option(help="of the commit")] = "A bundle of hvf-live",
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see")] = False,
+    message: Annotated[str, typer.Option(help="Of the commit")] = "A bundle of hvf-live",
 ) -> None:
     """Uploads a bundle to the Hugging Face hub; log in first with `hf auth login`.
 

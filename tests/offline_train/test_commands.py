@@ -1,0 +1,137 @@
+"""The command lines of `offline_train`: options, TOML and what is light, as a person meets them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from hvf_core.problem import Problem, WrongUsage
+from hvf_core.settings import Settings, settings_of
+from offline_train.__main__ import app
+from offline_train.brain.settings import PRESETS, TrainSettings
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
+from offline_train.data.trial_set import load_trial_set
+from offline_train.evaluate.settings import EvaluateSettings
+from offline_train.paintings.settings import PaintingsSettings
+from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
+from offline_train.prior.settings import PriorSettings
+
+TREES = (
+    *(TrainSettings, PriorSettings, PrepareSettings, PrepareTestSettings),
+    *(EvaluateSettings, PaintingsSettings),
+)
+HEAVY = ("torch", "mne", "diffusers", "faiss", "huggingface_hub", "matplotlib", "scipy")
+
+
+def command(*arguments: object, obj: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], obj=obj)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Forty seconds of three channels at 200 Hz, in which two stimuli alternate."""
+    import mne
+
+    samples = np.random.default_rng(0).standard_normal((3, 8000)) * 1e-5
+    raw = mne.io.RawArray(samples, mne.create_info(["Fz", "Cz", "Oz"], 200, "eeg"), verbose="ERROR")
+    onsets_s = np.arange(1.0, 39.0, 1.0)
+    raw.set_annotations(mne.Annotations(onsets_s, 0 * onsets_s, ["a", "b"] * 19))
+    raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
+    return tmp_path / "s1_raw.fif"
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_every_setting_of_training_says_what_it_is(tree: type[Settings]) -> None:
+    silent = [path for path, one in settings_of(tree).items() if not (one.help or one.choices)]
+    assert silent == []
+
+
+def test_presets_hold_what_their_settings_allow() -> None:
+    for preset in (*PRESETS.values(), *PRIOR_PRESETS.values()):
+        assert type(preset).model_validate(preset.model_dump()) == preset
+
+
+@pytest.mark.parametrize("name", ["", "mbp", "prepare", "evaluate", "prior", "evaluate-prior"])
+def test_help_waits_for_nothing_heavy(name: str) -> None:
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom offline_train.__main__ import app\n"
+        f"done = CliRunner().invoke(app, {[*name.split(), '--help']})\n"
+        f"print(done.exit_code, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "0 []", done.stdout + done.stderr
+
+
+def test_prepare_takes_what_is_not_asked_for_from_the_first_recording(
+    recording: Path, tmp_path: Path
+) -> None:
+    asked = ("prepare", recording, "--out", tmp_path / "trials", "--whitening", "none")
+    done = command(*asked, "--rate", 0, "--tmax", 0.5, obj="python -m offline_train prepare ...")
+    assert done.exit_code == 0, done.output
+    made = load_trial_set(tmp_path / "trials").format
+    assert made.channels == ("Fz", "Cz", "Oz")
+    assert (made.rate_hz, made.tmin_s, made.tmax_s) == (200, 0, 0.5)
+    assert made.preprocessing["baseline_s"] == [-0.2, 0]
+    assert made.provenance["files"] == ["s1_raw.fif"]
+    assert made.provenance["command"] == "python -m offline_train prepare ..."
+
+
+def test_prepare_is_told_by_options_a_file_and_assignments(recording: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prepare.toml"
+    file.write_text(
+        '[preprocessing]\nchannels = ["Cz", "Oz"]\nwhitening = "none"\ntmax_s = 0.3\n'
+        '[markers]\nstimulus = "a"\n'
+    )
+    out = ("--config", file, "--out", tmp_path / "trials")
+    filtered = ("--highpass", 0.5, "--lowpass", 40, "--baseline-start", -0.1)
+    done = command(
+        "prepare", recording, *out, *filtered, "--rate", 100, "--set", "reject.flat_uv=1"
+    )
+    assert done.exit_code == 0, done.output
+    made = load_trial_set(tmp_path / "trials")
+    assert made.items == ("a",)
+    assert made.format.channels == ("Cz", "Oz")
+    assert (made.format.rate_hz, made.format.tmax_s) == (100, 0.3)
+    assert made.format.preprocessing["baseline_s"] == [-0.1, 0]
+    filters = [(one["kind"], one["freq_hz"]) for one in made.format.preprocessing["filters"]]
+    assert filters == [("highpass", 0.5), ("lowpass", 40)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reference", "Pz"], "the reference 'Pz' is none of the channels"),
+        (["--channels", "Fz,Cz", "--output-channels", "Oz"], "['Oz'] are not among the channels"),
+        (["--tmin", "0.5", "--tmax", "0.2"], "tmin_s 0.5 must be below tmax_s 0.2"),
+        (["--notch", "-50"], "--notch"),
+        (["--rate", "-1"], "--rate -1 must be greater than 0"),
+        (["--whitening", "zca"], "--whitening 'zca' must be 'none' or 'mvnn'"),
+        (["--set", "preprocessing.whitning=none"], "did you mean 'preprocessing.whitening'?"),
+    ],
+)
+def test_what_prepare_cannot_do_is_said_by_option_and_value(
+    recording: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    done = command("prepare", recording, "--out", tmp_path / "trials", *options)
+    assert isinstance(done.exception, WrongUsage), done.output
+    assert said in str(done.exception)
+    assert not (tmp_path / "trials").exists()
+
+
+def test_a_training_s_wrong_settings_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    asked = ("mbp", tmp_path / "none", "--out", tmp_path / "bundle", "--labels")
+    for wrong, said in (
+        (("--epochs", "0"), "--epochs 0 must be greater than or equal to 1"),
+        (("--encoder", "net"), "--encoder 'net' must be"),
+        (("--set", "prefix_share=2"), "--set prefix_share 2 must be less than or equal to 1"),
+    ):
+        done = command(*asked, *wrong)
+        assert isinstance(done.exception, WrongUsage)
+        assert said in str(done.exception)
+    (tmp_path / "mbp.toml").write_text("epoch = 3\n")
+    done = command(*asked, "--config", tmp_path / "mbp.toml")
+    assert isinstance(done.exception, Problem)
+    assert "did you mean 'epochs'?" in str(done.exception)
