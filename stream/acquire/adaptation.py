@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from hvf_core.artifact import write_tensors
 from hvf_core.problem import Problem
@@ -142,26 +140,6 @@ class Adaptation:
         draft = path.with_name(f".{path.name}.draft")
         write_tensors(draft, self.state())
         draft.replace(path)
-
-    @classmethod
-    def load(
-        cls, path: Path, preprocessing: Preprocessing, settings: AdaptationSettings
-    ) -> "Adaptation":
-        """Goes on from a saved state.
-
-        Raises:
-            Problem: the file is missing, damaged or no such state, or is of another bundle.
-        """
-        if not path.is_file():
-            raise Problem(f"there is no adaptation '{path}'; give a file that a session has saved")
-        try:
-            start = load_file(path)
-        except SafetensorError as error:
-            raise Problem(
-                f"the adaptation '{path}' cannot be read ({error}); copy it again, or start "
-                "without it"
-            ) from None
-        return cls(preprocessing, settings, start)
 
     def _absorb(self, covariance: np.ndarray) -> None:
         power = float(np.trace(covariance))

@@ -41,6 +41,10 @@ class Slicer:
         transform: of the stream.
         marks: numbers of times (samples of the result) after which somebody waits for a slice.
         adaptation: what the session's earlier trials say about its covariance; None for none.
+
+    Attributes:
+        stops: lengths of a trial, in samples of the stream, at which a part of it is wanted.
+        urgent: those that somebody waits for.
     """
 
     def __init__(
@@ -56,18 +60,9 @@ class Slicer:
         ends = {*range(step, n, step), *marks, max(1, n - tail)}
         # Where several ends need the same samples of the stream, the last of them is meant.
         self._times_at = {transform.rows_for(end): end for end in sorted(ends) if end < n}
-        self._urgent = tuple(transform.rows_for(mark) for mark in marks)
+        self.stops = tuple(self._times_at)
+        self.urgent = tuple(transform.rows_for(mark) for mark in marks)
         self._open: dict[int, _Sent] = {}
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """Lengths of a trial, in samples of the stream, at which a part of it is wanted."""
-        return tuple(self._times_at)
-
-    @property
-    def urgent(self) -> tuple[int, ...]:
-        """Those that somebody waits for."""
-        return self._urgent
 
     def part(self, part: Part) -> Slice:
         """The slice from what has gone out up to one of `stops`."""

@@ -25,16 +25,6 @@ class CutTrial:
     trial: np.ndarray
 
 
-def play_trials(
-    recording: Recording, trials: TrialStream, chunk_samples: int | None = None
-) -> Iterator[Opened | Slice | Trial | Drop]:
-    """Everything that a trial stream says of a recording, in virtual time; see `play`."""
-    for stream, chunk in play(recording, chunk_samples):
-        yield from trials.add(stream, chunk)
-        yield from trials.due(chunk.readable_s)
-    yield from trials.end("no_data", "the recording ended")
-
-
 def cut_trials(
     recording: Recording, plan: TrialPlan, adaptation: Adaptation | None = None
 ) -> Iterator[CutTrial | Drop]:
@@ -50,12 +40,19 @@ def cut_trials(
         Problem: the recording lacks a channel, or its rate is too low.
     """
     trials = TrialStream(recording.channels, recording.rate_hz, plan, adaptation)
-    for one in play_trials(recording, trials):
+    for one in _said(trials, recording):
         if isinstance(one, Drop) and plan.is_known(one.event.stimulus):
             yield one
         elif isinstance(one, Slice):
             event = one.trial.event
             yield CutTrial(one.trial.number, event.stimulus, event.group, one.array)
+
+
+def _said(trials: TrialStream, recording: Recording) -> Iterator[Opened | Slice | Trial | Drop]:
+    for stream, chunk in play(recording):
+        yield from trials.add(stream, chunk)
+        yield from trials.due(chunk.readable_s)
+    yield from trials.end("no_data", "the recording ended")
 
 
 def rest_windows(recording: Recording, preprocessing: Preprocessing) -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
 from hvf_core.problem import Problem
@@ -349,7 +349,8 @@ def test_a_saved_session_goes_on_as_if_it_had_not_ended(tmp_path):
         if i in (0, 3, 29, 30):
             path = tmp_path / "adaptation.safetensors"
             broken.save(path)
-            broken = Adaptation.load(path, preprocessing(reference), AdaptationSettings())
+            saved = load_file(path)
+            broken = Adaptation(preprocessing(reference), AdaptationSettings(), saved)
             np.testing.assert_array_equal(whole.matrix(onset_s), broken.matrix(onset_s))
     assert (whole.n_absorbed, whole.n_outliers) == (broken.n_absorbed, broken.n_outliers)
     assert whole.n_outliers > 0
@@ -369,30 +370,22 @@ def test_a_state_is_no_view_of_what_goes_on():
         np.testing.assert_array_equal(array, kept[name])
 
 
-def test_a_file_that_is_no_state_is_refused(tmp_path):
-    path = tmp_path / "adaptation.safetensors"
-
-    def load(reference=None):
+def test_what_is_no_state_is_refused():
+    def go_on(start, reference=None):
         reference = np.eye(N) if reference is None else reference
-        return Adaptation.load(path, preprocessing(reference), AdaptationSettings())
+        return Adaptation(preprocessing(reference), AdaptationSettings(), start)
 
-    def refused(sentence, reference=None):
+    def refused(sentence, start, reference=None):
         with pytest.raises(Problem, match=sentence) as caught:
-            load(reference)
+            go_on(start, reference)
         assert is_one_sentence(caught.value)
 
-    refused("there is no adaptation")
-    path.write_bytes(b"not a tensor")
-    refused("cannot be read")
-    save_file({"weights": np.zeros(3)}, path)
-    refused(r"holds \['weights'\], expected")
-    adapted(np.eye(N), []).save(path)
-    assert load().n_absorbed == 0
-    refused("another bundle", reference=positive(1))
-    state = load_file(path)
+    refused(r"holds \['weights'\], expected", {"weights": np.zeros(3)})
+    state = adapted(np.eye(N), []).state()
+    assert go_on(state).n_absorbed == 0
+    refused("another bundle", state, reference=positive(1))
     state["covariance_sum"][0, 0] = np.nan
-    save_file(state, path)
-    refused("with finite values")
+    refused("with finite values", state)
 
 
 def test_a_bundle_without_a_trial_covariance_cannot_be_adapted():
