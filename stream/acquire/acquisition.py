@@ -13,7 +13,7 @@ from stream.acquire.clock import Mapped, StreamClock
 from stream.acquire.filters import StreamFilter
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Cutting, Drop, Part, Reason, Trial, TrialCutter
+from stream.acquire.trials import Cutting, Drop, Reason, Trial, TrialCutter
 from stream.acquire.triggers import CrossCheck, TriggerReader
 
 
@@ -156,8 +156,8 @@ class Acquisition:
         number, drop = self.cutter.open(event)
         return [Opened(number, event)] if drop is None else [Opened(number, event), drop]
 
-    def due(self, now_s: float) -> list[Trial | Drop | Part]:
-        """Trials, drops and parts that are there now. `now_s` is on the clock of `readable_s`."""
+    def due(self, now_s: float) -> list[Trial | Drop]:
+        """What is there now, see `TrialCutter.due`; `now_s` is on the clock of `readable_s`."""
         if self._last_arrival_s is None:
             return self.cutter.due(now_s)
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.

@@ -7,7 +7,7 @@ import numpy as np
 
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import TrialTransform
-from stream.acquire.trials import Part, Trial
+from stream.acquire.trials import Trial
 
 _STEP_S = 0.1  # between slices: a tenth of the work of a whole trial of 1 s at a time
 _TAIL_S = 0.02  # the last slice: what is left to be done after the last sample
@@ -20,10 +20,13 @@ class Slice:
     `trial` is as much of it as there was: its samples are a view that is good for a moment.
     """
 
-    trial: Trial | Part
+    trial: Trial
     first: int
-    final: bool
     array: np.ndarray
+
+    @property
+    def final(self) -> bool:
+        return self.trial.is_whole
 
 
 @dataclass
@@ -64,15 +67,24 @@ class Slicer:
         self.urgent = tuple(transform.rows_for(mark) for mark in marks)
         self._open: dict[int, _Sent] = {}
 
-    def part(self, part: Part) -> Slice:
-        """The slice from what has gone out up to one of `stops`."""
-        return self._slice(part, self._times_at[len(part.samples)], final=False)
-
-    def last(self, trial: Trial) -> Slice:
-        """The slice from what has gone out up to the end."""
-        slice_ = self._slice(trial, self._transform.n_times, final=True)
-        del self._open[trial.number]
-        return slice_
+    def take(self, trial: Trial) -> Slice:
+        """The slice from what has gone out up to one of `stops`, or to the end of a whole trial."""
+        sent = self._open.pop(trial.number, None)
+        if sent is None:
+            matrix = None
+            if self._adaptation is not None:
+                matrix = self._adaptation.matrix(trial.event.onset_s)
+            sent = _Sent(0, matrix)
+        start = sent.n_times
+        if trial.is_whole:
+            sent.n_times = self._transform.n_times
+        else:
+            sent.n_times = self._times_at[len(trial.samples)]
+            self._open[trial.number] = sent
+        array = self._transform.part(trial.samples, start, sent.n_times)
+        if sent.matrix is not None:
+            array = sent.matrix @ array
+        return Slice(trial, start, array)
 
     def learn(self, trial: Trial) -> None:
         """Lets the adaptation see a trial that is whole; after it was sent, as it takes a while."""
@@ -82,16 +94,3 @@ class Slicer:
     def forget(self, number: int) -> None:
         """Takes back a trial that will not become whole."""
         self._open.pop(number, None)
-
-    def _slice(self, trial: Trial | Part, stop: int, final: bool) -> Slice:
-        sent = self._open.get(trial.number)
-        if sent is None:
-            matrix = None
-            if self._adaptation is not None:
-                matrix = self._adaptation.matrix(trial.event.onset_s)
-            sent = self._open[trial.number] = _Sent(0, matrix)
-        start, sent.n_times = sent.n_times, stop
-        array = self._transform.part(trial.samples, start, stop)
-        if sent.matrix is not None:
-            array = sent.matrix @ array
-        return Slice(trial, start, final, array)

@@ -14,7 +14,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.slices import Slice, Slicer
-from stream.acquire.trials import Cutting, Drop, Part, Reason, Trial, Window
+from stream.acquire.trials import Cutting, Drop, Reason, Trial, Window
 from stream.acquire.triggers import TriggerSettings, trigger_reader
 
 
@@ -115,11 +115,10 @@ class TrialStream:
             now_s: the time on the clock of `readable_s`.
         """
         for one in self.acquisition.due(now_s):
-            if isinstance(one, Part):
-                yield self._slicer.part(one)
-                continue
             if isinstance(one, Trial) and self._slicer is not None:
-                yield self._slicer.last(one)
+                yield self._slicer.take(one)
+                if not one.is_whole:
+                    continue
                 self._slicer.learn(one)
             elif self._slicer is not None:
                 self._slicer.forget(one.number)

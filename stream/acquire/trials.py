@@ -79,7 +79,10 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was cut. `samples` is a (times, channels) view into the ring."""
+    """A trial that was cut, or the beginning of one that is going on.
+
+    `samples` is a (times, channels) view into the ring, up to the last one that is handed out.
+    """
 
     number: int
     event: Event
@@ -88,18 +91,7 @@ class Trial:
     last_stamp_s: float
     readable_s: float  # when the last sample or marker that it needed became readable
     samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class Part:
-    """A trial that is going on. `samples` is a (times so far, channels) view into the ring."""
-
-    number: int
-    event: Event
-    residual_s: float  # as of a trial
-    last_stamp_s: float
-    readable_s: float  # when the last of these samples, or the marker, became readable
-    samples: np.ndarray
+    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -176,13 +168,13 @@ class TrialCutter:
         insort(self._pending, _Open(number, event), key=lambda open_: open_.event.onset_s)
         return number, None
 
-    def due(self, now_s: float) -> list[Trial | Drop | Part]:
-        """What can be decided now, by onset, then parts of what is still open.
+    def due(self, now_s: float) -> list[Trial | Drop]:
+        """What can be decided now, by onset, then beginnings of what is still open.
 
         All windows are alike, so the trial with the earliest onset is always the first to end.
         Each view is good until the ring moves on.
         """
-        outcomes: list[Trial | Drop | Part] = []
+        outcomes: list[Trial | Drop] = []
         while self._pending:
             first = self._pending[0]
             outcome = self._cut(first, now_s)
@@ -210,9 +202,8 @@ class TrialCutter:
         onset = ring.nearest(event.onset_s)
         if open_.onset_sample not in (None, onset):
             return Drop(number, event, "gap", "the sender's clock went back within the trial")
-        residual_s = float(ring.stamps_s(onset, 1)[0]) - event.onset_s
         first, last = onset + window.first, onset + window.last
-        between = abs(residual_s) > _MAX_RESIDUAL / self._rate_hz
+        between = self._is_between(onset, event)
         if first < ring.oldest or (onset == ring.oldest and between):
             if ring.oldest == 0:
                 return Drop(number, event, "no_data", "the window begins before the stream")
@@ -227,17 +218,9 @@ class TrialCutter:
         why = self.rejection.why(samples) if self.rejection is not None else None
         if why is not None:
             return Drop(number, event, "rejected", why)
-        return Trial(
-            number=number,
-            event=event,
-            residual_s=residual_s,
-            first_stamp_s=float(ring.stamps_s(first, 1)[0]),
-            last_stamp_s=float(ring.stamps_s(last, 1)[0]),
-            readable_s=max(ring.readable_s(last), event.readable_s),
-            samples=samples,
-        )
+        return self._trial(number, event, onset, window.count)
 
-    def _part(self, open_: _Open) -> Part | None:
+    def _part(self, open_: _Open) -> Trial | None:
         """The trial up to the last stop that it has passed since it was asked for before."""
         ring = self._ring
         if open_.n_stops == len(self._stops):
@@ -257,16 +240,27 @@ class TrialCutter:
         start, stop = min(first, onset), max(last, onset) + 1
         if start < ring.oldest or stop > ring.next or ring.broken(start, stop - start):
             return None  # at its end it is said why
-        residual_s = float(ring.stamps_s(onset, 1)[0]) - onset_s
-        if abs(residual_s) > _MAX_RESIDUAL / self._rate_hz:
+        if self._is_between(onset, open_.event):
             return None
-        return Part(
-            number=open_.number,
-            event=open_.event,
-            residual_s=residual_s,
+        return self._trial(open_.number, open_.event, onset, self._stops[n_stops - 1])
+
+    def _is_between(self, onset: int, event: Event) -> bool:
+        """Whether samples are missing at the onset itself: not even the nearest one is near."""
+        residual_s = float(self._ring.stamps_s(onset, 1)[0]) - event.onset_s
+        return abs(residual_s) > _MAX_RESIDUAL / self._rate_hz
+
+    def _trial(self, number: int, event: Event, onset: int, count: int) -> Trial:
+        ring, first = self._ring, onset + self._window.first
+        last = first + count - 1
+        return Trial(
+            number=number,
+            event=event,
+            residual_s=float(ring.stamps_s(onset, 1)[0]) - event.onset_s,
+            first_stamp_s=float(ring.stamps_s(first, 1)[0]),
             last_stamp_s=float(ring.stamps_s(last, 1)[0]),
-            readable_s=max(ring.readable_s(last), open_.event.readable_s),
-            samples=ring.view(first, last - first + 1),
+            readable_s=max(ring.readable_s(last), event.readable_s),
+            samples=ring.view(first, count),
+            is_whole=count == self._window.count,
         )
 
     def _waited_out(self, number: int, event: Event, now_s: float) -> Drop | None:

@@ -15,7 +15,7 @@ from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, TrialTransform, fit
 from stream.acquire.slices import Slice, Slicer
 from stream.acquire.trial_stream import TrialPlan, TrialStream
-from stream.acquire.trials import Drop, Part, Trial
+from stream.acquire.trials import Drop, Trial
 
 CAP = ("Fp1", "Fz", "Cz", "Pz", "Oz", "EOG")
 CHANNELS = ("Oz", "Pz", "Cz", "Fz")
@@ -322,31 +322,32 @@ def test_a_baseline_behind_the_window_keeps_everything_back_until_it_is_there():
 def part_of(transform, number, rows, onset=WARM_UP):
     first = onset + transform.window.first
     event = Event(onset / 1000, "a", "a", 1, 0.0)
-    return Part(number, event, 0.0, 0.0, 0.0, NOISE[first : first + rows])
+    samples, is_whole = NOISE[first : first + rows], rows == transform.window.count
+    return Trial(number, event, *(0.0, 0.0, 0.0, 0.0), samples=samples, is_whole=is_whole)
 
 
 def test_a_dropped_trial_leaves_nothing_behind():
     transform = prepared()
     slicer = Slicer(transform, [20])
     one, two = slicer.stops[:2]
-    slicer.part(part_of(transform, 7, one))
-    slicer.part(part_of(transform, 8, one))
+    slicer.take(part_of(transform, 7, one))
+    slicer.take(part_of(transform, 8, one))
     slicer.forget(7)
     slicer.forget(99)  # of which nothing was sent
-    again = slicer.part(part_of(transform, 7, two, onset=WARM_UP + 300))
+    again = slicer.take(part_of(transform, 7, two, onset=WARM_UP + 300))
     assert again.first == 0
     n = again.array.shape[1]
     expected = whole(transform, f"0/{WARM_UP + 300}")[:, :n]
     np.testing.assert_allclose(again.array, expected, **ROUNDING)
-    assert slicer.part(part_of(transform, 8, two)).first > 0  # the other one goes on
+    assert slicer.take(part_of(transform, 8, two)).first > 0  # the other one goes on
 
 
 def test_a_whole_trial_leaves_nothing_behind():
     transform = prepared()
     slicer = Slicer(transform)
-    slicer.part(part_of(transform, 7, slicer.stops[0]))
-    assert slicer.last(part_of(transform, 7, transform.window.count)).final
-    assert slicer.part(part_of(transform, 7, slicer.stops[0])).first == 0
+    slicer.take(part_of(transform, 7, slicer.stops[0]))
+    assert slicer.take(part_of(transform, 7, transform.window.count)).final
+    assert slicer.take(part_of(transform, 7, slicer.stops[0])).first == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -16,7 +16,7 @@ from stream.acquire.chunk import Chunk
 from stream.acquire.clock import StreamClock
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Cutting, Part, Trial, TrialCutter, Window
+from stream.acquire.trials import Cutting, Trial, TrialCutter, Window
 
 KNOWN = ("a", "b", "c")
 PATIENT = {"history_s": 30.0, "no_data_after_s": 30.0, "is_known": KNOWN.__contains__}
@@ -465,11 +465,11 @@ def parts_and_outcomes(session, chunk_sizes, stops):
         else:
             acquisition.add_markers(chunk)
         decided = acquisition.due(chunk.readable_s)
-        are_parts = [isinstance(one, Part) for one in decided]
+        are_parts = [isinstance(one, Trial) and not one.is_whole for one in decided]
         assert are_parts == sorted(are_parts)  # what has ended comes first
-        for one in decided:
+        for one, is_part in zip(decided, are_parts, strict=True):
             assert one.number not in ends
-            if isinstance(one, Part):
+            if is_part:
                 entries = parts.setdefault(one.number, [])
                 entries.append((step, one, one.samples.copy()))
             else:

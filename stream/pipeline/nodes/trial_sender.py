@@ -15,7 +15,7 @@ from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialStream
-from stream.acquire.trials import Drop, Part, Reason, Trial
+from stream.acquire.trials import Drop, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
@@ -214,7 +214,7 @@ class TrialSender:
             onset_s=event.onset_s,
         )
 
-    def _stamps(self, trial: Trial | Part) -> dict[str, float]:
+    def _stamps(self, trial: Trial) -> dict[str, float]:
         # In virtual time `readable_s` is the data's own; what took time counts from the chunk.
         live = isinstance(self._config.source, LiveSource)
         readable_s = trial.readable_s if live else self._taken_s
