@@ -11,8 +11,10 @@ import typer
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus, gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
+from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem, one_sentence
 from stream.acquire.lsl import local_clock
+from stream.pipeline.wire.config import Presentation
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 
 CHUNK_S = 0.02  # as amplifiers send them
@@ -69,29 +71,28 @@ def _evoked(subject: SimulatedSubject, stimulus: Stimulus) -> np.ndarray:
     return subject.evoked(render(stimulus), stimulus.attributes)
 
 
+@with_settings(Presentation)
 def main(
-    trials: int = 60,
-    repeats: int = 1,
-    amplitude: float = 1.0,
-    rate: Annotated[float, typer.Option(help="Hz, 50 to 2000")] = 250.0,
-    soa: Annotated[float, typer.Option(help="seconds between onsets")] = 1.0,
-    seed: Annotated[int, typer.Option(help="of the recording: noise, order")] = 0,
+    asked: Asked[Presentation],
     subject_seed: Annotated[int, typer.Option(help="of the subject's brain")] = 1,
     name: str = "hvf-demo",
     wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
 ) -> None:
     """Plays the simulated subject as the LSL streams NAME and NAME-markers."""
-    with one_sentence():
-        shown = schedule(trials, repeats, seed)
-        settings = SubjectSettings(rate_hz=rate, amplitude=amplitude, seed=subject_seed)
-        subject = SimulatedSubject(settings, recording_seed=10_000 + seed)
-        outlets = Outlets(name, CHANNELS, rate)
-        if wait_for_go_line:
-            wait_for_go()
-        outlets.wait_for_consumers()
-        play(subject, outlets, shown, soa)
-        outlets.linger()
+    settings = asked.settings()
+    shown = schedule(settings.trials, settings.repeats, settings.seed)
+    brain = SubjectSettings(
+        rate_hz=settings.rate_hz, amplitude=settings.amplitude, seed=subject_seed
+    )
+    subject = SimulatedSubject(brain, recording_seed=10_000 + settings.seed)
+    outlets = Outlets(name, CHANNELS, settings.rate_hz)
+    if wait_for_go_line:
+        wait_for_go()
+    outlets.wait_for_consumers()
+    play(subject, outlets, shown, settings.soa_s)
+    outlets.linger()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_sentence():
+        typer.run(main)

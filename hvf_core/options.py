@@ -15,6 +15,7 @@ from hvf_core.settings import (
     Declared,
     Given,
     Layer,
+    Settings,
     Tree,
     from_assignments,
     merge,
@@ -100,6 +101,13 @@ def with_settings(
         return run
 
     return decorate
+
+
+def as_arguments(section: Settings) -> list[str]:
+    """The options that give another program these settings; flags are not among them."""
+    values, declared = dict(section), settings_of(type(section)).values()
+    given = [one for one in declared if one.option and values[one.path] is not None]
+    return [f"{one.option}={values[one.path]}" for one in given]
 
 
 def _is_flag(one: Declared) -> bool:

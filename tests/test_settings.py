@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvf_core.options import Asked, run_app, with_settings
+from hvf_core.options import Asked, as_arguments, run_app, with_settings
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import (
     Given,
@@ -28,6 +28,7 @@ from hvf_core.settings import (
 from hvf_core.toml import read_toml, to_toml
 from stream.acquire.settings import AdaptationSettings
 from stream.pipeline.wire.config import SessionConfig, SessionSettings
+from stream.sources.settings import ReplaySettings
 
 
 class Brush(Settings):
@@ -380,3 +381,9 @@ def test_a_resting_recording_adapts_the_session() -> None:
     settings = merge(SessionSettings, from_assignments(SessionSettings, texts))
     assert settings.decoding.adaptation == AdaptationSettings()
     assert settings.decoding.rest == Path("rest.fif").absolute()
+
+
+def test_settings_are_handed_to_another_program_as_its_options() -> None:
+    replay = ReplaySettings(speed="max", start_s=2.5, marker_stream="a b")
+    arguments = as_arguments(replay)
+    assert arguments == ["--speed=max", "--start=2.5", "--marker-stream=a b"]

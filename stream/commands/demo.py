@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, as_arguments, with_settings
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import LiveSource, SessionSettings
 
@@ -44,8 +44,7 @@ def demo(
         painting = painting.model_copy(update={"seed": shown.seed})
     model = ready_model(Console())
     source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", "hvf-demo"]
-    for name, value in shown.model_dump().items():
-        source += [f"--{name.removesuffix('_hz').removesuffix('_s')}", str(value)]
+    source += as_arguments(shown)
     config = new_config(
         settings,
         out,

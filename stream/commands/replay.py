@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, as_arguments, with_settings
 from hvf_core.problem import Problem
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
@@ -29,24 +29,13 @@ def replay(
     if not file.exists():
         raise Problem(f"there is no file '{file}'; give the path of a recording")
     played = settings.replay
-    part = FileSource(
-        path=file.absolute(),
-        start_s=played.start_s,
-        stop_s=None if played.duration_s is None else played.start_s + played.duration_s,
-        **played.model_dump(include={"stim_channel", "eeg_stream", "marker_stream"}),
-    )
-    source, player = part, None
-    if played.speed != "max":
+    if played.speed == "max":
+        stop_s = played.duration_s and played.start_s + played.duration_s
+        part = {"start_s": played.start_s, "stop_s": stop_s, **played.picked()}
+        source, player = FileSource(path=file.absolute(), **part), None
+    else:
         source = LiveSource(eeg=NAME, markers=f"{NAME}-markers", wait_s=60.0)
-        player = _player(part, played.speed)
+        player = [sys.executable, "-m", "stream.sources.replay", str(file), "--wait-for-go"]
+        player += ["--name", NAME, *as_arguments(played)]
     config = new_config(settings, out, source=source, realtime=played.speed == 1.0)
     run(config, headless, f"replay '{file.name}'", source=player)
-
-
-def _player(part: FileSource, speed: float) -> list[str]:
-    """The command that plays a part of a recording as LSL streams."""
-    command = [sys.executable, "-m", "stream.sources.replay", str(part.path), "--wait-for-go"]
-    command += ["--name", NAME, "--speed", str(speed)]
-    for name, value in part.model_dump(exclude={"kind", "path"}, exclude_none=True).items():
-        command += [f"--{name.removesuffix('_s').replace('_', '-')}", str(value)]
-    return command

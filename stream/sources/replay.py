@@ -1,18 +1,20 @@
 """Plays a recording as LSL outlets at its recorded timing, or faster.
 
-`python -m stream.sources.replay FILE [--speed S] [--start S] [--stop S] [--name NAME]`
+`python -m stream.sources.replay FILE [--speed S] [--start S] [--duration S] [--name NAME]`
 """
 
+import math
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from hvf_core.problem import one_sentence
+from hvf_core.options import Asked, with_settings
+from hvf_core.problem import WrongUsage, one_sentence
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 from stream.sources.recording import Recording, read_recording
+from stream.sources.settings import ReplaySettings
 from stream.sources.virtual_time import play
 
 CHUNK_S = 0.02
@@ -40,30 +42,28 @@ def replay(recording: Recording, outlets: Outlets, speed: float) -> None:
             outlets.push_marker(str(chunk.samples[0][0]), float(stamps_s[0]))
 
 
+@with_settings(ReplaySettings)
 def main(
     path: Path,
-    speed: Annotated[float, typer.Option(min=0.01)] = 1.0,
-    start: Annotated[float, typer.Option(help="seconds from the recording's start")] = 0.0,
-    stop: Annotated[float, typer.Option(help="seconds from the recording's start")] = np.inf,
+    asked: Asked[ReplaySettings],
     name: Annotated[str, typer.Option(help="of the EEG stream")] = "hvf-replay",
-    stim_channel: Annotated[str | None, typer.Option(help="take markers from it")] = None,
-    eeg_stream: Annotated[str | None, typer.Option(help="of an XDF file")] = None,
-    marker_stream: Annotated[str | None, typer.Option(help="of an XDF file")] = None,
     wait_for_go_line: Annotated[bool, typer.Option("--wait-for-go", hidden=True)] = False,
 ) -> None:
     """Plays FILE as the LSL streams NAME and NAME-markers."""
-    with one_sentence():
-        recording = read_recording(
-            path, stim_channel=stim_channel, eeg_stream=eeg_stream, marker_stream=marker_stream
-        ).slice(start, stop)
-        signal = recording.signal(recording.channels)
-        outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
-        if wait_for_go_line:
-            wait_for_go()
-        outlets.wait_for_consumers()
-        replay(recording, outlets, speed)
-        outlets.linger()
+    played = asked.settings()
+    if played.speed == "max":
+        raise WrongUsage("--speed max needs no streams: give it to `run_realtime.py replay`")
+    stop_s = played.start_s + (played.duration_s or math.inf)
+    recording = read_recording(path, **played.picked()).slice(played.start_s, stop_s)
+    signal = recording.signal(recording.channels)
+    outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
+    if wait_for_go_line:
+        wait_for_go()
+    outlets.wait_for_consumers()
+    replay(recording, outlets, played.speed)
+    outlets.linger()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_sentence():
+        typer.run(main)

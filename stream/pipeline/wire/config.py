@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
@@ -14,6 +14,7 @@ from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
 from stream.pipeline.wire.endpoints import Endpoints
+from stream.sources.settings import ReplaySettings
 
 Here = Annotated[Path, AfterValidator(Path.absolute)]
 """A path, from the folder in which the command runs."""
@@ -63,23 +64,6 @@ class Presentation(Settings):
     """From one image to the next."""
     seed: int = setting(0, option="--seed")
     """Of the recording: order and noise; of the paintings too, where they have none."""
-
-
-class ReplaySettings(Settings):
-    """How a recording is played."""
-
-    speed: Annotated[float, Field(gt=0)] | Literal["max"] = setting(1.0, option="--speed")
-    """Times the recorded timing; `max`: as fast as it can be decoded, without LSL."""
-    start_s: float = setting(0.0, option="--start")
-    """Begin so far into the recording."""
-    duration_s: float | None = setting(None, option="--duration", gt=0)
-    """End after this much of the recording."""
-    stim_channel: str | None = setting(None, option="--stim-channel")
-    """Channel to take the markers from."""
-    eeg_stream: str | None = setting(None, option="--eeg-stream")
-    """Of an XDF file, by name or id."""
-    marker_stream: str | None = setting(None, option="--marker-stream")
-    """Of an XDF file, by name or id."""
 
 
 class TrialSettings(Settings):

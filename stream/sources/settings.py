@@ -1,0 +1,28 @@
+"""How a recording is played, apart from what plays it: read where no LSL is loaded."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvf_core.settings import Settings, setting
+
+
+class ReplaySettings(Settings):
+    """How a recording is played."""
+
+    speed: Annotated[float, Field(gt=0)] | Literal["max"] = setting(1.0, option="--speed")
+    """Times the recorded timing; `max`: as fast as it can be decoded, without LSL."""
+    start_s: float = setting(0.0, option="--start")
+    """Begin so far into the recording."""
+    duration_s: float | None = setting(None, option="--duration", gt=0)
+    """End after this much of the recording."""
+    stim_channel: str | None = setting(None, option="--stim-channel")
+    """Channel to take the markers from."""
+    eeg_stream: str | None = setting(None, option="--eeg-stream")
+    """Of an XDF file, by name or id."""
+    marker_stream: str | None = setting(None, option="--marker-stream")
+    """Of an XDF file, by name or id."""
+
+    def picked(self) -> dict[str, str | None]:
+        """What of a file is read, as `read_recording` takes it."""
+        return self.model_dump(include={"stim_channel", "eeg_stream", "marker_stream"})
