@@ -14,11 +14,12 @@ from rich.console import Console
 from hvf_core.problem import Problem
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import SHOWN, TerminalView
+from stream.pipeline.control import Control
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
-from stream.pipeline.supervisor import Supervisor, ending
+from stream.pipeline.supervisor import Asked, Supervisor, ending
 from stream.pipeline.wire.bus import drain, open_socket
 from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
-from stream.pipeline.wire.messages import SessionClosed, StreamHealth
+from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, nodes_of
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
@@ -86,6 +87,7 @@ class Session:
         endpoint = self._config.endpoints.results
         self._results = open_socket(zmq.SUB, endpoint, bind=False, hears=heard)
         self._supervisor = Supervisor(self._config, nodes_of(self._config), self._source)
+        self._control = Control(self._supervisor, self._life, self._on)
         try:
             while self._life.state is not State.CLOSED:
                 try:
@@ -109,7 +111,7 @@ class Session:
                 f"'{self._config.folder}'"
             )
         try:
-            write_report(self._config, self._summary)
+            write_report(self._supervisor.config, self._summary)
         except Problem as problem:
             self.failure = self.failure or str(problem)
         return self._summary
@@ -118,6 +120,8 @@ class Session:
         """Looks at the bus, after the nodes and at the source, and says what that leads to."""
         moved = self._hear()
         self._supervisor.listen(20)
+        while self._supervisor.asked:
+            self._obey(self._supervisor.asked.pop(0))
         try:
             if self._life.state is not State.STARTING:
                 self._supervisor.look_after()
@@ -138,6 +142,13 @@ class Session:
             self._on(Event.PAINTER_OVER)
         if self._life.is_time_up(time.monotonic()):
             self._on(Event.TIME_UP)
+
+    def _obey(self, asked: Asked) -> None:
+        done = self._control.obey(asked)
+        self._supervisor.answer(asked.envelope, done.outcome, done.text)
+        if asked.verb != "hello":  # who looks on leaves no trace
+            self._view.say(f"{done.by} asks to {done.verb} {done.argument}: {done.text}")
+            self._supervisor.report(done)
 
     def _hear(self) -> bool:
         """Takes what is on the bus; whether anything moved."""
@@ -161,6 +172,7 @@ class Session:
             self._view.open()
         for order, name in ORDERS.get(state, ()):
             self._supervisor.command(order, name)
+        self._supervisor.report(SessionState(session=self._config.session, state=state))
         if state is State.STOPPING:
             self._view.say("Stopping: what is open is dropped, the summary is written …")
         elif state is State.PAINTING and self._is_virtual and not self._supervisor.is_over(PAINT):

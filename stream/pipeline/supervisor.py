@@ -142,6 +142,10 @@ class Supervisor:
                 continue
             if by in self._nodes and verb in _WORDS:
                 self._hear(self._nodes[by], address, verb, argument)
+            elif verb in _WORDS:
+                has = ", ".join(self._nodes)
+                text = f"the session has no node '{by}', it has {has}; to look on, say hello"
+                self.answer(frames[:-3], "refused", text)
             else:
                 self.asked.append(Asked(tuple(frames[:-3]), by, verb, argument))
 

@@ -130,6 +130,9 @@ class Going:
     def command(self) -> str | None:
         return "stop" if self.is_over else None
 
+    def orders(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
 
 @pytest.mark.parametrize(
     ("node", "hears"), [(reader, {Settled, NodeState}), (record, {Retrieval, SessionClosed})]

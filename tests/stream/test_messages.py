@@ -23,6 +23,7 @@ from stream.pipeline.wire.config import (
 from stream.pipeline.wire.frames import KINDS, VERSION, pack, prefix, unpack, unpack_numbered
 from stream.pipeline.wire.messages import (
     ChannelQuality,
+    Controlled,
     Eeg,
     Embedded,
     End,
@@ -36,7 +37,9 @@ from stream.pipeline.wire.messages import (
     Recorded,
     Retrieval,
     SessionClosed,
+    SessionState,
     Settled,
+    Snapshot,
     StreamHealth,
     TrialCut,
     TrialDropped,
@@ -170,6 +173,27 @@ EXAMPLES = [
         clipped=[True],
     ),
     SessionClosed(session="s", summary={"top1": None, "dropped": {"gap": 1}}),
+    SessionState(session="s", state="paused"),
+    Controlled(
+        session="s",
+        verb="set",
+        argument="top_k 3",
+        by="ä",
+        outcome="done",
+        text="top_k is now 3",
+        stamp_s=1.5,
+        facts={"old": 5, "new": 3},
+    ),
+    Snapshot(
+        session="s",
+        config={"top_k": 5},
+        markers=2,
+        pending=1,
+        outcomes={"cut": 1},
+        reasons={},
+        trials=[{"event": "cut", "trial": 1}],
+        last=[b"\0\xff"],
+    ),
 ]
 
 

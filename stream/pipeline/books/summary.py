@@ -46,7 +46,7 @@ class Tally:
 
     def __init__(self, config: SessionConfig, n_way: int):
         self._config = config
-        self._n_way = n_way
+        self.n_way = n_way
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)  # by number of repeats
         self._early: defaultdict[float, list[int]] = defaultdict(list)  # ranks, by tmax
         self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
@@ -107,11 +107,11 @@ class Tally:
             "decoded": ledger.outcomes["decoded"],
             "cut": ledger.outcomes["cut"],
             "dropped": dict(sorted(ledger.reasons.items())),
-            "n_way": self._n_way,
+            "n_way": self.n_way,
             "n": len(ranks),
             "top1": _top(ranks, 1),
             "top5": _top(ranks, 5),
-            "chance": 1 / self._n_way if self._n_way else None,
+            "chance": 1 / self.n_way if self.n_way else None,
             "by_repeats": {
                 str(n): {"n": len(some), "top1": _top(some, 1), "top5": _top(some, 5)}
                 for n, some in sorted(self._ranks.items())

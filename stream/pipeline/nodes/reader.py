@@ -90,7 +90,10 @@ def _pump(
 def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
     quiet_s = time.monotonic() + _QUIET_S
     end_s = time.monotonic() + _REST_S
+    cutter = sender.trials.acquisition.cutter
     while time.monotonic() < min(quiet_s, end_s):
+        if cutter.is_paused and cutter.next_end_s == np.inf:
+            return  # a source that goes on, and no trial of it is open
         if _take_next(sender, watch, arrivals):
             quiet_s = time.monotonic() + _QUIET_S
 

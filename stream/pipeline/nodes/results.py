@@ -8,11 +8,13 @@ import zmq
 from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock, pylsl
 from stream.pipeline.books.ledger import Ledger, Record
+from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Publisher, open_socket, receive
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import (
+    Controlled,
     End,
     MarkerSeen,
     Message,
@@ -23,6 +25,7 @@ from stream.pipeline.wire.messages import (
     Preview,
     Retrieval,
     SessionClosed,
+    SessionState,
     Settled,
     StreamHealth,
     TrialCut,
@@ -31,6 +34,7 @@ from stream.pipeline.wire.messages import (
     flat,
 )
 from stream.pipeline.wire.nodes import READER, RESULTS
+from stream.pipeline.wire.orders import changed
 
 OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
@@ -49,6 +53,8 @@ class Results:
     def __init__(self, config: SessionConfig, lifeline: Lifeline):
         self._config = config
         self._publisher = Publisher(config.endpoints.results)
+        self._publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
+        self._standing = Standing()
         self._outlet = _outlet(config)
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
@@ -67,6 +73,14 @@ class Results:
         self._facts: dict = {}
         self.ended: str | None = None
 
+    def obey(self, verb: str, argument: str) -> None:
+        """Does what the session orders between two messages."""
+        self._config = changed(self._config, verb, argument)
+        if verb == "gallery":
+            self._tally.n_way = len(open_gallery(self._config.gallery))
+        elif verb == "hello":
+            self._publisher.publish(self._standing.snapshot(self._config, self._ledger))
+
     def take(self, message: Message) -> None:
         match message:
             case Retrieval():
@@ -83,7 +97,14 @@ class Results:
                 self._on_node_state(message)
             case Noted():
                 self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
-                self._publisher.publish(message)
+                self._publish(message)
+            case SessionState():
+                self._publish(message)
+            case Controlled():
+                facts = flat(message)
+                del facts["session"]
+                self._ledger.note("control", **facts)
+                self._publish(message)
             case PaintingState():
                 self._on_painting(message)
             case Preview() | Painted():
@@ -99,7 +120,7 @@ class Results:
         now_s = time.monotonic()
         if now_s >= self._next_alive_s:
             self._next_alive_s = now_s + _ALIVE_S
-            self._publisher.publish(self._alive)
+            self._publish(self._alive)
         if self._orphans and now_s >= self._orphans_until_s:
             self._drop(self._orphans, "node_lost", "the reader was lost with this trial")
             self._orphans = ()
@@ -113,7 +134,7 @@ class Results:
         summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        self._publisher.publish(SessionClosed(session=self._config.session, summary=summary))
+        self._publish(SessionClosed(session=self._config.session, summary=summary))
         time.sleep(_LAST_WORDS_S)
 
     def _on_painting(self, message: PaintingState) -> None:
@@ -122,11 +143,11 @@ class Results:
         else:
             facts = {"state": message.state, "detail": message.detail}
             self._ledger.note("painting", of_trial=message.trial, **facts)
-        self._publisher.publish(message)
+        self._publish(message)
 
     def _on_image(self, message: Preview | Painted) -> None:
         message.stamps["published"] = local_clock()
-        self._publisher.publish(message)
+        self._publish(message)
         if isinstance(message, Painted):
             facts = {name: value for name, value in flat(message).items() if name in _IMAGE_FACTS}
             self._ledger.note("painted", of_trial=message.about.trial, **facts)
@@ -136,7 +157,7 @@ class Results:
             age_s = round(message.age_s, 3)
             self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
         self._stream = message
-        self._publisher.publish(message)
+        self._publish(message)
 
     def _health(self) -> dict:
         if self._stream is None:
@@ -148,14 +169,14 @@ class Results:
         facts = flat(message)
         del facts["session"]
         if self._ledger.announce(**facts):
-            self._publisher.publish(message)
+            self._publish(message)
         self._publish_settled(message.about.trial)
 
     def _answer(self, message: Retrieval) -> None:
         trial, answer = message.about.trial, message.answer
         message.stamps["published"] = local_clock()
         if self._ledger.outcome_of(trial) is None:
-            self._publisher.publish(message)
+            self._publish(message)
             self._outlet.push_sample([as_json(message)])
         facts = {name: value for name, value in flat(message).items() if name in _ANSWER_FACTS}
         if not answer.provisional:
@@ -164,8 +185,13 @@ class Results:
             # A trial that was sent again to a new decoder is answered again.
             self._ledger.note("provisional", of_trial=trial, **facts)
 
+    def _publish(self, message: Message) -> None:
+        self._publisher.publish(message)
+        self._standing.published(self._publisher.seq, message)
+
     def _entered(self, record: Record) -> None:
         self._tally.count(record)
+        self._standing.entered(record)
         if record["event"] == "provisional":
             self._provisional.add((record["of_trial"], record["tmax_s"]))
 
@@ -189,7 +215,7 @@ class Results:
                 markers=self._ledger.markers,
                 pending=len(self._ledger.pending),
             )
-            self._publisher.publish(message)
+            self._publish(message)
 
     def _on_node_state(self, message: NodeState) -> None:
         if message.node == READER and message.incarnation != self._reader:
@@ -198,7 +224,7 @@ class Results:
                 self._orphans = self._ledger.pending
                 self._orphans_until_s = time.monotonic() + _ORPHAN_GRACE_S
             self._reader = message.incarnation
-        self._publisher.publish(message)
+        self._publish(message)
 
 
 def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":
@@ -218,6 +244,8 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         if message is not None:
             results.take(message)
         results.look()
+        for verb, argument in lifeline.orders():
+            results.obey(verb, argument)
     _take_the_rest(results, reports)
     results.close(results.ended or command)
 

@@ -34,6 +34,7 @@ from stream.pipeline.wire.messages import (
     TrialRef,
     TrialSlice,
 )
+from stream.pipeline.wire.orders import changed
 from stream.pipeline.wire.outbox import Outbox
 
 ADAPTATION = "adaptation.safetensors"
@@ -105,6 +106,20 @@ class TrialSender:
         self._signals.add(stream, chunk)
         self._send(self.trials.add(stream, chunk))
 
+    def obey(self) -> None:
+        """Does what the session orders between two trials."""
+        for verb, argument in self._lifeline.orders():
+            self._config = changed(self._config, verb, argument)
+            match verb:
+                case "pause":
+                    self.trials.pause()
+                case "resume":
+                    self.trials.resume()
+                case "gallery":
+                    self.trials.know(set(open_gallery(self._config.gallery).ids).__contains__)
+                case "set":
+                    self.trials.reject(self._config.reject)
+
     def cut(self, now_s: float) -> None:
         """Sends every trial whose last sample is there, and what there is of the others."""
         self._send(self.trials.due(now_s))
@@ -123,6 +138,7 @@ class TrialSender:
         self._outbox.flush()
         if self._feed is not None:
             self._feed.flush()
+        self.obey()
 
     def wait_for_room(self) -> None:
         """In virtual time the recording waits for the decoder, so that no trial overflows."""

@@ -73,7 +73,7 @@ class Publisher:
     """Numbers messages and sends each to those who hear its kind; it never waits for anybody.
 
     Attributes:
-        seq: number of the last message, counted from 1 on.
+        seq: number of the last message; set it to begin elsewhere than at 1.
     """
 
     def __init__(self, endpoint: str):

@@ -289,6 +289,46 @@ class ChannelQuality:
     clipped: list[bool]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SessionState:
+    """Where the session is on its way; see `stream.pipeline.states.State`."""
+
+    session: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controlled:
+    """Somebody asked the session for something at `stamp_s`, and this came of it."""
+
+    session: str
+    verb: str
+    argument: str
+    by: str
+    outcome: Literal["done", "refused"]
+    text: str
+    stamp_s: float
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """How the session stands at this place among the messages; those that follow go on from here.
+
+    `outcomes` and `reasons` count, `trials` are the last outcomes in the ledger, and `last` holds
+    the frames of the last message of each kind, of each node or stream, in order.
+    """
+
+    session: str
+    config: Mapping[str, Any]
+    markers: int
+    pending: int
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    trials: list[Mapping[str, Any]]
+    last: list[bytes] = field(repr=False)
+
+
 Message = (
     MarkerSeen
     | TrialSlice
@@ -308,6 +348,9 @@ Message = (
     | SessionClosed
     | Eeg
     | ChannelQuality
+    | SessionState
+    | Controlled
+    | Snapshot
 )
 NESTED: Mapping[str, type] = {"about": TrialRef, "answer": AnswerRef}
 

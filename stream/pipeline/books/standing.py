@@ -1,0 +1,44 @@
+"""How a session stands, for whoever joins it late: its sums, its last trials, its last messages."""
+
+from collections import deque
+from typing import get_args
+
+from stream.pipeline.books.ledger import Ledger, Outcome, Record
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.frames import pack
+from stream.pipeline.wire.messages import Message, Snapshot
+
+_TRIALS = 200
+"""Outcomes that a snapshot holds; older ones are in the ledger."""
+
+
+class Standing:
+    """Follows what is published and what is entered, and keeps a bounded part of it."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[type, str], tuple[int, Message]] = {}
+        self._trials: deque[Record] = deque(maxlen=_TRIALS)
+
+    def published(self, seq: int, message: Message) -> None:
+        """Takes a message: the last of its kind, and of its node or stream, is kept."""
+        whose = getattr(message, "node", "") or getattr(message, "stream", "")
+        self._last[type(message), whose] = (seq, message)
+
+    def entered(self, record: Record) -> None:
+        """Takes a record of the ledger."""
+        if record["event"] in get_args(Outcome):
+            self._trials.append(record)
+
+    def snapshot(self, config: SessionConfig, ledger: Ledger) -> Snapshot:
+        """All that was taken so far, in the order in which it was published."""
+        last = sorted(self._last.values(), key=lambda numbered: numbered[0])
+        return Snapshot(
+            session=config.session,
+            config=config.model_dump(mode="json"),
+            markers=ledger.markers,
+            pending=len(ledger.pending),
+            outcomes=dict(ledger.outcomes),
+            reasons=dict(ledger.reasons),
+            trials=list(self._trials),
+            last=[pack(message, seq) for seq, message in last],
+        )

@@ -1,0 +1,131 @@
+"""What a session does when it is asked to, whoever asks: one sentence to each, and an entry."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from decoder.bundle import open_bundle
+from hvf_core.problem import Problem
+from index.gallery import check_space, load_gallery
+from stream.acquire.lsl import local_clock
+from stream.pipeline.states import Event, Lifecycle, State
+from stream.pipeline.supervisor import Asked
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.messages import Controlled
+from stream.pipeline.wire.nodes import DECODE, PAINT, READER, RESULTS
+from stream.pipeline.wire.orders import changed
+
+_LEADS: Mapping[str, tuple[Event, str]] = {
+    "finish": (Event.FINISH, "what is open is answered, then the session ends"),
+    "stop": (Event.STOP, "what is open is dropped, and the session ends"),
+    "pause": (Event.PAUSE, "markers open no trials until `resume`"),
+    "resume": (Event.RESUME, "markers open trials again"),
+}
+VERBS = (*_LEADS, "mark", "reset_group", "gallery", "set", "hello")
+_WHO_KNOWS = (READER, DECODE, PAINT, RESULTS)  # of galleries and settings that change
+
+Answered = tuple[str, Mapping[str, Any]]
+"""What is said, and facts for the ledger."""
+
+
+class Nodes(Protocol):
+    """What control asks of a supervisor."""
+
+    config: SessionConfig
+
+    def order(self, order: str, *names: str) -> None: ...
+
+
+class Control:
+    """Obeys, or says why not; whatever it is asked, it raises nothing.
+
+    Args:
+        nodes: who orders go to.
+        life: the session's.
+        on: lets an event happen to the session.
+        clock: seconds, that of all stamps.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        life: Lifecycle,
+        on: Callable[[Event], bool],
+        clock: Callable[[], float] = local_clock,
+    ):
+        self._nodes, self._life, self._on, self._clock = nodes, life, on, clock
+
+    def obey(self, asked: Asked) -> Controlled:
+        """Does what is asked between two trials, and says what became of it."""
+        stamp_s = self._clock()
+        try:
+            outcome, (text, facts) = "done", self._do(asked.verb, asked.argument.strip())
+        except Problem as problem:
+            outcome, text, facts = "refused", str(problem), {}
+        return Controlled(
+            session=self._nodes.config.session,
+            verb=asked.verb,
+            argument=asked.argument,
+            by=asked.by,
+            outcome=outcome,
+            text=text,
+            stamp_s=stamp_s,
+            facts=facts,
+        )
+
+    def _do(self, verb: str, argument: str) -> Answered:
+        if verb not in VERBS:
+            raise Problem(f"there is no verb '{verb}'; there are {', '.join(VERBS)}")
+        if self._life.state is State.CLOSING:
+            raise Problem(f"the session is being closed, which is too late for '{verb}'")
+        if verb in _LEADS:
+            event, text = _LEADS[verb]
+            if verb == "finish" and self._life.can(event):
+                self._nodes.order("pause", READER)  # the source goes on: it opens no more trials
+            if not self._on(event):
+                raise Problem(f"a session that is {self._life.state} has nothing to {verb}")
+            return text, {}
+        if verb == "hello":
+            self._nodes.order("hello", RESULTS)
+            return "a snapshot follows on the results", {}
+        if not argument.isprintable() or not argument:
+            raise Problem(f"'{verb}' says nothing of what: give it one line of text")
+        match verb:
+            case "reset_group":
+                self._refuse_without_decoder()
+                self._nodes.order(f"reset_group {argument}", DECODE)
+                return f"the next repeat of '{argument}' is its first", {}
+            case "gallery":
+                return self._change_gallery(Path(argument).absolute())
+            case "set":
+                path = argument.partition(" ")[0]
+                old = self._nodes.config
+                self._change(verb, argument)
+                before, now = (value_at(config, path) for config in (old, self._nodes.config))
+                return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
+        return "marked", {}
+
+    def _refuse_without_decoder(self) -> None:
+        if self._nodes.config.bundle is None:
+            raise Problem("this session has no bundle, so that nothing is decoded; give --bundle")
+
+    def _change_gallery(self, path: Path) -> Answered:
+        self._refuse_without_decoder()
+        config = self._nodes.config
+        gallery = load_gallery(path)
+        check_space(gallery, open_bundle(config.bundle).manifest.space)
+        self._change("gallery", str(path))
+        facts = {"old": str(config.gallery), "new": str(path)}
+        return f"answers are now among the {len(gallery)} images of '{path}'", facts
+
+    def _change(self, verb: str, argument: str) -> None:
+        self._nodes.config = changed(self._nodes.config, verb, argument)  # for a later restart
+        self._nodes.order(f"{verb} {argument}", *_WHO_KNOWS)
+
+
+def value_at(config: SessionConfig, path: str) -> Any:
+    """The value of a setting, as JSON has it."""
+    at = config.model_dump(mode="json")
+    for name in path.split("."):
+        at = at[name]
+    return at

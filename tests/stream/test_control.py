@@ -1,0 +1,160 @@
+"""Whoever asks, and whatever for: one sentence, one entry, and the session goes on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvf_core.settings import live_settings
+from index.gallery import Gallery, save_gallery
+from stream.pipeline.control import VERBS, Control
+from stream.pipeline.states import Event, Lifecycle, State
+from stream.pipeline.supervisor import Asked
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.messages import Controlled
+from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
+from stream.pipeline.wire.orders import changed
+from tests.tiny_painting import write_models
+
+
+@dataclass
+class FakeNodes:
+    """Keeps what nodes are told."""
+
+    config: SessionConfig
+    orders: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    def order(self, order: str, *names: str) -> None:
+        self.orders.append((order, names))
+
+
+class Stage:
+    """A session that runs, as far as control sees it."""
+
+    def __init__(self, folder: Path, **more: object):
+        config = SessionConfig(
+            session="s",
+            folder=folder,
+            endpoints=Endpoints.local(),
+            source=LiveSource(eeg="EEG", markers="m"),
+            **more,
+        )
+        self.nodes, self.life = FakeNodes(config), Lifecycle(0.0)
+        self.life.on(Event.READY, 0.0)
+        self.control = Control(
+            self.nodes, self.life, lambda event: self.life.on(event, 0.0), clock=lambda: 12.5
+        )
+
+    def ask(self, verb: str, argument: str = "") -> Controlled:
+        return self.control.obey(Asked((b"id",), "me", verb, argument))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path, models: Path) -> Stage:
+    return Stage(tmp_path, bundle=models / "bundle", gallery=models / "gallery")
+
+
+def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
+    for verb, state in (
+        ("pause", State.PAUSED),
+        ("resume", State.RUNNING),
+        ("finish", State.FINISHING),
+        ("stop", State.STOPPING),
+    ):
+        done = stage.ask(verb)
+        assert (done.outcome, stage.life.state) == ("done", state)
+        assert (done.verb, done.by, done.stamp_s) == (verb, "me", 12.5)
+    assert stage.nodes.orders == [("pause", (READER,))]  # so that an endless source is finished
+
+
+@pytest.mark.parametrize(
+    ("verb", "argument", "said"),
+    [
+        ("resume", "", "a session that is running has nothing to resume"),
+        ("mark", "", "'mark' says nothing of what: give it one line of text"),
+        ("dance", "x", "there is no verb 'dance'; there are finish, stop, pause"),
+        ("set", "nonsense 1", "there is no setting 'nonsense'"),
+        ("set", "bundle /x", "bundle cannot change during a session; these can: "),
+        ("gallery", "/nowhere", "/nowhere"),
+        ("reset_group", " ", "'reset_group' says nothing"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(stage, verb, argument, said) -> None:
+    before = stage.nodes.config
+    done = stage.ask(verb, argument)
+    assert done.outcome == "refused"
+    assert said in done.text
+    assert stage.life.state is State.RUNNING
+    assert (stage.nodes.config, stage.nodes.orders) == (before, [])
+
+
+def test_without_a_bundle_there_is_nothing_to_look_up_or_to_forget(tmp_path: Path) -> None:
+    for verb in ("gallery", "reset_group"):
+        assert "no bundle" in Stage(tmp_path).ask(verb, "x").text
+
+
+def test_a_mark_is_an_entry_with_its_moment_and_nothing_else(stage: Stage) -> None:
+    done = stage.ask("mark", "the subject coughed")
+    assert (done.outcome, done.argument, done.stamp_s) == ("done", "the subject coughed", 12.5)
+    assert stage.nodes.orders == []
+
+
+def test_a_group_is_reset_in_the_decoder_and_a_snapshot_comes_from_results(stage: Stage) -> None:
+    stage.ask("reset_group", "a cup")
+    stage.ask("hello")
+    assert stage.nodes.orders == [("reset_group a cup", (DECODE,)), ("hello", (RESULTS,))]
+
+
+def test_a_live_setting_changes_in_every_process_and_is_told_with_old_and_new(stage) -> None:
+    done = stage.ask("set", "decoding.min_confidence 0.5")
+    assert (done.outcome, done.facts) == ("done", {"old": 0.0, "new": 0.5})
+    ((order, names),) = stage.nodes.orders
+    assert {READER, DECODE, RESULTS} <= set(names)
+    begun = Stage(stage.nodes.config.folder).nodes.config  # of a node that has run from the start
+    verb, _, argument = order.partition(" ")
+    assert changed(begun, verb, argument).decoding.min_confidence == 0.5
+    assert stage.nodes.config.decoding.min_confidence == 0.5
+    refused = stage.ask("set", "decoding.min_confidence 7")
+    assert "decoding.min_confidence 7" in refused.text
+    assert stage.nodes.config.decoding.min_confidence == 0.5
+
+
+def test_there_are_live_settings() -> None:
+    assert {"decoding.min_confidence", "top_k"} <= set(live_settings(SessionConfig))
+
+
+def test_a_gallery_of_the_same_space_takes_the_place_of_the_other(stage, models, tmp_path) -> None:
+    from index.gallery import load_gallery
+
+    old = load_gallery(models / "gallery")
+    n = len(old) - 1
+    fewer = Gallery(
+        old.ids[:n], old.labels[:n], old.embeddings[:n], old.space, old.image_encoders, "test"
+    )
+    save_gallery(tmp_path / "fewer", fewer)
+    done = stage.ask("gallery", str(tmp_path / "fewer"))
+    assert done.text == f"answers are now among the {n} images of '{tmp_path / 'fewer'}'"
+    assert stage.nodes.config.gallery == tmp_path / "fewer"
+    eye = np.eye(len(old), dtype=np.float32)
+    other = Gallery(old.ids, old.labels, eye, "elsewhere", old.image_encoders, "test")
+    save_gallery(tmp_path / "other", other)
+    assert "embedding space" in stage.ask("gallery", str(tmp_path / "other")).text
+    assert stage.nodes.config.gallery == tmp_path / "fewer"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from((*VERBS, "")) | st.text(), st.text()), max_size=10))
+def test_nothing_that_is_asked_breaks_it(models, asks) -> None:
+    stage = Stage(models, bundle=models / "bundle", gallery=models / "gallery")
+    for verb, argument in asks:
+        done = stage.ask(verb, argument)
+        assert done.text
+        assert (done.verb, done.argument) == (verb, argument)
