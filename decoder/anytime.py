@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from decoder.brain.base import BrainEncoder, LinearInputEncoder
-from decoder.evidence import Repeats
 from hvf_core.problem import Problem
 
 
@@ -118,13 +117,12 @@ def shares_of(encoder: BrainEncoder, marks: Sequence[int]) -> Shares:
 class _Open:
     """A trial that is going on."""
 
-    group: str
     shown: np.ndarray
     n_times: int = 0
 
 
 class Anytime:
-    """The trials that are going on, and what the finished repeats of each group have shown.
+    """The trials that are going on.
 
     Args:
         shares: how trials are added up.
@@ -136,15 +134,12 @@ class Anytime:
         self._shares = shares
         self._n_channels, self._marks = n_channels, tuple(marks)
         self._open: dict[int, _Open] = {}
-        self._groups: dict[str, Repeats] = {}
-        self._none = self._no_repeats()
 
-    def add(self, trial: int, group: str, first: int, eeg: np.ndarray) -> list[int]:
+    def add(self, trial: int, first: int, eeg: np.ndarray) -> list[int]:
         """Adds a slice; one from sample 0 on opens the trial, anew if it was open.
 
         Args:
             trial: its number.
-            group: whose repeat it is.
             first: place of the slice's first sample in the window.
             eeg: float32 (channels, times), preprocessed.
 
@@ -157,8 +152,7 @@ class Anytime:
         """
         trial_so_far = self._open.pop(trial, None)
         if first == 0:
-            shown = np.zeros((self._shares.parts, self._shares.width), np.float32)
-            trial_so_far = _Open(group, shown)
+            trial_so_far = _Open(np.zeros((self._shares.parts, self._shares.width), np.float32))
         n_before = trial_so_far.n_times if trial_so_far is not None else 0
         self._check(trial, first, n_before, eeg)
         self._shares.add(trial_so_far.shown, first, eeg)
@@ -179,37 +173,13 @@ class Anytime:
         """Whether a slice from sample `first` on opens a trial, or goes on where it is."""
         return first == 0 or (trial in self._open and self._open[trial].n_times == first)
 
-    def rest_input(self, trial: int, mark: int, alone: bool = False) -> tuple[np.ndarray, int]:
-        """What `shares.rest` takes for all that is known of a group while a trial is at a mark.
-
-        Args:
-            trial: is open and has reached the mark.
-            mark: one of the marks.
-            alone: leave the finished repeats of the group out.
-
-        Returns:
-            Float32 of `shares.rest_shape`, good until the next call, and the repeats in it.
-        """
-        now = self._open[trial]
-        repeats = self._none if alone else self._groups.get(now.group, self._none)
-        if trial in repeats:
-            return self._shares.rest_input(repeats.mean()), repeats.n
-        known = repeats.mean_with(now.shown, self._shares.n_parts(mark))
-        return self._shares.rest_input(known), repeats.n + 1
-
-    def finish(self, trial: int) -> None:
-        """Adds a trial that is whole to what its group has shown."""
-        now = self._open.pop(trial)
-        if now.group not in self._groups:
-            self._groups[now.group] = self._no_repeats()
-        self._groups[now.group].add(trial, now.shown)
+    def shown(self, trial: int) -> np.ndarray:
+        """What an open trial has shown so far, float32 (parts, width), not to be changed."""
+        return self._open[trial].shown
 
     def forget(self, trial: int) -> None:
-        """Takes back a trial that will not become whole, where it is open."""
+        """Lets a trial go, where it is open."""
         self._open.pop(trial, None)
-
-    def _no_repeats(self) -> Repeats:
-        return Repeats(self._shares.parts, self._shares.width)
 
     def _check(self, trial: int, first: int, n_before: int, eeg: np.ndarray) -> None:
         if eeg.ndim != 2 or eeg.shape[0] != self._n_channels:

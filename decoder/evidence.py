@@ -1,95 +1,222 @@
-"""Evidence over repeats of one stimulus: what several presentations say together.
+"""Evidence over repeats of one stimulus: several presentations are put together in one of two ways.
 
-Either what they have shown is averaged before the network's head (`Repeats`), or what each of them
-says is added (`LogLikelihoods`).
+Their EEG is averaged before the network's head and the mean is looked up ("mean"), or each is
+embedded alone and their log-likelihoods are added ("added"). A trial's log-likelihood of an image
+is, but for a constant, a weight times a cosine; the sum over trials is therefore one inner product
+with the weighted sum of their embeddings. Either way a gallery is asked one question, and what is
+kept of a group does not depend on the gallery.
 """
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Set
 
 import numpy as np
 
+from decoder.answer import Query
+from decoder.bundle import BundleManifest
+from decoder.calibration import Calibration, Evidence, temperature_of
+
+MAX_BYTES = 256 * 2**20
+"""For the sums of all groups: at 1024 float64 each, some 33,000 of them."""
+
+
+class Weights:
+    """What a cosine weighs, and how sure repeats make, by the way they are put together.
+
+    Args:
+        evidence: the way.
+        logit_scale: natural logarithm of the factor on cosines, as in the bundle.
+        calibration: of the bundle.
+    """
+
+    def __init__(self, evidence: Evidence, logit_scale: float, calibration: Calibration | None):
+        self.alone = evidence == "added"
+        """Each repeat is embedded alone; else their mean is."""
+        self._evidence, self._factor = evidence, math.exp(logit_scale)
+        self._calibration = calibration
+        self._known: dict[tuple[Evidence, float, int], float] = {}
+
+    def of_one(self, tmax_s: float) -> float:
+        """The weight of the cosines of an embedding whose window ends at `tmax_s`."""
+        return self._factor / (self._temperature("mean", tmax_s, 1) if self.alone else 1.0)
+
+    def temperature(self, tmax_s: float, n_repeats: int) -> float:
+        """Of the log-likelihoods of `n_repeats`, the last of which goes on up to `tmax_s`.
+
+        Raises:
+            Problem: evidence is to be added, and there is no calibration.
+        """
+        return self._temperature(self._evidence, tmax_s, n_repeats)
+
+    def _temperature(self, *at: Evidence | float) -> float:
+        if at not in self._known:
+            self._known[at] = temperature_of(self._calibration, *at)
+        return self._known[at]
+
 
 class Repeats:
-    """The sum of what the finished repeats of one stimulus have shown, part by part.
+    """Sums over the finished repeats of each group, of as many groups as the memory given holds.
+
+    Of more, the one that was asked for longest ago is forgotten: its next repeat counts as the
+    first one, as the answer's number of repeats says.
+
+    Args:
+        shape: of what each repeat gives.
+        max_bytes: for all sums together.
+        say: hears a sentence when the first group is forgotten.
+    """
+
+    def __init__(self, shape: tuple[int, ...], max_bytes: int, say: Callable[[str], None]) -> None:
+        self._shape, self._say = shape, say
+        self._most = max(1, max_bytes // (8 * math.prod(shape)))
+        self._groups: OrderedDict[str, tuple[np.ndarray, set[int]]] = OrderedDict()
+        self._has_forgotten = False
+
+    def of(self, group: str) -> tuple[np.ndarray, Set[int]]:
+        """The sum, float64 and not to be changed, and the trials in it; zeros of a new group."""
+        if group not in self._groups:
+            return np.zeros(self._shape), frozenset()
+        self._groups.move_to_end(group)
+        return self._groups[group]
+
+    def add(self, trial: int, group: str, given: np.ndarray) -> None:
+        """Adds a finished trial; one that comes again, as after a lost connection, counts once."""
+        sum_, trials = self._groups.setdefault(group, (np.zeros(self._shape), set()))
+        self._groups.move_to_end(group)
+        if trial not in trials:
+            trials.add(trial)
+            sum_ += given
+        if len(self._groups) > self._most:
+            oldest, _ = self._groups.popitem(last=False)
+            if not self._has_forgotten:
+                self._say(
+                    f"the repeats of {self._most} stimuli fill the memory that is meant for them: "
+                    f"from now on those of the stimulus seen longest ago are forgotten, as of "
+                    f"{oldest!r}"
+                )
+            self._has_forgotten = True
+
+    def forget(self, group: str) -> None:
+        """Begins a group anew."""
+        self._groups.pop(group, None)
+
+
+class AveragedEEG:
+    """The mean of what the repeats of a group have shown is embedded.
 
     What a trial has shown is an array (parts, width): shares of the encoder's first layer, or the
     EEG itself, a part for each stretch of time. Both add up over repeats, so that averaging here
     is averaging the EEG. The mean of n trials has 1/√n of one trial's noise; the encoders are
     trained on such means (THINGS-EEG2: 4 repeats in training, up to 80 in test).
+
+    Args:
+        weights: for "mean".
+        repeats: of the shape (parts, width).
+        shape: that one.
     """
 
-    def __init__(self, parts: int, width: int) -> None:
-        self._sum = np.zeros((parts, width))
-        self._mean = np.zeros((parts, width))
-        self._trials: set[int] = set()
+    def __init__(self, weights: Weights, repeats: Repeats, shape: tuple[int, int]) -> None:
+        self.repeats, self._weights = repeats, weights
+        self._mean = np.zeros(shape)
 
-    @property
-    def n(self) -> int:
-        """Finished repeats."""
-        return len(self._trials)
-
-    def __contains__(self, trial: int) -> bool:
-        return trial in self._trials
-
-    def add(self, trial: int, shown: np.ndarray) -> None:
-        """Adds a finished trial; one that comes again, as after a lost connection, counts once."""
-        if trial not in self._trials:
-            self._trials.add(trial)
-            self._sum += shown
-
-    def mean_with(self, shown: np.ndarray, n_parts: int) -> np.ndarray:
-        """The mean of all that is known while a further repeat is at its part `n_parts`.
+    def known(
+        self, trial: int, group: str, shown: np.ndarray, n_parts: int
+    ) -> tuple[np.ndarray, int]:
+        """What is to be embedded while a further repeat is at its part `n_parts`.
 
         Args:
-            shown: (parts, width) of that repeat; what lies behind `n_parts` is not looked at.
+            trial: its number; if it is finished already, it counts with what it showed then.
+            group: whose repeat it is.
+            shown: (parts, width) of it; what lies behind `n_parts` is not looked at.
             n_parts: how many of its parts are there.
 
         Returns:
-            float64 (parts, width), good until the next call: over all repeats up to `n_parts`, from
-            there on over the finished ones; zeros where there are none.
+            float64 (parts, width), good until the next call: the mean over all repeats up to
+            `n_parts`, from there on over the finished ones, zeros where there are none; and the
+            repeats in it.
         """
-        mean = self._mean
-        np.add(self._sum[:n_parts], shown[:n_parts], out=mean[:n_parts])
-        mean[:n_parts] /= self.n + 1
-        np.divide(self._sum[n_parts:], max(self.n, 1), out=mean[n_parts:])
-        return mean
+        sum_, trials = self.repeats.of(group)
+        if trial in trials:
+            return np.divide(sum_, len(trials), out=self._mean), len(trials)
+        return _mean_with(sum_, len(trials), shown, n_parts, self._mean), len(trials) + 1
 
-    def mean(self) -> np.ndarray:
-        """The mean over the finished repeats, float64 (parts, width), good until the next call."""
-        return np.divide(self._sum, self.n, out=self._mean)
+    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float, n_known: int) -> Query:
+        """What the gallery is asked, given the unit-length embedding (dim,) of what is known."""
+        temperature = self._weights.temperature(tmax_s, n_known)
+        return Query(z, self._weights.of_one(tmax_s), temperature, n_known, by_cosine=True)
+
+    def finish(self, trial: int, group: str, shown: np.ndarray, z: np.ndarray) -> None:
+        """A trial is whole, and counts as a repeat from now on."""
+        self.repeats.add(trial, group, shown)
 
 
-class LogLikelihoods:
-    """The sum of what the finished repeats of one stimulus say, each on its own.
+class AddedLikelihoods:
+    """Each repeat of a group is embedded alone, and what they say is added.
 
     With equal priors a trial's log-probabilities are its log-likelihoods but for a constant, and
-    those of independent trials add.
+    those of independent trials add. The methods are those of `AveragedEEG`.
+
+    Args:
+        weights: for "added".
+        repeats: of the shape (dim,).
+        shape: (parts, width) of what a trial shows.
+        tmax_s: end of the whole window.
     """
 
-    def __init__(self, n_gallery: int) -> None:
-        self._sum = np.zeros(n_gallery)
-        self._trials: set[int] = set()
+    def __init__(
+        self, weights: Weights, repeats: Repeats, shape: tuple[int, int], tmax_s: float
+    ) -> None:
+        self.repeats, self._weights, self._tmax_s = repeats, weights, tmax_s
+        self._none, self._known = np.zeros(shape), np.zeros(shape)
 
-    @property
-    def n(self) -> int:
-        """Finished repeats."""
-        return len(self._trials)
+    def known(
+        self, trial: int, group: str, shown: np.ndarray, n_parts: int
+    ) -> tuple[np.ndarray, int]:
+        return _mean_with(self._none, 0, shown, n_parts, self._known), 1
 
-    def add(self, trial: int, log_probabilities: np.ndarray) -> None:
-        """Adds a finished trial's (n_gallery,); one that comes again counts once."""
-        if trial not in self._trials:
-            self._trials.add(trial)
-            self._sum += log_probabilities
+    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float, n_known: int) -> Query:
+        total, trials = self.repeats.of(group)
+        n_repeats = len({*trials, trial})
+        if trial not in trials:
+            total = total + self._weights.of_one(tmax_s) * z.astype(np.float64)
+        temperature = self._weights.temperature(tmax_s, n_repeats)
+        return Query(total, float(np.linalg.norm(total)), temperature, n_repeats, by_cosine=False)
 
-    def sum_with(self, trial: int, log_probabilities: np.ndarray) -> tuple[np.ndarray, int]:
-        """The sum when a trial, which may be going on, is added; and the repeats in it."""
-        if trial in self._trials:
-            return self._sum, self.n
-        return self._sum + log_probabilities, self.n + 1
+    def finish(self, trial: int, group: str, shown: np.ndarray, z: np.ndarray) -> None:
+        self.repeats.add(trial, group, self._weights.of_one(self._tmax_s) * z.astype(np.float64))
+
+
+def evidence_of(
+    manifest: BundleManifest,
+    evidence: Evidence,
+    shape: tuple[int, int],
+    say: Callable[[str], None],
+    max_bytes: int = MAX_BYTES,
+) -> AveragedEEG | AddedLikelihoods:
+    """What a live decoder knows of repeats: here is decided how they are put together.
+
+    Args:
+        manifest: of the bundle.
+        evidence: how they are.
+        shape: (parts, width) of what a trial shows.
+        say, max_bytes: as in `Repeats`.
+
+    Raises:
+        Problem: evidence is to be added, and the bundle has no calibration.
+    """
+    weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
+    weights.temperature(manifest.tmax_s, 1)
+    if not weights.alone:
+        return AveragedEEG(weights, Repeats(shape, max_bytes, say), shape)
+    repeats = Repeats((manifest.embedding_dim,), max_bytes, say)
+    return AddedLikelihoods(weights, repeats, shape, manifest.tmax_s)
 
 
 def known_mean(trials: np.ndarray, n_times: int) -> np.ndarray:
     """The mean of all that is known of a stimulus while its last repeat is still going on.
 
-    This is, on whole trials, what `Repeats` adds up while they arrive.
+    This is, on whole trials, what `AveragedEEG` adds up while they arrive.
 
     Args:
         trials: (repeats, channels, times), in the order in which they were seen.
@@ -104,3 +231,13 @@ def known_mean(trials: np.ndarray, n_times: int) -> np.ndarray:
     if len(trials) > 1:
         mean[:, n_times:] = trials[:-1, :, n_times:].mean(axis=0)
     return mean
+
+
+def _mean_with(
+    sum_: np.ndarray, n: int, shown: np.ndarray, n_parts: int, out: np.ndarray
+) -> np.ndarray:
+    """Of the sum over n finished repeats and of a further one, which is at its part `n_parts`."""
+    np.add(sum_[:n_parts], shown[:n_parts], out=out[:n_parts])
+    out[:n_parts] /= n + 1
+    np.divide(sum_[n_parts:], max(n, 1), out=out[n_parts:])
+    return out

@@ -1,21 +1,19 @@
 """Decodes a session again, offline and from its own recording, and compares the answers."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import load_bundle
+from decoder.live import Slice
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
-from index.ranking import Ranker
-from offline_train.evaluate.answers import embed
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
 from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.decoding import open_decoder
 from stream.pipeline.trials import starting_adaptation, trial_plan
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.cut_recording import cut_trials
@@ -74,18 +72,16 @@ def evaluate_session(folder: Path) -> Replayed:
 def _decode(
     recording: Path, config: SessionConfig, n_repeats: Mapping[int, int]
 ) -> dict[int, tuple[str, ...]]:
-    """Ids by trial; each trial is cut whole and goes through the network whole.
+    """Ids of the final answers by trial, from the session's decoder; a trial is a single slice.
 
     A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
     live answer was made of.
     """
     bundle, gallery = load_bundle(config.bundle), load_gallery(config.gallery)
     preprocessing = Preprocessing.of(bundle)
-    brain = load_brain_encoder(bundle)
-    ranker = Ranker(gallery.embeddings, bundle.manifest, config.decoding.evidence)
-    tmax_s = bundle.manifest.tmax_s
+    decoder = open_decoder(config, bundle, gallery, time.monotonic, lambda text, facts: None)
     adaptation = starting_adaptation(config.decoding, preprocessing)
-    seen: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    seen: defaultdict[str, list[Slice]] = defaultdict(list)
     ids = {}
     plan = replace(
         trial_plan(config), preprocessing=preprocessing, is_known=set(gallery.ids).__contains__
@@ -94,16 +90,13 @@ def _decode(
     for outcome in outcomes:
         if isinstance(outcome, Drop):
             continue
-        repeats = seen[outcome.group]
-        repeats.append(outcome.trial)
-        repeats = repeats[-n_repeats.get(outcome.number, len(repeats)) :]
-        if config.decoding.evidence == "mean":
-            z = embed(brain, np.mean(repeats, axis=0, dtype=np.float64)[None].astype(np.float32))
-            ranking = ranker.rank(z[0], None, tmax_s, len(repeats))
-        else:
-            z = embed(brain, outcome.trial[None])
-            at = (tmax_s, outcome.group, outcome.number, True)
-            ranking = ranker.rank_added(z[0], None, *at)
-        best = ranking.rows[: min(config.top_k, len(gallery))].tolist()
-        ids[outcome.number] = tuple(gallery.ids[row] for row in best)
+        group = seen[outcome.group]
+        group.append(Slice(outcome.number, outcome.group, None, 0, True, outcome.trial))
+        *_, answer = decoder.take(group[-1])
+        n_live = n_repeats.get(outcome.number, len(group))
+        if n_live < answer.ranked.n_repeats:
+            decoder.reset_group(outcome.group)
+            for repeat in group[-n_live:]:
+                *_, answer = decoder.take(repeat)
+        ids[outcome.number] = tuple(gallery.ids[row] for row in answer.ranked.rows)
     return ids

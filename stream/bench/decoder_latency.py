@@ -32,7 +32,7 @@ from decoder.bundle import BrainEncoderName
 from decoder.engines.choice import EngineName
 from decoder.engines.graph import UnitLength
 from decoder.engines.open import open_engine
-from index.search.flat import Search
+from index.search.flat import Flat
 
 N_TIMES = 250
 TAIL = 5
@@ -73,11 +73,11 @@ def _ways(network: BrainEncoder, n_gallery: int) -> dict[str, Way]:
     rng = np.random.default_rng(0)
     eeg = rng.normal(size=(network.n_channels, N_TIMES)).astype(np.float32)
     images = rng.normal(size=(n_gallery, DIM)).astype(np.float32)
-    search = Search(images / np.linalg.norm(images, axis=1, keepdims=True), k=n_gallery)
+    search = Flat(images / np.linalg.norm(images, axis=1, keepdims=True))
 
     @torch.inference_mode()
     def one_shot(trial: int) -> None:
-        search.search(network(torch.from_numpy(eeg)[None])[0].numpy())
+        _look_up(search, network(torch.from_numpy(eeg)[None])[0].numpy())
 
     ways: dict[str, Way] = {
         "one-shot, 1 thread": (lambda trial: torch.set_num_threads(1), one_shot),
@@ -88,7 +88,7 @@ def _ways(network: BrainEncoder, n_gallery: int) -> dict[str, Way]:
     return ways
 
 
-def _last_slice(network: BrainEncoder, name: EngineName, eeg: np.ndarray, search: Search) -> Way:
+def _last_slice(network: BrainEncoder, name: EngineName, eeg: np.ndarray, search: Flat) -> Way:
     shares = shares_of(network, [N_TIMES])
     anytime = Anytime(shares, network.n_channels, [N_TIMES])
     with tempfile.TemporaryDirectory() as folder:
@@ -103,16 +103,22 @@ def _last_slice(network: BrainEncoder, name: EngineName, eeg: np.ndarray, search
 
     def before(trial: int) -> None:
         torch.set_num_threads(1)
-        anytime.add(trial, "group", 0, eeg[:, :-TAIL])
-        engine(anytime.rest_input(trial, N_TIMES)[0])
+        anytime.add(trial, 0, eeg[:, :-TAIL])
+        engine(shares.rest_input(anytime.shown(trial)))
 
     def after(trial: int) -> None:
-        anytime.add(trial, "group", N_TIMES - TAIL, eeg[:, -TAIL:])
-        z, *_ = engine(anytime.rest_input(trial, N_TIMES)[0])
-        search.search(z)
+        anytime.add(trial, N_TIMES - TAIL, eeg[:, -TAIL:])
+        z, *_ = engine(shares.rest_input(anytime.shown(trial)))
+        _look_up(search, z)
         anytime.forget(trial)
 
     return before, after
+
+
+def _look_up(search: Flat, z: np.ndarray) -> None:
+    scores = search.scores(z)
+    scores.top_k(5)
+    scores.log_sum_exp(30.0)
 
 
 def _measure(

@@ -14,7 +14,7 @@ from decoder.anytime import Anytime, shares_of
 from decoder.brain.base import BrainEncoder
 from decoder.brain.convolutional import NICE
 from decoder.brain.mbp import MBP, UBP
-from decoder.evidence import known_mean
+from decoder.evidence import AveragedEEG, Repeats, Weights, known_mean
 from hvf_core.problem import Problem
 
 N_CHANNELS, N_TIMES, DIM = 3, 80, 8
@@ -57,9 +57,32 @@ def group_of(trial: int) -> str:
     return "cat" if trial % 2 else "dog"
 
 
+class Trials(Anytime):
+    """With the repeats of each group, whose EEG is averaged."""
+
+    def __init__(self, shares, marks) -> None:
+        super().__init__(shares, N_CHANNELS, marks)
+        shape = (shares.parts, shares.width)
+        repeats = Repeats(shape, 2**20, pytest.fail)
+        self.shares, self.weights = shares, Weights("mean", 0.0, None)
+        self.evidence = AveragedEEG(self.weights, repeats, shape)
+
+    def finish(self, trial: int) -> None:
+        self.evidence.finish(trial, group_of(trial), self.shown(trial), None)
+        self.forget(trial)
+
+    def rest_input(self, trial: int, mark: int, alone: bool = False) -> tuple[np.ndarray, int]:
+        shape = (self.shares.parts, self.shares.width)
+        none = AveragedEEG(self.weights, Repeats(shape, 2**20, pytest.fail), shape)
+        evidence = none if alone else self.evidence
+        n_parts = self.shares.n_parts(mark)
+        known, n = evidence.known(trial, group_of(trial), self.shown(trial), n_parts)
+        return self.shares.rest_input(known), n
+
+
 def opened(name: str, marks: list[int]):
     shares = shares_of(ENCODERS[name], marks)
-    return shares, Anytime(shares, N_CHANNELS, marks)
+    return shares, Trials(shares, marks)
 
 
 @torch.inference_mode()
@@ -117,7 +140,7 @@ def test_a_trial_is_known_at_every_mark_as_the_encoder_knows_it(name, marks, cut
     shares, anytime = opened(name, marks)
     seen, edges = [], [0, *sorted(cuts), N_TIMES]
     for start, stop in pairwise(edges):
-        reached = anytime.add(1, "cat", start, eeg_of(1)[:, start:stop])
+        reached = anytime.add(1, start, eeg_of(1)[:, start:stop])
         assert reached == [mark for mark in marks if start < mark <= stop]
         seen += reached
         for mark in reached:
@@ -152,7 +175,7 @@ def test_interleaved_trials_and_groups_that_are_forgotten_and_come_again(name, m
         stop = N_TIMES if act == "rest of it" else min(first + n, N_TIMES)
         for at in range(N_TIMES + 1):
             assert anytime.follows(trial, at) == (at in (0, open_.get(trial, 0)))
-        reached = anytime.add(trial, group_of(trial), first, eeg_of(trial)[:, first:stop])
+        reached = anytime.add(trial, first, eeg_of(trial)[:, first:stop])
         assert reached == [mark for mark in marks if first < mark <= stop]
         open_[trial] = stop
         for mark in reached:
@@ -166,11 +189,11 @@ def test_interleaved_trials_and_groups_that_are_forgotten_and_come_again(name, m
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_trial_that_is_going_on_is_no_repeat_for_others(name: str) -> None:
     shares, anytime = opened(name, [40, N_TIMES])
-    anytime.add(1, "cat", 0, eeg_of(1)[:, :79])
-    anytime.add(3, "cat", 0, eeg_of(3))
+    anytime.add(1, 0, eeg_of(1)[:, :79])
+    anytime.add(3, 0, eeg_of(3))
     check_known(name, shares, anytime, 3, N_TIMES, [])
     anytime.finish(3)
-    anytime.add(1, "cat", 79, eeg_of(1)[:, 79:])
+    anytime.add(1, 79, eeg_of(1)[:, 79:])
     check_known(name, shares, anytime, 1, N_TIMES, [3])
 
 
@@ -178,13 +201,13 @@ def test_a_trial_that_is_going_on_is_no_repeat_for_others(name: str) -> None:
 def test_a_finished_trial_that_comes_again_changes_nothing(name: str) -> None:
     shares, anytime = opened(name, [40, N_TIMES])
     for trial in (1, 3, 1):
-        anytime.add(trial, "cat", 0, eeg_of(trial))
+        anytime.add(trial, 0, eeg_of(trial))
         anytime.finish(trial)
-    anytime.add(3, "cat", 0, eeg_of(3)[:, :40])
+    anytime.add(3, 0, eeg_of(3)[:, :40])
     known, n_repeats = anytime.rest_input(3, 40)
     assert n_repeats == 2
     np.testing.assert_allclose(embedded(shares, known), at_once(name, [1, 3]), atol=2e-4)
-    anytime.add(5, "cat", 0, eeg_of(5))
+    anytime.add(5, 0, eeg_of(5))
     check_known(name, shares, anytime, 5, N_TIMES, [1, 3])
 
 
@@ -192,7 +215,7 @@ def test_a_finished_trial_that_comes_again_changes_nothing(name: str) -> None:
 def test_what_came_in_is_neither_kept_nor_changed(name: str) -> None:
     shares, anytime = opened(name, [N_TIMES])
     eeg = eeg_of(1).copy()
-    anytime.add(1, "cat", 0, eeg)
+    anytime.add(1, 0, eeg)
     np.testing.assert_array_equal(eeg, eeg_of(1))
     eeg[:] = 1e6
     check_known(name, shares, anytime, 1, N_TIMES, [])
@@ -244,19 +267,19 @@ def test_a_slice_that_does_not_fit_is_refused_and_its_trial_forgotten(
     name: str, first: int, eeg: np.ndarray, sentence: str
 ) -> None:
     shares, anytime = opened(name, [40, N_TIMES])
-    anytime.add(3, "cat", 0, eeg_of(3))
+    anytime.add(3, 0, eeg_of(3))
     anytime.finish(3)
-    anytime.add(1, "cat", 0, eeg_of(1)[:, :30])
-    anytime.add(5, "cat", 0, eeg_of(5)[:, :30])
+    anytime.add(1, 0, eeg_of(1)[:, :30])
+    anytime.add(5, 0, eeg_of(5)[:, :30])
     with pytest.raises(Problem, match=sentence) as caught:
-        anytime.add(1, "cat", first, eeg)
+        anytime.add(1, first, eeg)
     assert "\n" not in str(caught.value)
     assert not anytime.follows(1, 30)
     with pytest.raises(Problem, match="sample 30 where sample 0 was expected"):
-        anytime.add(1, "cat", 30, eeg_of(1)[:, 30:])
-    assert anytime.add(5, "cat", 30, eeg_of(5)[:, 30:]) == [40, N_TIMES]
+        anytime.add(1, 30, eeg_of(1)[:, 30:])
+    assert anytime.add(5, 30, eeg_of(5)[:, 30:]) == [40, N_TIMES]
     check_known(name, shares, anytime, 5, N_TIMES, [3])
-    anytime.add(1, "cat", 0, eeg_of(1))
+    anytime.add(1, 0, eeg_of(1))
     check_known(name, shares, anytime, 1, N_TIMES, [3])
 
 
@@ -265,5 +288,5 @@ def test_a_slice_of_an_unknown_trial_follows_nothing() -> None:
     assert anytime.follows(1, 0)
     assert not anytime.follows(1, 5)
     with pytest.raises(Problem, match="a slice of it was lost"):
-        anytime.add(1, "cat", 5, eeg_of(1)[:, 5:])
+        anytime.add(1, 5, eeg_of(1)[:, 5:])
     anytime.forget(1)  # of which nothing is known

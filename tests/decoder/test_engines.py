@@ -21,7 +21,7 @@ from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import open_engine
 from decoder.engines.passes import CannotRun
 from hvf_core.problem import Problem
-from index.search.flat import Search
+from index.search.flat import Flat
 
 SHAPE = (4, 25)
 DIM = 32
@@ -149,15 +149,15 @@ def test_the_answers_are_those_of_a_batch_in_double_precision(
 )
 def test_scores_of_the_same_pass_are_those_of_the_search(opened, name, precision):
     engine = opened("scored", name, precision)
-    search = Search(GALLERY, k=len(GALLERY))
+    search = Flat(GALLERY)
     rng = np.random.default_rng(3)
     for _ in range(100):
         z, cosines = engine(rng.standard_normal(SHAPE, np.float32))
-        scores, rows = search.search(z)
-        np.testing.assert_allclose(cosines[rows[0]], scores[0], atol=1e-6)
-        clear = np.diff(scores[0]) < -1e-6
+        rows, scores = search.scores(z).top_k(len(GALLERY))
+        np.testing.assert_allclose(cosines[rows], scores, atol=1e-6)
+        clear = np.diff(scores) < -1e-6
         order = np.argsort(-cosines, kind="stable")
-        assert (order == rows[0])[:-1][clear & np.roll(clear, 1)].all()
+        assert (order == rows)[:-1][clear & np.roll(clear, 1)].all()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
-"""Rankings against a softmax by hand, with averaged and with added evidence."""
+"""Rankings against the whole gallery sorted, with a softmax by hand and evidence added by hand."""
 
 import math
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoder.answer import Ranked
 from decoder.bundle import BrainEncoderRecord, BundleManifest, HVFRecord, ImageEncoderRecord
-from decoder.calibration import Calibration
+from decoder.calibration import Calibration, log_softmax
+from decoder.evidence import evidence_of
 from hvf_core.problem import Problem
-from index.ranking import Ranker, Ranking
+from index.gallery import Gallery
+from index.ranking import Ranker
+from index.search.flat import Flat
 
 DIM = 16
 LOGIT_SCALE = 2.7
@@ -65,75 +70,104 @@ def says(gallery: np.ndarray, z: np.ndarray, tmax_s: float) -> np.ndarray:
     return np.log(softmax(factor * cosines_of(gallery, z)))
 
 
-def check_order(ranking, by_image: np.ndarray, probabilities: np.ndarray, atol: float) -> None:
-    """`by_image` and `probabilities` in the order of the gallery."""
-    n = len(by_image)
-    assert ranking.rows.dtype == np.int64
-    assert ranking.probabilities.dtype == np.float64
-    assert sorted(ranking.rows.tolist()) == list(range(n))
-    assert (np.diff(ranking.scores) <= 0).all()
-    assert (np.diff(ranking.probabilities) <= 0).all()
-    assert ranking.probabilities.sum() == pytest.approx(1, abs=1e-9)
-    np.testing.assert_allclose(ranking.scores, by_image[ranking.rows], atol=atol)
-    np.testing.assert_allclose(ranking.probabilities, probabilities[ranking.rows], atol=1e-5)
-    for place, row in enumerate(ranking.rows.tolist(), 1):
-        assert ranking.rank_of(row) == place
+class Decoder:
+    """Answers a trial's embedding, as a live decoder does when its EEG is in."""
+
+    def __init__(self, gallery: np.ndarray, evidence: str, calibration=TABLE) -> None:
+        ids = tuple(f"image {row}" for row in range(len(gallery)))
+        self.ranker = Ranker(Flat(gallery), Gallery(ids, ids, gallery, "s", (), "test"))
+        self.evidence = evidence_of(manifest_with(calibration), evidence, (1, DIM), pytest.fail)
+
+    def rank(
+        self, z, cosines=None, tmax_s=0.9, n_known=1, group="g", trial=1, k=5, shown=None
+    ) -> Ranked:
+        query = self.evidence.query(trial, group, z, tmax_s, n_known)
+        return self.ranker.rank(query, k, shown, cosines)
+
+    def finish(self, z, group="g", trial=1) -> None:
+        self.evidence.finish(trial, group, z[None], z)
 
 
-def answer(ranker: Ranker, evidence: str, z: np.ndarray, cosines=None, trial: int = 1) -> Ranking:
-    """To a whole trial, its group's first but for those before."""
-    if evidence == "mean":
-        return ranker.rank(z, cosines, 0.9, 1)
-    return ranker.rank_added(z, cosines, 0.9, "g", trial, True)
-
-
-# --- averaged evidence ---------------------------------------------------------------------------
+def check(ranked: Ranked, log_likelihoods: np.ndarray, temperature: float, k: int) -> None:
+    """Against all images sorted; log-likelihoods in the order of the gallery, of float64."""
+    n, atol = len(log_likelihoods), 3e-6 * np.abs(log_likelihoods).max()
+    assert ranked.rows.dtype == np.int64
+    assert len(ranked.rows) == len(ranked.scores) == len(ranked.log_p) == min(k, n)
+    order = np.argsort(-log_likelihoods)
+    if (-np.diff(log_likelihoods[order]) > 2 * atol).all():  # else rounding may decide
+        np.testing.assert_array_equal(ranked.rows, order[:k])
+    log_p = np.log(softmax(log_likelihoods / temperature))
+    np.testing.assert_allclose(ranked.log_p, log_p[ranked.rows], atol=3 * atol / temperature)
+    assert ranked.exact
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(1, 200),
+    n=st.integers(1, 300),
+    k=st.integers(1, 12),
+    copies=st.integers(1, 3),
     seed=st.integers(0, 999),
-    length=st.floats(1e-3, 1e3),
     tmax_s=st.sampled_from([0.1, 0.2, 0.33, 0.9]),
     n_repeats=st.integers(1, 80),
     by_engine=st.booleans(),
 )
-def test_the_mean_is_a_softmax_with_its_temperature(
-    n: int, seed: int, length: float, tmax_s: float, n_repeats: int, by_engine: bool
+def test_an_answer_is_the_head_of_the_whole_gallery_sorted_by_faiss(
+    n, k, copies, seed, tmax_s, n_repeats, by_engine
 ) -> None:
-    gallery = random_unit(n, seed)
-    z = random_unit(1, seed + 1)[0] * np.float32(length)
-    cosines = cosines_of(gallery, z)
-    given_ = cosines.astype(np.float32) if by_engine else None
-    ranking = Ranker(gallery, manifest_with(), "mean").rank(z, given_, tmax_s, n_repeats)
+    """To the bit: lists, scores and ranks are those of an index that returns all images."""
+    gallery, z = np.tile(random_unit(n, seed), (copies, 1)), random_unit(1, seed + 1)
+    whole = faiss.IndexFlatIP(DIM)
+    whole.add(gallery)
+    found, rows = whole.search(z / np.sqrt(np.dot(z[0], z[0])), len(gallery))
+    scores, rows = found[0], rows[0]
+    cosines = None
+    if by_engine:
+        cosines = np.empty(len(gallery), np.float32)
+        cosines[rows] = scores
     factor = math.exp(LOGIT_SCALE) / temperature("mean", tmax_s, n_repeats)
-    check_order(ranking, cosines, softmax(factor * cosines), atol=1e-5)
-    assert ranking.n_repeats == n_repeats
+    log_p = log_softmax(scores, factor)
+    decoder = Decoder(gallery, "mean")
+    for place in {0, len(gallery) // 2, len(gallery) - 1}:
+        shown = f"image {rows[place]}"
+        ranked = decoder.rank(z[0], cosines, tmax_s, n_repeats, k=k, shown=shown)
+        np.testing.assert_array_equal(ranked.rows, rows[:k])
+        np.testing.assert_array_equal(ranked.scores, scores[:k])
+        np.testing.assert_allclose(ranked.log_p, log_p[:k], atol=1e-12)
+        np.testing.assert_allclose(
+            ranked.log_p, factor * ranked.scores - ranked.log_total, atol=1e-12
+        )
+        assert ranked.rank_of_shown == place + 1
+        assert ranked.log_p_of_shown == pytest.approx(log_p[place], abs=1e-12)
+        assert ranked.n_repeats == n_repeats
+
+
+def test_an_image_that_was_shown_and_is_not_in_the_gallery_has_no_rank() -> None:
+    for shown in (None, "elsewhere"):
+        ranked = Decoder(random_unit(9, 0), "mean").rank(random_unit(1, 1)[0], shown=shown)
+        assert ranked.rank_of_shown == 0
+        assert ranked.log_p_of_shown is None
 
 
 def test_an_uncalibrated_bundle_has_temperature_1_at_any_tmax_and_number_of_repeats() -> None:
     gallery, z = random_unit(30, 0), random_unit(1, 1)[0]
-    ranker = Ranker(gallery, manifest_with(None), "mean")
-    cosines = cosines_of(gallery, z)
+    decoder = Decoder(gallery, "mean", None)
     for tmax_s, n_repeats in ((0.2, 1), (0.9, 1), (0.9, 40)):
-        ranking = ranker.rank(z, None, tmax_s, n_repeats)
-        check_order(ranking, cosines, softmax(math.exp(LOGIT_SCALE) * cosines), atol=1e-5)
+        ranked = decoder.rank(z, None, tmax_s, n_repeats)
+        check(ranked, math.exp(LOGIT_SCALE) * cosines_of(gallery, z), 1.0, 5)
 
 
-def test_the_next_ranking_changes_no_earlier_one() -> None:
-    gallery = random_unit(30, 0)
-    for evidence in ("mean", "added"):
-        ranker = Ranker(gallery, manifest_with(), evidence)
-        kept = []
-        for trial in range(4):
-            z = random_unit(1, 100 + trial)[0]
-            ranking = answer(ranker, evidence, z, None, trial)
-            arrays = (ranking.rows, ranking.scores, ranking.probabilities)
-            kept.append((arrays, [array.copy() for array in arrays]))
-        for arrays, copies in kept:
-            for array, copy in zip(arrays, copies, strict=True):
-                np.testing.assert_array_equal(array, copy)
+@pytest.mark.parametrize("evidence", ["mean", "added"])
+def test_the_next_ranking_changes_no_earlier_one(evidence: str) -> None:
+    decoder, kept = Decoder(random_unit(30, 0), evidence), []
+    for trial in range(4):
+        z = random_unit(1, 100 + trial)[0]
+        ranked = decoder.rank(z, trial=trial)
+        decoder.finish(z, trial=trial)
+        arrays = (ranked.rows, ranked.scores, ranked.log_p)
+        kept.append((arrays, [array.copy() for array in arrays]))
+    for arrays, copies in kept:
+        for array, copy in zip(arrays, copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
 
 
 # --- added evidence ------------------------------------------------------------------------------
@@ -144,7 +178,6 @@ answers = st.lists(
         st.integers(1, 6),  # trial; its group is its parity
         st.sampled_from([0.2, 0.33, 0.9]),
         st.booleans(),  # final
-        st.booleans(),  # cosines by the engine
     ),
     min_size=1,
     max_size=15,
@@ -152,92 +185,73 @@ answers = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(answers, st.integers(2, 40))
-def test_added_evidence_is_the_sum_over_repeats_by_hand(answers, n: int) -> None:
+@given(answers, st.integers(2, 40), st.integers(1, 7))
+def test_added_evidence_is_the_sum_over_repeats_by_hand(answers, n: int, k: int) -> None:
     """Provisional answers are no repeats, trials that come again count once, groups are apart."""
     gallery = random_unit(n, 0)
-    ranker = Ranker(gallery, manifest_with(), "added")
+    decoder = Decoder(gallery, "added")
     said: dict[int, np.ndarray] = {}  # what finished trials said, the first time
-    for i, (trial, tmax_s, final, by_engine) in enumerate(answers):
+    for i, (trial, tmax_s, final) in enumerate(answers):
         tmax_s = 0.9 if final else tmax_s
-        z = random_unit(1, 1000 + i)[0]
-        cosines = cosines_of(gallery, z).astype(np.float32) if by_engine else None
-        group = f"group {trial % 2}"
-        ranking = ranker.rank_added(z, cosines, tmax_s, group, trial, final)
+        z, group, shown = random_unit(1, 1000 + i)[0], f"group {trial % 2}", i % n
+        ranked = decoder.rank(z, None, tmax_s, 1, group, trial, k, f"image {shown}")
         own = said.get(trial, says(gallery, z, tmax_s))
         others = [one for t, one in said.items() if t != trial and t % 2 == trial % 2]
         total, n_repeats = own + sum(others), 1 + len(others)
-        factor = 1 / temperature("added", tmax_s, n_repeats)
-        assert ranking.n_repeats == n_repeats
-        check_order(ranking, total, softmax(factor * total), atol=1e-3)
+        assert ranked.n_repeats == n_repeats
+        check(ranked, total, temperature("added", tmax_s, n_repeats), k)
+        # Scores are the sums but for what all images share: as probabilities they add up to 1.
+        np.testing.assert_allclose(
+            ranked.scores, np.log(softmax(total))[ranked.rows], atol=1e-5 * np.abs(total).max()
+        )
+        assert abs(ranked.rank_of_shown - 1 - np.sum(total > total[shown])) <= np.sum(
+            np.abs(total - total[shown]) < 1e-5 * np.abs(total).max()
+        )
         if final:
+            decoder.finish(z, group, trial)
             said.setdefault(trial, own)
 
 
 def test_agreeing_repeats_make_an_answer_surer_than_one() -> None:
     gallery = random_unit(50, 0)
-    ranker = Ranker(gallery, manifest_with(), "added")
+    decoder = Decoder(gallery, "added")
     z = gallery[7] + 0.3 * random_unit(1, 1)[0]
-    first = ranker.rank_added(z, None, 0.9, "g", 1, True)
-    for trial in (2, 3, 4):
-        last = ranker.rank_added(z, None, 0.9, "g", trial, True)
-    assert first.rows[0] == last.rows[0] == 7
-    assert last.probabilities[0] > first.probabilities[0]
+    ranked = []
+    for trial in (1, 2, 3, 4):
+        ranked.append(decoder.rank(z, trial=trial))
+        decoder.finish(z, trial=trial)
+    assert ranked[0].rows[0] == ranked[-1].rows[0] == 7
+    assert ranked[-1].log_p[0] > ranked[0].log_p[0]
 
 
 def test_added_evidence_of_a_bundle_without_calibration_is_refused() -> None:
     with pytest.raises(Problem, match="the bundle has no calibration and evidence 'added'"):
-        Ranker(random_unit(5, 0), manifest_with(None), "added")
+        Decoder(random_unit(5, 0), "added", None)
 
 
-# --- engines and FAISS ---------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 300), st.integers(0, 999), st.sampled_from(["mean", "added"]))
-def test_the_engines_cosines_rank_as_faiss_does(n: int, seed: int, evidence: str) -> None:
-    gallery, z = random_unit(n, seed), random_unit(1, seed + 1)[0]
-    rankings = []
-    for cosines in (None, cosines_of(gallery, z).astype(np.float32)):
-        ranker = Ranker(gallery, manifest_with(), evidence)
-        rankings.append(answer(ranker, evidence, z, cosines))
-    faiss, engine = rankings
-    np.testing.assert_allclose(engine.scores, faiss.scores, atol=1e-4)
-    np.testing.assert_allclose(engine.probabilities, faiss.probabilities, atol=1e-5)
-    apart = -np.diff(faiss.scores) > 1e-5  # nearer ones may change places by rounding
-    if apart.all():
-        np.testing.assert_array_equal(engine.rows, faiss.rows)
-
-
-def test_equal_images_come_in_one_order_from_faiss_and_from_an_engine() -> None:
-    gallery, z = np.repeat(random_unit(3, 0), 4, axis=0), random_unit(1, 1)[0]
-    ranker = Ranker(gallery, manifest_with(), "mean")
-    by_faiss = ranker.rank(z, None, 0.9, 1)
-    cosines = np.empty(len(gallery), np.float32)
-    cosines[by_faiss.rows] = by_faiss.scores
-    np.testing.assert_array_equal(ranker.rank(z, cosines, 0.9, 1).rows, by_faiss.rows)
+# --- what is no embedding ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("evidence", ["mean", "added"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("by_engine", [False, True])
 def test_values_that_are_not_finite_are_refused_and_leave_nothing_behind(
-    evidence: str, value: float, by_engine: bool
+    evidence: str, value: float
 ) -> None:
-    gallery, z = random_unit(5, 0), random_unit(1, 1)[0]
-    ranker = Ranker(gallery, manifest_with(), evidence)
-    bad_z, cosines = z.copy(), None
-    bad_z[3] = value
-    if by_engine:
-        cosines = np.array([0.5, 0.1, value, 0.0, -0.1], np.float32)
+    decoder, z = Decoder(random_unit(5, 0), evidence), random_unit(1, 1)[0]
+    bad = z.copy()
+    bad[3] = value
     with pytest.raises(Problem, match="not finite") as caught:
-        answer(ranker, evidence, bad_z, cosines)
+        decoder.rank(bad)
     assert "\n" not in str(caught.value)
-    ranking = ranker.rank_added(z, None, 0.9, "g", 2, True)
-    assert ranking.n_repeats == 1
+    assert decoder.rank(z, trial=2).n_repeats == 1
+
+
+def test_cosines_of_an_engine_that_are_not_finite_are_refused() -> None:
+    cosines = np.array([0.5, 0.1, np.nan, 0.0, -0.1], np.float32)
+    with pytest.raises(Problem, match="not finite"):
+        Decoder(random_unit(5, 0), "mean").rank(random_unit(1, 1)[0], cosines)
 
 
 def test_an_embedding_of_zeros_is_refused() -> None:
-    ranker = Ranker(random_unit(5, 0), manifest_with(), "mean")
     with pytest.raises(Problem, match="only zeros"):
-        answer(ranker, "mean", np.zeros(DIM, np.float32))
+        Decoder(random_unit(5, 0), "mean").rank(np.zeros(DIM, np.float32))

@@ -1,0 +1,162 @@
+"""The live decoder: slices of trials in, ranked answers out.
+
+It knows neither where slices come from nor where answers go; a session, its offline re-decoding and
+a benchmark drive this same class.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from decoder.answer import Answer, Ranker
+from decoder.anytime import Anytime, Shares
+from decoder.bundle import BundleManifest
+from decoder.calibration import Evidence
+from decoder.evidence import MAX_BYTES, evidence_of
+from hvf_core.problem import Problem
+
+_WARM_UPS = 20
+_NEARLY_S = 0.05  # before a trial's end its head is run once, so that its weights are in the cache
+
+Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+"""From `Shares.rest_shape` to a unit-length embedding and, perhaps, its cosines with all images."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of a trial's preprocessed EEG; those of a trial come in order."""
+
+    trial: int
+    group: str
+    """Whose repeat the trial is."""
+    shown: str | None
+    """The image's id, where it is known; it changes no answer."""
+    first: int
+    """Place of the first sample in the window."""
+    final: bool
+    """The trial's last one."""
+    array: np.ndarray = field(repr=False)
+    """float32 (channels, times)."""
+
+
+class LiveDecoder:
+    """What is known of the trials that are going on, and the evidence that repeats have left.
+
+    Args:
+        manifest: of the bundle.
+        shares: how the bundle's encoder adds trials up, with the same marks.
+        marks: ends of the window at which answers are wanted; the last is the whole window.
+        ranker: of the gallery.
+        engine: runs what is left of the encoder.
+        evidence: how repeats are put together.
+        top_k: how many images an answer names.
+        min_confidence: the probability below which an answer abstains.
+        clock: what stamps answers, in seconds.
+        say: hears what a person should know.
+        max_bytes: for what is kept of repeats.
+
+    Raises:
+        Problem: evidence is to be added, and the bundle has no calibration.
+    """
+
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        shares: Shares,
+        marks: Sequence[int],
+        ranker: Ranker,
+        engine: Engine,
+        *,
+        evidence: Evidence = "mean",
+        top_k: int = 5,
+        min_confidence: float = 0.0,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.top_k, self.min_confidence = top_k, min_confidence
+        """Both hold from the next answer on."""
+        self._manifest, self._shares = manifest, shares
+        self.engine, self._ranker, self._clock = engine, ranker, clock
+        self._anytime = Anytime(shares, len(manifest.channels), marks)
+        self._marks = tuple(marks)
+        shape = (shares.parts, shares.width)
+        self._evidence = evidence_of(manifest, evidence, shape, say, max_bytes)
+
+    def warm_up(self) -> None:
+        """Answers some times for nobody, as the first answers would else be late."""
+        whole = np.ones((len(self._manifest.channels), self._marks[-1]), np.float32)
+        for _ in range(_WARM_UPS):
+            self._anytime.add(0, 0, whole)
+            self._answer(Slice(0, "", None, 0, True, whole), self._marks[-1])
+        self.forget(0)
+
+    def look_up_in(self, ranker: Ranker, engine: Engine) -> None:
+        """Takes another gallery from the next answer on; what repeats have shown is kept."""
+        self._ranker, self.engine = ranker, engine
+
+    def take(self, part: Slice) -> list[Answer]:
+        """Adds a slice, and answers at every time that it reaches and that was asked for.
+
+        A slice that follows nothing is passed over: whoever sends trials sends them whole again as
+        soon as he knows this decoder.
+
+        Raises:
+            Problem: the slice does not fit the bundle, or holds values that are not finite. The
+                trial is forgotten.
+        """
+        if not self._anytime.follows(part.trial, part.first):
+            return []
+        try:
+            return self._taken(part)
+        except Problem:
+            self.forget(part.trial)
+            raise
+
+    def forget(self, trial: int) -> None:
+        """Takes back a trial that will not become whole, where it is going on."""
+        self._anytime.forget(trial)
+
+    def reset_group(self, group: str) -> None:
+        """Begins a group anew: its next repeat is the first one."""
+        self._evidence.repeats.forget(group)
+
+    def _taken(self, part: Slice) -> list[Answer]:
+        marks = self._anytime.add(part.trial, part.first, part.array)
+        if part.final:
+            self._anytime.check_whole(part.trial)
+        answers = [self._answer(part, mark) for mark in marks]
+        n_left = self._marks[-1] - part.first - part.array.shape[1]
+        if n_left == 0:
+            shown = self._anytime.shown(part.trial)
+            self._evidence.finish(part.trial, part.group, shown, answers[-1].embedding)
+            self.forget(part.trial)
+        elif n_left <= _NEARLY_S * self._manifest.rate_hz and not marks:
+            self._embed(part, self._marks[-1])
+        return answers
+
+    def _embed(self, part: Slice, mark: int) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """The repeats in it, the embedding, and its cosines where the engine gives them."""
+        shown, n_parts = self._anytime.shown(part.trial), self._shares.n_parts(mark)
+        known, n_known = self._evidence.known(part.trial, part.group, shown, n_parts)
+        z, *scored = self.engine(self._shares.rest_input(known))
+        return n_known, z, scored[0] if scored else None
+
+    def _answer(self, part: Slice, mark: int) -> Answer:
+        tmax_s = self._manifest.tmin_s + (mark - 1) / self._manifest.rate_hz
+        n_known, z, cosines = self._embed(part, mark)
+        embedded_s = self._clock()
+        query = self._evidence.query(part.trial, part.group, z, tmax_s, n_known)
+        ranked = self._ranker.rank(query, self.top_k, part.shown, cosines)
+        return Answer(
+            trial=part.trial,
+            tmax_s=tmax_s,
+            provisional=mark != self._marks[-1],
+            ranked=ranked,
+            abstain=math.exp(ranked.log_p[0]) < self.min_confidence,
+            embedding=np.array(z),  # the engine may write its next answer where this one is
+            embedded_s=embedded_s,
+            searched_s=self._clock(),
+        )

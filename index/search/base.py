@@ -1,0 +1,46 @@
+"""Search: the contract of everything that finds the images nearest to an embedding.
+
+Engines differ in how, and in whether they look at the whole gallery; an answer says the latter.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Scores(Protocol):
+    """The cosines of one embedding with the images of a gallery."""
+
+    def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best k images, or all of a smaller gallery, of equal ones the higher row first.
+
+        Returns:
+            Rows, int64 (k,), and their cosines, float32 (k,).
+        """
+
+    def log_sum_exp(self, factor: float) -> float:
+        """The logarithm of the sum of `exp(factor · cosine)` over the gallery."""
+
+    def of(self, rows: int | np.ndarray) -> np.ndarray:
+        """The cosines of given rows, float32."""
+
+    def place_of(self, row: int) -> int:
+        """Where a row stands in the whole gallery, counted from 1; 0 where that is not known."""
+
+
+class Search(Protocol):
+    """A gallery that is ready to be searched."""
+
+    exact: bool
+    """Whether nothing of the gallery is passed over."""
+
+    def scores(self, vector: np.ndarray) -> Scores:
+        """Looks an embedding up.
+
+        Args:
+            vector: (dim,), of any length but zero.
+
+        Raises:
+            Problem: it is not finite, or all zero.
+            ValueError: it has another width than the gallery.
+        """
