@@ -1,6 +1,5 @@
 """Calibration: what turns the cosines of an answer into probabilities."""
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -17,8 +16,8 @@ class Calibration(Frozen):
     """Temperatures by the end of the window and the number of repeats (Guo et al., ICML 2017).
 
     With averaged EEG the logits are `exp(logit_scale) · cosine / mean[tmax][repeats]`. With added
-    evidence each repeat gives its log-probabilities from `mean[tmax][1 repeat]`, their sum is
-    divided by `added[tmax][repeats]`.
+    evidence each repeat gives its log-likelihoods from `mean[tmax][1 repeat]`, their sum is divided
+    by `added[tmax][repeats]`.
     """
 
     tmax_s: tuple[float, ...] = Field(min_length=1)
@@ -71,27 +70,8 @@ def temperature_of(
     return 1.0
 
 
-def log_probabilities(
-    cosines: np.ndarray, logit_scale: float, temperature: float = 1.0
-) -> np.ndarray:
-    """Natural logarithms of the probabilities of a gallery's images.
-
-    Args:
-        cosines: (..., n_gallery), of all images of the gallery.
-        logit_scale: natural logarithm of the factor on cosines, as in the bundle.
-        temperature: from `temperature_of`.
-
-    Returns:
-        float64 (..., n_gallery); its exponentials add up to 1 in the last axis.
-    """
-    return log_softmax(cosines, math.exp(logit_scale) / temperature)
-
-
 def log_softmax(scores: np.ndarray, factor: float = 1.0) -> np.ndarray:
-    """`log softmax(factor · scores)` over the last axis, float64, of finite scores of any size.
-
-    Added evidence ends here: `log_softmax(sum of log-probabilities, 1 / temperature)`.
-    """
+    """`log softmax(factor · scores)` over the last axis, float64, of finite scores of any size."""
     result = np.multiply(scores, factor, dtype=np.float64)
     result -= result.max(axis=-1, keepdims=True)
     result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))

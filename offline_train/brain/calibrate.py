@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import MANIFEST, Bundle, BundleManifest, load_bundle
-from decoder.calibration import Calibration, Evidence
+from decoder.calibration import Calibration
+from decoder.evidence import Weights
 from hvf_core.artifact import write_manifest
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space
@@ -82,10 +83,8 @@ def fit_calibration(
     brain = load_brain_encoder(bundle)
     embeddings = gallery.embeddings[[gallery.row_of(item) for item in items]]
     scale, end_s = bundle.manifest.logit_scale, bundle.manifest.tmax_s
-    mean = [
-        _fit_ends(Answerer(brain, embeddings, scale, end_s), trial_set, n, ends, "mean", draws, rng)
-        for n in numbers
-    ]
+    answerer = Answerer(brain, embeddings, Weights("mean", scale, None), end_s)
+    mean = [_fit_ends(answerer, trial_set, n, ends, draws, rng) for n in numbers]
     calibration = Calibration(
         tmax_s=tuple(end.tmax_s for end in ends),
         repeats=tuple(numbers),
@@ -94,11 +93,9 @@ def fit_calibration(
         n_items=len(items),
     )
     # Repeats that are added are weighed by what was fitted for one of them.
-    answerer = Answerer(brain, embeddings, scale, end_s, calibration)
+    answerer = Answerer(brain, embeddings, Weights("added", scale, calibration), end_s)
     added = [
-        (1.0,) * len(ends)
-        if n == 1
-        else _fit_ends(answerer, trial_set, n, ends, "added", draws, rng)
+        (1.0,) * len(ends) if n == 1 else _fit_ends(answerer, trial_set, n, ends, draws, rng)
         for n in numbers
     ]
     return calibration.model_copy(update={"added": tuple(zip(*added, strict=True))})
@@ -178,7 +175,6 @@ def _fit_ends(
     trial_set: TrialSet,
     n_repeats: int,
     ends: Sequence[WindowEnd],
-    evidence: Evidence,
     draws: int,
     rng: np.random.Generator,
 ) -> tuple[float, ...]:
@@ -187,7 +183,7 @@ def _fit_ends(
     scores = {end: np.empty((draws, n_items, n_items), np.float32) for end in ends}
     for draw in range(draws):
         groups = draw_in_order(trial_set, n_repeats, rng)
-        for end, rows, found in answerer.scores(trial_set, groups, ends, evidence):
+        for end, rows, found in answerer.log_likelihoods(trial_set, groups, ends):
             scores[end][draw, rows] = found - found.max(axis=1, keepdims=True)
     right = np.tile(np.arange(n_items), draws)
     return tuple(fit_temperature(scores[end].reshape(-1, n_items), right) for end in ends)

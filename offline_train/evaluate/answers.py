@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from decoder.bundle import Bundle, BundleManifest
-from decoder.calibration import Calibration, Evidence, log_probabilities, temperature_of
-from decoder.evidence import known_mean
+from decoder.evidence import Weights, known_mean
 from hvf_core.problem import Problem
 from offline_train.data.trial_set import TrialSet
 
@@ -92,81 +91,56 @@ def draw_in_order(
 
 @dataclass(frozen=True)
 class Answerer:
-    """What turns EEG into scores of a gallery's images: softmax of scores / T is the answer."""
+    """What turns EEG into an image's log-likelihoods: their softmax at a temperature is the answer.
+
+    The batched twin of `decoder.live.LiveDecoder`.
+    """
 
     brain: nn.Module
     """In evaluation mode."""
     gallery: np.ndarray
     """float32 (n_gallery, dim), L2-normalised."""
-    logit_scale: float
+    weights: Weights
+    """How repeats are put together."""
     tmax_s: float
     """End of the whole window."""
-    calibration: Calibration | None = None
 
-    def scores(
-        self,
-        trial_set: TrialSet,
-        groups: Sequence[np.ndarray],
-        ends: Sequence[WindowEnd],
-        evidence: Evidence,
+    def log_likelihoods(
+        self, trial_set: TrialSet, groups: Sequence[np.ndarray], ends: Sequence[WindowEnd]
     ) -> Iterator[tuple[WindowEnd, slice, np.ndarray]]:
         """Scores the gallery for groups of repeats, the last of which goes on up to each end.
-
-        With averaged EEG scores are `exp(logit_scale) · cosine`, with added evidence they are the
-        sum of the log-probabilities of the single repeats.
 
         Args:
             trial_set: the trials.
             groups: positions of the repeats of a stimulus, equally many each, in the order seen.
             ends: of the window.
-            evidence: how repeats are put together.
 
         Yields:
-            The end, which groups, and scores (groups, n_gallery), block by block.
+            The end, which groups, and log-likelihoods but for a constant, (groups, n_gallery),
+            block by block.
 
         Raises:
             Problem: when an embedding is not finite or all zero.
         """
-        of_block = self._scores_of_mean if evidence == "mean" else self._scores_added
-        at_once = BATCH if evidence == "mean" else max(1, BATCH // len(groups[0]))
+        at_once = max(1, BATCH // len(groups[0])) if self.weights.alone else BATCH
         for start in range(0, len(groups), at_once):
             block = slice(start, min(start + at_once, len(groups)))
-            for end, scores in of_block(trial_set, groups[block], ends):
-                yield end, block, scores
+            seen = [trial_set.rows[group] for group in groups[block]]
+            earlier = np.float32(0)
+            if self.weights.alone:
+                for repeat in zip(*(rows[:-1] for rows in seen), strict=True):
+                    trials = trial_set.data[list(repeat)]
+                    earlier = earlier + self._weighted(trials, self.tmax_s)
+                seen = [rows[-1:] for rows in seen]
+            for end in ends:
+                known = [known_mean(trial_set.data[rows], end.n_times) for rows in seen]
+                z = earlier + self._weighted(np.stack(known), end.tmax_s)
+                # In torch, like the network: NumPy's pool of threads would fight for the cores.
+                found = torch.from_numpy(z) @ torch.from_numpy(self.gallery).T
+                yield end, block, found.numpy()
 
-    def _scores_of_mean(
-        self, trial_set: TrialSet, groups: Sequence[np.ndarray], ends: Sequence[WindowEnd]
-    ) -> Iterator[tuple[WindowEnd, np.ndarray]]:
-        n_times = trial_set.format.n_times
-        # What is known up to an end is the whole mean before it, and the earlier one after it.
-        whole = np.empty((len(groups), *trial_set.data.shape[1:]), np.float32)
-        earlier = np.empty_like(whole)
-        for row, group in enumerate(groups):
-            trials = trial_set.data[trial_set.rows[group]]
-            whole[row] = known_mean(trials, n_times)
-            earlier[row] = known_mean(trials, 0)
-        for end in ends:
-            known = np.concatenate([whole[..., : end.n_times], earlier[..., end.n_times :]], axis=2)
-            yield end, np.exp(self.logit_scale) * self._cosines(known)
-
-    def _scores_added(
-        self, trial_set: TrialSet, groups: Sequence[np.ndarray], ends: Sequence[WindowEnd]
-    ) -> Iterator[tuple[WindowEnd, np.ndarray]]:
-        trials = np.stack([trial_set.data[trial_set.rows[group]] for group in groups])
-        before = np.zeros((len(groups), len(self.gallery)))
-        for repeat in range(trials.shape[1] - 1):
-            before += self._single(trials[:, repeat], self.tmax_s)
-        for end in ends:
-            last = trials[:, -1].copy()
-            last[..., end.n_times :] = 0
-            yield end, before + self._single(last, end.tmax_s)
-
-    def _single(self, trials: np.ndarray, tmax_s: float) -> np.ndarray:
-        """Log-probabilities of single trials, (n, n_gallery)."""
-        temperature = temperature_of(self.calibration, "mean", tmax_s, 1)
-        return log_probabilities(self._cosines(trials), self.logit_scale, temperature)
-
-    def _cosines(self, trials: np.ndarray) -> np.ndarray:
+    def _weighted(self, trials: np.ndarray, tmax_s: float) -> np.ndarray:
+        """Unit-length embeddings times the weight of their cosines, float32 (n, dim)."""
         z = embed(self.brain, np.ascontiguousarray(trials))
         lengths = np.linalg.norm(z, axis=1, keepdims=True)
         if not np.isfinite(lengths.sum()) or not lengths.all():
@@ -174,5 +148,4 @@ class Answerer:
                 "an embedding holds values that are not finite, or only zeros: "
                 "the trial's EEG or the bundle's weights are damaged"
             )
-        # In torch, like the network: a second pool of threads, NumPy's, would fight for the cores.
-        return (torch.from_numpy(z / lengths) @ torch.from_numpy(self.gallery).T).numpy()
+        return z * (self.weights.of_one(tmax_s) / lengths)

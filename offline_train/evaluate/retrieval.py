@@ -10,7 +10,8 @@ import numpy as np
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
-from decoder.calibration import Evidence, log_softmax, temperature_of
+from decoder.calibration import Evidence, log_softmax
+from decoder.evidence import Weights
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space
 from offline_train.data.trial_set import TrialSet
@@ -96,20 +97,16 @@ def evaluate(
     if draws < 1:
         raise ValueError(f"draws is {draws}, repeats must be drawn at least once")
     manifest = bundle.manifest
-    temperature_of(manifest.calibration, evidence, manifest.tmax_s, 1)
+    weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
+    weights.temperature(manifest.tmax_s, 1)
     ends = window_ends(manifest, tmax_s)
     right = np.array([_row_of(gallery, item) for item in trial_set.items])
-    answerer = Answerer(
-        load_brain_encoder(bundle),
-        gallery.embeddings,
-        manifest.logit_scale,
-        manifest.tmax_s,
-        manifest.calibration,
-    )
+    brain = load_brain_encoder(bundle)
+    answerer = Answerer(brain, gallery.embeddings, weights, manifest.tmax_s)
     rng = np.random.default_rng(seed)
     answers = {}
     for n_repeats in repeats:
-        found = _answer(answerer, trial_set, right, n_repeats, ends, evidence, draws, rng)
+        found = _answer(answerer, trial_set, right, n_repeats, ends, draws, rng)
         answers |= {(end, n_repeats): found[end] for end in ends}
     points = [(end, n, answers[end, n]) for end in ends for n in repeats]
     final = [a for end, _, a in points if end.n_times == manifest.n_times]
@@ -137,7 +134,6 @@ def _answer(
     right: np.ndarray,
     n_repeats: int,
     ends: Sequence[WindowEnd],
-    evidence: Evidence,
     draws: int,
     rng: np.random.Generator,
 ) -> dict[WindowEnd, _Answers]:
@@ -151,9 +147,9 @@ def _answer(
         if not wanted:
             break
         groups = draw_in_order(trial_set, n_repeats, rng)
-        for end, rows, scores in answerer.scores(trial_set, groups, wanted, evidence):
-            temperature = temperature_of(answerer.calibration, evidence, end.tmax_s, n_repeats)
-            blocks[end].append(_look_up(log_softmax(scores, 1 / temperature), right[rows]))
+        for end, rows, found in answerer.log_likelihoods(trial_set, groups, wanted):
+            temperature = answerer.weights.temperature(end.tmax_s, n_repeats)
+            blocks[end].append(_look_up(log_softmax(found, 1 / temperature), right[rows]))
     return {end: _join(of_end, len(right)) for end, of_end in blocks.items()}
 
 
