@@ -1,6 +1,5 @@
 """How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,5 +75,5 @@ def held_out_recordings(amplitude: float, soa_s: float, n: int, gain_sd: float) 
     numbers = track(range(_FIRST_SESSION, _FIRST_SESSION + n), "recording (simulated)")
     gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
     sessions = simulate_sessions(settings, tests, evoked, numbers, soa_s)
-    parts = (replace(part, data=with_gains(part.data, gains)) for part in sessions)
+    parts = (part._replace(data=with_gains(part.data, gains)) for part in sessions)
     return Study(SIMULATED, parts)

@@ -17,11 +17,14 @@ from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 
 if TYPE_CHECKING:
     from offline_train.data.prepare import Prepared
-    from offline_train.data.study import Epochs, Study
+    from offline_train.data.study import Study
     from stream.sources.recording import Recording
 
 Start = Annotated[float, typer.Option(help="Seconds into each recording")]
 Stop = Annotated[float, typer.Option(help="Seconds into each recording; its end by default")]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder of the images shown, to be named beside the trials")
+]
 StimChannel = Annotated[str | None, typer.Option(help="Channel of trigger codes")]
 
 
@@ -33,6 +36,7 @@ def prepare(
     asked: Asked[PrepareSettings],
     start: Start = 0.0,
     stop: Stop = math.inf,
+    images: Images = None,
     stim_channel: StimChannel = None,
     baseline_start: Annotated[float | None, typer.Option(help="-0.2 s by default")] = None,
     baseline_stop: Annotated[float | None, typer.Option(help="0 s by default")] = None,
@@ -49,7 +53,7 @@ def prepare(
     from offline_train.data.prepare import prepare as prepare_trials
 
     console = Console()
-    study = _read(files, stim_channel, start, stop, console)
+    study = _read(files, images, stim_channel, start, stop, console)
     line = {}
     if baseline_start is not None or baseline_stop is not None:
         ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
@@ -81,6 +85,7 @@ def prepare_test(
     asked: Asked[PrepareTestSettings],
     start: Start = 0.0,
     stop: Stop = math.inf,
+    images: Images = None,
     stim_channel: StimChannel = None,
 ) -> None:
     """Cuts recordings as a session with a bundle does: trials to evaluate or calibrate it on.
@@ -94,7 +99,7 @@ def prepare_test(
     console = Console()
     settings = asked.settings()
     trial_set = prepare_test_trials(
-        _read(files, stim_channel, start, stop, console),
+        _read(files, images, stim_channel, start, stop, console),
         Preprocessing.of(load_bundle(bundle)),
         out,
         marker_rule=settings.markers,
@@ -109,7 +114,7 @@ def prepare_test(
     )
 
 
-def _settings(asked: Asked[PrepareSettings], first: "Recording | Epochs") -> PrepareSettings:
+def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSettings:
     """What is not asked for is as the first recording has it, or the usual."""
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
@@ -121,12 +126,17 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording | Epochs") -> Pre
 
 
 def _read(
-    files: list[Path], stim_channel: str | None, start_s: float, stop_s: float, console: Console
+    files: list[Path],
+    images: Path | None,
+    stim_channel: str | None,
+    start_s: float,
+    stop_s: float,
+    console: Console,
 ) -> "Study":
     """Part of each recording, read."""
     from offline_train.data.studies.recordings import recordings
 
-    study = recordings(files, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
+    study = recordings(files, images, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
     parts = list(track(study.parts, "reading", len(files), console=console))
     return replace(study, parts=parts)
 

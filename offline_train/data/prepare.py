@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hvf_core.problem import Problem
-from offline_train.data.study import Epochs, Facts, Study, StudyPart
+from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
@@ -93,14 +93,13 @@ def prepare(
         spool.flush()
         shape = (prepared.n_trials, len(settings.channels), settings.n_times)
         trials = np.memmap(spool, np.float32, "r", shape=shape)
-        sessions = [facts.session_key for facts, stimuli in cut for _ in stimuli]
-        is_learnt = np.array([facts.is_learnt for facts, stimuli in cut for _ in stimuli])
-        fitted = _fit(settings, trials, is_learnt, "the study")
+        facts_of = [facts for facts, stimuli in cut for _ in stimuli]
+        learnt = np.array([facts.split in ("train", None) for facts in facts_of])
+        fitted = _fit(settings, trials, learnt, "the study")
         fits = {}
-        if per_session:
-            for key in dict.fromkeys(sessions):
-                chosen = is_learnt & [session == key for session in sessions]
-                fits[key] = _fit(settings, trials, chosen, f"the session '{Facts(*key).name}'")
+        for key in {facts.session_key for facts in facts_of} if per_session else ():
+            own = learnt & [facts.session_key == key for facts in facts_of]
+            fits[key] = _fit(settings, trials, own, f"the session '{Facts(*key).name}'")
         trial_format = _format(settings, signal, study, provenance)
         arrays = {key: session.arrays for key, session in fits.items()}
         with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
@@ -157,46 +156,12 @@ def _trials(
     part: StudyPart, plan: TrialPlan, prepared: Prepared, adaptation: Adaptation | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The trials of a part that are left, each with its stimulus; all are counted."""
-    if isinstance(part.data, Epochs):
-        if adaptation is not None:
-            raise Problem(
-                f"'{part.facts.name}' holds epochs, to which nothing adapts: leave --adapt out"
-            )
-        yield from _preprocessed(part.data, plan, prepared)
-        return
     for outcome in cut_trials(part.data, plan, adaptation):
         if isinstance(outcome, Drop):
             prepared.dropped[outcome.reason] += 1
         else:
             prepared.n_trials += 1
             yield outcome.stimulus, outcome.trial
-
-
-def _preprocessed(
-    epochs: Epochs, plan: TrialPlan, prepared: Prepared
-) -> Iterator[tuple[str, np.ndarray]]:
-    """What is left to do to epochs: channels and window are chosen, reference and whitening set."""
-    preprocessing, settings = plan.preprocessing, plan.preprocessing.settings
-    preprocessing.prepare(epochs.channels, epochs.rate_hz)  # refuses channels that are missing
-    start = round((settings.tmin_s - epochs.tmin_s) * epochs.rate_hz)
-    stop = start + settings.n_times
-    if epochs.rate_hz != settings.rate_hz or start < 0 or stop > epochs.trials.shape[2]:
-        last_s = epochs.tmin_s + (epochs.trials.shape[2] - 1) / epochs.rate_hz
-        raise Problem(
-            f"the epochs last from {epochs.tmin_s:g} to {last_s:g} s at {epochs.rate_hz:g} Hz, "
-            f"{settings.tmin_s:g} to {settings.tmax_s:g} s at {settings.rate_hz:g} Hz are asked "
-            "for: choose a window inside them, and their rate"
-        )
-    spatial = preprocessing.spatial_matrix(epochs.channels)
-    for stimulus, trial in zip(epochs.stimuli, epochs.trials, strict=True):
-        if not plan.is_known(stimulus):
-            continue
-        trial = spatial @ trial[:, start:stop].astype(np.float32)
-        if np.isfinite(trial).all():
-            prepared.n_trials += 1
-            yield stimulus, trial
-        else:
-            prepared.dropped["rejected"] += 1
 
 
 def _fit(

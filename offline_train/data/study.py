@@ -3,13 +3,14 @@
 Every data set is one file in `studies/`, with a function that gives its `Study`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from stream.acquire.units import EEG, Signal
-from stream.sources.recording import Recording
+from stream.sources.recording import RecordedMarker, Recording
 
 
 @dataclass(frozen=True)
@@ -20,30 +21,7 @@ class StudyInfo:
     licence: str = ""
     size_gb: float | None = None
     url: str = ""
-    """Where it can be had."""
     citation: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Epochs:
-    """Trials that others have cut: filtered, baseline-corrected and resampled as the settings say.
-
-    They are neither whitened nor scaled yet.
-    """
-
-    channels: tuple[str, ...]
-    rate_hz: float
-    tmin_s: float
-    """First sample of a trial after its onset."""
-    trials: np.ndarray
-    """(n, channels, times); may be memory-mapped."""
-    stimuli: tuple[str, ...]
-    """Stimulus id of each trial."""
-    recorded: Signal = EEG
-
-    def signal(self, channels: Iterable[str]) -> Signal:
-        """What any of these channels record; see `Recording.signal`."""
-        return self.recorded
 
 
 @dataclass(frozen=True)
@@ -54,7 +32,7 @@ class Facts:
     session: str | None = None
     run: str | None = None
     split: str | None = None
-    """`train`, `test` ...; preprocessing is fitted to trials of `train` and of no split."""
+    """`train`, `test` ...; preprocessing is fitted to what is `train`, or of no split."""
 
     @property
     def name(self) -> str:
@@ -66,32 +44,22 @@ class Facts:
         """A session is known by its subject as well: every subject may have a session 1."""
         return self.subject, self.session
 
-    @property
-    def is_learnt(self) -> bool:
-        """Whether preprocessing is fitted to it."""
-        return self.split in ("train", None)
 
+class StudyPart(NamedTuple):
+    """A recording, whose markers carry the ids of stimuli, as the marker rule reads them.
 
-@dataclass(frozen=True)
-class StudyPart:
-    """One recording, or epochs, with what is known of it.
-
-    The markers of a recording carry the ids of stimuli, as the marker rule reads them. Where the
-    files have codes, or a log of what was shown, the study puts the ids there.
+    Where the files have codes, or a log of what was shown, the study puts the ids there.
     """
 
-    data: Recording | Epochs
+    data: Recording
     facts: Facts
 
 
-@dataclass(frozen=True)
-class ShownImage:
-    """The image of a stimulus."""
+class ShownImage(NamedTuple):
+    """The image of a stimulus: its file in the study's folder of images, and its concept."""
 
     path: str
-    """Of its file, from the folder of the study's images on."""
     category: str | None = None
-    """Its concept or class."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +70,35 @@ class Study:
     parts: Iterable[StudyPart]
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """By stimulus id; empty where they are not known."""
+
+
+def recording_of_epochs(
+    name: str,
+    trials: np.ndarray,
+    stimuli: Sequence[str],
+    channels: tuple[str, ...],
+    rate_hz: float,
+    tmin_s: float,
+    kind: str = "eeg",
+    unit: str = "microvolts",
+) -> Recording:
+    """Trials that others have cut, as a recording with pauses, of which they are cut again.
+
+    Args:
+        trials: (n, channels, times), from `tmin_s` after the onsets on. Filters and a baseline that
+            lies outside of them are not to be asked for again.
+        stimuli: id of each trial's stimulus.
+    """
+    n, _, n_times = trials.shape
+    first_s = np.arange(n) * (n_times / rate_hz + 1.0)
+    return Recording(
+        path=Path(name),
+        name=name,
+        channels=channels,
+        units=(unit,) * len(channels),
+        rate_hz=rate_hz,
+        stamps_s=(first_s[:, None] + np.arange(n_times) / rate_hz).ravel(),
+        samples=trials.transpose(0, 2, 1).reshape(-1, len(channels)).astype(np.float32),
+        markers=tuple(map(RecordedMarker, (first_s - tmin_s).tolist(), stimuli)),
+        kinds=(kind,) * len(channels),
+    )

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.lib import format as npy
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 from safetensors.numpy import load_file
 
 from hvf_core.artifact import (
@@ -25,6 +25,7 @@ from hvf_core.artifact import (
     write_tensors,
 )
 from hvf_core.problem import Problem
+from hvf_core.specs import Frozen
 from offline_train.data.trial_table import Column, ColumnName, Table, read_table, write_table
 
 SCHEMA_VERSION = 2
@@ -34,10 +35,8 @@ TABLE = "table.npz"
 PREPROCESSING = "preprocessing.safetensors"
 
 
-class TrialFormat(BaseModel):
+class TrialFormat(Frozen):
     """What all trials of a set have in common; a bundle trained on the set takes it over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: tuple[str, ...] = Field(min_length=1)
     kind: str = "eeg"
@@ -48,9 +47,9 @@ class TrialFormat(BaseModel):
     tmin_s: float
     tmax_s: float
     """Last sample, inclusive as in MNE."""
-    preprocessing: dict[str, JsonValue] = {}
+    preprocessing: dict[str, JsonValue] = Field(default_factory=dict)
     """Settings of the preprocessing that made the trials."""
-    provenance: dict[str, JsonValue] = {}
+    provenance: dict[str, JsonValue] = Field(default_factory=dict)
     """Where the trials come from: subject, seeds, command."""
 
     @property
@@ -59,18 +58,15 @@ class TrialFormat(BaseModel):
         return round(self.tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
 
 
-class TrialSetManifest(BaseModel):
+class TrialSetManifest(Frozen):
     """What `trial_set.json` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
     format: TrialFormat
     stimuli: tuple[str, ...] = Field(default=(), exclude=True)
-    """Stimulus id of each trial, where the schema is 1; it had no table."""
     sessions: tuple[str, ...] = Field(default=(), exclude=True)
-    """Session of each trial, where the schema is 1."""
-    files: dict[str, str] = {}
+    """Of schema 1, which had no table: stimulus id and session of each trial."""
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file, by its name."""
 
 
@@ -83,18 +79,19 @@ class TrialSetWriter:
 
     def __init__(self, file: BinaryIO, format: TrialFormat) -> None:
         self.n_trials = 0
-        self._columns: dict[ColumnName, list[str | None]] = {}
+        self._known: list[dict[ColumnName, Sequence[str | None]]] = []  # block by block
         self._file = file
         self._format = format
 
     def table(self) -> Table:
         """What is known of the trials so far."""
-        return {name: Column.of(self._filled(name)) for name in self._columns}
 
-    def _filled(self, name: ColumnName) -> list[str | None]:
-        column = self._columns.setdefault(name, [])
-        column += [None] * (self.n_trials - len(column))
-        return column
+        def values(name: ColumnName) -> Iterator[str | None]:
+            for block in self._known:
+                yield from block.get(name, [None] * len(block["stimulus"]))
+
+        names = dict.fromkeys(name for block in self._known for name in block)
+        return {name: Column.of(values(name)) for name in names}
 
     def append(
         self,
@@ -105,9 +102,7 @@ class TrialSetWriter:
         """Adds trials (n, channels, times), with what is known of them.
 
         Args:
-            trials: the trials.
-            stimulus: id of each trial's stimulus.
-            known: further columns: a value for each trial, or one for all of them. What is not
+            known: further columns, with a value for each trial or one for all of them; what is not
                 known is None, or left out.
 
         Raises:
@@ -135,8 +130,7 @@ class TrialSetWriter:
                 "finite: mark such stretches of the recording as bad and prepare the set again"
             )
         self._file.write(np.ascontiguousarray(trials, dtype="<f4").data)
-        for name, values in columns.items():
-            self._filled(name).extend(values)
+        self._known.append(columns)
         self.n_trials += n
 
 
@@ -153,8 +147,7 @@ def write_trial_set(
         directory: where to; a trial set that was there is replaced.
         format: what all trials have in common.
         preprocessing_arrays: fitted state of the preprocessing, by name: what a bundle takes over.
-        session_arrays: the state with which each session's trials were made, where every session
-            has its own.
+        session_arrays: where every session has a state of its own, with which its trials are made.
 
     Raises:
         Problem: when no trial was appended, or `directory` holds something else.
@@ -250,7 +243,8 @@ class TrialSet:
         absent = wanted - known.present
         if absent:
             raise Problem(f"the trial set has no trial of {column} {min(absent)!r}: leave it out")
-        return self.subset(np.flatnonzero(known.is_one_of(wanted)))
+        codes = [code for code, name in enumerate(known.names) if name in wanted]
+        return self.subset(np.flatnonzero(np.isin(known.codes, codes)))
 
     def hold_out(self, n_items: int, seed: int) -> tuple["TrialSet", "TrialSet"]:
         """Splits off the trials of `n_items` stimuli, drawn at random.
@@ -273,7 +267,10 @@ class TrialSet:
     def subset(self, positions: Sequence[int] | np.ndarray) -> "TrialSet":
         """Only the trials at these positions, in this order."""
         positions = np.asarray(positions, dtype=np.intp)
-        table = {name: column.at(positions) for name, column in self.table.items()}
+        table = {
+            name: Column(column.names, column.codes[positions])
+            for name, column in self.table.items()
+        }
         return replace(self, rows=self.rows[positions], table=table)
 
     def draw_repeats(
@@ -342,8 +339,8 @@ def load_trial_set(directory: Path) -> TrialSet:
     names = (TRIALS, PREPROCESSING) if is_old else (TRIALS, TABLE, PREPROCESSING)
     check_files(directory, {name: manifest.files.get(name, "") for name in names})
     if is_old:
-        columns = {"stimulus": manifest.stimuli, "session": manifest.sessions}
-        table = {name: Column.of(values) for name, values in columns.items()}
+        sessions = Column.of(manifest.sessions)
+        table = {"stimulus": Column.of(manifest.stimuli), "session": sessions}
     else:
         table = read_table(directory / TABLE)
     data = np.load(directory / TRIALS, mmap_mode="r", allow_pickle=False)

@@ -4,9 +4,8 @@ A column keeps every name once and a number for each trial, so that a table of a
 some arrays, not millions of objects.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,13 +27,13 @@ class Column:
     """int32 (trials,): where in `names` a trial's value is, -1 where it is not known."""
 
     @classmethod
-    def of(cls, values: Sequence[str | None]) -> "Column":
+    def of(cls, values: Iterable[str | None]) -> "Column":
         """The column with these values."""
         places: dict[str | None, int] = {None: -1}
         codes = [places.setdefault(value, len(places) - 1) for value in values]
         return cls(tuple(places)[1:], np.array(codes, np.int32))
 
-    @cached_property
+    @property
     def values(self) -> tuple[str | None, ...]:
         """The value of each trial."""
         return tuple(np.array([*self.names, None], object)[self.codes])
@@ -43,15 +42,6 @@ class Column:
     def present(self) -> set[str]:
         """The values that trials have."""
         return {self.names[code] for code in np.unique(self.codes) if code >= 0}
-
-    def is_one_of(self, values: Collection[str]) -> np.ndarray:
-        """For each trial, whether its value is one of these; bool (trials,)."""
-        wanted = np.array([*(name in values for name in self.names), False])
-        return wanted[self.codes]
-
-    def at(self, positions: np.ndarray) -> "Column":
-        """The column of the trials at these positions."""
-        return replace(self, codes=self.codes[positions])
 
 
 Table = Mapping[ColumnName, Column]

@@ -10,9 +10,15 @@ from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
 from offline_train.data.prepare import prepare, prepare_test
-from offline_train.data.study import Epochs, Facts, ShownImage, Study, StudyInfo, StudyPart
+from offline_train.data.study import (
+    Facts,
+    ShownImage,
+    Study,
+    StudyInfo,
+    StudyPart,
+    recording_of_epochs,
+)
 from offline_train.data.trial_set import load_trial_set
-from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.trial_stream import TrialPlan
@@ -194,19 +200,14 @@ def test_epochs_that_others_cut_give_the_trials_of_the_recording(tmp_path):
         - samples[:, onset - N_BASELINE + 1 : onset + 1].mean(axis=1, keepdims=True)
         for onset, _ in ONSETS
     ]
-    names = tuple(text for _, text in ONSETS)
-    epochs = Epochs(CAP[::-1], RATE_HZ, -60 / RATE_HZ, np.array(longer), names)
-    part = (epochs, {"session": "one"})
-    taken = prepare(of_parts(part), choice, tmp_path / "taken")
+    names = [text for _, text in ONSETS]
+    start_s = -60 / RATE_HZ
+    epochs = recording_of_epochs("made", np.array(longer), names, CAP[::-1], RATE_HZ, start_s)
+    taken = prepare(study(one=epochs), choice, tmp_path / "taken")
     np.testing.assert_allclose(taken.data, cut.data, rtol=1e-4, atol=2e-3)
     assert taken.stimuli == cut.stimuli
-    live = Preprocessing(choice, cut.preprocessing_arrays)
-    tested = prepare_test(of_parts(part), live, tmp_path / "tested")
-    np.testing.assert_allclose(tested.data, cut.data, rtol=1e-4, atol=2e-3)
-    with pytest.raises(Problem, match="'one' holds epochs, to which nothing adapts"):
-        prepare_test(of_parts(part), live, tmp_path / "no", adaptation=AdaptationSettings())
-    with pytest.raises(Problem, match=r"epochs last from -0.24 to 0.436 s at 250 Hz, 0 to 0.5 s"):
-        prepare(of_parts(part), make_settings(tmax_s=0.5), tmp_path / "no")
+    with pytest.raises(Problem, match=r"no trial was left .*4 gap, 1 no_data"):
+        prepare(study(one=epochs), make_settings(tmax_s=0.5), tmp_path / "no")
 
 
 def test_what_channels_record_goes_into_the_set_and_is_not_mixed(tmp_path):

@@ -1,7 +1,7 @@
 """A lab's own recordings: files of any format that is read, and a folder of the images shown."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hvf_core.problem import Problem
@@ -35,28 +35,18 @@ def recordings(
 
     def parts() -> Iterator[StudyPart]:
         for path in paths:
-            files = _recorded_in(path) if path.is_dir() else [path]
+            files = [path]
+            if path.is_dir():  # a recorder that was started again has begun recording-2.xdf
+                files = sorted(path.glob("recording*.xdf"), key=lambda file: (len(file.name), file))
+            if not files:
+                raise Problem(f"the folder '{path}' holds no recording.xdf; give a session")
             for file in files:
                 recording = read_recording(file, stim_channel=stim_channel)
-                name = path.name if path.is_dir() else path.stem
-                yield StudyPart(recording.slice(start_s, stop_s), Facts(session=name))
+                facts = Facts(session=path.name if path.is_dir() else path.stem)
+                yield StudyPart(recording.slice(start_s, stop_s), facts)
 
-    return Study(StudyInfo("recordings"), parts(), {} if images is None else _shown(images))
-
-
-def _recorded_in(session: Path) -> list[Path]:
-    """The recordings of a session's folder; a recorder that was restarted has begun another."""
-    files = sorted(session.glob("recording*.xdf"), key=lambda file: (len(file.name), file.name))
-    if not files:
-        raise Problem(f"the folder '{session}' holds no recording.xdf; give a file, or a session")
-    return files
-
-
-def _shown(folder: Path) -> Mapping[str, ShownImage]:
-    return {
-        stimulus: ShownImage(
-            path.relative_to(folder).as_posix(),
-            category=path.parent.name if path.parent != folder else None,
-        )
-        for stimulus, path in image_files(folder).items()
-    }
+    shown = {}
+    for stimulus, path in image_files(images).items() if images is not None else ():
+        category = path.parent.name if path.parent != images else None
+        shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
+    return Study(StudyInfo("recordings"), parts(), shown)
