@@ -63,12 +63,7 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
 
 
 def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarray]:
-    task = progress.add_task("drawing images", total=len(wanted))
-    pictures = {}
-    for stimulus in wanted:
-        pictures[stimulus.id] = render(stimulus)
-        progress.advance(task)
-    return pictures
+    return {s.id: render(s) for s in progress.track(wanted, description="drawing images")}
 
 
 def _respond(
@@ -77,13 +72,9 @@ def _respond(
     settings: DemoSettings,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    task = progress.add_task("responding (simulated)", total=len(shown))
     brain = SimulatedSubject(SubjectSettings(seed=settings.subject_seed), recording_seed=0)
-    evoked = {}
-    for stimulus in shown:
-        evoked[stimulus.id] = brain.evoked(pictures[stimulus.id], stimulus.attributes)
-        progress.advance(task)
-    return evoked
+    seen = progress.track(shown, description="responding (simulated)")
+    return {s.id: brain.evoked(pictures[s.id], s.attributes) for s in seen}
 
 
 def _record(

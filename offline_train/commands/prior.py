@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,13 +21,6 @@ from offline_train.commands.options import (
     features_of,
 )
 from offline_train.prior.settings import PRESETS, PriorSettings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from accelerate import PartialState
-
-    from decoder.painting.base import DiffusionBase
-    from offline_train.data.features import Features
 
 
 @with_settings(PriorSettings)
@@ -62,15 +55,26 @@ def prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import read_adapter
     from decoder.painting.spec import read_base_spec
+    from index.encoders.load import load_encoder
     from index.encoders.parts import square_picture
     from offline_train.data.images import image_files, read_image
-    from offline_train.data.latents import Reordered
+    from offline_train.data.latents import (
+        Reordered,
+        cache_latents,
+        latents_folder,
+        shared_latents,
+        vae_encoder,
+    )
     from offline_train.prior.samples import PriorBoard
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
 
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = read_adapter(start_from) if start_from is not None else None
     files = image_files(images)
+
+    def read(item: str) -> np.ndarray:
+        return read_image(files[item])
+
     # Where several processes train, the others wait until the first has encoded all images.
     state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
     console = Console(quiet=not state.is_main_process)
@@ -78,7 +82,13 @@ def prior(
     size_px = settings.size_px or loaded.spec.size_px
     with state.main_process_first():
         features = features_of(console, sorted(files), images, encoders, cache)
-        latents = _latents(console, files, features, loaded, size_px, state, cache)
+        vae = load_encoder(vae_encoder(loaded.spec, size_px), str(state.device))
+        latents = shared_latents(features, vae)
+        if latents is None:
+            factor = loaded.vae.config.scaling_factor
+            folder = latents_folder(cache, vae, features.items)
+            with bar(console, "encoding latents") as tell:
+                latents = cache_latents(features.items, read, vae, factor, folder, tell)
     # By a draw, so that the images that are only looked at, the last ones, are of all kinds.
     order = np.random.default_rng(settings.seed).permutation(len(files))
     latents = Reordered(latents, order)
@@ -86,12 +96,12 @@ def prior(
     board = None
     if state.is_main_process:
         looked_at = features.items[max(0, len(files) - settings.n_samples) :]
-        pictures = [square_picture(read_image(files[item]), size_px) for item in looked_at]
+        pictures = [square_picture(read(item), size_px) for item in looked_at]
         board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
     with Progress(console=console) as progress:
         task = progress.add_task("training the prior", total=settings.steps)
 
-        def tell(step: PriorProgress) -> None:
+        def follow(step: PriorProgress) -> None:
             board.tell(step)
             text = f"training the prior, loss {step.loss:.4f}" if step.loss else None
             progress.update(task, completed=step.step, description=text)
@@ -102,7 +112,7 @@ def prior(
                 features,
                 loaded,
                 settings,
-                tell,
+                follow,
                 checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
                 look=board and board.look,
                 start_from=adapter,
@@ -119,37 +129,3 @@ def prior(
     make_prior(out, trained, features, loaded, settings, command_of(context), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
     console.print(f"next: python -m offline_train mbp TRIALS --prior {out} --images ...")
-
-
-def _latents(
-    console: Console,
-    files: dict[str, Path],
-    features: "Features",
-    base: "DiffusionBase",
-    size_px: int,
-    state: "PartialState",
-    cache: Path,
-) -> "np.ndarray":
-    """Those that an image encoder has given already; else from the cache, made if need be."""
-    from index.encoders.load import load_encoder
-    from offline_train.data.images import read_image
-    from offline_train.data.latents import (
-        cache_latents,
-        latents_folder,
-        shared_latents,
-        vae_encoder,
-    )
-
-    vae = load_encoder(vae_encoder(base.spec, size_px), str(state.device))
-    latents = shared_latents(features, vae)
-    if latents is not None:
-        return latents
-    with bar(console, "encoding latents") as tell:
-        return cache_latents(
-            features.items,
-            lambda item: read_image(files[item]),
-            vae,
-            base.vae.config.scaling_factor,
-            latents_folder(cache, vae, features.items),
-            tell,
-        )
