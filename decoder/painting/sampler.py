@@ -7,7 +7,7 @@ an end within one step without a VAE decode, and rows of a batch that do not see
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from decoder.painting import attention, previews
 from decoder.painting.base import DiffusionBase
 from decoder.painting.previews import Grade
+from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
 
@@ -42,38 +43,6 @@ class SamplerSettings:
     channels_last: bool = False
     compile_backend: str | None = None
     """Of torch.compile, such as `inductor`; None leaves the UNet as it is."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What painting begins from, in place of noise."""
-
-    latents: Tensor
-    """(n, 4, h, w) as the UNet sees them: of a picture, or the estimate of an earlier step."""
-    strength: float
-    """Share of the steps that are taken, with as much noise added first; 1 keeps nothing."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise Problem(
-                f"a strength of {self.strength} is no share of the steps: give one from 0 to 1"
-            )
-
-
-@dataclass(frozen=True)
-class Step:
-    """A denoising step that was taken."""
-
-    index: int
-    """Counted from 0."""
-    n_steps: int
-    estimate: Tensor
-    """Clean latents (n, 4, h, w): what the picture would be if it were finished now."""
-    _preview: Callable[[Tensor], np.ndarray | None] = field(repr=False)
-
-    def preview(self) -> np.ndarray | None:
-        """The estimate to look at, uint8 (n, height, width, 3); None where none is wanted."""
-        return self._preview(self.estimate)
 
 
 def _go_on(step: Step) -> bool:

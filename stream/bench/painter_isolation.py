@@ -28,10 +28,10 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+from decoder.painting.step import Start, Step
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import PreprocessSettings
 from stream.bench.untrained import random_gallery, untrained_bundle
-from stream.pipeline.nodes.easel import Picture, Start, Step
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.paint import NICENESS, serve
 from stream.pipeline.supervisor import Supervisor
@@ -61,19 +61,6 @@ _RESAMPLES = 2000
 _processes = multiprocessing.get_context("spawn")
 
 
-@dataclass
-class PretendedStep:
-    """A step, of which the preview is always the same."""
-
-    index: int
-    n_steps: int
-    picture: np.ndarray
-    estimate: None = None
-
-    def preview(self) -> np.ndarray:
-        return self.picture
-
-
 class PretendedPainter:
     """Spends the time that a diffusion model would, in steps; see `_WORK` for how."""
 
@@ -87,14 +74,14 @@ class PretendedPainter:
 
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
-    ) -> Picture | None:
+    ) -> np.ndarray | None:
         for i in range(self._n_steps):
             end_s = time.monotonic() + self._step_s
             while (left_s := end_s - time.monotonic()) > 0:
                 self._work(left_s)
-            if not on_step(PretendedStep(i, self._n_steps, self._picture)):
+            if not on_step(Step(i, self._n_steps, None, lambda _: self._picture[None])):
                 return None
-        return Picture(self._picture, self._n_steps, 1.0)
+        return self._picture
 
 
 def _torch() -> Callable[[float], None]:

@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from stream.pipeline.books.painting_tally import PaintingTally
-from stream.pipeline.nodes.easel import Easel, OutOfMemory, Picture, Start, Step
-from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.nodes.easel import Easel, OutOfMemory
+from stream.pipeline.wire.config import (
+    DecodingSettings,
+    Endpoints,
+    LiveSource,
+    PaintingSettings,
+    SessionConfig,
+)
 from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import Embedded, Message, Noted, Painted, PaintingState, Preview
@@ -57,17 +64,6 @@ class Post:
 
 
 @dataclass
-class FakeStep:
-    index: int
-    n_steps: int
-    estimate: float
-    shown: bool
-
-    def preview(self) -> np.ndarray | None:
-        return np.full((8, 8, 3), self.index, np.uint8) if self.shown else None
-
-
-@dataclass
 class FakePainter:
     """Takes STEP_S for every step; paints the trial's number, and what it was begun from."""
 
@@ -81,7 +77,7 @@ class FakePainter:
 
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
-    ) -> Picture | None:
+    ) -> np.ndarray | None:
         self.runs.append((job.about.trial, seed, start))
         error = self.fault(job)
         if error is not None:
@@ -89,11 +85,11 @@ class FakePainter:
         n_steps = N_STEPS if start is None else round(N_STEPS * start.strength)
         for i in range(n_steps):
             self.world.now_s += STEP_S
-            if not on_step(FakeStep(i, n_steps, job.about.trial + i / 100, self.shows)):
+            pixels = np.full((1, 8, 8, 3), i, np.uint8) if self.shows else None
+            if not on_step(Step(i, n_steps, job.about.trial + i / 100, lambda _, p=pixels: p)):
                 return None
         self.n_decodes += 1
-        strength = start.strength if start is not None else 1.0
-        return Picture(np.full((8, 8, 3), job.about.trial % 256, np.uint8), n_steps, strength)
+        return np.full((8, 8, 3), job.about.trial % 256, np.uint8)
 
 
 class World:
@@ -112,6 +108,7 @@ class World:
             endpoints=Endpoints.local(),
             source=LiveSource(eeg="EEG", markers="m"),
             bundle=folder / "bundle",
+            decoding=DecodingSettings(tmax_s=(0.3,)),
             painting=PaintingSettings(prior=folder / "prior", **painting),
         )
         self.easel = Easel(
@@ -265,7 +262,7 @@ def test_a_final_embedding_goes_on_from_the_estimate_of_the_provisional_one(refi
     assert refining.fates == [(3, "begun"), (3, "painted")]
     first, second = refining.painter.runs
     assert first == (3, 3, None)
-    assert second == (3, 3, Start(estimate=3.02, strength=0.5))  # as it was after three steps
+    assert second == (3, 3, Start(latents=3.02, strength=0.5))  # as it was after three steps
     (image,) = refining.all_of(Painted)
     assert (image.answer.provisional, image.strength, image.steps) == (False, 0.5, N_STEPS // 2)
     assert [p.answer.provisional for p in refining.all_of(Preview)] == [True] * 2 + [False] * 4
@@ -279,7 +276,7 @@ def test_a_provisional_image_that_was_finished_is_refined_too(refining: World) -
     early, final = refining.all_of(Painted)
     assert (early.answer.provisional, final.answer.provisional) == (True, False)
     assert (early.file, final.file) == ("images/trial-00003-0.300s.png", "images/trial-00003.png")
-    assert refining.painter.runs[1][2] == Start(estimate=3.07, strength=0.5)
+    assert refining.painter.runs[1][2] == Start(latents=3.07, strength=0.5)
 
 
 def test_a_newer_trial_is_not_begun_from_the_estimate_of_an_older_one(refining: World) -> None:
@@ -289,6 +286,14 @@ def test_a_newer_trial_is_not_begun_from_the_estimate_of_an_older_one(refining: 
     refining.run(JOB_S + 2)
     assert refining.fates == [(3, "begun"), (3, "cancelled"), (4, "begun"), (4, "painted")]
     assert refining.painter.runs == [(3, 3, None), (4, 4, None)]
+
+
+def test_an_image_begun_with_the_first_of_the_answer_says_how_much_was_replaced(tmp_path) -> None:
+    world = World(tmp_path, from_top=0.4)
+    world.arrives(3, at_s=0.0)
+    world.run(JOB_S)
+    assert world.all_of(Painted)[0].strength == 0.4
+    assert world.painter.runs == [(3, 3, None)]
 
 
 # --- what can go wrong ---------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import torch
 from decoder.bundle import load_bundle
 from decoder.hvf import HVF
 from decoder.painting.spec import BASE, BaseSpec
+from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
-from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
+from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.nodes.painter import DiffusionPainter, open_painter
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
@@ -56,7 +57,7 @@ def paint(
     seed: int = 1,
     on_step: Callable[[Step], bool] = lambda step: True,
     start: Start | None = None,
-) -> Picture | None:
+) -> np.ndarray | None:
     return painter.paint(what, seed, on_step, start)
 
 
@@ -67,10 +68,9 @@ def painter(models: Path) -> DiffusionPainter:
 
 def test_it_paints_with_previews_and_says_how(painter: DiffusionPainter) -> None:
     previews = []
-    picture = paint(painter, job(), on_step=lambda step: previews.append(step.preview()) or True)
-    assert picture.pixels.shape == (SIZE_PX, SIZE_PX, 3)
-    assert (picture.steps, picture.strength) == (4, 1.0)
-    assert [(p.shape, p.dtype) for p in previews] == [(picture.pixels.shape, np.uint8)] * 4
+    pixels = paint(painter, job(), on_step=lambda step: previews.append(step.preview()) or True)
+    assert pixels.shape == (SIZE_PX, SIZE_PX, 3)
+    assert [(p.shape, p.dtype) for p in previews] == [((1, *pixels.shape), np.uint8)] * 4
     assert painter.about == "tiny paints 64 px in 4 steps on cpu in float32"
     assert {name: len(painter.facts[name]) for name in ("prior", "bundle")} == {
         "prior": 64,
@@ -79,11 +79,11 @@ def test_it_paints_with_previews_and_says_how(painter: DiffusionPainter) -> None
 
 
 def test_a_repeat_paints_the_same_and_another_seed_or_embedding_another(painter) -> None:
-    first, again = (paint(painter, job(), seed=7).pixels for _ in range(2))
+    first, again = (paint(painter, job(), seed=7) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert (paint(painter, job(), seed=8).pixels != first).any()
+    assert (paint(painter, job(), seed=8) != first).any()
     other = np.eye(DIM, dtype=np.float32)[1]
-    assert (paint(painter, job(other), seed=7).pixels != first).any()
+    assert (paint(painter, job(other), seed=7) != first).any()
 
 
 def test_it_stops_where_it_is_told_to(painter: DiffusionPainter) -> None:
@@ -95,23 +95,29 @@ def test_it_stops_where_it_is_told_to(painter: DiffusionPainter) -> None:
 def test_it_goes_on_from_an_estimate(painter: DiffusionPainter) -> None:
     estimates = []
     paint(painter, job(), on_step=lambda step: bool(estimates.append(step.estimate)))
+    steps = []
     begun = Start(estimates[0], 0.5)
-    picture = paint(painter, job(), start=begun)
-    assert (picture.steps, picture.strength) == (2, 0.5)
-    assert (picture.pixels != paint(painter, job()).pixels).any()
+    pixels = paint(painter, job(), on_step=lambda s: steps.append(s.n_steps) or True, start=begun)
+    assert steps == [2, 2]
+    assert (pixels != paint(painter, job())).any()
 
 
 def test_it_begins_with_the_first_image_of_the_answer(models: Path) -> None:
     painter = open_painter(config(models, from_top=0.5, steps=6, size_px=32, preview="linear"))
     assert painter.facts["size_px"] == 32
-    one, other = (paint(painter, job(top_id=top)) for top in ("b", "d"))
-    assert (one.steps, one.strength, one.pixels.shape) == (3, 0.5, (32, 32, 3))
-    assert (one.pixels != other.pixels).any()
+    steps = []
+    one, other = (
+        paint(painter, job(top_id=top), on_step=lambda s: steps.append(s.n_steps) or True)
+        for top in ("b", "d")
+    )
+    assert steps == [3] * 6
+    assert one.shape == (32, 32, 3)
+    assert (one != other).any()
 
 
 def test_with_less_memory_images_are_smaller_and_there_is_an_end_to_it(models: Path) -> None:
     less = config(models).with_less_memory()
-    assert paint(open_painter(less), job()).pixels.shape == (32, 32, 3)
+    assert paint(open_painter(less), job()).shape == (32, 32, 3)
     least = less.with_less_memory().with_less_memory()
     with pytest.raises(Problem, match="memory does not suffice to paint even 16 px"):
         open_painter(least)

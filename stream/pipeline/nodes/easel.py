@@ -6,12 +6,12 @@ Nothing here knows torch; what paints is handed in.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 
+from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.pipeline.nodes.pictures import encoded, save_png
@@ -36,36 +36,6 @@ class OutOfMemory(Exception):
     """The painter ran out of memory: it ends, and is started again."""
 
 
-class Step(Protocol):
-    """A denoising step that was taken."""
-
-    index: int
-    """Counted from 0."""
-    n_steps: int
-    estimate: Any
-    """What the image would be if it were finished now, for `Start`."""
-
-    def preview(self) -> np.ndarray | None:
-        """The estimate to look at, uint8 (height, width, 3); None where none is wanted."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What an image is begun from: an estimate, and how much of it is replaced, up to 1."""
-
-    estimate: Any
-    strength: float
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished image, uint8 (height, width, 3), and in how many steps it came."""
-
-    pixels: np.ndarray
-    steps: int
-    strength: float
-
-
 class Painter(Protocol):
     """Paints one embedding at a time."""
 
@@ -76,8 +46,11 @@ class Painter(Protocol):
 
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
-    ) -> Picture | None:
-        """Paints until `on_step` says False, which is asked after each step; then None.
+    ) -> np.ndarray | None:
+        """Paints an image, uint8 (height, width, 3), in steps of a batch of one.
+
+        It ends with None as soon as `on_step`, which is asked after each step, says False. Without
+        a `start` it begins as the session's settings say.
 
         Raises:
             Problem: this embedding cannot be painted.
@@ -115,8 +88,9 @@ class Easel:
         self._clock = clock
         self._trial: int | None = None
         self._is_spared = False  # the trial before was cancelled, so this one is not
-        self._estimate: Any = None  # how the trial's image stands
+        self._step: Step | None = None  # the last one of the trial
         self._last_told = ""
+        self._software = f"hvf-live {version('hvf-live')}"  # once: it reads all that is installed
 
     def paint_next(self, wait_ms: int) -> bool:
         """Paints the newest embedding; False if none comes in time.
@@ -128,20 +102,27 @@ class Easel:
         if job is None:
             return False
         if job.about.trial != self._trial:
-            self._trial, self._estimate = job.about.trial, None
+            self._trial, self._step = job.about.trial, None
             self._say(job, "begun", "")
         stamps = dict(job.stamps) | {"taken": self._clock()}
+        start = None
+        if self._step is not None and self._settings.refine:
+            start = Start(self._step.estimate, self._settings.refine_strength)
+        seed = self._settings.seed + job.about.trial
         try:
-            picture = self._paint(job, stamps)
+            pixels = self._painter.paint(
+                job, seed, lambda step: self._on_step(job, step, stamps), start
+            )
         except (Problem, OutOfMemory) as error:
             self._say(job, "failed", str(error))
             if isinstance(error, OutOfMemory):
                 raise
             self._tell(f"trial {job.about.trial} is not painted", str(error))
             return True
-        if picture is not None:
+        if pixels is not None:
             self._is_spared = False
-            self._deliver(job, picture, stamps)
+            strength = start.strength if start is not None else self._settings.from_top
+            self._deliver(job, pixels, strength or 1.0, stamps)
         elif self._stopped():
             self._say(job, "cancelled", "the session ends")
         elif not self._is_updated(job):
@@ -149,23 +130,15 @@ class Easel:
             self._say(job, "cancelled", "a newer trial came")
         return True
 
-    def _paint(self, job: Embedded, stamps: dict[str, float]) -> Picture | None:
-        start = None
-        if self._estimate is not None:
-            start = Start(self._estimate, self._settings.refine_strength)
-        seed = self._settings.seed + job.about.trial
-        return self._painter.paint(job, seed, lambda step: self._on_step(job, step, stamps), start)
-
     def _on_step(self, job: Embedded, step: Step, stamps: dict[str, float]) -> bool:
-        if self._settings.refine:
-            self._estimate = step.estimate
+        self._step = step
         if self._stopped() or self._is_updated(job) or self._is_outrun():
             return False
-        pixels = step.preview()
-        if pixels is not None:
+        pictures = step.preview()
+        if pictures is not None:
             stamps["previewed"] = self._clock()
             stamps.setdefault("first_preview", stamps["previewed"])
-            self._report(_preview(job, step, pixels, stamps))
+            self._report(_preview(job, step, pictures[0], stamps))
         return True
 
     def _is_updated(self, job: Embedded) -> bool:
@@ -176,7 +149,9 @@ class Easel:
     def _is_outrun(self) -> bool:
         return self._mailbox.peek() is not None and not self._is_spared
 
-    def _deliver(self, job: Embedded, picture: Picture, stamps: dict[str, float]) -> None:
+    def _deliver(
+        self, job: Embedded, pixels: np.ndarray, strength: float, stamps: dict[str, float]
+    ) -> None:
         stamps["painted"] = self._clock()
         stamps.pop("previewed", None)
         early = f"-{job.answer.tmax_s:.3f}s" if job.answer.provisional else ""
@@ -185,17 +160,17 @@ class Easel:
             answer=job.answer,
             seed=self._settings.seed + job.about.trial,
             ip_scale=self._settings.ip_scale,
-            steps=picture.steps,
-            size_px=max(picture.pixels.shape[:2]),
-            strength=picture.strength,
+            steps=self._step.n_steps,
+            size_px=max(pixels.shape[:2]),
+            strength=strength,
             file=f"{IMAGES}/trial-{job.about.trial:05d}{early}.png",
             image_format="webp",
-            image=encoded(picture.pixels, "webp"),
+            image=encoded(pixels, "webp"),
             stamps=stamps,
         )
         self._report(message)  # before the file: it is what people wait for
         try:
-            save_png(self._config.folder / message.file, picture.pixels, self._texts(message))
+            save_png(self._config.folder / message.file, pixels, self._texts(message))
         except OSError as error:
             self._tell(
                 "an image is not saved",
@@ -211,7 +186,7 @@ class Easel:
         texts = dict(self._painter.facts) | {name: fields[name] for name in names}
         if self._config.simulated:
             texts["simulated"] = True
-        return texts | {"Software": f"hvf-live {version('hvf-live')}"}
+        return texts | {"Software": self._software}
 
     def _say(self, job: Embedded, state: str, detail: str) -> None:
         about = job.about

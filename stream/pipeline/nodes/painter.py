@@ -17,12 +17,12 @@ from decoder.bundle import MANIFEST, open_bundle
 from decoder.painting.base import DiffusionBase, load_base
 from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
-from decoder.painting.sampler import Start as Beginning
 from decoder.painting.spec import read_base_spec
+from decoder.painting.step import Start, Step
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery
-from stream.pipeline.nodes.easel import OutOfMemory, Picture, Start, Step
+from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
 
@@ -124,43 +124,20 @@ class DiffusionPainter:
 
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
-    ) -> Picture | None:
+    ) -> np.ndarray | None:
         """As `stream.pipeline.nodes.easel.Painter` says."""
         with _memory_told():
-            begin = self._beginning(job, start)
-            n_steps = 0
-
-            def step_taken(step: Step) -> bool:
-                nonlocal n_steps
-                n_steps = step.n_steps
-                return on_step(_Single(step))
-
             z = torch.from_numpy(np.array(job.array, np.float32))[None]
             z_c = self._prior.condition(z, skip_projector=self._skip_projector)
-            pixels = self._sampler.paint(z_c, [seed], step_taken, begin)
-        if pixels is None:
-            return None
-        return Picture(pixels[0], n_steps, begin.strength if begin is not None else 1.0)
+            pixels = self._sampler.paint(z_c, [seed], on_step, start or self._top(job.top_id))
+        return None if pixels is None else pixels[0]
 
-    def _beginning(self, job: Embedded, start: Start | None) -> Beginning | None:
-        if start is not None:
-            return Beginning(start.estimate, start.strength)
+    def _top(self, id_: str) -> Start | None:
+        """An image of the gallery to begin with; None where nothing is begun with one."""
         if self._gallery is None:
             return None
-        path = self._gallery.images[self._gallery.row_of(job.top_id)]
-        return Beginning(self._sampler.encode_image(_pixels(path)), self._strength)
-
-
-class _Single:
-    """A step of a batch of one."""
-
-    def __init__(self, step: Step):
-        self.index, self.n_steps, self.estimate = step.index, step.n_steps, step.estimate
-        self._step = step
-
-    def preview(self) -> np.ndarray | None:
-        pictures = self._step.preview()
-        return None if pictures is None else pictures[0]
+        path = self._gallery.images[self._gallery.row_of(id_)]
+        return Start(self._sampler.encode_image(_pixels(path)), self._strength)
 
 
 def _usual_preview(base: DiffusionBase) -> str:
