@@ -5,7 +5,7 @@ symmetric matrix A is made of what the session has shown so far, and x' = A x fo
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +41,12 @@ class Adaptation:
 
     Args:
         preprocessing: of the bundle; holds the training's covariance.
-        start: a state to go on from, of `state` or `rest`.
 
     Raises:
-        Problem: the bundle has no trial covariance, or `start` is of another bundle.
+        Problem: the bundle has no trial covariance.
     """
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        settings: AdaptationSettings,
-        start: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing, settings: AdaptationSettings) -> None:
         self._settings = settings
         self._reference = _reference(preprocessing)
         n = len(self._reference)
@@ -64,8 +58,37 @@ class Adaptation:
         self._powers = deque([power] * _START, _MEMORY)
         self._pending: list[tuple[float, np.ndarray]] = []
         self._matrix = np.eye(n, dtype=np.float32)
-        if start is not None:
-            self._go_on_from(start)
+
+    @classmethod
+    def from_rest(
+        cls,
+        preprocessing: Preprocessing,
+        windows: Iterable[np.ndarray],
+        settings: AdaptationSettings,
+    ) -> "Adaptation":
+        """What a session with a resting recording starts with.
+
+        Args:
+            windows: (output channels, times) each, as trials are cut and preprocessed; they count
+                as `rest_trials` at most.
+
+        Raises:
+            Problem: there is no window, or one that is not finite.
+        """
+        adaptation = cls(preprocessing, settings)
+        for number, window in enumerate(windows):
+            adaptation.add(float(number), window)
+        adaptation.matrix(np.inf)
+        if not adaptation.n_absorbed:
+            raise Problem(
+                "no window of the resting recording can be adapted to; record at least some "
+                "seconds of quiet EEG, or start without it"
+            )
+        share = min(1.0, settings.rest_trials / adaptation.n_absorbed)
+        adaptation._sum *= share
+        adaptation._weight *= share
+        adaptation._matrix = adaptation._made()
+        return adaptation
 
     @property
     def n_absorbed(self) -> int:
@@ -119,11 +142,7 @@ class Adaptation:
         return self._matrix
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that is known so far, as arrays; `start` takes it.
-
-        Trials that no onset has passed yet are kept with their stamps. Where a session on another
-        clock is to go on from it, ask for `matrix(math.inf)` first.
-        """
+        """All that is known so far, as arrays; trials that no onset has passed yet are apart."""
         n = len(self._reference)
         return {
             "trial_covariance": self._reference.copy(),
@@ -158,57 +177,6 @@ class Adaptation:
         gains, directions = np.linalg.eigh(matrix)
         gains = np.minimum(gains, self._settings.max_gain)
         return ((directions * gains) @ directions.T).astype(np.float32)
-
-    def _go_on_from(self, start: Mapping[str, np.ndarray]) -> None:
-        now = self.state()
-        if start.keys() != now.keys() or not all(np.isfinite(a).all() for a in start.values()):
-            raise Problem(
-                f"the state to adapt from holds {sorted(start)}, expected {sorted(now)} with "
-                "finite values; give one that this version has saved"
-            )
-        if not np.array_equal(start["trial_covariance"], self._reference):
-            raise Problem(
-                "the state to adapt from was made with another bundle; give one of a session with "
-                "this bundle, or start without it"
-            )
-        self._sum = start["covariance_sum"].copy()
-        self._weight = float(start["weight"][0])
-        self._n_absorbed, self._n_outliers = start["counts"].tolist()
-        self._powers = deque(start["powers"].tolist(), _MEMORY)
-        stamps_s = start["pending_last_stamp_s"].tolist()
-        self._pending = list(zip(stamps_s, start["pending_covariance"], strict=True))
-        if self._weight:
-            self._matrix = self._made()
-
-
-def rest(
-    preprocessing: Preprocessing, windows: Iterable[np.ndarray], settings: AdaptationSettings
-) -> dict[str, np.ndarray]:
-    """The state to start a session from, of a resting recording.
-
-    Args:
-        windows: (output channels, times) each, as trials are cut and preprocessed.
-
-    Returns:
-        As `Adaptation.state`; the windows count as `rest_trials` at most.
-
-    Raises:
-        Problem: there is no window, or one that is not finite.
-    """
-    adaptation = Adaptation(preprocessing, settings)
-    for number, window in enumerate(windows):
-        adaptation.add(float(number), window)
-    adaptation.matrix(np.inf)
-    state = adaptation.state()
-    if not adaptation.n_absorbed:
-        raise Problem(
-            "no window of the resting recording can be adapted to; record at least some seconds "
-            "of quiet EEG, or start without it"
-        )
-    share = min(1.0, settings.rest_trials / adaptation.n_absorbed)
-    state["covariance_sum"] *= share
-    state["weight"] *= share
-    return state
 
 
 def monge_map(live: np.ndarray, reference: np.ndarray) -> np.ndarray:

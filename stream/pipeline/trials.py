@@ -1,6 +1,6 @@
 """How a session makes its trials, as its config says; for the reader and for who decodes again."""
 
-from stream.acquire.adaptation import Adaptation, rest
+from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trial_stream import TrialPlan
 from stream.pipeline.wire.config import DecodingSettings, FileSource, SessionConfig
@@ -30,12 +30,11 @@ def starting_adaptation(
     """
     if settings.adaptation is None:
         return None
-    start = None
-    if settings.rest is not None:
-        # Here, as MNE takes a second to import.
-        from stream.sources.cut_recording import rest_windows
-        from stream.sources.recording import read_recording
+    if settings.rest is None:
+        return Adaptation(preprocessing, settings.adaptation)
+    # Here, as MNE takes a second to import.
+    from stream.sources.cut_recording import rest_windows
+    from stream.sources.recording import read_recording
 
-        windows = rest_windows(read_recording(settings.rest), preprocessing)
-        start = rest(preprocessing, windows, settings.adaptation)
-    return Adaptation(preprocessing, settings.adaptation, start)
+    windows = rest_windows(read_recording(settings.rest), preprocessing)
+    return Adaptation.from_rest(preprocessing, windows, settings.adaptation)

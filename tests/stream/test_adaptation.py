@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
 from hvf_core.problem import Problem
-from stream.acquire.adaptation import Adaptation, AdaptationSettings, monge_map, rest
+from stream.acquire.adaptation import Adaptation, AdaptationSettings, monge_map
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 
 N = 4
@@ -306,8 +306,7 @@ def test_a_session_starts_from_its_rest():
     rested, seen = positive(1, spread=0.2), positive(2, spread=0.2)
     choice = AdaptationSettings(prior_trials=10, rest_trials=30)
     windows = (trial_of(rested, rng) for _ in range(90))
-    start = rest(preprocessing(reference), windows, choice)
-    adaptation = Adaptation(preprocessing(reference), choice, start)
+    adaptation = Adaptation.from_rest(preprocessing(reference), windows, choice)
     for n, live in [
         (0, (10 * reference + 30 * rested) / 40),
         (20, (10 * reference + 30 * rested + 20 * seen) / 60),
@@ -321,71 +320,36 @@ def test_a_session_starts_from_its_rest():
 def test_a_short_rest_counts_for_what_it_is():
     rng = np.random.default_rng(0)
     trials = [trial_of(positive(1), rng) for _ in range(5)]
-    start = rest(preprocessing(np.eye(N)), trials, AdaptationSettings())
-    found = Adaptation(preprocessing(np.eye(N)), AdaptationSettings(), start)
+    found = Adaptation.from_rest(preprocessing(np.eye(N)), trials, AdaptationSettings())
     expected = adapted(np.eye(N), trials).matrix(math.inf)
     np.testing.assert_allclose(found.matrix(0.0), expected, atol=1e-6)
 
 
 def test_a_rest_without_a_window_is_refused():
     with pytest.raises(Problem, match="no window of the resting recording") as caught:
-        rest(preprocessing(np.eye(N)), [], AdaptationSettings())
+        Adaptation.from_rest(preprocessing(np.eye(N)), [], AdaptationSettings())
     assert is_one_sentence(caught.value)
 
 
 # --- kept ----------------------------------------------------------------------------------------
 
 
-def test_a_saved_session_goes_on_as_if_it_had_not_ended(tmp_path):
-    reference, rng = positive(0), np.random.default_rng(0)
-    trials = [trial_of(positive(i), rng) * (1 if i < 12 else 3) for i in range(60)]
-    whole = Adaptation(preprocessing(reference), AdaptationSettings())
-    broken = Adaptation(preprocessing(reference), AdaptationSettings())
-    for i, trial in enumerate(trials):
-        onset_s = 0.1 * i  # trials last 0.45 s: several are always still to be absorbed
-        whole.add(onset_s + 0.45, trial)
-        broken.add(onset_s + 0.45, trial)
-        np.testing.assert_array_equal(whole.matrix(onset_s), broken.matrix(onset_s))
-        if i in (0, 3, 29, 30):
-            path = tmp_path / "adaptation.safetensors"
-            broken.save(path)
-            saved = load_file(path)
-            broken = Adaptation(preprocessing(reference), AdaptationSettings(), saved)
-            np.testing.assert_array_equal(whole.matrix(onset_s), broken.matrix(onset_s))
-    assert (whole.n_absorbed, whole.n_outliers) == (broken.n_absorbed, broken.n_outliers)
-    assert whole.n_outliers > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["adaptation.safetensors"]
-
-
-def test_a_state_is_no_view_of_what_goes_on():
+def test_what_is_saved_is_the_state_and_no_view_of_what_goes_on(tmp_path):
     rng = np.random.default_rng(0)
     adaptation = adapted(np.eye(N), [trial_of(positive(1), rng) for _ in range(3)])
     adaptation.matrix(math.inf)
-    start = adaptation.state()
-    kept = {name: array.copy() for name, array in start.items()}
-    for one in (adaptation, Adaptation(preprocessing(np.eye(N)), AdaptationSettings(), start)):
-        one.add(9.0, trial_of(positive(2), rng))
-        one.matrix(math.inf)
-    for name, array in start.items():
-        np.testing.assert_array_equal(array, kept[name])
-
-
-def test_what_is_no_state_is_refused():
-    def go_on(start, reference=None):
-        reference = np.eye(N) if reference is None else reference
-        return Adaptation(preprocessing(reference), AdaptationSettings(), start)
-
-    def refused(sentence, start, reference=None):
-        with pytest.raises(Problem, match=sentence) as caught:
-            go_on(start, reference)
-        assert is_one_sentence(caught.value)
-
-    refused(r"holds \['weights'\], expected", {"weights": np.zeros(3)})
-    state = adapted(np.eye(N), []).state()
-    assert go_on(state).n_absorbed == 0
-    refused("another bundle", state, reference=positive(1))
-    state["covariance_sum"][0, 0] = np.nan
-    refused("with finite values", state)
+    adaptation.add(7.0, trial_of(positive(2), rng))
+    state = adaptation.state()
+    path = tmp_path / "adaptation.safetensors"
+    adaptation.save(path)
+    adaptation.add(9.0, trial_of(positive(3), rng))
+    adaptation.matrix(math.inf)
+    saved = load_file(path)
+    assert saved.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, saved[name])
+    assert (saved["weight"].tolist(), saved["pending_last_stamp_s"].tolist()) == ([3.0], [7.0])
+    assert [path.name for path in tmp_path.iterdir()] == ["adaptation.safetensors"]
 
 
 def test_a_bundle_without_a_trial_covariance_cannot_be_adapted():
