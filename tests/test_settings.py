@@ -29,6 +29,7 @@ from hvf_core.toml import read_toml, to_toml
 from stream.acquire.settings import AdaptationSettings
 from stream.pipeline.wire.config import SessionConfig, SessionSettings
 from stream.sources.settings import ReplaySettings
+from tests.sessions import run
 
 
 class Brush(Settings):
@@ -82,7 +83,7 @@ class Tree(Settings):
 
 def toml(folder: Path, text: str) -> Path:
     path = folder / "session.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -387,3 +388,29 @@ def test_settings_are_handed_to_another_program_as_its_options() -> None:
     replay = ReplaySettings(speed="max", start_s=2.5, marker_stream="a b")
     arguments = as_arguments(replay)
     assert arguments == ["--speed=max", "--start=2.5", "--marker-stream=a b"]
+
+
+def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:
+    sets = ("--set", "top_k=3", "--set", "decoding.tmax_s=0.3", "--set", "source.eeg=EEG ü")
+    printed = run("config", *sets)
+    assert printed.code == 0, printed.err
+    path = toml(tmp_path, printed.out)
+    read = merge(SessionSettings, read_toml(SessionSettings, path))
+    assert (read.top_k, read.decoding.tmax_s, read.source.eeg) == (3, (0.3,), "EEG ü")
+    assert run("config", "--config", path).out == printed.out
+    schema = json.loads(run("config", "--schema").out)
+    assert set(schema["properties"]) == {"version", *SessionSettings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["liv"], "'liv' is no command; did you mean 'live'?"),
+        (["live", "--set", "source.eeg=E"], "give --markers, or --trigger, or both"),
+        (["--config", "none.toml"], "the settings 'none.toml' cannot be read"),
+    ],
+)
+def test_wrong_usage_of_the_program_is_one_sentence(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert said in done.one_sentence()
