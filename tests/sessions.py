@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.ledger import FACTS, read_ledger
 
 ROOT = Path(__file__).parents[1]
 EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
@@ -130,6 +130,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def check_accounted(folder: Path) -> dict[str, Any]:
     """Every marker of a session has exactly one outcome, in the ledger and in the summary."""
     records = read_ledger(folder / "ledger.jsonl")
+    assert all(set(record) == {"event"} | FACTS[record["event"]] for record in records)
     markers = [r["trial"] for r in records if r["event"] == "marker"]
     outcomes = [r["trial"] for r in records if r["event"] in ("decoded", "cut", "dropped")]
     assert sorted(outcomes) == sorted(markers)

@@ -7,13 +7,43 @@ without a decoder; in a session with one, markers = decoded + dropped once it is
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from stream.pipeline.wire.messages import Message, flat
+
 Outcome = Literal["decoded", "cut", "dropped"]
 Record = dict[str, Any]
-"""A line of the ledger: its `event`, the `trial` that it is the outcome of, and facts."""
+"""A line of the ledger: its `event`, the facts that this kind has, and the `trial` that it opens or
+ends; of what happens to a trial on its way, the number is `of_trial`."""
+_ANSWER = "stimulus n_repeats tmax_s rank ids scores probabilities calibrated abstain stamps"
+_IMAGE = "stimulus n_repeats tmax_s provisional seed ip_scale steps size_px strength file stamps"
+FACTS: Mapping[str, frozenset[str]] = {
+    event: frozenset(names.split())
+    for event, names in {
+        "start": "session node",
+        "marker": "trial stimulus group repeat onset_s readable_s",
+        "provisional": f"of_trial {_ANSWER}",
+        "decoded": f"trial {_ANSWER}",
+        "cut": "trial residual_s stamps",
+        "dropped": "trial reason detail",
+        "painting": "of_trial state detail",
+        "painted": f"of_trial {_IMAGE}",
+        "stream": "name state age_s",
+        "node_lost": "node",
+        "note": "node text facts",
+        "control": "verb argument by outcome text stamp_s facts",
+        "end": "reason",
+    }.items()
+}
+"""The kinds of records, and the facts of each."""
+
+
+def told(event: str, message: Message) -> Record:
+    """The facts of a record that are in a message, but for the trial's number."""
+    facts = FACTS[event] - {"trial"}
+    return {name: value for name, value in flat(message).items() if name in facts}
 
 
 class Ledger:

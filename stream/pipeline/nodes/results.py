@@ -7,7 +7,7 @@ import zmq
 
 from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock, pylsl
-from stream.pipeline.books.ledger import Ledger, Record
+from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally
 from stream.pipeline.nodes.node import Lifeline, run_node
@@ -31,17 +31,12 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     as_json,
-    flat,
 )
 from stream.pipeline.wire.nodes import READER, RESULTS
 from stream.pipeline.wire.orders import changed
 
 OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
-_ANSWER_FACTS = ("stimulus", "n_repeats", "tmax_s", "rank", "ids", "scores", "probabilities")
-_ANSWER_FACTS += ("calibrated", "abstain", "stamps")
-_IMAGE_FACTS = ("stimulus", "n_repeats", "tmax_s", "provisional", "seed", "ip_scale", "steps")
-_IMAGE_FACTS += ("size_px", "strength", "file", "stamps")
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
 _REST_S = 0.5  # for what is on its way when the session ends, while it comes
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
@@ -88,22 +83,18 @@ class Results:
             case MarkerSeen():
                 self._announce(message)
             case TrialDropped():
-                facts = {"reason": message.reason, "detail": message.detail}
-                self._settle(message.trial, "dropped", **facts)
+                self._settle(message.trial, "dropped", **told("dropped", message))
             case TrialCut():
-                facts = {"residual_s": message.residual_s, "stamps": message.stamps}
-                self._settle(message.trial, "cut", **facts)
+                self._settle(message.trial, "cut", **told("cut", message))
             case NodeState():
                 self._on_node_state(message)
             case Noted():
-                self._ledger.note("note", node=message.node, text=message.text, facts=message.facts)
+                self._ledger.note("note", **told("note", message))
                 self._publish(message)
             case SessionState():
                 self._publish(message)
             case Controlled():
-                facts = flat(message)
-                del facts["session"]
-                self._ledger.note("control", **facts)
+                self._ledger.note("control", **told("control", message))
                 self._publish(message)
             case PaintingState():
                 self._on_painting(message)
@@ -141,15 +132,14 @@ class Results:
         if message.state == "begun":  # and will end in one of the other ways
             self._tally.painting.add(message.trial, message.state)
         else:
-            facts = {"state": message.state, "detail": message.detail}
-            self._ledger.note("painting", of_trial=message.trial, **facts)
+            self._ledger.note("painting", of_trial=message.trial, **told("painting", message))
         self._publish(message)
 
     def _on_image(self, message: Preview | Painted) -> None:
         message.stamps["published"] = local_clock()
         self._publish(message)
         if isinstance(message, Painted):
-            facts = {name: value for name, value in flat(message).items() if name in _IMAGE_FACTS}
+            facts = told("painted", message)
             self._ledger.note("painted", of_trial=message.about.trial, **facts)
 
     def _on_health(self, message: StreamHealth) -> None:
@@ -166,9 +156,7 @@ class Results:
         return {name: getattr(self._stream, name) for name in names}
 
     def _announce(self, message: MarkerSeen) -> None:
-        facts = flat(message)
-        del facts["session"]
-        if self._ledger.announce(**facts):
+        if self._ledger.announce(message.about.trial, **told("marker", message)):
             self._publish(message)
         self._publish_settled(message.about.trial)
 
@@ -178,7 +166,7 @@ class Results:
         if self._ledger.outcome_of(trial) is None:
             self._publish(message)
             self._outlet.push_sample([as_json(message)])
-        facts = {name: value for name, value in flat(message).items() if name in _ANSWER_FACTS}
+        facts = told("decoded", message)
         if not answer.provisional:
             self._settle(trial, "decoded", **facts)
         elif (trial, answer.tmax_s) not in self._provisional:
