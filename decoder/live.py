@@ -78,7 +78,7 @@ class LiveDecoder:
     ) -> None:
         self.top_k, self.min_confidence = top_k, min_confidence
         """Both hold from the next answer on."""
-        self._manifest, self._shares = manifest, shares
+        self._manifest, self.shares = manifest, shares
         self.engine, self._ranker, self._clock = engine, ranker, clock
         self._anytime = Anytime(shares, len(manifest.channels), marks)
         self._marks = tuple(marks)
@@ -139,9 +139,9 @@ class LiveDecoder:
 
     def _embed(self, part: Slice, mark: int) -> tuple[int, np.ndarray, np.ndarray | None]:
         """The repeats in it, the embedding, and its cosines where the engine gives them."""
-        shown, n_parts = self._anytime.shown(part.trial), self._shares.n_parts(mark)
+        shown, n_parts = self._anytime.shown(part.trial), self.shares.n_parts(mark)
         known, n_known = self._evidence.known(part.trial, part.group, shown, n_parts)
-        z, *scored = self.engine(self._shares.rest_input(known))
+        z, *scored = self.engine(self.shares.rest_input(known))
         return n_known, z, scored[0] if scored else None
 
     def _answer(self, part: Slice, mark: int) -> Answer:

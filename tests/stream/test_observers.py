@@ -10,6 +10,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.gallery import Gallery, load_gallery, save_gallery
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.wire.bus import open_socket
@@ -24,7 +25,15 @@ from stream.pipeline.wire.messages import (
     Settled,
     Snapshot,
 )
-from tests.sessions import check_accounted, finish, start, trials_of, wait_for_ledger
+from tests.sessions import (
+    check_accounted,
+    finish,
+    start,
+    trials_of,
+    wait_for_decoded,
+    wait_for_ledger,
+)
+from tests.tiny_painting import write_models, write_recording
 
 
 class Observer:
@@ -256,6 +265,52 @@ def test_a_session_is_watched_steered_and_ended_from_outside(amplifier, tmp_path
         ("resume", "done"),
         ("finish", "done"),
     ]
+
+
+def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_path) -> None:
+    models, folder = write_models(tmp_path), tmp_path / "session"
+    whole = load_gallery(models / "gallery")
+    kept = slice(0, 3)
+    fewer = Gallery(
+        *(whole.ids[kept], whole.labels[kept], whole.embeddings[kept]),
+        *(whole.space, whole.image_encoders, "test"),
+    )
+    save_gallery(tmp_path / "fewer", fewer)
+    recording = write_recording(tmp_path / "toy_raw.fif", 60 * "abcd")
+    options = ("--bundle", models / "bundle", "--headless", "--out", folder)
+    process = start("replay", recording, *options)
+
+    def wait_for_more(n: int) -> int:
+        """Waits for n further answers, and says how many there were before them."""
+        before = len(trials_of(folder, "decoded"))
+        wait_for_decoded(folder, before + n)
+        return before
+
+    wait_for_decoded(folder, 9)  # each at least twice
+    caller = Caller(folder)
+    assert caller.ask("set", "top_k 2") == ("done", "top_k is now 2; it was 5")
+    assert caller.ask("reset_group", "a")[0] == "done"
+    assert caller.ask("gallery", str(tmp_path / "fewer"))[0] == "done"
+    assert caller.ask("gallery", str(tmp_path / "fewer" / "none"))[0] == "refused"
+    before = wait_for_more(6)
+    assert caller.ask("stop")[0] == "done"
+    done = finish(process)
+    caller.close()
+    assert done.code == 0, done.err
+    told = check_accounted(folder)
+    decoded = trials_of(folder, "decoded")
+    assert {len(record["ids"]) for record in decoded[: before - 1]} == {4}
+    assert {len(record["ids"]) for record in decoded[before + 2 :]} == {2}
+    repeats = [record["n_repeats"] for record in decoded if record["stimulus"] == "a"]
+    assert repeats.count(1) == 2
+    assert [record["n_repeats"] for record in decoded if record["stimulus"] == "b"].count(1) == 1
+    assert {"d"} == {r["stimulus"] for r in _dropped_as_unknown(folder)}
+    assert told["n_way"] == 3
+
+
+def _dropped_as_unknown(folder: Path) -> list[dict]:
+    dropped = {r["trial"] for r in trials_of(folder, "dropped") if r["reason"][:7] == "unknown"}
+    return [r for r in trials_of(folder, "marker") if r["trial"] in dropped]
 
 
 def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(amplifier, tmp_path) -> None:

@@ -13,7 +13,7 @@ from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
-from stream.pipeline.decoding import Say, open_decoder
+from stream.pipeline.decoding import Say, looked_up_in, open_decoder
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import SessionConfig
@@ -26,6 +26,8 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
 )
+from stream.pipeline.wire.nodes import DECODE
+from stream.pipeline.wire.orders import changed
 
 _ALIVE_S = 1.0
 
@@ -40,11 +42,24 @@ class Decoder:
     def __init__(self, config: SessionConfig, say: Say):
         refuse_two_builds()
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
-        bundle = open_bundle(config.bundle)
-        self._calibrated = bundle.manifest.calibration is not None
+        self.config, self._say = config, say
+        self._bundle = open_bundle(config.bundle)
+        self._calibrated = self._bundle.manifest.calibration is not None
         self._gallery = open_gallery(config.gallery)
-        self.live = open_decoder(config, bundle, self._gallery, local_clock, say)
+        self.live = open_decoder(config, self._bundle, self._gallery, local_clock, say)
         self.live.warm_up()
+
+    def obey(self, verb: str, argument: str) -> None:
+        """Does what the session orders between two slices."""
+        self.config = changed(self.config, verb, argument)
+        self.live.top_k = self.config.top_k
+        self.live.min_confidence = self.config.decoding.min_confidence
+        if verb == "reset_group":
+            self.live.reset_group(argument)
+        elif verb == "gallery":
+            self._gallery = open_gallery(self.config.gallery)
+            opened = (self._gallery, self.config, self._bundle, self.live.shares, self._say)
+            self.live.look_up_in(*looked_up_in(*opened))
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
         """What is to be reported after a slice, answers with their embeddings."""
@@ -89,14 +104,14 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     decoder = Decoder(
         config,
         lambda text, facts: send(
-            reports, Noted(session=config.session, node="decode", text=text, facts=facts)
+            reports, Noted(session=config.session, node=DECODE, text=text, facts=facts)
         ),
     )
     trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
     painter = None
     if config.painting is not None:
         painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
-    alive = NodeState(session=config.session, node="decode", incarnation=lifeline.incarnation)
+    alive = NodeState(session=config.session, node=DECODE, incarnation=lifeline.incarnation)
     send(reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
@@ -109,10 +124,14 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
                     painter.offer(report, embedding)
         elif isinstance(message, TrialDropped):
             decoder.live.forget(message.trial)
+        for verb, argument in lifeline.orders():
+            decoder.obey(verb, argument)
+            if painter is not None:
+                painter.with_provisional = decoder.config.painting.refine
         if time.monotonic() >= next_alive_s:
             next_alive_s = time.monotonic() + _ALIVE_S
             send(reports, alive)
 
 
 if __name__ == "__main__":
-    run_node("decode", run)
+    run_node(DECODE, run)

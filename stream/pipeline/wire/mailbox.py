@@ -17,11 +17,11 @@ class Outgoing:
 
     def __init__(self, endpoint: str, with_provisional: bool):
         self._socket = open_socket(zmq.PUSH, endpoint, bind=False, latest_only=True)
-        self._with_provisional = with_provisional
+        self.with_provisional = with_provisional
 
     def offer(self, retrieval: Retrieval, embedding: np.ndarray) -> None:
         """Hands over the embedding, unit-length float32 (dim,), that an answer is made of."""
-        if retrieval.answer.provisional and not self._with_provisional:
+        if retrieval.answer.provisional and not self.with_provisional:
             return
         message = Embedded(
             about=retrieval.about,
