@@ -62,13 +62,8 @@ class Answer:
 
 
 class Ranker(Protocol):
-    """Looks a query up in a gallery, as `index.ranking.Ranker` does."""
+    """Looks queries up in a gallery; see `index.ranking.Ranker`."""
 
     def rank(
         self, query: Query, k: int, shown: str | None, cosines: np.ndarray | None = None
-    ) -> Ranked:
-        """The best k; `cosines` of all images with the query, where an engine has given them.
-
-        Raises:
-            Problem: the query holds values that are not finite, or only zeros.
-        """
+    ) -> Ranked: ...

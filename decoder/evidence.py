@@ -68,7 +68,7 @@ class Repeats:
     """
 
     def __init__(self, shape: tuple[int, ...], max_bytes: int, say: Callable[[str], None]) -> None:
-        self._shape, self._say = shape, say
+        self.shape, self._say = shape, say
         self._most = max(1, max_bytes // (8 * math.prod(shape)))
         self._groups: OrderedDict[str, tuple[np.ndarray, set[int]]] = OrderedDict()
         self._has_forgotten = False
@@ -76,13 +76,13 @@ class Repeats:
     def of(self, group: str) -> tuple[np.ndarray, Set[int]]:
         """The sum, float64 and not to be changed, and the trials in it; zeros of a new group."""
         if group not in self._groups:
-            return np.zeros(self._shape), frozenset()
+            return np.zeros(self.shape), frozenset()
         self._groups.move_to_end(group)
         return self._groups[group]
 
     def add(self, trial: int, group: str, given: np.ndarray) -> None:
         """Adds a finished trial; one that comes again, as after a lost connection, counts once."""
-        sum_, trials = self._groups.setdefault(group, (np.zeros(self._shape), set()))
+        sum_, trials = self._groups.setdefault(group, (np.zeros(self.shape), set()))
         self._groups.move_to_end(group)
         if trial not in trials:
             trials.add(trial)
@@ -113,12 +113,11 @@ class AveragedEEG:
     Args:
         weights: for "mean".
         repeats: of the shape (parts, width).
-        shape: that one.
     """
 
-    def __init__(self, weights: Weights, repeats: Repeats, shape: tuple[int, int]) -> None:
+    def __init__(self, weights: Weights, repeats: Repeats) -> None:
         self.repeats, self._weights = repeats, weights
-        self._mean = np.zeros(shape)
+        self._mean = np.zeros(repeats.shape)
 
     def known(
         self, trial: int, group: str, shown: np.ndarray, n_parts: int
@@ -208,7 +207,7 @@ def evidence_of(
     weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
     weights.temperature(manifest.tmax_s, 1)
     if not weights.alone:
-        return AveragedEEG(weights, Repeats(shape, max_bytes, say), shape)
+        return AveragedEEG(weights, Repeats(shape, max_bytes, say))
     repeats = Repeats((manifest.embedding_dim,), max_bytes, say)
     return AddedLikelihoods(weights, repeats, shape, manifest.tmax_s)
 

@@ -22,24 +22,15 @@ from stream.sources.recording import read_recording
 
 @dataclass(frozen=True)
 class Replayed:
-    """Answers of a session, live and offline, trial by trial.
+    """How many trials of a session were decoded, live and offline."""
 
-    `live` and `offline` hold the top-k ids, best first, of the trials that both decoded.
-    """
-
-    trials: tuple[int, ...]
-    live: tuple[tuple[str, ...], ...]
-    offline: tuple[tuple[str, ...], ...]
     n_live: int
     n_offline: int
-
-    @property
-    def n_equal(self) -> int:
-        return sum(a == b for a, b in zip(self.live, self.offline, strict=True))
+    n_equal: int
+    """With the same top-k ids in the same order."""
 
     @property
     def agrees(self) -> bool:
-        """Whether both decoded the same trials, with the same lists in the same order."""
         return self.n_live == self.n_offline == self.n_equal
 
 
@@ -59,19 +50,13 @@ def evaluate_session(folder: Path) -> Replayed:
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
     offline = _decode(folder / "recording.xdf", config, n_repeats)
-    both = sorted(live.keys() & offline.keys())
-    return Replayed(
-        trials=tuple(both),
-        live=tuple(tuple(live[trial]["ids"]) for trial in both),
-        offline=tuple(offline[trial] for trial in both),
-        n_live=len(live),
-        n_offline=len(offline),
-    )
+    n_equal = sum(entry["ids"] == offline.get(trial) for trial, entry in live.items())
+    return Replayed(len(live), len(offline), n_equal)
 
 
 def _decode(
     recording: Path, config: SessionConfig, n_repeats: Mapping[int, int]
-) -> dict[int, tuple[str, ...]]:
+) -> dict[int, list[str]]:
     """Ids of the final answers by trial, from the session's decoder; a trial is a single slice.
 
     A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
@@ -86,8 +71,7 @@ def _decode(
     plan = replace(
         trial_plan(config), preprocessing=preprocessing, is_known=set(gallery.ids).__contains__
     )
-    outcomes = cut_trials(read_recording(recording), plan, adaptation)
-    for outcome in outcomes:
+    for outcome in cut_trials(read_recording(recording), plan, adaptation):
         if isinstance(outcome, Drop):
             continue
         group = seen[outcome.group]
@@ -98,5 +82,5 @@ def _decode(
             decoder.reset_group(outcome.group)
             for repeat in group[-n_live:]:
                 *_, answer = decoder.take(repeat)
-        ids[outcome.number] = tuple(gallery.ids[row] for row in answer.ranked.rows)
+        ids[outcome.number] = [gallery.ids[row] for row in answer.ranked.rows]
     return ids

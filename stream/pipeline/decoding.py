@@ -25,13 +25,7 @@ Say = Callable[[str, dict], None]
 def open_decoder(
     config: SessionConfig, bundle: Bundle, gallery: Gallery, clock: Callable[[], float], say: Say
 ) -> LiveDecoder:
-    """Makes the decoder of a session.
-
-    Args:
-        config: of the session.
-        bundle, gallery: its own, opened.
-        clock: what stamps answers, in seconds.
-        say: hears what a person should know.
+    """Makes the decoder of a session; `clock`, in seconds, stamps its answers.
 
     Raises:
         Problem: the bundle cannot be used, or the gallery is of another space.
@@ -58,7 +52,7 @@ def open_decoder(
 def looked_up_in(
     gallery: Gallery, config: SessionConfig, bundle: Bundle, shares: Shares, say: Say
 ) -> tuple[Ranker, Engine]:
-    """What a decoder needs of a gallery, for a new decoder or for `LiveDecoder.look_up_in`.
+    """What answers are looked up with: in a new decoder, or by `LiveDecoder.look_up_in`.
 
     On a GPU the engine of averaged evidence searches the gallery in the same pass; what is added
     is no embedding of the engine's.

@@ -65,7 +65,7 @@ class Trials(Anytime):
         shape = (shares.parts, shares.width)
         repeats = Repeats(shape, 2**20, pytest.fail)
         self.shares, self.weights = shares, Weights("mean", 0.0, None)
-        self.evidence = AveragedEEG(self.weights, repeats, shape)
+        self.evidence = AveragedEEG(self.weights, repeats)
 
     def finish(self, trial: int) -> None:
         self.evidence.finish(trial, group_of(trial), self.shown(trial), None)
@@ -73,7 +73,7 @@ class Trials(Anytime):
 
     def rest_input(self, trial: int, mark: int, alone: bool = False) -> tuple[np.ndarray, int]:
         shape = (self.shares.parts, self.shares.width)
-        none = AveragedEEG(self.weights, Repeats(shape, 2**20, pytest.fail), shape)
+        none = AveragedEEG(self.weights, Repeats(shape, 2**20, pytest.fail))
         evidence = none if alone else self.evidence
         n_parts = self.shares.n_parts(mark)
         known, n = evidence.known(trial, group_of(trial), self.shown(trial), n_parts)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder.calibration import Calibration
@@ -28,12 +28,13 @@ def slow_mean(finished, going_on, n_parts):
 
 
 def averaged(shape=SHAPE) -> AveragedEEG:
-    return AveragedEEG(Weights("mean", 2.0, None), Repeats(shape, 2**20, pytest.fail), shape)
+    return AveragedEEG(Weights("mean", 2.0, None), Repeats(shape, 2**20, pytest.fail))
 
 
 # --- the mean ------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=30), st.integers(0, SHAPE[0]))
 def test_each_trial_counts_once_however_often_and_in_whatever_order_it_comes(numbers, n_parts):
     evidence, going_on = averaged(), trial_of(99)
@@ -50,6 +51,7 @@ def test_each_trial_counts_once_however_often_and_in_whatever_order_it_comes(num
     assert known.dtype == np.float64
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, SHAPE[0]))
 def test_the_mean_of_whole_trials_is_the_same(n_trials, n_times):
     """`known_mean` on (channels, times), as training takes it, is what is added up live."""
@@ -134,6 +136,7 @@ def test_an_embedding_weighs_what_the_calibration_of_one_trial_says():
     assert Weights("mean", 2.0, TABLE).temperature(0.2, 3) == TABLE.temperature("mean", 0.2, 3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=25))
 def test_log_likelihoods_add_and_only_finished_trials_stay(acts):
     evidence, finished = added(), []
@@ -172,6 +175,7 @@ def test_each_repeat_is_embedded_alone():
 # --- how much is kept ----------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=40))
 def test_the_group_asked_for_longest_ago_is_forgotten_first(acts):
     said, forgotten = [], []

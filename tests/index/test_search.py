@@ -1,5 +1,9 @@
 """Search against a plain computation of all cosines."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
+from index.gallery import Gallery, save_gallery
 from index.search.flat import Dense, Flat
 
 
@@ -108,3 +113,29 @@ def test_an_embedding_of_zeros_is_refused() -> None:
 def test_another_width_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="width 4"):
         Flat(random_unit(5, 4, 0)).scores(np.ones(shape, np.float32))
+
+
+def test_a_gallery_on_disk_is_searched_where_it_lies(tmp_path: Path) -> None:
+    """Processes share its pages; opening it reads none of the 68 MB, and searching copies none."""
+    n, dim = 16_540, 1024
+    embeddings = np.zeros((n, dim), np.float32)
+    embeddings[np.arange(n), np.arange(n) % dim] = 1
+    ids = tuple(map(str, range(n)))
+    save_gallery(tmp_path / "g", Gallery(ids, ids, embeddings, "s", (), "test"))
+    program = """if True:
+        import sys, pathlib
+        from index.gallery import open_gallery
+        from index.search.flat import Flat
+        def mb(name):
+            lines = open("/proc/self/status").read().splitlines()
+            return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+        own, files = mb("RssAnon"), mb("RssFile")
+        gallery = open_gallery(pathlib.Path(sys.argv[1]))
+        assert len(gallery) == 16_540 and gallery.row_of("16539") == 16_539
+        assert mb("RssFile") - files < 10
+        rows, _ = Flat(gallery.embeddings).scores(gallery.embeddings[7]).top_k(1)
+        assert rows[0] == 7 + 16 * 1024
+        assert mb("RssFile") - files > 50
+        assert mb("RssAnon") - own < 20
+    """
+    subprocess.run([sys.executable, "-c", program, tmp_path / "g"], check=True)
