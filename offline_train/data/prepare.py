@@ -8,12 +8,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 from hvf_core.problem import Problem
-from offline_train.data.study import Facts, Study, StudyPart
+from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
 from stream.acquire.markers import MarkerRule
@@ -76,41 +78,31 @@ def prepare(
         reject=reject or RejectSettings(),
         is_known=keep,
     )
-    prepared, signal = Prepared(), None
-    cut: list[tuple[Facts, list[str]]] = []
+    signals: list[Signal] = []
+    rows: list[tuple[Facts, str]] = []
     with tempfile.TemporaryFile() as spool:
-        for part in study.parts:
-            found = part.data.signal(settings.channels)
-            signal = signal or found
-            found.check(signal, f"'{part.facts.name}'")
-            stimuli = []
-            for stimulus, trial in _trials(part, plan, prepared):
-                spool.write(trial.tobytes())
-                stimuli.append(stimulus)
-            cut.append((part.facts, stimuli))
-            on_recording(part.facts.name, prepared)
-        _refuse_none(prepared)
+        for facts, stimulus, trial in _trials(study, plan, signals, on_recording):
+            spool.write(trial.tobytes())
+            rows.append((facts, stimulus))
         spool.flush()
-        shape = (prepared.n_trials, len(settings.channels), settings.n_times)
+        shape = (len(rows), len(settings.channels), settings.n_times)
         trials = np.memmap(spool, np.float32, "r", shape=shape)
-        facts_of = [facts for facts, stimuli in cut for _ in stimuli]
-        learnt = np.array([facts.split in ("train", None) for facts in facts_of])
+        learnt = np.array([facts.split in ("train", None) for facts, _ in rows])
         fitted = _fit(settings, trials, learnt, "the study")
         fits = {}
-        for key in {facts.session_key for facts in facts_of} if per_session else ():
-            own = learnt & [facts.session_key == key for facts in facts_of]
+        for key in {facts.session_key for facts, _ in rows} if per_session else ():
+            own = learnt & [facts.session_key == key for facts, _ in rows]
             fits[key] = _fit(settings, trials, own, f"the session '{Facts(*key).name}'")
-        trial_format = _format(settings, signal, study, provenance)
-        arrays = {key: session.arrays for key, session in fits.items()}
+        trial_format = _format(settings, signals[0], study, provenance)
+        arrays = {key: fit.arrays for key, fit in fits.items()}
         with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
-            first = 0
-            for facts, stimuli in cut:
+            start = 0
+            for facts, of_part in groupby(rows, key=itemgetter(0)):
                 spatial = fits.get(facts.session_key, fitted).spatial_matrix(settings.channels)
-                for start in range(0, len(stimuli), _BLOCK):
-                    some = stimuli[start : start + _BLOCK]
-                    rows = slice(first + start, first + start + len(some))
-                    writer.append(spatial @ trials[rows], **_columns(study, facts, some))
-                first += len(stimuli)
+                while block := [stimulus for _, stimulus in islice(of_part, _BLOCK)]:
+                    made = spatial @ trials[start : start + len(block)]
+                    writer.append(made, **_columns(study, facts, block))
+                    start += len(block)
     return load_trial_set(directory)
 
 
@@ -138,30 +130,40 @@ def prepare_test(
     plan = TrialPlan(
         preprocessing, marker_rule=marker_rule or MarkerRule(), reject=reject or RejectSettings()
     )
-    prepared = Prepared()
-    settings, signal = preprocessing.settings, preprocessing.signal
-    trial_format = _format(settings, signal, study, provenance)
+    signal = preprocessing.signal
+    trial_format = _format(preprocessing.settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
-        for part in study.parts:
-            part.data.signal(settings.channels).check(signal, f"'{part.facts.name}'")
-            adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-            for stimulus, trial in _trials(part, plan, prepared, adapted):
-                writer.append(trial[None], **_columns(study, part.facts, [stimulus]))
-            on_recording(part.facts.name, prepared)
-        _refuse_none(prepared)
+        for facts, stimulus, trial in _trials(study, plan, [signal], on_recording, adaptation):
+            writer.append(trial[None], **_columns(study, facts, [stimulus]))
     return load_trial_set(directory)
 
 
 def _trials(
-    part: StudyPart, plan: TrialPlan, prepared: Prepared, adaptation: Adaptation | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The trials of a part that are left, each with its stimulus; all are counted."""
-    for outcome in cut_trials(part.data, plan, adaptation):
-        if isinstance(outcome, Drop):
-            prepared.dropped[outcome.reason] += 1
-        else:
-            prepared.n_trials += 1
-            yield outcome.stimulus, outcome.trial
+    study: Study,
+    plan: TrialPlan,
+    signals: list[Signal],
+    on_recording: Callable[[str, Prepared], None],
+    adaptation: AdaptationSettings | None = None,
+) -> Iterator[tuple[Facts, str, np.ndarray]]:
+    """The trials of a study that are left, with their facts and stimuli; the first signal holds."""
+    prepared = Prepared()
+    for recording, facts in study.parts:
+        signals.append(recording.signal(plan.preprocessing.settings.channels))
+        signals[-1].check(signals[0], f"'{facts.name}'")
+        adapted = Adaptation(plan.preprocessing, adaptation) if adaptation is not None else None
+        for outcome in cut_trials(recording, plan, adapted):
+            if isinstance(outcome, Drop):
+                prepared.dropped[outcome.reason] += 1
+            else:
+                prepared.n_trials += 1
+                yield facts, outcome.stimulus, outcome.trial
+        on_recording(facts.name, prepared)
+    if not prepared.n_trials:
+        dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())
+        raise Problem(
+            f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
+            "check the markers, the window and --stimuli"
+        )
 
 
 def _fit(
@@ -200,12 +202,3 @@ def _format(
         preprocessing=settings.model_dump(mode="json"),
         provenance={"study": study.info.name} | (provenance or {}),
     )
-
-
-def _refuse_none(prepared: Prepared) -> None:
-    if not prepared.n_trials:
-        dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())
-        raise Problem(
-            f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
-            "check the markers, the window and --stimuli"
-        )
