@@ -24,7 +24,7 @@ from offline_train.data.features import extract_features
 from offline_train.data.prepare import prepare_test
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.paint import paint_trials
-from offline_train.paintings.scores import Paintings, ReconstructionScores, conditions_of, score
+from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
 from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PRESETS
 from offline_train.prior.training import make_prior, train_prior
@@ -85,7 +85,7 @@ def evaluate_demo_paintings(
     *,
     n_images: int = 200,
     amplitude: float = 1.0,
-) -> tuple[Paintings, ReconstructionScores]:
+) -> tuple[Paintings, PaintingScores]:
     """Paints test images from themselves, from the simulated brain, and from other trials.
 
     Args:

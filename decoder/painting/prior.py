@@ -107,7 +107,7 @@ class Prior:
             z: of a brain or of images.
             rescale: False leaves the length as it is.
             skip_projector: give z itself, as the released code of the paper does when it
-                reconstructs from the brain.
+                paints from the brain.
         """
         z = z.float()
         if rescale:

@@ -21,7 +21,7 @@ from offline_train.commands.options import (
 from offline_train.paintings.settings import PaintingsSettings
 
 if TYPE_CHECKING:
-    from offline_train.paintings.scores import Paintings, ReconstructionScores
+    from offline_train.paintings.scores import Paintings, PaintingScores
 
 
 @with_settings(PaintingsSettings)
@@ -89,7 +89,7 @@ def evaluate_prior(
 def show_paintings(
     console: Console,
     paintings: "Paintings",
-    scores: "ReconstructionScores",
+    scores: "PaintingScores",
     out: Path | None,
     title: str = "",
 ) -> None:

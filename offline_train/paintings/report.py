@@ -10,13 +10,13 @@ from offline_train.paintings.scores import (
     CEILING,
     FLOOR,
     Paintings,
-    ReconstructionScores,
+    PaintingScores,
 )
 
 _SAID = {CEILING: "painted from\nthe image", FLOOR: "from another\nimage's trials"}
 
 
-def scores_table(scores: ReconstructionScores) -> Table:
+def scores_table(scores: PaintingScores) -> Table:
     """Metrics by conditions, with intervals; so turned, the paper's fit a terminal."""
     table = Table(
         title=f"paintings, n = {scores.n_images} images, 95 % intervals over images",
@@ -32,7 +32,7 @@ def scores_table(scores: ReconstructionScores) -> Table:
     return table
 
 
-def differences_table(scores: ReconstructionScores) -> Table:
+def differences_table(scores: PaintingScores) -> Table:
     """Paired differences of neighbouring conditions by every two-way metric."""
     table = Table(title="differences, paired by image", title_justify="left")
     for heading in ("metric", "better", "worse", "difference", "separate"):

@@ -48,7 +48,7 @@ class Difference(Frozen):
     """Whether the interval lies above 0."""
 
 
-class ReconstructionScores(Frozen):
+class PaintingScores(Frozen):
     """Scores by condition and metric."""
 
     n_images: int
@@ -171,7 +171,7 @@ def score(
     nets: Sequence[FeatureNet],
     settings: Mapping[str, bool | int | float | str],
     more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
-) -> ReconstructionScores:
+) -> PaintingScores:
     """Scores paintings by pixels and by the features of networks.
 
     As in the paper every sample is scored by itself, against all images, and the scores of an
@@ -198,7 +198,7 @@ def score(
         }
         for name, samples in paintings.samples.items()
     }
-    return ReconstructionScores(
+    return PaintingScores(
         n_images=len(seen),
         n_samples=len(paintings.samples[conditions[0]]),
         conditions=conditions,

@@ -30,7 +30,7 @@ from offline_train.paintings.scores import (
     CEILING,
     FLOOR,
     Paintings,
-    ReconstructionScores,
+    PaintingScores,
     brain_name,
     conditions_of,
     derangement,
@@ -264,7 +264,7 @@ def test_the_command_paints_scores_and_shows(world: World, tmp_path: Path) -> No
     done = command(world, *asked, nets=tmp_path / "nets.json")
     assert done.exit_code == 0, done.output
     text = (tmp_path / "report" / "paintings.json").read_text()
-    found = ReconstructionScores.model_validate_json(text)
+    found = PaintingScores.model_validate_json(text)
     assert found.conditions == (CEILING, brain_name(4), brain_name(1), FLOOR)
     assert (found.n_images, found.n_samples) == (8, 2)
     assert list(found.scores[FLOOR]) == ["PixCorr", "SSIM", "early", "late"]
