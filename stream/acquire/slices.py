@@ -29,14 +29,6 @@ class Slice:
         return self.trial.is_whole
 
 
-@dataclass
-class _Sent:
-    """How much of an open trial has gone out, and the matrix that all of it is adapted with."""
-
-    n_times: int
-    matrix: np.ndarray | None
-
-
 class Slicer:
     """Gives every sample of a trial out once, in order, as soon as it can be preprocessed.
 
@@ -65,26 +57,22 @@ class Slicer:
         self._times_at = {transform.rows_for(end): end for end in sorted(ends) if end < n}
         self.stops = tuple(self._times_at)
         self.urgent = tuple(transform.rows_for(mark) for mark in marks)
-        self._open: dict[int, _Sent] = {}
+        # How much of an open trial has gone out, and the matrix that all of it is adapted with.
+        self._open: dict[int, tuple[int, np.ndarray | None]] = {}
 
     def take(self, trial: Trial) -> Slice:
         """The slice from what has gone out up to one of `stops`, or to the end of a whole trial."""
-        sent = self._open.pop(trial.number, None)
-        if sent is None:
-            matrix = None
-            if self._adaptation is not None:
-                matrix = self._adaptation.matrix(trial.event.onset_s)
-            sent = _Sent(0, matrix)
-        start = sent.n_times
-        if trial.is_whole:
-            sent.n_times = self._transform.n_times
+        if trial.number in self._open:
+            start, matrix = self._open.pop(trial.number)
         else:
-            sent.n_times = self._times_at[len(trial.samples)]
-            self._open[trial.number] = sent
-        array = self._transform.part(trial.samples, start, sent.n_times)
-        if sent.matrix is not None:
-            array = sent.matrix @ array
-        return Slice(trial, start, array)
+            adapts = self._adaptation is not None
+            start, matrix = 0, self._adaptation.matrix(trial.event.onset_s) if adapts else None
+        stop = self._transform.n_times
+        if not trial.is_whole:
+            stop = self._times_at[len(trial.samples)]
+            self._open[trial.number] = stop, matrix
+        array = self._transform.part(trial.samples, start, stop)
+        return Slice(trial, start, array if matrix is None else matrix @ array)
 
     def learn(self, trial: Trial) -> None:
         """Lets the adaptation see a trial that is whole; after it was sent, as it takes a while."""
