@@ -15,6 +15,8 @@ from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialPlan, TrialStream
 from stream.acquire.trials import Drop, Trial
 from stream.acquire.triggers import TriggerSettings
+from stream.pipeline.trials import trial_plan
+from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
 
 RATE_HZ = 100.0
 CHANNELS = ("Cz", "Pz", "STI")
@@ -184,3 +186,19 @@ def test_a_stream_of_nothing_but_triggers_has_nothing_to_judge():
     trials.add("eeg", eeg(0, 300, codes))
     (trial,) = trials.due(3.0)
     assert trial.event.stimulus == "5"
+
+
+@pytest.mark.parametrize(
+    ("source", "compares"),
+    [
+        (LiveSource(eeg="amp", markers=None), False),
+        (LiveSource(eeg="amp", markers="stimuli"), True),
+        (FileSource(path="made.xdf"), True),
+    ],
+)
+def test_a_trigger_beside_markers_is_compared_with_them_and_opens_no_trial(source, compares):
+    session = {"session": "s", "folder": "folder", "endpoints": Endpoints.local()}
+    trigger = TriggerSettings(channel="STI")
+    plan = trial_plan(SessionConfig(**session, source=source, trigger=trigger))
+    assert plan.cross_check == compares
+    assert not trial_plan(SessionConfig(**session, source=source)).cross_check
