@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, ValidationError, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import Problem
 from hvf_core.settings import Settings, setting
+from hvf_core.specs import first_fault
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
@@ -140,10 +141,6 @@ class PaintingSettings(Settings):
     seed: int = 0
     """Trial n is painted from the seed `seed + n`."""
 
-    def with_less_memory(self) -> "PaintingSettings":
-        """The same at half the size, which needs about a quarter of the memory for activations."""
-        return self.model_copy(update={"halvings": self.halvings + 1})
-
 
 class SessionSettings(Settings):
     """All that a person may set for a session, on the command line or in a TOML file."""
@@ -208,8 +205,9 @@ class SessionConfig(SessionSettings):
     """Whether the EEG is made up; its numbers are then called so wherever they are shown."""
 
     def with_less_memory(self) -> "SessionConfig":
-        """The same with a painting that needs less of it."""
-        return self.model_copy(update={"painting": self.painting.with_less_memory()})
+        """The same, painted at half the size: about a quarter of the memory for activations."""
+        painting = self.painting.model_copy(update={"halvings": self.painting.halvings + 1})
+        return self.model_copy(update={"painting": painting})
 
     def write(self, name: str = "config.json") -> Path:
         """Writes the config into the session folder and returns its path."""
@@ -227,7 +225,8 @@ def read_config(path: Path) -> SessionConfig:
     try:
         return SessionConfig.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
         raise Problem(
-            f"the session config '{path}' cannot be used ({str(error).splitlines()[0]}); start the "
-            "session again with run_realtime.py, which writes it"
+            f"the session config '{path}' cannot be used ({fault}); start the session again with "
+            "run_realtime.py, which writes it"
         ) from None
