@@ -18,6 +18,7 @@ from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.nodes.painter import DiffusionPainter, open_painter
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
+from stream.pipeline.wire.orders import changed
 from tests.refs import about, answer
 from tests.tiny_painting import DIM, write_bundle, write_models, write_prior
 from tests.tiny_sdxl import SIZE_PX
@@ -64,6 +65,19 @@ def paint(
 @pytest.fixture(scope="module")
 def painter(models: Path) -> DiffusionPainter:
     return open_painter(config(models))
+
+
+def test_settings_that_change_paint_what_a_painter_with_them_would(models: Path) -> None:
+    changes = [("set", "painting.ip_scale 0.5"), ("set", "painting.steps 3")]
+    steered, wanted = open_painter(config(models)), config(models)
+    before = paint(steered, job())
+    for order in changes:
+        wanted = changed(wanted, *order)
+        steered.adopt(wanted)
+    fresh = open_painter(wanted)
+    assert steered.facts == fresh.facts
+    np.testing.assert_array_equal(paint(steered, job()), paint(fresh, job()))
+    assert (paint(fresh, job()) != before).any()
 
 
 def test_it_paints_with_previews_and_says_how(painter: DiffusionPainter) -> None:

@@ -26,8 +26,9 @@ from stream.pipeline.wire.messages import (
     Preview,
     flat,
 )
+from stream.pipeline.wire.nodes import PAINT
+from stream.pipeline.wire.orders import changed
 
-NODE = "paint"
 IMAGES = "images"
 """The folder of the images, in the session folder."""
 
@@ -55,6 +56,13 @@ class Painter(Protocol):
         Raises:
             Problem: this embedding cannot be painted.
             OutOfMemory: the memory does not suffice.
+        """
+
+    def adopt(self, config: SessionConfig) -> None:
+        """Paints from now on as the session's settings, which have changed, say.
+
+        Raises:
+            Problem: they ask for what there is not; it paints on as before.
         """
 
 
@@ -91,6 +99,16 @@ class Easel:
         self._step: Step | None = None  # the last one of the trial
         self._last_told = ""
         self._software = f"hvf-live {version('hvf-live')}"  # once: it reads all that is installed
+
+    def obey(self, verb: str, argument: str) -> None:
+        """Does what the session orders between two images."""
+        config = changed(self._config, verb, argument)
+        try:
+            self._painter.adopt(config)
+        except Problem as problem:
+            self._tell("the painter goes on as before", str(problem))
+            return
+        self._config, self._settings = config, config.painting
 
     def paint_next(self, wait_ms: int) -> bool:
         """Paints the newest embedding; False if none comes in time.
@@ -199,7 +217,7 @@ class Easel:
         if why != self._last_told:
             self._last_told = why
             text = f"{what}: {why}"
-            self._report(Noted(session=self._config.session, node=NODE, text=text, facts={}))
+            self._report(Noted(session=self._config.session, node=PAINT, text=text, facts={}))
 
 
 def _preview(job: Embedded, step: Step, pixels: np.ndarray, stamps: Mapping[str, float]) -> Preview:

@@ -8,12 +8,13 @@ import os
 
 import zmq
 
-from stream.pipeline.nodes.easel import NODE, Easel, OutOfMemory, Painter
+from stream.pipeline.nodes.easel import Easel, OutOfMemory, Painter
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import Noted
+from stream.pipeline.wire.nodes import PAINT
 
 NICENESS = 10
 """A decoder that wakes up takes the core at once."""
@@ -36,10 +37,12 @@ def serve(config: SessionConfig, lifeline: Lifeline, painter: Painter) -> None:
         stopped=lambda: lifeline.command() == "stop",
     )
     lifeline.ready()
-    noted = Noted(session=config.session, node=NODE, text=painter.about, facts=painter.facts)
+    noted = Noted(session=config.session, node=PAINT, text=painter.about, facts=painter.facts)
     send(reports, noted)
     while (command := lifeline.command()) is None:
         easel.paint_next(_WAIT_MS)
+        for verb, argument in lifeline.orders():
+            easel.obey(verb, argument)
     if command == "finish":
         easel.paint_next(_LAST_WAIT_MS)
     reports.close()
@@ -58,4 +61,4 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 if __name__ == "__main__":
     os.nice(NICENESS)
-    run_node(NODE, run)
+    run_node(PAINT, run)

@@ -21,7 +21,7 @@ from decoder.painting.spec import read_base_spec
 from decoder.painting.step import Start, Step
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
-from index.gallery import Gallery, open_gallery
+from index.gallery import open_gallery
 from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
@@ -54,8 +54,7 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
             dtype=torch.float16 if n_gpus else torch.float32,
         )
         check_fits(prior, base)
-        gallery = open_gallery(config.gallery) if settings.from_top is not None else None
-        painter = DiffusionPainter(prior, base, settings, gallery)
+        painter = DiffusionPainter(prior, base, config)
         painter.warm_up()
     painter.facts |= {
         "prior": file_sha256(settings.prior / PRIOR),
@@ -70,28 +69,26 @@ class DiffusionPainter:
     Args:
         prior: makes conditions of embeddings, and has the adapter.
         base: the diffusion model; from now on its UNet has the adapter's processors.
-        settings: how to paint.
-        gallery: where the first images of answers are, to begin with them.
+        config: how to paint, and where the first images of answers are, to begin with them.
 
     Raises:
         Problem: the settings ask for what the base or the gallery does not have.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        base: DiffusionBase,
-        settings: PaintingSettings,
-        gallery: Gallery | None,
-    ):
+    def __init__(self, prior: Prior, base: DiffusionBase, config: SessionConfig):
+        self._prior, self._base = prior, base
+        self.facts: dict[str, object] = {}
+        self.adopt(config)
+
+    def adopt(self, config: SessionConfig) -> None:
+        """As `stream.pipeline.nodes.easel.Painter` says."""
+        settings, base, prior = config.painting, self._base, self._prior
+        gallery = open_gallery(config.gallery) if settings.from_top is not None else None
         if gallery is not None and gallery.images is None:
             raise Problem(
                 "the gallery has no images to begin with: make it from images with "
                 "`offline_train gallery`, or leave --from-top out"
             )
-        self._prior, self._gallery = prior, gallery
-        self._strength = settings.from_top
-        self._skip_projector = settings.skip_projector
         preview = settings.preview or _usual_preview(base)
         self._sampler = Sampler(
             base,
@@ -105,7 +102,9 @@ class DiffusionPainter:
                 channels_last=base.device.type == "cuda",
             ),
         )
-        self.facts = {
+        self._gallery, self._strength = gallery, settings.from_top
+        self._skip_projector = settings.skip_projector
+        self.facts |= {
             "base": base.spec.name,
             "device": base.device.type,
             "precision": str(base.dtype).removeprefix("torch."),

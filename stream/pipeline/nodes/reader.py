@@ -16,6 +16,7 @@ from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.stream_watch import StreamWatch
 from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
+from stream.pipeline.wire.nodes import READER
 
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
 _HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
@@ -142,4 +143,4 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
 
 
 if __name__ == "__main__":
-    run_node("reader", run)
+    run_node(READER, run)

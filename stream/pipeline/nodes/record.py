@@ -10,6 +10,7 @@ from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import drain, open_socket, receive
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
+from stream.pipeline.wire.nodes import RECORD
 from stream.sources.xdf_writer import StreamHeader, XdfWriter
 
 _FLUSH_S = 0.5
@@ -99,4 +100,4 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 
 if __name__ == "__main__":
-    run_node("record", run)
+    run_node(RECORD, run)

@@ -34,6 +34,7 @@ from stream.pipeline.wire.messages import (
     TrialRef,
     TrialSlice,
 )
+from stream.pipeline.wire.nodes import READER
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.wire.outbox import Outbox
 
@@ -95,7 +96,7 @@ class TrialSender:
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
         self._next_look_s = 0.0
         self._taken_s = 0.0
-        alive = NodeState(session=config.session, node="reader", incarnation=lifeline.incarnation)
+        alive = NodeState(session=config.session, node=READER, incarnation=lifeline.incarnation)
         send(self.reports, alive)
 
     def take(self, stream: str, chunk: Chunk) -> None:
