@@ -76,6 +76,8 @@ def mbp(
         usual["dim"] = painted_with.hvf.dim
     settings = asked.settings(usual)
     learnt, held_out = load_trial_set(trials), None
+    if "split" in learnt.table:
+        learnt = learnt.select(["train"], "split")
     features = features_of(console, learnt.items, images, encoders, cache, labels)
     if painted_with is not None:
         features.check_encoders(painted_with.manifest.image_encoders, f"the prior '{prior}'")
