@@ -36,17 +36,17 @@ def assets(
     Example: python -m demo assets --part diffusion --out demo/assets
     """
     if part in ("encoders", "all"):
-        from demo.image_models import make_image_models
+        from demo.shipped.image_models import make_image_models
 
         for name, value in make_image_models(out).items():
             console.print(f"{name}: {value:.4g}", highlight=False)
     if part in ("diffusion", "all"):
-        from demo.diffusion_models import make_diffusion_models
+        from demo.shipped.diffusion_models import make_diffusion_models
 
         make_diffusion_models(out)
     if part in ("prior", "all"):
-        from demo.diffusion_models import PaintRecipe
         from demo.prior import make_prior_of_demo
+        from demo.shipped.diffusion_models import PaintRecipe
 
         recipe = PaintRecipe()
         make_prior_of_demo(out, recipe.concepts, recipe.exemplars)

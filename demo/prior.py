@@ -13,9 +13,9 @@ from decoder.painting.base import load_base
 from decoder.painting.prior import Prior, load_prior
 from decoder.painting.spec import read_base_spec
 from demo.evaluation import held_out_recordings
-from demo.image_metrics import attribute_labels, attribute_scores
 from demo.model import DemoModel
 from demo.settings import ASSETS
+from demo.shipped.image_metrics import attribute_labels, attribute_scores
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
 from index.encoders.classifier import load_classifier
 from index.encoders.load import load_encoder

@@ -8,9 +8,9 @@ from decoder.painting.base import load_base
 from decoder.painting.prior import check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
-from demo.captions import SLOTS, UNSAID, CaptionEncoder, captions_of
-from demo.diffusion_models import fit_latent_rgb, make_unet
 from demo.settings import ASSETS
+from demo.shipped.captions import SLOTS, UNSAID, CaptionEncoder, captions_of
+from demo.shipped.diffusion_models import fit_latent_rgb, make_unet
 from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from demo.image_metrics import attribute_scores
+from demo.shipped.image_metrics import attribute_scores
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from offline_train.paintings.metrics import resized
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from demo import image_metrics, image_models, stimuli
+from demo import stimuli
+from demo.settings import ASSETS
+from demo.shipped import image_metrics, image_models
 from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
@@ -18,7 +20,6 @@ from index.encoders.load import load_encoder
 from index.encoders.parts import squared
 from index.encoders.spec import PRESETS, EncoderSpec, read_specs
 
-ASSETS = Path(image_models.__file__).parent / "assets"
 _, CLIP, VAE = PRESETS["paper"]
 
 

@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from decoder.painting.base import EMPTY_PROMPT
 from decoder.painting.spec import BASE, BaseSpec
-from demo.captions import UNSAID, CaptionEncoder, captions_of
-from demo.image_models import SIZE_PX, drawn, optimiser_of, recipe_of, step_of, write_json
+from demo.shipped.captions import UNSAID, CaptionEncoder, captions_of
+from demo.shipped.image_models import SIZE_PX, drawn, optimiser_of, recipe_of, step_of, write_json
 from demo.stimuli import stimuli, training_concepts
 from hvf_core.torchvision_ops import declare_missing_ops
 

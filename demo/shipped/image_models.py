@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from demo.image_metrics import ATTRIBUTES, attribute_labels, measure
+from demo.shipped.image_metrics import ATTRIBUTES, attribute_labels, measure
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from hvf_core.provenance import provenance
 from hvf_core.torchvision_ops import declare_missing_ops
