@@ -1,12 +1,19 @@
 """The shape of the house: imports point down, the reader stays light, the style holds."""
 
+import ast
+import re
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from demo.model import _SOURCES
+
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("hvf_core", "decoder", "index", "stream", "offline_train", "demo")
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -40,12 +47,65 @@ def test_live_parts_do_not_import_training() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_every_module_of_ours_is_short_or_says_why() -> None:
-    packages = ("hvf_core", "decoder", "index", "stream", "offline_train", "demo")
-    long = [
-        str(path.relative_to(ROOT))
-        for package in packages
-        for path in (ROOT / package).rglob("*.py")
-        if len(path.read_text().splitlines()) > 400
-    ]
-    assert long == []
+@cache
+def _modules() -> dict[str, Path]:
+    """Our modules by name."""
+    files = [ROOT / "run_realtime.py", *(f for p in PACKAGES for f in (ROOT / p).rglob("*.py"))]
+    dotted = {f: ".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files}
+    return {name.removesuffix(".__init__"): file for file, name in dotted.items()}
+
+
+@cache
+def _imports() -> dict[str, set[str]]:
+    """What each of our modules imports of ours, inside functions too."""
+    modules = _modules()
+    found: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                of = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= of & modules.keys() or {str(node.module)}
+        found[module] = (names & modules.keys()) - {module}
+    return found
+
+
+def test_no_circle_of_imports_even_inside_functions() -> None:
+    left = _imports()
+    while leaves := {module for module, imported in left.items() if not imported & left.keys()}:
+        left = {module: imported for module, imported in left.items() if module not in leaves}
+    assert not left, f"a circle of imports among {sorted(left)}"
+
+
+def test_only_run_realtime_imports_the_live_commands() -> None:
+    users = {
+        module
+        for module, imported in _imports().items()
+        if any(f"{name}.".startswith("stream.commands.") for name in imported)
+    }
+    assert {user for user in users if not user.startswith("stream.commands")} == {"run_realtime"}
+
+
+def test_files_and_folders_stay_small() -> None:
+    files = _modules().values()
+    assert [str(file) for file in files if len(file.read_text().splitlines()) > 400] == []
+    folders = Counter(file.parent.relative_to(ROOT) for file in files if file.stem != "__init__")
+    folders.subtract({Path("stream/acquire"): 7})  # which reads in the order of the data
+    assert {str(folder): n for folder, n in folders.items() if n > 13} == {}
+
+
+def test_every_module_says_what_it_is() -> None:
+    first = {name: ast.get_docstring(ast.parse(f.read_text())) for name, f in _modules().items()}
+    riddles = [name for name, text in first.items() if not text or text.startswith("What ")]
+    assert riddles == []
+
+
+def test_source_files_are_found_in_subfolders_too() -> None:
+    # Fingerprints of code would go stale in silence, as they did when files moved into rooms.
+    flat = re.compile(r"""\bglob\(["'](?!\*\*/)[^"']*\.py["']""")
+    assert [name for name, file in _modules().items() if flat.search(file.read_text())] == []
+    for pattern in _SOURCES:
+        assert "**" in pattern
+        assert list(ROOT.glob(pattern)), pattern
