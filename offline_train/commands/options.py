@@ -1,4 +1,4 @@
-"""What several commands share: their options, a bar for what takes long, features of images."""
+"""Options that several commands share, a bar for whatever takes long, and features of images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

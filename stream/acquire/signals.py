@@ -1,4 +1,4 @@
-"""What a person watches of an EEG stream: fewer samples of it, and how good its channels are."""
+"""Signals to watch: fewer samples of an EEG stream, and how good its channels are."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a session does when it is asked to, whoever asks: one sentence to each, and an entry."""
+"""Control: orders to a session from anybody, a sentence to each, and an entry for every one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

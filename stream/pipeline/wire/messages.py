@@ -1,4 +1,4 @@
-"""What the nodes say to each other; `frames` has how it is written."""
+"""Messages between the nodes; `frames` has how it is written."""
 
 import json
 from collections.abc import Mapping

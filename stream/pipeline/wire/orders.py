@@ -1,4 +1,4 @@
-"""What an order that changes a session makes of its config, in every process that has one."""
+"""Orders that change a session, as changes of its config, in every process that has one."""
 
 from pathlib import Path
 
