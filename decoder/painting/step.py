@@ -1,4 +1,4 @@
-"""What goes into a denoising and comes out of each of its steps; it can be named without torch."""
+"""Steps of a denoising, and what one begins with; they can be named without torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
