@@ -48,6 +48,10 @@ class Asked(Generic[Tree]):
         usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
         return merge(self.tree, usual, self.file, self.line)
 
+    def also(self, line: Layer) -> "Asked[Tree]":
+        """The same, with settings that options of the command itself have given."""
+        return replace(self, line={**self.line, **line})
+
     def without(self, section: str, option: str) -> "Asked[Tree]":
         """The same, with a section switched off by an option.
 
@@ -57,7 +61,7 @@ class Asked(Generic[Tree]):
         for path, given in self.line.items():
             if path.startswith(f"{section}."):
                 raise WrongUsage(f"{given.named} has no meaning with {option}: leave one out")
-        return replace(self, line={**self.line, section: Given(None, option)})
+        return self.also({section: Given(None, option)})
 
 
 def with_settings(

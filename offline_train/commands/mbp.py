@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from hvf_core.options import Asked, with_settings
+from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
     Cache,
@@ -67,7 +68,8 @@ def mbp(
     console = Console()
     usual = dict(PRESETS[preset])
     if every_trial:
-        usual |= {"repeats_per_row": 1, "rows_per_item": None}
+        rows = {"repeats_per_row": 1, "rows_per_item": None}
+        asked = asked.also({path: Given(n, "--every-trial") for path, n in rows.items()})
     painted_with = None
     if prior is not None:
         from decoder.painting.prior import load_prior

@@ -61,7 +61,7 @@ def prepare(
     kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
     if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
-    settings = _settings(replace(asked, line={**asked.line, **line}), study.parts[0].data)
+    settings = _settings(asked.also(line), study.parts[0].data)
     trial_set = prepare_trials(
         study,
         settings.preprocessing,
@@ -118,8 +118,7 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSetti
     """What is not asked for is as the first recording has it, or the usual."""
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
-        rate = replace(rate, value=first.rate_hz)
-        asked = replace(asked, line={**asked.line, "preprocessing.rate_hz": rate})
+        asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})
     usual = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996, "channels": first.channels}
     usual["output_channels"] = first.channels if channels is None else channels.value
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})

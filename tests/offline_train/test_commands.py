@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from decoder.bundle import load_bundle
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Settings, settings_of
 from offline_train.__main__ import app
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
-from offline_train.data.trial_set import load_trial_set
+from offline_train.data.trial_set import load_trial_set, write_trial_set
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
 from offline_train.prior.settings import PriorSettings
+from tests.offline_train.conftest import FORMAT
 
 TREES = (
     *(TrainSettings, PriorSettings, PrepareSettings, PrepareTestSettings),
@@ -135,3 +137,20 @@ def test_a_training_s_wrong_settings_are_told_before_anything_is_read(tmp_path: 
     done = command(*asked, "--config", tmp_path / "mbp.toml")
     assert isinstance(done.exception, Problem)
     assert "did you mean 'epochs'?" in str(done.exception)
+
+
+def test_a_preset_yields_to_a_file_and_a_file_to_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with write_trial_set(tmp_path / "trials", FORMAT, {}) as writer:
+        for session in ("s1", "s2"):
+            trials = rng.standard_normal((2, 6, 20)).astype(np.float32)
+            writer.append(trials, stimulus=["left", "right"], session=[session] * 2)
+    file = tmp_path / "mbp.toml"
+    file.write_text("dim = 8\nhidden = 8\nepochs = 9\nprefix_share = 0.25\nrows_per_item = 2\n")
+    asked = ("mbp", tmp_path / "trials", "--out", tmp_path / "bundle", "--labels", "--config", file)
+    done = command(*asked, "--preset", "released", "--epochs", 1, "--every-trial")
+    assert done.exit_code == 0, done.output
+    learnt = load_bundle(tmp_path / "bundle").manifest.training["settings"]
+    assert (learnt["warmup_steps"], learnt["target_dropout"]) == (0, 0.1), "of the preset"
+    assert (learnt["dim"], learnt["prefix_share"]) == (8, 0.25), "of the file"
+    assert (learnt["epochs"], learnt["rows_per_item"], learnt["repeats_per_row"]) == (1, None, 1)
