@@ -147,7 +147,7 @@ class Session:
         done = self._control.obey(asked)
         self._supervisor.answer(asked.envelope, done.outcome, done.text)
         if asked.verb != "hello":  # who looks on leaves no trace
-            self._view.say(f"{done.by} asks to {done.verb} {done.argument}: {done.text}")
+            self._view.say(f"{done.by}: {done.verb} {done.argument}".rstrip() + f" ({done.text})")
             self._supervisor.report(done)
 
     def _hear(self) -> bool:

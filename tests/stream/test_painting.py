@@ -73,6 +73,7 @@ class FakePainter:
     fault: Callable[[Embedded], Exception | None] = lambda job: None
     shows: bool = True
     n_decodes: int = 0
+    adopted: list[SessionConfig] = field(default_factory=list)
     runs: list[tuple[int, int, Start | None]] = field(default_factory=list)
 
     def paint(
@@ -90,6 +91,11 @@ class FakePainter:
                 return None
         self.n_decodes += 1
         return np.full((8, 8, 3), job.about.trial % 256, np.uint8)
+
+    def adopt(self, config: SessionConfig) -> None:
+        if config.painting.steps == 13:
+            raise Problem("not in 13 steps")
+        self.adopted.append(config)
 
 
 class World:
@@ -386,3 +392,17 @@ def test_the_counts_of_a_session_add_up_to_its_answers() -> None:
     assert told["image_ms"]["p50"] == pytest.approx(1500)
     assert told["paint_ms"]["max"] == pytest.approx(900)
     assert told["base"] == "tiny"
+
+
+def test_changes_come_between_two_images_and_what_cannot_be_is_said_and_left(tmp_path) -> None:
+    world = World(tmp_path)
+    world.easel.obey("set", "painting.ip_scale 0.5")
+    world.easel.obey("set", "painting.steps 13")
+    world.arrives(1, at_s=0.0)
+    world.run(10.0)
+    (image,) = world.all_of(Painted)
+    assert image.ip_scale == 0.5
+    assert [config.painting.ip_scale for config in world.painter.adopted] == [0.5]
+    assert [note.text for note in world.all_of(Noted)] == [
+        "the painter goes on as before: not in 13 steps"
+    ]

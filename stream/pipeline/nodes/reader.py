@@ -136,8 +136,9 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         sender.take(stream, chunk)
         sender.cut(chunk.readable_s)
         sender.look()
-        if lifeline.command() is not None:
-            command = "stop"
+        asked = lifeline.command()
+        if asked == "stop" or (asked and sender.trials.acquisition.cutter.next_end_s == np.inf):
+            command = asked
             break
     sender.end(command)
 
