@@ -342,9 +342,10 @@ def test_from_assignments_reads_toml_else_text() -> None:
     assert json.dumps(found)
 
 
-def test_the_tree_of_a_session_is_read_where_nothing_heavy_is_loaded() -> None:
-    heavy = "{'torch', 'mne', 'diffusers', 'scipy', 'zmq', 'pylsl', 'typer'}"
-    program = f"import sys, stream.pipeline.wire.config; print({heavy} & set(sys.modules))"
+@pytest.mark.parametrize("module", ["stream.pipeline.wire.config", "stream.commands.app"])
+def test_the_tree_of_a_session_is_read_where_nothing_heavy_is_loaded(module: str) -> None:
+    heavy = "{'torch', 'mne', 'diffusers', 'scipy', 'zmq', 'pylsl'}"
+    program = f"import sys, {module}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
 

@@ -1,4 +1,7 @@
-"""Running a session from a command: its options, its config, and how it ends."""
+"""Running a session from a command: its options, its config, and how it ends.
+
+What runs a session is imported when one is run: help, and what is wrong with options, come at once.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +11,6 @@ import typer
 from rich.console import Console
 
 from hvf_core.problem import Problem
-from stream.pipeline.books.page import REPORT
-from stream.pipeline.books.summary import summary_table
-from stream.pipeline.check import check
-from stream.pipeline.session import Session, new_session
 from stream.pipeline.wire.config import Endpoints, SessionConfig, SessionSettings
 
 Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
@@ -29,6 +28,9 @@ def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> Sessi
     Raises:
         Problem: the models do not allow the settings, or the folder cannot be made.
     """
+    from stream.pipeline.check import check
+    from stream.pipeline.session import new_session
+
     values = dict(settings) | own
     trials, decoding, bundle = values["trials"], values["decoding"], values["bundle"]
     if bundle is not None:
@@ -59,6 +61,10 @@ def run(
     Raises:
         Problem: the session failed.
     """
+    from stream.pipeline.books.page import REPORT
+    from stream.pipeline.books.summary import summary_table
+    from stream.pipeline.session import Session
+
     console = Console()
     session = Session(
         config, source, console=console, headless=headless, n_trials=n_trials, title=title
