@@ -121,7 +121,7 @@ class World:
             self.config,
             self.painter,
             Mailbox(self.post),
-            report=lambda message: self.hear(unpack(pack(message))),
+            send=lambda message: self.hear(unpack(pack(message))),
             stopped=lambda: self.is_stopped,
             clock=lambda: self.now_s,
         )

@@ -67,13 +67,13 @@ class Painter(Protocol):
 
 
 class Easel:
-    """Paints what comes into the mailbox, and reports what becomes of it.
+    """Paints what comes into the mailbox, and tells what becomes of it.
 
     Args:
         config: of the session, with its painting.
         painter: what paints.
         mailbox: where embeddings come in.
-        report: takes the messages for the results node.
+        send: takes the messages for the results node.
         stopped: whether the image in hand is to be left as it is.
         clock: seconds, that of all stamps.
     """
@@ -83,7 +83,7 @@ class Easel:
         config: SessionConfig,
         painter: Painter,
         mailbox: Mailbox,
-        report: Callable[[Message], None],
+        send: Callable[[Message], None],
         stopped: Callable[[], bool],
         clock: Callable[[], float] = local_clock,
     ):
@@ -91,7 +91,7 @@ class Easel:
         self._settings = config.painting
         self._painter = painter
         self._mailbox = mailbox
-        self._report = report
+        self._send = send
         self._stopped = stopped
         self._clock = clock
         self._trial: int | None = None
@@ -156,7 +156,7 @@ class Easel:
         if pictures is not None:
             stamps["previewed"] = self._clock()
             stamps.setdefault("first_preview", stamps["previewed"])
-            self._report(_preview(job, step, pictures[0], stamps))
+            self._send(_preview(job, step, pictures[0], stamps))
         return True
 
     def _is_updated(self, job: Embedded) -> bool:
@@ -186,7 +186,7 @@ class Easel:
             image=encoded(pixels, "webp"),
             stamps=stamps,
         )
-        self._report(message)  # before the file: it is what people wait for
+        self._send(message)  # before the file: it is what people wait for
         try:
             save_png(self._config.folder / message.file, pixels, self._texts(message))
         except OSError as error:
@@ -208,7 +208,7 @@ class Easel:
 
     def _say(self, job: Embedded, state: str, detail: str) -> None:
         about = job.about
-        self._report(
+        self._send(
             PaintingState(session=about.session, trial=about.trial, state=state, detail=detail)
         )
 
@@ -217,7 +217,7 @@ class Easel:
         if why != self._last_told:
             self._last_told = why
             text = f"{what}: {why}"
-            self._report(Noted(session=self._config.session, node=PAINT, text=text, facts={}))
+            self._send(Noted(session=self._config.session, node=PAINT, text=text, facts={}))
 
 
 def _preview(job: Embedded, step: Step, pixels: np.ndarray, stamps: Mapping[str, float]) -> Preview:

@@ -33,7 +33,7 @@ def serve(config: SessionConfig, lifeline: Lifeline, painter: Painter) -> None:
         config,
         painter,
         Mailbox.at(config.endpoints.embeddings),
-        report=lambda message: send(reports, message),
+        send=lambda message: send(reports, message),
         stopped=lambda: lifeline.command() == "stop",
     )
     lifeline.ready()
