@@ -143,7 +143,7 @@ def evaluate(
             gain_sd=gains,
             adaptation=AdaptationSettings() if adapt else None,
         )
-    show_evaluation(console, found, out)
+    show_evaluation(found, out)
 
 
 @app.command()
@@ -172,7 +172,7 @@ def evaluate_paintings(
             n_images=images,
             amplitude=amplitude,
         )
-    show_paintings(console, *found, out, title="simulated subject, test concepts")
+    show_paintings(*found, out, title="simulated subject, test concepts")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from offline_train.commands.options import BundleFolder, Trials
+from offline_train.commands.options import BundleFolder, Trials, console
 
 
 def calibrate(
@@ -27,7 +26,6 @@ def calibrate(
     from offline_train.brain.calibrate import check_held_out, fit_calibration, save_calibration
     from offline_train.data.trial_set import load_trial_set
 
-    console = Console()
     opened, trial_set = load_bundle(bundle), load_trial_set(trials)
     check_held_out(opened, trial_set)
     with console.status("calibrating"):

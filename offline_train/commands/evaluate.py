@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem, WrongUsage
+from offline_train.commands.options import console
 from offline_train.evaluate.settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -27,10 +27,9 @@ def evaluate(
 
     Example: python -m offline_train evaluate --session sessions/20261122-101500-ab12
     """
-    console = Console()
     settings = asked.settings()
     if session is not None:
-        _decode_again(console, session)
+        _decode_again(session)
         return
     if bundle is None or gallery is None or trials is None:
         raise WrongUsage("give --session, or --bundle, --gallery and --trials")
@@ -49,10 +48,10 @@ def evaluate(
         tmax_s=[*settings.tmax_s, opened.manifest.tmax_s],
         evidence=settings.evidence,
     )
-    show_evaluation(console, found, out)
+    show_evaluation(found, out)
 
 
-def _decode_again(console: Console, session: Path) -> None:
+def _decode_again(session: Path) -> None:
     from offline_train.evaluate.session import evaluate_session
 
     replayed = evaluate_session(session)
@@ -66,14 +65,14 @@ def _decode_again(console: Console, session: Path) -> None:
         )
 
 
-def show_evaluation(console: Console, evaluation: "Evaluation", out: Path | None) -> None:
+def show_evaluation(evaluation: "Evaluation", out: Path | None) -> None:
     """Prints an evaluation and, into a folder, writes it as JSON and pictures."""
+    from hvf_core.artifact import write_manifest
     from offline_train.evaluate.pictures import write_pictures
 
     console.print(evaluation.table())
     console.print(evaluation.selective_table())
     if out is not None:
         pictures = write_pictures(evaluation, out)
-        text = evaluation.model_dump_json(indent=2) + "\n"
-        (out / "evaluation.json").write_text(text, encoding="utf-8")
+        write_manifest(out / "evaluation.json", evaluation)
         console.print(f"in '{out}': evaluation.json, {', '.join(p.name for p in pictures)}")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hvf_core.options import Asked, with_settings
 from offline_train.commands.options import (
@@ -16,6 +15,7 @@ from offline_train.commands.options import (
     PriorFolder,
     Trials,
     bar,
+    console,
     features_of,
 )
 from offline_train.paintings.settings import PaintingsSettings
@@ -56,12 +56,12 @@ def evaluate_prior(
     from offline_train.paintings.paint import paint_trials
     from offline_train.paintings.scores import conditions_of, score
 
-    console, settings = Console(), asked.settings()
+    settings = asked.settings()
     specs = PAPER if nets is None else read_feature_nets(nets)
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
-    features = features_of(console, trial_set.items, images, encoders, cache)
+    features = features_of(trial_set.items, images, encoders, cache)
     conditions = conditions_of(
         opened, painted_with, trial_set, features, settings.repeats, settings.seed
     )
@@ -71,7 +71,7 @@ def evaluate_prior(
     check_fits(painted_with, loaded)
     loaded_nets = [load_feature_net(spec, place) for spec in specs]
     files = image_files(images)
-    with bar(console, "painting") as tell:
+    with bar("painting") as tell:
         paintings, facts = paint_trials(
             conditions,
             painted_with,
@@ -83,24 +83,23 @@ def evaluate_prior(
         )
     with console.status("scoring"):
         scores = score(paintings, loaded_nets, facts | {"device": place})
-    show_paintings(console, paintings, scores, out)
+    show_paintings(paintings, scores, out)
 
 
 def show_paintings(
-    console: Console,
     paintings: "Paintings",
     scores: "PaintingScores",
     out: Path | None,
     title: str = "",
 ) -> None:
     """Prints scores and, into a folder, writes them as JSON and the paintings as a picture."""
+    from hvf_core.artifact import write_manifest
     from offline_train.paintings.report import differences_table, scores_table, write_grid
 
     console.print(scores_table(scores))
     console.print(differences_table(scores))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        text = scores.model_dump_json(indent=2) + "\n"
-        (out / "paintings.json").write_text(text, encoding="utf-8")
+        write_manifest(out / "paintings.json", scores)
         write_grid(paintings, out / "paintings.png", title=title)
         console.print(f"in '{out}': paintings.json, paintings.png")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from offline_train.commands.options import (
     BundleFolder,
@@ -13,6 +12,7 @@ from offline_train.commands.options import (
     Images,
     Out,
     command_of,
+    console,
     features_of,
 )
 
@@ -38,12 +38,11 @@ def gallery(
     from offline_train.brain.gallery import build_gallery
     from offline_train.data.images import image_files, read_image
 
-    console = Console()
     opened = load_bundle(bundle)
     classes = [label for label in labels.split(",") if label]
     files = {} if classes else image_files(images)
     ids = classes or list(files)
-    features = features_of(console, ids, images, encoders, cache, bool(classes))
+    features = features_of(ids, images, encoders, cache, bool(classes))
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
     space, command = opened.manifest.space, command_of(context)
     made = build_gallery(ids, ids, features, load_hvf(opened), space, created_by=command)

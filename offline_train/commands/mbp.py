@@ -1,10 +1,9 @@
 """mbp: trains a brain encoder and writes a calibrated bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.settings import Given
@@ -17,14 +16,9 @@ from offline_train.commands.options import (
     Out,
     bar,
     command_of,
+    console,
     features_of,
 )
-
-if TYPE_CHECKING:
-    from decoder.bundle import Bundle
-    from decoder.calibration import Calibration
-    from offline_train.data.features import Features
-    from offline_train.data.trial_set import TrialSet
 
 
 @with_settings(TrainSettings)
@@ -62,10 +56,12 @@ def mbp(
 
     Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
     """
+    from decoder.hvf import load_hvf
+    from offline_train.brain.calibrate import fit_calibration, save_calibration
+    from offline_train.brain.gallery import build_gallery
     from offline_train.brain.train import make_bundle, train
     from offline_train.data.trial_set import load_trial_set
 
-    console = Console()
     usual = dict(PRESETS[preset])
     if every_trial:
         rows = {"repeats_per_row": 1, "rows_per_item": None}
@@ -80,7 +76,7 @@ def mbp(
     learnt, held_out = load_trial_set(trials), None
     if "split" in learnt.table:
         learnt = learnt.select(["train"], "split")
-    features = features_of(console, learnt.items, images, encoders, cache, labels)
+    features = features_of(learnt.items, images, encoders, cache, labels)
     if painted_with is not None:
         features.check_encoders(painted_with.manifest.image_encoders, f"the prior '{prior}'")
     if hold_out is None:
@@ -88,7 +84,7 @@ def mbp(
         hold_out = 0 if labels else tenth_to_hold_out(len(learnt.items))
     if hold_out:
         learnt, held_out = learnt.hold_out(hold_out, settings.seed)
-    with bar(console, f"training {settings.encoder} + HVF") as tell:
+    with bar(f"training {settings.encoder} + HVF") as tell:
         models = train(
             learnt,
             features,
@@ -102,8 +98,11 @@ def mbp(
     if held_out is None:
         console.print("not calibrated, as no stimuli were held out: see `calibrate --help`")
     else:
+        items, space = held_out.items, bundle.manifest.space
+        among = build_gallery(items, items, features, load_hvf(bundle), space, command_of(context))
         with console.status("calibrating"):
-            found = _calibrate_on(bundle, held_out, features, command_of(context))
+            found = fit_calibration(bundle, held_out, among)
+        save_calibration(bundle, found)
         console.print(f"calibrated on {found.n_items} stimuli that were held out")
     console.print(f"next: python -m offline_train gallery --bundle {out} ...")
 
@@ -112,17 +111,3 @@ def tenth_to_hold_out(n_items: int) -> int:
     """Of the stimuli, at most 200; none where that is not two, which a calibration needs."""
     tenth = min(200, n_items // 10)
     return tenth if tenth >= 2 else 0
-
-
-def _calibrate_on(
-    bundle: "Bundle", held_out: "TrialSet", features: "Features", command: str
-) -> "Calibration":
-    from decoder.hvf import load_hvf
-    from offline_train.brain.calibrate import fit_calibration, save_calibration
-    from offline_train.brain.gallery import build_gallery
-
-    items, space = held_out.items, bundle.manifest.space
-    gallery = build_gallery(items, items, features, load_hvf(bundle), space, created_by=command)
-    calibration = fit_calibration(bundle, held_out, gallery)
-    save_calibration(bundle, calibration)
-    return calibration

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from decoder.engines.choice import Precision
 from hvf_core.problem import Problem
-from offline_train.commands.options import BundleFolder
+from offline_train.commands.options import BundleFolder, console
 
 
 def onnx(
@@ -27,7 +26,6 @@ def onnx(
     from decoder.engines.graph import UnitLength
     from index.gallery import load_gallery
 
-    console = Console()
     opened = load_bundle(bundle)
     manifest = opened.manifest
     network = UnitLength(load_brain_encoder(opened))

@@ -34,6 +34,8 @@ Encoders = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
 
+console = Console()
+
 
 def command_of(context: typer.Context) -> str:
     """The command line that runs, for what it makes to tell."""
@@ -41,31 +43,28 @@ def command_of(context: typer.Context) -> str:
 
 
 @contextmanager
-def bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far something is; yields what is told how much is done, and of how much."""
+def bar(text: str) -> Iterator[Callable[..., None]]:
+    """Shows how far something is; yields what is told `done, total` and perhaps a new text."""
     with Progress(console=console) as progress:
         task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda done, total, description=None: progress.update(
+            task, completed=done, total=total, description=description
+        )
 
 
 def features_of(
-    console: Console,
     items: Sequence[str],
     images: Path | None,
     encoders: str | None,
     cache: Path,
     labels: bool = False,
 ) -> "Features":
-    """What image encoders see in the images of these stimuli; or, of classes, one-hot vectors.
-
-    Raises:
-        WrongUsage: there are neither images with encoders nor labels.
-    """
+    """What image encoders see in the images of these stimuli; or, of classes, one-hot vectors."""
     from offline_train.data.features import features_of_images, label_features
 
     if labels:
         return label_features(sorted(items))
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
-    with bar(console, "encoding images") as tell:
+    with bar("encoding images") as tell:
         return features_of_images(items, images, encoders, cache, tell)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.provenance import provenance
 from hvf_core.settings import Given
-from offline_train.commands.options import BundleFolder, Out, command_of
+from offline_train.commands.options import BundleFolder, Out, command_of, console
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ def prepare(
     """
     from offline_train.data.prepare import prepare as prepare_trials
 
-    console = Console()
-    study = _read(files, images, stim_channel, start, stop, console)
+    study = _read(files, images, stim_channel, start, stop)
     line = {}
     if baseline_start is not None or baseline_stop is not None:
         ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
@@ -70,7 +68,7 @@ def prepare(
         reject=settings.reject,
         per_session=settings.per_session,
         provenance=_provenance(context, files),
-        on_recording=lambda name, so_far: _tell(console, name, so_far),
+        on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(f"next: python -m offline_train mbp {out} --images FOLDER --encoders FILE ...")
@@ -96,17 +94,16 @@ def prepare_test(
     from offline_train.data.prepare import prepare_test as prepare_test_trials
     from stream.acquire.preprocess import Preprocessing
 
-    console = Console()
     settings = asked.settings()
     trial_set = prepare_test_trials(
-        _read(files, images, stim_channel, start, stop, console),
+        _read(files, images, stim_channel, start, stop),
         Preprocessing.of(load_bundle(bundle)),
         out,
         marker_rule=settings.markers,
         reject=settings.reject,
         adaptation=settings.adaptation,
         provenance=_provenance(context, files),
-        on_recording=lambda name, so_far: _tell(console, name, so_far),
+        on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(
@@ -130,7 +127,6 @@ def _read(
     stim_channel: str | None,
     start_s: float,
     stop_s: float,
-    console: Console,
 ) -> "Study":
     """Part of each recording, read."""
     from offline_train.data.studies.recordings import recordings
@@ -145,7 +141,7 @@ def _provenance(context: typer.Context, files: list[Path]) -> dict:
     return {"files": [path.name for path in files], **made}
 
 
-def _tell(console: Console, name: str, so_far: "Prepared") -> None:
+def _tell(name: str, so_far: "Prepared") -> None:
     """Says how far the cutting is."""
     dropped = ", ".join(f"{n} {reason}" for reason, n in so_far.dropped.items()) or "none"
     console.print(f"{name}: {so_far.n_trials} trials so far, dropped: {dropped}")

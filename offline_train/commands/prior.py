@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem
@@ -18,6 +16,7 @@ from offline_train.commands.options import (
     Out,
     bar,
     command_of,
+    console,
     features_of,
 )
 from offline_train.prior.settings import PRESETS, PriorSettings
@@ -69,7 +68,7 @@ def prior(
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
 
     settings = asked.settings(dict(PRESETS[preset]))
-    adapter = read_adapter(start_from) if start_from is not None else None
+    adapter = start_from and read_adapter(start_from)
     files = image_files(images)
 
     def read(item: str) -> np.ndarray:
@@ -77,17 +76,17 @@ def prior(
 
     # Where several processes train, the others wait until the first has encoded all images.
     state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
-    console = Console(quiet=not state.is_main_process)
+    console.quiet = not state.is_main_process
     loaded = load_base(read_base_spec(base))
     size_px = settings.size_px or loaded.spec.size_px
     with state.main_process_first():
-        features = features_of(console, sorted(files), images, encoders, cache)
+        features = features_of(sorted(files), images, encoders, cache)
         vae = load_encoder(vae_encoder(loaded.spec, size_px), str(state.device))
         latents = shared_latents(features, vae)
         if latents is None:
             factor = loaded.vae.config.scaling_factor
             folder = latents_folder(cache, vae, features.items)
-            with bar(console, "encoding latents") as tell:
+            with bar("encoding latents") as tell:
                 latents = cache_latents(features.items, read, vae, factor, folder, tell)
     # By a draw, so that the images that are only looked at, the last ones, are of all kinds.
     order = np.random.default_rng(settings.seed).permutation(len(files))
@@ -98,13 +97,12 @@ def prior(
         looked_at = features.items[max(0, len(files) - settings.n_samples) :]
         pictures = [square_picture(read(item), size_px) for item in looked_at]
         board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
-    with Progress(console=console) as progress:
-        task = progress.add_task("training the prior", total=settings.steps)
+    with bar("training the prior") as tell:
 
         def follow(step: PriorProgress) -> None:
             board.tell(step)
             text = f"training the prior, loss {step.loss:.4f}" if step.loss else None
-            progress.update(task, completed=step.step, description=text)
+            tell(step.step, step.n_steps, text)
 
         try:
             trained = train_prior(

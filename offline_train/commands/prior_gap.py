@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from offline_train.commands.options import (
@@ -12,6 +11,7 @@ from offline_train.commands.options import (
     Images,
     PriorFolder,
     Trials,
+    console,
     features_of,
 )
 
@@ -33,11 +33,10 @@ def prior_gap(
     from offline_train.data.trial_set import load_trial_set
     from offline_train.prior.gap import cells, measure_gap
 
-    console = Console()
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
-    features = features_of(console, trial_set.items, images, encoders, cache)
+    features = features_of(trial_set.items, images, encoders, cache)
     table = Table(title="embeddings, and tokens made of them, against those of the image seen")
     table.add_column("", no_wrap=True)
     for heading in ("length", "cosine", "tokens: as it is", "length 1", "by the rule"):
