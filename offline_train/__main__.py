@@ -6,14 +6,13 @@ from hvf_core.options import run_app
 from offline_train.commands.calibrate import calibrate
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
-from offline_train.commands.fetch import empty_prompt, fetch
 from offline_train.commands.gallery import gallery
+from offline_train.commands.hub import empty_prompt, fetch, share
 from offline_train.commands.mbp import mbp
 from offline_train.commands.onnx import onnx
 from offline_train.commands.prepare import prepare, prepare_test
 from offline_train.commands.prior import prior
 from offline_train.commands.prior_gap import prior_gap
-from offline_train.commands.share import share
 
 COMMANDS = (prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch)
 COMMANDS += (empty_prompt, prior, prior_gap, evaluate_prior)

@@ -1,12 +1,28 @@
-"""fetch and empty-prompt: what has to be downloaded, once, before it can be used without a net."""
+"""share and fetch: bundles on the Hugging Face hub; and the empty prompt, also asked for once."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from offline_train.commands.options import Base
+from offline_train.commands.options import Base, console
+
+
+def share(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on huggingface.co")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see")] = False,
+    message: Annotated[str, typer.Option(help="Of the commit")] = "A bundle of hvf-live",
+) -> None:
+    """Uploads a bundle to the Hugging Face hub; log in first with `hf auth login`.
+
+    Example: python -m offline_train share bundle my-lab/sub-01
+    """
+    from offline_train.brain.hub import push_bundle
+
+    console.print("bundle.json names the command and the files that it was trained with")
+    console.print(push_bundle(bundle, repo, private=not public, message=message))
+    console.print(f"next: python -m offline_train fetch {repo} --to FOLDER")
 
 
 def fetch(
@@ -20,7 +36,6 @@ def fetch(
     """
     from offline_train.brain.hub import fetch_bundle
 
-    console = Console()
     fetched = fetch_bundle(what, revision, to)
     console.print(f"bundle in '{to}': {len(fetched.manifest.channels)} channels")
     console.print(f"next: python -m offline_train gallery --bundle {to} ...")
@@ -34,6 +49,5 @@ def empty_prompt(base: Base = "sdxl-base") -> None:
     from decoder.painting.spec import read_base_spec
     from offline_train.prior.empty_prompt import encode_empty_prompt
 
-    console = Console()
     for name, shape in encode_empty_prompt(read_base_spec(base)).items():
         console.print(f"{name}: {shape}", highlight=False)
