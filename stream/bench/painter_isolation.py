@@ -2,9 +2,9 @@
 
 `python -m stream.bench.painter_isolation`: the real decoder node, started by the real supervisor,
 is given trials at a steady rate. The real painting node's loop paints them beside it, with a
-stand-in for the diffusion model that needs as long as it is told to, in one of several ways. In
-every second block of trials the painter is stopped by a signal, so that both halves of the
-comparison come from the same minutes of the same machine. Linux only.
+stand-in for the diffusion model that keeps torch busy for 2 s a picture. In every second block of
+trials the painter is stopped by a signal, so that both halves of the comparison come from the same
+minutes of the same machine. Linux only.
 
 This program plays the reader, which sends all but the last 20 ms of a trial and, after that pause,
 the last slice; and the results node. A latency is from the sending of the last slice to the arrival
@@ -16,11 +16,11 @@ import os
 import signal
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -41,19 +41,19 @@ from stream.pipeline.wire.messages import (
     Embedded,
     Message,
     Painted,
-    PaintingState,
     Retrieval,
     TrialRef,
     TrialSlice,
 )
 from stream.pipeline.wire.nodes import DECODE, PAINT, node
 
-Load = Literal["sleep", "torch"]
-
 _N_CHANNELS, _N_TIMES, _RATE_HZ = 63, 250, 250.0
 _TAIL = 5  # samples of the last slice
 _DIM, _N_IMAGES = 1024, 200
+_SOA_S = 0.2
+_JOB_S, _N_STEPS = 2.0, 8  # of a picture
 _PICTURE_PX = 512
+_BLOCK = 50  # trials until the painter is switched
 _N_WARM_UP = 10  # trials
 _PATIENCE_S = 5.0
 _RESAMPLES = 2000
@@ -62,51 +62,36 @@ _processes = multiprocessing.get_context("spawn")
 
 
 class PretendedPainter:
-    """Spends the time that a diffusion model would, in steps; see `_WORK` for how."""
+    """Convolves, as a UNet does, for the time that a diffusion model would need."""
 
     about = "pretends"
     facts: Mapping[str, Any] = {}
 
-    def __init__(self, load: Load, job_s: float, n_steps: int):
-        self._work, self._step_s, self._n_steps = _WORK[load](), job_s / n_steps, n_steps
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        images, weights = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3)
+        self._work = partial(torch.nn.functional.conv2d, images, weights, padding=1)
         small = np.random.default_rng(0).integers(0, 256, (_PICTURE_PX // 16,) * 2 + (3,), np.uint8)
         self._picture = np.kron(small, np.ones((16, 16, 1), np.uint8))
 
     def paint(
         self, job: Embedded, seed: int, on_step: Callable[[Step], bool], start: Start | None
     ) -> np.ndarray | None:
-        for i in range(self._n_steps):
-            end_s = time.monotonic() + self._step_s
-            while (left_s := end_s - time.monotonic()) > 0:
-                self._work(left_s)
-            if not on_step(Step(i, self._n_steps, None, lambda _: self._picture[None])):
+        for i in range(_N_STEPS):
+            end_s = time.monotonic() + _JOB_S / _N_STEPS
+            while time.monotonic() < end_s:
+                self._work()
+            if not on_step(Step(i, _N_STEPS, None, lambda _: self._picture[None])):
                 return None
         return self._picture
 
 
-def _torch() -> Callable[[float], None]:
-    """Convolves, as a UNet does."""
-    import torch
-
-    torch.set_num_threads(1)
-    images, weights = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3)
-    return lambda left_s: torch.nn.functional.conv2d(images, weights, padding=1)
-
-
-_WORK: dict[Load, Callable[[], Callable[[float], None]]] = {
-    "sleep": lambda: time.sleep,  # as where a GPU paints
-    "torch": _torch,
-}
-
-
-def paint(config: SessionConfig, load: Load, job_s: float, n_steps: int) -> None:
+def paint(config: SessionConfig) -> None:
     """The painting node, but for what it paints with."""
     os.nice(NICENESS)
-    serve(
-        config,
-        Lifeline(PAINT, "", supervised=False),
-        PretendedPainter(load, job_s, n_steps),
-    )
+    serve(config, Lifeline(PAINT, "", supervised=False), PretendedPainter())
 
 
 @dataclass
@@ -117,16 +102,15 @@ class Seen:
     """Of every trial, block by block."""
     images: list[Mapping[str, float]] = field(default_factory=list)
     """Their stamps."""
-    states: Counter[str] = field(default_factory=Counter)
-    rss_mb: dict[str, list[float]] = field(default_factory=dict)
+    rss_mb: list[float] = field(default_factory=list)
+    """Of the painter, after each block in which it ran."""
 
 
 class Bench:
     """The peers of the decoder and of the painter."""
 
-    def __init__(self, config: SessionConfig, soa_s: float):
+    def __init__(self, config: SessionConfig):
         self._config = config
-        self._soa_s = soa_s
         self._reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
         self._trials = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)
         rng = np.random.default_rng(0)
@@ -138,7 +122,7 @@ class Bench:
     def trial(self) -> float:
         """Sends a trial when its time has come; milliseconds until its answer was there."""
         self._trial += 1
-        self._next_s = max(self._next_s + self._soa_s, local_clock())
+        self._next_s = max(self._next_s + _SOA_S, local_clock())
         last = _N_TIMES - _TAIL
         self._wait(self._next_s - 0.02)
         self._send(0, last)
@@ -181,8 +165,6 @@ class Bench:
     def _take(self, message: Message) -> bool:
         """Whether this is the answer to the trial that was sent last."""
         match message:
-            case PaintingState():
-                self.seen.states[message.state] += 1
             case Painted():
                 self.seen.images.append(message.stamps)
             case Retrieval():
@@ -209,11 +191,6 @@ def models(folder: Path) -> tuple[Path, Path]:
 
 def main(
     trials: Annotated[int, typer.Option(min=2, help="beside it, and as many without")] = 1000,
-    load: Annotated[Load, typer.Option(help="how the painter spends its time")] = "torch",
-    job: Annotated[float, typer.Option(min=0.01, help="seconds for an image")] = 2.0,
-    steps: Annotated[int, typer.Option(min=1, help="of an image")] = 8,
-    soa: Annotated[float, typer.Option(min=0.05, help="seconds between trials")] = 0.2,
-    block: Annotated[int, typer.Option(min=1, help="trials until the painter is switched")] = 50,
 ) -> None:
     """Decodes beside a painter and beside a stopped one, in turn, and prints one table."""
     with tempfile.TemporaryDirectory() as folder:
@@ -228,38 +205,34 @@ def main(
             painting=PaintingSettings(prior=Path(folder) / "none"),
         )
         config.write()
-        bench = Bench(config, soa)
-        painter = _processes.Process(target=paint, args=(config, load, job, steps), daemon=True)
+        bench = Bench(config)
+        painter = _processes.Process(target=paint, args=(config,), daemon=True)
         painter.start()
         supervisor = Supervisor(config, [node(DECODE)], None)
         try:
             supervisor.wait_until_ready()
-            running_s = measure(bench, supervisor, painter.pid, trials, block)
+            running_s = measure(bench, painter.pid, trials)
         finally:
             os.kill(painter.pid, signal.SIGKILL)
             supervisor.end()
-    show(bench.seen, running_s, f"{load}, {job:g} s in {steps} steps, a trial every {soa:g} s", job)
+    show(bench.seen, running_s)
 
 
-def measure(
-    bench: Bench, supervisor: Supervisor, painter: int, n_trials: int, block: int
-) -> list[tuple[float, float]]:
+def measure(bench: Bench, painter: int, n_trials: int) -> list[tuple[float, float]]:
     """Fills `bench.seen`; returns when the painter was running."""
     for _ in range(_N_WARM_UP):
         bench.trial()
     bench.seen = Seen()
     running_s = []
-    pids = {"painter": painter, "decoder": supervisor.pid_of(DECODE)}
-    for first in range(0, n_trials, block):
-        n = min(block, n_trials - first)
-        for runs in (True, False) if first // block % 2 else (False, True):
+    for first in range(0, n_trials, _BLOCK):
+        n = min(_BLOCK, n_trials - first)
+        for runs in (True, False) if first // _BLOCK % 2 else (False, True):
             os.kill(painter, signal.SIGCONT if runs else signal.SIGSTOP)
             began_s = local_clock()
             bench.seen.latency_ms[runs].append([bench.trial() for _ in range(n)])
             if runs:
                 running_s.append((began_s, local_clock()))
-                for name, pid in pids.items():
-                    bench.seen.rss_mb.setdefault(name, []).append(rss_mb(pid))
+                bench.seen.rss_mb.append(rss_mb(painter))
     os.kill(painter, signal.SIGCONT)
     return running_s
 
@@ -271,10 +244,12 @@ def rss_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def show(seen: Seen, running_s: list[tuple[float, float]], title: str, job_s: float) -> None:
+def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:
     """Prints what was seen."""
     table = Table(
-        title=f"painter: {title}; {os.cpu_count()} cores", title_justify="left", min_width=90
+        title=f"a picture in {_JOB_S:g} s, a trial every {_SOA_S:g} s; {os.cpu_count()} cores",
+        title_justify="left",
+        min_width=90,
     )
     for column in ("sent → answer, ms", "p50", "p95", "p99", "max"):
         table.add_column(column, justify="left" if column.startswith("sent") else "right")
@@ -282,34 +257,24 @@ def show(seen: Seen, running_s: list[tuple[float, float]], title: str, job_s: fl
         values = np.concatenate(seen.latency_ms[runs])
         cells = [*np.percentile(values, [50, 95, 99]), values.max()]
         table.add_row(f"{name}, n = {len(values)}", *(f"{value:.2f}" for value in cells))
-    console = Console(width=100)
-    console.print(table)
     low, mid, high = paired_difference(seen)
-    console.print(
+    said = [
         f"median, running - stopped: {mid:+.3f} ms (95 % interval {low:+.3f} to {high:+.3f}, "
         f"{len(running_s)} pairs of blocks)",
-        highlight=False,
-    )
+        f"memory of the painter: {min(seen.rss_mb):.0f} to {max(seen.rss_mb):.0f} MB",
+    ]
     # An image that was stopped with its painter is as old as the pause was long.
-    whole = [
-        stamps
+    ages_s = [
+        stamps["painted"] - stamps["readable"]
         for stamps in seen.images
         if any(begin <= stamps["readable"] and stamps["painted"] <= end for begin, end in running_s)
     ]
-    ages_s = np.array([stamps["painted"] - stamps["readable"] for stamps in whole])
-    if ages_s.size:
-        console.print(
-            f"{len(ages_s)} images begun and finished while it ran, {seen.states['cancelled']} "
-            f"given up; age when finished: p50 {np.median(ages_s):.2f} s, max {ages_s.max():.2f} s "
-            f"= {ages_s.max() / job_s:.2f} jobs",
-            highlight=False,
+    if ages_s:
+        said.append(
+            f"{len(ages_s)} images begun and finished while it ran; age when finished: p50 "
+            f"{np.median(ages_s):.2f} s, max {max(ages_s):.2f} s"
         )
-    for name, values in seen.rss_mb.items():
-        console.print(
-            f"memory of the {name}: {values[0]:.0f} MB after the first block, {values[-1]:.0f} MB "
-            f"at the end, {max(values):.0f} MB at most",
-            highlight=False,
-        )
+    Console(width=100, highlight=False).print(table, *said, sep="\n")
 
 
 def paired_difference(seen: Seen) -> tuple[float, float, float]:

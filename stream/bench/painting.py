@@ -13,8 +13,8 @@ scheduler, steps and noise; runs of both alternate, in an order drawn anew for e
 """
 
 import time
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from decoder.painting.attention import CROSS
 from decoder.painting.base import DiffusionBase
 from decoder.painting.sampler import N_TOKENS, Sampler, SamplerSettings
 from decoder.painting.spec import PRESETS, BaseSpec
+from stream.bench.turns import in_turn
 
 # Once decoder.painting.base has made it importable.
 import diffusers  # isort: skip
@@ -86,22 +87,15 @@ TOY = (
 )
 
 console = Console(width=100)
-_PREVIEW = "first preview, "
 Way = Callable[[], float]
 """Does something once; tells how many seconds it took."""
 
 
 def main(
     base: Annotated[str, typer.Option(help=f"one of {', '.join(PRESETS)}")] = "sdxl-turbo",
-    size_px: Annotated[int | None, typer.Option("--size", help="None: the model's own")] = None,
     steps: int | None = None,
     runs: int = 20,
-    precision: Literal["float16", "bfloat16", "float32"] = "float16",
-    compiled: Annotated[bool, typer.Option("--compile", help="ours, by inductor")] = False,
-    channels_last: bool = True,
-    tiny: Annotated[bool, typer.Option("--tiny", help="toy models, on the CPU without a GPU")] = (
-        False
-    ),
+    tiny: Annotated[bool, typer.Option("--tiny", help="toy models, also on a CPU")] = False,
 ) -> None:
     """Times ours and the stock pipeline, in turn, and prints one table."""
     on_gpu = torch.cuda.is_available()
@@ -111,35 +105,30 @@ def main(
             "picture: run it where there is one, or try the program with --tiny"
         )
     if tiny:
-        size_px = size_px or 64
         torch.set_num_threads(1)  # more have nothing to share out in toy models
-    dtype = getattr(torch, precision) if on_gpu else torch.float32
     spec = PRESETS[base]
     diffusers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     with torch.device("cuda" if on_gpu else "cpu"):
+        dtype = torch.float16 if on_gpu else torch.float32
         model = random_base(spec, TOY if tiny else SDXL, dtype)
         adapter = random_adapter(model.unet)
     stock = stock_pipeline(model, adapter)
     settings = SamplerSettings(
-        steps=steps,
-        size_px=size_px,
-        preview="none",
-        channels_last=channels_last,
-        compile_backend="inductor" if compiled else None,
+        steps=steps, size_px=64 if tiny else None, preview="none", channels_last=True
     )
     ours = Sampler(model, adapter, settings)
-    timed = _measure(_ways(model, stock, ours), runs)
-    console.print(_table(timed, f"{'toy models' if tiny else base} on {_machine()}, {dtype}"))
+    with np.errstate(invalid="ignore"):  # what random weights paint may overflow
+        taken_ms = in_turn(_ways(model, stock, ours), runs)
+        difference = _difference(model, stock, ours)
+    machine = torch.cuda.get_device_name() if on_gpu else "one thread of a CPU"
     console.print(
+        _table(taken_ms, f"{'toy models' if tiny else base} on {machine}, {dtype}"),
         f"{ours.size_px} px, {ours.steps} steps, {spec.scheduler}, guidance {spec.guidance:g}; "
-        f"random weights, one picture at a time, medians of {runs} runs; ours "
-        f"{'compiled' if compiled else 'not compiled'}{', channels last' * channels_last}",
-        f"pictures of both differ by at most {_difference(model, stock, ours)} of 255",
+        f"random weights, one picture at a time, medians of {runs} runs",
+        f"pictures of both differ by at most {difference} of 255",
         sep="\n",
     )
-    if on_gpu:
-        console.print(f"at most {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of its memory")
 
 
 def random_base(
@@ -237,7 +226,7 @@ def _embedding() -> Tensor:
 
 def _ways(
     base: DiffusionBase, pipe: diffusers.StableDiffusionXLPipeline, ours: Sampler
-) -> dict[str, dict[str, Way]]:
+) -> dict[tuple[str, str], Way]:
     """What is timed, by its name and by who does it."""
     z = _embedding()
     side = ours.size_px // 8
@@ -251,28 +240,22 @@ def _ways(
         decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
         pipe.image_processor.postprocess(decoded, "pil")
 
-    @torch.inference_mode()
-    def our_decode() -> None:
-        previews.decode(base, latents)
-
     def first(grade: previews.Grade) -> Way:
         show = previews.previewer(base, grade)
         return _timed(lambda: ours.paint(z, [0], lambda step: show(step.estimate) is None))
 
     ways = {
-        "steps, each": {
-            "stock": _timed(lambda: stock(output_type="latent"), ours.steps),
-            "ours": _timed(lambda: ours.denoise(z, [0]), ours.steps),
-        },
-        "decode": {"stock": _timed(stock_decode), "ours": _timed(our_decode)},
-        "picture": {"stock": _timed(stock), "ours": _timed(lambda: ours.paint(z, [0]))},
+        ("steps, each", "stock"): _timed(lambda: stock(output_type="latent"), ours.steps),
+        ("steps, each", "ours"): _timed(lambda: ours.denoise(z, [0]), ours.steps),
+        ("decode", "stock"): _timed(stock_decode),
+        ("decode", "ours"): _timed(torch.inference_mode()(lambda: previews.decode(base, latents))),
+        ("picture", "stock"): _timed(stock),
+        ("picture", "ours"): _timed(lambda: ours.paint(z, [0])),
     }
-    ways |= {_PREVIEW + grade: {"ours": first(grade)} for grade in ("linear", "tiny", "full")}
+    ways |= {(f"first preview, {g}", "ours"): first(g) for g in ("linear", "tiny", "full")}
     if ours.steps > 1:
-        ways["given up"] = {
-            "stock": lambda: _given_up_by_stock(pipe, stock),
-            "ours": lambda: _given_up(ours, z),
-        }
+        ways["given up", "stock"] = lambda: _given_up_by_stock(pipe, stock)
+        ways["given up", "ours"] = lambda: _given_up(ours, z)
     return ways
 
 
@@ -324,44 +307,23 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
-def _measure(ways: dict[str, dict[str, Way]], runs: int) -> dict[str, dict[str, float]]:
-    """Medians in ms, by what was timed and who did it."""
-    jobs = [(what, who) for what in ways for who in ways[what]]
-    taken: dict[tuple[str, str], list[float]] = {job: [] for job in jobs}
-    rng = np.random.default_rng(0)
-    with np.errstate(invalid="ignore"):  # what random weights paint may overflow
-        for n in range(1 + runs):  # once to warm up
-            for i in rng.permutation(len(jobs)):
-                what, who = jobs[i]
-                seconds = ways[what][who]()
-                if n:
-                    taken[what, who].append(1e3 * seconds)
-    return {what: {who: float(np.median(taken[what, who])) for who in ways[what]} for what in ways}
-
-
-def _table(timed: dict[str, dict[str, float]], title: str) -> Table:
+def _table(taken_ms: Mapping[tuple[str, str], np.ndarray], title: str) -> Table:
     table = Table(title=title)
     for column in ("what", "stock ms", "ours ms", "ours of stock"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for what, by in timed.items():
-        stock = by.get("stock", timed["picture"]["stock"])  # which has no previews
-        share = by["ours"] / stock
-        table.add_row(what, f"{stock:.2f}", f"{by['ours']:.2f}", f"{share:.2f}")
+    ms = {job: float(np.median(each)) for job, each in taken_ms.items()}
+    for what in dict.fromkeys(what for what, _ in ms):
+        stock = ms.get((what, "stock"), ms["picture", "stock"])  # which has no previews
+        ours = ms[what, "ours"]
+        table.add_row(what, f"{stock:.2f}", f"{ours:.2f}", f"{ours / stock:.2f}")
     return table
 
 
 def _difference(
     base: DiffusionBase, pipe: diffusers.StableDiffusionXLPipeline, ours: Sampler
 ) -> int:
-    with np.errstate(invalid="ignore"):
-        theirs = np.asarray(_paint_stock(base, pipe, ours)[0])
-        return int(np.abs(ours.paint(_embedding(), [0])[0].astype(int) - theirs).max())
-
-
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} thread of a CPU"
+    theirs = np.asarray(_paint_stock(base, pipe, ours)[0])
+    return int(np.abs(ours.paint(_embedding(), [0])[0].astype(int) - theirs).max())
 
 
 if __name__ == "__main__":

@@ -25,7 +25,15 @@ from rich.table import Table
 
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
-from stream.bench.streams import Round, RunningSource, Source, loop_back, mne_lsl_epochs
+from stream.bench.streams import (
+    CHANNELS,
+    SOA_S,
+    Round,
+    RunningSource,
+    Source,
+    loop_back,
+    mne_lsl_epochs,
+)
 from stream.bench.untrained import untrained_bundle
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import open_socket, receive, send
@@ -36,12 +44,13 @@ from stream.pipeline.wire.nodes import DECODE, READER, RESULTS, node
 
 LOOP_BACK = "raw LSL: push → pull"
 CUT = "readable → cut"
-HANDED = "readable → received"
 RECEIVED = "push → received"
 PEER = "mne-lsl: push → epoch"
 
-_N_OUTPUTS = 17
-_OUTPUT_RATE_HZ = 250.0
+# What is done to a trial, as in the demo: baseline, resampling, whitening, fewer channels.
+_PREPROCESSING = PreprocessSettings(
+    channels=CHANNELS, output_channels=CHANNELS[-17:], rate_hz=250.0, tmin_s=0.0, tmax_s=0.996
+)
 _N_WARM_UP = 3  # trials of each round that are not counted
 _ALIVE_S = 0.5
 _SILENCE_S = 10.0  # from a reader that reports its stream's health every second
@@ -168,7 +177,6 @@ def _latencies(
     pushed_s = np.array([running.pushed_at_s(stamp_s) for stamp_s in last_s])
     return {
         CUT: cut_s - readable_s,
-        HANDED: received_s - readable_s,
         RECEIVED: received_s - pushed_s,
     }
 
@@ -179,35 +187,25 @@ def _cpu_s(pid: int) -> float:
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def preprocessing(channels: Sequence[str]) -> PreprocessSettings:
-    """What is done to a trial, as in the demo: baseline, resampling, whitening, fewer channels."""
-    return PreprocessSettings(
-        channels=tuple(channels),
-        output_channels=tuple(channels[-_N_OUTPUTS:]),
-        rate_hz=_OUTPUT_RATE_HZ,
-        tmin_s=0.0,
-        tmax_s=0.996,
-    )
-
-
 def measure(
-    source: Source, n_rounds: int, n_trials: int, with_peer: bool, console: Console
+    source: Source, n_rounds: int, n_trials: int, console: Console
 ) -> list[dict[str, Round]]:
     """All rounds; in each, every program has one turn. Every second round goes backwards."""
-    settings = preprocessing(source.channels)
     with tempfile.TemporaryDirectory(prefix="hvf-benchmark-") as name, RunningSource(source) as on:
         folder = Path(name)
-        untrained_bundle(folder / "bundle", settings, dim=8)
-        arrays = {"whitener": np.eye(len(source.channels))}
-        window = Preprocessing(settings, arrays).prepare(source.channels, source.rate_hz).window
+        untrained_bundle(folder / "bundle", _PREPROCESSING, dim=8)
+        preprocessing = Preprocessing(_PREPROCESSING, {"whitener": np.eye(len(CHANNELS))})
+        window = preprocessing.prepare(CHANNELS, source.rate_hz).window
         window_s = (window.first / source.rate_hz, window.last / source.rate_hz)
         turns: dict[str, Callable[[int], Round]] = {
-            "raw LSL": lambda _: on.hear(loop_back, LOOP_BACK, n_trials * source.soa_s),
+            "raw LSL": lambda _: on.hear(loop_back, LOOP_BACK, n_trials * SOA_S),
             "reader": lambda number: read_trials(
                 on, folder / "bundle", folder / f"session-{number}", n_trials
             ),
         }
-        if with_peer:
+        if importlib.util.find_spec("mne_lsl") is None:
+            console.print("mne-lsl is left out: it is not installed (pip install mne-lsl)")
+        else:
             turns["mne-lsl"] = lambda _: on.hear(
                 mne_lsl_epochs, PEER, window_s, _N_WARM_UP, n_trials
             )
@@ -220,38 +218,18 @@ def measure(
         return rounds
 
 
-def _ratio(
-    rounds: list[dict[str, Round]], program: str, label: str, other: str, other_label: str
-) -> str:
-    if other not in rounds[0]:
-        return "-"
-    ratios = [
-        np.median(turns[program].latency_s[label]) / np.median(turns[other].latency_s[other_label])
-        for turns in rounds
-    ]
-    return f"{np.median(ratios):.2f}"
-
-
 def show(rounds: list[dict[str, Round]], title: str, console: Console) -> None:
-    """Prints one row per measure: medians over the rounds, the maximum of all.
-
-    A ratio is that of the medians within a round, then the median over the rounds.
-    """
-    out = Table(title=title, caption=_BUDGET, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    """Prints one row per measure: medians over the rounds."""
+    out = Table(title=title, caption=_BUDGET, box=box.SIMPLE, min_width=80)
     out.add_column("ms", no_wrap=True)
-    for head in ("p50", "p95", "p99", "max", "CPU %", "n", "p50:raw", "p50:mne"):
+    for head in ("p50", "p99", "CPU %"):
         out.add_column(head, justify="right")
     for program, first in rounds[0].items():
         cpu = 100 * np.median([turns[program].cpu for turns in rounds])
         for label in first.latency_s:
-            each = [1e3 * turns[program].latency_s[label] for turns in rounds]
-            quantiles = np.median([np.quantile(x, (0.5, 0.95, 0.99)) for x in each], axis=0)
-            times = (f"{ms:.2f}" for ms in (*quantiles, max(x.max() for x in each)))
-            ratios = (
-                _ratio(rounds, program, label, *other)
-                for other in (("raw LSL", LOOP_BACK), ("mne-lsl", PEER))
-            )
-            out.add_row(label, *times, f"{cpu:.1f}", str(sum(map(len, each))), *ratios)
+            each = [np.percentile(turns[program].latency_s[label], [50, 99]) for turns in rounds]
+            p50, p99 = 1e3 * np.median(each, axis=0)
+            out.add_row(label, f"{p50:.2f}", f"{p99:.2f}", f"{cpu:.1f}")
     console.print(out)
 
 
@@ -270,26 +248,17 @@ def _use_private_lsl_session(folder: Path) -> None:
 def main(
     trials: Annotated[int, typer.Option(min=2, help="Trials per program and round.")] = 60,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    rate: Annotated[float, typer.Option(min=_OUTPUT_RATE_HZ, help="Hz, of the EEG.")] = 1000.0,
-    channels: Annotated[int, typer.Option(min=_N_OUTPUTS)] = 63,
-    chunk: Annotated[int, typer.Option(min=1, help="Samples that the source sends at once.")] = 1,
-    soa: Annotated[float, typer.Option(help="Seconds from marker to marker.")] = 0.5,
-    without_peer: Annotated[bool, typer.Option(help="Leave out mne-lsl.")] = False,
+    rate: Annotated[float, typer.Option(min=250.0, help="Hz, of the EEG.")] = 1000.0,
 ) -> None:
     """Measures the latency and CPU of the reader next to raw LSL and mne-lsl."""
     console = Console()
-    with_peer = not without_peer
-    if with_peer and importlib.util.find_spec("mne_lsl") is None:
-        console.print("mne-lsl is left out: it is not installed (pip install mne-lsl)")
-        with_peer = False
-    labels = [f"C{number + 1}" for number in range(channels)]
-    source = Source(f"benchmark-{uuid.uuid4().hex[:8]}", labels, rate, chunk, soa)
+    source = Source(f"benchmark-{uuid.uuid4().hex[:8]}", rate)
     with tempfile.TemporaryDirectory(prefix="hvf-lsl-") as folder:
         _use_private_lsl_session(Path(folder))
         load_before = os.getloadavg()[0]
-        measured = measure(source, rounds, trials, with_peer, console)
-    title = f"{channels} channels, {rate:g} Hz, chunk {chunk}, SOA {soa:g} s, {rounds} rounds"
-    show(measured, f"{title}; load {load_before:.2f}", console)
+        measured = measure(source, rounds, trials, console)
+    title = f"{rate:g} Hz, sample by sample, {rounds} rounds; load {load_before:.2f}"
+    show(measured, title, console)
 
 
 if __name__ == "__main__":

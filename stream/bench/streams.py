@@ -16,6 +16,8 @@ import numpy as np
 from stream.acquire.lsl import find_stream, local_clock, pylsl
 from stream.sources.outlets import Outlets, sleep_until
 
+CHANNELS = tuple(f"C{number}" for number in range(1, 64))
+SOA_S = 0.5  # from marker to marker
 LOG_SIZE = 2**20  # samples whose moment of pushing is remembered: 17 minutes at 1 kHz
 _NOISE_ROWS = 4096
 _FIND_WAIT_S = 10.0
@@ -30,10 +32,7 @@ class Source:
     """Streams `name` (EEG), `name`-markers (strings) and `name`-events (the same, as integers)."""
 
     name: str
-    channels: Sequence[str]
     rate_hz: float
-    chunk: int
-    soa_s: float
 
 
 @dataclass(frozen=True)
@@ -89,23 +88,21 @@ def play(source: Source, pushed_s: Sequence[float], started: Connection) -> None
         pushed_s: shared, (LOG_SIZE,); when each sample was pushed, at its number modulo the size.
     """
     log_s = np.frombuffer(pushed_s)
-    outlets = Outlets(source.name, source.channels, source.rate_hz)
+    outlets = Outlets(source.name, CHANNELS, source.rate_hz)
     events = _event_outlet(f"{source.name}-events")
-    noise = np.random.default_rng(0).normal(0, 20, (_NOISE_ROWS, len(source.channels)))
+    noise = np.random.default_rng(0).normal(0, 20, (_NOISE_ROWS, len(CHANNELS)))
     noise = noise.astype(np.float32)
-    marker_every = round(source.soa_s * source.rate_hz)
+    marker_every = round(SOA_S * source.rate_hz)
     start_s = local_clock()
     started.send(start_s)
-    for first in itertools.count(0, source.chunk):
-        numbers = np.arange(first, first + source.chunk)
-        samples = noise[numbers % _NOISE_ROWS]
-        samples[:, 0] = numbers
-        stamps_s = start_s + numbers / source.rate_hz
-        sleep_until(stamps_s[-1])
-        log_s[numbers % LOG_SIZE] = local_clock()
-        outlets.push_eeg(samples, stamps_s)
-        for number in numbers[numbers % marker_every == 0]:
-            stamp_s = stamps_s[number - first]
+    for number in itertools.count():
+        samples = noise[[number % _NOISE_ROWS]]
+        samples[0, 0] = number
+        stamp_s = start_s + number / source.rate_hz
+        sleep_until(stamp_s)
+        log_s[number % LOG_SIZE] = local_clock()
+        outlets.push_eeg(samples, np.array([stamp_s]))
+        if number % marker_every == 0:
             outlets.push_marker(f"stimulus-{number}", stamp_s)
             events.push_sample([1], stamp_s)
 
@@ -124,12 +121,12 @@ def loop_back(
 ) -> None:
     """The floor: how long LSL itself takes from a push to a pull that waits for it.
 
-    Sends a `Round` with one latency per chunk of the source.
+    Sends a `Round` with one latency per sample.
     """
     log_s = np.frombuffer(pushed_s)
     inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
     inlet.open_stream(_FIND_WAIT_S)
-    buffer = np.empty((1024, len(source.channels)), np.float32)
+    buffer = np.empty((1024, len(CHANNELS)), np.float32)
     latencies = []
     begin_s = local_clock() + _WARM_UP_S
     cpu_s = 0.0
@@ -139,9 +136,7 @@ def loop_back(
         if now_s < begin_s:
             cpu_s = time.process_time()
             continue
-        numbers = samples[:, 0].astype(int)
-        last = numbers[numbers % source.chunk == source.chunk - 1]
-        latencies.append(arrived_s - log_s[last % LOG_SIZE])
+        latencies.append(arrived_s - log_s[samples[:, 0].astype(int) % LOG_SIZE])
     out.send(Round({label: np.concatenate(latencies)}, (time.process_time() - cpu_s) / span_s))
 
 
