@@ -9,10 +9,10 @@ import numpy as np
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus
 from demo.subject import SimulatedSubject, SubjectSettings
-from offline_train.data.study import Facts, StudyInfo, StudyPart
+from offline_train.data.study import Facts, StudyPart
 from stream.sources.recording import RecordedMarker, Recording
 
-SIMULATED = StudyInfo("simulated subject of the demo", licence="Apache-2.0")
+SIMULATED = "simulated subject of the demo"
 
 
 def simulate_recording(

@@ -200,5 +200,5 @@ def _format(
         tmin_s=settings.tmin_s,
         tmax_s=settings.tmax_s,
         preprocessing=settings.model_dump(mode="json"),
-        provenance={"study": study.info.name} | (provenance or {}),
+        provenance={"study": study.name} | (provenance or {}),
     )

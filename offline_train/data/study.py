@@ -14,17 +14,6 @@ from stream.sources.recording import RecordedMarker, Recording
 
 
 @dataclass(frozen=True)
-class StudyInfo:
-    """What one asks of a data set before using it; "" and None where it is not known."""
-
-    name: str
-    licence: str = ""
-    size_gb: float | None = None
-    url: str = ""
-    citation: str = ""
-
-
-@dataclass(frozen=True)
 class Facts:
     """What is known of a part of a study; None where it is not."""
 
@@ -66,7 +55,7 @@ class ShownImage(NamedTuple):
 class Study:
     """A data set; its parts may be read one after the other, as they are asked for."""
 
-    info: StudyInfo
+    name: str
     parts: Iterable[StudyPart]
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """By stimulus id; empty where they are not known."""

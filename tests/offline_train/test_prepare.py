@@ -14,7 +14,6 @@ from offline_train.data.study import (
     Facts,
     ShownImage,
     Study,
-    StudyInfo,
     StudyPart,
     recording_of_epochs,
 )
@@ -53,7 +52,7 @@ def make_recording(onsets, seed=0, lost=(), cap=CAP, rate_hz=RATE_HZ):
 
 def study(**sessions):
     parts = [StudyPart(recording, Facts(session=name)) for name, recording in sessions.items()]
-    return Study(StudyInfo("made"), parts)
+    return Study("made", parts)
 
 
 def make_settings(**changes):
@@ -133,7 +132,7 @@ def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp
 
 def of_parts(*parts):
     """A study of parts, each (recording, facts)."""
-    return Study(StudyInfo("made"), [StudyPart(data, Facts(**facts)) for data, facts in parts])
+    return Study("made", [StudyPart(data, Facts(**facts)) for data, facts in parts])
 
 
 def test_every_session_can_have_a_fit_of_its_own_which_only_training_trials_decide(tmp_path):
@@ -184,7 +183,7 @@ def test_a_session_without_training_trials_cannot_have_a_fit(tmp_path):
 def test_the_images_of_a_study_stand_beside_the_trials(tmp_path):
     images = {"a": ShownImage("animals/a.png", "animals"), "b": ShownImage("b.png")}
     parts = study(one=make_recording(ONSETS)).parts
-    made = prepare(Study(StudyInfo("made"), parts, images), make_settings(), tmp_path / "set")
+    made = prepare(Study("made", parts, images), make_settings(), tmp_path / "set")
     assert made.column("image").values == ("animals/a.png", "b.png", "animals/a.png", None, "b.png")
     assert made.column("category").values == ("animals", None, "animals", None, None)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hvf_core.problem import Problem
 from offline_train.data.images import image_files
-from offline_train.data.study import Facts, ShownImage, Study, StudyInfo, StudyPart
+from offline_train.data.study import Facts, ShownImage, Study, StudyPart
 from stream.sources.recording import read_recording
 
 
@@ -49,4 +49,4 @@ def recordings(
     for stimulus, path in image_files(images).items() if images is not None else ():
         category = path.parent.name if path.parent != images else None
         shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
-    return Study(StudyInfo("recordings"), parts(), shown)
+    return Study("recordings", parts(), shown)
