@@ -85,13 +85,15 @@ class TrialSetWriter:
 
     def table(self) -> Table:
         """What is known of the trials so far."""
-
-        def values(name: ColumnName) -> Iterator[str | None]:
-            for block in self._known:
-                yield from block.get(name, [None] * len(block["stimulus"]))
-
         names = dict.fromkeys(name for block in self._known for name in block)
-        return {name: Column.of(values(name)) for name in names}
+        return {
+            name: Column.of(
+                value
+                for block in self._known
+                for value in block.get(name, [None] * len(block["stimulus"]))
+            )
+            for name in names
+        }
 
     def append(
         self,
@@ -313,20 +315,6 @@ class TrialSet:
             np.mean(self.data[self.rows[group]], axis=0, out=mean)
         return means
 
-    def averaged(
-        self, n_repeats: int | None, rng: np.random.Generator
-    ) -> tuple[tuple[str, ...], np.ndarray]:
-        """The stimuli, and the mean over all, or `n_repeats` randomly drawn, repeats of each.
-
-        Returns:
-            `items`, and float32 (items, channels, times).
-
-        Raises:
-            Problem: when a stimulus has fewer than `n_repeats` trials.
-        """
-        _, groups = self.draw_repeats(n_repeats, rng)
-        return self.items, self.mean(groups)
-
 
 def load_trial_set(directory: Path) -> TrialSet:
     """Opens a trial set and verifies it; its trials are read when they are used.
@@ -367,20 +355,3 @@ def load_trial_set(directory: Path) -> TrialSet:
         session_arrays=by_session,
         checksum=manifest.files[TRIALS],
     )
-
-
-def check_disjoint(one: TrialSet, other: TrialSet, column: ColumnName = "category") -> None:
-    """Refuses two selections that share a category, a stimulus, or whatever the column says.
-
-    Raises:
-        Problem: when they do, or one of them does not say it.
-    """
-    values = one.column(column), other.column(column)
-    shared = values[0].present & values[1].present
-    if shared:
-        raise Problem(
-            f"the {column} {min(shared)!r} is on both sides of the split, as are "
-            f"{len(shared) - 1} others: give all its trials to one side"
-        )
-    if any((known.codes < 0).any() for known in values):
-        raise Problem(f"the {column} of some trials is not known: leave these trials out")

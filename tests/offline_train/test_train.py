@@ -66,7 +66,8 @@ def test_training_follows_the_recipe_step_by_step(plant) -> None:
     settings = SMALL.model_copy(
         update={"epochs": 8, "dropout": 0.0, "warmup_steps": 3, "weight_decay": 0.5}
     )
-    items, means = planted.train.averaged(None, np.random.default_rng(0))
+    items = planted.train.items
+    means = planted.train.mean(list(planted.train.repeats.values()))
     trials = torch.from_numpy(means)
     images = planted.features.select(items).embeddings
     images = {name: torch.from_numpy(array) for name, array in images.items()}

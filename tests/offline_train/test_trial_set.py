@@ -14,7 +14,6 @@ from hvf_core.problem import Problem
 from offline_train.data.trial_set import (
     TrialFormat,
     TrialSet,
-    check_disjoint,
     load_trial_set,
     write_trial_set,
 )
@@ -59,8 +58,9 @@ def test_items_are_in_the_order_of_their_first_trials(trial_set: TrialSet) -> No
 
 
 def test_all_repeats_are_averaged(trial_set: TrialSet) -> None:
-    items, means = trial_set.averaged(None, np.random.default_rng(0))
-    assert items == ("cat", "dog", "eel")
+    owners, groups = trial_set.draw_repeats(None, np.random.default_rng(0))
+    means = trial_set.mean(groups)
+    assert [trial_set.items[owner] for owner in owners] == ["cat", "dog", "eel"]
     assert means.dtype == np.float32
     for mean, rows in zip(means, ([0, 2, 5, 6], [1, 4], [3]), strict=True):
         np.testing.assert_allclose(mean, TRIALS[rows].mean(axis=0), atol=1e-6)
@@ -101,7 +101,8 @@ def test_drawn_groups_are_disjoint_repeats_of_one_stimulus(
 
 def test_draws_differ_by_seed_and_repeat_with_it(trial_set: TrialSet) -> None:
     cats = trial_set.select(["cat"])
-    draws = [cats.averaged(2, np.random.default_rng(seed))[1] for seed in (1, 1, 2, 3, 4)]
+    drawn = [cats.draw_repeats(2, np.random.default_rng(seed))[1] for seed in (1, 1, 2, 3, 4)]
+    draws = [cats.mean(groups) for groups in drawn]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert any((draw != draws[0]).any() for draw in draws[2:])
 
@@ -110,8 +111,8 @@ def test_a_selection_has_its_own_trials_only(trial_set: TrialSet) -> None:
     chosen = trial_set.select(["eel", "dog"]).subset([0, 1])
     assert chosen.stimuli == ("dog", "eel")
     assert chosen.column("session").values == ("s1", "s2")
-    _, means = chosen.averaged(None, np.random.default_rng(0))
-    np.testing.assert_array_equal(means, TRIALS[[1, 3]])
+    _, groups = chosen.draw_repeats(None, np.random.default_rng(0))
+    np.testing.assert_array_equal(chosen.mean(groups), TRIALS[[1, 3]])
 
 
 def write_table(directory: Path) -> TrialSet:
@@ -169,17 +170,6 @@ def test_selections_by_any_column_are_those_of_a_plain_list(
         some.select({"c"}, "session")
 
 
-def test_a_split_that_shares_a_category_is_refused(tmp_path: Path) -> None:
-    trials = write_table(tmp_path / "set")
-    learnt, tested = trials.select(["train"], "split"), trials.select(["test"], "split")
-    with pytest.raises(Problem, match=r"^the stimulus 'cat' is on both sides .* as are 1 others"):
-        check_disjoint(learnt, tested, "stimulus")
-    check_disjoint(learnt.subset([0, 2]), tested.subset([0, 1]), "stimulus")
-    check_disjoint(tested.subset([0, 1]), tested.subset([2]))
-    with pytest.raises(Problem, match="the category of some trials is not known"):
-        check_disjoint(tested.subset([0, 1]), tested.subset([2, 3]))
-
-
 def test_a_set_of_the_first_schema_is_read(trial_set: TrialSet, tmp_path: Path) -> None:
     path = tmp_path / "set" / "trial_set.json"
     manifest = json.loads(path.read_text())
@@ -221,7 +211,7 @@ def test_what_is_not_there_is_refused(trial_set: TrialSet, tmp_path: Path) -> No
     with pytest.raises(Problem, match="no trial of stimulus 'gnu'"):
         trial_set.select(["cat", "gnu"])
     with pytest.raises(Problem, match="'eel' has 1 repeats, 2 are"):
-        trial_set.averaged(2, np.random.default_rng(0))
+        trial_set.draw_repeats(2, np.random.default_rng(0))
     with pytest.raises(Problem, match="there is no"):
         load_trial_set(tmp_path / "nowhere")
 
