@@ -14,6 +14,7 @@ from demo.stimuli import gallery_stimuli, render
 from demo.subject import SimulatedSubject, SubjectSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
+from offline_train.data.settings import PrepareTestSettings
 from offline_train.data.study import Study
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
@@ -52,7 +53,11 @@ def evaluate_demo(
     recorded = held_out_recordings(amplitude, soa_s, max(settings.repeats), gain_sd)
     with threadpool_limits(1, "blas"):
         trial_set = prepare_test(
-            recorded, Preprocessing.of(bundle), directory, adaptation=adaptation, provenance=facts
+            recorded,
+            Preprocessing.of(bundle),
+            directory,
+            PrepareTestSettings(adaptation=adaptation),
+            provenance=facts,
         )
     gallery = load_gallery(gallery_path)
     return evaluate(

@@ -22,6 +22,7 @@ from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.data.features import extract_features
 from offline_train.data.prepare import prepare_test
+from offline_train.data.settings import PrepareTestSettings
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.paint import paint_trials
 from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
@@ -99,7 +100,8 @@ def evaluate_demo_paintings(
     recorded = held_out_recordings(amplitude, 1.0, max(settings.repeats), 0.0)
     facts = {"subject": "simulated", "amplitude": amplitude}
     with threadpool_limits(1, "blas"):
-        trials = prepare_test(recorded, Preprocessing.of(bundle), directory, provenance=facts)
+        preprocessing, how = Preprocessing.of(bundle), PrepareTestSettings()
+        trials = prepare_test(recorded, preprocessing, directory, how, provenance=facts)
     trials = trials.select(trials.items[:n_images])
     pictures = {item: render(stimulus_from_id(item)) for item in trials.items}
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]

@@ -34,6 +34,7 @@ from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
 from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Study
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import Preprocessing
@@ -91,7 +92,7 @@ def _record(
     with threadpool_limits(1, "blas"):
         return prepare(
             Study(SIMULATED, sessions),
-            PREPROCESSING,
+            PrepareSettings(preprocessing=PREPROCESSING),
             directory,
             provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
             on_recording=lambda name, so_far: progress.advance(task),
@@ -155,6 +156,7 @@ def _calibrate(
             Study(SIMULATED, sessions),
             Preprocessing.of(bundle),
             folder / "calibration-trials",
+            PrepareTestSettings(),
             provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
             on_recording=lambda name, so_far: progress.advance(task),
         )

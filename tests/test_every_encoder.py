@@ -23,6 +23,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import label_features
 from offline_train.data.prepare import prepare
+from offline_train.data.settings import PrepareSettings
 from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import PreprocessSettings
@@ -66,7 +67,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     evoked = {s.id: brain.evoked(render(s), s.attributes) for s in CLASSES}
     nothing = {name: np.zeros_like(response) for name, response in evoked.items()}
     first = StudyPart(_record(settings, 1, REPEATS, evoked), Facts(session="first"))
-    trials = prepare(Study(SIMULATED, [first]), PREPROCESSING, folder / "trials")
+    trials = prepare(
+        Study(SIMULATED, [first]), PrepareSettings(preprocessing=PREPROCESSING), folder / "trials"
+    )
     later = [
         _record(settings, 2, LATER_REPEATS, evoked),
         _record(settings, 3, LATER_REPEATS, nothing),

@@ -62,11 +62,8 @@ def prepare(
     settings = _settings(asked.also(line), study.parts[0].data)
     trial_set = prepare_trials(
         study,
-        settings.preprocessing,
+        settings,
         out,
-        marker_rule=settings.markers,
-        reject=settings.reject,
-        per_session=settings.per_session,
         provenance=_provenance(context, files),
         on_recording=_tell,
     )
@@ -94,14 +91,11 @@ def prepare_test(
     from offline_train.data.prepare import prepare_test as prepare_test_trials
     from stream.acquire.preprocess import Preprocessing
 
-    settings = asked.settings()
     trial_set = prepare_test_trials(
         _read(files, images, stim_channel, start, stop),
         Preprocessing.of(load_bundle(bundle)),
         out,
-        marker_rule=settings.markers,
-        reject=settings.reject,
-        adaptation=settings.adaptation,
+        asked.settings(),
         provenance=_provenance(context, files),
         on_recording=_tell,
     )

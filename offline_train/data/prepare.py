@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation, AdaptationSettings
-from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
-from stream.acquire.reject import RejectSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.acquire.units import Signal
@@ -39,44 +38,30 @@ class Prepared:
 
 def prepare(
     study: Study,
-    settings: PreprocessSettings,
+    settings: PrepareSettings,
     directory: Path,
     *,
-    marker_rule: MarkerRule | None = None,
-    keep: Callable[[str], bool] = lambda stimulus: True,
-    reject: RejectSettings | None = None,
-    per_session: bool = False,
     provenance: dict | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
     """Cuts the trials of a study, fits the preprocessing to them, and writes them.
 
-    It is fitted to the trials whose split is `train`, or not known. A bundle takes over what is
-    fitted to all of these together, also where every session has a fit of its own: a live session
-    is none of them.
+    It is fitted to the trials whose split is `train`, or not known; with `per_session`, to those
+    of each session alone. A bundle takes over what is fitted to all of these together also then: a
+    live session is none of them.
 
     Args:
-        per_session: whitens and scales the trials of a session by what is fitted to the training
-            trials of this session alone, as THINGS-EEG2 is preprocessed.
         on_recording: called after each part of the study, with its name.
 
     Raises:
         Problem: no trial is left, or none to fit to, or a part does not fit the settings.
     """
-    unfitted = Preprocessing(
-        settings.model_copy(
-            update={
-                "output_channels": settings.channels,
-                "whitening": "none",
-                "scaling": "none",
-            }
-        )
-    )
+    asked = settings.preprocessing
+    unfitted = {"output_channels": asked.channels, "whitening": "none", "scaling": "none"}
     plan = TrialPlan(
-        unfitted,
-        marker_rule=marker_rule or MarkerRule(),
-        reject=reject or RejectSettings(),
-        is_known=keep,
+        Preprocessing(asked.model_copy(update=unfitted)),
+        marker_rule=settings.markers,
+        reject=settings.reject,
     )
     signals: list[Signal] = []
     rows: list[tuple[Facts, str]] = []
@@ -85,20 +70,20 @@ def prepare(
             spool.write(trial.tobytes())
             rows.append((facts, stimulus))
         spool.flush()
-        shape = (len(rows), len(settings.channels), settings.n_times)
+        shape = (len(rows), len(asked.channels), asked.n_times)
         trials = np.memmap(spool, np.float32, "r", shape=shape)
         learnt = np.array([facts.split in ("train", None) for facts, _ in rows])
-        fitted = _fit(settings, trials, learnt, "the study")
+        fitted = _fit(asked, trials, learnt, "the study")
         fits = {}
-        for key in {facts.session_key for facts, _ in rows} if per_session else ():
+        for key in {facts.session_key for facts, _ in rows} if settings.per_session else ():
             own = learnt & [facts.session_key == key for facts, _ in rows]
-            fits[key] = _fit(settings, trials, own, f"the session '{Facts(*key).name}'")
-        trial_format = _format(settings, signals[0], study, provenance)
+            fits[key] = _fit(asked, trials, own, f"the session '{Facts(*key).name}'")
+        trial_format = _format(asked, signals[0], study, provenance)
         arrays = {key: fit.arrays for key, fit in fits.items()}
         with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
             start = 0
             for facts, of_part in groupby(rows, key=itemgetter(0)):
-                spatial = fits.get(facts.session_key, fitted).spatial_matrix(settings.channels)
+                spatial = fits.get(facts.session_key, fitted).spatial_matrix(asked.channels)
                 while block := [stimulus for _, stimulus in islice(of_part, _BLOCK)]:
                     made = spatial @ trials[start : start + len(block)]
                     writer.append(made, **_columns(study, facts, block))
@@ -110,10 +95,8 @@ def prepare_test(
     study: Study,
     preprocessing: Preprocessing,
     directory: Path,
+    settings: PrepareTestSettings,
     *,
-    marker_rule: MarkerRule | None = None,
-    reject: RejectSettings | None = None,
-    adaptation: AdaptationSettings | None = None,
     provenance: dict | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
@@ -121,16 +104,14 @@ def prepare_test(
 
     Args:
         preprocessing: of the bundle, as it was fitted in training.
-        adaptation: adapts every part on its own, from its own earlier trials.
+        settings: with `adaptation`, every part is adapted on its own, from its own earlier trials.
         on_recording: called after each part of the study, with its name.
 
     Raises:
         Problem: no trial is left, or a part does not fit the bundle.
     """
-    plan = TrialPlan(
-        preprocessing, marker_rule=marker_rule or MarkerRule(), reject=reject or RejectSettings()
-    )
-    signal = preprocessing.signal
+    plan = TrialPlan(preprocessing, marker_rule=settings.markers, reject=settings.reject)
+    signal, adaptation = preprocessing.signal, settings.adaptation
     trial_format = _format(preprocessing.settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
         for facts, stimulus, trial in _trials(study, plan, [signal], on_recording, adaptation):

@@ -9,7 +9,9 @@ import pytest
 from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
-from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data import prepare as prepare_module
+from offline_train.data.prepare import prepare_test
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import (
     Facts,
     ShownImage,
@@ -65,6 +67,12 @@ def make_settings(**changes):
         "whitening": "none",
     }
     return PreprocessSettings(**(defaults | changes))
+
+
+def prepare(study, preprocessing, directory, *, settings=None, **more):
+    """With these settings of the preprocessing, and the usual others but for `settings`."""
+    whole = PrepareSettings(preprocessing=preprocessing, **(settings or {}))
+    return prepare_module.prepare(study, whole, directory, **more)
 
 
 def plain_cut(recording, onset, reference="none"):
@@ -146,7 +154,7 @@ def test_every_session_can_have_a_fit_of_its_own_which_only_training_trials_deci
     ]
     choice = make_settings(whitening="mvnn", scaling="robust", output_channels=CHANNELS)
     whole = prepare(of_parts(*parts), choice, tmp_path / "whole")
-    own = prepare(of_parts(*parts), choice, tmp_path / "own", per_session=True)
+    own = prepare(of_parts(*parts), choice, tmp_path / "own", settings={"per_session": True})
     alone = {
         "1": prepare(of_parts(parts[0]), choice, tmp_path / "one"),
         "2": prepare(of_parts(parts[1]), choice, tmp_path / "two"),
@@ -177,7 +185,7 @@ def test_a_session_without_training_trials_cannot_have_a_fit(tmp_path):
         prepare(of_parts(tested), make_settings(), tmp_path / "set")
     both = of_parts((make_recording(ONSETS), {"session": "1"}), tested)
     with pytest.raises(Problem, match="the session '2' has no training trial to fit"):
-        prepare(both, make_settings(), tmp_path / "set", per_session=True)
+        prepare(both, make_settings(), tmp_path / "set", settings={"per_session": True})
 
 
 def test_the_images_of_a_study_stand_beside_the_trials(tmp_path):
@@ -219,7 +227,12 @@ def test_what_channels_record_goes_into_the_set_and_is_not_mixed(tmp_path):
     with pytest.raises(Problem, match=r"^'two' has MEG in femtoteslas, expected .* in microvolts"):
         prepare(study(one=eeg, two=meg), make_settings(), tmp_path / "no")
     with pytest.raises(Problem, match=r"^'one' has MEG in femtoteslas, expected EEG in microvolts"):
-        prepare_test(study(one=meg), Preprocessing(make_settings()), tmp_path / "no")
+        prepare_test(
+            study(one=meg),
+            Preprocessing(make_settings()),
+            tmp_path / "no",
+            PrepareTestSettings(),
+        )
 
 
 def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):
@@ -264,8 +277,7 @@ def test_trials_that_are_not_wanted_are_passed_over(tmp_path):
         study(one=recording),
         make_settings(),
         tmp_path / "set",
-        marker_rule=MarkerRule(stimulus="^stim/(?P<id>.+)$"),
-        keep=lambda stimulus: stimulus == "a",
+        settings={"markers": MarkerRule(stimulus="^stim/(?P<id>a)$")},
         on_recording=lambda name, so_far: seen.append(so_far.dropped),
     )
     assert trial_set.stimuli == ("a",)
