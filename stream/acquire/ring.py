@@ -40,22 +40,19 @@ class Ring:
             if stamps_s[position] <= before_s:
                 self._increasing_from = self.next + position
             self._breaks.append(self.next + position)
-        for start in range(0, len(stamps_s), self.capacity):
-            part = slice(start, start + self.capacity)
-            self._write(stamps_s[part], samples[part], readable_s)
+        start = 0
+        while start < len(stamps_s):  # in parts that end where the ring does
+            at = self.next % self.capacity
+            part = slice(start, start + self.capacity - at)
+            count = len(stamps_s[part])
+            for copy in (at, at + self.capacity):
+                self._stamps_s[copy : copy + count] = stamps_s[part]
+                self._samples[copy : copy + count] = samples[part]
+                self._readable_s[copy : copy + count] = readable_s
+            self.next += count
+            start += count
         while self._breaks and self._breaks[0] <= self.oldest:
             self._breaks.popleft()
-
-    def _write(self, stamps_s: np.ndarray, samples: np.ndarray, readable_s: float) -> None:
-        at, n = self.next % self.capacity, len(stamps_s)
-        head = min(n, self.capacity - at)
-        parts = ((0, at, head), (head, 0, n - head)) if head < n else ((0, at, n),)
-        for source, target, count in parts:
-            for copy in (target, target + self.capacity):
-                self._stamps_s[copy : copy + count] = stamps_s[source : source + count]
-                self._samples[copy : copy + count] = samples[source : source + count]
-                self._readable_s[copy : copy + count] = readable_s
-        self.next += n
 
     def view(self, first: int, count: int) -> np.ndarray:
         """Samples first .. first+count-1 as a (count, channels) view."""
