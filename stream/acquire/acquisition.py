@@ -94,7 +94,7 @@ class Acquisition:
             samples = np.concatenate([self._kept_back, samples])
         mapped = self._clock.map(chunk.raw_s, chunk.offset_s)
         n = len(mapped.stamps_s)
-        self._kept_back = samples[n:].copy() if self._clock.n_kept_back else None
+        self._kept_back = samples[n:].copy() if n < len(samples) else None
         samples = samples[:n]
         triggers = self._read_triggers(samples, mapped, chunk.readable_s)
         if self._filter is not None and n:

@@ -65,9 +65,7 @@ class StreamClock:
         self._n_learnt = 0
         self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
         self._burst_share = 0.0
-        self._burst_length = 1.0
-        self._run = 1  # samples of the burst so far
-        self._span_s = 0.0
+        self._span_s = 0.0  # of a burst
         # Covariance of time and period: variances and what they share.
         self._var_time = 0.0
         self._cov = 0.0
@@ -77,11 +75,6 @@ class StreamClock:
     def drift_ppm(self) -> float:
         """How much longer than nominal the device's sample period is."""
         return (self.period_s / self._nominal_s - 1) * 1e6
-
-    @property
-    def n_kept_back(self) -> int:
-        """Samples that were taken and not given out yet."""
-        return len(self._doubtful)
 
     def map(self, raw_s: np.ndarray, offset_s: float) -> Mapped:
         """Takes stamps (n,); `offset_s` takes the sender's clock to the reader's."""
@@ -113,7 +106,7 @@ class StreamClock:
         self._predict()
         if not bursts:
             self._learn(late_s)
-        self._note_burst(late_s, same_moment)
+        self._span_s = max(self._span_s * _SPAN_DECAY, late_s)
         self._late_s = raw - self._time_s
         stamps_s.append(self._give())
 
@@ -148,7 +141,6 @@ class StreamClock:
         if math.isnan(self._last_raw_s):
             self._last_raw_s = time_s
         self._late_s = self._shift_s = 0.0
-        self._run = 1
         self._var_time, self._cov = max(self._jitter_s, _JITTER_FLOOR_S) ** 2, 0.0
 
     def _predict(self) -> None:
@@ -182,11 +174,3 @@ class StreamClock:
     def _has_shifted(self) -> bool:
         limits_s = (_SHIFT_PERIODS * self._nominal_s, _SHIFT_JITTERS * self._jitter_s)
         return abs(self._shift_s) > max(limits_s)
-
-    def _note_burst(self, late_s: float, same_moment: bool) -> None:
-        self._span_s = max(self._span_s * _SPAN_DECAY, late_s)
-        if same_moment:
-            self._run += 1
-        else:
-            self._burst_length += 0.1 * (self._run - self._burst_length)
-            self._run = 1
