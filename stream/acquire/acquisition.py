@@ -3,7 +3,7 @@
 Everything after the inlet is here and pure, so live streams and recordings take the same way.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,10 @@ import numpy as np
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import Mapped, StreamClock
 from stream.acquire.filters import StreamFilter
-from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
+from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
-from stream.acquire.trials import Cutting, Drop, Reason, Trial, TrialCutter
+from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, TrialCutter
 from stream.acquire.triggers import CrossCheck, TriggerReader
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A marker that opened a trial, with its running number."""
-
-    number: int
-    event: Event
 
 
 class Acquisition:
@@ -151,10 +143,7 @@ class Acquisition:
 
     def _open(self, marker: Marker) -> list[Opened | Drop]:
         event = self._marker_reader.read(marker)
-        if event is None:
-            return []
-        number, drop = self.cutter.open(event)
-        return [Opened(number, event)] if drop is None else [Opened(number, event), drop]
+        return self.cutter.open(event) if event is not None else []
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """What is there now, see `TrialCutter.due`; `now_s` is on the clock of `readable_s`."""

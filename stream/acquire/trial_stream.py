@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stream.acquire.acquisition import Acquisition, Opened
+from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.chunk import Chunk
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.slices import Slice, Slicer
-from stream.acquire.trials import Cutting, Drop, Reason, Trial, Window
+from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, Window
 from stream.acquire.triggers import TriggerSettings, trigger_reader
 
 

@@ -104,6 +104,14 @@ class Drop:
     detail: str
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A marker that opened a trial, with its running number."""
+
+    number: int
+    event: Event
+
+
 @dataclass
 class _Open:
     """A trial whose end is still to come."""
@@ -140,33 +148,27 @@ class TrialCutter:
         self._pending: list[_Open] = []  # by onset
 
     @property
-    def n_pending(self) -> int:
-        return len(self._pending)
-
-    @property
     def next_end_s(self) -> float:
         """When the next sample comes that somebody waits for; infinite while no trial is open."""
-        now_s = self._ring.newest_stamp_s
-        return min(
-            (self._next_end_s(open_.event.onset_s, now_s) for open_ in self._pending),
-            default=math.inf,
-        )
+        now_s, next_s = self._ring.newest_stamp_s, math.inf
+        for open_ in self._pending:
+            onset_s = open_.event.onset_s
+            n_passed = bisect_right(self._ends_s, now_s - onset_s)
+            next_s = min(next_s, onset_s + self._ends_s[min(n_passed, len(self._ends_s) - 1)])
+        return next_s
 
-    def _next_end_s(self, onset_s: float, now_s: float) -> float:
-        n_passed = bisect_right(self._ends_s, now_s - onset_s)
-        return onset_s + self._ends_s[min(n_passed, len(self._ends_s) - 1)]
-
-    def open(self, event: Event) -> tuple[int, Drop | None]:
+    def open(self, event: Event) -> list[Opened | Drop]:
         """Gives the event its running number, and drops it at once where it can be no trial."""
         number, self._number = self._number, self._number + 1
+        opened = Opened(number, event)
         if event.is_duplicate:
-            return number, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")
+            return [opened, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")]
         if not self.is_known(event.stimulus):
-            return number, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")
+            return [opened, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")]
         if self.is_paused:
-            return number, Drop(number, event, "paused", "the session was paused")
+            return [opened, Drop(number, event, "paused", "the session was paused")]
         insort(self._pending, _Open(number, event), key=lambda open_: open_.event.onset_s)
-        return number, None
+        return [opened]
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """What can be decided now, by onset, then beginnings of what is still open.
@@ -175,11 +177,7 @@ class TrialCutter:
         Each view is good until the ring moves on.
         """
         outcomes: list[Trial | Drop] = []
-        while self._pending:
-            first = self._pending[0]
-            outcome = self._cut(first, now_s)
-            if outcome is None:
-                break
+        while self._pending and (outcome := self._cut(self._pending[0], now_s)) is not None:
             outcomes.append(outcome)
             del self._pending[0]
         if self._stops:

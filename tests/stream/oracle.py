@@ -97,7 +97,7 @@ def run(session: Session, chunk_sizes: Collection[int], **options) -> list[Outco
             outcomes += _outcomes((one for one in told if isinstance(one, Drop)), step)
         outcomes += _outcomes(acquisition.due(chunk.readable_s), step)
     outcomes += _outcomes(acquisition.end("no_data", "the session ended"), step + 1)
-    assert acquisition.cutter.n_pending == 0
+    assert acquisition.cutter.next_end_s == np.inf
     return outcomes
 
 

@@ -123,7 +123,7 @@ def run(spoilt, onsets, chunk_samples):
                 first = round((one.first_stamp_s - 50) * RATE_HZ)
                 assert first == onsets[one.number - 1]
                 np.testing.assert_array_equal(one.samples, samples[first : first + 50])
-    assert acquisition.cutter.n_pending == 0
+    assert acquisition.cutter.next_end_s == np.inf
     return told, at_once
 
 

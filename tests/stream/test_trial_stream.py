@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.acquisition import Opened
 from stream.acquire.chunk import Chunk
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.acquire.reject import RejectSettings
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialPlan, TrialStream
-from stream.acquire.trials import Drop, Trial
+from stream.acquire.trials import Drop, Opened, Trial
 from stream.acquire.triggers import TriggerSettings
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig

@@ -8,14 +8,13 @@ import zmq
 
 from decoder.bundle import open_bundle
 from index.gallery import open_gallery
-from stream.acquire.acquisition import Opened
 from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialStream
-from stream.acquire.trials import Drop, Reason, Trial
+from stream.acquire.trials import Drop, Opened, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
