@@ -97,7 +97,7 @@ class Acquisition:
         opened: list[Opened | Drop] = []
         for marker in triggers:
             if self._cross_check is not None:
-                self._cross_check.trigger(marker.stamp_s)
+                self._cross_check.triggers_s.append(marker.stamp_s)
             else:
                 opened += self._open(marker)
         return opened
@@ -137,7 +137,7 @@ class Acquisition:
             marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s)
             entries = self._open(marker)
             if self._cross_check is not None and entries and not entries[0].event.is_duplicate:
-                self._cross_check.marker(marker.stamp_s)
+                self._cross_check.markers_s.append(marker.stamp_s)
             opened += entries
         return opened
 

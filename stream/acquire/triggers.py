@@ -41,23 +41,19 @@ class TriggerReader:
 
     def read(self, values: np.ndarray) -> list[tuple[int, int]]:
         """Codes in the next values (n,): number of the first sample of each, and the code."""
-        codes = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        codes = np.maximum(codes, 0).astype(np.int64)
+        codes = np.maximum(np.nan_to_num(values, posinf=0.0), 0).astype(np.int64)
         if self._next == 0 and len(codes):
             self._level = self._candidate = int(codes[0])
             self._held = self._shortest
         found = []
         start = self._next
-        for position in self._changes(codes):
+        before = np.concatenate([[self._candidate], codes[:-1]])
+        for position in np.flatnonzero(codes != before).tolist():
             found += self._hold(start + position)
             self._candidate, self._held = int(codes[position]), 0
             self._next = start + position
         found += self._hold(start + len(codes))
         return found
-
-    def _changes(self, codes: np.ndarray) -> list[int]:
-        before = np.concatenate([[self._candidate], codes[:-1]])
-        return np.flatnonzero(codes != before).tolist()
 
     def _hold(self, until: int) -> list[tuple[int, int]]:
         """The candidate holds until a sample number; it counts once it has held long enough."""
@@ -105,19 +101,13 @@ class CrossCheck:
     what is missing in one sequence shifts nothing in the rest.
     """
 
-    def __init__(self) -> None:
-        self._markers: list[float] = []
-        self._triggers: list[float] = []
-
-    def marker(self, stamp_s: float) -> None:
-        self._markers.append(stamp_s)
-
-    def trigger(self, stamp_s: float) -> None:
-        self._triggers.append(stamp_s)
+    def __init__(self):
+        self.markers_s: list[float] = []
+        self.triggers_s: list[float] = []
 
     def agreement(self) -> Agreement:
         """What has been found so far; events without partner count as missed."""
-        markers, triggers = np.sort(self._markers), np.sort(self._triggers)
+        markers, triggers = np.sort(self.markers_s), np.sort(self.triggers_s)
         offsets_ms = np.array([])
         if len(markers) and len(triggers):
             to_trigger, to_marker = _nearest(markers, triggers), _nearest(triggers, markers)
@@ -135,9 +125,5 @@ class CrossCheck:
 
 
 def _nearest(stamps_s: np.ndarray, others_s: np.ndarray) -> np.ndarray:
-    """For each stamp the position of the nearest of the others; both increase."""
-    after = np.clip(np.searchsorted(others_s, stamps_s), 1, max(1, len(others_s) - 1))
-    before = after - 1
-    after = np.minimum(after, len(others_s) - 1)
-    is_before = stamps_s - others_s[before] <= others_s[after] - stamps_s
-    return np.where(is_before, before, after)
+    """For each stamp the position of the nearest of the others (the earlier of two), in order."""
+    return np.searchsorted((others_s[1:] + others_s[:-1]) / 2, stamps_s)

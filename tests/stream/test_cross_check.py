@@ -23,7 +23,7 @@ def compare(triggers_s, markers_s, trigger_delays_s=0.02, marker_delays_s=0.0):
         told += [(float(r), is_marker, float(s)) for r, s in zip(readable_s, stamps_s, strict=True)]
     check = CrossCheck()
     for _, is_marker, stamp_s in sorted(told):
-        (check.marker if is_marker else check.trigger)(stamp_s)
+        (check.markers_s if is_marker else check.triggers_s).append(stamp_s)
     return check.agreement()
 
 
