@@ -137,7 +137,7 @@ def _trials(
                 prepared.dropped[outcome.reason] += 1
             else:
                 prepared.n_trials += 1
-                yield facts, outcome.stimulus, outcome.trial
+                yield facts, outcome.trial.event.stimulus, outcome.array
         on_recording(facts.name, prepared)
     if not prepared.n_trials:
         dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())

@@ -74,13 +74,14 @@ def _decode(
     for outcome in cut_trials(read_recording(recording), plan, adaptation):
         if isinstance(outcome, Drop):
             continue
-        group = seen[outcome.group]
-        group.append(Slice(outcome.number, outcome.group, None, 0, True, outcome.trial))
+        trial = outcome.trial
+        group = seen[trial.event.group]
+        group.append(Slice(trial.number, trial.event.group, None, 0, True, outcome.array))
         *_, answer = decoder.take(group[-1])
-        n_live = n_repeats.get(outcome.number, len(group))
+        n_live = n_repeats.get(trial.number, len(group))
         if n_live < answer.ranked.n_repeats:
-            decoder.reset_group(outcome.group)
+            decoder.reset_group(trial.event.group)
             for repeat in group[-n_live:]:
                 *_, answer = decoder.take(repeat)
-        ids[outcome.number] = [gallery.ids[row] for row in answer.ranked.rows]
+        ids[trial.number] = [gallery.ids[row] for row in answer.ranked.rows]
     return ids

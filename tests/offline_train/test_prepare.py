@@ -132,10 +132,10 @@ def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp
     trial_set = load_trial_set(tmp_path / "set")
     live = Preprocessing(choice, trial_set.preprocessing_arrays)
     cut = list(cut_trials(recording, TrialPlan(live)))
-    assert [(one.number, one.stimulus) for one in cut] == [
+    assert [(one.trial.number, one.trial.event.stimulus) for one in cut] == [
         (number, stimulus) for number, (_, stimulus) in enumerate(ONSETS, 1)
     ]
-    np.testing.assert_allclose([one.trial for one in cut], trial_set.data, atol=2e-5)
+    np.testing.assert_allclose([one.array for one in cut], trial_set.data, atol=2e-5)
 
 
 def of_parts(*parts):

@@ -12,9 +12,10 @@ from hvf_core.problem import Problem
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.filters import FilterSettings, StreamFilter
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Cutting, Trial
-from stream.sources.cut_recording import CutTrial, cut_trials
+from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import RecordedMarker, Recording
 from stream.sources.virtual_time import play
 
@@ -216,9 +217,9 @@ def live(recording, preprocessing, chunk_samples):
 def test_trials_are_the_same_offline_and_live_at_any_chunk_size():
     recording, preprocessing = make_recording(), Preprocessing(make_settings(ALL))
     offline = {
-        one.stimulus: one.trial
+        one.trial.event.stimulus: one.array
         for one in cut_trials(recording, TrialPlan(preprocessing))
-        if isinstance(one, CutTrial)
+        if isinstance(one, Slice)
     }
     assert 20 <= len(offline) < 28  # some lie across the loss
     for chunk_samples in (1, 7, 64, 333, 2000):
