@@ -82,8 +82,9 @@ class Recording:
 
         All stamps stay as they are. Raises `Problem` where that leaves no sample.
         """
-        eeg_s = _on_recorder_clock(self.stamps_s, self.eeg_offsets)
-        marker_s = _on_recorder_clock([m.stamp_s for m in self.markers], self.marker_offsets)
+        eeg_s = self.stamps_s + offsets_at(self.eeg_offsets, self.stamps_s)
+        marker_s = np.array([marker.stamp_s for marker in self.markers])
+        marker_s += offsets_at(self.marker_offsets, marker_s)
         first_s, last_s = eeg_s[0] + start_s, eeg_s[0] + stop_s
         wanted = (eeg_s >= first_s) & (eeg_s < last_s)
         if not wanted.any():
@@ -98,6 +99,14 @@ class Recording:
             samples=self.samples[wanted],
             markers=tuple(self.markers[i] for i in np.flatnonzero(wanted_markers)),
         )
+
+
+def offsets_at(offsets: Offsets, stamps_s: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The offset in force at each stamp: the last that was taken up to it, else the first."""
+    if not offsets:
+        return np.zeros(len(stamps_s))
+    times_s, offsets_s = np.array(sorted(offsets)).T
+    return offsets_s[np.maximum(np.searchsorted(times_s, stamps_s, side="right") - 1, 0)]
 
 
 def read_recording(
@@ -342,14 +351,6 @@ def _text_of(element: dict, tag: str) -> str:
 def _sorted_markers(markers: Iterable[tuple[float, str]]) -> tuple[RecordedMarker, ...]:
     recorded = [RecordedMarker(float(stamp_s), text) for stamp_s, text in markers]
     return tuple(sorted(recorded, key=lambda marker: marker.stamp_s))
-
-
-def _on_recorder_clock(stamps_s: Sequence[float] | np.ndarray, offsets: Offsets) -> np.ndarray:
-    stamps_s = np.asarray(stamps_s, np.float64)
-    if not offsets:
-        return stamps_s
-    times_s, offsets_s = zip(*offsets, strict=True)
-    return stamps_s + np.interp(stamps_s, times_s, offsets_s)
 
 
 def _unreadable(path: Path, error: BaseException) -> Problem:

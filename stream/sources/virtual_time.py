@@ -1,12 +1,13 @@
 """Plays a recording without LSL and without waiting, as the chunks that inlets would deliver."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from stream.acquire.chunk import Chunk
-from stream.sources.recording import Recording
+from stream.sources.recording import Recording, offsets_at
 
 _CHUNK_S = 0.05
 _PAUSE_S = 0.25  # no chunk holds samples from before and after a longer one
@@ -37,40 +38,22 @@ def _eeg_parts(
     recording: Recording, chunk_samples: int | None, marker_s: list[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     stamps_s = recording.stamps_s
-    times_s, offsets_s = _series(recording.eeg_offsets)
-    changes = np.searchsorted(stamps_s, times_s[1:])
+    offsets_s = offsets_at(recording.eeg_offsets, stamps_s)
+    changes = np.flatnonzero(np.diff(offsets_s)) + 1
     pauses = np.flatnonzero(np.diff(stamps_s) > _PAUSE_S) + 1
     chunk_samples = chunk_samples or max(1, round(_CHUNK_S * recording.rate_hz))
     regular = np.arange(0, len(stamps_s), chunk_samples)
-    starts = np.unique(np.concatenate([regular, changes, pauses]))
-    offsets_at = offsets_s[np.searchsorted(times_s, stamps_s, side="right") - 1]
-    at_markers = np.searchsorted(stamps_s + offsets_at, marker_s)
-    starts = np.union1d(starts, at_markers[at_markers < len(stamps_s)])
-    for start, stop in zip(starts, np.append(starts[1:], len(stamps_s)), strict=True):
-        if start < stop:
-            raw_s = stamps_s[start:stop]
-            yield raw_s, recording.samples[start:stop], _in_force(times_s, offsets_s, raw_s[0])
+    at_markers = np.searchsorted(stamps_s + offsets_s, marker_s)
+    edges = np.unique(np.concatenate([regular, changes, pauses, at_markers, [len(stamps_s)]]))
+    for start, stop in pairwise(edges.tolist()):
+        yield stamps_s[start:stop], recording.samples[start:stop], float(offsets_s[start])
 
 
 def _marker_chunks(recording: Recording) -> list[Chunk]:
-    times_s, offsets_s = _series(recording.marker_offsets)
+    offsets_s = offsets_at(recording.marker_offsets, [m.stamp_s for m in recording.markers])
     chunks = []
-    for marker in recording.markers:
-        offset_s = _in_force(times_s, offsets_s, marker.stamp_s)
+    for marker, offset_s in zip(recording.markers, offsets_s.tolist(), strict=True):
         row = np.array([[marker.text]], object)
         stamp_s = np.array([marker.stamp_s])
         chunks.append(Chunk(stamp_s, row, offset_s, marker.stamp_s + offset_s))
     return sorted(chunks, key=lambda chunk: chunk.readable_s)
-
-
-def _series(offsets: tuple[tuple[float, float], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Times from which on each offset is in force, and the offsets; the first from the start."""
-    if not offsets:
-        return np.array([-np.inf]), np.array([0.0])
-    times_s, offsets_s = np.array(sorted(offsets)).T
-    times_s[0] = -np.inf
-    return times_s, offsets_s
-
-
-def _in_force(times_s: np.ndarray, offsets_s: np.ndarray, raw_s: float) -> float:
-    return float(offsets_s[np.searchsorted(times_s, raw_s, side="right") - 1])
