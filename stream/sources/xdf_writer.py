@@ -17,6 +17,9 @@ from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, NUMBER_TYPE
 BOUNDARY_EVERY_S = 10.0
 STAMP_FOLLOWS = 8
 
+# Of an XML element: its text, or the elements in it, each with its tag.
+_Content = str | float | list[tuple[str, "_Content"]]
+
 
 @dataclass(frozen=True)
 class StreamHeader:
@@ -43,18 +46,12 @@ class StreamHeader:
                 raise ValueError(f"{entries} does not name {self.channel_count} channels")
 
     def to_xml(self) -> bytes:
-        info = ElementTree.Element("info")
-        for tag in ("name", "type", "channel_count", "nominal_srate", "channel_format"):
-            _add(info, tag, getattr(self, tag))
-        _add(info, "source_id", self.source_id)
-        channels = ElementTree.SubElement(ElementTree.SubElement(info, "desc"), "channels")
-        for position in range(max(len(self.labels), len(self.units))):
-            channel = ElementTree.SubElement(channels, "channel")
-            if self.labels:
-                _add(channel, "label", self.labels[position])
-            if self.units:
-                _add(channel, "unit", self.units[position])
-        return _xml(info)
+        tags = ("name", "type", "channel_count", "nominal_srate", "channel_format", "source_id")
+        columns = (("label", self.labels), ("unit", self.units))
+        parts = [[(tag, entry) for entry in entries] for tag, entries in columns if entries]
+        channels = [("channel", list(channel)) for channel in zip(*parts, strict=True)]
+        desc = ("desc", [("channels", channels)])
+        return _xml([*((tag, getattr(self, tag)) for tag in tags), desc])
 
 
 class XdfWriter:
@@ -75,9 +72,7 @@ class XdfWriter:
         with self._named_errors():
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (closed by close)
         self._append(MAGIC)
-        info = ElementTree.Element("info")
-        _add(info, "version", "1.0")
-        self._append(_chunk(Tag.FILE_HEADER, _xml(info)))
+        self._append(_chunk(Tag.FILE_HEADER, _xml([("version", "1.0")])))
         self._write_boundary()
 
     def __enter__(self) -> "XdfWriter":
@@ -204,20 +199,16 @@ class _Stream:
         self.sample_count += len(stamps_s)
 
     def footer(self) -> bytes:
-        info = ElementTree.Element("info")
+        facts: list[tuple[str, _Content]] = [("sample_count", self.sample_count)]
         if self.sample_count:
-            _add(info, "first_timestamp", self.first_s)
-            _add(info, "last_timestamp", self.last_s)
-        _add(info, "sample_count", self.sample_count)
+            facts += [("first_timestamp", self.first_s), ("last_timestamp", self.last_s)]
         if self.last_s > self.first_s:
             rate_hz = (self.sample_count - 1) / (self.last_s - self.first_s)
-            _add(info, "measured_srate", rate_hz)
-        offsets = ElementTree.SubElement(info, "clock_offsets")
-        for time_s, offset_s in self.offsets:
-            offset = ElementTree.SubElement(offsets, "offset")
-            _add(offset, "time", time_s)
-            _add(offset, "value", offset_s)
-        return _xml(info)
+            facts.append(("measured_srate", rate_hz))
+        offsets = [
+            ("offset", [("time", at_s), ("value", value_s)]) for at_s, value_s in self.offsets
+        ]
+        return _xml([*facts, ("clock_offsets", offsets)])
 
 
 def _string_sample(stamp_s: float, values: Sequence[str]) -> bytes:
@@ -238,9 +229,15 @@ def _length(number: int) -> bytes:
     return struct.pack("<B", size) + struct.pack(LENGTH_FORMATS[size], number)
 
 
-def _add(parent: ElementTree.Element, tag: str, value: str | float) -> None:
-    ElementTree.SubElement(parent, tag).text = str(value)
-
-
-def _xml(element: ElementTree.Element) -> bytes:
+def _xml(info: _Content) -> bytes:
+    element = _element("info", info)
     return ElementTree.tostring(element, encoding="utf-8", xml_declaration=True)
+
+
+def _element(tag: str, content: _Content) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    if isinstance(content, list):
+        element.extend(_element(*part) for part in content)
+    else:
+        element.text = str(content)
+    return element
