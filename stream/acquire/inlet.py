@@ -39,6 +39,7 @@ class Inlet:
     Attributes:
         labels: from the stream's description; numbers from 1 where it has none.
         channels: the same by the names that they have here.
+        signal: what the stream says that it records.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
@@ -58,7 +59,7 @@ class Inlet:
         self._stopping = threading.Event()
         self._inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
         try:
-            self._info = self._inlet.info(_OPEN_WAIT_S)
+            info = self._inlet.info(_OPEN_WAIT_S)
             self._inlet.open_stream(_OPEN_WAIT_S)
             self.offset_s = self._measure_offset()
         except (TimeoutError, pylsl.util.LostError) as error:
@@ -66,12 +67,20 @@ class Inlet:
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
                 "check that its program still runs and that a firewall lets it through"
             ) from None
-        self.labels = _labels(self._info) or tuple(str(i + 1) for i in range(stream.n_channels))
+        self.labels = _labels(info) or tuple(str(i + 1) for i in range(stream.n_channels))
         self.channels = tuple((names or {}).get(label, label) for label in self.labels)
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
-        self._factors = self._to_microvolts(unscaled) if not is_text else None
+        kept = [kept_as(unit or "") for unit in info.get_channel_units() or ()]
+        self.signal = Signal.of([stream.type], [unit for unit, _ in kept])
+        factors = [
+            1.0 if name in unscaled else factor
+            for name, (_, factor) in zip(self.channels, kept, strict=False)
+        ]
+        # None where all are in microvolts, or in no unit that is known.
+        is_scaled = not is_text and len(kept) == stream.n_channels and set(factors) != {1.0}
+        self._factors = np.array(factors) if is_scaled else None
         self._threads = [
             threading.Thread(target=self._pull, name=f"inlet {stream.name}", daemon=True),
             threading.Thread(target=self._watch_offset, name=f"clock {stream.name}", daemon=True),
@@ -84,25 +93,6 @@ class Inlet:
             return "double64"
         kinds = {"float32": "float32", "float64": "double64", "int64": "double64"}
         return kinds.get(np.dtype(self._inlet.np_dtype).name, "int32")
-
-    @property
-    def signal(self) -> Signal:
-        """What the stream says that it records."""
-        units = self._info.get_channel_units() or []
-        return Signal.of([self.stream.type], [kept_as(unit or "")[0] for unit in units])
-
-    def _to_microvolts(self, unscaled: Sequence[str]) -> np.ndarray | None:
-        """Factor per channel; None where all are in microvolts, or in no unit that is known."""
-        units = self._info.get_channel_units() or []
-        if len(units) != self.stream.n_channels:
-            return None
-        factors = np.array(
-            [
-                1.0 if name in unscaled else kept_as(unit or "")[1]
-                for name, unit in zip(self.channels, units, strict=True)
-            ]
-        )
-        return None if (factors == 1).all() else factors
 
     def start(self) -> None:
         for thread in self._threads:
