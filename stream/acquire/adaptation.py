@@ -42,11 +42,15 @@ class Adaptation:
     Args:
         preprocessing: of the bundle; holds the training's covariance.
 
+    Attributes:
+        n_absorbed: trials that the matrix is made of, windows of a rest among them.
+        n_outliers: trials that were left out for their power.
+
     Raises:
         Problem: the bundle has no trial covariance.
     """
 
-    def __init__(self, preprocessing: Preprocessing, settings: AdaptationSettings) -> None:
+    def __init__(self, preprocessing: Preprocessing, settings: AdaptationSettings):
         self._settings = settings
         self._reference = _reference(preprocessing)
         n = len(self._reference)
@@ -54,7 +58,7 @@ class Adaptation:
         self._floor = _FLOOR * power / n * np.eye(n)
         self._sum = np.zeros((n, n))
         self._weight = 0.0  # trials in the sum
-        self._n_absorbed = self._n_outliers = 0
+        self.n_absorbed = self.n_outliers = 0
         self._powers = deque([power] * _START, _MEMORY)
         self._pending: list[tuple[float, np.ndarray]] = []
         self._matrix = np.eye(n, dtype=np.float32)
@@ -90,16 +94,6 @@ class Adaptation:
         adaptation._matrix = adaptation._made()
         return adaptation
 
-    @property
-    def n_absorbed(self) -> int:
-        """Trials that the matrix is made of, windows of a rest among them."""
-        return self._n_absorbed
-
-    @property
-    def n_outliers(self) -> int:
-        """Trials that were left out for their power."""
-        return self._n_outliers
-
     def add(self, last_stamp_s: float, trial: np.ndarray) -> None:
         """Takes a finished trial, for trials whose onset lies after its last sample.
 
@@ -133,12 +127,11 @@ class Adaptation:
             onset_s: trials whose last sample lies before it are absorbed; infinite takes all.
         """
         past = [entry for entry in self._pending if entry[0] < onset_s]
-        if not past:
-            return self._matrix
-        self._pending = [entry for entry in self._pending if entry[0] >= onset_s]
-        for _, covariance in sorted(past, key=lambda entry: entry[0]):
-            self._absorb(covariance)
-        self._matrix = self._made()
+        if past:
+            self._pending = [entry for entry in self._pending if entry[0] >= onset_s]
+            for _, covariance in sorted(past, key=lambda entry: entry[0]):
+                self._absorb(covariance)
+            self._matrix = self._made()
         return self._matrix
 
     def state(self) -> dict[str, np.ndarray]:
@@ -148,7 +141,7 @@ class Adaptation:
             "trial_covariance": self._reference.copy(),
             "covariance_sum": self._sum.copy(),
             "weight": np.array([self._weight]),
-            "counts": np.array([self._n_absorbed, self._n_outliers]),
+            "counts": np.array([self.n_absorbed, self.n_outliers]),
             "powers": np.array(self._powers),
             "pending_last_stamp_s": np.array([stamp_s for stamp_s, _ in self._pending]),
             "pending_covariance": np.array([c for _, c in self._pending]).reshape(-1, n, n),
@@ -163,9 +156,9 @@ class Adaptation:
     def _absorb(self, covariance: np.ndarray) -> None:
         power = float(np.trace(covariance))
         if power > OUTLIER_RATIO * np.median(self._powers):
-            self._n_outliers += 1
+            self.n_outliers += 1
         else:
-            self._n_absorbed += 1
+            self.n_absorbed += 1
             self._weight += 1.0
             self._sum += covariance
         self._powers.append(power)
