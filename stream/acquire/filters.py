@@ -50,17 +50,15 @@ class StreamFilter:
         filtered = np.full(samples.shape, np.nan, np.float32)
         is_good = np.isfinite(samples[:, self._columns]).all(axis=1)
         edges = {0, len(samples), *breaks.tolist()}
-        if not is_good.all():
-            edges.update((np.flatnonzero(np.diff(is_good)) + 1).tolist())
+        edges.update((np.flatnonzero(np.diff(is_good)) + 1).tolist())
         for start, stop in pairwise(sorted(edges)):
-            if start in breaks or not is_good[start]:
+            if not is_good[start]:
                 self._state = None
-            if is_good[start]:
-                filtered[start:stop] = self._run(samples[start:stop].astype(np.float64))
-        return filtered
-
-    def _run(self, samples: np.ndarray) -> np.ndarray:
-        if self._state is None:
-            self._state = self._rest * samples[0]
-        filtered, self._state = signal.sosfilt(self._sos, samples, axis=0, zi=self._state)
+                continue
+            part = samples[start:stop].astype(np.float64)
+            if self._state is None or start in breaks:
+                self._state = self._rest * part[0]
+            filtered[start:stop], self._state = signal.sosfilt(
+                self._sos, part, axis=0, zi=self._state
+            )
         return filtered

@@ -1,6 +1,7 @@
 """How a stream is: whether it flows, how fast, how far it drifts, and which channels are dead."""
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -100,10 +101,8 @@ class HealthMonitor:
             return
         is_flat, is_clipped = flat_and_clipped(np.concatenate(self._recent))
         self._recent, self._n_recent = [], 0
-        self._flat, self._clipped = self._named(is_flat), self._named(is_clipped)
-
-    def _named(self, mask: np.ndarray) -> tuple[str, ...]:
-        return tuple(name for name, is_set in zip(self._channels, mask, strict=True) if is_set)
+        self._flat = tuple(compress(self._channels, is_flat))
+        self._clipped = tuple(compress(self._channels, is_clipped))
 
 
 def flat_and_clipped(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +99,7 @@ class MarkerReader:
     def __init__(self, rule: MarkerRule):
         self._rule = rule
         self._presented: Counter[str] = Counter()
-        self._seen: dict[tuple[float, str], None] = {}
+        self._seen: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self._is_on = rule.start is None
         self.n_ignored = 0
 
@@ -112,26 +112,17 @@ class MarkerReader:
             return None
         stimulus = str(parts["id"])
         group = stimulus if parts.get("group") is None else str(parts["group"])
-        repeat = parts.get("repeat")
-        is_duplicate = self._was_seen(marker.stamp_s, stimulus)
+        is_duplicate = (marker.stamp_s, stimulus) in self._seen
+        self._seen.append((marker.stamp_s, stimulus))
         self._presented[group] += not is_duplicate
         return Event(
             onset_s=marker.stamp_s,
             stimulus=stimulus,
             group=group,
-            repeat=self._presented[group] if repeat is None else int(repeat),
+            repeat=self._presented[group] if parts["repeat"] is None else int(parts["repeat"]),
             readable_s=marker.readable_s,
             is_duplicate=is_duplicate,
         )
-
-    def _was_seen(self, stamp_s: float, stimulus: str) -> bool:
-        key = (stamp_s, stimulus)
-        if key in self._seen:
-            return True
-        self._seen[key] = None
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        return False
 
     def _is_switch(self, text: str) -> bool:
         rule = self._rule
@@ -165,9 +156,8 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
         parts = {"id": match[0]} | match.groupdict()
     if parts["id"] is None:
         return None
-    repeat = parts.get("repeat")
-    if repeat is not None and not str(repeat).isdecimal():
-        parts["repeat"] = None  # a repeat that is no number: counted here instead
+    if not str(parts.get("repeat")).isdecimal():
+        parts["repeat"] = None  # none, or one that is no number: counted here instead
     return parts
 
 

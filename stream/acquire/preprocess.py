@@ -254,11 +254,8 @@ def trial_covariance(trial: np.ndarray) -> np.ndarray:
 def _mean_trial_covariance(spatial: np.ndarray, trials: np.ndarray) -> np.ndarray:
     """The mean over trials of `spatial @ trial`'s covariance, without outliers, as live."""
     powers = np.array([(spatial @ trial).var(axis=1).sum() for trial in trials])
-    total = np.zeros((len(spatial), len(spatial)))
     kept = np.flatnonzero(powers <= OUTLIER_RATIO * np.median(powers))
-    for number in kept:
-        total += trial_covariance(spatial @ trials[number])
-    return total / len(kept)
+    return sum(trial_covariance(spatial @ trials[number]) for number in kept) / len(kept)
 
 
 def _rows(part: Window, whole: Window) -> slice:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import firwin
 
 from stream.acquire.health import flat_and_clipped
@@ -39,9 +40,8 @@ class Decimator:
         n_due = max(0, (len(self._samples) - len(self._taps)) // self.factor + 1)
         if not n_due:
             return self._samples[:0], self._stamps_s[:0]
-        firsts = range(0, n_due * self.factor, self.factor)
-        n_taps = len(self._taps)
-        due = np.stack([self._taps @ self._samples[first : first + n_taps] for first in firsts])
+        windows = sliding_window_view(self._samples, len(self._taps), axis=0)
+        due = windows[:: self.factor] @ self._taps
         due_s = self._stamps_s[self._half :: self.factor][:n_due]
         self._samples = self._samples[n_due * self.factor :]
         self._stamps_s = self._stamps_s[n_due * self.factor :]

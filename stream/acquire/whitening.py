@@ -23,10 +23,7 @@ def noise_covariance(trials: np.ndarray) -> np.ndarray:
         )
     if not np.isfinite(trials).all():
         raise ValueError("trials with NaN or infinite values, expected finite ones")
-    total = np.zeros((trials.shape[1], trials.shape[1]))
-    for trial in trials:
-        total += _shrunk_covariance(trial.astype(np.float64))
-    return total / len(trials)
+    return sum(_shrunk_covariance(trial.astype(np.float64)) for trial in trials) / len(trials)
 
 
 def whitener(covariance: np.ndarray) -> np.ndarray:
