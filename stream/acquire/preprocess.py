@@ -12,7 +12,7 @@ from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
-from stream.acquire.filters import StreamFilter, sections
+from stream.acquire.filters import StreamFilter
 from stream.acquire.reject import as_index
 from stream.acquire.settings import PreprocessSettings
 from stream.acquire.trials import Window
@@ -87,25 +87,13 @@ class Preprocessing:
                 f"the stream runs at {stream_rate_hz:g} Hz, the bundle needs at least "
                 f"{settings.rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
             )
-        for one in settings.filters:
-            sections(one, stream_rate_hz)
         return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
-
-    def stream_filter(self, stream_rate_hz: float, columns: Sequence[int]) -> StreamFilter | None:
-        """The filter for the continuous stream; None where the settings ask for none.
-
-        `columns` are those of the transform, see `TrialTransform.columns`.
-        """
-        filters = self.settings.filters
-        return StreamFilter(filters, stream_rate_hz, columns) if filters else None
 
     def spatial_matrix(self, stream_channels: Sequence[str]) -> np.ndarray:
         """Everything that mixes channels: (output channels, stream channels), float32."""
         settings, arrays = self.settings, self.arrays
-        n = len(settings.channels)
-        matrix = np.zeros((n, len(stream_channels)))
-        for row, name in enumerate(settings.channels):
-            matrix[row, column_of(name, stream_channels)] = 1.0
+        columns = [column_of(name, stream_channels) for name in settings.channels]
+        matrix = np.eye(len(stream_channels))[columns]
         if settings.reference == "average":
             matrix = matrix - matrix.mean(axis=0)
         elif settings.reference != "none":
@@ -122,6 +110,7 @@ class TrialTransform:
     """Turns trials of one stream into the brain encoder's input.
 
     Attributes:
+        stream_filter: for the continuous stream, before trials are cut; None where none is asked.
         window: the samples of the stream that a trial needs, counted from its onset sample.
         columns: of the stream, that the settings' channels are in.
         n_times: samples of the result.
@@ -131,6 +120,8 @@ class TrialTransform:
     def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
         settings = preprocessing.settings
         self.columns = [column_of(name, channels) for name in settings.channels]
+        filters = settings.filters
+        self.stream_filter = StreamFilter(filters, rate_hz, self.columns) if filters else None
         self._used = as_index(self.columns)
         self._n_columns = len(channels)
         # Channels that nobody uses are left out, not multiplied by zero: NaN in one would spread.

@@ -76,7 +76,7 @@ class TrialStream:
         if plan.preprocessing is not None:
             transform = plan.preprocessing.prepare(channels, rate_hz)
             self.window, self._judged = transform.window, transform.columns
-            stream_filter = plan.preprocessing.stream_filter(rate_hz, transform.columns)
+            stream_filter = transform.stream_filter
             self._slicer = Slicer(transform, plan.marks or (), adaptation)
         in_slices = self._slicer is not None and plan.marks is not None
         cutting = Cutting(

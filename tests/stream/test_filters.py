@@ -197,11 +197,8 @@ def make_recording():
 
 def live(recording, preprocessing, chunk_samples):
     transform = preprocessing.prepare(recording.channels, RATE_HZ)
-    acquisition = Acquisition(
-        3,
-        Cutting(transform.window, RATE_HZ),
-        stream_filter=preprocessing.stream_filter(RATE_HZ, transform.columns),
-    )
+    cutting = Cutting(transform.window, RATE_HZ)
+    acquisition = Acquisition(3, cutting, stream_filter=transform.stream_filter)
     trials = {}
     for stream, chunk in play(recording, chunk_samples):
         if stream == "eeg":
@@ -244,4 +241,5 @@ def test_trials_are_cut_from_the_filtered_stream():
 
 
 def test_no_filter_is_no_filter():
-    assert Preprocessing(make_settings(())).stream_filter(RATE_HZ, (0,)) is None
+    transform = Preprocessing(make_settings(())).prepare(("Cz", "Pz"), RATE_HZ)
+    assert transform.stream_filter is None

@@ -56,9 +56,6 @@ class Prepared:
     def prepare(self, channels, rate_hz):
         return self.transform
 
-    def stream_filter(self, rate_hz, columns):
-        return None
-
 
 def stream_of(transform, rate_hz, marks, adaptation=None, history_s=5.0):
     plan = TrialPlan(
