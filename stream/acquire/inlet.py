@@ -168,7 +168,7 @@ class ReturnGuard:
 
     def _look(self) -> None:
         for info in pylsl.resolve_byprop("name", self._stream.name, 1, _LOOK_S):
-            found = FoundStream.of(info)
+            found = FoundStream(info)
             if found.source_id == self._stream.source_id:
                 self.refusal = self._compare(found) or self.refusal
 

@@ -4,7 +4,6 @@ import ctypes
 import importlib.util
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from hvf_core.problem import Problem
@@ -37,29 +36,14 @@ local_clock = pylsl.local_clock
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
 
 
-@dataclass(frozen=True)
 class FoundStream:
     """What a stream says of itself. `rate_hz` is 0 for an irregular stream such as markers."""
 
-    name: str
-    type: str
-    rate_hz: float
-    n_channels: int
-    source_id: str
-    hostname: str
-    info: "pylsl.StreamInfo"
-
-    @classmethod
-    def of(cls, info: "pylsl.StreamInfo") -> "FoundStream":
-        return cls(
-            name=info.name(),
-            type=info.type(),
-            rate_hz=info.nominal_srate(),
-            n_channels=info.channel_count(),
-            source_id=info.source_id(),
-            hostname=info.hostname(),
-            info=info,
-        )
+    def __init__(self, info: "pylsl.StreamInfo"):
+        self.info = info
+        self.name, self.type = info.name(), info.type()
+        self.rate_hz, self.n_channels = info.nominal_srate(), info.channel_count()
+        self.source_id, self.hostname = info.source_id(), info.hostname()
 
     def __str__(self) -> str:
         rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
@@ -68,7 +52,7 @@ class FoundStream:
 
 def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
     """All streams that answer within `wait_s`, by name."""
-    found = [FoundStream.of(info) for info in pylsl.resolve_streams(wait_s)]
+    found = [FoundStream(info) for info in pylsl.resolve_streams(wait_s)]
     return sorted(found, key=lambda stream: (stream.name, stream.source_id))
 
 
@@ -84,7 +68,7 @@ def find_stream(name: str, wait_s: float) -> FoundStream:
         time.sleep(0.02)
     if resolver.results():
         time.sleep(_DUPLICATE_WAIT_S)
-    found = [FoundStream.of(info) for info in resolver.results()]
+    found = [FoundStream(info) for info in resolver.results()]
     if not found:
         there = ", ".join(map(str, list_streams())) or "none"
         raise Problem(
