@@ -1,4 +1,4 @@
-"""How a stream is: whether it flows, how fast, how far it drifts, and which channels are dead."""
+"""How a stream is: whether it flows, how fast, and which channels are dead."""
 
 from dataclasses import dataclass
 from itertools import compress
@@ -24,7 +24,6 @@ class Health:
 
     state: State
     rate_hz: float
-    drift_ppm: float
     age_s: float
     """Of the newest sample, since it could be read; 0 before the first."""
     gaps: int
@@ -81,13 +80,12 @@ class HealthMonitor:
             self._state = "streaming"
         return self._state
 
-    def report(self, now_s: float, drift_ppm: float) -> Health:
-        """All of it; `drift_ppm` is the stream clock's."""
+    def report(self, now_s: float) -> Health:
+        """All of it."""
         span_s = 0.0 if self._first_s is None else self._arrived_s - self._first_s
         return Health(
             state=self.state(now_s),
             rate_hz=self._n / span_s if span_s > 0.5 else 0.0,
-            drift_ppm=drift_ppm,
             age_s=now_s - self._arrived_s if self._arrived_s is not None else 0.0,
             gaps=self._gaps,
             flat=self._flat,

@@ -59,14 +59,14 @@ class StreamWatch:
             raise Problem(self._guard.refusal)
 
     def _report(self, drift_ppm: float) -> None:
-        health = asdict(self._health.report(local_clock(), drift_ppm))
         send(
             self._reports,
             StreamHealth(
                 session=self._session,
                 stream=self._inlet.stream.name,
+                drift_ppm=drift_ppm,
                 offset_s=self._inlet.offset_s,
                 offset_uncertainty_s=self._inlet.offset_uncertainty_s,
-                **health,
+                **asdict(self._health.report(local_clock())),
             ),
         )
