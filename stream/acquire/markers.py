@@ -134,9 +134,7 @@ class MarkerReader:
 
 
 def _column(text: str, column: int | None) -> str:
-    if column is None:
-        return text
-    columns = _json(text)
+    columns = _json(text) if column is not None else None
     if not isinstance(columns, list) or not -len(columns) <= column < len(columns):
         return text
     value = columns[column]

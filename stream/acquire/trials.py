@@ -236,10 +236,9 @@ class TrialCutter:
         open_.n_stops = n_stops
         last = first + self._stops[n_stops - 1] - 1
         start, stop = min(first, onset), max(last, onset) + 1
-        if start < ring.oldest or stop > ring.next or ring.broken(start, stop - start):
+        is_lost = start < ring.oldest or ring.broken(start, stop - start)
+        if is_lost or self._is_between(onset, open_.event):
             return None  # at its end it is said why
-        if self._is_between(onset, open_.event):
-            return None
         return self._trial(open_.number, open_.event, onset, self._stops[n_stops - 1])
 
     def _is_between(self, onset: int, event: Event) -> bool:
