@@ -85,11 +85,11 @@ def check_books(session, outcomes):
 
 def first_reason(session, number):
     """Why a marker opens no trial; empty where it opens one."""
-    markers = arrived(session)
-    marker = markers[number - 1]
-    if any((m.onset_s, m.text) == (marker.onset_s, marker.text) for m in markers[: number - 1]):
+    offset_s = session.marker_offset_s  # markers may be nearer than stamps of its size can tell
+    markers = [(m.onset_s - offset_s + offset_s, m.text) for m in arrived(session)]
+    if markers[number - 1] in markers[: number - 1]:
         return "duplicate"
-    return "" if marker.text in KNOWN else "unknown_stimulus"
+    return "" if markers[number - 1][1] in KNOWN else "unknown_stimulus"
 
 
 @settings(max_examples=250, deadline=None)
