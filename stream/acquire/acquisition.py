@@ -105,30 +105,25 @@ class Acquisition:
     def _read_triggers(
         self, samples: np.ndarray, mapped: Mapped, readable_s: float
     ) -> list[Marker]:
-        """Codes in samples that are about to be appended."""
+        """Codes that held long enough by samples that are about to be appended."""
         if self._triggers is None:
             return []
         reader, column = self._triggers
         markers = []
         for number, code in reader.read(samples[:, column]):
             position = number - self._ring.next
-            if position < 0:  # it rose in an earlier chunk, and has held long enough only now
-                stamp_s = self._ring.stamps_s(number, 1)[0]
-                follows_gap = number > 0 and self._ring.broken(number - 1, 2)
-            else:
-                stamp_s = mapped.stamps_s[position]
-                follows_gap = position in mapped.breaks
-            if follows_gap:
+            stamp_s = self._stamp_s(mapped, position)
+            if position in mapped.breaks or self._ring.broken(number - 1, 2):
                 # It rose while samples were missing: nobody knows when, and no sample is near.
-                stamp_s = (self._before(mapped, position) + stamp_s) / 2
-            markers.append(Marker(float(stamp_s), str(code), readable_s))
+                stamp_s = (self._stamp_s(mapped, position - 1) + stamp_s) / 2
+            markers.append(Marker(stamp_s, str(code), readable_s))
         return markers
 
-    def _before(self, mapped: Mapped, position: int) -> float:
-        """Stamp of the sample before a position; negative positions are in the ring."""
-        if position > 0:
-            return mapped.stamps_s[position - 1]
-        return self._ring.stamps_s(self._ring.next + position - 1, 1)[0]
+    def _stamp_s(self, mapped: Mapped, position: int) -> float:
+        """Of a new sample; at a negative position of an earlier one, in the ring."""
+        if position >= 0:
+            return float(mapped.stamps_s[position])
+        return float(self._ring.stamps_s(self._ring.next + position, 1)[0])
 
     def add_markers(self, chunk: Chunk) -> list[Opened | Drop]:
         """Opens a trial for each marker that names a stimulus, as `add_eeg` does."""
