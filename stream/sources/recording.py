@@ -198,11 +198,10 @@ def _kept(units: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
 def _annotations(raw: mne.io.BaseRaw) -> tuple[RecordedMarker, ...]:
     # The onsets in a Raw count from a zero that is `first_time` before its first sample.
-    onsets_s = raw.annotations.onset - raw.first_time
     return _sorted_markers(
-        (onset_s, str(description))
-        for onset_s, description in zip(onsets_s, raw.annotations.description, strict=True)
-        if not NOT_A_STIMULUS.match(description)
+        (one["onset"] - raw.first_time, str(one["description"]))
+        for one in raw.annotations
+        if not NOT_A_STIMULUS.match(one["description"])
     )
 
 
@@ -225,39 +224,22 @@ def _stim_events(
     return _sorted_markers(zip(onsets_s, events[:, 2].astype(str).tolist(), strict=True))
 
 
-@dataclass(frozen=True)
 class _XdfStream:
     """What is used of a stream as pyxdf gives it."""
 
-    stream_id: int
-    name: str
-    type: str
-    rate_hz: float
-    format: str
-    labels: tuple[str, ...]
-    units: tuple[str, ...]
-    kinds: tuple[str, ...]
-    stamps_s: np.ndarray
-    samples: np.ndarray | list[list[str]]
-    offsets: Offsets
-
-    @classmethod
-    def from_pyxdf(cls, stream: dict) -> "_XdfStream":
+    def __init__(self, stream: dict):
         info = stream["info"]
+        self.stream_id: int = info["stream_id"]
+        self.name, self.type = _text_of(info, "name"), _text_of(info, "type")
+        self.rate_hz = float(_text_of(info, "nominal_srate"))
+        self.format = _text_of(info, "channel_format")
         channels = _described_channels(info)
-        return cls(
-            stream_id=info["stream_id"],
-            name=_text_of(info, "name"),
-            type=_text_of(info, "type"),
-            rate_hz=float(_text_of(info, "nominal_srate")),
-            format=_text_of(info, "channel_format"),
-            labels=tuple(_text_of(ch, "label") or str(i) for i, ch in enumerate(channels, 1)),
-            units=tuple(_text_of(channel, "unit") for channel in channels),
-            kinds=tuple(_text_of(ch, "type") or _text_of(info, "type") for ch in channels),
-            stamps_s=stream["time_stamps"],
-            samples=stream["time_series"],
-            offsets=tuple(zip(stream["clock_times"], stream["clock_values"], strict=True)),
-        )
+        self.labels = tuple(_text_of(ch, "label") or str(i) for i, ch in enumerate(channels, 1))
+        self.units = tuple(_text_of(channel, "unit") for channel in channels)
+        self.kinds = tuple(_text_of(channel, "type") or self.type for channel in channels)
+        self.stamps_s: np.ndarray = stream["time_stamps"]
+        self.samples: np.ndarray | list[list[str]] = stream["time_series"]
+        self.offsets = tuple(zip(stream["clock_times"], stream["clock_values"], strict=True))
 
     def markers(self) -> tuple[RecordedMarker, ...]:
         return _sorted_markers(zip(self.stamps_s, map(marker_text, self.samples), strict=True))
@@ -308,7 +290,7 @@ def _load_xdf(path: Path) -> list[_XdfStream]:
     streams, _ = pyxdf.load_xdf(
         file, synchronize_clocks=False, handle_clock_resets=False, dejitter_timestamps=False
     )
-    return [_XdfStream.from_pyxdf(stream) for stream in streams]
+    return [_XdfStream(stream) for stream in streams]
 
 
 def _choose(
