@@ -55,7 +55,7 @@ class StreamHeader:
 
 
 class XdfWriter:
-    """Writes one new XDF file, for one thread; a context manager that closes it.
+    """Writes one new XDF file, for one thread; it has to be closed.
 
     A chunk is handed to the system whole or not at all, so what was written when the process is
     killed opens in any XDF reader; `flush` saves it from a power cut too. What a power cut leaves
@@ -74,12 +74,6 @@ class XdfWriter:
         self._append(MAGIC)
         self._append(_chunk(Tag.FILE_HEADER, _xml([("version", "1.0")])))
         self._write_boundary()
-
-    def __enter__(self) -> "XdfWriter":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
     def add_stream(self, stream_id: int, header: StreamHeader) -> None:
         """Announces a stream; must come before its samples. `stream_id` is any unused uint32."""

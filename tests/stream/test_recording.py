@@ -3,7 +3,7 @@
 import datetime
 import json
 import logging
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import mne
@@ -112,7 +112,7 @@ MARKER_HEADER = StreamHeader("stimuli", "Markers", 1, 0.0, "string")
 
 def write_xdf(path, streams):
     """`streams` are (header, stamps, samples, offsets) and get the ids 1, 2, ..."""
-    with XdfWriter(path) as xdf:
+    with closing(XdfWriter(path)) as xdf:
         for stream_id, (header, stamps_s, samples, *offsets) in enumerate(streams, 1):
             xdf.add_stream(stream_id, header)
             xdf.write_samples(stream_id, stamps_s, samples)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def eeg_samples(n_samples, seed=0):
 
 def test_header_and_footer_say_what_the_stream_is(tmp_path):
     stamps_s = 100 + np.arange(500) / 250
-    with XdfWriter(tmp_path / "a.xdf") as xdf:
+    with closing(XdfWriter(tmp_path / "a.xdf")) as xdf:
         xdf.add_stream(7, EEG)
         xdf.write_offset(7, 100.5, -0.25)
         xdf.write_samples(7, stamps_s, eeg_samples(500))
@@ -85,7 +86,7 @@ def test_numbers_and_stamps_come_back_bit_for_bit(tmp_path, channel_format, dtyp
     path = unused(tmp_path)
     header = StreamHeader("numbers", "EEG", n_channels, 100.0, channel_format)
     written = []
-    with XdfWriter(path) as xdf:
+    with closing(XdfWriter(path)) as xdf:
         xdf.add_stream(1, header)
         for n_samples in data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=4)):
             stamps_s = data.draw(st_np.arrays("<f8", n_samples))
@@ -108,7 +109,7 @@ def test_numbers_and_stamps_come_back_bit_for_bit(tmp_path, channel_format, dtyp
 def test_strings_and_offsets_come_back_as_they_were(tmp_path, texts, offsets):
     path = unused(tmp_path)
     stamps_s = np.sqrt(np.arange(len(texts)))
-    with XdfWriter(path) as xdf:
+    with closing(XdfWriter(path)) as xdf:
         xdf.add_stream(2**32 - 1, MARKERS)
         xdf.write_samples(2**32 - 1, stamps_s, texts)
         for time_s, offset_s in offsets:
@@ -184,7 +185,7 @@ def test_pyxdf_alone_loads_a_file_that_ends_with_any_chunk(session):
 def test_damage_in_the_middle_costs_what_is_before_the_next_boundary(tmp_path, caplog):
     seconds = iter(range(0, 1000, 4))
     path = tmp_path / "damaged.xdf"
-    with XdfWriter(path, clock=lambda: float(next(seconds))) as xdf:
+    with closing(XdfWriter(path, clock=lambda: float(next(seconds)))) as xdf:
         xdf.add_stream(1, EEG)
         ends = [path.stat().st_size]
         for k in range(1, 13):
@@ -203,7 +204,7 @@ def test_damage_in_the_middle_costs_what_is_before_the_next_boundary(tmp_path, c
 def test_a_boundary_chunk_comes_every_ten_seconds(tmp_path):
     now_s = [0.0]
     path = tmp_path / "a.xdf"
-    with XdfWriter(path, clock=lambda: now_s[0]) as xdf:
+    with closing(XdfWriter(path, clock=lambda: now_s[0])) as xdf:
         xdf.add_stream(1, EEG)
         at_start = path.read_bytes().count(BOUNDARY_UUID)
         for second in range(61):
@@ -240,7 +241,7 @@ def test_a_full_disk_is_told_and_spoils_nothing_written_before_or_after(tmp_path
     resource = pytest.importorskip("resource", reason="file size limits are a Unix matter")
     path = tmp_path / "full.xdf"
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with XdfWriter(path) as xdf:
+    with closing(XdfWriter(path)) as xdf:
         xdf.add_stream(1, EEG)
         xdf.write_samples(1, np.arange(3.0), eeg_samples(3, seed=1))
         size = path.stat().st_size
@@ -280,7 +281,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     ],
 )
 def test_samples_of_another_shape_or_kind_are_refused(tmp_path, samples, error):
-    with XdfWriter(tmp_path / "a.xdf") as xdf:
+    with closing(XdfWriter(tmp_path / "a.xdf")) as xdf:
         xdf.add_stream(1, EEG)
         with pytest.raises(error):
             xdf.write_samples(1, np.arange(4.0), samples)
@@ -291,7 +292,7 @@ def test_samples_of_another_shape_or_kind_are_refused(tmp_path, samples, error):
 
 
 def test_one_id_is_one_stream_and_a_header_names_every_channel(tmp_path):
-    with XdfWriter(tmp_path / "a.xdf") as xdf:
+    with closing(XdfWriter(tmp_path / "a.xdf")) as xdf:
         xdf.add_stream(1, EEG)
         with pytest.raises(ValueError, match="added before"):
             xdf.add_stream(1, MARKERS)
@@ -306,7 +307,7 @@ def test_writing_keeps_up_with_a_large_cap_by_far(tmp_path):
     header = StreamHeader("cap", "EEG", 128, 2000.0, "float32")
     samples = np.zeros((100, 128), np.float32)
     started_s = time.perf_counter()
-    with XdfWriter(tmp_path / "a.xdf") as xdf:
+    with closing(XdfWriter(tmp_path / "a.xdf")) as xdf:
         xdf.add_stream(1, header)
         for k in range(200):
             xdf.write_samples(1, k / 20 + np.arange(100) / 2000, samples)
