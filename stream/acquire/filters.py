@@ -11,11 +11,7 @@ from stream.acquire.settings import FilterSettings
 
 
 def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
-    """Second-order sections (n, 6) for a sampling rate.
-
-    Raises:
-        Problem: the frequency is not below half the rate.
-    """
+    """Second-order sections (n, 6); raises `Problem` where the frequency is not below rate / 2."""
     if one.freq_hz >= rate_hz / 2:
         raise Problem(
             f"a {one.kind} at {one.freq_hz:g} Hz needs a rate above {2 * one.freq_hz:g} Hz, "

@@ -57,11 +57,7 @@ def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
 
 
 def find_stream(name: str, wait_s: float) -> FoundStream:
-    """The one stream called `name`.
-
-    Raises:
-        Problem: none within `wait_s` seconds, or more than one.
-    """
+    """The stream called `name`; raises `Problem` for none within `wait_s`, or more than one."""
     resolver = pylsl.ContinuousResolver(prop="name", value=name)
     deadline = time.monotonic() + wait_s
     while not resolver.results() and time.monotonic() < deadline:

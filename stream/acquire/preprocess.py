@@ -37,11 +37,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Preprocessing":
-        """The preprocessing of a bundle.
-
-        Raises:
-            Problem: its settings are not those of this version.
-        """
+        """The preprocessing of a bundle; raises `Problem` where it is not that of this version."""
         try:
             settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
         except ValueError as error:

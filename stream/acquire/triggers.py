@@ -68,11 +68,7 @@ class TriggerReader:
 
 
 def trigger_reader(settings: TriggerSettings, channels: Sequence[str]) -> tuple[TriggerReader, int]:
-    """What reads the trigger channel of a stream, and the channel's column.
-
-    Raises:
-        Problem: the stream has no such channel.
-    """
+    """What reads the trigger channel, and its column; raises `Problem` where there is none."""
     if settings.channel not in channels:
         raise Problem(
             f"the stream has no channel '{settings.channel}' to read triggers from; give --trigger "

@@ -35,11 +35,7 @@ class Signal(NamedTuple):
         return cls(_commonest(kinds), _commonest([unit for unit in units if unit in _UNITS]))
 
     def check(self, needed: "Signal", whose: str) -> None:
-        """Refuses a signal that is known to be another than the one that is needed.
-
-        Raises:
-            Problem: kind or unit are known of both, and differ.
-        """
+        """Raises `Problem` where kind or unit are known of both, and differ."""
         if any(has and needs and has != needs for has, needs in zip(self, needed, strict=True)):
             raise Problem(
                 f"{whose} has {self}, expected {needed}: choose other channels or another stream, "
