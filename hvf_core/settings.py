@@ -150,8 +150,7 @@ Layer = Mapping[str, Given]
 def merge(tree: type[Tree], *layers: Layer) -> Tree:
     """The settings that layers make together; what comes later wins.
 
-    Raises:
-        WrongUsage: a value is not allowed, or one that is needed is missing.
+    `WrongUsage` says which value is not allowed, or which one that is needed is missing.
     """
     merged: dict[str, Given] = {}
     for layer in layers:
@@ -170,14 +169,10 @@ def merge(tree: type[Tree], *layers: Layer) -> Tree:
     return _validated(tree, nested, merged)
 
 
-def with_value(settings: Tree, path: str, value: Any) -> Tree:
-    """The same settings with one that is live changed.
+def with_value(settings: Tree, path: str, text: str) -> Tree:
+    """The same settings with one that is live changed, to a text as after `--set`.
 
-    Args:
-        value: of the setting's type, or a text as after `--set`.
-
-    Raises:
-        WrongUsage: there is none such, it is not live or not in use, or the value is not allowed.
+    `WrongUsage` if there is none such, it is not live or not in use, or the value is not allowed.
     """
     one = find(type(settings), path)
     if not one.is_live:
@@ -189,16 +184,12 @@ def with_value(settings: Tree, path: str, value: Any) -> Tree:
         at = at[section]
         if at is None:
             raise WrongUsage(f"{path} cannot be set: this session runs without {section}")
-    at[name] = value_of(one, value) if isinstance(value, str) else value
+    at[name] = value_of(one, text)
     return _validated(type(settings), values, {path: Given(at[name], path)})
 
 
 def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
-    """The settings of texts `section.name=value`.
-
-    Raises:
-        WrongUsage: a text is none such, or names no setting.
-    """
+    """The settings of texts `section.name=value`; `WrongUsage` for any other."""
     layer = {}
     for text in assignments:
         path, equals, value = text.partition("=")
@@ -233,33 +224,24 @@ def value_of(one: Declared, text: str) -> Any:
 
 
 def find(tree: type[Settings], path: str, where: str = "") -> Declared:
-    """The setting of a path.
-
-    Raises:
-        WrongUsage: there is none; it names the nearest, or the new name of an old one.
-    """
+    """The setting of a path; else `WrongUsage` names the nearest, or the new name of an old one."""
     known = settings_of(tree)
     if path in known:
         return known[path]
     if path in tree.renamed:
         raise WrongUsage(f"the setting '{path}'{where} is called '{tree.renamed[path]}' now")
-    options = {one.option.lstrip("-"): p for p, one in known.items() if one.option}
-    leaves = {p.rpartition(".")[2] for p in known} | set(options)
-    near = get_close_matches(path.rpartition(".")[2], leaves, 1)
-    fits = [p for p in known if near and p.rpartition(".")[2] == near[0]]
-    # Of those that end so the nearest; an option may be what somebody had in mind too.
-    best = get_close_matches(path, fits, 1, 0) or [options[name] for name in near]
+    # Of those that end nearly so the nearest; an option may be what somebody had in mind too.
+    ends = [(p.rpartition(".")[2], p) for p in known]
+    ends += [(one.option.lstrip("-"), p) for p, one in known.items() if one.option]
+    near = get_close_matches(path.rpartition(".")[2], [end for end, _ in ends], 1)
+    best = get_close_matches(path, [p for end, p in ends if end in near], 1, 0)
     there = ", ".join(p for p in known if "." not in p)
     hint = f"did you mean '{best[0]}'?" if best else f"there are {there}"
     raise WrongUsage(f"there is no setting '{path}'{where}; {hint}")
 
 
 def spread(tree: type[Settings], path: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """The values by path that a table for a section, or a value for a setting, comes to.
-
-    Raises:
-        WrongUsage: a key is no setting, or a section is no table.
-    """
+    """The values by path that a table for a section, or a value for a setting, comes to."""
     if find(tree, path, where).section is None or value is None:
         yield path, value
     elif isinstance(value, dict):

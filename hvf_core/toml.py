@@ -13,8 +13,7 @@ from hvf_core.settings import Declared, Given, Layer, Settings, settings_of, spr
 def read_toml(tree: type[Settings], file: Path) -> Layer:
     """The settings of a TOML file.
 
-    Raises:
-        WrongUsage: it cannot be read, is of a later version, or has a key that is no setting.
+    `WrongUsage` if it cannot be read, is of a later version, or has a key that is no setting.
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
