@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from hvf_core.options import Asked, run_app, with_settings
+from hvf_core.options import Asked, Flag, run_app, with_settings
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 
@@ -118,7 +118,7 @@ def evaluate(
     gains: Annotated[
         float, typer.Option(min=0.0, help="Sd of the log gain that each channel has changed by")
     ] = 0.0,
-    adapt: Annotated[bool, typer.Option("--adapt", help="Follow it, without labels")] = False,
+    adapt: Annotated[bool, Flag("--adapt", help="Follow it, without labels")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the pictures")] = None,
 ) -> None:
     """200-way accuracy and calibration on the simulated subject, by window end and repeats.

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, get_origin, get_type_hints
 
@@ -24,6 +25,8 @@ from hvf_core.settings import (
 )
 from hvf_core.toml import read_toml
 
+Flag = partial(typer.Option, metavar="")
+"""An option that takes no value, and is shown as one: typer would write `<bool>` after it."""
 _METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH", dict: "A=B,C=D", tuple: "A,B,..."}
 
 
@@ -40,11 +43,7 @@ class Asked(Generic[Tree]):
         return {**self.file, **self.line}.get(path)
 
     def settings(self, defaults: Mapping[str, Any] | None = None) -> Tree:
-        """The settings: `defaults` of the command by path, then the file's, then the line's.
-
-        Raises:
-            WrongUsage: a value is not allowed, or one that is needed is missing.
-        """
+        """The settings: `defaults` of the command by path, then the file's, then the line's."""
         usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
         return merge(self.tree, usual, self.file, self.line)
 
@@ -53,11 +52,7 @@ class Asked(Generic[Tree]):
         return replace(self, line={**self.line, **line})
 
     def without(self, section: str, option: str) -> "Asked[Tree]":
-        """The same, with a section switched off by an option.
-
-        Raises:
-            WrongUsage: the command line has a setting of the section.
-        """
+        """The same, with a section switched off by an option; the line may not set any of it."""
         for path, given in self.line.items():
             if path.startswith(f"{section}."):
                 raise WrongUsage(f"{given.named} has no meaning with {option}: leave one out")
@@ -135,7 +130,7 @@ def _option_of(name: str, one: Declared) -> inspect.Parameter:
     """The option for typer; whatever it says is text, which the settings validate."""
     text = one.help + (f", {one.unit}" if one.unit else "")
     if _is_flag(one):
-        return _option(name, bool, False, one.option, help=text)
+        return _option(name, bool, False, one.option, help=text, metavar="")
     kinds = [get_origin(kind) or kind for kind in one.kinds]
     words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
     if (usual := one.usual) not in (None, (), {}):

@@ -274,7 +274,7 @@ def test_only_what_is_live_changes_and_only_to_what_is_allowed() -> None:
     settings = Tree(brush=Brush(prior=Path("p")))
     assert with_value(settings, "brush.scale", "0.5").brush.scale == 0.5
     assert with_value(settings, "brush.preview", "none").brush.preview == "none"
-    assert with_value(settings, "decoding.floor", 0.25).decoding == Decoding(floor=0.25)
+    assert with_value(settings, "decoding.floor", "0.25").decoding == Decoding(floor=0.25)
     for path, value, said in (
         ("brush.scale", "-1", "brush.scale -1 must be greater than or equal to 0"),
         ("brush.scale", "much", "brush.scale 'much' must be a valid number"),
@@ -308,6 +308,8 @@ def test_help_shows_the_options_asked_for_and_the_defaults_of_the_tree(capsys) -
         assert word in shown
     for word in ("--paint-size", "--tmax", "--adapt"):
         assert word not in shown
+    (flag,) = [line for line in shown.splitlines() if "--no-record" in line]
+    assert "bool" not in flag
 
 
 def test_a_mistake_ends_with_the_status_of_its_kind(capsys) -> None:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from hvf_core.options import Flag
 from offline_train.commands.options import Base, console
 
 
 def share(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle")],
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on huggingface.co")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see")] = False,
+    public: Annotated[bool, Flag("--public", help="For everybody to see")] = False,
     message: Annotated[str, typer.Option(help="Of the commit")] = "A bundle of hvf-live",
 ) -> None:
     """Uploads a bundle to the Hugging Face hub; log in first with `hf auth login`.

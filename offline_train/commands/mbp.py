@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
@@ -35,7 +35,7 @@ def mbp(
         typer.Option(help="Live: the paper's, with early answers"),
     ] = "live",
     every_trial: Annotated[
-        bool, typer.Option("--every-trial", help="Learn from single trials, not from their mean")
+        bool, Flag("--every-trial", help="Learn from single trials, not from their mean")
     ] = False,
     hold_out: Annotated[
         int | None,

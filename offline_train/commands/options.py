@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
+from hvf_core.options import Flag
 from hvf_core.problem import WrongUsage
 from index.encoders.spec import PRESETS as ENCODERS
 
@@ -27,7 +28,7 @@ Images = Annotated[
     Path | None, typer.Option(help="Folder of images; a file's name is its stimulus id")
 ]
 Labels = Annotated[
-    bool, typer.Option("--labels", help="The stimulus ids are classes: no images, no encoders")
+    bool, Flag("--labels", help="The stimulus ids are classes: no images, no encoders")
 ]
 Encoders = Annotated[
     str | None, typer.Option(help=f"JSON list of image encoders, or one of {', '.join(ENCODERS)}")

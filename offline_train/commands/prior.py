@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem
 from offline_train.commands.options import (
     Base,
@@ -38,7 +38,7 @@ def prior(
         Path | None, typer.Option(help="An IP-Adapter's safetensors file to begin with")
     ] = None,
     cache: Cache = Path("features"),
-    half: Annotated[bool, typer.Option("--half", help="Write the weights in float16")] = False,
+    half: Annotated[bool, Flag("--half", help="Write the weights in float16")] = False,
 ) -> None:
     """Trains a Fusion Prior: HVF, projector and IP-Adapter on a frozen diffusion model.
 

@@ -10,13 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from hvf_core.options import Flag
 from hvf_core.problem import Problem
 from stream.pipeline.wire.config import Endpoints, SessionConfig, SessionSettings
 
 Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
-Headless = Annotated[
-    bool, typer.Option("--headless", help="A line per answer, in place of the live table")
-]
+Headless = Annotated[bool, Flag("--headless", help="A line per answer, in place of the live table")]
 
 
 def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> SessionConfig:

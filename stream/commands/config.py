@@ -3,9 +3,7 @@
 import json
 from typing import Annotated
 
-import typer
-
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.settings import schema
 from hvf_core.toml import to_toml
 from stream.pipeline.wire.config import SessionSettings
@@ -14,7 +12,7 @@ from stream.pipeline.wire.config import SessionSettings
 @with_settings(SessionSettings, without=tuple(SessionSettings.model_fields))
 def config(
     asked: Asked[SessionSettings],
-    as_schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema")] = False,
+    as_schema: Annotated[bool, Flag("--schema", help="Print the JSON schema")] = False,
 ) -> None:
     """Prints all settings as TOML, each with its help; what nobody set is a comment.
 

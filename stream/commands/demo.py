@@ -4,10 +4,9 @@ import os
 import sys
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
-from hvf_core.options import Asked, as_arguments, with_settings
+from hvf_core.options import Asked, Flag, as_arguments, with_settings
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import LiveSource, SessionSettings
 
@@ -19,7 +18,7 @@ from stream.pipeline.wire.config import LiveSource, SessionSettings
 )
 def demo(
     asked: Asked[SessionSettings],
-    no_paint: Annotated[bool, typer.Option("--no-paint", help="Decode, and paint nothing")] = False,
+    no_paint: Annotated[bool, Flag("--no-paint", help="Decode, and paint nothing")] = False,
     out: Out = None,
     headless: Headless = False,
 ) -> None:
