@@ -39,10 +39,7 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     """Yields a draft beside `directory` that takes its place when the block ends well.
 
     A reader therefore sees the old directory or the new one, never half of one. A directory that
-    is neither empty nor holds a file `manifest_name` is not ours, and is never replaced.
-
-    Raises:
-        Problem: when `directory` is such a directory, or a file.
+    is neither empty nor holds a file `manifest_name` is not ours: a `Problem`, as a file is.
     """
     directory = directory.absolute()
     replaceable = directory.is_dir() and (
@@ -85,12 +82,7 @@ def read_manifest(
     schema_version: int,
     files: Iterable[str] = (),
 ) -> Manifest:
-    """Reads and validates the manifest of a directory.
-
-    Raises:
-        Problem: when it is missing, not JSON, of another schema version, not as `model` says, or
-            gives checksums of other files than `files`, where some are named.
-    """
+    """The manifest of a directory; it must give the checksums of `files`, where some are named."""
     path = directory / name
     if not path.is_file():
         raise Problem(f"there is no {path}: give the directory in which {name} lies, or make it")
@@ -120,11 +112,7 @@ def read_manifest(
 
 
 def check_finite(file: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses weights that say nothing.
-
-    Raises:
-        Problem: when a value is not finite.
-    """
+    """Refuses weights of which a value is not finite."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise Problem(
@@ -134,11 +122,7 @@ def check_finite(file: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def check_files(directory: Path, checksums: Mapping[str, str]) -> None:
-    """Compares files with the SHA-256 that a manifest gives for each, by file name.
-
-    Raises:
-        Problem: when a file is missing or its bytes are others.
-    """
+    """Refuses files that are missing, or of another SHA-256 than a manifest gives by file name."""
     for name, expected in checksums.items():
         path = directory / name
         if not path.is_file():

@@ -20,11 +20,7 @@ class Frozen(BaseModel):
 
 
 def read_spec(file: Path, kind: type[T], what: str) -> T:
-    """Reads a JSON file of a kind that pydantic knows.
-
-    Raises:
-        Problem: it cannot be read, or is not of that kind; `what` is what the sentence calls it.
-    """
+    """Reads a JSON file of a kind that pydantic knows; a `Problem` calls it `what`."""
     try:
         return TypeAdapter(kind).validate_json(file.read_bytes())
     except OSError as fault:

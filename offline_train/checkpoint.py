@@ -57,11 +57,8 @@ def load_checkpoint(
 ) -> list[dict[str, float]]:
     """Puts the state of an interrupted training into `model`, `optimizer` and `average`.
 
-    Returns:
-        The history so far, empty when there is no checkpoint.
-
-    Raises:
-        Problem: when the checkpoint is damaged, or of another training.
+    Returns the history so far, empty when there is no checkpoint; a damaged one, or one of another
+    training, is a `Problem`.
     """
     path = directory / FILE
     if not path.exists():

@@ -21,11 +21,7 @@ Headless = Annotated[bool, Flag("--headless", help="A line per answer, in place 
 def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> SessionConfig:
     """The config of a new session, whose settings are checked and whose folder is made.
 
-    Args:
-        own: what the session has beside its settings, or in their place.
-
-    Raises:
-        Problem: the models do not allow the settings, or the folder cannot be made.
+    `own` is what the session has beside its settings, or in their place.
     """
     from stream.pipeline.check import check
     from stream.pipeline.session import new_session
@@ -38,9 +34,7 @@ def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> Sessi
         values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
     check(settings.model_copy(update=values))
     session, folder = new_session(out)
-    return SessionConfig(
-        **values | {"session": session, "folder": folder, "endpoints": Endpoints.local()}
-    )
+    return SessionConfig(**values, session=session, folder=folder, endpoints=Endpoints.local())
 
 
 def run(
@@ -51,15 +45,7 @@ def run(
     source: Sequence[str] | None = None,
     n_trials: int | None = None,
 ) -> None:
-    """Runs a session to its summary.
-
-    Args:
-        source: command that plays the streams; None where they are there.
-        n_trials: that are to come, where it is known.
-
-    Raises:
-        Problem: the session failed.
-    """
+    """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
     from stream.pipeline.books.page import REPORT
     from stream.pipeline.books.summary import summary_table
     from stream.pipeline.session import Session

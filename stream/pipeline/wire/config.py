@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import AfterValidator, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
-from hvf_core.problem import Problem
 from hvf_core.settings import Settings, setting
-from hvf_core.specs import first_fault
+from hvf_core.specs import read_spec
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
@@ -217,16 +216,5 @@ class SessionConfig(SessionSettings):
 
 
 def read_config(path: Path) -> SessionConfig:
-    """The config of a session.
-
-    Raises:
-        Problem: the file cannot be read or is no config.
-    """
-    try:
-        return SessionConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else error
-        raise Problem(
-            f"the session config '{path}' cannot be used ({fault}); start the session again with "
-            "run_realtime.py, which writes it"
-        ) from None
+    """The config of a session, as its folder holds it."""
+    return read_spec(path, SessionConfig, "the session config")
