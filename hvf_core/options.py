@@ -1,8 +1,6 @@
 """Settings as the options of a command for typer, and what every command line begins with."""
 
 import inspect
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -150,10 +148,6 @@ _GENERAL = [
 
 
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2.
-
-    A command finds the whole line, for what it makes to tell, as `obj` of its context.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
     with one_sentence():
-        app(arguments, prog_name=program, obj=shlex.join([*program.split(), *arguments]))
+        app(arguments, prog_name=program)

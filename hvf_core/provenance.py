@@ -1,9 +1,16 @@
 """Where what this program makes comes from, as manifests and summaries say it."""
 
 import platform
+import shlex
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import JsonValue
+
+
+def command_line() -> str:
+    """The command that runs, as it was typed."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def provenance(command: str, *packages: str) -> dict[str, JsonValue]:

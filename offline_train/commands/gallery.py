@@ -5,20 +5,19 @@ from typing import Annotated
 
 import typer
 
+from hvf_core.provenance import command_line
 from offline_train.commands.options import (
     BundleFolder,
     Cache,
     Encoders,
     Images,
     Out,
-    command_of,
     console,
     features_of,
 )
 
 
 def gallery(
-    context: typer.Context,
     bundle: BundleFolder,
     out: Out,
     images: Images = None,
@@ -44,7 +43,7 @@ def gallery(
     ids = classes or list(files)
     features = features_of(ids, images, encoders, cache, bool(classes))
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
-    space, command = opened.manifest.space, command_of(context)
+    space, command = opened.manifest.space, command_line()
     made = build_gallery(ids, ids, features, load_hvf(opened), space, created_by=command)
     save_gallery(out, made, [read_image(path) for path in files.values()] or None)
     console.print(f"{len(made)} images in '{out}'")

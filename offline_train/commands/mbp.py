@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from hvf_core.options import Asked, Flag, with_settings
+from hvf_core.provenance import command_line
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
@@ -15,7 +16,6 @@ from offline_train.commands.options import (
     Labels,
     Out,
     bar,
-    command_of,
     console,
     features_of,
 )
@@ -23,7 +23,6 @@ from offline_train.commands.options import (
 
 @with_settings(TrainSettings)
 def mbp(
-    context: typer.Context,
     trials: Annotated[Path, typer.Argument(help="Folder of a trial set")],
     out: Out,
     asked: Asked[TrainSettings],
@@ -93,13 +92,13 @@ def mbp(
             checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
             frozen_hvf=painted_with and painted_with.hvf,
         )
-    bundle = make_bundle(out, models, learnt, features, settings, command_of(context))
+    bundle = make_bundle(out, models, learnt, features, settings, command_line())
     console.print(f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}")
     if held_out is None:
         console.print("not calibrated, as no stimuli were held out: see `calibrate --help`")
     else:
         items, space = held_out.items, bundle.manifest.space
-        among = build_gallery(items, items, features, load_hvf(bundle), space, command_of(context))
+        among = build_gallery(items, items, features, load_hvf(bundle), space, command_line())
         with console.status("calibrating"):
             found = fit_calibration(bundle, held_out, among)
         save_calibration(bundle, found)

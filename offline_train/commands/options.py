@@ -38,11 +38,6 @@ Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")
 console = Console()
 
 
-def command_of(context: typer.Context) -> str:
-    """The command line that runs, for what it makes to tell."""
-    return context.obj or context.command_path
-
-
 @contextmanager
 def bar(text: str) -> Iterator[Callable[..., None]]:
     """Shows how far something is; yields what is told `done, total` and perhaps a new text."""

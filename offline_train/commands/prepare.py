@@ -9,9 +9,9 @@ import typer
 from rich.progress import track
 
 from hvf_core.options import Asked, with_settings
-from hvf_core.provenance import provenance
+from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
-from offline_train.commands.options import BundleFolder, Out, command_of, console
+from offline_train.commands.options import BundleFolder, Out, console
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ StimChannel = Annotated[str | None, typer.Option(help="Channel of trigger codes"
 
 @with_settings(PrepareSettings)
 def prepare(
-    context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Recordings of training sessions")],
     out: Out,
     asked: Asked[PrepareSettings],
@@ -64,7 +63,7 @@ def prepare(
         study,
         settings,
         out,
-        provenance=_provenance(context, files),
+        provenance=_provenance(files),
         on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
@@ -73,7 +72,6 @@ def prepare(
 
 @with_settings(PrepareTestSettings)
 def prepare_test(
-    context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Recordings that were not trained on")],
     bundle: BundleFolder,
     out: Out,
@@ -96,7 +94,7 @@ def prepare_test(
         Preprocessing.of(load_bundle(bundle)),
         out,
         asked.settings(),
-        provenance=_provenance(context, files),
+        provenance=_provenance(files),
         on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
@@ -130,8 +128,8 @@ def _read(
     return replace(study, parts=parts)
 
 
-def _provenance(context: typer.Context, files: list[Path]) -> dict:
-    made = provenance(command_of(context), "numpy", "mne")
+def _provenance(files: list[Path]) -> dict:
+    made = provenance(command_line(), "numpy", "mne")
     return {"files": [path.name for path in files], **made}
 
 

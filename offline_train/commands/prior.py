@@ -8,6 +8,7 @@ import typer
 
 from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem
+from hvf_core.provenance import command_line
 from offline_train.commands.options import (
     Base,
     Cache,
@@ -15,7 +16,6 @@ from offline_train.commands.options import (
     Images,
     Out,
     bar,
-    command_of,
     console,
     features_of,
 )
@@ -24,7 +24,6 @@ from offline_train.prior.settings import PRESETS, PriorSettings
 
 @with_settings(PriorSettings)
 def prior(
-    context: typer.Context,
     out: Out,
     base: Base,
     asked: Asked[PriorSettings],
@@ -124,6 +123,6 @@ def prior(
         return
     board.close()
     dtype = torch.float16 if half else torch.float32
-    make_prior(out, trained, features, loaded, settings, command_of(context), dtype)
+    make_prior(out, trained, features, loaded, settings, command_line(), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
     console.print(f"next: python -m offline_train mbp TRIALS --prior {out} --images ...")

@@ -28,8 +28,8 @@ TREES = (
 HEAVY = ("torch", "mne", "diffusers", "faiss", "huggingface_hub", "matplotlib", "scipy")
 
 
-def command(*arguments: object, obj: str | None = None) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], obj=obj)
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -68,17 +68,19 @@ def test_help_waits_for_nothing_heavy(name: str) -> None:
 
 
 def test_prepare_takes_what_is_not_asked_for_from_the_first_recording(
-    recording: Path, tmp_path: Path
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    typed = ["/usr/bin/python3.11", "-m", "offline_train", "prepare", "my file.fif"]
+    monkeypatch.setattr("sys.orig_argv", typed)
     asked = ("prepare", recording, "--out", tmp_path / "trials", "--whitening", "none")
-    done = command(*asked, "--rate", 0, "--tmax", 0.5, obj="python -m offline_train prepare ...")
+    done = command(*asked, "--rate", 0, "--tmax", 0.5)
     assert done.exit_code == 0, done.output
     made = load_trial_set(tmp_path / "trials").format
     assert made.channels == ("Fz", "Cz", "Oz")
     assert (made.rate_hz, made.tmin_s, made.tmax_s) == (200, 0, 0.5)
     assert made.preprocessing["baseline_s"] == [-0.2, 0]
     assert made.provenance["files"] == ["s1_raw.fif"]
-    assert made.provenance["command"] == "python -m offline_train prepare ..."
+    assert made.provenance["command"] == "python -m offline_train prepare 'my file.fif'"
 
 
 def test_prepare_is_told_by_options_a_file_and_assignments(recording: Path, tmp_path: Path) -> None:
