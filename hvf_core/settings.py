@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from hvf_core.problem import WrongUsage
@@ -51,6 +51,13 @@ class Settings(BaseModel):
     """Of the names in the tree of which this is the root; a TOML file may say its own."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Paths of older versions, to those of today."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and {int, float} & set(settings_of(cls)[info.field_name].kinds):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
 
 
 Tree = TypeVar("Tree", bound=Settings)
@@ -210,11 +217,11 @@ def value_of(one: Declared, text: str) -> Any:
     if text == "none" and NoneType in one.kinds and "none" not in one.choices:
         return None
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
+        (value,) = tomllib.loads(f"value = {text}").values()  # one, though text may go on
+    except (ValueError, RecursionError):
         value = text
     origins = {get_origin(kind) or kind for kind in one.kinds}
-    parts = [part for part in text.split(",") if part]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     if tuple in origins and not isinstance(value, list):
         return parts
     if dict in origins and not isinstance(value, dict) and all("=" in part for part in parts):
@@ -237,7 +244,7 @@ def find(tree: type[Settings], path: str, where: str = "") -> Declared:
     best = get_close_matches(path, [p for end, p in ends if end in near], 1, 0)
     there = ", ".join(p for p in known if "." not in p)
     hint = f"did you mean '{best[0]}'?" if best else f"there are {there}"
-    raise WrongUsage(f"there is no setting '{path}'{where}; {hint}")
+    raise WrongUsage(f"there is no setting {_short(path)}{where}; {hint}")
 
 
 def spread(tree: type[Settings], path: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -249,7 +256,7 @@ def spread(tree: type[Settings], path: str, value: Any, where: str) -> Iterator[
         for key, inner in value.items():
             yield from spread(tree, f"{path}.{key}", inner, where)
     else:
-        raise WrongUsage(f"{path}{where} is {value!r}, and must be a table of settings")
+        raise WrongUsage(f"{path}{where} is {_short(value)}, and must be a table of settings")
 
 
 def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tree:
@@ -271,7 +278,13 @@ def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tre
     value = error["input"]
     # Several, where the setting may be of several kinds.
     wrong = " or ".join(_wrong(one) for one in errors if one["input"] is value)
-    raise WrongUsage(f"{named} {repr(value) if isinstance(value, str) else value} {wrong}")
+    raise WrongUsage(f"{named} {_short(value)} {wrong}")
+
+
+def _short(value: Any) -> str:
+    """A value in a sentence: on one line, and not without end."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _wrong(error: Any) -> str:

@@ -16,12 +16,12 @@ def read_toml(tree: type[Settings], file: Path) -> Layer:
     `WrongUsage` if it cannot be read, is of a later version, or has a key that is no setting.
     """
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors write a mark
     except OSError as error:
         raise WrongUsage(
             f"the settings '{file}' cannot be read ({error.strerror}); give a TOML file"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongUsage(
             f"the settings '{file}' are no TOML: {error}; text stands in quotes there, as in "
             'evidence = "mean"'
@@ -72,4 +72,5 @@ def _text(value: Any) -> str:
         return f"{{{', '.join(f'{_text(k)} = {_text(v)}' for k, v in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_text, value))}]"
-    return "" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+    text = "" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")  # which TOML does not take as it is

@@ -248,6 +248,10 @@ def test_what_is_wrong_on_a_command_line_is_wrong_usage(arguments: str, said: st
         ('version = "new"', "of version 'new', and this program knows those up to 2"),
         ("version = 1\n[brush]\nweight = 1", "'brush.weight' in '{}' is called 'brush.scale' now"),
         ("name = 5", "'{}': name 5 must be a valid string"),
+        pytest.param("name = " + "[" * 9999, "are no TOML: maximum recursion", id="brackets"),
+        pytest.param('name = ["' + "x" * 9999 + '"]', "x… must be a valid string", id="giant"),
+        ('"a\\nb" = 1', "no setting 'a\\nb' in '{}'"),
+        ("decoding.floor = true", "decoding.floor: must be a number, not true"),
     ],
 )
 def test_what_is_wrong_in_a_file_names_the_file_and_the_key(
@@ -258,6 +262,20 @@ def test_what_is_wrong_in_a_file_names_the_file_and_the_key(
         command_line("--config", str(path))
     assert said.format(path) in str(caught.value)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
+
+
+def test_a_file_may_begin_with_the_mark_that_some_editors_write(tmp_path: Path) -> None:
+    path = tmp_path / "session.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + 'name = "é"\n'.encode())
+    assert read_toml(Tree, path)["name"].value == "é"
+
+
+def test_any_character_is_written_so_that_it_is_read_again(tmp_path: Path) -> None:
+    name = "".join(map(chr, range(0x100))) + "😀"
+    settings = merge(Tree, {"name": Given(name, "name")})
+    assert merge(Tree, read_toml(Tree, toml(tmp_path, to_toml(settings)))) == settings
 
 
 def test_a_file_of_an_older_version_whose_names_all_live_is_read(tmp_path: Path) -> None:
@@ -333,13 +351,13 @@ def test_settings_need_neither_torch_nor_typer() -> None:
 
 
 def test_from_assignments_reads_toml_else_text() -> None:
-    texts = ["name=true story", "record=false", "decoding.tmax_s=[0.1, 0.2]", "channels=A=B"]
+    texts = ["name=true story", "record=false", "decoding.tmax_s=[0.1, 0.2]", "channels=A=B, C=D"]
     found = {path: one.value for path, one in from_assignments(Tree, texts).items()}
     assert found == {
         "name": "true story",
         "record": False,
         "decoding.tmax_s": [0.1, 0.2],
-        "channels": {"A": "B"},
+        "channels": {"A": "B", "C": "D"},
     }
     assert json.dumps(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import field_validator
 
-from hvf_core.problem import Problem
+from hvf_core.problem import WrongUsage
 from hvf_core.settings import Settings, setting
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
@@ -72,7 +72,7 @@ class MarkerRule(Settings):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise Problem(
+            raise WrongUsage(
                 f"the marker pattern '{pattern}' is no regular expression ({error}); "
                 "give one such as '^stim/(?P<id>.+)$'"
             ) from None

@@ -1,5 +1,6 @@
 """All that defines a session: the tree of its settings, and config.json, which every node reads."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ Here = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 def _folder_or_name(text: str) -> str:
-    return str(Path(text).absolute()) if Path(text).exists() else text
+    return os.path.abspath(text) if os.path.exists(text) else text  # whatever it is called
 
 
 class LiveSource(Settings):
