@@ -10,7 +10,7 @@ from rich.console import Console
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.books.terminal import TerminalView
-from stream.pipeline.wire.messages import Noted, Painted, PaintingState
+from stream.pipeline.wire.messages import Noted, Painted, PaintingState, Retrieval
 from stream.pipeline.wire.nodes import SUPERVISOR
 from tests.refs import about, answer
 
@@ -47,7 +47,7 @@ def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
     def show(*messages: object) -> str:
         file = io.StringIO()
         console = Console(file=file, force_terminal=not request.param, width=200)
-        view = TerminalView(console, request.param, None, "test")
+        view = TerminalView(console, request.param, None, "live '[/b] {x}'")
         view.open()
         for message in messages:
             view.take(message)
@@ -73,6 +73,28 @@ def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
         ]
     else:
         assert re.search(r"2 painted · 1 cancelled · image of trial 3, 2\.\d s old", said)
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(shown) -> None:
+    stamps = dict.fromkeys(("readable", "published"), 1.0)
+    said = shown(
+        Retrieval(
+            about=about(1, stimulus="[/b] shown"),
+            answer=answer(),
+            ids=["a"],
+            labels=["[red]car"],
+            scores=[1.0],
+            probabilities=[1.0],
+            confidence=1.0,
+            calibrated=True,
+            abstain=False,
+            rank=1,
+            stamps=stamps,
+        )
+    )
+    assert shown.headless or "live '[/b] {x}'" in said
+    assert "[/b] shown" in said
+    assert "[red]car" in said
 
 
 def test_what_the_supervisor_notes_was_said_by_then(shown) -> None:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -32,7 +33,10 @@ class TerminalView:
         self._console = console
         self._headless = headless
         self._progress = Progress(
-            TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
         )
         self._task = self._progress.add_task(title, total=total)
         self._live = Live(console=console, refresh_per_second=8, transient=True)
@@ -99,14 +103,14 @@ class TerminalView:
         self._stream = message
 
     def _table(self) -> Table:
-        table = Table(expand=False, caption=self._caption(), caption_justify="left")
+        table = Table(expand=False, caption=escape(self._caption()), caption_justify="left")
         for heading in ("trial", "shown", "decoded", "sure", "rank", "repeats", "sample → answer"):
             table.add_column(heading)
         for answer in self._answers:
             table.add_row(
                 str(answer.about.trial),
-                answer.about.stimulus,
-                _decoded(answer),
+                escape(answer.about.stimulus),
+                escape(_decoded(answer)),
                 f"{answer.confidence:.0%}" if answer.calibrated else "–",
                 _rank(answer),
                 str(answer.answer.n_repeats),
