@@ -84,11 +84,11 @@ def read_manifest(
 ) -> Manifest:
     """The manifest of a directory; it must give the checksums of `files`, where some are named."""
     path = directory / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also of a name that no file can have
         raise Problem(f"there is no {path}: give the directory in which {name} lies, or make it")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Problem(f"{path} is not JSON ({error}): it is damaged, make it again") from error
     version = found.get("schema_version") if isinstance(found, dict) else None
     if isinstance(version, int) and version > schema_version:

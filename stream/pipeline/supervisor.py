@@ -134,20 +134,23 @@ class Supervisor:
         """Takes what nodes and others say; `asked` holds what is not from a node."""
         while self._control.poll(wait_ms):
             wait_ms = 0
-            address, *words = frames = self._control.recv_multipart()
+            frames = self._control.recv_multipart()
+            # REQ sockets put an empty frame before what they say, and hear nothing without one.
+            n_envelope = 2 if frames[1:2] == [b""] else max(1, len(frames) - 3)
+            envelope, address = frames[:n_envelope], frames[0]
             try:
-                by, verb, argument = (word.decode() for word in words[-3:])
+                by, verb, argument = (word.decode() for word in frames[n_envelope:])
             except ValueError:
-                self.answer([address], "refused", "say three texts: who asks, a verb, its argument")
+                self.answer(envelope, "refused", "say three texts: who asks, a verb, its argument")
                 continue
             if by in self._nodes and verb in _WORDS:
                 self._hear(self._nodes[by], address, verb, argument)
             elif verb in _WORDS:
                 has = ", ".join(self._nodes)
                 text = f"the session has no node '{by}', it has {has}; to look on, say hello"
-                self.answer(frames[:-3], "refused", text)
+                self.answer(envelope, "refused", text)
             else:
-                self.asked.append(Asked(tuple(frames[:-3]), by, verb, argument))
+                self.asked.append(Asked(tuple(envelope), by, verb, argument))
 
     def look_after(self) -> None:
         """Restarts nodes that died or hang.

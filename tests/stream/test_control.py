@@ -84,6 +84,8 @@ def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
         ("set", "nonsense 1", "there is no setting 'nonsense'"),
         ("set", "bundle /x", "bundle cannot change during a session; these can: "),
         ("gallery", "/nowhere", "/nowhere"),
+        pytest.param("gallery", "a" * 5000, "there is no /", id="no name of a file"),
+        pytest.param("set", f"top_k {'[' * 20_000}", "top_k '[[[", id="no end of brackets"),
         ("reset_group", " ", "'reset_group' says nothing"),
     ],
 )

@@ -325,6 +325,14 @@ def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(amplifier, 
         socket.send_multipart(frames)
         assert socket.poll(10_000), frames
         assert socket.recv_multipart()[0] == b"refused"
+    for frames in ([b"x"], [b"x", b"y"], [b"\xff", b"\xfe", b"\xfd"], [b"x", b"mark", b"y", b"z"]):
+        asker = open_socket(
+            zmq.REQ, read_config(folder / "config.json").endpoints.control, bind=False
+        )
+        asker.send_multipart(frames)
+        assert asker.poll(10_000), frames
+        assert asker.recv_multipart()[0] == b"refused"
+        asker.close()
     socket.send_multipart([b"x", b"stop", b""])
     assert socket.recv_multipart()[0] == b"done"
     socket.close()
