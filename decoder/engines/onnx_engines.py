@@ -93,7 +93,6 @@ def _files(
     import onnxruntime
 
     facts = facts | {
-        "key": wanted.key,
         "shape": str(wanted.shape),
         "precision": wanted.precision,
         "network": network_sha256(wanted.network),

@@ -79,7 +79,6 @@ def open_engine(
     *,
     precision: Precision = "fp32",
     cache: Path,
-    key: str,
     say: Say,
 ) -> Engine:
     """Opens the engine that was chosen or, where it cannot run, the next best.
@@ -93,14 +92,13 @@ def open_engine(
         choice: of the engine; "auto" takes the fastest one that this machine can run.
         precision: of the linear maps and the convolutions.
         cache: the folder in which exported networks and built engines are kept.
-        key: what the network was made from, such as a bundle's checksum.
         say: hears, one sentence each, why an engine cannot run and what takes its place.
 
     Raises:
         Problem: no engine can run the network in this precision.
     """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-    wanted = Wanted(network, shape, precision, cache, key, say)
+    wanted = Wanted(network, shape, precision, cache, say)
     with torch.inference_mode():
         if not all(y.isfinite().all() for y in network(torch.ones(1, *shape))):
             raise Problem(

@@ -27,7 +27,6 @@ class Wanted:
     """Of one input, without the batch axis."""
     precision: Precision
     cache: Path
-    key: str
     say: Say
 
     def graph(self) -> nn.Module:

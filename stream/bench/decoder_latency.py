@@ -97,7 +97,6 @@ def _last_slice(network: BrainEncoder, name: EngineName, eeg: np.ndarray, search
             shares.rest_shape,
             name,
             cache=Path(folder),
-            key="benchmark",
             say=console.print,
         )
 

@@ -72,7 +72,6 @@ def looked_up_in(
         settings.engine,
         precision=settings.precision,
         cache=cache_folder(),
-        key=bundle.manifest.files["brain.safetensors"],
         say=lambda sentence: say(sentence, {}),
     )
     facts = {"engine": engine.name, "precision": engine.precision}

@@ -81,7 +81,7 @@ def opened(encoder, cache):
         network, shape = networks[kind]
         said = []
         engine = open_engine(
-            network, shape, choice, precision=precision, cache=cache, key="k", say=said.append
+            network, shape, choice, precision=precision, cache=cache, say=said.append
         )
         assert (engine.name, engine.precision, said) == (choice, precision, [])
         return engine
@@ -222,13 +222,13 @@ class TestOneCall:
 
 def test_an_embedding_of_zeros_becomes_nan(tmp_path):
     network = UnitLength(nn.Linear(3, 5, bias=False))
-    engine = open_engine(network, (3,), "torch", cache=tmp_path, key="k", say=print)
+    engine = open_engine(network, (3,), "torch", cache=tmp_path, say=print)
     assert np.isnan(engine(np.zeros(3, np.float32))[0]).all()
 
 
 def test_the_engine_keeps_its_own_weights(tmp_path):
     network = UnitLength(nn.Linear(3, 5)).train()
-    engine = open_engine(network, (3,), "torch", cache=tmp_path, key="k", say=print)
+    engine = open_engine(network, (3,), "torch", cache=tmp_path, say=print)
     before = engine(np.ones(3, np.float32))[0].copy()
     nn.init.ones_(network.network.weight)
     np.testing.assert_array_equal(engine(np.ones(3, np.float32))[0], before)
@@ -260,7 +260,7 @@ class TestChoice:
             with monkeypatch.context() as patch:
                 patch.setattr(engines, "_PASSES", {name: note(name) for name in names})
                 network = UnitLength(nn.Linear(3, 5))
-                options = {"cache": tmp_path, "key": "k", "say": said.append}
+                options = {"cache": tmp_path, "say": said.append}
                 try:
                     engine = open_engine(network, (3,), choice, **options)
                 except Problem as problem:
@@ -325,7 +325,7 @@ def test_without_onnxruntime_torch_is_used_and_it_is_said(encoder, tmp_path, mon
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     said = []
     network = UnitLength(encoder)
-    engine = open_engine(network, SHAPE, "auto", cache=tmp_path, key="k", say=said.append)
+    engine = open_engine(network, SHAPE, "auto", cache=tmp_path, say=said.append)
     assert engine.name == "torch"
     assert said[0] == LEFT_OUT
     assert "onnxruntime is not installed" in said[1]
@@ -339,7 +339,7 @@ class TestCachedNetwork:
     def open_onnx(self, encoder, cache):
         said = []
         network = UnitLength(encoder.head)
-        engine = open_engine(network, (DIM,), "onnx", cache=cache, key="k", say=said.append)
+        engine = open_engine(network, (DIM,), "onnx", cache=cache, say=said.append)
         assert engine.name == "onnx"
         x = np.random.default_rng(8).standard_normal(DIM).astype(np.float32)
         np.testing.assert_allclose(engine(x)[0], embeddings(encoder, x[None])[0], atol=1e-6)
@@ -457,7 +457,7 @@ def test_the_hash_of_a_network_covers_weights_layers_and_their_settings():
 
 @needs_onnx
 @without_gpu
-def test_the_cache_knows_key_shape_precision_weights_and_program(tmp_path, monkeypatch):
+def test_the_cache_knows_shape_precision_weights_and_program(tmp_path, monkeypatch):
     seen = []
 
     def note(cache, name, facts, make, say):
@@ -468,18 +468,17 @@ def test_the_cache_knows_key_shape_precision_weights_and_program(tmp_path, monke
     torch.manual_seed(0)
     first, second = (UnitLength(nn.Sequential(nn.Flatten(), nn.Linear(6, 5))) for _ in range(2))
     calls = [
-        (first, (6,), {"key": "a"}),
-        (first, (6,), {"key": "a"}),
-        (first, (6,), {"key": "b"}),
-        (first, (6,), {"key": "a", "precision": "fp16"}),
-        (first, (2, 3), {"key": "a"}),
-        (second, (6,), {"key": "a"}),
+        (first, (6,), "fp32"),
+        (first, (6,), "fp32"),
+        (first, (6,), "fp16"),
+        (first, (2, 3), "fp32"),
+        (second, (6,), "fp32"),
     ]
-    for network, shape, options in calls:
-        open_engine(network, shape, "onnx", cache=tmp_path, say=str, **options)
+    for network, shape, precision in calls:
+        open_engine(network, shape, "onnx", precision=precision, cache=tmp_path, say=str)
     monkeypatch.setattr(engines_onnx, "program_sha256", lambda: "another program")
-    open_engine(first, (6,), "onnx", cache=tmp_path, key="a", say=str)
+    open_engine(first, (6,), "onnx", cache=tmp_path, say=str)
     assert seen[0] == seen[1]
-    assert len(set(seen)) == 6
+    assert len(set(seen)) == 5
     assert {"torch", "onnx", "onnxruntime", "opset"} <= set(json.loads(seen[0]))
     assert engine_cache.program_sha256() == engine_cache.program_sha256()
