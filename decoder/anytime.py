@@ -8,42 +8,21 @@ Encoders that are not linear at the input keep the EEG itself and run as a whole
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from decoder.brain.base import BrainEncoder, LinearInputEncoder
 from hvf_core.problem import Problem
-
-
-class Shares(Protocol):
-    """How slices add up to what is known of a trial: an array (parts, width)."""
-
-    parts: int
-    width: int
-    rest: nn.Module
-    """What is left to run; it takes what `rest_input` makes."""
-    rest_shape: tuple[int, ...]
-
-    def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
-        """Adds EEG (channels, times) from sample `first` on to `shown` (parts, width), in place."""
-
-    def n_parts(self, n_times: int) -> int:
-        """How many parts the samples up to a mark fill."""
-
-    def rest_input(self, known: np.ndarray) -> np.ndarray:
-        """From (parts, width) to float32 `rest_shape`, good until the next call."""
 
 
 class LinearShares:
     """Shares of a linear first layer: a part is its sum over the samples between two marks."""
 
     def __init__(self, encoder: LinearInputEncoder, marks: Sequence[int]) -> None:
-        self._ends = tuple(marks)
-        self._starts = (0, *self._ends[:-1])
-        self.parts, self.width = len(marks), encoder.dim
+        self.marks, self.n_channels = tuple(marks), encoder.n_channels
+        self._starts = (0, *self.marks[:-1])
+        self.shape = (len(marks), encoder.dim)
         self.rest, self.rest_shape = encoder.head, (encoder.dim,)
         weight = encoder.project.weight.detach()
         # By time, so that the weights of a slice lie side by side in memory.
@@ -55,8 +34,9 @@ class LinearShares:
         self._input = np.empty(encoder.dim, np.float32)
 
     def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
+        """Adds EEG (channels, times) from sample `first` on to `shown` (parts, width), in place."""
         stop = first + eeg.shape[1]
-        for share, start, end in zip(shown, self._starts, self._ends, strict=True):
+        for share, start, end in zip(shown, self._starts, self.marks, strict=True):
             a, b = max(first, start), min(stop, end)
             if a < b:
                 self._add_to(share, a, eeg[:, a - first : b - first])
@@ -70,10 +50,12 @@ class LinearShares:
         sum_ = torch.from_numpy(share)
         torch.addmv(sum_, rows.T, torch.from_numpy(by_time), out=sum_)
 
-    def n_parts(self, n_times: int) -> int:
-        return self._ends.index(n_times) + 1
+    def n_parts(self, mark: int) -> int:
+        """How many parts the samples up to a mark fill."""
+        return self.marks.index(mark) + 1
 
     def rest_input(self, known: np.ndarray) -> np.ndarray:
+        """From (parts, width) to float32 `rest_shape`, good until the next call."""
         np.sum(known, axis=0, out=self._sum)
         return np.add(self._sum, self._bias, out=self._input, casting="same_kind")
 
@@ -81,20 +63,28 @@ class LinearShares:
 class WholeTrials:
     """The EEG itself, a part for every sample, for encoders that need all of it at once."""
 
-    def __init__(self, encoder: BrainEncoder) -> None:
-        self.parts, self.width = encoder.n_times, encoder.n_channels
+    def __init__(self, encoder: BrainEncoder, marks: Sequence[int]) -> None:
+        self.marks, self.n_channels = tuple(marks), encoder.n_channels
+        self.shape = (encoder.n_times, encoder.n_channels)
         self.rest, self.rest_shape = encoder, (encoder.n_channels, encoder.n_times)
         self._input = np.empty(self.rest_shape, np.float32)
 
     def add(self, shown: np.ndarray, first: int, eeg: np.ndarray) -> None:
         shown[first : first + eeg.shape[1]] += eeg.T
 
-    def n_parts(self, n_times: int) -> int:
-        return n_times
+    def n_parts(self, mark: int) -> int:
+        return mark
 
     def rest_input(self, known: np.ndarray) -> np.ndarray:
         np.copyto(self._input, known.T, casting="same_kind")
         return self._input
+
+
+Shares = LinearShares | WholeTrials
+"""How slices add up to what is known of a trial, an array of the shape (parts, width).
+
+`rest` is what is left to run then, on what `rest_input` makes of it.
+"""
 
 
 def shares_of(encoder: BrainEncoder, marks: Sequence[int]) -> Shares:
@@ -108,9 +98,8 @@ def shares_of(encoder: BrainEncoder, marks: Sequence[int]) -> Shares:
     rising = list(marks) == sorted(set(marks))
     if not marks or not rising or marks[0] < 1 or marks[-1] != encoder.n_times:
         raise ValueError(f"marks {list(marks)} must rise from 1 or more to {encoder.n_times}")
-    if isinstance(encoder, LinearInputEncoder):
-        return LinearShares(encoder, marks)
-    return WholeTrials(encoder)
+    kind = LinearShares if isinstance(encoder, LinearInputEncoder) else WholeTrials
+    return kind(encoder, marks)
 
 
 @dataclass
@@ -122,52 +111,38 @@ class _Open:
 
 
 class Anytime:
-    """The trials that are going on.
+    """The trials that are going on, added up by the encoder's shares."""
 
-    Args:
-        shares: how trials are added up.
-        n_channels: of a slice.
-        marks: as `shares_of` got them.
-    """
-
-    def __init__(self, shares: Shares, n_channels: int, marks: Sequence[int]) -> None:
+    def __init__(self, shares: Shares) -> None:
         self._shares = shares
-        self._n_channels, self._marks = n_channels, tuple(marks)
         self._open: dict[int, _Open] = {}
 
-    def add(self, trial: int, first: int, eeg: np.ndarray) -> list[int]:
+    def add(self, trial: int, first: int, eeg: np.ndarray, final: bool = False) -> list[int]:
         """Adds a slice; one from sample 0 on opens the trial, anew if it was open.
 
         Args:
             trial: its number.
             first: place of the slice's first sample in the window.
             eeg: float32 (channels, times), preprocessed.
+            final: no more of the trial will come.
 
         Returns:
             The marks that the trial reaches with it.
 
         Raises:
-            Problem: another number of channels, samples beyond the window, values that are not
-                finite, or a slice that does not follow the one before it. The trial is forgotten.
+            Problem: another number of channels, more samples than the window has or, at the end,
+                fewer, values that are not finite, or a slice that does not follow the one before
+                it. The trial is forgotten.
         """
         trial_so_far = self._open.pop(trial, None)
         if first == 0:
-            trial_so_far = _Open(np.zeros((self._shares.parts, self._shares.width), np.float32))
+            trial_so_far = _Open(np.zeros(self._shares.shape, np.float32))
         n_before = trial_so_far.n_times if trial_so_far is not None else 0
-        self._check(trial, first, n_before, eeg)
+        self._check(trial, first, n_before, eeg, final)
         self._shares.add(trial_so_far.shown, first, eeg)
         trial_so_far.n_times += eeg.shape[1]
         self._open[trial] = trial_so_far
-        return [mark for mark in self._marks if n_before < mark <= trial_so_far.n_times]
-
-    def check_whole(self, trial: int) -> None:
-        """Raises Problem where a trial of which no more will come is not whole."""
-        n_times = self._open[trial].n_times
-        if n_times < self._marks[-1]:
-            raise Problem(
-                f"trial {trial} has {n_times} samples, the bundle's window has "
-                f"{self._marks[-1]}: run the reader with the same bundle"
-            )
+        return [mark for mark in self._shares.marks if n_before < mark <= trial_so_far.n_times]
 
     def follows(self, trial: int, first: int) -> bool:
         """Whether a slice from sample `first` on opens a trial, or goes on where it is."""
@@ -181,21 +156,22 @@ class Anytime:
         """Lets a trial go, where it is open."""
         self._open.pop(trial, None)
 
-    def _check(self, trial: int, first: int, n_before: int, eeg: np.ndarray) -> None:
-        if eeg.ndim != 2 or eeg.shape[0] != self._n_channels:
+    def _check(self, trial: int, first: int, n_before: int, eeg: np.ndarray, final: bool) -> None:
+        if eeg.ndim != 2 or eeg.shape[0] != self._shares.n_channels:
             raise Problem(
                 f"trial {trial} has a slice of shape {eeg.shape}, the bundle needs "
-                f"({self._n_channels} channels, times): run the reader with the same bundle"
+                f"({self._shares.n_channels} channels, times): run the reader with the same bundle"
             )
         if first != n_before:
             raise Problem(
                 f"trial {trial} goes on with sample {first} where sample {n_before} was expected: "
                 "a slice of it was lost"
             )
-        if first + eeg.shape[1] > self._marks[-1]:
+        stop, n_times = first + eeg.shape[1], self._shares.marks[-1]
+        if stop > n_times or (final and stop < n_times):
             raise Problem(
-                f"trial {trial} has {first + eeg.shape[1]} samples, the bundle's window has "
-                f"{self._marks[-1]}: run the reader with the same bundle"
+                f"trial {trial} has {stop} samples, the bundle's window has {n_times}: "
+                "run the reader with the same bundle"
             )
         if not np.isfinite(eeg).all():
             raise Problem(

@@ -10,6 +10,7 @@ kept of a group does not depend on the gallery.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Set
+from functools import cache, partial
 
 import numpy as np
 
@@ -34,8 +35,7 @@ class Weights:
         self.alone = evidence == "added"
         """Each repeat is embedded alone; else their mean is."""
         self._evidence, self._factor = evidence, math.exp(logit_scale)
-        self._calibration = calibration
-        self._known: dict[tuple[Evidence, float, int], float] = {}
+        self._temperature = cache(partial(temperature_of, calibration))
 
     def of_one(self, tmax_s: float) -> float:
         """The weight of the cosines of an embedding whose window ends at `tmax_s`."""
@@ -48,11 +48,6 @@ class Weights:
             Problem: evidence is to be added, and there is no calibration.
         """
         return self._temperature(self._evidence, tmax_s, n_repeats)
-
-    def _temperature(self, *at: Evidence | float) -> float:
-        if at not in self._known:
-            self._known[at] = temperature_of(self._calibration, *at)
-        return self._known[at]
 
 
 class Repeats:
@@ -119,9 +114,7 @@ class AveragedEEG:
         self.repeats, self._weights = repeats, weights
         self._mean = np.zeros(repeats.shape)
 
-    def known(
-        self, trial: int, group: str, shown: np.ndarray, n_parts: int
-    ) -> tuple[np.ndarray, int]:
+    def known(self, trial: int, group: str, shown: np.ndarray, n_parts: int) -> np.ndarray:
         """What is to be embedded while a further repeat is at its part `n_parts`.
 
         Args:
@@ -132,18 +125,22 @@ class AveragedEEG:
 
         Returns:
             float64 (parts, width), good until the next call: the mean over all repeats up to
-            `n_parts`, from there on over the finished ones, zeros where there are none; and the
-            repeats in it.
+            `n_parts`, from there on over the finished ones, zeros where there are none.
         """
         sum_, trials = self.repeats.of(group)
-        if trial in trials:
-            return np.divide(sum_, len(trials), out=self._mean), len(trials)
-        return _mean_with(sum_, len(trials), shown, n_parts, self._mean), len(trials) + 1
+        n, mean = len(trials), self._mean
+        n_parts = 0 if trial in trials else n_parts
+        np.add(sum_[:n_parts], shown[:n_parts], out=mean[:n_parts])
+        mean[:n_parts] /= n + 1
+        np.divide(sum_[n_parts:], max(n, 1), out=mean[n_parts:])
+        return mean
 
-    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float, n_known: int) -> Query:
+    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float) -> Query:
         """What the gallery is asked, given the unit-length embedding (dim,) of what is known."""
-        temperature = self._weights.temperature(tmax_s, n_known)
-        return Query(z, self._weights.of_one(tmax_s), temperature, n_known, by_cosine=True)
+        _, trials = self.repeats.of(group)
+        n_repeats = len(trials) + (trial not in trials)
+        temperature = self._weights.temperature(tmax_s, n_repeats)
+        return Query(z, self._weights.of_one(tmax_s), temperature, n_repeats, by_cosine=True)
 
     def finish(self, trial: int, group: str, shown: np.ndarray, z: np.ndarray) -> None:
         """A trial is whole, and counts as a repeat from now on."""
@@ -167,16 +164,15 @@ class AddedLikelihoods:
         self, weights: Weights, repeats: Repeats, shape: tuple[int, int], tmax_s: float
     ) -> None:
         self.repeats, self._weights, self._tmax_s = repeats, weights, tmax_s
-        self._none, self._known = np.zeros(shape), np.zeros(shape)
+        self._known = np.zeros(shape)
 
-    def known(
-        self, trial: int, group: str, shown: np.ndarray, n_parts: int
-    ) -> tuple[np.ndarray, int]:
-        return _mean_with(self._none, 0, shown, n_parts, self._known), 1
+    def known(self, trial: int, group: str, shown: np.ndarray, n_parts: int) -> np.ndarray:
+        self._known[:n_parts], self._known[n_parts:] = shown[:n_parts], 0
+        return self._known
 
-    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float, n_known: int) -> Query:
+    def query(self, trial: int, group: str, z: np.ndarray, tmax_s: float) -> Query:
         total, trials = self.repeats.of(group)
-        n_repeats = len({*trials, trial})
+        n_repeats = len(trials) + (trial not in trials)
         if trial not in trials:
             total = total + self._weights.of_one(tmax_s) * z.astype(np.float64)
         temperature = self._weights.temperature(tmax_s, n_repeats)
@@ -230,13 +226,3 @@ def known_mean(trials: np.ndarray, n_times: int) -> np.ndarray:
     if len(trials) > 1:
         mean[:, n_times:] = trials[:-1, :, n_times:].mean(axis=0)
     return mean
-
-
-def _mean_with(
-    sum_: np.ndarray, n: int, shown: np.ndarray, n_parts: int, out: np.ndarray
-) -> np.ndarray:
-    """Of the sum over n finished repeats and of a further one, which is at its part `n_parts`."""
-    np.add(sum_[:n_parts], shown[:n_parts], out=out[:n_parts])
-    out[:n_parts] /= n + 1
-    np.divide(sum_[n_parts:], max(n, 1), out=out[n_parts:])
-    return out

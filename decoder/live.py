@@ -5,7 +5,7 @@ a benchmark drive this same class.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,8 +46,7 @@ class LiveDecoder:
 
     Args:
         manifest: of the bundle.
-        shares: how the bundle's encoder adds trials up, with the same marks.
-        marks: ends of the window at which answers are wanted; the last is the whole window.
+        shares: how the bundle's encoder adds trials up; answers are given at its marks.
         ranker: of the gallery.
         engine: runs what is left of the encoder.
         evidence: how repeats are put together.
@@ -65,7 +64,6 @@ class LiveDecoder:
         self,
         manifest: BundleManifest,
         shares: Shares,
-        marks: Sequence[int],
         ranker: Ranker,
         engine: Engine,
         *,
@@ -76,26 +74,21 @@ class LiveDecoder:
         say: Callable[[str], None],
         max_bytes: int = MAX_BYTES,
     ) -> None:
+        self.ranker, self.engine = ranker, engine
         self.top_k, self.min_confidence = top_k, min_confidence
-        """Both hold from the next answer on."""
-        self._manifest, self.shares = manifest, shares
-        self.engine, self._ranker, self._clock = engine, ranker, clock
-        self._anytime = Anytime(shares, len(manifest.channels), marks)
-        self._marks = tuple(marks)
-        shape = (shares.parts, shares.width)
-        self._evidence = evidence_of(manifest, evidence, shape, say, max_bytes)
+        """All four may be set anew, and hold from the next answer on."""
+        self.manifest, self.shares, self._clock = manifest, shares, clock
+        self._n_times = shares.marks[-1]
+        self._anytime = Anytime(shares)
+        self._evidence = evidence_of(manifest, evidence, shares.shape, say, max_bytes)
 
     def warm_up(self) -> None:
         """Answers some times for nobody, as the first answers would else be late."""
-        whole = np.ones((len(self._manifest.channels), self._marks[-1]), np.float32)
+        whole = np.ones((self.shares.n_channels, self._n_times), np.float32)
         for _ in range(_WARM_UPS):
             self._anytime.add(0, 0, whole)
-            self._answer(Slice(0, "", None, 0, True, whole), self._marks[-1])
+            self._answer(Slice(0, "", None, 0, True, whole), self._n_times)
         self.forget(0)
-
-    def look_up_in(self, ranker: Ranker, engine: Engine) -> None:
-        """Takes another gallery from the next answer on; what repeats have shown is kept."""
-        self._ranker, self.engine = ranker, engine
 
     def take(self, part: Slice) -> list[Answer]:
         """Adds a slice, and answers at every time that it reaches and that was asked for.
@@ -124,36 +117,33 @@ class LiveDecoder:
         self._evidence.repeats.forget(group)
 
     def _taken(self, part: Slice) -> list[Answer]:
-        marks = self._anytime.add(part.trial, part.first, part.array)
-        if part.final:
-            self._anytime.check_whole(part.trial)
+        marks = self._anytime.add(part.trial, part.first, part.array, part.final)
         answers = [self._answer(part, mark) for mark in marks]
-        n_left = self._marks[-1] - part.first - part.array.shape[1]
+        n_left = self._n_times - part.first - part.array.shape[1]
         if n_left == 0:
             shown = self._anytime.shown(part.trial)
             self._evidence.finish(part.trial, part.group, shown, answers[-1].embedding)
             self.forget(part.trial)
-        elif n_left <= _NEARLY_S * self._manifest.rate_hz and not marks:
-            self._embed(part, self._marks[-1])
+        elif n_left <= _NEARLY_S * self.manifest.rate_hz and not marks:
+            self._embed(part, self._n_times)
         return answers
 
-    def _embed(self, part: Slice, mark: int) -> tuple[int, np.ndarray, np.ndarray | None]:
-        """The repeats in it, the embedding, and its cosines where the engine gives them."""
+    def _embed(self, part: Slice, mark: int) -> tuple[np.ndarray, ...]:
+        """The embedding of what is known and, where the engine gives them, its cosines."""
         shown, n_parts = self._anytime.shown(part.trial), self.shares.n_parts(mark)
-        known, n_known = self._evidence.known(part.trial, part.group, shown, n_parts)
-        z, *scored = self.engine(self.shares.rest_input(known))
-        return n_known, z, scored[0] if scored else None
+        known = self._evidence.known(part.trial, part.group, shown, n_parts)
+        return self.engine(self.shares.rest_input(known))
 
     def _answer(self, part: Slice, mark: int) -> Answer:
-        tmax_s = self._manifest.tmin_s + (mark - 1) / self._manifest.rate_hz
-        n_known, z, cosines = self._embed(part, mark)
+        tmax_s = self.manifest.tmin_s + (mark - 1) / self.manifest.rate_hz
+        z, *cosines = self._embed(part, mark)
         embedded_s = self._clock()
-        query = self._evidence.query(part.trial, part.group, z, tmax_s, n_known)
-        ranked = self._ranker.rank(query, self.top_k, part.shown, cosines)
+        query = self._evidence.query(part.trial, part.group, z, tmax_s)
+        ranked = self.ranker.rank(query, self.top_k, part.shown, *cosines)
         return Answer(
             trial=part.trial,
             tmax_s=tmax_s,
-            provisional=mark != self._marks[-1],
+            provisional=mark != self._n_times,
             ranked=ranked,
             abstain=math.exp(ranked.log_p[0]) < self.min_confidence,
             embedding=np.array(z),  # the engine may write its next answer where this one is

@@ -90,7 +90,7 @@ def _ways(network: BrainEncoder) -> dict[str, Way]:
 
 def _last_slice(network: BrainEncoder, name: EngineName, eeg: np.ndarray, search: Flat) -> Way:
     shares = shares_of(network, [N_TIMES])
-    anytime = Anytime(shares, N_CHANNELS, [N_TIMES])
+    anytime = Anytime(shares)
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(
             UnitLength(shares.rest),

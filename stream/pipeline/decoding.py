@@ -31,13 +31,13 @@ def open_decoder(
         Problem: the bundle cannot be used, or the gallery is of another space.
     """
     manifest, settings = bundle.manifest, config.decoding
-    marks = manifest.marks(settings.tmax_s)
-    shares = shares_of(load_brain_encoder(bundle), marks)
+    check_space(gallery, manifest.space)
+    shares = shares_of(load_brain_encoder(bundle), manifest.marks(settings.tmax_s))
     decoder = LiveDecoder(
         manifest,
         shares,
-        marks,
-        *looked_up_in(gallery, config, bundle, shares, say),
+        Ranker(Flat(gallery.embeddings), gallery),
+        _engine(gallery, shares, config, say),
         evidence=settings.evidence,
         top_k=config.top_k,
         min_confidence=settings.min_confidence,
@@ -49,22 +49,29 @@ def open_decoder(
     return decoder
 
 
-def looked_up_in(
-    gallery: Gallery, config: SessionConfig, bundle: Bundle, shares: Shares, say: Say
-) -> tuple[Ranker, Engine]:
-    """What answers are looked up with: in a new decoder, or by `LiveDecoder.look_up_in`.
-
-    On a GPU the engine of averaged evidence searches the gallery in the same pass; what is added
-    is no embedding of the engine's.
+def look_up_in(gallery: Gallery, decoder: LiveDecoder, config: SessionConfig, say: Say) -> None:
+    """Gives a decoder another gallery; what repeats have shown is kept.
 
     Raises:
         Problem: the gallery is of another space than the bundle.
     """
-    check_space(gallery, bundle.manifest.space)
+    check_space(gallery, decoder.manifest.space)
+    if _may_search(config):
+        decoder.engine = _engine(gallery, decoder.shares, config, say)
+    decoder.ranker = Ranker(Flat(gallery.embeddings), gallery)
+
+
+def _may_search(config: SessionConfig) -> bool:
+    """Whether the engine searches the gallery in the same pass: on a GPU, and not for what is
+    added, which is no embedding of the engine's.
+    """
+    return torch.cuda.is_available() and config.decoding.evidence == "mean"
+
+
+def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -> Engine:
     settings = config.decoding
     network = UnitLength(shares.rest)
-    searches = torch.cuda.is_available() and len(gallery) <= _SCORED_UP_TO
-    if searches and settings.evidence == "mean":
+    if _may_search(config) and len(gallery) <= _SCORED_UP_TO:
         network = Scored(network, torch.from_numpy(gallery.embeddings))
     engine = open_engine(
         network,
@@ -76,4 +83,4 @@ def looked_up_in(
     )
     facts = {"engine": engine.name, "precision": engine.precision}
     say(f"the engine is {engine.name} in {engine.precision}", facts)
-    return Ranker(Flat(gallery.embeddings), gallery), engine
+    return engine

@@ -60,10 +60,9 @@ def group_of(trial: int) -> str:
 class Trials(Anytime):
     """With the repeats of each group, whose EEG is averaged."""
 
-    def __init__(self, shares, marks) -> None:
-        super().__init__(shares, N_CHANNELS, marks)
-        shape = (shares.parts, shares.width)
-        repeats = Repeats(shape, 2**20, pytest.fail)
+    def __init__(self, shares) -> None:
+        super().__init__(shares)
+        repeats = Repeats(shares.shape, 2**20, pytest.fail)
         self.shares, self.weights = shares, Weights("mean", 0.0, None)
         self.evidence = AveragedEEG(self.weights, repeats)
 
@@ -72,17 +71,17 @@ class Trials(Anytime):
         self.forget(trial)
 
     def rest_input(self, trial: int, mark: int, alone: bool = False) -> tuple[np.ndarray, int]:
-        shape = (self.shares.parts, self.shares.width)
-        none = AveragedEEG(self.weights, Repeats(shape, 2**20, pytest.fail))
+        none = AveragedEEG(self.weights, Repeats(self.shares.shape, 2**20, pytest.fail))
         evidence = none if alone else self.evidence
         n_parts = self.shares.n_parts(mark)
-        known, n = evidence.known(trial, group_of(trial), self.shown(trial), n_parts)
-        return self.shares.rest_input(known), n
+        known = evidence.known(trial, group_of(trial), self.shown(trial), n_parts)
+        query = evidence.query(trial, group_of(trial), np.ones(DIM, np.float32), mark)
+        return self.shares.rest_input(known), query.n_repeats
 
 
 def opened(name: str, marks: list[int]):
     shares = shares_of(ENCODERS[name], marks)
-    return shares, Trials(shares, marks)
+    return shares, Trials(shares)
 
 
 @torch.inference_mode()

@@ -41,12 +41,12 @@ def test_each_trial_counts_once_however_often_and_in_whatever_order_it_comes(num
     for i, number in enumerate(numbers):
         evidence.finish(number, "g", trial_of(number), None)
         seen = set(numbers[: i + 1])
-        known, n = evidence.known(number, "g", going_on, n_parts)
-        assert n == len(seen)
+        known = evidence.known(number, "g", going_on, n_parts)
+        assert evidence.query(number, "g", z_of(number), 0.9).n_repeats == len(seen)
         expected = np.mean([trial_of(n) for n in seen], axis=0, dtype=np.float64)
         np.testing.assert_allclose(known, expected, rtol=1e-12)
-    known, n = evidence.known(99, "g", going_on, n_parts)
-    assert n == len(set(numbers)) + 1
+    known = evidence.known(99, "g", going_on, n_parts)
+    assert evidence.query(99, "g", z_of(99), 0.9).n_repeats == len(set(numbers)) + 1
     np.testing.assert_allclose(known, slow_mean(set(numbers), going_on, n_parts), rtol=1e-12)
     assert known.dtype == np.float64
 
@@ -59,7 +59,7 @@ def test_the_mean_of_whole_trials_is_the_same(n_trials, n_times):
     evidence = averaged()
     for number in range(n_trials - 1):
         evidence.finish(number, "g", trials[number].T, None)
-    live, _ = evidence.known(99, "g", trials[-1].T, n_times)
+    live = evidence.known(99, "g", trials[-1].T, n_times)
     offline = known_mean(trials, n_times)
     assert offline.dtype == np.float32
     np.testing.assert_allclose(offline, live.T, rtol=1e-6)
@@ -71,9 +71,9 @@ def test_the_mean_of_whole_trials_is_the_same(n_trials, n_times):
 def test_what_lies_behind_the_mark_is_not_looked_at():
     evidence, going_on = averaged(), trial_of(2)
     evidence.finish(1, "g", trial_of(1), None)
-    expected = evidence.known(2, "g", going_on, 2)[0].copy()
+    expected = evidence.known(2, "g", going_on, 2).copy()
     going_on[2:] = np.nan
-    np.testing.assert_array_equal(evidence.known(2, "g", going_on, 2)[0], expected)
+    np.testing.assert_array_equal(evidence.known(2, "g", going_on, 2), expected)
     trials = np.stack([trial_of(1).T, going_on.T])
     assert np.isfinite(known_mean(trials, 2)).all()
     assert not known_mean(trials[1:], 2)[:, 2:].any()
@@ -83,18 +83,18 @@ def test_asking_changes_nothing_and_neither_does_what_is_done_to_the_answer():
     evidence, first = averaged(), trial_of(1)
     evidence.finish(1, "g", first, None)
     for trial in (1, 2):
-        known, _ = evidence.known(trial, "g", trial_of(trial), 3)
+        known = evidence.known(trial, "g", trial_of(trial), 3)
         known += 1e6
     first += 1e6
-    np.testing.assert_array_equal(evidence.known(1, "g", first, 5)[0], trial_of(1))
-    np.testing.assert_array_equal(averaged().known(2, "g", trial_of(2), 5)[0], trial_of(2))
+    np.testing.assert_array_equal(evidence.known(1, "g", first, 5), trial_of(1))
+    np.testing.assert_array_equal(averaged().known(2, "g", trial_of(2), 5), trial_of(2))
 
 
 def test_noise_falls_with_the_root_of_the_number_of_trials():
     evidence = averaged((20, 100))
     for number in range(100):
         evidence.finish(number, "g", trial_of(number, (20, 100)), None)
-    mean, _ = evidence.known(0, "g", trial_of(0, (20, 100)), 20)
+    mean = evidence.known(0, "g", trial_of(0, (20, 100)), 20)
     assert mean.mean() == pytest.approx(20, abs=0.1)
     assert mean.std() == pytest.approx(1.0, rel=0.05)  # 10 / √100
 
@@ -103,7 +103,7 @@ def test_a_thousand_trials_lose_no_precision():
     evidence, shown = averaged((1, 1)), np.full((1, 1), 1e4 + 0.5, np.float32)
     for number in range(1000):
         evidence.finish(number, "g", shown, None)
-    assert np.float32(evidence.known(0, "g", shown, 1)[0][0, 0]) == np.float32(1e4 + 0.5)
+    assert np.float32(evidence.known(0, "g", shown, 1)[0, 0]) == np.float32(1e4 + 0.5)
 
 
 # --- the sum -------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_log_likelihoods_add_and_only_finished_trials_stay(acts):
     evidence, finished = added(), []
     for number, final in acts:
         tmax_s = 0.9 if final or number in finished else 0.2
-        query = evidence.query(number, "g", z_of(number), tmax_s, 1)
+        query = evidence.query(number, "g", z_of(number), tmax_s)
         terms = [(one, 0.9) for one in finished if one != number] + [(number, tmax_s)]
         expected = sum(WEIGHTS.of_one(t) * z_of(one).astype(np.float64) for one, t in terms)
         np.testing.assert_allclose(query.vector, expected, atol=1e-12)
@@ -159,7 +159,7 @@ def test_the_first_word_of_a_finished_trial_stands():
     evidence = added()
     evidence.finish(1, "g", None, z_of(1))
     evidence.finish(1, "g", None, z_of(2))
-    query = evidence.query(1, "g", z_of(3), 0.2, 1)
+    query = evidence.query(1, "g", z_of(3), 0.2)
     np.testing.assert_allclose(query.vector, WEIGHTS.of_one(0.9) * z_of(1), rtol=1e-6)
     assert query.n_repeats == 1
 
@@ -167,8 +167,7 @@ def test_the_first_word_of_a_finished_trial_stands():
 def test_each_repeat_is_embedded_alone():
     evidence = added()
     evidence.finish(1, "g", trial_of(1), z_of(1))
-    known, n = evidence.known(2, "g", trial_of(2), 3)
-    assert n == 1
+    known = evidence.known(2, "g", trial_of(2), 3)
     np.testing.assert_array_equal(known, slow_mean([], trial_of(2), 3))
 
 

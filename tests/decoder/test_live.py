@@ -71,8 +71,7 @@ def eeg_of(trial: int) -> np.ndarray:
 
 
 def opened(evidence="mean", tmax_s=(), gallery=GALLERY, brain=BRAIN, **options) -> LiveDecoder:
-    marks = MANIFEST.marks(tmax_s)
-    shares = shares_of(brain, marks)
+    shares = shares_of(brain, MANIFEST.marks(tmax_s))
     unit = UnitLength(shares.rest)
 
     @torch.inference_mode()
@@ -82,7 +81,6 @@ def opened(evidence="mean", tmax_s=(), gallery=GALLERY, brain=BRAIN, **options) 
     return LiveDecoder(
         MANIFEST.model_copy(update={"embedding_dim": brain.dim}),
         shares,
-        marks,
         Ranker(Flat(gallery.embeddings), gallery),
         engine,
         evidence=evidence,
@@ -204,7 +202,7 @@ def test_in_another_gallery_repeats_count_as_if_it_had_always_been_there(evidenc
     decoder, expected = opened(evidence), opened(evidence, gallery=other)
     for trial in range(3):
         if trial == 2:
-            decoder.look_up_in(Ranker(Flat(other.embeddings), other), decoder.engine)
+            decoder.ranker = Ranker(Flat(other.embeddings), other)
         found, wanted = decoder.take(whole(trial)), expected.take(whole(trial))
     np.testing.assert_array_equal(found[0].ranked.rows, wanted[0].ranked.rows)
     np.testing.assert_array_equal(found[0].ranked.log_p, wanted[0].ranked.log_p)
@@ -215,9 +213,7 @@ def test_added_evidence_of_an_uncalibrated_bundle_is_refused() -> None:
     shares = shares_of(BRAIN, [N_TIMES])
     bare = MANIFEST.model_copy(update={"calibration": None})
     with pytest.raises(Problem, match="no calibration"):
-        LiveDecoder(
-            bare, shares, [N_TIMES], None, None, evidence="added", clock=count, say=pytest.fail
-        )
+        LiveDecoder(bare, shares, None, None, evidence="added", clock=count, say=pytest.fail)
 
 
 @pytest.mark.parametrize("evidence", ["mean", "added"])

@@ -78,10 +78,8 @@ class Decoder:
         self.ranker = Ranker(Flat(gallery), Gallery(ids, ids, gallery, "s", (), "test"))
         self.evidence = evidence_of(manifest_with(calibration), evidence, (1, DIM), pytest.fail)
 
-    def rank(
-        self, z, cosines=None, tmax_s=0.9, n_known=1, group="g", trial=1, k=5, shown=None
-    ) -> Ranked:
-        query = self.evidence.query(trial, group, z, tmax_s, n_known)
+    def rank(self, z, cosines=None, tmax_s=0.9, group="g", trial=1, k=5, shown=None) -> Ranked:
+        query = self.evidence.query(trial, group, z, tmax_s)
         return self.ranker.rank(query, k, shown, cosines)
 
     def finish(self, z, group="g", trial=1) -> None:
@@ -127,9 +125,11 @@ def test_an_answer_is_the_head_of_the_whole_gallery_sorted_by_faiss(
     factor = math.exp(LOGIT_SCALE) / temperature("mean", tmax_s, n_repeats)
     log_p = log_softmax(scores, factor)
     decoder = Decoder(gallery, "mean")
+    for trial in range(2, n_repeats + 1):
+        decoder.finish(z[0], trial=trial)
     for place in {0, len(gallery) // 2, len(gallery) - 1}:
         shown = f"image {rows[place]}"
-        ranked = decoder.rank(z[0], cosines, tmax_s, n_repeats, k=k, shown=shown)
+        ranked = decoder.rank(z[0], cosines, tmax_s, k=k, shown=shown)
         np.testing.assert_array_equal(ranked.rows, rows[:k])
         np.testing.assert_array_equal(ranked.scores, scores[:k])
         np.testing.assert_allclose(ranked.log_p, log_p[:k], atol=1e-12)
@@ -152,7 +152,10 @@ def test_an_uncalibrated_bundle_has_temperature_1_at_any_tmax_and_number_of_repe
     gallery, z = random_unit(30, 0), random_unit(1, 1)[0]
     decoder = Decoder(gallery, "mean", None)
     for tmax_s, n_repeats in ((0.2, 1), (0.9, 1), (0.9, 40)):
-        ranked = decoder.rank(z, None, tmax_s, n_repeats)
+        for repeat in range(2, n_repeats + 1):
+            decoder.finish(z, trial=repeat)
+        ranked = decoder.rank(z, None, tmax_s)
+        assert ranked.n_repeats == n_repeats
         check(ranked, math.exp(LOGIT_SCALE) * cosines_of(gallery, z), 1.0, 5)
 
 
@@ -194,7 +197,7 @@ def test_added_evidence_is_the_sum_over_repeats_by_hand(answers, n: int, k: int)
     for i, (trial, tmax_s, final) in enumerate(answers):
         tmax_s = 0.9 if final else tmax_s
         z, group, shown = random_unit(1, 1000 + i)[0], f"group {trial % 2}", i % n
-        ranked = decoder.rank(z, None, tmax_s, 1, group, trial, k, f"image {shown}")
+        ranked = decoder.rank(z, None, tmax_s, group, trial, k, f"image {shown}")
         own = said.get(trial, says(gallery, z, tmax_s))
         others = [one for t, one in said.items() if t != trial and t % 2 == trial % 2]
         total, n_repeats = own + sum(others), 1 + len(others)

@@ -13,7 +13,7 @@ from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
-from stream.pipeline.decoding import Say, looked_up_in, open_decoder
+from stream.pipeline.decoding import Say, look_up_in, open_decoder
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import SessionConfig
@@ -43,10 +43,9 @@ class Decoder:
         refuse_two_builds()
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
         self.config, self._say = config, say
-        self._bundle = open_bundle(config.bundle)
-        self._calibrated = self._bundle.manifest.calibration is not None
         self._gallery = open_gallery(config.gallery)
-        self.live = open_decoder(config, self._bundle, self._gallery, local_clock, say)
+        bundle = open_bundle(config.bundle)
+        self.live = open_decoder(config, bundle, self._gallery, local_clock, say)
         self.live.warm_up()
 
     def obey(self, verb: str, argument: str) -> None:
@@ -58,43 +57,42 @@ class Decoder:
             self.live.reset_group(argument)
         elif verb == "gallery":
             self._gallery = open_gallery(self.config.gallery)
-            opened = (self._gallery, self.config, self._bundle, self.live.shares, self._say)
-            self.live.look_up_in(*looked_up_in(*opened))
+            look_up_in(self._gallery, self.live, self.config, self._say)
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
         """What is to be reported after a slice, answers with their embeddings."""
         received_s = local_clock()
-        about, place = part.about, (part.first, part.final)
+        about = part.about
+        slice_ = Slice(about.trial, about.group, about.stimulus, part.first, part.final, part.array)
         try:
-            answers = self.live.take(
-                Slice(about.trial, about.group, about.stimulus, *place, part.array)
-            )
+            answers = self.live.take(slice_)
         except Problem as problem:
             which = {"session": about.session, "trial": about.trial}
             return [(TrialDropped(**which, reason="rejected", detail=str(problem)), None)]
         return [(self._retrieval(part, answer, received_s), answer.embedding) for answer in answers]
 
     def _retrieval(self, part: TrialSlice, answer: Answer, received_s: float) -> Retrieval:
-        ranked = answer.ranked
-        best = ranked.rows.tolist()
+        ranked, gallery = answer.ranked, self._gallery
         probabilities = np.exp(ranked.log_p).tolist()
-        stamps = {"embedded": answer.embedded_s, "searched": answer.searched_s}
         return Retrieval(
             about=part.about,
             answer=AnswerRef(
-                n_repeats=ranked.n_repeats,
-                tmax_s=answer.tmax_s,
-                provisional=answer.provisional,
+                n_repeats=ranked.n_repeats, tmax_s=answer.tmax_s, provisional=answer.provisional
             ),
-            ids=[self._gallery.ids[row] for row in best],
-            labels=[self._gallery.labels[row] for row in best],
+            ids=[gallery.ids[row] for row in ranked.rows],
+            labels=[gallery.labels[row] for row in ranked.rows],
             scores=ranked.scores.tolist(),
             probabilities=probabilities,
             confidence=probabilities[0],
-            calibrated=self._calibrated,
+            calibrated=self.live.manifest.calibration is not None,
             abstain=answer.abstain,
             rank=ranked.rank_of_shown,
-            stamps=dict(part.stamps) | {"received": received_s} | stamps,
+            stamps={
+                **part.stamps,
+                "received": received_s,
+                "embedded": answer.embedded_s,
+                "searched": answer.searched_s,
+            },
         )
 
 
