@@ -38,8 +38,6 @@ class Ranked:
     n_repeats: int
     rank_of_shown: int
     """The place of the image that was shown, counted from 1; 0 where that is not known."""
-    log_p_of_shown: float | None
-    """Of that image; None where the gallery has it not."""
     exact: bool
     """The whole gallery was looked at."""
 

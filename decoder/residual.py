@@ -31,10 +31,6 @@ class ResLinear(nn.Module):
     """`LayerNorm(x + Dropout(W GELU(x) + b))`, the projection's end in NICE, ATM and UBP.
 
     GELU is the exact one (erf). Maps (..., dim) to (..., dim).
-
-    Args:
-        dim: width of what comes in and goes out.
-        dropout: probability, active in training mode only.
     """
 
     def __init__(self, dim: int, dropout: float) -> None:

@@ -96,7 +96,7 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def row_of(self, id_: str) -> int | None:
+    def row_of(self, id_: str | None) -> int | None:
         """The row of an image, or None when it is not in the gallery."""
         return self._rows.get(id_)
 
@@ -123,16 +123,14 @@ def save_gallery(
     """
     gallery.check()
     images = None
-    if pictures is not None:
-        images = tuple(f"images/{row:05d}.png" for row in range(len(gallery)))
-    elif gallery.images is not None:
-        images = tuple(f"images/{row:05d}{path.suffix}" for row, path in enumerate(gallery.images))
     with sealed_directory(directory, MANIFEST) as draft:
         (draft / "images").mkdir()
         if pictures is not None:
+            images = tuple(f"images/{row:05d}.png" for row in range(len(gallery)))
             for name, picture in zip(images, pictures, strict=True):
                 Image.fromarray(picture).save(draft / name)
         elif gallery.images is not None:
+            images = tuple(f"images/{i:05d}{path.suffix}" for i, path in enumerate(gallery.images))
             for name, path in zip(images, gallery.images, strict=True):
                 shutil.copyfile(path, draft / name)
         checksum = write_tensors(draft / EMBEDDINGS, {"embeddings": gallery.embeddings})
@@ -155,9 +153,9 @@ def load_gallery(directory: Path) -> Gallery:
     Raises:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
-    manifest = read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
-    check_files(directory, {EMBEDDINGS: manifest.files.get(EMBEDDINGS, "")})
-    gallery = _opened(directory, manifest)
+    # Older galleries give checksums of their images too, which are left alone here.
+    check_files(directory, {EMBEDDINGS: _manifest(directory).files.get(EMBEDDINGS, "")})
+    gallery = open_gallery(directory)
     gallery.check()
     return gallery
 
@@ -168,14 +166,8 @@ def open_gallery(directory: Path) -> Gallery:
     Raises:
         Problem: when it is missing, made by a newer program, or its manifest is damaged.
     """
-    manifest = read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
-    return _opened(directory, manifest)
-
-
-def _opened(directory: Path, manifest: GalleryManifest) -> Gallery:
-    images = None
-    if manifest.images is not None:
-        images = tuple(directory / name for name in manifest.images)
+    manifest = _manifest(directory)
+    images = manifest.images
     return Gallery(
         ids=manifest.ids,
         labels=manifest.labels,
@@ -183,8 +175,12 @@ def _opened(directory: Path, manifest: GalleryManifest) -> Gallery:
         space=manifest.space,
         image_encoders=manifest.image_encoders,
         created_by=manifest.created_by,
-        images=images,
+        images=None if images is None else tuple(directory / name for name in images),
     )
+
+
+def _manifest(directory: Path) -> GalleryManifest:
+    return read_manifest(directory, MANIFEST, GalleryManifest, SCHEMA_VERSION)
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -9,12 +9,7 @@ from index.search.flat import Dense
 
 
 class Ranker:
-    """Ranks a gallery; see `decoder.answer.Ranker`.
-
-    Args:
-        search: finds images.
-        gallery: whose images they are.
-    """
+    """Ranks the images of a gallery, which `search` finds; see `decoder.answer.Ranker`."""
 
     def __init__(self, search: Search, gallery: Gallery) -> None:
         self._search, self._gallery = search, gallery
@@ -41,7 +36,7 @@ class Ranker:
         log_p = factor * best - log_total
         if not query.by_cosine:
             best = query.weight * best - scores.log_sum_exp(query.weight)
-        row = self._gallery.row_of(shown) if shown is not None else None
+        row = self._gallery.row_of(shown)
         return Ranked(
             rows=rows,
             scores=best,
@@ -49,6 +44,5 @@ class Ranker:
             log_total=log_total,
             n_repeats=query.n_repeats,
             rank_of_shown=scores.place_of(row) if row is not None else 0,
-            log_p_of_shown=None if row is None else factor * float(scores.of(row)) - log_total,
             exact=cosines is not None or self._search.exact,
         )

@@ -22,9 +22,7 @@ class ATM(BrainEncoder):
     the subject's token and drops the last channel's; here the subject's is dropped.
 
     Args:
-        n_channels: EEG channels of a trial.
-        n_times: samples of a trial, any number.
-        dim: width of the embedding.
+        n_channels, n_times, dim: as in `BrainEncoder`.
         dropout: of all layers, in training only; None takes the paper's 0.25 in the attention and
             0.5 after it.
     """

@@ -16,9 +16,7 @@ class BrainEncoder(nn.Module, ABC):
 
     def __init__(self, n_channels: int, n_times: int, dim: int) -> None:
         super().__init__()
-        self.n_channels = n_channels
-        self.n_times = n_times
-        self.dim = dim
+        self.n_channels, self.n_times, self.dim = n_channels, n_times, dim
 
     def forward(self, trials: Tensor) -> Tensor:
         """Raises ValueError when the trials are not (n, n_channels, n_times)."""

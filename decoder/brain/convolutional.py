@@ -20,9 +20,7 @@ class ConvolutionalEncoder(BrainEncoder):
 
     Args:
         features: layers from (n, 1, n_channels, n_times) to (n, filters, 1, any number of times).
-        n_channels: EEG channels of a trial.
-        n_times: samples of a trial.
-        dim: width of the embedding.
+        n_channels, n_times, dim: as in `BrainEncoder`.
         dropout: of the residual block, in training only.
 
     Raises:

@@ -5,15 +5,7 @@ from decoder.residual import ResLinear, ResMLP
 
 
 class MBP(LinearInputEncoder):
-    """The paper's brain encoder (HVF, ICLR 2026).
-
-    Args:
-        n_channels: EEG channels of a trial.
-        n_times: samples of a trial.
-        dim: width of the embedding.
-        hidden: inner width of the residual block.
-        dropout: of the residual block, in training only.
-    """
+    """The paper's brain encoder (HVF, ICLR 2026); `hidden` is the width in its residual block."""
 
     def __init__(
         self,
@@ -28,14 +20,7 @@ class MBP(LinearInputEncoder):
 
 
 class UBP(LinearInputEncoder):
-    """The brain encoder of the Uncertainty-aware Blur Prior (UBP, CVPR 2025).
-
-    Args:
-        n_channels: EEG channels of a trial.
-        n_times: samples of a trial.
-        dim: width of the embedding.
-        dropout: of the residual block, in training only.
-    """
+    """The brain encoder of the Uncertainty-aware Blur Prior (UBP, CVPR 2025)."""
 
     def __init__(
         self, n_channels: int, n_times: int, dim: int = 1024, dropout: float = 0.3

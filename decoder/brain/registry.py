@@ -1,6 +1,6 @@
 """The brain encoders by name; a bundle's is loaded, and a trained one kept, here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from decoder.bundle import (
 from decoder.hvf import HVF
 from decoder.weights import arrays_of, filled
 
-_WITHOUT_HIDDEN: dict[BrainEncoderName, Callable[..., BrainEncoder]] = {
+_KINDS: dict[BrainEncoderName, type[BrainEncoder]] = {
+    "mbp": MBP,
     "ubp": UBP,
     "shallownet": ShallowNet,
     "deepnet": DeepNet,
@@ -43,19 +44,17 @@ def make_brain_encoder(
 
     Args:
         name: which one.
-        n_channels: EEG channels of a trial.
-        n_times: samples of a trial.
-        dim: width of the embedding.
+        n_channels, n_times, dim: as in `BrainEncoder`.
         hidden: inner width of MBP's residual block; the others have the widths of their papers.
         dropout: in training only; None takes the rate of the encoder's own paper.
 
     Raises:
         Problem: when a trial is too short for the encoder's convolutions.
     """
-    rate = {} if dropout is None else {"dropout": dropout}
-    if name == "mbp":
-        return MBP(n_channels, n_times, dim, hidden, **rate)
-    return _WITHOUT_HIDDEN[name](n_channels, n_times, dim, **rate)
+    own = {"hidden": hidden} if name == "mbp" else {}
+    if dropout is not None:
+        own["dropout"] = dropout
+    return _KINDS[name](n_channels, n_times, dim, **own)
 
 
 def load_brain_encoder(bundle: Bundle) -> BrainEncoder:
