@@ -71,8 +71,10 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def write_manifest(path: Path, manifest: BaseModel) -> None:
-    """Writes a manifest as indented JSON."""
-    path.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Writes a manifest as indented JSON; one that was there is replaced at once."""
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+    draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def read_manifest(

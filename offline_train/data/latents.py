@@ -5,7 +5,6 @@ the mean latents times the VAE's scaling factor, encoded in float32 and kept in 
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +126,7 @@ def cache_latents(
         array[first : first + len(block)] = block
         array.flush()  # before the manifest says that they are there
         manifest = manifest.model_copy(update={"blocks": (*manifest.blocks, _checksum(block))})
-        draft = directory / f".{MANIFEST}.draft-{os.getpid()}"
-        write_manifest(draft, manifest)
-        draft.replace(directory / MANIFEST)
+        write_manifest(directory / MANIFEST, manifest)
         progress(first + len(block), len(items))
     return np.load(path, mmap_mode="r")
 
