@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -91,23 +91,22 @@ def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
             reached, or `directory` holds something else.
     """
     _check_name(repo)
-    with sealed_directory(directory, MANIFEST) as draft:
-        with _in_one_sentence(repo, revision):
-            api = HfApi()
-            # One commit for all files, should the owner push while they are downloaded.
-            commit = api.model_info(repo, revision=revision).sha
-            api.hf_hub_download(repo, MANIFEST, revision=commit, local_dir=draft)
-        with _named(repo, draft):
-            manifest = read_manifest(draft, MANIFEST, BundleManifest, SCHEMA_VERSION)
-        names = _files_of(manifest, repo)
-        with _in_one_sentence(repo, revision):
-            for name in names:
-                api.hf_hub_download(repo, name, revision=commit, local_dir=draft)
+    with (
+        sealed_directory(directory, MANIFEST) as draft,
+        _in_one_sentence(repo, revision),
+        _named(repo, draft),
+    ):
+        api = HfApi()
+        # One commit for all files, should the owner push while they are downloaded.
+        commit = api.model_info(repo, revision=revision).sha
+        api.hf_hub_download(repo, MANIFEST, revision=commit, local_dir=draft)
+        manifest = read_manifest(draft, MANIFEST, BundleManifest, SCHEMA_VERSION)
+        for name in _files_of(manifest, repo):
+            api.hf_hub_download(repo, name, revision=commit, local_dir=draft)
         shutil.rmtree(draft / _DOWNLOAD_NOTES, ignore_errors=True)
-        with _named(repo, draft):
-            bundle = load_bundle(draft)
-            for part in PARTS:
-                bundle.arrays(part)
+        bundle = load_bundle(draft)
+        for part in PARTS:
+            bundle.arrays(part)
     return load_bundle(directory)
 
 
@@ -185,17 +184,13 @@ def _in_one_sentence(repo: str, revision: str | None = None) -> Iterator[None]:
 
 
 def _check_name(repo: str) -> None:
-    try:
+    with suppress(HFValidationError):
         validate_repo_id(repo)
-    except HFValidationError:
-        valid = False
-    else:
-        valid = repo.count("/") == 1
-    if not valid:
-        raise Problem(
-            f"'{repo}' is no name of a repository; give OWNER/NAME in letters, digits, '-', '_' "
-            "and '.'"
-        )
+        if repo.count("/") == 1:
+            return
+    raise Problem(
+        f"'{repo}' is no name of a repository; give OWNER/NAME in letters, digits, '-', '_' and '.'"
+    )
 
 
 def _sentence(error: Exception, repo: str, revision: str | None) -> str:
