@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag
-from hvf_core.problem import WrongUsage
+from hvf_core.problem import Problem, WrongUsage
 from index.encoders.spec import PRESETS as ENCODERS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
@@ -56,11 +56,22 @@ def features_of(
     labels: bool = False,
 ) -> "Features":
     """What image encoders see in the images of these stimuli; or, of classes, one-hot vectors."""
-    from offline_train.data.features import features_of_images, label_features
+    import torch
+
+    from index.encoders.load import load_encoder
+    from index.encoders.spec import read_specs
+    from offline_train.data.features import extract_features, label_features
+    from offline_train.data.images import image_files, read_image
 
     if labels:
         return label_features(sorted(items))
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
+    files = image_files(images)
+    absent = next((item for item in items if item not in files), None)
+    if absent is not None:
+        raise Problem(f"the folder '{images}' has no image of stimulus '{absent}'; add it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = [load_encoder(spec, device) for spec in read_specs(encoders)]
     with bar("encoding images") as tell:
-        return features_of_images(items, images, encoders, cache, tell)
+        return extract_features(items, lambda item: read_image(files[item]), loaded, cache, tell)

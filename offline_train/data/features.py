@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
-from index.encoders.load import ImageEncoder, load_encoder
-from index.encoders.spec import read_specs
-from offline_train.data.images import image_files, read_image
+from index.encoders.load import ImageEncoder
+from offline_train.checkpoint import identify
 
 BLOCK = 256
 """Images between two writes to the cache: what an interruption costs at most."""
@@ -59,37 +57,8 @@ class Features:
 
 def label_features(labels: Sequence[str]) -> Features:
     """One-hot vectors in place of images' embeddings, to tell a few classes apart."""
-    checksum = hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest()
-    encoder = ImageEncoderRecord(name="label", dim=len(labels), checksum=checksum)
+    encoder = ImageEncoderRecord(name="label", dim=len(labels), checksum=identify(list(labels)))
     return Features(tuple(labels), (encoder,), {"label": np.eye(len(labels), dtype=np.float32)})
-
-
-def features_of_images(
-    items: Sequence[str],
-    images: Path,
-    encoders: str | Path,
-    cache: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Features:
-    """What image encoders see in the images of these stimuli, on a GPU where there is one.
-
-    Args:
-        items: ids of the stimuli.
-        images: folder that holds an image of each.
-        encoders: see `read_specs`.
-        cache: where features are kept; see `extract_features`.
-        progress: told how many of the images to be encoded are done.
-
-    Raises:
-        Problem: an image is missing or cannot be read, or an encoder cannot be loaded.
-    """
-    files = image_files(images)
-    absent = next((item for item in items if item not in files), None)
-    if absent is not None:
-        raise Problem(f"the folder '{images}' has no image of stimulus '{absent}'; add it")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = [load_encoder(spec, device) for spec in read_specs(encoders)]
-    return extract_features(items, lambda item: read_image(files[item]), loaded, cache, progress)
 
 
 def extract_features(
@@ -159,9 +128,9 @@ def _encode(encoder: ImageEncoder, images: list[np.ndarray]) -> np.ndarray:
 def _append_to_cache(
     folder: Path, encoder: ImageEncoder, ids: list[str], embeddings: np.ndarray
 ) -> None:
-    """Adds a file to the cache; files are never rewritten, so an interruption spoils none."""
+    """Adds a file to the cache, named by its ids, so that it takes no other one's place."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{len(list(folder.glob('*.safetensors'))):05d}.safetensors"
+    path = folder / f"{identify(ids)[:16]}.safetensors"
     draft = path.with_suffix(f".draft-{os.getpid()}")
     metadata = {
         "ids": json.dumps(ids),
