@@ -149,9 +149,8 @@ def train(
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        training = identify(
-            _decisive(trial_set, features, settings) | {"hvf": _told_of(frozen_hvf, features)}
-        )
+        about_hvf = _told_of(frozen_hvf, features)
+        training = identify(_decisive(trial_set, features, settings) | {"hvf": about_hvf})
         history = []
         if checkpoint_dir is not None:
             history = load_checkpoint(checkpoint_dir, training, model, optimizer)
@@ -200,7 +199,6 @@ def train(
 
     model.cpu().eval()
     hvf = model.hvf if frozen_hvf is None else frozen_hvf
-    about_hvf = _told_of(frozen_hvf, features)
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
 
 
@@ -233,7 +231,6 @@ def make_bundle(
     features: Features,
     settings: TrainSettings,
     command: str,
-    metrics: Mapping[str, JsonValue] | None = None,
 ) -> Bundle:
     """Writes what was trained as a bundle, with where it comes from.
 
@@ -244,7 +241,6 @@ def make_bundle(
         features: gives the image encoders.
         settings: of the training.
         command: that made it, to be found in the bundle.
-        metrics: of an evaluation, if there was one.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.
@@ -275,7 +271,6 @@ def make_bundle(
         image_encoders=features.encoders,
         logit_scale=models.logit_scale,
         training=training,
-        metrics=dict(metrics or {}),
     )
 
 
