@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import Bundle
-from decoder.hvf import load_hvf
 from decoder.painting.prior import load_prior
 from demo.recordings import SIMULATED, simulate_sessions
 from demo.settings import ASSETS, PREPROCESSING, PRIOR, DemoSettings
@@ -171,7 +170,6 @@ def _gallery(shown: Sequence[Stimulus], features: Features, bundle: Bundle) -> G
         [stimulus.id for stimulus in shown],
         [stimulus.concept.name for stimulus in shown],
         features,
-        load_hvf(bundle),
-        bundle.manifest.space,
+        bundle,
         created_by=COMMAND,
     )

@@ -12,7 +12,6 @@ import torch
 from scipy.stats import binomtest
 
 from decoder.bundle import BrainEncoderName
-from decoder.hvf import load_hvf
 from demo.recordings import SIMULATED, simulate_recording
 from demo.settings import VISUAL_CHANNELS
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
@@ -110,8 +109,7 @@ def trained(name: str, world: World, folder: Path) -> Path:
     models = train(world.trials, features, settings)
     bundle = make_bundle(folder / "bundle", models, world.trials, features, settings, "test")
     names = features.items
-    space = bundle.manifest.space
-    gallery = build_gallery(names, names, features, load_hvf(bundle), space, created_by="test")
+    gallery = build_gallery(names, names, features, bundle, created_by="test")
     save_gallery(folder / "gallery", gallery, None)
     return folder / "bundle"
 

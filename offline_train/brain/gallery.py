@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from decoder.hvf import HVF
+from decoder.bundle import Bundle
+from decoder.hvf import load_hvf
 from index.gallery import Gallery
 from offline_train.data.features import Features
 
@@ -18,25 +19,22 @@ def build_gallery(
     ids: Sequence[str],
     labels: Sequence[str],
     features: Features,
-    hvf: HVF,
-    space: str,
+    bundle: Bundle,
     created_by: str,
 ) -> Gallery:
-    """Fuses images' features into a gallery.
+    """Fuses images' features into a gallery by a bundle's HVF.
 
     Args:
         ids: images, in the order of the gallery's rows.
         labels: name of each image, for people.
         features: of these images, and perhaps of others.
-        hvf: in evaluation mode, as loaded from a bundle.
-        space: the bundle's.
         created_by: the command.
 
     Raises:
         Problem: when an image has no features, or an id comes twice.
     """
     embeddings = features.select(ids).embeddings
-    fused = []
+    hvf, fused = load_hvf(bundle), []
     with torch.inference_mode():
         for start in range(0, len(ids), BATCH):
             batch = {k: torch.from_numpy(x[start : start + BATCH]) for k, x in embeddings.items()}
@@ -45,7 +43,7 @@ def build_gallery(
         ids=tuple(ids),
         labels=tuple(labels),
         embeddings=np.concatenate(fused),
-        space=space,
+        space=bundle.manifest.space,
         image_encoders=features.encoders,
         created_by=created_by,
     )

@@ -32,7 +32,6 @@ def gallery(
     Example: python -m offline_train gallery --bundle b --images test_images --encoders hvf.json ...
     """
     from decoder.bundle import load_bundle
-    from decoder.hvf import load_hvf
     from index.gallery import save_gallery
     from offline_train.brain.gallery import build_gallery
     from offline_train.data.images import image_files, read_image
@@ -43,8 +42,7 @@ def gallery(
     ids = classes or list(files)
     features = features_of(ids, images, encoders, cache, bool(classes))
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
-    space, command = opened.manifest.space, command_line()
-    made = build_gallery(ids, ids, features, load_hvf(opened), space, created_by=command)
+    made = build_gallery(ids, ids, features, opened, command_line())
     save_gallery(out, made, [read_image(path) for path in files.values()] or None)
     console.print(f"{len(made)} images in '{out}'")
     console.print(f"next: python run_realtime.py live --bundle {bundle} --gallery {out} ...")

@@ -55,7 +55,6 @@ def mbp(
 
     Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
     """
-    from decoder.hvf import load_hvf
     from offline_train.brain.calibrate import fit_calibration, save_calibration
     from offline_train.brain.gallery import build_gallery
     from offline_train.brain.train import make_bundle, train
@@ -97,8 +96,8 @@ def mbp(
     if held_out is None:
         console.print("not calibrated, as no stimuli were held out: see `calibrate --help`")
     else:
-        items, space = held_out.items, bundle.manifest.space
-        among = build_gallery(items, items, features, load_hvf(bundle), space, command_line())
+        items = held_out.items
+        among = build_gallery(items, items, features, bundle, command_line())
         with console.status("calibrating"):
             found = fit_calibration(bundle, held_out, among)
         save_calibration(bundle, found)

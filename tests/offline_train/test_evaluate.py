@@ -48,9 +48,7 @@ def trained(plant, tmp_path_factory: pytest.TempPathFactory) -> tuple:
         directory, models, planted.train, planted.features, SETTINGS, command="a test"
     )
     items = planted.test.items
-    gallery = build_gallery(
-        items, items, planted.features, models.hvf, bundle.manifest.space, "a test"
-    )
+    gallery = build_gallery(items, items, planted.features, bundle, "a test")
     return planted, models, bundle, gallery
 
 
@@ -296,26 +294,22 @@ def test_simulated_trials_are_called_so(trained: tuple) -> None:
 
 
 def test_top5_of_two_images_is_certain(trained: tuple) -> None:
-    planted, models, bundle, _ = trained
+    planted, _, bundle, _ = trained
     items = planted.test.items[:2]
-    gallery = build_gallery(
-        items, items, planted.features, models.hvf, bundle.manifest.space, "a test"
-    )
+    gallery = build_gallery(items, items, planted.features, bundle, "a test")
     evaluation = evaluate(bundle, planted.test.select(items), gallery, repeats=[1])
     assert evaluation.chance_top5 == evaluation.points[0].top5.value == 1
 
 
 def test_what_does_not_belong_together_is_refused(trained: tuple, tmp_path: Path) -> None:
-    planted, models, bundle, gallery = trained
+    planted, _, bundle, gallery = trained
     with pytest.raises(Problem, match="embedding space"):
         evaluate(bundle, planted.test, replace(gallery, space="other"), repeats=[1])
     other = planted.test.format.model_copy(update={"rate_hz": 200.0})
     with pytest.raises(Problem, match="rate_hz 200"):
         evaluate(bundle, replace(planted.test, format=other), gallery, repeats=[1])
     items = planted.test.items[1:]
-    smaller = build_gallery(
-        items, items, planted.features, models.hvf, bundle.manifest.space, "a test"
-    )
+    smaller = build_gallery(items, items, planted.features, bundle, "a test")
     with pytest.raises(Problem, match="'item0200' is not among the gallery's 39 images"):
         evaluate(bundle, planted.test, smaller, repeats=[1])
     with pytest.raises(Problem, match="has 4 repeats, 5 are"):

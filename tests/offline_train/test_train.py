@@ -39,9 +39,7 @@ def bundle_and_gallery(planted, features: Features, directory: Path) -> tuple:
     models = train(planted.train, features, SMALL)
     bundle = make_bundle(directory, models, planted.train, features, SMALL, command="a test")
     test_items = planted.test.items
-    gallery = build_gallery(
-        test_items, test_items, planted.features, models.hvf, bundle.manifest.space, "a test"
-    )
+    gallery = build_gallery(test_items, test_items, planted.features, bundle, "a test")
     return bundle, gallery
 
 
@@ -213,7 +211,7 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(
         train(planted.train, planted.features, FEW, checkpoint_dir=tmp_path)
 
 
-def test_two_classes_are_told_apart_from_single_trials(plant) -> None:
+def test_two_classes_are_told_apart_from_single_trials(plant, tmp_path: Path) -> None:
     planted = plant(n_train=2, n_test=2)
     trials, signs = planted_classes(planted.train)
     changes = {"epochs": 10, "batch_size": 64, "dropout": 0.0}
@@ -221,7 +219,8 @@ def test_two_classes_are_told_apart_from_single_trials(plant) -> None:
     features = label_features(["left", "right"])
     first_half = trials.subset(range(200))
     models = train(first_half, features, settings)
-    classes = build_gallery(["left", "right"], ["l", "r"], features, models.hvf, "space", "a test")
+    bundle = make_bundle(tmp_path / "bundle", models, first_half, features, settings, "a test")
+    classes = build_gallery(["left", "right"], ["l", "r"], features, bundle, "a test")
     z = embed(models.brain, trials.mean([[i] for i in range(200, 400)]))
     decoded = np.argmax(z @ classes.embeddings.T, axis=1)
     assert np.mean(decoded == signs[200:]) > 0.8
