@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,11 +20,14 @@ from offline_train.evaluate.answers import (
     WindowEnd,
     check_trials,
     draw_in_order,
+    rows_of,
     window_ends,
 )
 
 STEP_S = 0.1
 """Between the ends of the window that are fitted by default."""
+DRAWS = 4
+"""Of the repeats of each stimulus."""
 MAX_ITEMS = 500
 """Stimuli that are fitted on; of more, these many are drawn, so that all scores fit in memory."""
 LOG_TEMPERATURES = (math.log(1e-2), math.log(1e4))
@@ -39,7 +41,6 @@ def fit_calibration(
     tmax_s: Sequence[float] | None = None,
     repeats: Sequence[int] | None = None,
     seed: int = 0,
-    draws: int = 4,
 ) -> Calibration:
     """Fits temperatures on held-out stimuli by their likelihood (Guo et al., ICML 2017).
 
@@ -53,7 +54,6 @@ def fit_calibration(
         tmax_s: ends of the window; by default every 0.1 s, and the bundle's.
         repeats: by default 1, 2, 4, 8, ... as far as every stimulus has them; 1 is always there.
         seed: of the draws.
-        draws: how often repeats are drawn.
 
     Raises:
         Problem: when there are fewer than 2 stimuli, one has no embedding or too few repeats, or
@@ -66,36 +66,28 @@ def fit_calibration(
             f"a calibration tells stimuli apart, the trial set has {len(trial_set.items)}: "
             "hold out at least two, better a hundred"
         )
-    absent = next((item for item in trial_set.items if gallery.row_of(item) is None), None)
-    if absent is not None:
-        raise Problem(
-            f"stimulus {absent!r} has no embedding in the gallery: add it, or leave it out"
-        )
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, repeats must be drawn at least once")
     rng = np.random.default_rng(seed)
     if len(trial_set.items) > MAX_ITEMS:
         trial_set = trial_set.select(rng.permutation(trial_set.items)[:MAX_ITEMS].tolist())
-    items = trial_set.items
+    embeddings = gallery.embeddings[rows_of(gallery, trial_set.items)]
     ends = window_ends(bundle.manifest, tmax_s or _default_tmax_s(bundle.manifest))
     numbers = _default_repeats(trial_set) if repeats is None else sorted({1, *repeats})
 
     brain = load_brain_encoder(bundle)
-    embeddings = gallery.embeddings[[gallery.row_of(item) for item in items]]
     scale, end_s = bundle.manifest.logit_scale, bundle.manifest.tmax_s
     answerer = Answerer(brain, embeddings, Weights("mean", scale, None), end_s)
-    mean = [_fit_ends(answerer, trial_set, n, ends, draws, rng) for n in numbers]
+    mean = [_fit_ends(answerer, trial_set, n, ends, rng) for n in numbers]
     calibration = Calibration(
         tmax_s=tuple(end.tmax_s for end in ends),
         repeats=tuple(numbers),
         mean=tuple(zip(*mean, strict=True)),
         added=((1.0,) * len(numbers),) * len(ends),
-        n_items=len(items),
+        n_items=len(trial_set.items),
     )
     # Repeats that are added are weighed by what was fitted for one of them.
     answerer = Answerer(brain, embeddings, Weights("added", scale, calibration), end_s)
     added = [
-        (1.0,) * len(ends) if n == 1 else _fit_ends(answerer, trial_set, n, ends, draws, rng)
+        (1.0,) * len(ends) if n == 1 else _fit_ends(answerer, trial_set, n, ends, rng)
         for n in numbers
     ]
     return calibration.model_copy(update={"added": tuple(zip(*added, strict=True))})
@@ -161,12 +153,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
         raise Problem(
             f"{path} has changed since it was loaded: calibrate the bundle that is there now"
         )
-    draft = path.with_name(f".{MANIFEST}.draft-{os.getpid()}")
-    try:
-        write_manifest(draft, bundle.manifest.model_copy(update={"calibration": calibration}))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_manifest(path, bundle.manifest.model_copy(update={"calibration": calibration}))
     return load_bundle(bundle.directory)
 
 
@@ -175,17 +162,16 @@ def _fit_ends(
     trial_set: TrialSet,
     n_repeats: int,
     ends: Sequence[WindowEnd],
-    draws: int,
     rng: np.random.Generator,
 ) -> tuple[float, ...]:
     """One temperature for each end."""
     n_items = len(trial_set.items)
-    scores = {end: np.empty((draws, n_items, n_items), np.float32) for end in ends}
-    for draw in range(draws):
+    scores = {end: np.empty((DRAWS, n_items, n_items), np.float32) for end in ends}
+    for draw in range(DRAWS):
         groups = draw_in_order(trial_set, n_repeats, rng)
         for end, rows, found in answerer.log_likelihoods(trial_set, groups, ends):
             scores[end][draw, rows] = found - found.max(axis=1, keepdims=True)
-    right = np.tile(np.arange(n_items), draws)
+    right = np.tile(np.arange(n_items), DRAWS)
     return tuple(fit_temperature(scores[end].reshape(-1, n_items), right) for end in ends)
 
 

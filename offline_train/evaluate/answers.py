@@ -14,6 +14,7 @@ from torch import nn
 from decoder.bundle import Bundle, BundleManifest
 from decoder.evidence import Weights, known_mean
 from hvf_core.problem import Problem
+from index.gallery import Gallery
 from offline_train.data.trial_set import TrialSet
 
 BATCH = 256
@@ -59,6 +60,21 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
                 f"the trial set has {name} {has}, the bundle needs {needs}: "
                 "prepare the trials as the bundle's were prepared"
             )
+
+
+def rows_of(gallery: Gallery, items: Sequence[str]) -> np.ndarray:
+    """The rows of stimuli in a gallery, (n,).
+
+    Raises:
+        Problem: when one is not in it.
+    """
+    rows = [gallery.row_of(item) for item in items]
+    if None in rows:
+        raise Problem(
+            f"stimulus {items[rows.index(None)]!r} is not among the gallery's {len(gallery)} "
+            "images: add it, or leave it out"
+        )
+    return np.array(rows)
 
 
 def embed(brain: nn.Module, trials: np.ndarray) -> np.ndarray:

@@ -1,20 +1,18 @@
 """Accuracies and calibration errors with their uncertainty."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from hvf_core.specs import Frozen
 
 N_BINS = 15
 """Of Guo et al., ICML 2017."""
 RESAMPLES, RESAMPLES_AT_ONCE = 2000, 100
 
 
-class Estimate(BaseModel):
+class Estimate(Frozen):
     """A value with its 95 % interval."""
-
-    model_config = ConfigDict(frozen=True)
 
     value: float
     low: float
@@ -22,33 +20,30 @@ class Estimate(BaseModel):
 
 
 def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
-    """The mean of values (n,), one for each of the units that a new study would draw anew."""
-    low, high = bootstrap_interval(values, rng)
+    """The mean of values (n,), one for each of the units that a new study would draw anew.
+
+    The interval is the percentiles' of the bootstrap over these units.
+    """
+    means = [values[picks].mean(axis=1) for picks in _picks(len(values), rng)]
+    low, high = _percentiles(np.concatenate(means))
     return Estimate(value=float(values.mean()), low=low, high=high)
 
 
-def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Percentile interval, 95 %, of the mean: the units that `values` (n,) are of are resampled."""
-    means = [values[picks].mean(axis=1) for picks in _picks(len(values), rng)]
-    return _percentiles(np.concatenate(means))
+class ReliabilityBin(Frozen):
+    """Answers of about the same confidence, which is in (low, high]."""
 
-
-@dataclass(frozen=True)
-class ReliabilityBins:
-    """Answers by their confidence, in bins of equal width over (0, 1]; arrays (n_bins,)."""
-
-    n: np.ndarray
-    """Answers in each bin."""
-    confidence: np.ndarray
-    """Mean confidence of the answers in each bin, NaN where there are none."""
-    accuracy: np.ndarray
-    """Share of hits in each bin, NaN where there are no answers."""
+    low: float
+    high: float
+    n: int
+    confidence: float
+    """Mean."""
+    accuracy: float
 
 
 def reliability_bins(
     confidence: np.ndarray, hit: np.ndarray, n_bins: int = N_BINS
-) -> ReliabilityBins:
-    """Sorts answers by confidence: bin m of M holds those in ((m-1)/M, m/M].
+) -> tuple[ReliabilityBin, ...]:
+    """Sorts answers by confidence into bins of equal width; those that stay empty are left out.
 
     Args:
         confidence: probability of the first answer, of any shape.
@@ -56,11 +51,16 @@ def reliability_bins(
     """
     bins = _bin_of(confidence, n_bins).ravel()
     n = np.bincount(bins, minlength=n_bins)
-    filled = np.where(n > 0, n, np.nan)
-    return ReliabilityBins(
-        n=n,
-        confidence=np.bincount(bins, confidence.ravel(), n_bins) / filled,
-        accuracy=np.bincount(bins, hit.ravel(), n_bins) / filled,
+    confidences, hits = (np.bincount(bins, x.ravel(), n_bins) for x in (confidence, hit))
+    return tuple(
+        ReliabilityBin(
+            low=m / n_bins,
+            high=(m + 1) / n_bins,
+            n=n[m],
+            confidence=confidences[m] / n[m],
+            accuracy=hits[m] / n[m],
+        )
+        for m in np.flatnonzero(n)
     )
 
 
@@ -76,8 +76,7 @@ def expected_calibration_error(
         hit: whether it was right, of the same shape.
     """
     bins = reliability_bins(confidence, hit, n_bins)
-    gaps = np.abs(bins.accuracy - bins.confidence)
-    return float(np.nansum(bins.n * gaps) / bins.n.sum())
+    return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / confidence.size
 
 
 def ece_interval(

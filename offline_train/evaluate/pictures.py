@@ -26,14 +26,12 @@ def write_pictures(evaluation: Evaluation, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw in (("accuracy", _draw_accuracy), ("reliability", _draw_reliability)):
         figure = Figure(figsize=(10, 4.6), layout="constrained")
-        FigureCanvasAgg(figure)
         draw(figure, evaluation)
         path = folder / f"{name}.png"
         figure.savefig(path, dpi=DPI)

@@ -1,21 +1,17 @@
 """The result of an evaluation: accuracy and calibration, as JSON and as tables for a terminal."""
 
-from pydantic import BaseModel, ConfigDict
 from rich import box
 from rich.table import Table
 
 from decoder.calibration import Evidence
-from offline_train.evaluate.metrics import Estimate
+from hvf_core.specs import Frozen
+from offline_train.evaluate.metrics import Estimate, ReliabilityBin
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Confidences below which a selective decoder gives no answer."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Selective(_Frozen):
+class Selective(Frozen):
     """What is left when answers below a confidence are withheld."""
 
     threshold: float
@@ -25,7 +21,7 @@ class Selective(_Frozen):
     """Top-1 of those; None where none is given."""
 
 
-class Noise(_Frozen):
+class Noise(Frozen):
     """The ECE that perfectly calibrated answers would show by chance, between two extremes."""
 
     independent: float
@@ -34,18 +30,7 @@ class Noise(_Frozen):
     """When all answers for a stimulus share their luck."""
 
 
-class ReliabilityBin(_Frozen):
-    """Answers of about the same confidence, which is in (low, high]."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    """Mean."""
-    accuracy: float
-
-
-class Reliability(_Frozen):
+class Reliability(Frozen):
     """How far confidence and accuracy agree."""
 
     n: int
@@ -56,7 +41,7 @@ class Reliability(_Frozen):
     """Those that are not empty, of 15 of equal width (Guo et al., ICML 2017)."""
 
 
-class EvaluationPoint(_Frozen):
+class EvaluationPoint(Frozen):
     """The answers at one end of the window, with this many repeats of a stimulus."""
 
     tmax_s: float
@@ -74,7 +59,7 @@ class EvaluationPoint(_Frozen):
     """Share of draws in which each stimulus came first; differences of two models are paired."""
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """Accuracy and calibration on stimuli that are held out from training."""
 
     n_items: int

@@ -4,7 +4,7 @@ By the end of the window and the number of repeats, on stimuli that are held out
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from offline_train.evaluate.answers import (
     WindowEnd,
     check_trials,
     draw_in_order,
+    rows_of,
     window_ends,
 )
 from offline_train.evaluate.metrics import (
-    N_BINS,
     Estimate,
     ece_interval,
     ece_of_noise,
@@ -37,13 +37,11 @@ from offline_train.evaluate.result import (
     EvaluationPoint,
     Noise,
     Reliability,
-    ReliabilityBin,
     Selective,
 )
 
 
-@dataclass(frozen=True)
-class _Answers:
+class _Answers(NamedTuple):
     """The answers of a point, each (draws, stimuli)."""
 
     rank: np.ndarray
@@ -94,13 +92,11 @@ def evaluate(
     check_trials(bundle, trial_set)
     if not repeats:
         raise Problem("no number of repeats is given: name at least one, such as 1")
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, repeats must be drawn at least once")
     manifest = bundle.manifest
     weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
     weights.temperature(manifest.tmax_s, 1)
     ends = window_ends(manifest, tmax_s)
-    right = np.array([_row_of(gallery, item) for item in trial_set.items])
+    right = rows_of(gallery, trial_set.items)
     brain = load_brain_encoder(bundle)
     answerer = Answerer(brain, gallery.embeddings, weights, manifest.tmax_s)
     rng = np.random.default_rng(seed)
@@ -162,10 +158,8 @@ def _look_up(log_p: np.ndarray, right: np.ndarray) -> _Answers:
 
 
 def _join(blocks: Sequence[_Answers], n_stimuli: int) -> _Answers:
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(block, name) for block in blocks]).reshape(-1, n_stimuli)
-
-    return _Answers(joined("rank"), joined("confidence"), joined("log_p"))
+    parts = zip(*blocks, strict=True)
+    return _Answers(*(np.concatenate(part).reshape(-1, n_stimuli) for part in parts))
 
 
 def _point(
@@ -191,21 +185,11 @@ def _reliability(points: Sequence[_Answers], rng: np.random.Generator) -> Reliab
     hit = np.concatenate([answers.hit for answers in points])
     low, high = ece_interval(confidence, hit, rng)
     independent, shared = ece_of_noise(confidence, rng)
-    bins = reliability_bins(confidence, hit)
     return Reliability(
         n=confidence.size,
         ece=Estimate(value=expected_calibration_error(confidence, hit), low=low, high=high),
         noise=Noise(independent=independent, shared=shared),
-        bins=tuple(
-            ReliabilityBin(
-                low=m / N_BINS,
-                high=(m + 1) / N_BINS,
-                n=bins.n[m],
-                confidence=bins.confidence[m],
-                accuracy=bins.accuracy[m],
-            )
-            for m in np.flatnonzero(bins.n)
-        ),
+        bins=reliability_bins(confidence, hit),
     )
 
 
@@ -213,10 +197,3 @@ def _withhold(answers: _Answers, threshold: float) -> Selective:
     given = answers.confidence >= threshold
     accuracy = float(answers.hit[given].mean()) if given.any() else None
     return Selective(threshold=threshold, coverage=float(given.mean()), accuracy=accuracy)
-
-
-def _row_of(gallery: Gallery, item: str) -> int:
-    row = gallery.row_of(item)
-    if row is None:
-        raise Problem(f"stimulus {item!r} is not among the gallery's {len(gallery)} images: add it")
-    return row

@@ -270,7 +270,7 @@ def test_what_cannot_be_calibrated_is_refused(world) -> None:
     smaller = replace(
         gallery, ids=gallery.ids[1:], labels=gallery.ids[1:], embeddings=gallery.embeddings[1:]
     )
-    with pytest.raises(Problem, match="'s000' has no embedding"):
+    with pytest.raises(Problem, match="'s000' is not among the gallery's 19 images"):
         fit_calibration(bundle, trials, smaller)
     with pytest.raises(Problem, match="embedding space"):
         fit_calibration(bundle, trials, replace(gallery, space="other"))
