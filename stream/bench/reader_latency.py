@@ -61,7 +61,6 @@ class Peers:
     """Everything that the reader talks to, except its supervisor."""
 
     def __init__(self, config: SessionConfig):
-        self._session = config.session
         at = config.endpoints
         self._reports = open_socket(zmq.PULL, at.reports, bind=True)
         self._results = open_socket(zmq.PUB, at.results, bind=True)
@@ -107,7 +106,7 @@ class Peers:
         self._next_alive_s = now_s + _ALIVE_S
         for name in (DECODE, RESULTS):
             process = f"{name}-benchmark"
-            send(self._results, NodeState(session=self._session, node=name, incarnation=process))
+            send(self._results, NodeState(node=name, incarnation=process))
 
     def _take(self, report: Message) -> None:
         match report:
@@ -120,7 +119,7 @@ class Peers:
                 self.ended = True
 
     def _settle(self, trial: int, outcome: str) -> None:
-        settled = {"session": self._session, "trial": trial, "outcome": outcome, "reason": ""}
+        settled = {"trial": trial, "outcome": outcome, "reason": ""}
         send(self._results, Settled(**settled, markers=trial, pending=0))
 
 

@@ -63,7 +63,6 @@ class Control:
         except Problem as problem:
             outcome, text, facts = "refused", str(problem), {}
         return Controlled(
-            session=self._nodes.config.session,
             verb=asked.verb,
             argument=asked.argument,
             by=asked.by,

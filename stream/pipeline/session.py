@@ -172,7 +172,7 @@ class Session:
             self._view.open()
         for order, name in ORDERS.get(state, ()):
             self._supervisor.command(order, name)
-        self._supervisor.report(SessionState(session=self._config.session, state=state))
+        self._supervisor.report(SessionState(state=state))
         if state is State.STOPPING:
             self._view.say("Stopping: what is open is dropped, the summary is written …")
         elif state is State.PAINTING and self._is_virtual and not self._supervisor.is_over(PAINT):

@@ -342,8 +342,7 @@ class Supervisor:
 
     def _say(self, text: str, **facts: Any) -> None:
         self.events.append(text)
-        noted = Noted(session=self.config.session, node=SUPERVISOR, text=text, facts=facts)
-        self.report(noted)
+        self.report(Noted(node=SUPERVISOR, text=text, facts=facts))
 
 
 def ending(process: subprocess.Popen) -> str:

@@ -32,11 +32,11 @@ PREVIEW = Preview(
     image=bytes(300_000),
     stamps={},
 )
-ALIVE = NodeState(session="s", node="results", incarnation="results-1")
+ALIVE = NodeState(node="results", incarnation="results-1")
 
 
 def settled(trial: int) -> Settled:
-    told = {"session": "s", "trial": trial, "outcome": "decoded", "reason": ""}
+    told = {"trial": trial, "outcome": "decoded", "reason": ""}
     return Settled(**told, markers=trial, pending=0)
 
 
@@ -54,7 +54,7 @@ def endpoints() -> Endpoints:
 
 @pytest.fixture
 def publisher(endpoints: Endpoints) -> Iterator[Publisher]:
-    with closing(Publisher(endpoints.results)) as publisher:
+    with closing(Publisher(endpoints.results, "s")) as publisher:
         yield publisher
 
 
@@ -71,6 +71,7 @@ def test_a_socket_hears_what_it_asked_for_and_is_sent_nothing_else(endpoints, pu
     publisher.publish(ALIVE)
     frames = [few.recv() for _ in range(21)]
     assert sum(map(len, frames)) < 21 * 300
+    assert all(b"\xa7session\xa1s" in frame for frame in frames)  # as MessagePack has it
     heard = [unpack_numbered(frame) for frame in frames]
     assert heard == [*((2 * trial, settled(trial)) for trial in range(1, 21)), (41, ALIVE)]
     numbers = [unpack_numbered(all_.recv())[0] for _ in range(41)]

@@ -87,7 +87,7 @@ class Publishing:
         trial = self.ledger.markers + 1
         self.ledger.announce(trial)
         self.ledger.settle(trial, "decoded")
-        told = {"session": "s", "trial": trial, "outcome": "decoded", "reason": ""}
+        told = {"trial": trial, "outcome": "decoded", "reason": ""}
         self.publish(Settled(**told, markers=trial, pending=0))
 
     def publish(self, message: Message) -> None:
@@ -130,9 +130,9 @@ def test_whoever_is_in_step_knows_all_that_there_is_to_know(folder, steps, first
                 results.settle()
             case "node":
                 name = random.choice(["reader", "decode"])
-                results.publish(NodeState(session="s", node=name, incarnation=f"{name}-{n}"))
+                results.publish(NodeState(node=name, incarnation=f"{name}-{n}"))
             case "state":
-                results.publish(SessionState(session="s", state=random.choice("ab")))
+                results.publish(SessionState(state=random.choice("ab")))
             case "join":
                 observers.append((Observer(), []))
                 results.listening.append(observers[-1][1])
@@ -143,7 +143,7 @@ def test_whoever_is_in_step_knows_all_that_there_is_to_know(folder, steps, first
                 hear(observer, queue, random.randint(0, len(queue)))
             case "lose" if observers and (queue := random.choice(observers)[1]):
                 del queue[random.randrange(len(queue))]
-    results.publish(SessionState(session="s", state="c"))  # a loss of the last would be seen later
+    results.publish(SessionState(state="c"))  # a loss of the last would be seen later
     for observer, queue in observers:
         hear(observer, queue, len(queue))
         if observer.seq is None:  # it has not asked, or has lost something: it asks, and knows
@@ -157,7 +157,7 @@ def test_a_snapshot_is_bounded_and_says_how_many_there_were(folder: Path) -> Non
     results = Publishing(folder, 0)
     for _ in range(500):
         results.settle()
-        results.publish(Noted(session="s", node="decode", text="x", facts={}))
+        results.publish(Noted(node="decode", text="x", facts={}))
     snapshot = results.standing.snapshot(results.config, results.ledger)
     assert [record["trial"] for record in snapshot.trials] == list(range(301, 501))
     assert (snapshot.markers, snapshot.pending, snapshot.outcomes) == (500, 0, {"decoded": 500})

@@ -68,20 +68,20 @@ def pieces(messages):
 
 
 def node(name, incarnation):
-    return NodeState(session="s", node=name, incarnation=incarnation)
+    return NodeState(node=name, incarnation=incarnation)
 
 
 def settled(trial):
-    told = {"session": "s", "trial": trial, "outcome": "decoded", "reason": ""}
+    told = {"trial": trial, "outcome": "decoded", "reason": ""}
     return Settled(**told, markers=0, pending=0)
 
 
 def dropped(trial, detail=""):
-    return TrialDropped(session="s", trial=trial, reason="gap", detail=detail)
+    return TrialDropped(trial=trial, reason="gap", detail=detail)
 
 
 def was_cut(trial):
-    return TrialCut(session="s", trial=trial, residual_s=0.0, stamps={})
+    return TrialCut(trial=trial, residual_s=0.0, stamps={})
 
 
 def trial_of(message):

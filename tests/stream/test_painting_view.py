@@ -33,11 +33,11 @@ def image(trial: int, age_s: float = 2.0) -> Painted:
 
 
 def state(trial: int, what: str) -> PaintingState:
-    return PaintingState(session="s", trial=trial, state=what, detail="")
+    return PaintingState(trial=trial, state=what, detail="")
 
 
 def noted(node: str, text: str) -> Noted:
-    return Noted(session="s", node=node, text=text, facts={})
+    return Noted(node=node, text=text, facts={})
 
 
 @pytest.fixture(params=[True, False], ids=["headless", "live"])

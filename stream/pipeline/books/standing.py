@@ -33,12 +33,11 @@ class Standing:
         """All that was taken so far, in the order in which it was published."""
         last = sorted(self._last.values(), key=lambda numbered: numbered[0])
         return Snapshot(
-            session=config.session,
             config=config.model_dump(mode="json"),
             markers=ledger.markers,
             pending=len(ledger.pending),
             outcomes=dict(ledger.outcomes),
             reasons=dict(ledger.reasons),
             trials=list(self._trials),
-            last=[pack(message, seq) for seq, message in last],
+            last=[pack(message, seq, config.session) for seq, message in last],
         )

@@ -67,8 +67,8 @@ class Decoder:
         try:
             answers = self.live.take(slice_)
         except Problem as problem:
-            which = {"session": about.session, "trial": about.trial}
-            return [(TrialDropped(**which, reason="rejected", detail=str(problem)), None)]
+            dropped = TrialDropped(trial=about.trial, reason="rejected", detail=str(problem))
+            return [(dropped, None)]
         return [(self._retrieval(part, answer, received_s), answer.embedding) for answer in answers]
 
     def _retrieval(self, part: TrialSlice, answer: Answer, received_s: float) -> Retrieval:
@@ -101,15 +101,13 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
     decoder = Decoder(
         config,
-        lambda text, facts: send(
-            reports, Noted(session=config.session, node=DECODE, text=text, facts=facts)
-        ),
+        lambda text, facts: send(reports, Noted(node=DECODE, text=text, facts=facts)),
     )
     trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
     painter = None
     if config.painting is not None:
         painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
-    alive = NodeState(session=config.session, node=DECODE, incarnation=lifeline.incarnation)
+    alive = NodeState(node=DECODE, incarnation=lifeline.incarnation)
     send(reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S

@@ -207,17 +207,14 @@ class Easel:
         return texts | {"Software": self._software}
 
     def _say(self, job: Embedded, state: str, detail: str) -> None:
-        about = job.about
-        self._send(
-            PaintingState(session=about.session, trial=about.trial, state=state, detail=detail)
-        )
+        self._send(PaintingState(trial=job.about.trial, state=state, detail=detail))
 
     def _tell(self, what: str, why: str) -> None:
         """Tells a person, once until something else goes wrong."""
         if why != self._last_told:
             self._last_told = why
             text = f"{what}: {why}"
-            self._send(Noted(session=self._config.session, node=PAINT, text=text, facts={}))
+            self._send(Noted(node=PAINT, text=text, facts={}))
 
 
 def _preview(job: Embedded, step: Step, pixels: np.ndarray, stamps: Mapping[str, float]) -> Preview:

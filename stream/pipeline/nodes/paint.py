@@ -37,8 +37,7 @@ def serve(config: SessionConfig, lifeline: Lifeline, painter: Painter) -> None:
         stopped=lambda: lifeline.command() == "stop",
     )
     lifeline.ready()
-    noted = Noted(session=config.session, node=PAINT, text=painter.about, facts=painter.facts)
-    send(reports, noted)
+    send(reports, Noted(node=PAINT, text=painter.about, facts=painter.facts))
     while (command := lifeline.command()) is None:
         easel.paint_next(_WAIT_MS)
         for verb, argument in lifeline.orders():

@@ -59,7 +59,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         eeg.channel_format,
         eeg.signal,
     )
-    watch = StreamWatch(config.session, eeg, sender.reports, trigger)
+    watch = StreamWatch(eeg, sender.reports, trigger)
     for inlet in inlets:
         inlet.start()
     lifeline.ready()

@@ -26,7 +26,6 @@ class RecordingFeed:
     def __init__(
         self, config: SessionConfig, channels: Sequence[str], rate_hz: float, channel_format: str
     ):
-        self._session = config.session
         self._socket = open_socket(zmq.PUSH, config.endpoints.recording, bind=False, queue=_QUEUE)
         self._pending: list[Chunk] = []
         self._next_piece_s = 0.0
@@ -65,7 +64,6 @@ class RecordingFeed:
         self, stream: str, raw_s: np.ndarray, texts: list[str], offset_s: float, array: np.ndarray
     ) -> None:
         message = Recorded(
-            session=self._session,
             channels=self._channels,
             rate_hz=self._rate_hz,
             channel_format=self._format,

@@ -47,7 +47,7 @@ class Results:
 
     def __init__(self, config: SessionConfig, lifeline: Lifeline):
         self._config = config
-        self._publisher = Publisher(config.endpoints.results)
+        self._publisher = Publisher(config.endpoints.results, config.session)
         self._publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
         self._standing = Standing()
         self._outlet = _outlet(config)
@@ -57,9 +57,7 @@ class Results:
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
         self._ledger = Ledger(path, self._entered)
         self._ledger.note("start", session=config.session, node=lifeline.incarnation)
-        self._alive = NodeState(
-            session=config.session, node=RESULTS, incarnation=lifeline.incarnation
-        )
+        self._alive = NodeState(node=RESULTS, incarnation=lifeline.incarnation)
         self._next_alive_s = 0.0
         self._reader = ""
         self._orphans: tuple[int, ...] = ()
@@ -125,7 +123,7 @@ class Results:
         summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        self._publish(SessionClosed(session=self._config.session, summary=summary))
+        self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
 
     def _on_painting(self, message: PaintingState) -> None:
@@ -196,7 +194,6 @@ class Results:
         settled = self._ledger.outcome_of(trial)
         if settled is not None:
             message = Settled(
-                session=self._config.session,
                 trial=trial,
                 outcome=settled[0],
                 reason=settled[1],

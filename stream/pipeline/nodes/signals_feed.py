@@ -21,10 +21,9 @@ class SignalsFeed:
     """
 
     def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
-        self._session = config.session
         self._channels = list(channels)
         self._rate_hz = rate_hz
-        self._publisher = Publisher(config.endpoints.signals)
+        self._publisher = Publisher(config.endpoints.signals, config.session)
         self._decimator: Decimator | None = None
         self._meter: QualityMeter | None = None
         self._waiting: list[Chunk] = []
@@ -69,7 +68,6 @@ class SignalsFeed:
         if not len(samples):
             return  # the filter is not full yet
         message = Eeg(
-            session=self._session,
             channels=self._channels,
             rate_hz=decimator.rate_hz,
             stamps_s=stamps_s.tolist(),
@@ -82,7 +80,6 @@ class SignalsFeed:
 
     def _send_quality(self, quality: Quality) -> None:
         message = ChannelQuality(
-            session=self._session,
             channels=self._channels,
             until_s=quality.until_s,
             rms_uv=quality.rms_uv.tolist(),

@@ -25,8 +25,7 @@ class StreamWatch:
         passed_over: channels that are flat by nature, such as triggers.
     """
 
-    def __init__(self, session: str, inlet: Inlet, reports: zmq.Socket, passed_over: Sequence[str]):
-        self._session = session
+    def __init__(self, inlet: Inlet, reports: zmq.Socket, passed_over: Sequence[str]):
         self._inlet = inlet
         self._reports = reports
         names = [name for name in inlet.channels if name not in passed_over]
@@ -62,7 +61,6 @@ class StreamWatch:
         send(
             self._reports,
             StreamHealth(
-                session=self._session,
                 stream=self._inlet.stream.name,
                 drift_ppm=drift_ppm,
                 offset_s=self._inlet.offset_s,

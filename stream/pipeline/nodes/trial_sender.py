@@ -95,8 +95,7 @@ class TrialSender:
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
         self._next_look_s = 0.0
         self._taken_s = 0.0
-        alive = NodeState(session=config.session, node=READER, incarnation=lifeline.incarnation)
-        send(self.reports, alive)
+        send(self.reports, NodeState(node=READER, incarnation=lifeline.incarnation))
 
     def take(self, stream: str, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`, and announces its trials."""
@@ -160,7 +159,7 @@ class TrialSender:
         if self._feed is not None:
             self._feed.close()
             facts["not_recorded"] = self._feed.n_lost
-        send(self.reports, End(session=self._config.session, reason=command, facts=facts))
+        send(self.reports, End(reason=command, facts=facts))
 
     def _wait_for_answers(self, patience_s: float) -> None:
         kept, deadline_s = self._outbox.n_kept, time.monotonic() + patience_s
@@ -198,14 +197,7 @@ class TrialSender:
         )
 
     def _drop(self, drop: Drop) -> None:
-        self._outbox.report(
-            TrialDropped(
-                session=self._config.session,
-                trial=drop.number,
-                reason=drop.reason,
-                detail=drop.detail,
-            )
-        )
+        self._outbox.report(TrialDropped(trial=drop.number, reason=drop.reason, detail=drop.detail))
 
     def _finish(self, trial: Trial) -> None:
         if self._trial_file is not None:
@@ -213,7 +205,6 @@ class TrialSender:
         if self._config.bundle is None:
             self._outbox.report(
                 TrialCut(
-                    session=self._config.session,
                     trial=trial.number,
                     residual_s=trial.residual_s,
                     stamps=self._stamps(trial),

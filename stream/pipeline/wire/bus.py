@@ -70,14 +70,16 @@ def drain(socket: zmq.Socket) -> Iterator[Message]:
 
 
 class Publisher:
-    """Numbers messages and sends each to those who hear its kind; it never waits for anybody.
+    """Sends messages, with their number and the session's id, to those who hear their kind.
+
+    It never waits for anybody.
 
     Attributes:
         seq: number of the last message; set it to begin elsewhere than at 1.
     """
 
-    def __init__(self, endpoint: str):
-        self.seq = 0
+    def __init__(self, endpoint: str, session: str):
+        self.seq, self._session = 0, session
         self._socket = open_socket(zmq.XPUB, endpoint, bind=True)
         self._heard: set[bytes] = set()  # with what frames begin that somebody hears
 
@@ -92,7 +94,7 @@ class Publisher:
         """Sends a message; one that nobody hears costs its number only."""
         self.seq += 1
         if self.is_heard(type(message)):
-            try_send(self._socket, pack(message, self.seq))
+            try_send(self._socket, pack(message, self.seq, self._session))
 
     def close(self) -> None:
         self._socket.close(0)

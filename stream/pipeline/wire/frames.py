@@ -1,10 +1,10 @@
 """One message as one frame.
 
 A frame is a byte for the kind of its message, by which sockets filter, a little-endian uint32
-(length of the header), the header (msgpack: format version `v`, number `seq`, the message's fields,
-and dtype and shape of its array) and the array's bytes. One frame, because latest-only sockets
-would lose the rest of a message of several; msgpack and raw bytes, because a pickle from a socket
-is a program. docs/bus.md has the table of all kinds.
+(length of the header), the header (msgpack: format version `v`, number `seq`, id of the `session`,
+the message's fields, and dtype and shape of its array) and the array's bytes. One frame, because
+latest-only sockets would lose the rest of a message of several; msgpack and raw bytes, because a
+pickle from a socket is a program. docs/bus.md has the table of all kinds.
 """
 
 import struct
@@ -16,13 +16,12 @@ import numpy as np
 from hvf_core.problem import Problem
 from stream.pipeline.wire.messages import NESTED, Message
 
-VERSION = 4
+VERSION = 5
 _PREFIX = struct.Struct("<BI")  # kind, length of the header
 # What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
 _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)
-KINDS: Mapping[int, type] = dict(enumerate(Message.__args__, start=1))
-"""By the byte that their frames begin with; a new kind comes last, so that the others keep theirs.
-"""
+KINDS: Mapping[int, type[Message]] = dict(enumerate(Message.__subclasses__(), start=1))
+"""By the byte that their frames begin with."""
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
 
 
@@ -31,8 +30,8 @@ def prefix(kind: type) -> bytes:
     return bytes([_NUMBERS[kind]])
 
 
-def pack(message: Message, seq: int = 0) -> bytes:
-    """The message as one frame; `seq` is its place among those of one publisher."""
+def pack(message: Message, seq: int = 0, session: str = "") -> bytes:
+    """The message as one frame; a publisher says its place among its own, and the session."""
     header = dict(vars(message))
     array = header.pop("array", None)
     body = b""
@@ -41,7 +40,7 @@ def pack(message: Message, seq: int = 0) -> bytes:
         header["dtype"] = array.dtype.newbyteorder("<").str
         header["shape"] = array.shape
         body = array.astype(header["dtype"], copy=False).tobytes()
-    packed = msgpack.packb(header | {"v": VERSION, "seq": seq}, default=vars)
+    packed = msgpack.packb(header | {"v": VERSION, "seq": seq, "session": session}, default=vars)
     return _PREFIX.pack(_NUMBERS[type(message)], len(packed)) + packed + body
 
 
@@ -67,6 +66,7 @@ def unpack_numbered(frame: bytes) -> tuple[int, Message]:
         if not isinstance(header, dict):
             raise ValueError("its header is no map")
         version, seq = header.pop("v"), header.pop("seq", 0)
+        header.pop("session", None)  # for listeners that are no part of it
         if version != VERSION:
             raise Problem(
                 f"a message of format {repr(version)[:40]} arrived, this program speaks format "

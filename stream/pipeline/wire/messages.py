@@ -37,8 +37,12 @@ class AnswerRef:
     provisional: bool
 
 
+class Message:
+    """One of those below. Their order numbers the kinds on the wire: a new one comes last."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class MarkerSeen:
+class MarkerSeen(Message):
     """The reader announces a marker that opens a trial; it could be read at `readable_s`."""
 
     about: TrialRef
@@ -46,7 +50,7 @@ class MarkerSeen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSlice:
+class TrialSlice(Message):
     """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
 
     Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
@@ -62,27 +66,25 @@ class TrialSlice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialDropped:
+class TrialDropped(Message):
     """A node could not bring a trial to its end."""
 
-    session: str
     trial: int
     reason: str
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialCut:
+class TrialCut(Message):
     """A trial ends here, cut: the session has no decoder."""
 
-    session: str
     trial: int
     residual_s: float
     stamps: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(Message):
     """The answer to a trial: the top-k of the gallery, best first.
 
     `probabilities` go with `scores` (cosines, or added log-likelihoods), over the whole gallery;
@@ -106,7 +108,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedded:
+class Embedded(Message):
     """The decoder hands the painter what it knows of a trial; a newer one takes its place.
 
     `array` is the unit-length embedding, float32 (dim,), that the answer is made of, and `top_id`
@@ -121,17 +123,16 @@ class Embedded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaintingState:
+class PaintingState(Message):
     """The painter says what becomes of a trial, except that it is painted."""
 
-    session: str
     trial: int
     state: Literal["begun", "cancelled", "failed"]
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class Preview(Message):
     """What an image will look like, after `step` of `n_steps`: an encoded image.
 
     `image_format` is `jpeg` or `webp`. To the stamps of the answer, `taken` is added, when the
@@ -148,7 +149,7 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Painted:
+class Painted(Message):
     """The image that was painted for a trial, encoded, as it is on its way into `file`.
 
     `file` is a PNG below the session folder. `strength` is how much of what the image was begun
@@ -170,10 +171,9 @@ class Painted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class Settled(Message):
     """The results node entered a trial's outcome into the ledger, with the sums so far."""
 
-    session: str
     trial: int
     outcome: str
     reason: str
@@ -182,29 +182,26 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeState:
+class NodeState(Message):
     """A node says that it is alive, and which process of its name it is."""
 
-    session: str
     node: str
     incarnation: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noted:
+class Noted(Message):
     """A node says something that a person should know, and facts for the summary."""
 
-    session: str
     node: str
     text: str
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamHealth:
+class StreamHealth(Message):
     """How the EEG stream is; see `stream.acquire.health.Health`."""
 
-    session: str
     stream: str
     state: str
     rate_hz: float
@@ -218,7 +215,7 @@ class StreamHealth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(Message):
     """What the reader took from a stream, for the recorder, before any processing.
 
     `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); markers travel
@@ -226,7 +223,6 @@ class Recorded:
     Every message says what the EEG stream is, so that a recorder can begin with any of them.
     """
 
-    session: str
     channels: list[str]
     rate_hz: float
     channel_format: str
@@ -238,34 +234,31 @@ class Recorded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class End(Message):
     """The reader announces no more markers and has no more outcomes to report.
 
     `facts` go into the summary: what only the reader knows.
     """
 
-    session: str
     reason: str
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionClosed:
+class SessionClosed(Message):
     """The ledger is closed and the summary written."""
 
-    session: str
     summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eeg:
+class Eeg(Message):
     """The EEG at 100 Hz or less, for those who watch: samples (n, channels) and their stamps.
 
     A low pass was there before samples were left out. `markers` came meanwhile, at `markers_s`, and
     are as they were sent.
     """
 
-    session: str
     channels: list[str]
     rate_hz: float
     stamps_s: list[float]
@@ -275,10 +268,9 @@ class Eeg:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelQuality:
+class ChannelQuality(Message):
     """How each channel was in the second until `until_s`; see `stream.acquire.signals.Quality`."""
 
-    session: str
     channels: list[str]
     until_s: float
     rms_uv: list[float]
@@ -290,18 +282,16 @@ class ChannelQuality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionState:
+class SessionState(Message):
     """Where the session is on its way; see `stream.pipeline.states.State`."""
 
-    session: str
     state: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Controlled:
+class Controlled(Message):
     """Somebody asked the session for something at `stamp_s`, and this came of it."""
 
-    session: str
     verb: str
     argument: str
     by: str
@@ -312,14 +302,13 @@ class Controlled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class Snapshot(Message):
     """How the session stands at this place among the messages; those that follow go on from here.
 
     `outcomes` and `reasons` count, `trials` are the last outcomes in the ledger, and `last` holds
     the frames of the last message of each kind, of each node or stream, in order.
     """
 
-    session: str
     config: Mapping[str, Any]
     markers: int
     pending: int
@@ -329,29 +318,6 @@ class Snapshot:
     last: list[bytes] = field(repr=False)
 
 
-Message = (
-    MarkerSeen
-    | TrialSlice
-    | TrialDropped
-    | TrialCut
-    | Retrieval
-    | Embedded
-    | PaintingState
-    | Preview
-    | Painted
-    | Settled
-    | NodeState
-    | Noted
-    | StreamHealth
-    | Recorded
-    | End
-    | SessionClosed
-    | Eeg
-    | ChannelQuality
-    | SessionState
-    | Controlled
-    | Snapshot
-)
 NESTED: Mapping[str, type] = {"about": TrialRef, "answer": AnswerRef}
 
 

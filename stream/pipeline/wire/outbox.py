@@ -23,7 +23,6 @@ _MAX_LOSSES = 4  # a trial that its decoder did not survive this often is given 
 class _Kept:
     """What is known of a trial, and how much of it has gone out."""
 
-    session: str
     reports: list[bytes]  # the announcement, then perhaps the outcome
     n_reported: int = 0
     slices: list[bytes] = field(default_factory=list)
@@ -59,8 +58,7 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     def announce(self, message: MarkerSeen) -> None:
-        about = message.about
-        kept = self._kept[about.trial] = _Kept(about.session, [pack(message)])
+        kept = self._kept[message.about.trial] = _Kept([pack(message)])
         self._send_reports(kept)
 
     def send_slice(self, message: TrialSlice) -> None:
@@ -96,8 +94,7 @@ class Outbox:
         self._send_reports(kept)
 
     def _drop(self, trial: int, reason: str, detail: str) -> None:
-        session = self._kept[trial].session
-        self.report(TrialDropped(session=session, trial=trial, reason=reason, detail=detail))
+        self.report(TrialDropped(trial=trial, reason=reason, detail=detail))
 
     def flush(self) -> None:
         """Sends what could not be sent before, in order."""
