@@ -2,23 +2,35 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hvf_core.numbers import percentiles
 
-# From one stamp of an image to another.
+
+class Span(NamedTuple):
+    """From one stamp to another, as a person calls it."""
+
+    name: str
+    start: str
+    end: str
+
+
 SPANS = {
-    "first_preview_ms": ("readable", "first_preview"),
-    "image_ms": ("readable", "published"),
-    "paint_ms": ("taken", "painted"),
-}
-SPAN_NAMES = {
-    "first_preview_ms": "· last sample → preview",
-    "image_ms": "· last sample → image",
-    "paint_ms": "· of which painting",
+    "first_preview_ms": Span("· last sample → preview", "readable", "first_preview"),
+    "image_ms": Span("· last sample → image", "readable", "published"),
+    "paint_ms": Span("· of which painting", "taken", "painted"),
 }
 COUNTS = ("painted", "cancelled", "superseded", "failed")
 _WEIGHT = {"begun": 0, "cancelled": 1, "failed": 2, "painted": 3}
+
+
+def add_spans(
+    spans: Mapping[str, Span], stamps: Mapping[str, float], to_ms: defaultdict[str, list[float]]
+) -> None:
+    """Adds how long each span took that has both its stamps."""
+    for key, (_, start, end) in spans.items():
+        if start in stamps and end in stamps:
+            to_ms[key].append((stamps[end] - stamps[start]) * 1e3)
 
 
 class PaintingTally:
@@ -40,12 +52,8 @@ class PaintingTally:
     def add_image(self, trial: int, image: Mapping[str, Any]) -> None:
         """Adds a finished image; times are those of final ones."""
         self.add(trial, "painted")
-        if image["provisional"]:
-            return
-        stamps = image["stamps"]
-        for name, (start, end) in SPANS.items():
-            if start in stamps and end in stamps:
-                self._spans_ms[name].append((stamps[end] - stamps[start]) * 1e3)
+        if not image["provisional"]:
+            add_spans(SPANS, image["stamps"], self._spans_ms)
 
     def summary(self, n_decoded: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Numbers for the summary; the four counts add up to the trials that were decoded.

@@ -1,7 +1,7 @@
 """The summary of a session: the numbers of summary.json, and the one table people want to see."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,19 @@ from rich.table import Table
 from hvf_core.numbers import percentiles
 from hvf_core.provenance import versions
 from stream.pipeline.books.ledger import Ledger, Record
-from stream.pipeline.books.painting_tally import COUNTS, SPAN_NAMES, PaintingTally
+from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, Span, add_spans
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
-# Stage: from one stamp to another.
-STAGES = {
-    "lsl": ("last_sample", "readable"),
-    "cut": ("readable", "cut"),
-    "hop": ("cut", "received"),
-    "embed": ("received", "embedded"),
-    "search": ("embedded", "searched"),
-    "publish": ("searched", "published"),
-    "total": ("readable", "published"),
+_STAGES = {
+    "lsl": Span("· sampled → readable (LSL)", "last_sample", "readable"),
+    "cut": Span("· cut, preprocess", "readable", "cut"),
+    "hop": Span("· to the decoder", "cut", "received"),
+    "embed": Span("· embed", "received", "embedded"),
+    "search": Span("· search", "embedded", "searched"),
+    "publish": Span("· publish", "searched", "published"),
+    "total": Span("last sample → answer", "readable", "published"),
 }
-STAGE_NAMES = {
-    "lsl": "· sampled → readable (LSL)",
-    "cut": "· cut, preprocess",
-    "hop": "· to the decoder",
-    "embed": "· embed",
-    "search": "· search",
-    "publish": "· publish",
-    "total": "last sample → answer",
-}
-_LIVE_STAGES = {"lsl"}  # need stamps that run with the clock
-_QUEUED_STAGES = {"hop", "total"}  # in virtual time trials wait for a decoder that starts
 _PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl")
 _PACKAGES += ("pyzmq", "mne")
 
@@ -52,6 +40,11 @@ class Tally:
         self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
         self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
         self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._stages = dict(_STAGES)
+        if not config.realtime:
+            del self._stages["lsl"]  # needs stamps that run with the clock
+        if isinstance(config.source, FileSource):  # trials wait for a decoder that starts
+            del self._stages["hop"], self._stages["total"]
         self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
         self.painting = PaintingTally()
 
@@ -63,7 +56,7 @@ class Tally:
             case "provisional":
                 self._add_provisional(record)
             case "cut":
-                self._add_latency(record["stamps"])
+                add_spans(self._stages, record["stamps"], self._latency_ms)
             case "painting":
                 self.painting.add(record["of_trial"], record["state"])
             case "painted":
@@ -78,27 +71,22 @@ class Tally:
             self._ranks[answer["n_repeats"]].append(rank)
             if answer["calibrated"]:
                 self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
-        self._add_latency(answer["stamps"])
+        add_spans(self._stages, answer["stamps"], self._latency_ms)
 
     def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
-        start, end = (answer["stamps"][name] for name in STAGES["total"])
-        self._early_ms[answer["tmax_s"]].append((end - start) * 1e3)
+        took_s = answer["stamps"]["published"] - answer["stamps"]["readable"]
+        self._early_ms[answer["tmax_s"]].append(took_s * 1e3)
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
-
-    def _add_latency(self, stamps: Mapping[str, float]) -> None:
-        for stage, (start, end) in STAGES.items():
-            if start in stamps and end in stamps:
-                if stage in _LIVE_STAGES and not self._config.realtime:
-                    continue
-                if stage in _QUEUED_STAGES and isinstance(self._config.source, FileSource):
-                    continue
-                self._latency_ms[stage].append((stamps[end] - stamps[start]) * 1e3)
 
     def summary(self, ledger: Ledger, end: str) -> dict[str, Any]:
         """All of `summary.json`."""
         ranks = [rank for some in self._ranks.values() for rank in some]
+        painting = None
+        if self._config.painting is not None:
+            facts = self._facts[PAINT] | self._facts[SUPERVISOR]
+            painting = self.painting.summary(ledger.outcomes["decoded"], facts)
         return {
             "session": self._config.session,
             "end": end,
@@ -108,44 +96,31 @@ class Tally:
             "cut": ledger.outcomes["cut"],
             "dropped": dict(sorted(ledger.reasons.items())),
             "n_way": self.n_way,
-            "n": len(ranks),
-            "top1": _top(ranks, 1),
-            "top5": _top(ranks, 5),
+            **_hits(ranks),
             "chance": 1 / self.n_way if self.n_way else None,
-            "by_repeats": {
-                str(n): {"n": len(some), "top1": _top(some, 1), "top5": _top(some, 5)}
-                for n, some in sorted(self._ranks.items())
-            },
+            "by_repeats": {str(n): _hits(some) for n, some in sorted(self._ranks.items())},
             "by_tmax": {
                 f"{round(tmax_s, 3):g}": {
-                    "n": len(self._early[tmax_s]),
-                    "top1": _top(self._early[tmax_s], 1),
-                    "top5": _top(self._early[tmax_s], 5),
+                    **_hits(self._early[tmax_s]),
                     "latency_ms": percentiles(values),
                 }
                 for tmax_s, values in sorted(self._early_ms.items())
             },
             "confidence": _confidence(self._sure),
             "decoder": self._facts[DECODE],
-            "painting": self._painting(ledger.outcomes["decoded"]),
-            "latency_ms": {
-                stage: percentiles(values) for stage, values in self._latency_ms.items()
-            },
+            "painting": painting,
+            "latency_ms": {name: percentiles(values) for name, values in self._latency_ms.items()},
             "seed": self._config.seed,
             "bundle": _checksum(self._config.bundle, "bundle.json"),
             "gallery": _checksum(self._config.gallery, "gallery.json"),
             "versions": versions(*_PACKAGES),
         }
 
-    def _painting(self, n_decoded: int) -> dict[str, Any] | None:
-        if self._config.painting is None:
-            return None
-        facts = self._facts[PAINT] | self._facts[SUPERVISOR]
-        return self.painting.summary(n_decoded, facts)
 
-
-def _top(ranks: list[int], k: int) -> float | None:
-    return sum(rank <= k for rank in ranks) / len(ranks) if ranks else None
+def _hits(ranks: list[int]) -> dict[str, float | None]:
+    n = len(ranks)
+    top1, top5 = (sum(rank <= k for rank in ranks) / n if n else None for k in (1, 5))
+    return {"n": n, "top1": top1, "top5": top5}
 
 
 def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float] | None:
@@ -177,18 +152,17 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})"
         if len(summary["by_repeats"]) > 1:
             for n in _some_of([int(n) for n in summary["by_repeats"]]):
-                row = summary["by_repeats"][str(n)]
-                name = f"· with {n} repeat" + "s" * (n != 1)
-                yield name, f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
+                yield (
+                    f"· with {n} repeat" + "s" * (n != 1),
+                    _hits_text(summary["by_repeats"][str(n)]),
+                )
     for tmax_s, row in summary["by_tmax"].items():
-        text = f"p50 {row['latency_ms']['p50']:.2f} ms"
-        if row["n"]:
-            text = f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}   {text}"
-        yield f"· already at {tmax_s} s", text
+        hits = f"{_hits_text(row)}   " if row["n"] else ""
+        yield f"· already at {tmax_s} s", f"{hits}p50 {row['latency_ms']['p50']:.2f} ms"
     if summary["confidence"] is not None:
         yield "confidence", _confidence_text(summary["confidence"])
     for stage, values in summary["latency_ms"].items():
-        yield STAGE_NAMES[stage], f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
+        yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
     if summary["painting"] is not None:
         yield from _painting_rows(summary["painting"])
 
@@ -196,27 +170,27 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """The table at the end of a session."""
     subject = " (simulated subject)" if summary["simulated"] else ""
-    table = Table(
-        title=f"Session {summary['session']}{subject}",
-        show_header=False,
-        title_justify="left",
-    )
+    title = f"Session {summary['session']}{subject}"
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
-    table.add_column()
     for name, text in summary_rows(summary):
-        table.add_row(name, text, style="bold" if name == STAGE_NAMES["total"] else None)
+        table.add_row(name, text, style="bold" if name == _STAGES["total"].name else None)
     return table
 
 
 def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     counts = [f"{painting[name]} {name}" for name in COUNTS if painting[name]]
     yield "painted", ", ".join(counts) or "0"
-    for name, text in SPAN_NAMES.items():
-        if name in painting:
-            p50, p99 = painting[name]["p50"] / 1e3, painting[name]["p99"] / 1e3
-            yield text, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
+    for key, span in SPANS.items():
+        if key in painting:
+            p50, p99 = painting[key]["p50"] / 1e3, painting[key]["p99"] / 1e3
+            yield span.name, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
     if "given_up" in painting:
         yield "· given up", painting["given_up"]
+
+
+def _hits_text(row: Mapping[str, Any]) -> str:
+    return f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, n {row['n']}"
 
 
 def _some_of(numbers: list[int]) -> list[int]:
@@ -236,7 +210,6 @@ def _confidence_text(confidence: Mapping[str, Any]) -> str:
 
 
 def _accounted(summary: Mapping[str, Any]) -> str:
-    counts = Counter(decoded=summary["decoded"], cut=summary["cut"])
-    parts = [f"{n} {what}" for what, n in counts.items() if n]
+    parts = [f"{summary[what]} {what}" for what in ("decoded", "cut") if summary[what]]
     parts += [f"{n} dropped ({reason})" for reason, n in summary["dropped"].items()]
     return f"{summary['markers']} = " + (" + ".join(parts) or "0")
