@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery
-from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.style import PAGE
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.wire.config import SessionConfig
@@ -24,15 +24,13 @@ _LARGE_PX, _SMALL_PX = 256, 112  # of thumbnails; small ones keep a long page be
 _FEW_TRIALS = 150
 
 
-@dataclass
-class _Trial:
+class _Trial(NamedTuple):
     """What the ledger has of a trial that was decoded."""
 
-    number: int
-    answer: Mapping[str, Any]
-    image: Mapping[str, Any] | None = None
+    answer: Record
+    image: Record | None
     """Of the last one that was painted."""
-    fate: str = "never begun: a newer trial came first, or there was no painter yet"
+    fate: str
     """Why there is none."""
 
 
@@ -60,11 +58,7 @@ class _Thumbnails:
 
 
 def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
-    """Writes the report of a session that is over into its folder.
-
-    Args:
-        config: of the session.
-        summary: what its summary.json holds.
+    """Writes the report of a session that is over, and has this summary, into its folder.
 
     Raises:
         Problem: an image cannot be read, or the page not be written.
@@ -84,14 +78,16 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     trials = _trials(config.folder)
     shown = _some_of(trials)
     gallery = open_gallery(config.gallery) if config.gallery is not None else None
-    px = _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX
-    thumbnails = _Thumbnails(gallery, px)
+    thumbnails = _Thumbnails(gallery, _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX)
     cards = [_card(trial, thumbnails, config) for trial in shown]
     return PAGE.format(
         title=escape(f"Session {summary['session']}"),
         styles="\n".join(thumbnails.styles.values()),
         subject=_SIMULATED if summary["simulated"] else "",
-        numbers="\n".join(_row(name, text) for name, text in summary_rows(summary)),
+        numbers="\n".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
+            for name, text in summary_rows(summary)
+        ),
         heading="Seen, retrieved, painted" if config.painting is not None else "Seen, retrieved",
         which=escape(_which(trials, shown)),
         cards="\n".join(cards),
@@ -103,21 +99,19 @@ that the system works, not how well it reads a person.</p>"""
 
 
 def _trials(folder: Path) -> list[_Trial]:
-    found: dict[int, _Trial] = {}
+    answers: dict[int, Record] = {}
+    images: dict[int, Record] = {}
     fates: dict[int, str] = {}
-    images: dict[int, Mapping[str, Any]] = {}
     for record in read_ledger(folder / "ledger.jsonl"):
         match record["event"]:
             case "decoded":
-                found[record["trial"]] = _Trial(record["trial"], record)
+                answers[record["trial"]] = record
             case "painted":
                 images[record["of_trial"]] = record
             case "painting":
                 fates[record["of_trial"]] = f"{record['state']}: {record['detail']}"
-    for number, trial in found.items():
-        trial.image = images.get(number)
-        trial.fate = fates.get(number, trial.fate)
-    return [found[number] for number in sorted(found)]
+    never = "never begun: a newer trial came first, or there was no painter yet"
+    return [_Trial(answers[n], images.get(n), fates.get(n, never)) for n in sorted(answers)]
 
 
 def _some_of(trials: Sequence[_Trial]) -> Sequence[_Trial]:
@@ -146,28 +140,29 @@ def _card(trial: _Trial, thumbnails: _Thumbnails, config: SessionConfig) -> str:
         told.append(f"{answer['probabilities'][0]:.0%} sure")
     if answer["n_repeats"] > 1:
         told.append(f"{answer['n_repeats']} repeats")
-    pictures = [thumbnails.of(answer["stimulus"]), thumbnails.of(answer["ids"][0])]
-    names = ["seen", "retrieved"]
+    pictures = {
+        "seen": thumbnails.of(answer["stimulus"]),
+        "retrieved": thumbnails.of(answer["ids"][0]),
+    }
     if config.painting is not None:
-        pictures.append(_painted(trial, thumbnails.px, config.folder))
-        names.append("painted")
-    cells = zip(names, pictures, strict=True)
-    row = "".join(f"<div><h4>{name}</h4>{picture}</div>" for name, picture in cells)
+        pictures["painted"] = _painted(trial, thumbnails.px, config.folder)
+    row = "".join(f"<div><h4>{name}</h4>{picture}</div>" for name, picture in pictures.items())
     right = " right" if answer["rank"] == 1 else ""
-    title = f"trial {trial.number} · {escape(' · '.join(told))}"
+    title = f"trial {answer['trial']} · {escape(' · '.join(told))}"
     return f'<article class="card{right}"><h3>{title}</h3><div class="row">{row}</div></article>'
 
 
 def _painted(trial: _Trial, px: int, folder: Path) -> str:
-    if trial.image is None:
+    image = trial.image
+    if image is None:
         return _figure(_no_picture(trial.fate), "–")
-    path = folder / trial.image["file"]
+    path = folder / image["file"]
     if not path.is_file():
-        return _figure(_no_picture(f"{trial.image['file']} is missing"), "–")
-    alt = escape(f"painted in trial {trial.number}")
+        return _figure(_no_picture(f"{image['file']} is missing"), "–")
+    alt = f"painted in trial {trial.answer['trial']}"
     picture = f'<img class="p" loading="lazy" src="{_data_uri(path, px)}" alt="{alt}">'
-    early = f" at {trial.image['tmax_s']:g} s" if trial.image["provisional"] else ""
-    return _figure(picture, f"seed {trial.image['seed']}{early}")
+    early = f" at {image['tmax_s']:g} s" if image["provisional"] else ""
+    return _figure(picture, f"seed {image['seed']}{early}")
 
 
 def _figure(picture: str, caption: str) -> str:
@@ -176,10 +171,6 @@ def _figure(picture: str, caption: str) -> str:
 
 def _no_picture(why: str) -> str:
     return f'<span class="p none">{escape(why)}</span>'
-
-
-def _row(name: str, text: str) -> str:
-    return f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
 
 
 def _data_uri(path: Path, px: int) -> str:
