@@ -136,7 +136,8 @@ class Supervisor:
             wait_ms = 0
             frames = self._control.recv_multipart()
             # REQ sockets put an empty frame before what they say, and hear nothing without one.
-            n_envelope = 2 if frames[1:2] == [b""] else max(1, len(frames) - 3)
+            is_req = frames[1] == b"" and len(frames) > 2
+            n_envelope = 2 if is_req else max(1, len(frames) - 3)
             envelope, address = frames[:n_envelope], frames[0]
             try:
                 by, verb, argument = (word.decode() for word in frames[n_envelope:])
