@@ -134,10 +134,8 @@ class TrialTransform:
                     f"the baseline {settings.baseline_s} s holds no sample at {rate_hz:g} Hz; make "
                     "it longer than a sample"
                 )
-        self.window = Window(
-            min(wanted.first, baseline.first if baseline else wanted.first),
-            max(wanted.last, baseline.last if baseline else wanted.last),
-        )
+        parts = [wanted, baseline] if baseline else [wanted]
+        self.window = Window(min(p.first for p in parts), max(p.last for p in parts))
         self._wanted = _rows(wanted, self.window)
         self._baseline = _rows(baseline, self.window) if baseline else None
         self.n_times = settings.n_times
@@ -230,12 +228,8 @@ def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
 
 
 def trial_covariance(trial: np.ndarray) -> np.ndarray:
-    """Covariance over the samples of a trial (channels, times), float64 (channels, channels).
-
-    It is taken about the trial's own mean, as `noise_covariance` does.
-    """
-    centred = trial - trial.mean(axis=1, keepdims=True, dtype=np.float64)
-    return centred @ centred.T / trial.shape[1]
+    """Over the samples of a trial (channels, times), about its mean, as `noise_covariance` does."""
+    return np.atleast_2d(np.cov(trial, bias=True))
 
 
 def _mean_trial_covariance(spatial: np.ndarray, trials: np.ndarray) -> np.ndarray:
