@@ -62,7 +62,6 @@ class Cutting:
         history_s: how far back in time a marker may lie when it arrives.
         no_data_after_s: a trial whose samples have not come this long after its end is dropped.
         is_known: whether a stimulus may open a trial.
-        rejection: refuses trials; None takes all.
         first_number: of the first trial.
     """
 
@@ -73,7 +72,6 @@ class Cutting:
     history_s: float = 30.0
     no_data_after_s: float = 2.0
     is_known: Callable[[str], bool] = lambda stimulus: True
-    rejection: Rejection | None = None
     first_number: int = 1
 
 
@@ -129,13 +127,15 @@ class TrialCutter:
     stream's time: the newest stamp plus the time for which no sample has come since.
 
     Attributes:
-        is_known, rejection: of `Cutting`; they may be changed between two trials.
+        is_known: of `Cutting`; this and the next ones may be changed between two trials.
+        rejection: refuses trials; None takes all.
         is_paused: markers open no trials; those that are open go on.
     """
 
     def __init__(self, ring: Ring, cutting: Cutting):
         window, rate_hz = cutting.window, cutting.rate_hz
-        self.is_known, self.rejection = cutting.is_known, cutting.rejection
+        self.is_known = cutting.is_known
+        self.rejection: Rejection | None = None
         self.is_paused = False
         self._ring = ring
         self._window = window

@@ -101,7 +101,8 @@ def run(spoilt, onsets, chunk_samples):
     samples = np.tile(make_trial()[:, :3], (10, 1))
     samples[spoilt] = 1000
     rejection = Rejection(RejectSettings(peak_to_peak_uv=100), range(3), CHANNELS[:3])
-    acquisition = Acquisition(3, Cutting(WINDOW, RATE_HZ, rejection=rejection))
+    acquisition = Acquisition(3, Cutting(WINDOW, RATE_HZ))
+    acquisition.cutter.rejection = rejection
     for onset in onsets:
         stamp_s = np.array([50 + onset / RATE_HZ])
         row = np.array([[f"s{onset}"]], object)
@@ -148,7 +149,8 @@ def test_a_rejected_trial_is_not_decided_before_its_window_has_ended():
     assert run([120], [100], chunk_samples=1)[0] == [(1, "rejected")]
     samples = np.full((30, 1), np.nan, np.float32)
     rejection = Rejection(RejectSettings(), [0], ["Cz"])
-    acquisition = Acquisition(1, Cutting(WINDOW, RATE_HZ, rejection=rejection))
+    acquisition = Acquisition(1, Cutting(WINDOW, RATE_HZ))
+    acquisition.cutter.rejection = rejection
     acquisition.add_markers(Chunk(np.array([50.0]), np.array([["a"]], object), 0.0, 50.0))
     for start in (0, 30):
         raw_s = 50 + (start + np.arange(30)) / RATE_HZ
@@ -167,7 +169,8 @@ def test_5000_trials_at_soa_100_ms_with_rejected_ones_among_them():
     spikes = np.random.default_rng(2).choice(n_samples, 120, replace=False)
     samples[spikes, 1] = 500.0
     rejection = Rejection(RejectSettings(peak_to_peak_uv=100.0), [1], ["number", "Cz"])
-    acquisition = Acquisition(2, Cutting(window, rate_hz, history_s=3.0, rejection=rejection))
+    acquisition = Acquisition(2, Cutting(window, rate_hz, history_s=3.0))
+    acquisition.cutter.rejection = rejection
     for onset in onsets:
         stamp_s = np.array([onset / rate_hz])
         acquisition.add_markers(Chunk(stamp_s, np.array([[f"s{onset}"]], object), 0.0, 0.0))
