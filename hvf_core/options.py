@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, get_origin
 
 import typer
 
@@ -25,6 +25,15 @@ from hvf_core.toml import read_toml
 
 Flag = partial(typer.Option, metavar="")
 """An option that takes no value, and is shown as one: typer would write `<bool>` after it."""
+_Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as TOML")]
+_Assignments = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, by its KEY as in the TOML, over which it wins",
+    ),
+]
 _METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH", dict: "A=B,C=D", tuple: "A,B,..."}
 
 
@@ -76,22 +85,23 @@ def with_settings(
     }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(*, config: Path | None, assignments: list[str], **values: Any) -> None:
+        def run(*, config: _Config = None, assignments: _Assignments = (), **values: Any) -> None:
             line = dict(from_assignments(tree, assignments))
             for name, one in offered.items():
                 given = values.pop(name)
-                if given is not None and given is not False:
-                    line[one.path] = Given(_value(one, given), one.option)
+                if given is not None:
+                    value = _flag(one) if given is True else value_of(one, given)
+                    line[one.path] = Given(value, one.option)
             file = {} if config is None else read_toml(tree, config)
             command(asked=Asked(tree, file, line), **values)
 
-        hints = get_type_hints(command, include_extras=True)
         own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name != "asked"
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.name != "asked"
         ]
-        shown = [*own, *(_option_of(name, one) for name, one in offered.items()), *_GENERAL]
+        *general, _ = inspect.signature(run).parameters.values()
+        shown = [*own, *(_option(name, one) for name, one in offered.items()), *general]
         run.__signature__ = inspect.Signature(shown)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -107,44 +117,28 @@ def as_arguments(section: Settings) -> list[str]:
     return [f"{one.option}={values[one.path]}" for one in given]
 
 
-def _is_flag(one: Declared) -> bool:
-    return one.section is not None or bool in one.kinds
+def _flag(one: Declared) -> Any:
+    """What an option that takes no value sets: a section on, or a default turned round."""
+    if one.section is not None:
+        return {}
+    return not one.usual if bool in one.kinds else None
 
 
-def _value(one: Declared, given: Any) -> Any:
-    """What an option says: a flag turns a default round, or switches a section on."""
-    if not _is_flag(one):
-        return value_of(one, given)
-    return {} if one.section is not None else not one.usual
-
-
-def _option(name: str, kind: Any, absent: Any, option: str, **about: Any) -> inspect.Parameter:
-    annotation = Annotated[kind, typer.Option(option, show_default=False, **about)]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, keyword, default=absent, annotation=annotation)
-
-
-def _option_of(name: str, one: Declared) -> inspect.Parameter:
+def _option(name: str, one: Declared) -> inspect.Parameter:
     """The option for typer; whatever it says is text, which the settings validate."""
     text = one.help + (f", {one.unit}" if one.unit else "")
-    if _is_flag(one):
-        return _option(name, bool, False, one.option, help=text, metavar="")
-    kinds = [get_origin(kind) or kind for kind in one.kinds]
-    words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
-    if (usual := one.usual) not in (None, (), {}):
-        text += f"; {','.join(map(str, usual)) if isinstance(usual, tuple) else usual} by default"
-    metavar = "|".join([*words, *map(str, one.choices)]) or "TEXT"
-    return _option(name, str | None, None, one.option, help=text, metavar=metavar)
-
-
-_GENERAL = [
-    _option("config", Path | None, None, "--config", metavar="FILE", help="Settings as TOML"),
-    _option(
-        *("assignments", list[str], [], "--set"),
-        metavar="KEY=VALUE",
-        help="Any setting, by its KEY as in the TOML, over which it wins",
-    ),
-]
+    if _flag(one) is not None:
+        annotation = Annotated[bool | None, Flag(one.option, show_default=False, help=text)]
+    else:
+        kinds = [get_origin(kind) or kind for kind in one.kinds]
+        words = [_METAVARS[kind] for kind in kinds if kind in _METAVARS]
+        if (usual := one.usual) not in (None, (), {}):
+            shown = ",".join(map(str, usual)) if isinstance(usual, tuple) else usual
+            text += f"; {shown} by default"
+        metavar = "|".join([*words, *map(str, one.choices)]) or "TEXT"
+        annotation = Annotated[str | None, typer.Option(one.option, help=text, metavar=metavar)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
