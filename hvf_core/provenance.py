@@ -15,11 +15,7 @@ def command_line() -> str:
 
 def provenance(command: str, *packages: str) -> dict[str, JsonValue]:
     """The command that made something, the versions that it ran with, and the machine's kind."""
-    return {
-        "command": command,
-        "versions": versions(*packages),
-        "platform": platform.platform(),
-    }
+    return {"command": command, "versions": versions(*packages), "platform": platform.platform()}
 
 
 def versions(*packages: str) -> dict[str, JsonValue]:

@@ -87,10 +87,7 @@ def evaluate_prior(
 
 
 def show_paintings(
-    paintings: "Paintings",
-    scores: "PaintingScores",
-    out: Path | None,
-    title: str = "",
+    paintings: "Paintings", scores: "PaintingScores", out: Path | None, title: str = ""
 ) -> None:
     """Prints scores and, into a folder, writes them as JSON and the paintings as a picture."""
     from hvf_core.artifact import write_manifest

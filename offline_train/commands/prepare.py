@@ -60,11 +60,7 @@ def prepare(
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
     settings = _settings(asked.also(line), study.parts[0].data)
     trial_set = prepare_trials(
-        study,
-        settings,
-        out,
-        provenance=_provenance(files),
-        on_recording=_tell,
+        study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(f"next: python -m offline_train mbp {out} --images FOLDER --encoders FILE ...")
@@ -89,11 +85,12 @@ def prepare_test(
     from offline_train.data.prepare import prepare_test as prepare_test_trials
     from stream.acquire.preprocess import Preprocessing
 
+    settings = asked.settings()
     trial_set = prepare_test_trials(
         _read(files, images, stim_channel, start, stop),
         Preprocessing.of(load_bundle(bundle)),
         out,
-        asked.settings(),
+        settings,
         provenance=_provenance(files),
         on_recording=_tell,
     )
@@ -114,11 +111,7 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSetti
 
 
 def _read(
-    files: list[Path],
-    images: Path | None,
-    stim_channel: str | None,
-    start_s: float,
-    stop_s: float,
+    files: list[Path], images: Path | None, stim_channel: str | None, start_s: float, stop_s: float
 ) -> "Study":
     """Part of each recording, read."""
     from offline_train.data.studies.recordings import recordings

@@ -5,9 +5,7 @@ from typing import Annotated
 import typer
 
 
-def streams(
-    wait: Annotated[float, typer.Option(help="For streams to answer, s")] = 1.0,
-) -> None:
+def streams(wait: Annotated[float, typer.Option(help="For streams to answer, s")] = 1.0) -> None:
     """Lists the LSL streams that answer."""
     from stream.acquire.lsl import list_streams  # here: it loads liblsl
 
