@@ -48,12 +48,10 @@ def fit_calibration(
     with the repeats drawn and ordered at random several times.
 
     Args:
-        bundle: whose probabilities are to be calibrated.
         trial_set: trials of stimuli that it was not trained on; `check_held_out` says so.
         gallery: has the embeddings of these stimuli; its other images are not used.
         tmax_s: ends of the window; by default every 0.1 s, and the bundle's.
         repeats: by default 1, 2, 4, 8, ... as far as every stimulus has them; 1 is always there.
-        seed: of the draws.
 
     Raises:
         Problem: when there are fewer than 2 stimuli, one has no embedding or too few repeats, or

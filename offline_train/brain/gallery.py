@@ -28,7 +28,6 @@ def build_gallery(
         ids: images, in the order of the gallery's rows.
         labels: name of each image, for people.
         features: of these images, and perhaps of others.
-        created_by: the command.
 
     Raises:
         Problem: when an image has no features, or an id comes twice.

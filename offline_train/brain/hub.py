@@ -41,10 +41,8 @@ def push_bundle(directory: Path, repo: str, *, private: bool = True, message: st
     `bundle.json` goes as it is: it says by which command and from which files it was trained.
 
     Args:
-        directory: of the bundle.
         repo: `OWNER/NAME`.
         private: a repository that is made is private, and one that is public is refused.
-        message: of the commit.
 
     Returns:
         The address of the repository.
@@ -84,7 +82,6 @@ def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
     Args:
         repo: `OWNER/NAME`.
         revision: a branch, tag or commit; None is the newest.
-        directory: where to.
 
     Raises:
         Problem: the repository is missing, closed or holds no good bundle, the hub cannot be

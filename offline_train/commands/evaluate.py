@@ -67,12 +67,12 @@ def _decode_again(session: Path) -> None:
 
 def show_evaluation(evaluation: "Evaluation", out: Path | None) -> None:
     """Prints an evaluation and, into a folder, writes it as JSON and pictures."""
-    from hvf_core.artifact import write_manifest
-    from offline_train.evaluate.pictures import write_pictures
-
     console.print(evaluation.table())
     console.print(evaluation.selective_table())
     if out is not None:
+        from hvf_core.artifact import write_manifest
+        from offline_train.evaluate.pictures import write_pictures
+
         pictures = write_pictures(evaluation, out)
         write_manifest(out / "evaluation.json", evaluation)
         console.print(f"in '{out}': evaluation.json, {', '.join(p.name for p in pictures)}")

@@ -73,7 +73,6 @@ def extract_features(
     The cache trusts ids: an image that changes needs another id, or another cache.
 
     Args:
-        items: image ids.
         load_image: gives the uint8 (height, width, 3) image of an id; called once an image, and
             only for those that some encoder has not seen.
         encoders: frozen image encoders; each has a folder in the cache, named by its checksum.

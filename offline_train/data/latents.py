@@ -79,12 +79,10 @@ def cache_latents(
     """Encodes images, or goes on where an interrupted run of the same images was.
 
     Args:
-        items: image ids.
         load_image: gives the uint8 (height, width, 3) image of an id.
         vae: of `vae_encoder`, loaded.
         scaling_factor: of the VAE; what `vae` gives has been multiplied with it.
-        directory: where the latents are kept.
-        progress: told how many images are done.
+        progress: told how many images are done, and of how many.
 
     Returns:
         float16 (items, 4, side, side), memory-mapped, to be read only.

@@ -147,7 +147,6 @@ def write_trial_set(
 
     Args:
         directory: where to; a trial set that was there is replaced.
-        format: what all trials have in common.
         preprocessing_arrays: fitted state of the preprocessing, by name: what a bundle takes over.
         session_arrays: where every session has a state of its own, with which its trials are made.
 

@@ -127,9 +127,7 @@ class Answerer:
         """Scores the gallery for groups of repeats, the last of which goes on up to each end.
 
         Args:
-            trial_set: the trials.
             groups: positions of the repeats of a stimulus, equally many each, in the order seen.
-            ends: of the window.
 
         Yields:
             The end, which groups, and log-likelihoods but for a constant, (groups, n_gallery),

@@ -69,11 +69,8 @@ def expected_calibration_error(
 ) -> float:
     """ECE of the first answers: the mean over all answers of |accuracy - confidence| of their bin.
 
-    Bins of equal width, as in Guo et al., ICML 2017 (equation 5), who take 15 of them.
-
-    Args:
-        confidence: probability of the first answer, of any shape.
-        hit: whether it was right, of the same shape.
+    Bins of equal width, as in Guo et al., ICML 2017 (equation 5), who take 15 of them; for the
+    arguments see `reliability_bins`.
     """
     bins = reliability_bins(confidence, hit, n_bins)
     return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / confidence.size

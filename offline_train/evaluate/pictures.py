@@ -1,33 +1,21 @@
 """Pictures of an evaluation: accuracy by repeats and window end, and a reliability diagram."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 from offline_train.evaluate.result import Evaluation, EvaluationPoint, Reliability
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.typing import ColorType
 
 DPI = 150
 BLUE, GREY = "#1f5f9e", "#6b6b6b"
 
 
 def write_pictures(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Draws `accuracy.png` and `reliability.png`; an evaluation read from JSON is enough.
-
-    Args:
-        evaluation: what was found.
-        folder: where to; it is made if it is not there.
-
-    Returns:
-        The files.
-    """
-    from matplotlib.figure import Figure
-
+    """Draws `accuracy.png` and `reliability.png` into a folder; one read from JSON is enough."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, draw in (("accuracy", _draw_accuracy), ("reliability", _draw_reliability)):
@@ -39,9 +27,7 @@ def write_pictures(evaluation: Evaluation, folder: Path) -> list[Path]:
     return drawn
 
 
-def _draw_accuracy(figure: "Figure", evaluation: Evaluation) -> None:
-    from matplotlib import colormaps
-
+def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
     ends = sorted({point.tmax_s for point in evaluation.points})
     # One hue, light to dark with the window; its lightest third does not show on white.
     colours = colormaps["Blues"](np.linspace(0.35, 1.0, len(ends))) if len(ends) > 1 else [BLUE]
@@ -68,16 +54,16 @@ def _draw_accuracy(figure: "Figure", evaluation: Evaluation) -> None:
     evidence = "averaged EEG" if evaluation.evidence == "mean" else "added evidence"
     figure.suptitle(
         f"{evaluation.n_way}-way retrieval of {evaluation.n_items} held-out stimuli, "
-        f"{evidence}{_origin(evaluation)}\nbands: {evaluation.interval}",
+        f"{evidence}{evaluation.origin}\nbands: {evaluation.interval}",
         fontsize=11,
     )
 
 
 def _draw_line(
-    axes: "Axes",
+    axes: Axes,
     points: list[EvaluationPoint],
     name: str,
-    colour: "ColorType",
+    colour: ColorType,
     band_alpha: float,
     label: str,
 ) -> None:
@@ -96,7 +82,7 @@ def _draw_line(
     axes.plot(repeats, values, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
 
 
-def _count_repeats(axes: "Axes", repeats: list[int]) -> None:
+def _count_repeats(axes: Axes, repeats: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(repeats, [str(n) for n in repeats])
     axes.set_xticks([], minor=True)
@@ -106,7 +92,7 @@ def _count_repeats(axes: "Axes", repeats: list[int]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_reliability(figure: "Figure", evaluation: Evaluation) -> None:
+def _draw_reliability(figure: Figure, evaluation: Evaluation) -> None:
     shown = [("all answers", evaluation.pooled)]
     if evaluation.final is not None and evaluation.final != evaluation.pooled:
         shown.append((f"final answers, {evaluation.tmax_s:g} s", evaluation.final))
@@ -125,12 +111,12 @@ def _draw_reliability(figure: "Figure", evaluation: Evaluation) -> None:
     panels[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
     state = "calibrated" if evaluation.calibrated else "NOT calibrated (temperature 1)"
     figure.suptitle(
-        f"reliability of the first answer, {state}, {evaluation.n_way}-way{_origin(evaluation)}",
+        f"reliability of the first answer, {state}, {evaluation.n_way}-way{evaluation.origin}",
         fontsize=11,
     )
 
 
-def _draw_bins(above: "Axes", below: "Axes", name: str, reliability: Reliability) -> None:
+def _draw_bins(above: Axes, below: Axes, name: str, reliability: Reliability) -> None:
     low = [100 * b.low for b in reliability.bins]
     width = [100 * (b.high - b.low) for b in reliability.bins]
     accuracy = [100 * b.accuracy for b in reliability.bins]
@@ -169,7 +155,3 @@ def _draw_bins(above: "Axes", below: "Axes", name: str, reliability: Reliability
     below.set_xlabel("confidence, %")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-
-
-def _origin(evaluation: Evaluation) -> str:
-    return " (simulated)" if evaluation.simulated else ""

@@ -90,7 +90,7 @@ class Evaluation(Frozen):
         """The evaluation as a table for a terminal of 80 columns."""
         calibrated = "calibrated" if self.calibrated else "NOT calibrated (temperature 1)"
         table = Table(
-            title=f"{self.n_way}-way retrieval of {self.n_items} held-out stimuli{self._origin}",
+            title=f"{self.n_way}-way retrieval of {self.n_items} held-out stimuli{self.origin}",
             caption=f"{self.protocol}; evidence: {self.evidence}\n"
             f"intervals: {self.interval}\n"
             f"{calibrated}, pooled ECE {_percent(self.pooled.ece)} %, "
@@ -123,7 +123,7 @@ class Evaluation(Frozen):
         last = [p for p in self.points if p.tmax_s == self.points[-1].tmax_s]
         table = Table(
             title=f"top-1 % (answered %) at {last[0].tmax_s:g} s, "
-            f"when unsure answers are withheld{self._origin}",
+            f"when unsure answers are withheld{self.origin}",
             box=box.SIMPLE_HEAD,
             padding=(0, 1),
         )
@@ -136,7 +136,8 @@ class Evaluation(Frozen):
         return table
 
     @property
-    def _origin(self) -> str:
+    def origin(self) -> str:
+        """What titles say of trials that are no person's."""
         return " (simulated)" if self.simulated else ""
 
 

@@ -73,9 +73,7 @@ def evaluate(
     Guo et al., ICML 2017, with 15 bins of equal width.
 
     Args:
-        bundle: what decodes.
         trial_set: trials of stimuli that it has not seen, preprocessed as the bundle says.
-        gallery: among which they are looked up.
         repeats: numbers of repeats, drawn without replacement and in random order for each
             stimulus.
         draws: how often they are drawn; once where every draw gives the same answer.
