@@ -4,6 +4,7 @@
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -222,12 +223,10 @@ class TrialSet:
     @cached_property
     def repeats(self) -> dict[str, np.ndarray]:
         """The trials of each stimulus, in the order of its first one, as positions in this set."""
-        stimulus = self.table["stimulus"]
-        codes, first, inverse = np.unique(stimulus.codes, return_index=True, return_inverse=True)
-        by_stimulus = np.split(
-            np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1]
-        )
-        return {stimulus.names[codes[i]]: by_stimulus[i] for i in np.argsort(first)}
+        stimulus, positions = self.table["stimulus"], defaultdict(list)
+        for position, code in enumerate(stimulus.codes.tolist()):
+            positions[code].append(position)
+        return {stimulus.names[code]: np.array(own) for code, own in positions.items()}
 
     @property
     def items(self) -> tuple[str, ...]:
