@@ -105,9 +105,7 @@ def train(
     also when the training is interrupted and goes on from its checkpoint.
 
     Args:
-        trial_set: training trials.
         features: of every stimulus in the trial set, and perhaps of others.
-        settings: how.
         on_progress: called after every step.
         checkpoint_dir: where the state is kept after each epoch; a training of the same data and
             settings that was interrupted goes on from there.
@@ -140,8 +138,10 @@ def train(
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
         model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
         model.to(device).train()
-        fuse = model.hvf
+        about_hvf, fuse = "trained", model.hvf
         if frozen_hvf is not None:
+            space = space_of(arrays_of(frozen_hvf), features.encoders)
+            about_hvf = f"frozen, of the space {space}"
             fuse = _frozen(frozen_hvf, settings.target_dropout).to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -149,7 +149,6 @@ def train(
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        about_hvf = _told_of(frozen_hvf, features)
         training = identify(_decisive(trial_set, features, settings) | {"hvf": about_hvf})
         history = []
         if checkpoint_dir is not None:
@@ -232,15 +231,9 @@ def make_bundle(
     settings: TrainSettings,
     command: str,
 ) -> Bundle:
-    """Writes what was trained as a bundle, with where it comes from.
+    """Writes what `train` made of these trials, features and settings, and where it comes from.
 
-    Args:
-        directory: where to; a bundle that was there is replaced.
-        models: from `train`, called with the next three.
-        trial_set: gives channels, rate, window and preprocessing.
-        features: gives the image encoders.
-        settings: of the training.
-        command: that made it, to be found in the bundle.
+    A bundle that was there is replaced.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.
@@ -260,13 +253,7 @@ def make_bundle(
         models.brain,
         models.hvf,
         trial_set.preprocessing_arrays,
-        channels=format.channels,
-        kind=format.kind,
-        unit=format.unit,
-        rate_hz=format.rate_hz,
-        tmin_s=format.tmin_s,
-        tmax_s=format.tmax_s,
-        preprocessing=format.preprocessing,
+        **format.model_dump(exclude={"provenance"}),
         brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
         image_encoders=features.encoders,
         logit_scale=models.logit_scale,
@@ -285,9 +272,3 @@ def _decisive(
         "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
         "image_encoders": [encoder.model_dump() for encoder in features.encoders],
     }
-
-
-def _told_of(frozen_hvf: HVF | None, features: Features) -> str:
-    if frozen_hvf is None:
-        return "trained"
-    return f"frozen, of the space {space_of(arrays_of(frozen_hvf), features.encoders)}"
