@@ -29,7 +29,12 @@ from hvf_core.torchvision_ops import declare_missing_ops
 declare_missing_ops()
 
 import diffusers  # noqa: E402 - the line above makes it importable
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel  # noqa: E402
+from diffusers import (  # noqa: E402
+    AutoencoderKL,
+    AutoencoderTiny,
+    ConfigMixin,
+    UNet2DConditionModel,
+)
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
 T = TypeVar("T")
@@ -75,7 +80,6 @@ class ModelFiles:
     """Where the parts of a model come from: folders, the hub's cache, or else the hub."""
 
     spec: BaseSpec
-    local_files_only: bool
 
     def get(self, part: str, source: str, load: Callable[[bool], T]) -> T:
         """What `load` makes of the source; it is told whether to do without the network."""
@@ -88,17 +92,45 @@ class ModelFiles:
         way_out = "check its name and your access (`hf auth login`), or give a folder with --base"
         if is_folder:
             way_out = "copy the whole folder again, or give another model with --base"
-        elif self.local_files_only:
-            way_out = "allow the network once, or give a folder with --base"
         what = f"{part} of the diffusion model '{self.spec.name}'"
         with loading(what, source, way_out, HTTPError):
             try:
                 return load(True)
             except OSError:
-                if is_folder or self.local_files_only:
+                if is_folder:
                     raise
             self._check_hub(part, source)
             return load(False)
+
+    def network(
+        self, part: str, kind: type[T], source: str, subfolder: str | None, dtype: torch.dtype
+    ) -> T:
+        """One of diffusers' networks."""
+
+        def load(local: bool) -> T:
+            network, found = kind.from_pretrained(
+                source,
+                subfolder=subfolder,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                local_files_only=local,
+                output_loading_info=True,
+            )
+            if missing := sorted(found["missing_keys"]):  # diffusers only warns of them
+                raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
+            return network
+
+        return self.get(part, source, load)
+
+    def config(
+        self, part: str, kind: type[ConfigMixin], source: str, subfolder: str | None
+    ) -> dict[str, Any]:
+        """The settings of a network alone."""
+        return self.get(
+            part,
+            source,
+            lambda local: kind.load_config(source, subfolder=subfolder, local_files_only=local),
+        )
 
     def weights(self, part: str, weights: WeightFile, load: Callable[[Path], T]) -> T:
         """What `load` makes of one safetensors file."""
@@ -128,10 +160,7 @@ class ModelFiles:
 
 
 def load_base(
-    spec: BaseSpec,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    local_files_only: bool = False,
+    spec: BaseSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> DiffusionBase:
     """Loads a diffusion model from its folder, or through the hub's own cache.
 
@@ -142,12 +171,11 @@ def load_base(
         spec: which one.
         device: where to.
         dtype: precision of all but a VAE that would overflow in it.
-        local_files_only: never ask the network.
 
     Raises:
         Problem: weights are missing, damaged or of another model, or the hub cannot be reached.
     """
-    files = ModelFiles(spec, local_files_only)
+    files = ModelFiles(spec)
     with _diffusers_quiet():
         # What is small first, so that what is missing is told at once.
         scheduler = files.get(
@@ -159,12 +187,9 @@ def load_base(
         )
         prompt, pooled = _empty_prompt(spec)
         unet = _load_unet(spec, files, dtype)
-        vae_source = (spec.vae, spec.vae_subfolder) if spec.vae else (spec.source, "vae")
-        vae = files.get("the VAE", vae_source[0], lambda local: _vae(*vae_source, dtype, local))
-        tiny = spec.tiny_vae and files.get(
-            "the tiny VAE",
-            spec.tiny_vae,
-            lambda local: _network(AutoencoderTiny, spec.tiny_vae, None, dtype, local),
+        vae = _load_vae(spec, files, dtype)
+        tiny = spec.tiny_vae and files.network(
+            "the tiny VAE", AutoencoderTiny, spec.tiny_vae, None, dtype
         )
     for network in filter(None, (unet, vae, tiny)):
         network.eval().requires_grad_(False).to(device)
@@ -224,46 +249,22 @@ def _check_parts(base: DiffusionBase) -> None:
 def _load_unet(spec: BaseSpec, files: ModelFiles, dtype: torch.dtype) -> UNet2DConditionModel:
     part = "the UNet"
     if spec.unet is None:
-        unet = files.get(
-            part,
-            spec.source,
-            lambda local: _network(UNet2DConditionModel, spec.source, "unet", dtype, local),
-        )
+        unet = files.network(part, UNet2DConditionModel, spec.source, "unet", dtype)
     else:  # whose weights are not those in `unet/`: these, of 10 GB, need not be fetched
-        config = files.get(
-            part,
-            spec.source,
-            lambda local: UNet2DConditionModel.load_config(
-                spec.source, subfolder="unet", local_files_only=local
-            ),
-        )
+        config = files.config(part, UNet2DConditionModel, spec.source, "unet")
         unet = files.weights(part, spec.unet, lambda file: _filled_unet(config, file, dtype))
     if spec.lora is not None:
         files.weights("the LoRA", spec.lora, lambda file: _fuse_lora(unet, file))
     return unet
 
 
-def _network(
-    kind: type[T], source: str, subfolder: str | None, dtype: torch.dtype, local: bool
-) -> T:
-    network, found = kind.from_pretrained(
-        source,
-        subfolder=subfolder,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        local_files_only=local,
-        output_loading_info=True,
-    )
-    if missing := sorted(found["missing_keys"]):  # diffusers only warns of them
-        raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
-    return network
-
-
-def _vae(source: str, subfolder: str | None, dtype: torch.dtype, local: bool) -> AutoencoderKL:
+def _load_vae(spec: BaseSpec, files: ModelFiles, dtype: torch.dtype) -> AutoencoderKL:
     """SDXL's own VAE overflows in float16, and says so by `force_upcast`."""
-    config = AutoencoderKL.load_config(source, subfolder=subfolder, local_files_only=local)
-    overflows = dtype == torch.float16 and config.get("force_upcast", True)
-    return _network(AutoencoderKL, source, subfolder, torch.float32 if overflows else dtype, local)
+    place = (spec.vae, spec.vae_subfolder) if spec.vae else (spec.source, "vae")
+    config = files.config("the VAE", AutoencoderKL, *place)
+    if dtype == torch.float16 and config.get("force_upcast", True):
+        dtype = torch.float32
+    return files.network("the VAE", AutoencoderKL, *place, dtype)
 
 
 def _filled_unet(config: dict[str, Any], file: Path, dtype: torch.dtype) -> UNet2DConditionModel:

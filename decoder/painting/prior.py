@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field, JsonValue
 from safetensors import SafetensorError
@@ -251,8 +250,3 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise Problem(
             f"'{path}' cannot be read as safetensors ({error}): fetch or make it again"
         ) from None
-
-
-def mean_norm(embeddings: np.ndarray | Tensor) -> float:
-    """Mean L2 norm of embeddings (n, dim)."""
-    return float(torch.linalg.vector_norm(torch.as_tensor(embeddings), dim=-1).mean())

@@ -45,10 +45,6 @@ class SamplerSettings:
     """Of torch.compile, such as `inductor`; None leaves the UNet as it is."""
 
 
-def _go_on(step: Step) -> bool:
-    return True
-
-
 class Sampler:
     """Paints image embeddings with a diffusion model and an IP-Adapter.
 
@@ -120,7 +116,7 @@ class Sampler:
         self,
         z_c: Tensor,
         seeds: Sequence[int],
-        on_step: Callable[[Step], bool] = _go_on,
+        on_step: Callable[[Step], bool] | None = None,
         start: Start | None = None,
     ) -> np.ndarray | None:
         """Paints embeddings.
@@ -145,7 +141,7 @@ class Sampler:
         self,
         z_c: Tensor,
         seeds: Sequence[int],
-        on_step: Callable[[Step], bool] = _go_on,
+        on_step: Callable[[Step], bool] | None = None,
         start: Start | None = None,
     ) -> Tensor | None:
         """`paint` up to the latents (n, 4, h, w), as the UNet sees them."""
@@ -174,10 +170,12 @@ class Sampler:
                 without, with_ = noise.chunk(2)
                 noise = without + self._guidance * (with_ - without)
             stepped = scheduler.step(noise, time, latents, **extra)
-            estimate = self._estimate(stepped, noise, latents, time)
-            latents = stepped.prev_sample.to(latents.dtype)
-            if on_step is not _go_on:
-                self._wait()
+            before, latents = latents, stepped.prev_sample.to(latents.dtype)
+            if on_step is None:
+                continue
+            estimate = self._estimate(stepped, noise, before, time)
+            if latents.is_cuda:  # what a GPU was told to do cannot be called back: so not too early
+                torch.cuda.current_stream(latents.device).synchronize()
             if not on_step(Step(i, len(times), estimate, self._preview)):
                 return None
         return latents
@@ -231,8 +229,7 @@ class Sampler:
         times = scheduler.timesteps
         first = 0
         if start is not None:
-            taken = max(1, min(int(len(times) * start.strength), len(times)))
-            first = len(times) - taken
+            first = len(times) - max(1, int(len(times) * start.strength))
         scheduler.set_begin_index(first)
         return times[first:]
 
@@ -248,14 +245,6 @@ class Sampler:
                 f"{tuple(noise.shape)} are painted: encode a picture with this sampler"
             )
         return scheduler.add_noise(given.to(noise), noise, times[:1].repeat(len(noise)))
-
-    def _wait(self) -> None:
-        """Until the step is done: what a GPU was told to do cannot be called back.
-
-        So this is once in a step, where somebody may give the picture up, and nowhere else.
-        """
-        if self._base.device.type == "cuda":
-            torch.cuda.current_stream(self._base.device).synchronize()
 
     def _noise(self, generators: list[torch.Generator]) -> Tensor:
         base = self._base

@@ -9,9 +9,7 @@ from decoder.painting.spec import BaseSpec
 from hvf_core.problem import Problem
 
 
-def encode_empty_prompt(
-    spec: BaseSpec, device: str = "cpu", local_files_only: bool = False
-) -> dict[str, tuple[int, ...]]:
+def encode_empty_prompt(spec: BaseSpec, device: str = "cpu") -> dict[str, tuple[int, ...]]:
     """Writes the empty prompt of a base model where `load_base` looks for it.
 
     SDXL's two text encoders, 3.3 GB, are loaded for this once. The prompt is really encoded, as in
@@ -23,7 +21,7 @@ def encode_empty_prompt(
     Raises:
         Problem: transformers is not installed, or the text encoders cannot be had.
     """
-    tensors = ModelFiles(spec, local_files_only).get(
+    tensors = ModelFiles(spec).get(
         "the text encoders", spec.source, lambda local: _encoded(spec.source, device, local)
     )
     file = empty_prompt_file(spec)

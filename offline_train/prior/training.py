@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from decoder.bundle import HVFRecord
 from decoder.painting.base import DiffusionBase
-from decoder.painting.prior import Prior, PriorManifest, mean_norm, save_prior
+from decoder.painting.prior import Prior, PriorManifest, save_prior
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
@@ -272,7 +272,7 @@ def _mean_norm(networks: PriorNetworks, features: Features, n_images: int) -> fl
     for first in range(0, n_images, 4096):
         rows = slice(first, min(first + 4096, n_images))
         z_f = networks.hvf({n: torch.from_numpy(x[rows]) for n, x in features.embeddings.items()})
-        lengths.append(mean_norm(z_f) * len(z_f))
+        lengths.append(float(torch.linalg.vector_norm(z_f, dim=-1).mean()) * len(z_f))
     return sum(lengths) / n_images
 
 
