@@ -36,8 +36,7 @@ class Calibration(Frozen):
         if self.repeats[0] != 1 or list(self.repeats) != sorted(set(self.repeats)):
             raise ValueError(f"repeats {list(self.repeats)} does not rise from 1")
         for name, table in (("mean", self.mean), ("added", self.added)):
-            values = np.array([len(row) for row in table])
-            if len(table) != len(self.tmax_s) or (values != len(self.repeats)).any():
+            if [len(row) for row in table] != [len(self.repeats)] * len(self.tmax_s):
                 raise ValueError(f"{name} has not one temperature for each tmax_s and repeats")
             if not all(0 < value < np.inf for row in table for value in row):
                 raise ValueError(f"{name} holds a temperature that is not positive and finite")

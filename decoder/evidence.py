@@ -25,10 +25,7 @@ MAX_BYTES = 256 * 2**20
 class Weights:
     """What a cosine weighs, and how sure repeats make, by the way they are put together.
 
-    Args:
-        evidence: the way.
-        logit_scale: natural logarithm of the factor on cosines, as in the bundle.
-        calibration: of the bundle.
+    `logit_scale` and `calibration` are the bundle's.
     """
 
     def __init__(self, evidence: Evidence, logit_scale: float, calibration: Calibration | None):
@@ -44,8 +41,7 @@ class Weights:
     def temperature(self, tmax_s: float, n_repeats: int) -> float:
         """Of the log-likelihoods of `n_repeats`, the last of which goes on up to `tmax_s`.
 
-        Raises:
-            Problem: evidence is to be added, and there is no calibration.
+        Raises Problem where evidence is to be added and there is no calibration.
         """
         return self._temperature(self._evidence, tmax_s, n_repeats)
 
@@ -191,11 +187,7 @@ def evidence_of(
 ) -> AveragedEEG | AddedLikelihoods:
     """What a live decoder knows of repeats: here is decided how they are put together.
 
-    Args:
-        manifest: of the bundle.
-        evidence: how they are.
-        shape: (parts, width) of what a trial shows.
-        say, max_bytes: as in `Repeats`.
+    A trial shows an array of the given shape, (parts, width); the rest is as in `LiveDecoder`.
 
     Raises:
         Problem: evidence is to be added, and the bundle has no calibration.

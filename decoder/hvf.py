@@ -13,13 +13,8 @@ class HVF(nn.Module):
     """Sums a linear map of every encoder's embedding, then one residual block (HVF, ICLR 2026).
 
     The embeddings enter as the encoders give them: they are not normalised first. The result is
-    (n, dim), not normalised either.
-
-    Args:
-        encoder_dims: width of each encoder's embedding, by the encoder's name.
-        dim: width of the fused embedding.
-        hidden: inner width of the residual block.
-        dropout: of the residual block, in training only.
+    (n, dim), not normalised either. `encoder_dims` are the widths by the encoders' names; `hidden`
+    and `dropout` are of the residual block.
     """
 
     def __init__(

@@ -9,11 +9,8 @@ class ResMLP(nn.Module):
 
     GELU is the exact one (erf). Maps (..., dim) to (..., dim).
 
-    Args:
-        dim: width of what comes in and goes out.
-        hidden: width between W1 and W2.
-        dropout: probability, active in training mode only.
-        norm: False leaves the LayerNorm out, as the projector of the Fusion Prior does.
+    `hidden` is the width between W1 and W2; without `norm` the LayerNorm is left out, as in the
+    projector of the Fusion Prior.
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.1, norm: bool = True) -> None:

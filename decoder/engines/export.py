@@ -110,6 +110,7 @@ def _write(graph: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     example = torch.zeros(1, *shape)
     with torch.inference_mode():
         names = ["z", "cosines"][: len(graph(example))]
+    n_bytes = sum(tensor.nbytes for tensor in graph.state_dict().values())
     with _quiet():
         torch.onnx.export(
             graph,
@@ -119,7 +120,7 @@ def _write(graph: nn.Module, shape: tuple[int, ...], path: Path) -> None:
             opset_version=OPSET,
             input_names=["eeg"],
             output_names=names,
-            external_data=_n_bytes(graph) > _INLINE_BYTES,
+            external_data=n_bytes > _INLINE_BYTES,
             verbose=False,
         )
 
@@ -149,10 +150,6 @@ def _check(
 
 def _best(z: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     return np.argsort(-(z @ gallery.T), axis=1)[:, :_TOP]
-
-
-def _n_bytes(network: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 """Engines: ways to run a network for one trial at a time, and the choice among them."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +133,12 @@ def _candidates(choice: EngineChoice, say: Say) -> tuple[EngineName, ...]:
 
 def _open(name: EngineName, wanted: Wanted) -> Engine:
     """Raises CannotRun."""
-    with _in_a_few_words():
+    try:
         engine = Engine(name, wanted, _PASSES[name](wanted))
         cosine = _lowest_cosine(engine, wanted)
+    except (Problem, RuntimeError, OSError, *runtime_faults()) as error:
+        first_line, *_ = str(error).splitlines() or [type(error).__name__]
+        raise CannotRun(first_line) from error
     if not cosine >= LOWEST_COSINE[wanted.precision]:
         raise CannotRun(f"its answers have a cosine of {cosine:.5f} to the network's")
     return engine
@@ -152,13 +154,3 @@ def _lowest_cosine(engine: Engine, wanted: Wanted) -> float:
             lengths = expected.norm() * np.linalg.norm(found)
             cosines.append(expected[0].numpy() @ found / lengths.item())
     return float(np.min(cosines))
-
-
-@contextmanager
-def _in_a_few_words() -> Iterator[None]:
-    """Turns what torch, ONNX Runtime and the disk raise into CannotRun."""
-    try:
-        yield
-    except (Problem, RuntimeError, OSError, *runtime_faults()) as error:
-        first_line, *_ = str(error).splitlines() or [type(error).__name__]
-        raise CannotRun(first_line) from error

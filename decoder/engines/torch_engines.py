@@ -12,7 +12,16 @@ _WARM_UPS = 3
 
 def torch_pass(wanted: Wanted) -> Pass:
     """Torch, call by call: on the GPU where there is one, else on the CPU."""
-    return _on_gpu(wanted) if torch.cuda.is_available() else _on_cpu(wanted)
+    if not torch.cuda.is_available():
+        return _on_cpu(wanted)
+    buffers = GpuBuffers(wanted)
+    step = _step(wanted, buffers)
+
+    def run() -> None:
+        step()
+        torch.cuda.current_stream().synchronize()
+
+    return buffers.as_pass(run, step)
 
 
 def cuda_graph_pass(wanted: Wanted) -> Pass:
@@ -47,17 +56,6 @@ def _on_cpu(wanted: Wanted) -> Pass:
             output.copy_(result)
 
     return Pass(x.numpy(), tuple(output.numpy() for output in outputs), run, graph)
-
-
-def _on_gpu(wanted: Wanted) -> Pass:
-    buffers = GpuBuffers(wanted)
-    step = _step(wanted, buffers)
-
-    def run() -> None:
-        step()
-        torch.cuda.current_stream().synchronize()
-
-    return buffers.as_pass(run, step)
 
 
 def _step(wanted: Wanted, buffers: GpuBuffers) -> Callable[[], None]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvf_core.settings import live_settings
 from index.gallery import Gallery, save_gallery
 from stream.pipeline.control import VERBS, Control
+from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.supervisor import Asked
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
@@ -160,3 +162,15 @@ def test_nothing_that_is_asked_breaks_it(models, asks) -> None:
         done = stage.ask(verb, argument)
         assert done.text
         assert (done.verb, done.argument) == (verb, argument)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the engine holds the gallery")
+def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> None:
+    n_threads, said = torch.get_num_threads(), []
+    decoder = Decoder(stage.nodes.config, lambda text, facts: said.append(text))
+    torch.set_num_threads(n_threads)
+    before, engine = decoder.live.ranker, decoder.live.engine
+    decoder.obey("gallery", str(models / "gallery"))
+    assert decoder.live.ranker is not before
+    assert decoder.live.engine is engine
+    assert sum(text.startswith("the engine is") for text in said) == 1
