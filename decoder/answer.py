@@ -46,7 +46,6 @@ class Ranked:
 class Answer:
     """What is said of a trial at an end of its window."""
 
-    trial: int
     tmax_s: float
     provisional: bool
     ranked: Ranked

@@ -181,12 +181,9 @@ def space_of(
 def save_bundle(
     directory: Path, manifest: BundleManifest, parts: Mapping[Part, Mapping[str, np.ndarray]]
 ) -> Bundle:
-    """Writes a bundle whole or not at all; a bundle that was there is replaced.
+    """Writes a bundle of all three parts whole or not at all; one that was there is replaced.
 
-    Args:
-        directory: where to.
-        manifest: all but `files`, which is filled in here.
-        parts: arrays of all three parts; preprocessing without state has an empty one.
+    The manifest's `files` are filled in here. Preprocessing without state has no arrays.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.

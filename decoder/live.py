@@ -141,7 +141,6 @@ class LiveDecoder:
         query = self._evidence.query(part.trial, part.group, z, tmax_s)
         ranked = self.ranker.rank(query, self.top_k, part.shown, *cosines)
         return Answer(
-            trial=part.trial,
             tmax_s=tmax_s,
             provisional=mark != self._n_times,
             ranked=ranked,

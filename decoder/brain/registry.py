@@ -84,12 +84,8 @@ def save_networks(
 ) -> Bundle:
     """Writes networks as a bundle; one that was there is replaced.
 
-    Args:
-        directory: where to.
-        brain: the brain encoder.
-        hvf: whose images it is to find.
-        arrays: of the preprocessing.
-        told: the fields of `BundleManifest` that the networks themselves do not tell.
+    `arrays` are those of the preprocessing, `told` the fields of `BundleManifest` that the networks
+    themselves do not tell.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.

@@ -128,13 +128,8 @@ def save_prior(
 ) -> Prior:
     """Writes a prior whole or not at all; a prior that was there is replaced.
 
-    Args:
-        directory: where to.
-        manifest: all but `files` and `space`, which are filled in here.
-        hvf: as trained.
-        projector: as trained.
-        adapter: `image_proj` and `ip_adapter`, as stock diffusers names them.
-        dtype: of the tensors on disk.
+    The manifest's `files` and `space` are filled in here. The adapter is `image_proj` and
+    `ip_adapter`, as stock diffusers names them; `dtype` is that of the tensors on disk.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.
