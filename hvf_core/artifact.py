@@ -41,7 +41,7 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     A reader therefore sees the old directory or the new one, never half of one. A directory that
     is neither empty nor holds a file `manifest_name` is not ours: a `Problem`, as a file is.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()  # where it is a link, what it points to is replaced
     replaceable = directory.is_dir() and (
         (directory / manifest_name).is_file() or not any(directory.iterdir())
     )

@@ -4,9 +4,8 @@ A table of ids, labels and images, and a file of embeddings. Opening it reads th
 are mapped into memory, where all processes of a session share them, and pictures are left alone.
 """
 
-import json
+import math
 import shutil
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.artifact import (
@@ -184,19 +184,19 @@ def _manifest(directory: Path) -> GalleryManifest:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """The embeddings as they lie in the file (safetensors: length, JSON header, arrays).
+    """The embeddings as they lie in the file, at its end.
 
     What is written to the array stays in this process.
     """
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            place = json.loads(file.read(length))["embeddings"]
-        if place["dtype"] != "F32":
-            raise ValueError(f"they are {place['dtype']}, not F32")
-        first, shape = 8 + length + place["data_offsets"][0], tuple(place["shape"])
+        with safe_open(path, "np") as file:  # it reads the header, and checks the size
+            place = file.get_slice("embeddings")
+            kind, shape = place.get_dtype(), tuple(place.get_shape())
+            if kind != "F32" or len(shape) != 2 or len(file.keys()) != 1:
+                raise ValueError(f"{list(file.keys())}, embeddings {kind} of shape {shape}")
+        first = path.stat().st_size - 4 * math.prod(shape)
         return np.memmap(path, "<f4", "c", first, shape).view(np.ndarray)
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise Problem(
             f"{path} holds no embeddings ({error}): copy the whole gallery again, or make it again"
         ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
@@ -119,3 +120,40 @@ def test_a_damaged_gallery_is_refused(
     with pytest.raises(Problem):
         # Opening finds what is missing or no safetensors file.
         open_gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize("first_bytes", [2**63, 2**40, 0, 5])
+def test_what_opening_finds_in_a_file_of_embeddings_is_a_sentence(
+    tmp_path: Path, first_bytes: int
+) -> None:
+    save_gallery(tmp_path / "g", gallery_of())
+    path = tmp_path / "g" / "embeddings.safetensors"
+    path.write_bytes(first_bytes.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(Problem, match="holds no embeddings"):
+        open_gallery(tmp_path / "g")
+
+
+def test_embeddings_of_another_shape_or_with_bytes_behind_them_are_refused(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "g", gallery_of())
+    path = tmp_path / "g" / "embeddings.safetensors"
+    whole = path.read_bytes()
+    for content in (
+        whole + b"x",
+        whole[:-1],
+        save({"embeddings": np.ones(4, np.float32)}),
+        save({"embeddings": np.ones((4, 6))}),
+        save({"embeddings": np.ones((4, 6), np.float32), "more": np.ones(4)}),
+        save({"other": np.ones((4, 6), np.float32)}),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(Problem, match="holds no embeddings"):
+            open_gallery(tmp_path / "g")
+
+
+def test_a_gallery_that_a_link_points_to_is_replaced_there(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "disk" / "g", gallery_of())
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "g")
+    save_gallery(tmp_path / "link", gallery_of(3))
+    assert len(load_gallery(tmp_path / "disk" / "g")) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+    assert (tmp_path / "link").is_symlink()
