@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, get_args
 import numpy as np
 from numpy.lib import format as npy
 from pydantic import Field, JsonValue
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hvf_core.artifact import (
@@ -327,9 +328,13 @@ def load_trial_set(directory: Path) -> TrialSet:
     if is_old:
         sessions = Column.of(manifest.sessions)
         table = {"stimulus": Column.of(manifest.stimuli), "session": sessions}
-    else:
-        table = read_table(directory / TABLE)
-    data = np.load(directory / TRIALS, mmap_mode="r", allow_pickle=False)
+    try:
+        if not is_old:
+            table = read_table(directory / TABLE)
+        data = np.load(directory / TRIALS, mmap_mode="r", allow_pickle=False)
+        fitted = load_file(directory / PREPROCESSING)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise Problem(f"{directory} is no trial set ({error}): prepare it again") from None
     format, lengths = manifest.format, {len(column.codes) for column in table.values()}
     if lengths != {len(data)} or data.shape[1:] != (len(format.channels), format.n_times):
         raise Problem(
@@ -338,7 +343,7 @@ def load_trial_set(directory: Path) -> TrialSet:
         )
     arrays: dict[str, np.ndarray] = {}
     by_session: dict[tuple[str | None, str | None], dict[str, np.ndarray]] = {}
-    for name, array in load_file(directory / PREPROCESSING).items():
+    for name, array in fitted.items():
         if name.startswith("["):
             subject, session, of_session = json.loads(name)
             by_session.setdefault((subject, session), {})[of_session] = array

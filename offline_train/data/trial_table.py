@@ -56,10 +56,21 @@ def write_table(path: Path, table: Table) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """Reads what `write_table` wrote."""
+    """Reads what `write_table` wrote.
+
+    Raises:
+        ValueError: it is no table of numbers, each the place of a name.
+        KeyError: a column has no names.
+    """
     with np.load(path, allow_pickle=False) as arrays:
-        return {
+        table = {
             name: Column(tuple(arrays[_NAMES + name].tolist()), arrays[name])
             for name in arrays
             if not name.startswith(_NAMES)
         }
+    for name, column in table.items():
+        codes, n_names = column.codes, len(column.names)
+        is_column = codes.dtype == np.int32 and codes.ndim == 1
+        if not is_column or not ((codes >= -1) & (codes < n_names)).all():
+            raise ValueError(f"the {name} of its trials is not among the {n_names} names")
+    return table

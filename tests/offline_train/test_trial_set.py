@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from offline_train.data.trial_set import (
     TrialFormat,
@@ -256,4 +257,32 @@ def test_a_damaged_set_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "set" / "trials.npy"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(Problem, match="damaged"):
+        load_trial_set(tmp_path / "set")
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        np.array([Dangerous()] * 2, object),
+        np.array([0, 1], np.int32),
+        np.array([0, -2], np.int32),
+        np.array([0.0, 0.0]),
+        np.zeros((2, 1), np.int32),
+    ],
+    ids=["a pickle", "beyond the names", "before them", "no numbers of names", "no column"],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, codes: np.ndarray) -> None:
+    form = TrialFormat(channels=("Oz",), rate_hz=10, tmin_s=0, tmax_s=0.1)
+    with write_trial_set(tmp_path / "set", form) as writer:
+        writer.append(np.zeros((2, 1, 2), np.float32), ["a", "a"])
+    table, manifest = tmp_path / "set" / "table.npz", tmp_path / "set" / "trial_set.json"
+    before = file_sha256(table)
+    np.savez(table, **{"stimulus": codes, "names of stimulus": np.array(["a"])})
+    manifest.write_text(manifest.read_text().replace(before, file_sha256(table)))
+    with pytest.raises(Problem, match="is no trial set"):
         load_trial_set(tmp_path / "set")
