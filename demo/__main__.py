@@ -8,16 +8,11 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from hvf_core.options import Asked, Flag, run_app, with_settings
+from hvf_core.options import Asked, Flag, app_of, run_app, with_settings
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    help="The demo world: its shipped weights, its images, its recordings, its accuracy.",
-)
+app = app_of("The demo world: its shipped weights, its images, its recordings, its accuracy.")
 console = Console()
 
 

@@ -141,6 +141,16 @@ def _option(name: str, one: Declared) -> inspect.Parameter:
     return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
+def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
+    """A command line of commands, whose errors `run_app` tells."""
+    app = typer.Typer(
+        help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    for command in commands:
+        app.command()(command)
+    return app
+
+
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
     """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
     with one_sentence():

@@ -1,8 +1,6 @@
 """The commands that produce what the live part loads: `python -m offline_train --help`."""
 
-import typer
-
-from hvf_core.options import run_app
+from hvf_core.options import app_of, run_app
 from offline_train.commands.calibrate import calibrate
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
@@ -14,18 +12,12 @@ from offline_train.commands.prepare import prepare, prepare_test
 from offline_train.commands.prior import prior
 from offline_train.commands.prior_gap import prior_gap
 
-COMMANDS = (prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch)
-COMMANDS += (empty_prompt, prior, prior_gap, evaluate_prior)
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    help="Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
+app = app_of(
+    "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
+    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
+    *(empty_prompt, prior, prior_gap, evaluate_prior),
 )
-for command in COMMANDS:
-    app.command()(command)
 
 if __name__ == "__main__":
     run_app(app, "python -m offline_train")

@@ -3,9 +3,7 @@
 import sys
 from difflib import get_close_matches
 
-import typer
-
-from hvf_core.options import run_app
+from hvf_core.options import app_of, run_app
 from hvf_core.problem import WrongUsage, one_sentence
 from stream.commands.config import config
 from stream.commands.demo import demo
@@ -15,14 +13,10 @@ from stream.commands.streams import streams
 
 COMMANDS = {command.__name__: command for command in (demo, live, replay, streams, config)}
 
-app = typer.Typer(
-    no_args_is_help=False,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",
+app = app_of(
+    "Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",
+    *COMMANDS.values(),
 )
-for command in COMMANDS.values():
-    app.command()(command)
 
 
 def main() -> None:
