@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from index.gallery import check_space, load_gallery
 from stream.acquire.lsl import local_clock
 from stream.pipeline.states import Event, Lifecycle, State
-from stream.pipeline.supervisor import Asked
+from stream.pipeline.supervisor import Asked, Supervisor
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, PAINT, READER, RESULTS
@@ -28,14 +28,6 @@ Answered = tuple[str, Mapping[str, Any]]
 """What is said, and facts for the ledger."""
 
 
-class Nodes(Protocol):
-    """What control asks of a supervisor."""
-
-    config: SessionConfig
-
-    def order(self, order: str, *names: str) -> None: ...
-
-
 class Control:
     """Obeys, or says why not; whatever it is asked, it raises nothing.
 
@@ -48,7 +40,7 @@ class Control:
 
     def __init__(
         self,
-        nodes: Nodes,
+        nodes: Supervisor,
         life: Lifecycle,
         on: Callable[[Event], bool],
         clock: Callable[[], float] = local_clock,
@@ -100,7 +92,7 @@ class Control:
                 path = argument.partition(" ")[0]
                 old = self._nodes.config
                 self._change(verb, argument)
-                before, now = (value_at(config, path) for config in (old, self._nodes.config))
+                before, now = (_value_at(config, path) for config in (old, self._nodes.config))
                 return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
         return "marked", {}
 
@@ -122,7 +114,7 @@ class Control:
         self._nodes.order(f"{verb} {argument}", *_WHO_KNOWS)
 
 
-def value_at(config: SessionConfig, path: str) -> Any:
+def _value_at(config: SessionConfig, path: str) -> Any:
     """The value of a setting, as JSON has it."""
     at = config.model_dump(mode="json")
     for name in path.split("."):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from stream.pipeline.wire.config import SessionConfig
 
 RESULTS, RECORD, DECODE, PAINT, READER = "results", "record", "decode", "paint", "reader"
-SESSION, SUPERVISOR = "session", "supervisor"
-"""Under which names the process that started the nodes says how the session and its nodes are."""
+SUPERVISOR = "supervisor"
+"""Under which name the process that started the nodes says how they are."""
 
 
 @dataclass(frozen=True)
