@@ -40,19 +40,13 @@ class RecordingFeed:
             self._send("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0))
             return
         if self._pending and self._pending[0].offset_s != chunk.offset_s:
-            self._send_pending()
+            self.flush(at_once=True)
         self._pending.append(chunk)
 
-    def flush(self) -> None:
-        """Sends what has been collected, once it is a piece."""
-        if self._pending and time.monotonic() >= self._next_piece_s:
-            self._send_pending()
-
-    def close(self) -> None:
-        if self._pending:
-            self._send_pending()
-
-    def _send_pending(self) -> None:
+    def flush(self, at_once: bool = False) -> None:
+        """Sends what has been collected, once it is a piece, or at once."""
+        if not self._pending or not (at_once or time.monotonic() >= self._next_piece_s):
+            return
         raw_s = np.concatenate([chunk.raw_s for chunk in self._pending])
         samples = np.concatenate([chunk.samples for chunk in self._pending])
         offset_s = self._pending[0].offset_s

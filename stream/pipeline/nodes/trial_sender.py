@@ -157,7 +157,7 @@ class TrialSender:
             self._adaptation.save(self._config.folder / ADAPTATION)
         facts = self.trials.acquisition.facts()
         if self._feed is not None:
-            self._feed.close()
+            self._feed.flush(at_once=True)
             facts["not_recorded"] = self._feed.n_lost
         send(self.reports, End(reason=command, facts=facts))
 
@@ -174,42 +174,37 @@ class TrialSender:
 
     def _send(self, told: Iterable[Opened | Slice | Trial | Drop]) -> None:
         for one in told:
-            if isinstance(one, Opened):
-                about = self._about(one.number, one.event)
-                self._outbox.announce(MarkerSeen(about=about, readable_s=one.event.readable_s))
-            elif isinstance(one, Slice):
-                self._send_slice(one)
-            elif isinstance(one, Drop):
-                self._drop(one)
-            else:
-                self._finish(one)
+            match one:
+                case Opened():
+                    about = self._about(one.number, one.event)
+                    self._outbox.announce(MarkerSeen(about=about, readable_s=one.event.readable_s))
+                case Slice():
+                    self._send_slice(one)
+                case Drop(number=trial, reason=reason, detail=detail):
+                    self._outbox.report(TrialDropped(trial=trial, reason=reason, detail=detail))
+                case Trial():
+                    self._finish(one)
 
     def _send_slice(self, part: Slice) -> None:
+        trial = part.trial
         self._outbox.send_slice(
             TrialSlice(
-                about=self._about(part.trial.number, part.trial.event),
+                about=self._about(trial.number, trial.event),
                 first=part.first,
                 final=part.final,
-                residual_s=part.trial.residual_s,
-                stamps=self._stamps(part.trial),
+                residual_s=trial.residual_s,
+                stamps=self._stamps(trial),
                 array=part.array,
             )
         )
-
-    def _drop(self, drop: Drop) -> None:
-        self._outbox.report(TrialDropped(trial=drop.number, reason=drop.reason, detail=drop.detail))
 
     def _finish(self, trial: Trial) -> None:
         if self._trial_file is not None:
             self._trial_file.add(trial)
         if self._config.bundle is None:
-            self._outbox.report(
-                TrialCut(
-                    trial=trial.number,
-                    residual_s=trial.residual_s,
-                    stamps=self._stamps(trial),
-                )
-            )
+            stamps = self._stamps(trial)
+            cut = TrialCut(trial=trial.number, residual_s=trial.residual_s, stamps=stamps)
+            self._outbox.report(cut)
 
     def _about(self, number: int, event: Event) -> TrialRef:
         return TrialRef(
