@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import zmq
 
@@ -53,9 +54,8 @@ class Results:
         self._outlet = _outlet(config)
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
-        path = config.folder / "ledger.jsonl"
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
-        self._ledger = Ledger(path, self._entered)
+        self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)
         self._ledger.note("start", session=config.session, node=lifeline.incarnation)
         self._alive = NodeState(node=RESULTS, incarnation=lifeline.incarnation)
         self._next_alive_s = 0.0
@@ -78,8 +78,10 @@ class Results:
         match message:
             case Retrieval():
                 self._answer(message)
-            case MarkerSeen():
-                self._announce(message)
+            case MarkerSeen(about=about):
+                if self._ledger.announce(about.trial, **told("marker", message)):
+                    self._publish(message)
+                self._publish_settled(about.trial)
             case TrialDropped():
                 self._settle(message.trial, "dropped", **told("dropped", message))
             case TrialCut():
@@ -87,17 +89,22 @@ class Results:
             case NodeState():
                 self._on_node_state(message)
             case Noted():
-                self._ledger.note("note", **told("note", message))
-                self._publish(message)
+                self._note("note", message)
             case SessionState():
                 self._publish(message)
             case Controlled():
-                self._ledger.note("control", **told("control", message))
+                self._note("control", message)
+            case PaintingState(state="begun"):  # and will end in one of the other ways
+                self._tally.painting.add(message.trial, message.state)
                 self._publish(message)
             case PaintingState():
-                self._on_painting(message)
-            case Preview() | Painted():
-                self._on_image(message)
+                self._note("painting", message, of_trial=message.trial)
+            case Preview():
+                message.stamps["published"] = local_clock()
+                self._publish(message)
+            case Painted():
+                message.stamps["published"] = local_clock()
+                self._note("painted", message, of_trial=message.about.trial)
             case StreamHealth():
                 self._on_health(message)
             case End():
@@ -120,25 +127,17 @@ class Results:
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         self._ledger.note("end", reason=end)
         self._ledger.close()
-        summary = self._tally.summary(self._ledger, end) | {"streams": self._health() | self._facts}
+        names = ("state", "rate_hz", "flat", "clipped", "offset_s", "offset_uncertainty_s")
+        health = {name: getattr(self._stream, name) for name in names} if self._stream else {}
+        summary = self._tally.summary(self._ledger, end) | {"streams": health | self._facts}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
 
-    def _on_painting(self, message: PaintingState) -> None:
-        if message.state == "begun":  # and will end in one of the other ways
-            self._tally.painting.add(message.trial, message.state)
-        else:
-            self._ledger.note("painting", of_trial=message.trial, **told("painting", message))
+    def _note(self, event: str, message: Message, **facts: Any) -> None:
+        self._ledger.note(event, **facts, **told(event, message))
         self._publish(message)
-
-    def _on_image(self, message: Preview | Painted) -> None:
-        message.stamps["published"] = local_clock()
-        self._publish(message)
-        if isinstance(message, Painted):
-            facts = told("painted", message)
-            self._ledger.note("painted", of_trial=message.about.trial, **facts)
 
     def _on_health(self, message: StreamHealth) -> None:
         if self._stream is None or message.state != self._stream.state:
@@ -146,17 +145,6 @@ class Results:
             self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
         self._stream = message
         self._publish(message)
-
-    def _health(self) -> dict:
-        if self._stream is None:
-            return {}
-        names = ("state", "rate_hz", "flat", "clipped", "offset_s", "offset_uncertainty_s")
-        return {name: getattr(self._stream, name) for name in names}
-
-    def _announce(self, message: MarkerSeen) -> None:
-        if self._ledger.announce(message.about.trial, **told("marker", message)):
-            self._publish(message)
-        self._publish_settled(message.about.trial)
 
     def _answer(self, message: Retrieval) -> None:
         trial, answer = message.about.trial, message.answer
@@ -193,14 +181,9 @@ class Results:
         # What was settled before is said again too: whoever sent it again did not hear it.
         settled = self._ledger.outcome_of(trial)
         if settled is not None:
-            message = Settled(
-                trial=trial,
-                outcome=settled[0],
-                reason=settled[1],
-                markers=self._ledger.markers,
-                pending=len(self._ledger.pending),
-            )
-            self._publish(message)
+            outcome, reason = settled
+            sums = {"markers": self._ledger.markers, "pending": len(self._ledger.pending)}
+            self._publish(Settled(trial=trial, outcome=outcome, reason=reason, **sums))
 
     def _on_node_state(self, message: NodeState) -> None:
         if message.node == READER and message.incarnation != self._reader:
