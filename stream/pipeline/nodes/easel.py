@@ -29,9 +29,6 @@ from stream.pipeline.wire.messages import (
 from stream.pipeline.wire.nodes import PAINT
 from stream.pipeline.wire.orders import changed
 
-IMAGES = "images"
-"""The folder of the images, in the session folder."""
-
 
 class OutOfMemory(Exception):
     """The painter ran out of memory: it ends, and is started again."""
@@ -88,7 +85,6 @@ class Easel:
         clock: Callable[[], float] = local_clock,
     ):
         self._config = config
-        self._settings = config.painting
         self._painter = painter
         self._mailbox = mailbox
         self._send = send
@@ -108,7 +104,7 @@ class Easel:
         except Problem as problem:
             self._tell("the painter goes on as before", str(problem))
             return
-        self._config, self._settings = config, config.painting
+        self._config = config
 
     def paint_next(self, wait_ms: int) -> bool:
         """Paints the newest embedding; False if none comes in time.
@@ -123,10 +119,10 @@ class Easel:
             self._trial, self._step = job.about.trial, None
             self._say(job, "begun", "")
         stamps = dict(job.stamps) | {"taken": self._clock()}
-        start = None
-        if self._step is not None and self._settings.refine:
-            start = Start(self._step.estimate, self._settings.refine_strength)
-        seed = self._settings.seed + job.about.trial
+        settings, start = self._config.painting, None
+        if self._step is not None and settings.refine:
+            start = Start(self._step.estimate, settings.refine_strength)
+        seed = settings.seed + job.about.trial
         try:
             pixels = self._painter.paint(
                 job, seed, lambda step: self._on_step(job, step, stamps), start
@@ -139,8 +135,8 @@ class Easel:
             return True
         if pixels is not None:
             self._is_spared = False
-            strength = start.strength if start is not None else self._settings.from_top
-            self._deliver(job, pixels, strength or 1.0, stamps)
+            strength = start.strength if start is not None else settings.from_top
+            self._deliver(job, pixels, seed, strength or 1.0, stamps)
         elif self._stopped():
             self._say(job, "cancelled", "the session ends")
         elif not self._is_updated(job):
@@ -150,13 +146,24 @@ class Easel:
 
     def _on_step(self, job: Embedded, step: Step, stamps: dict[str, float]) -> bool:
         self._step = step
-        if self._stopped() or self._is_updated(job) or self._is_outrun():
+        if self._stopped() or self._is_updated(job):
+            return False
+        if self._mailbox.peek() is not None and not self._is_spared:
             return False
         pictures = step.preview()
         if pictures is not None:
             stamps["previewed"] = self._clock()
             stamps.setdefault("first_preview", stamps["previewed"])
-            self._send(_preview(job, step, pictures[0], stamps))
+            preview = Preview(
+                about=job.about,
+                answer=job.answer,
+                step=step.index + 1,
+                n_steps=step.n_steps,
+                image_format="jpeg",
+                image=encoded(pictures[0], "jpeg"),
+                stamps=dict(stamps),
+            )
+            self._send(preview)
         return True
 
     def _is_updated(self, job: Embedded) -> bool:
@@ -164,11 +171,13 @@ class Easel:
         newer = self._mailbox.peek()
         return newer is not None and newer.about.trial == job.about.trial
 
-    def _is_outrun(self) -> bool:
-        return self._mailbox.peek() is not None and not self._is_spared
-
     def _deliver(
-        self, job: Embedded, pixels: np.ndarray, strength: float, stamps: dict[str, float]
+        self,
+        job: Embedded,
+        pixels: np.ndarray,
+        seed: int,
+        strength: float,
+        stamps: dict[str, float],
     ) -> None:
         stamps["painted"] = self._clock()
         stamps.pop("previewed", None)
@@ -176,25 +185,23 @@ class Easel:
         message = Painted(
             about=job.about,
             answer=job.answer,
-            seed=self._settings.seed + job.about.trial,
-            ip_scale=self._settings.ip_scale,
+            seed=seed,
+            ip_scale=self._config.painting.ip_scale,
             steps=self._step.n_steps,
             size_px=max(pixels.shape[:2]),
             strength=strength,
-            file=f"{IMAGES}/trial-{job.about.trial:05d}{early}.png",
+            file=f"images/trial-{job.about.trial:05d}{early}.png",
             image_format="webp",
             image=encoded(pixels, "webp"),
             stamps=stamps,
         )
         self._send(message)  # before the file: it is what people wait for
+        path = self._config.folder / message.file
         try:
-            save_png(self._config.folder / message.file, pixels, self._texts(message))
+            save_png(path, pixels, self._texts(message))
         except OSError as error:
-            self._tell(
-                "an image is not saved",
-                f"'{self._config.folder / message.file}' cannot be written ({error.strerror}); "
-                "make room on the disk",
-            )
+            why = f"'{path}' cannot be written ({error.strerror}); make room on the disk"
+            self._tell("an image is not saved", why)
 
     def _texts(self, message: Painted) -> dict[str, object]:
         """What a PNG says of itself."""
@@ -213,17 +220,4 @@ class Easel:
         """Tells a person, once until something else goes wrong."""
         if why != self._last_told:
             self._last_told = why
-            text = f"{what}: {why}"
-            self._send(Noted(node=PAINT, text=text, facts={}))
-
-
-def _preview(job: Embedded, step: Step, pixels: np.ndarray, stamps: Mapping[str, float]) -> Preview:
-    return Preview(
-        about=job.about,
-        answer=job.answer,
-        step=step.index + 1,
-        n_steps=step.n_steps,
-        image_format="jpeg",
-        image=encoded(pixels, "jpeg"),
-        stamps=dict(stamps),
-    )
+            self._send(Noted(node=PAINT, text=f"{what}: {why}", facts={}))
