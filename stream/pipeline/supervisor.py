@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Supervisor:
             )
             for spec in nodes
         }
-        self.source = self._start_source(source) if source else None
+        self.source = self._run("source", source, subprocess.PIPE) if source else None
 
     def wait_until_ready(self) -> None:
         """Waits for every node that is not optional.
@@ -240,18 +240,13 @@ class Supervisor:
 
     def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", spec.module, str(config_path), "--supervised"]
-        with (self._logs / f"{spec.name}.log").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | _ONE_THREAD,
-            )
+        return self._run(spec.name, command, subprocess.DEVNULL, os.environ | _ONE_THREAD)
 
-    def _start_source(self, command: Sequence[str]) -> subprocess.Popen:
-        with (self._logs / "source.log").open("ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    def _run(
+        self, name: str, command: Sequence[str], stdin: int, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen:
+        with (self._logs / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(command, stdin=stdin, stdout=log, stderr=log, env=env)
 
     def _hear(self, node: _Node, address: bytes, word: str, text: str) -> None:
         node.address, node.last_beat_s = address, time.monotonic()
