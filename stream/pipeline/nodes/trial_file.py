@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.trials import Trial, Window
 
-if TYPE_CHECKING:
-    import pandas
-
 SUFFIXES = (".npz", "-epo.fif", "_epo.fif")
-_COLUMNS = ["trial", "stimulus", "onset_s", "residual_s", "first_stamp_s"]
 
 
 class TrialFile:
@@ -22,25 +17,26 @@ class TrialFile:
     The samples are those of the stream, in microvolts, before any preprocessing; an .npz has
     `trials` (n, channels, times) float32, `times_s`, `channels`, and per trial `trial`,
     `stimulus`, `onset_s`, `residual_s`, `first_stamp_s`. MNE files hold volts, as MNE's do.
-
-    Raises:
-        Problem: the file's name has another ending, or its folder is missing.
     """
 
     def __init__(self, path: Path, channels: Sequence[str], rate_hz: float, window: Window):
-        check_trial_file(path)
         self._path = path
         self._channels = list(channels)
         self._rate_hz = rate_hz
         self._window = window
         self._trials: list[np.ndarray] = []
-        self._rows: list[tuple[int, str, float, float, float]] = []
+        self._rows: list[dict[str, int | str | float]] = []
 
     def add(self, trial: Trial) -> None:
         self._trials.append(trial.samples.T.copy())
-        event = trial.event
-        timing_s = (event.onset_s, trial.residual_s, trial.first_stamp_s)
-        self._rows.append((trial.number, event.stimulus, *timing_s))
+        row = {
+            "trial": trial.number,
+            "stimulus": trial.event.stimulus,
+            "onset_s": trial.event.onset_s,
+            "residual_s": trial.residual_s,
+            "first_stamp_s": trial.first_stamp_s,
+        }
+        self._rows.append(row)
 
     def close(self) -> None:
         """Writes the file; without trials there is none, as MNE has no empty epochs."""
@@ -52,31 +48,36 @@ class TrialFile:
             self._write_epochs()
 
     def _write_npz(self) -> None:
-        columns = dict(zip(_COLUMNS, map(np.array, zip(*self._rows, strict=True)), strict=True))
         np.savez(
             self._path,
             trials=np.stack(self._trials),
             times_s=np.arange(self._window.first, self._window.last + 1) / self._rate_hz,
             channels=np.array(self._channels),
-            **columns,
+            **{name: np.array([row[name] for row in self._rows]) for name in self._rows[0]},
         )
 
     def _write_epochs(self) -> None:
         import mne  # here: it takes a second to import, and only this file format needs it
 
-        stimuli = sorted({row[1] for row in self._rows})
-        codes = {stimulus: code for code, stimulus in enumerate(stimuli, start=1)}
-        onsets_s = np.array([row[2] for row in self._rows])
+        try:
+            from pandas import DataFrame
+        except ImportError:  # MNE needs it for what an .npz has of each trial
+            metadata = None
+        else:
+            metadata = DataFrame(self._rows)
+        stimuli = [row["stimulus"] for row in self._rows]
+        codes = {stimulus: code for code, stimulus in enumerate(sorted(set(stimuli)), start=1)}
+        onsets_s = np.array([row["onset_s"] for row in self._rows])
         events = np.zeros((len(self._rows), 3), int)
         events[:, 0] = np.round((onsets_s - onsets_s.min()) * self._rate_hz)
-        events[:, 2] = [codes[row[1]] for row in self._rows]
+        events[:, 2] = [codes[stimulus] for stimulus in stimuli]
         epochs = mne.EpochsArray(
             np.stack(self._trials).astype(np.float64) * 1e-6,
             mne.create_info(self._channels, self._rate_hz, "eeg"),
             events,
             tmin=self._window.first / self._rate_hz,
             event_id=codes,
-            metadata=_metadata(self._rows),
+            metadata=metadata,
             verbose="ERROR",
         )
         epochs.save(self._path, overwrite=True, verbose="ERROR")
@@ -94,12 +95,3 @@ def check_trial_file(path: Path) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise Problem(f"trials cannot be saved as '{path}': make the folder '{path.parent}' first")
-
-
-def _metadata(rows: Sequence[tuple]) -> "pandas.DataFrame | None":
-    """Per trial what an .npz has; None where pandas, which MNE needs for it, is missing."""
-    try:
-        import pandas
-    except ImportError:
-        return None
-    return pandas.DataFrame(rows, columns=_COLUMNS)
