@@ -52,12 +52,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         marker_stream = find_stream(source.markers, source.wait_s)
         inlets.append(Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk))))
     sender = TrialSender(
-        config,
-        lifeline,
-        eeg.channels,
-        eeg_stream.rate_hz,
-        eeg.channel_format,
-        eeg.signal,
+        config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal
     )
     watch = StreamWatch(eeg, sender.reports, trigger)
     for inlet in inlets:

@@ -6,7 +6,7 @@ import numpy as np
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.markers import marker_text
-from stream.acquire.signals import Decimator, Quality, QualityMeter
+from stream.acquire.signals import Decimator, QualityMeter
 from stream.pipeline.wire.bus import Publisher
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import ChannelQuality, Eeg
@@ -62,7 +62,17 @@ class SignalsFeed:
             self._send_eeg(self._decimator, *self._decimator.take(samples, stamps_s))
         if self._meter is not None:
             for quality in self._meter.take(samples, stamps_s):
-                self._send_quality(quality)
+                message = ChannelQuality(
+                    channels=self._channels,
+                    until_s=quality.until_s,
+                    rms_uv=quality.rms_uv.tolist(),
+                    peak_to_peak_uv=quality.peak_to_peak_uv.tolist(),
+                    line_uv=quality.line_uv.tolist(),
+                    line_hz=quality.line_hz,
+                    flat=quality.is_flat.tolist(),
+                    clipped=quality.is_clipped.tolist(),
+                )
+                self._publisher.publish(message)
 
     def _send_eeg(self, decimator: Decimator, samples: np.ndarray, stamps_s: np.ndarray) -> None:
         if not len(samples):
@@ -76,17 +86,4 @@ class SignalsFeed:
             array=samples.astype(np.float32),
         )
         self._markers = []
-        self._publisher.publish(message)
-
-    def _send_quality(self, quality: Quality) -> None:
-        message = ChannelQuality(
-            channels=self._channels,
-            until_s=quality.until_s,
-            rms_uv=quality.rms_uv.tolist(),
-            peak_to_peak_uv=quality.peak_to_peak_uv.tolist(),
-            line_uv=quality.line_uv.tolist(),
-            line_hz=quality.line_hz,
-            flat=quality.is_flat.tolist(),
-            clipped=quality.is_clipped.tolist(),
-        )
         self._publisher.publish(message)

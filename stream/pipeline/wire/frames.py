@@ -45,16 +45,14 @@ def pack(message: Message, seq: int = 0, session: str = "") -> bytes:
 
 
 def unpack(frame: bytes) -> Message:
-    """The message in a frame; its array is a read-only view of the frame.
-
-    Raises:
-        Problem: another format version, an unknown kind, or a damaged frame.
-    """
+    """The message in a frame, as `unpack_numbered`."""
     return unpack_numbered(frame)[1]
 
 
 def unpack_numbered(frame: bytes) -> tuple[int, Message]:
     """The number of a frame, 0 where its sender does not count, and the message in it.
+
+    Its array is a read-only view of the frame.
 
     Raises:
         Problem: another format version, an unknown kind, or a damaged frame.

@@ -135,7 +135,9 @@ class Outbox:
         if message.node == DECODE:
             self._resend_trials()
         elif message.node == RESULTS:
-            self._resend_reports()
+            for kept in self._kept.values():
+                kept.n_reported = 0
+                self._send_reports(kept)
 
     def _resend_trials(self) -> None:
         self._to_forget.clear()  # a new decoder has nothing
@@ -148,11 +150,6 @@ class Outbox:
                 detail = f"the decoder was lost {kept.n_lost} times with this trial"
                 self._drop(trial, "node_lost", detail)
         self.flush()
-
-    def _resend_reports(self) -> None:
-        for kept in self._kept.values():
-            kept.n_reported = 0
-            self._send_reports(kept)
 
     def _forget_slices(self, kept: _Kept) -> None:
         self._n_unanswered -= kept.is_whole
