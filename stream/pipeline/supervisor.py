@@ -98,11 +98,7 @@ class Supervisor:
         self.source = self._run("source", source, subprocess.PIPE) if source else None
 
     def wait_until_ready(self) -> None:
-        """Waits for every node that is not optional.
-
-        Raises:
-            Problem: a node failed, died, or took too long.
-        """
+        """Waits until `is_ready`."""
         while not self.is_ready():
             self.listen(100)
 
@@ -275,11 +271,12 @@ class Supervisor:
         self.listen(100)  # its last words
         if node.done:
             return  # in virtual time all may be over before the last node is ready
-        raise Problem(
-            node.failure
-            or f"the node {node.spec.name} ended with code {code} before it was ready; look into "
-            f"'{self._logs / node.spec.name}.log'"
-        )
+        raise self._problem(node, f"ended with code {code} before it was ready")
+
+    def _problem(self, node: _Node, what: str) -> Problem:
+        name = node.spec.name
+        sentence = f"the node {name} {what}; look into '{self._logs / name}.log'"
+        return Problem(node.failure or sentence)
 
     def _refuse_dead_source(self) -> None:
         if self.source is None or self.source.poll() is None:
@@ -305,11 +302,7 @@ class Supervisor:
             self._say(text, given_up=node.failure)
             return
         if node.given_up:
-            raise Problem(
-                node.failure
-                or f"the node {name} died {node.restarts + 1} times; look into "
-                f"'{self._logs / name}.log'"
-            )
+            raise self._problem(node, f"died {node.restarts + 1} times")
         # A process that nobody here has killed was most likely killed by the kernel, for memory.
         killed = node.process.returncode == -signal.SIGKILL and not node.was_hung
         now_s = time.monotonic()
