@@ -9,7 +9,6 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,8 @@ SHAPES = tuple(SHAPE_TABLE)
 MATERIALS = tuple(MATERIAL_TABLE)
 COLOURS = tuple(COLOUR_TABLE)
 PLACES = tuple(PLACE_TABLE)
+ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
+"""What is seen in a picture, and what each may be."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,7 @@ class Stimulus:
     @property
     def attributes(self) -> dict[str, str]:
         """What is seen in it, in words."""
-        concept = self.concept
-        return {
-            "shape": concept.shape,
-            "material": concept.material,
-            "colour": concept.colour,
-            "place": self.scene.place,
-        }
+        return {name: getattr(self.scene, name) for name in ATTRIBUTES}
 
     @cached_property
     def scene(self) -> Scene:
@@ -84,33 +79,29 @@ class Stimulus:
 
 
 @cache
-def _concepts() -> dict[bool, tuple[Concept, ...]]:
-    """All combinations by whether they are for testing.
+def _concepts(are_tests: bool) -> tuple[Concept, ...]:
+    """All combinations that are for testing, or all others.
 
     One combination in ten is: those on a plane of the 20 x 10 x 10 grid that meets every pair of
     attributes equally often, so 200 test concepts hold each shape 10 times and each material and
     colour 20 times. Sorted by a hash of the name, so the first n are a fair sample.
     """
-    sorted_by_hash: dict[bool, list[Concept]] = {True: [], False: []}
-    for (s, shape), (m, material), (c, colour) in product(
-        enumerate(SHAPES), enumerate(MATERIALS), enumerate(COLOURS)
-    ):
-        is_test = (s + 3 * m + 7 * c) % 10 == 0
-        sorted_by_hash[is_test].append(Concept(shape, material, colour))
-    return {
-        is_test: tuple(sorted(concepts, key=lambda concept: zlib.crc32(concept.name.encode())))
-        for is_test, concepts in sorted_by_hash.items()
-    }
+    found = [
+        Concept(SHAPES[s], MATERIALS[m], COLOURS[c])
+        for s, m, c in np.ndindex(len(SHAPES), len(MATERIALS), len(COLOURS))
+        if ((s + 3 * m + 7 * c) % 10 == 0) == are_tests
+    ]
+    return tuple(sorted(found, key=lambda concept: zlib.crc32(concept.name.encode())))
 
 
 def training_concepts() -> tuple[Concept, ...]:
     """The 1,800 concepts that models may learn from; the first n are a fair sample of them."""
-    return _concepts()[False]
+    return _concepts(are_tests=False)
 
 
 def test_concepts() -> tuple[Concept, ...]:
     """The 200 concepts that no model of the demo has seen; none is a training concept."""
-    return _concepts()[True]
+    return _concepts(are_tests=True)
 
 
 # Its name would make pytest take it for a test wherever it is imported.

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy import fft, signal
@@ -49,11 +48,6 @@ class SubjectSettings:
             )
 
 
-class _Presentation(NamedTuple):
-    onset: int
-    response: np.ndarray  # (n, 63)
-
-
 class SimulatedSubject:
     """One recording of one subject: present images, and read the EEG sample by sample.
 
@@ -69,8 +63,8 @@ class SimulatedSubject:
         self._brain = Brain(settings.seed)
         self._ongoing = _OngoingEeg(settings, np.random.default_rng(ongoing_seed))
         self._trials = np.random.default_rng(trial_seed)
-        self._block = np.empty((0, len(CHANNELS)), np.float32)
-        self._presentations: list[_Presentation] = []
+        self._ahead = np.empty((0, len(CHANNELS)), np.float32)
+        self._presentations: list[tuple[int, np.ndarray]] = []  # onset, response (n, 63)
 
     def evoked(self, image: np.ndarray, attributes: Mapping[str, str]) -> np.ndarray:
         """Mean response to an image: float32 (63, n) in microvolts, sample 0 at its onset.
@@ -97,30 +91,24 @@ class SimulatedSubject:
         gain = np.exp(spread * self._trials.standard_normal() - spread**2 / 2)
         delay_s = LATENCY_SD_S * np.clip(self._trials.standard_normal(), -3, 3)
         response = np.float32(gain) * _delayed(evoked, delay_s * self.settings.rate_hz)
-        self._presentations.append(_Presentation(onset_sample, response.T))
+        self._presentations.append((onset_sample, response.T))
 
     def read(self, n_samples: int) -> np.ndarray:
         """The next samples of the recording: float32 (n_samples, 63) in microvolts."""
-        chunk = self._next_ongoing(n_samples)
+        n_blocks = -(-(n_samples - len(self._ahead)) // self._ongoing.block_size)
+        blocks = [self._ongoing.next_block() for _ in range(n_blocks)]
+        chunk, self._ahead = np.split(np.concatenate([self._ahead, *blocks]), [n_samples])
         start, stop = self.next_sample, self.next_sample + n_samples
         for onset, response in self._presentations:
             first, last = max(onset, start), min(onset + len(response), stop)
             if first < last:
                 chunk[first - start : last - start] += response[first - onset : last - onset]
-        self._presentations = [p for p in self._presentations if p.onset + len(p.response) > stop]
+        self._presentations = [
+            (onset, response)
+            for onset, response in self._presentations
+            if onset + len(response) > stop
+        ]
         self.next_sample = stop
-        return chunk
-
-    def _next_ongoing(self, n_samples: int) -> np.ndarray:
-        chunk = np.empty((n_samples, len(CHANNELS)), np.float32)
-        filled = 0
-        while filled < n_samples:
-            if len(self._block) == 0:
-                self._block = self._ongoing.next_block()
-            part = self._block[: n_samples - filled]
-            chunk[filled : filled + len(part)] = part
-            self._block = self._block[len(part) :]
-            filled += len(part)
         return chunk
 
 
@@ -144,7 +132,7 @@ class _OngoingEeg:
         rate_hz = settings.rate_hz
         self._settings = settings
         self._random = random
-        self._block_size = round(BLOCK_S * rate_hz)
+        self.block_size = round(BLOCK_S * rate_hz)
         self._start = 0
         self._background_mix = settings.noise_uv * _background_mix()
         self._background = _Filter(_power_law(rate_hz), n)
@@ -161,7 +149,7 @@ class _OngoingEeg:
 
     def next_block(self) -> np.ndarray:
         """The next float32 (samples, 63)."""
-        n, size, rate_hz = len(CHANNELS), self._block_size, self._settings.rate_hz
+        n, size, rate_hz = len(CHANNELS), self.block_size, self._settings.rate_hz
         # White noise of one density at every rate, so that what the filters make of it is too.
         white = np.sqrt(rate_hz / 2) * self._random.standard_normal((n, size))
         eeg = self._background_mix @ self._background(white)
@@ -178,7 +166,7 @@ class _OngoingEeg:
 
     def _blink_onsets(self) -> np.ndarray:
         """(1, samples): the size of the blink that begins at a sample, else 0."""
-        size = self._block_size
+        size = self.block_size
         per_sample = self._settings.blinks_per_minute / 60 / self._settings.rate_hz
         begins = self._random.random((1, size)) < per_sample
         return begins * self._random.lognormal(0, 0.2, (1, size))

@@ -12,20 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from demo.stimuli import COLOURS, MATERIALS, PLACES, SHAPES, Stimulus
+from demo.stimuli import ATTRIBUTES, Stimulus
 
 _SIDES = ("left", "middle", "right")
 _HORIZONS = ("low", "middle", "high")
 _LIGHTS = ("from the left", "from the right")
-SLOTS: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES,
-    "material": MATERIALS,
-    "colour": COLOURS,
-    "place": PLACES,
-    "side": _SIDES,
-    "horizon": _HORIZONS,
-    "light": _LIGHTS,
-}
+SLOTS = ATTRIBUTES | {"side": _SIDES, "horizon": _HORIZONS, "light": _LIGHTS}
 UNSAID = 0
 """The number of a word that is left out; the others count from 1."""
 

@@ -67,7 +67,8 @@ class PaintRecipe:
 
 
 def make_diffusion_models(out_dir: Path, recipe: PaintRecipe = PaintRecipe()) -> None:
-    """Trains and writes `unet/`, `scheduler/`, `tiny_vae/`, the empty caption and `base.json`.
+    """Trains and writes `unet/`, `scheduler/`, `tiny_vae/`, the empty caption and `base.json`;
+    and `recipe-diffusion.json`, how it all was made.
 
     Takes about an hour on two cores. The VAE is that in `out_dir/vae`.
     """
@@ -90,11 +91,6 @@ def make_diffusion_models(out_dir: Path, recipe: PaintRecipe = PaintRecipe()) ->
         size_px=SIZE_PX,
         latent_rgb=fit_latent_rgb(latents[:500], pictures[:500]),
     )
-    write_base(out_dir, spec, recipe)
-
-
-def write_base(out_dir: Path, spec: BaseSpec, recipe: PaintRecipe) -> None:
-    """Writes `base.json`, and how it all was made: `recipe-diffusion.json`."""
     (out_dir / BASE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     files = [out_dir / EMPTY_PROMPT]
     files += [file for part in PARTS for file in sorted((out_dir / part).glob("*.safetensors"))]

@@ -9,16 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demo.stimuli import (
-    COLOURS,
-    MATERIALS,
-    PLACES,
-    SHAPES,
-    Stimulus,
-    render,
-    stimuli,
-    test_concepts,
-)
+from demo.stimuli import ATTRIBUTES, Stimulus, render, stimuli, test_concepts
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, load_classifier
 from index.encoders.health import embedding_health
@@ -26,13 +17,11 @@ from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.paintings.metrics import resized
 
-ATTRIBUTES = {"shape": SHAPES, "material": MATERIALS, "colour": COLOURS, "place": PLACES}
-
 
 def attribute_labels(listed: list[Stimulus]) -> dict[str, Tensor]:
     """The number of each stimulus's value, (n,), per attribute."""
     return {
-        name: torch.tensor([values.index(getattr(stimulus.scene, name)) for stimulus in listed])
+        name: torch.tensor([values.index(stimulus.attributes[name]) for stimulus in listed])
         for name, values in ATTRIBUTES.items()
     }
 
@@ -49,10 +38,8 @@ def measure(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     latents = vae.encode(pictures)
     metrics["vae_ms_per_image"] = (time.perf_counter() - began) / len(pictures) * 1e3
-    for name, accuracy in attribute_accuracy(
-        folder / "semantic.safetensors", features, listed
-    ).items():
-        metrics[f"{name}_accuracy"] = accuracy
+    read = attribute_accuracy(folder / "semantic.safetensors", features, listed)
+    metrics |= {f"{name}_accuracy": accuracy for name, accuracy in read.items()}
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     nearest = (unit[1::2] @ unit[0::2].T).argmax(axis=1)
     metrics["retrieval_200_way_top1"] = float((nearest == np.arange(len(nearest))).mean())

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from demo.shipped.image_metrics import ATTRIBUTES, attribute_labels, measure
-from demo.stimuli import Stimulus, render, stimuli, training_concepts
+from demo.shipped.image_metrics import attribute_labels, measure
+from demo.stimuli import ATTRIBUTES, Stimulus, render, stimuli, training_concepts
 from hvf_core.provenance import provenance
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig

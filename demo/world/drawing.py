@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from demo.world.materials import COLOURS, INK, IVORY, MATERIALS, Material
 from demo.world.places import PLACES, Place, backdrop, ground, linear
-from demo.world.shapes import SHAPES, Shape
-
-Array = NDArray[np.float32]
+from demo.world.shapes import SHAPES, Array, Shape
 
 _LENS = 2.6  # focal length in half image heights
 _EYE = np.float32((0, 1.7, 0))

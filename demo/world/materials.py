@@ -1,14 +1,12 @@
 """Materials of the sculptures in the demo's world: solid patterns, shine and colours."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from demo.world.shapes import Array, Field
+
 Rgb = tuple[float, float, float]
-Field = Callable[[Array, Array, Array], Array]
 
 
 def _edge(wave: Array, sharp: float) -> Array:

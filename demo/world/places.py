@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Rgb = tuple[float, float, float]
+from demo.world.materials import Rgb
+from demo.world.shapes import Array
 
 
 @dataclass(frozen=True)

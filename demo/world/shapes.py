@@ -33,9 +33,7 @@ def _cut(a: Array, b: Array, soft: float = 0.08) -> Array:
     return -_blend(-a, -b, soft)
 
 
-def _box(
-    x: Array, y: Array, z: Array, half: tuple[float, float, float], rounding: float = 0.06
-) -> Array:
+def _box(x: Array, y: Array, z: Array, half: Size, rounding: float = 0.06) -> Array:
     outside = (
         np.maximum(np.abs(axis) - (size - rounding), 0)
         for axis, size in zip((x, y, z), half, strict=True)
