@@ -81,20 +81,18 @@ def recordings(
     """
     import mne
 
-    from demo.recordings import simulate_sessions
+    from demo.recordings import responses, simulate_sessions
     from demo.settings import DemoSettings
-    from demo.stimuli import render, stimuli, training_concepts
-    from demo.subject import SimulatedSubject, SubjectSettings
+    from demo.stimuli import stimuli, training_concepts
+    from demo.subject import SubjectSettings
 
     settings = DemoSettings()
-    subject_settings = SubjectSettings(seed=settings.subject_seed)
+    subject = SubjectSettings(seed=settings.subject_seed)
     shown = stimuli(training_concepts()[:concepts], 1)
-    brain = SimulatedSubject(subject_settings, recording_seed=0)
-    evoked = {s.id: brain.evoked(render(s), s.attributes) for s in shown}
+    evoked = responses(subject, shown)
     out.mkdir(parents=True, exist_ok=True)
-    made = simulate_sessions(subject_settings, shown, evoked, range(sessions), settings.soa_s)
-    for part in made:
-        recording = part.data
+    made = simulate_sessions(subject, shown, evoked, range(sessions), settings.soa_s)
+    for recording, _ in made:
         info = mne.create_info(list(recording.channels), recording.rate_hz, "eeg")
         raw = mne.io.RawArray(recording.samples.T * 1e-6, info, verbose="ERROR")
         onsets_s = [marker.stamp_s for marker in recording.markers]

@@ -6,16 +6,17 @@ import numpy as np
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from decoder.bundle import load_bundle
+from decoder.bundle import Bundle, load_bundle
 from demo.head import CHANNELS
-from demo.recordings import SIMULATED, simulate_sessions, with_gains
+from demo.recordings import SIMULATED, responses, simulate_sessions, with_gains
 from demo.settings import DemoSettings
-from demo.stimuli import gallery_stimuli, render
-from demo.subject import SimulatedSubject, SubjectSettings
+from demo.stimuli import gallery_stimuli
+from demo.subject import SubjectSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
 from offline_train.data.settings import PrepareTestSettings
 from offline_train.data.study import Study
+from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
 from offline_train.evaluate.settings import EvaluateSettings
@@ -49,21 +50,19 @@ def evaluate_demo(
         adaptation: follows such changes without labels; None does not.
     """
     bundle = load_bundle(bundle_path)
-    facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
-    recorded = held_out_recordings(amplitude, soa_s, max(settings.repeats), gain_sd)
-    with threadpool_limits(1, "blas"):
-        trial_set = prepare_test(
-            recorded,
-            Preprocessing.of(bundle),
-            directory,
-            PrepareTestSettings(adaptation=adaptation),
-            provenance=facts,
-        )
-    gallery = load_gallery(gallery_path)
+    trial_set = simulated_tests(
+        bundle,
+        directory,
+        max(settings.repeats),
+        amplitude=amplitude,
+        soa_s=soa_s,
+        gain_sd=gain_sd,
+        adaptation=adaptation,
+    )
     return evaluate(
         bundle,
         trial_set,
-        gallery,
+        load_gallery(gallery_path),
         settings.repeats,
         seed=settings.seed,
         tmax_s=[*settings.tmax_s, bundle.manifest.tmax_s],
@@ -71,14 +70,32 @@ def evaluate_demo(
     )
 
 
-def held_out_recordings(amplitude: float, soa_s: float, n: int, gain_sd: float) -> Study:
-    """`n` sessions in which every test image is shown once; see `evaluate_demo`."""
+def simulated_tests(
+    bundle: Bundle,
+    directory: Path,
+    n_repeats: int,
+    *,
+    amplitude: float = 1.0,
+    soa_s: float = 1.0,
+    gain_sd: float = 0.0,
+    adaptation: AdaptationSettings | None = None,
+) -> TrialSet:
+    """Trials in which every test image is shown once a session; see `evaluate_demo`."""
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
     tests = gallery_stimuli()
-    brain = SimulatedSubject(settings, recording_seed=0)
-    evoked = {s.id: brain.evoked(render(s), s.attributes) for s in tests}
-    numbers = track(range(_FIRST_SESSION, _FIRST_SESSION + n), "recording (simulated)")
+    evoked = responses(settings, tests)
+    numbers = range(_FIRST_SESSION, _FIRST_SESSION + n_repeats)
     gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
-    sessions = simulate_sessions(settings, tests, evoked, numbers, soa_s)
+    sessions = simulate_sessions(
+        settings, tests, evoked, track(numbers, "recording (simulated)"), soa_s
+    )
     parts = (part._replace(data=with_gains(part.data, gains)) for part in sessions)
-    return Study(SIMULATED, parts)
+    facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
+    with threadpool_limits(1, "blas"):
+        return prepare_test(
+            Study(SIMULATED, parts),
+            Preprocessing.of(bundle),
+            directory,
+            PrepareTestSettings(adaptation=adaptation),
+            provenance=facts,
+        )

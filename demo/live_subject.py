@@ -48,7 +48,7 @@ def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
 def play(subject: SimulatedSubject, outlets: Outlets, shown: list[Stimulus], soa_s: float) -> None:
     """Sends EEG and markers in real time; a sample is sent when the clock shows its stamp."""
     rate_hz = subject.settings.rate_hz
-    evoked = {stimulus.id: _evoked(subject, stimulus) for stimulus in shown}
+    evoked = {s.id: subject.evoked(render(s), s.attributes) for s in shown}
     onsets = [round((LEAD_S + i * soa_s) * rate_hz) for i in range(len(shown))]
     for stimulus, onset in zip(shown, onsets, strict=True):
         subject.present(onset, evoked[stimulus.id])
@@ -65,10 +65,6 @@ def play(subject: SimulatedSubject, outlets: Outlets, shown: list[Stimulus], soa
             outlets.push_marker(stimulus.id, onset_s)
         sleep_until(stamps_s[-1])
         outlets.push_eeg(subject.read(n_chunk), stamps_s)
-
-
-def _evoked(subject: SimulatedSubject, stimulus: Stimulus) -> np.ndarray:
-    return subject.evoked(render(stimulus), stimulus.attributes)
 
 
 @with_settings(Presentation)

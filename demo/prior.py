@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
-from threadpoolctl import threadpool_limits
 
 from decoder.bundle import load_bundle
 from decoder.painting.base import load_base
 from decoder.painting.prior import Prior, load_prior
 from decoder.painting.spec import read_base_spec
-from demo.evaluation import held_out_recordings
+from demo.evaluation import simulated_tests
 from demo.model import DemoModel
 from demo.settings import ASSETS
 from demo.shipped.image_metrics import attribute_labels, attribute_scores
@@ -20,16 +18,14 @@ from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
 from index.encoders.classifier import load_classifier
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
+from offline_train.commands.options import bar
 from offline_train.data.features import extract_features
-from offline_train.data.prepare import prepare_test
-from offline_train.data.settings import PrepareTestSettings
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.paint import paint_trials
 from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
 from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PRESETS
 from offline_train.prior.training import make_prior, train_prior
-from stream.acquire.preprocess import Preprocessing
 
 COMMAND = "python -m demo assets --part prior"
 
@@ -45,28 +41,22 @@ def make_prior_of_demo(assets: Path, n_concepts: int, exemplars: int) -> Prior:
     ids = sorted(s.id for s in stimuli(training_concepts()[:n_concepts], exemplars))
     np.random.default_rng(settings.seed).shuffle(ids)
     encoders = [load_encoder(spec) for spec in read_specs(assets / "encoders.json")]
-    with Progress() as progress, tempfile.TemporaryDirectory() as cache:
-        task = progress.add_task("encoding images", total=None)
-        features = extract_features(
-            ids,
-            lambda id_: render(stimulus_from_id(id_)),
-            encoders,
-            Path(cache),
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
-        # One of the encoders is the base's own VAE at the size of the pictures.
-        side = base.spec.size_px // 8
-        latents = features.embeddings["demo-vae"].reshape(-1, 4, side, side)
-        task = progress.add_task("training the prior", total=settings.steps)
+    with bar("encoding images") as tell, tempfile.TemporaryDirectory() as cache:
+        features = extract_features(ids, picture_of, encoders, Path(cache), tell)
+    # One of the encoders is the base's own VAE at the size of the pictures.
+    side = base.spec.size_px // 8
+    latents = features.embeddings["demo-vae"].reshape(-1, 4, side, side)
+    with bar("training the prior") as tell:
         trained = train_prior(
-            latents,
-            features,
-            base,
-            settings,
-            lambda step: progress.update(task, completed=step.step),
+            latents, features, base, settings, lambda step: tell(step.step, step.n_steps)
         )
     half = torch.float16
     return make_prior(assets / "prior", trained, features, base, settings, COMMAND, half)
+
+
+def picture_of(id: str) -> np.ndarray:
+    """The picture of a stimulus, uint8 (128, 128, 3)."""
+    return render(stimulus_from_id(id))
 
 
 # The demo's own classifier in the place of the paper's networks, whose weights it does not have.
@@ -97,32 +87,19 @@ def evaluate_demo_paintings(
         amplitude: of the evoked response.
     """
     bundle, prior = load_bundle(model.bundle), load_prior(model.prior)
-    recorded = held_out_recordings(amplitude, 1.0, max(settings.repeats), 0.0)
-    facts = {"subject": "simulated", "amplitude": amplitude}
-    with threadpool_limits(1, "blas"):
-        preprocessing, how = Preprocessing.of(bundle), PrepareTestSettings()
-        trials = prepare_test(recorded, preprocessing, directory, how, provenance=facts)
+    trials = simulated_tests(bundle, directory, max(settings.repeats), amplitude=amplitude)
     trials = trials.select(trials.items[:n_images])
-    pictures = {item: render(stimulus_from_id(item)) for item in trials.items}
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
-    features = extract_features(
-        trials.items, pictures.__getitem__, encoders, directory.with_name("features")
-    )
+    features = extract_features(trials.items, picture_of, encoders, directory.with_name("features"))
     conditions = conditions_of(bundle, prior, trials, features, settings.repeats, settings.seed)
     base = load_base(read_base_spec(model.base))
-    with Progress() as progress:
-        task = progress.add_task("painting", total=None)
+    with bar("painting") as tell:
         paintings, told = paint_trials(
-            conditions,
-            prior,
-            base,
-            trials.items,
-            pictures.__getitem__,
-            settings,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            conditions, prior, base, trials.items, picture_of, settings, tell
         )
     nets = [load_feature_net(spec) for spec in NETS]
     shown = [stimulus_from_id(item) for item in trials.items]
     truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
     reader = load_classifier(_CLASSIFIER["source"]).eval()
-    return paintings, score(paintings, nets, facts | told, attribute_scores(reader, truth))
+    facts = {"subject": "simulated", "amplitude": amplitude} | told
+    return paintings, score(paintings, nets, facts, attribute_scores(reader, truth))

@@ -1,18 +1,28 @@
 """Recordings of the simulated subject."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from demo.head import CHANNELS
-from demo.stimuli import Stimulus
+from demo.stimuli import Stimulus, render
 from demo.subject import SimulatedSubject, SubjectSettings
 from offline_train.data.study import Facts, StudyPart
 from stream.sources.recording import RecordedMarker, Recording
 
 SIMULATED = "simulated subject of the demo"
+
+
+def responses(
+    settings: SubjectSettings,
+    shown: Iterable[Stimulus],
+    picture: Callable[[Stimulus], np.ndarray] = render,
+) -> dict[str, np.ndarray]:
+    """What stimuli evoke in a subject, by id (`SimulatedSubject.evoked`)."""
+    brain = SimulatedSubject(settings, recording_seed=0)
+    return {s.id: brain.evoked(picture(s), s.attributes) for s in shown}
 
 
 def simulate_recording(
@@ -24,7 +34,7 @@ def simulate_recording(
 ) -> Recording:
     """One recording of a subject while it sees stimuli at a fixed pace, from 1 s on.
 
-    `evoked` holds its response to each stimulus, by id (`SimulatedSubject.evoked`).
+    `evoked` are its `responses`.
     """
     rate_hz = subject.settings.rate_hz
     onsets = [round((1.0 + i * soa_s) * rate_hz) for i in range(len(order))]

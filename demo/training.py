@@ -15,16 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from decoder.bundle import Bundle
 from decoder.painting.prior import load_prior
-from demo.recordings import SIMULATED, simulate_sessions
+from demo.recordings import SIMULATED, responses, simulate_sessions
 from demo.settings import ASSETS, PREPROCESSING, PRIOR, DemoSettings
-from demo.stimuli import (
-    Stimulus,
-    gallery_stimuli,
-    render,
-    stimuli,
-    training_concepts,
-)
-from demo.subject import SimulatedSubject, SubjectSettings
+from demo.stimuli import Stimulus, gallery_stimuli, render, stimuli, training_concepts
+from demo.subject import SubjectSettings
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from index.gallery import Gallery, save_gallery
@@ -49,10 +43,13 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
     tests = gallery_stimuli()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        pictures = _draw([*shown, *held_out, *tests], progress)
-        evoked = _respond([*shown, *held_out], pictures, settings, progress)
+        drawn = progress.track([*shown, *held_out, *tests], description="drawing images")
+        pictures = {stimulus.id: render(stimulus) for stimulus in drawn}
+        seen = progress.track([*shown, *held_out], description="responding (simulated)")
+        subject = SubjectSettings(seed=settings.subject_seed)
+        evoked = responses(subject, seen, lambda stimulus: pictures[stimulus.id])
         trial_set = _record(shown, evoked, settings, folder / "trials", progress)
-        features = _extract([*shown, *held_out, *tests], pictures, folder / "features", progress)
+        features = _extract(pictures, folder / "features", progress)
         bundle = _train(trial_set, features, settings, folder, progress)
         bundle = _calibrate(bundle, held_out, evoked, features, settings, folder, progress)
     save_gallery(
@@ -60,21 +57,6 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
         _gallery(tests, features, bundle),
         [pictures[stimulus.id] for stimulus in tests],
     )
-
-
-def _draw(wanted: Sequence[Stimulus], progress: Progress) -> dict[str, np.ndarray]:
-    return {s.id: render(s) for s in progress.track(wanted, description="drawing images")}
-
-
-def _respond(
-    shown: Sequence[Stimulus],
-    pictures: Mapping[str, np.ndarray],
-    settings: DemoSettings,
-    progress: Progress,
-) -> dict[str, np.ndarray]:
-    brain = SimulatedSubject(SubjectSettings(seed=settings.subject_seed), recording_seed=0)
-    seen = progress.track(shown, description="responding (simulated)")
-    return {s.id: brain.evoked(pictures[s.id], s.attributes) for s in seen}
 
 
 def _record(
@@ -98,16 +80,11 @@ def _record(
         )
 
 
-def _extract(
-    wanted: Sequence[Stimulus],
-    pictures: dict[str, np.ndarray],
-    cache_dir: Path,
-    progress: Progress,
-) -> Features:
-    task = progress.add_task("encoding images", total=len(wanted))
+def _extract(pictures: Mapping[str, np.ndarray], cache_dir: Path, progress: Progress) -> Features:
+    task = progress.add_task("encoding images", total=len(pictures))
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
     return extract_features(
-        [stimulus.id for stimulus in wanted],
+        list(pictures),
         pictures.__getitem__,
         encoders,
         cache_dir,
