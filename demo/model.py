@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from demo.settings import ASSETS, PRIOR, DemoSettings
+from demo.settings import DemoSettings
 from hvf_core.artifact import cache_folder
 
 _ROOT = Path(__file__).parents[1]
@@ -18,18 +18,16 @@ _SOURCES += ("stream/acquire/**/*.py", "stream/sources/**/*.py")
 
 @dataclass(frozen=True)
 class DemoModel:
-    """Folders of the demo's bundle and gallery, and of what it paints with."""
+    """Folders of the demo's bundle and gallery."""
 
     bundle: Path
     gallery: Path
-    prior: Path
-    base: Path
 
 
 def ready_model(console: Console) -> DemoModel:
     """The demo's model, made now where this machine has none that today's code would make."""
     folder = cache_folder() / f"demo-{_fingerprint()}"
-    model = DemoModel(folder / "bundle", folder / "gallery", PRIOR, ASSETS)
+    model = DemoModel(folder / "bundle", folder / "gallery")
     if not (model.gallery / "gallery.json").exists():
         console.print(
             "First run: the simulated subject is recorded and its brain model trained "

@@ -12,7 +12,7 @@ from decoder.painting.prior import Prior, load_prior
 from decoder.painting.spec import read_base_spec
 from demo.evaluation import simulated_tests
 from demo.model import DemoModel
-from demo.settings import ASSETS
+from demo.settings import ASSETS, PRIOR
 from demo.shipped.image_metrics import attribute_labels, attribute_scores
 from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
 from index.encoders.classifier import load_classifier
@@ -86,13 +86,13 @@ def evaluate_demo_paintings(
         n_images: of the 200 test images.
         amplitude: of the evoked response.
     """
-    bundle, prior = load_bundle(model.bundle), load_prior(model.prior)
+    bundle, prior = load_bundle(model.bundle), load_prior(PRIOR)
     trials = simulated_tests(bundle, directory, max(settings.repeats), amplitude=amplitude)
     trials = trials.select(trials.items[:n_images])
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
     features = extract_features(trials.items, picture_of, encoders, directory.with_name("features"))
     conditions = conditions_of(bundle, prior, trials, features, settings.repeats, settings.seed)
-    base = load_base(read_base_spec(model.base))
+    base = load_base(read_base_spec(ASSETS))
     with bar("painting") as tell:
         paintings, told = paint_trials(
             conditions, prior, base, trials.items, picture_of, settings, tell

@@ -52,22 +52,28 @@ class FeatureNetSpec(Frozen):
     score: Literal["two_way", "distance"] = "two_way"
 
 
-def _torchvision(name: str, architecture: str, weights: str, **more: object) -> FeatureNetSpec:
+def _torchvision(
+    name: str, architecture: str, weights: str, layer: str, size_px: int, **more: str
+) -> FeatureNetSpec:
     return FeatureNetSpec(
-        name=name, kind="torchvision", architecture=architecture, source=weights, **more
+        name=name,
+        kind="torchvision",
+        architecture=architecture,
+        source=weights,
+        layer=layer,
+        size_px=size_px,
+        **more,
     )
 
 
+_ALEXNET = "alexnet", "AlexNet_Weights.IMAGENET1K_V1"
+_EFFNET = "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT"
+# As facebookresearch/swav's `resnet50` of torch.hub, without running code from there.
+_SWAV = "resnet50", "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 PAPER = (
-    _torchvision(
-        "AlexNet(2)", "alexnet", "AlexNet_Weights.IMAGENET1K_V1", layer="features.4", size_px=256
-    ),
-    _torchvision(
-        "AlexNet(5)", "alexnet", "AlexNet_Weights.IMAGENET1K_V1", layer="features.11", size_px=256
-    ),
-    _torchvision(
-        "Inception", "inception_v3", "Inception_V3_Weights.DEFAULT", layer="avgpool", size_px=342
-    ),
+    _torchvision("AlexNet(2)", *_ALEXNET, "features.4", 256),
+    _torchvision("AlexNet(5)", *_ALEXNET, "features.11", 256),
+    _torchvision("Inception", "inception_v3", "Inception_V3_Weights.DEFAULT", "avgpool", 342),
     FeatureNetSpec(
         name="CLIP",
         kind="open_clip",
@@ -75,23 +81,8 @@ PAPER = (
         source="openai",
         size_px=224,
     ),
-    _torchvision(
-        "EffNet-B",
-        "efficientnet_b1",
-        "EfficientNet_B1_Weights.DEFAULT",
-        layer="avgpool",
-        size_px=255,
-        score="distance",
-    ),
-    # As facebookresearch/swav's `resnet50` of torch.hub, without running code from there.
-    _torchvision(
-        "SwAV",
-        "resnet50",
-        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-        layer="avgpool",
-        size_px=224,
-        score="distance",
-    ),
+    _torchvision("EffNet-B", *_EFFNET, "avgpool", 255, score="distance"),
+    _torchvision("SwAV", *_SWAV, "avgpool", 224, score="distance"),
 )
 """The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
 
@@ -129,10 +120,6 @@ class FeatureNet:
 def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
     """Loads a network's weights, from a file or through its library's own cache.
 
-    Args:
-        spec: which one.
-        device: where it computes.
-
     Raises:
         Problem: they cannot be had or are damaged, or there is no such layer.
     """
@@ -146,14 +133,11 @@ def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
     with loading(what, spec.source, way_out, EOFError, pickle.UnpicklingError):
         network, prepare = loader(spec)
     network.eval().requires_grad_(False).to(device)
-    if spec.layer is None:
-        return FeatureNet(spec, lambda images: network(prepare(images)), device)
-    return FeatureNet(spec, _output_of(network, spec, prepare), device)
+    embed = network if spec.layer is None else _output_of(network, spec)
+    return FeatureNet(spec, lambda images: embed(prepare(images)), device)
 
 
-def _output_of(
-    network: nn.Module, spec: FeatureNetSpec, prepare: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
+def _output_of(network: nn.Module, spec: FeatureNetSpec) -> Callable[[Tensor], Tensor]:
     """What one layer gives."""
     try:
         layer = network.get_submodule(spec.layer)
@@ -167,7 +151,7 @@ def _output_of(
     layer.register_forward_hook(lambda module, args, output: caught.append(output.clone()))
 
     def embed(images: Tensor) -> Tensor:
-        network(prepare(images))
+        network(images)
         return caught.pop()
 
     return embed

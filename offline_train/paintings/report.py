@@ -6,12 +6,7 @@ import matplotlib.figure
 import numpy as np
 from rich.table import Table
 
-from offline_train.paintings.scores import (
-    CEILING,
-    FLOOR,
-    Paintings,
-    PaintingScores,
-)
+from offline_train.paintings.scores import CEILING, FLOOR, Paintings, PaintingScores
 
 _SAID = {CEILING: "painted from\nthe image", FLOOR: "from another\nimage's trials"}
 
@@ -46,9 +41,9 @@ def differences_table(scores: PaintingScores) -> Table:
 
 def write_grid(paintings: Paintings, file: Path, rows: int = 8, title: str = "") -> None:
     """A picture: one row for each of the first images, one column for what was seen and painted."""
-    names = list(paintings.painted)
     columns = [("seen", paintings.seen)] + [
-        (_SAID.get(name, name.replace(", ", "\n")), paintings.painted[name]) for name in names
+        (_SAID.get(name, name.replace(", ", "\n")), samples[0])
+        for name, samples in paintings.samples.items()
     ]
     rows = min(rows, len(paintings.seen))
     figure = matplotlib.figure.Figure(

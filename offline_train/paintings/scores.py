@@ -15,7 +15,6 @@ import torch
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
 from decoder.painting.prior import Prior, check_bundle
-from decoder.painting.sampler import Sampler
 from hvf_core.problem import Problem
 from hvf_core.provenance import versions
 from hvf_core.specs import Frozen
@@ -73,11 +72,6 @@ class Paintings:
     samples: Mapping[str, np.ndarray]
     """uint8 (samples, images, size, size, 3)."""
 
-    @property
-    def painted(self) -> dict[str, np.ndarray]:
-        """The first sample of each, to look at: uint8 (images, size, size, 3)."""
-        return {name: pictures[0] for name, pictures in self.samples.items()}
-
 
 def conditions_of(
     bundle: Bundle,
@@ -114,8 +108,7 @@ def conditions_of(
     brain = load_brain_encoder(bundle)
     for n in sorted(repeats, reverse=True):
         rng = np.random.default_rng([seed, n])
-        groups = draw_in_order(trial_set, n, rng)
-        found[brain_name(n)] = embed(brain, trial_set.mean(groups))
+        found[brain_name(n)] = embed(brain, trial_set.mean(draw_in_order(trial_set, n, rng)))
     most = found[brain_name(max(repeats))]
     found[FLOOR] = most[derangement(len(most), np.random.default_rng(seed))]
     return found
@@ -132,38 +125,6 @@ def derangement(n: int, rng: np.random.Generator) -> np.ndarray:
     shifted = np.empty(n, np.intp)
     shifted[order] = np.roll(order, 1)  # along one random cycle
     return shifted
-
-
-def paint_conditions(
-    conditions: Mapping[str, np.ndarray],
-    prior: Prior,
-    sampler: Sampler,
-    *,
-    seed: int = 0,
-    n_samples: int = 1,
-    rescale: bool = True,
-    skip_projector: bool = False,
-    batch: int = 16,
-    progress: Callable[[int], None] = lambda n: None,
-) -> dict[str, np.ndarray]:
-    """Paints every embedding `n_samples` times; image i has the same seeds in all conditions.
-
-    Returns:
-        uint8 (samples, images, size, size, 3) by condition.
-    """
-    painted = {}
-    for name, embeddings in conditions.items():
-        z = torch.from_numpy(embeddings).repeat(n_samples, 1)
-        z_c = prior.condition(z, rescale=rescale, skip_projector=skip_projector)
-        parts = []
-        for first in range(0, len(z_c), batch):
-            of_batch = z_c[first : first + batch]
-            seeds = range(seed + first, seed + first + len(of_batch))
-            parts.append(sampler.paint(of_batch, seeds))
-            progress(len(of_batch))
-        pictures = np.concatenate(parts)
-        painted[name] = pictures.reshape(n_samples, len(embeddings), *pictures.shape[1:])
-    return painted
 
 
 def score(

@@ -25,6 +25,7 @@ from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
 from offline_train.paintings.nets import FeatureNet, FeatureNetSpec
+from offline_train.paintings.paint import paint_conditions
 from offline_train.paintings.report import differences_table, scores_table, write_grid
 from offline_train.paintings.scores import (
     CEILING,
@@ -34,9 +35,9 @@ from offline_train.paintings.scores import (
     brain_name,
     conditions_of,
     derangement,
-    paint_conditions,
     score,
 )
+from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PriorSettings
 from offline_train.prior.training import make_prior, train_prior
 from tests.offline_train.conftest import FORMAT
@@ -130,13 +131,14 @@ def sampler(world: World, tmp_path: Path) -> Sampler:
 
 def test_all_conditions_are_painted_with_the_same_seeds(world: World, sampler: Sampler) -> None:
     z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
-    painted = paint_conditions({"a": z, "b": 4 * z}, world.prior, sampler, batch=2)
+    asked = {"a": z, "b": 4 * z}
+    painted = paint_conditions(asked, world.prior, sampler, PaintingsSettings(), batch=2)
     assert painted["a"].shape == (1, 3, SIZE_PX, SIZE_PX, 3)
     assert np.array_equal(painted["a"], painted["b"])  # their length does not matter
 
     def kept(factor: float) -> np.ndarray:
-        asked = {"b": factor * z}
-        return paint_conditions(asked, world.prior, sampler, batch=2, rescale=False)["b"]
+        asked, settings = {"b": factor * z}, PaintingsSettings(keep_length=True)
+        return paint_conditions(asked, world.prior, sampler, settings, batch=2)["b"]
 
     assert not np.array_equal(kept(0.25), kept(4))
 
@@ -145,10 +147,15 @@ def test_samples_of_an_image_differ_by_their_noise_only(world: World, sampler: S
     z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
     done = []
     painted = paint_conditions(
-        {"a": z}, world.prior, sampler, seed=5, n_samples=2, batch=4, progress=done.append
+        {"a": z},
+        world.prior,
+        sampler,
+        PaintingsSettings(seed=5, samples=2),
+        lambda *told: done.append(told),
+        batch=4,
     )["a"]
     assert painted.shape == (2, 3, SIZE_PX, SIZE_PX, 3)
-    assert done == [4, 2]
+    assert done == [(4, 6), (6, 6)]
     for sample in range(2):
         for image in range(3):
             z_c = world.prior.condition(torch.from_numpy(z[image : image + 1]))
