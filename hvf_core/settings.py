@@ -204,6 +204,7 @@ def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
             raise WrongUsage(f"--set '{text}' has no value; write --set {text}=VALUE")
         one = find(tree, path.strip(), " (--set)")
         for path, part in spread(tree, one.path, value_of(one, value), " (--set)"):
+            layer.pop(path, None)  # what is said again counts where it is said last
             layer[path] = Given(part, f"--set {path}")
     return layer
 

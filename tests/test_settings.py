@@ -362,6 +362,16 @@ def test_from_assignments_reads_toml_else_text() -> None:
     assert json.dumps(found)
 
 
+def test_what_is_said_twice_counts_where_it_is_said_last() -> None:
+    prior = "brush.prior=p"
+    off = from_assignments(Tree, [prior, "brush=none", "brush.preview=full"])
+    with pytest.raises(WrongUsage, match="missing"):
+        merge(Tree, off)
+    assert merge(Tree, from_assignments(Tree, [prior, "brush=none"])).brush is None
+    again = merge(Tree, from_assignments(Tree, [prior, "brush=none", prior])).brush
+    assert again is not None
+
+
 @pytest.mark.parametrize("module", ["stream.pipeline.wire.config", "stream.commands.app"])
 def test_the_tree_of_a_session_is_read_where_nothing_heavy_is_loaded(module: str) -> None:
     heavy = "{'torch', 'mne', 'diffusers', 'scipy', 'zmq', 'pylsl'}"
@@ -429,6 +439,8 @@ def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:
         (["liv"], "'liv' is no command; did you mean 'live'?"),
         (["live", "--set", "source.eeg=E"], "give --markers, or --trigger, or both"),
         (["--config", "none.toml"], "the settings 'none.toml' cannot be read"),
+        (["--seed", "-1"], "--seed -1 must be greater than or equal to 0"),
+        (["config", "--set", "trials.tmin_s=2"], "a trial from 2 to 1 s has no samples"),
     ],
 )
 def test_wrong_usage_of_the_program_is_one_sentence(arguments: list[str], said: str) -> None:

@@ -63,7 +63,7 @@ class Presentation(Settings):
     """Of the EEG."""
     soa_s: float = setting(1.0, option="--soa", ge=0.1)
     """From one image to the next."""
-    seed: int = setting(0, option="--seed")
+    seed: int = setting(0, option="--seed", ge=0, lt=2**32)
     """Of the recording: order and noise; of the paintings too, where they have none."""
 
 
@@ -138,7 +138,7 @@ class PaintingSettings(Settings):
     """How much noise is added to go on: 1 keeps nothing of what there was."""
     from_top: float | None = setting(None, option="--from-top", gt=0, le=1)
     """Begin with the first image of the answer; 1 keeps none of it."""
-    seed: int = 0
+    seed: int = setting(0, ge=0, lt=2**32)
     """Trial n is painted from the seed `seed + n`."""
 
 
@@ -180,7 +180,13 @@ class SessionSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SessionSettings":
-        decoding, painting = self.decoding, self.painting
+        decoding, painting, trials = self.decoding, self.painting, self.trials
+        tmax_s = (*decoding.tmax_s, trials.tmax_s)[0]
+        if self.bundle is None and tmax_s <= trials.tmin_s:
+            raise ValueError(
+                f"a trial from {trials.tmin_s:g} to {tmax_s:g} s has no samples: give a --tmin "
+                "before its --tmax"
+            )
         if self.bundle is None and painting is not None:
             raise ValueError("a session without a bundle has nothing to paint: give --bundle")
         if self.bundle is None and (len(decoding.tmax_s) > 1 or decoding.adaptation is not None):
