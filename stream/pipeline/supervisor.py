@@ -24,6 +24,8 @@ _READY_WAIT_S = 90.0
 _SOURCE_END_WAIT_S = 5.0
 # A trial is too small to share: on few cores a second thread only spins, and starves the others.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_AT_ONCE = 1000  # messages: whoever floods the session does not keep it from its work
+_LONGEST = 2**16  # characters of a request: it is kept in the ledger
 _WORDS = ("ready", "beat", "done", "failed", "out_of_memory")
 
 
@@ -128,7 +130,9 @@ class Supervisor:
 
     def listen(self, wait_ms: int) -> None:
         """Takes what nodes and others say; `asked` holds what is not from a node."""
-        while self._control.poll(wait_ms):
+        for _ in range(_AT_ONCE):
+            if not self._control.poll(wait_ms):
+                return
             wait_ms = 0
             frames = self._control.recv_multipart()
             # REQ sockets put an empty frame before what they say, and hear nothing without one.
@@ -137,8 +141,12 @@ class Supervisor:
             envelope, address = frames[:n_envelope], frames[0]
             try:
                 by, verb, argument = (word.decode() for word in frames[n_envelope:])
+                is_short = len(by) + len(verb) + len(argument) <= _LONGEST
             except ValueError:
-                self.answer(envelope, "refused", "say three texts: who asks, a verb, its argument")
+                is_short = False
+            if not is_short:
+                text = "say three texts, which are short: who asks, a verb, its argument"
+                self.answer(envelope, "refused", text)
                 continue
             if by in self._nodes and verb in _WORDS:
                 self._hear(self._nodes[by], address, verb, argument)

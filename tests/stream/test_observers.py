@@ -321,7 +321,13 @@ def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(amplifier, 
     socket = open_socket(
         zmq.DEALER, read_config(folder / "config.json").endpoints.control, bind=False
     )
-    for frames in ([b""], [b"x", b"y"], [b"\xff", b"\xfe", b"\xfd"], [b"dashboard", b"beat", b""]):
+    for frames in (
+        [b""],
+        [b"x", b"y"],
+        [b"\xff", b"\xfe", b"\xfd"],
+        [b"dashboard", b"beat", b""],
+        [b"x", b"mark", b"y" * 2**17],
+    ):
         socket.send_multipart(frames)
         assert socket.poll(10_000), frames
         assert socket.recv_multipart()[0] == b"refused"
