@@ -102,7 +102,7 @@ class Tally:
             "by_tmax": {
                 f"{round(tmax_s, 3):g}": {
                     **_hits(self._early[tmax_s]),
-                    "latency_ms": percentiles(values),
+                    "latency_ms": percentiles(values) if "total" in self._stages else None,
                 }
                 for tmax_s, values in sorted(self._early_ms.items())
             },
@@ -158,7 +158,8 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 )
     for tmax_s, row in summary["by_tmax"].items():
         hits = f"{_hits_text(row)}   " if row["n"] else ""
-        yield f"· already at {tmax_s} s", f"{hits}p50 {row['latency_ms']['p50']:.2f} ms"
+        took = row["latency_ms"]
+        yield f"· already at {tmax_s} s", hits + (f"p50 {took['p50']:.2f} ms" if took else "")
     if summary["confidence"] is not None:
         yield "confidence", _confidence_text(summary["confidence"])
     for stage, values in summary["latency_ms"].items():
