@@ -154,4 +154,7 @@ def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
     """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
     with one_sentence():
+        for argument in arguments:
+            if (text := argument.encode(errors="replace").decode()) != argument:
+                raise WrongUsage(f"'{text}' is no UTF-8, in which settings are kept: rename it")
         app(arguments, prog_name=program)
