@@ -116,6 +116,8 @@ def evaluate(
 ) -> None:
     """200-way accuracy and calibration on the simulated subject, by window end and repeats.
 
+    From 1, 2, 4, 10 and 20 repeats, unless --repeats says otherwise.
+
     Example: python -m demo evaluate --tmax 0.2,0.3,0.5 --out evaluation
     """
     from demo.evaluation import REPEATS, evaluate_demo

@@ -30,7 +30,7 @@ def read_toml(tree: type[Settings], file: Path) -> Layer:
     if type(version) is not int or not 1 <= version <= tree.version:
         raise WrongUsage(
             f"the settings '{file}' are of version {version!r}, and this program knows those up to "
-            f"{tree.version}: bring it up to date, or write them anew"
+            f"{tree.version}: bring it up to date, or begin anew with version = {tree.version}"
         )
     return {
         path: Given(value, f"'{file}': {path}")

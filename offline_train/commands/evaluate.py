@@ -29,6 +29,8 @@ def evaluate(
     """
     settings = asked.settings()
     if session is not None:
+        if bundle or gallery or trials or out:
+            raise WrongUsage("--session has its own bundle, gallery and trials, and no --out")
         _decode_again(session)
         return
     if bundle is None or gallery is None or trials is None:

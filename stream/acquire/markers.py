@@ -58,7 +58,7 @@ class MarkerRule(Settings):
     group_field: str = "group"
     """The field of what is averaged together."""
     column: int | None = None
-    """Of a marker stream with several columns, the one that counts; None takes all, as JSON."""
+    """Of a marker stream with several columns, the one that counts; all, as JSON, by default."""
     ignore: str | None = setting(None, option="--ignore")
     """Markers in which this is found open no trial."""
     start: str | None = setting(None, option="--start-on")

@@ -15,7 +15,7 @@ from hvf_core.problem import Problem
 from stream.pipeline.wire.config import Endpoints, SessionConfig, SessionSettings
 
 Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
-Headless = Annotated[bool, Flag("--headless", help="A line per answer, in place of the live table")]
+Headless = Annotated[bool, Flag("--headless", help="Lines only, no progress and sums below them")]
 
 
 def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> SessionConfig:
