@@ -1,5 +1,6 @@
 """Specs: what there is to choose from, such as encoders and diffusion models, as JSON lists."""
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,13 @@ def read_spec(file: Path, kind: type[T], what: str) -> T:
         ) from None
     except ValidationError as error:
         raise Problem(f"{what} '{file}' is not valid {first_fault(error)}: mend it there") from None
+
+
+def read_presets(file: Path, kind: type[T]) -> dict[str, T]:
+    """Specs that come with the program, by name, from TOML; the table `common` is part of each."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    common = tables.pop("common", {})
+    return {name: kind(name=name, **(common | table)) for name, table in tables.items()}
 
 
 def first_fault(error: ValidationError) -> str:

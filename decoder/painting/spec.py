@@ -1,8 +1,7 @@
 """Which diffusion model paints, and how: data, not code. Nothing here imports torch.
 
-The models offered by name are of SDXL's family. Their schedules, steps and guidance are those of
-each checkpoint's model card; all have SDXL's architecture, so that one Fusion Prior fits them all.
-It is trained on `sdxl-base`.
+Those offered by name are in `presets.toml`. All have SDXL's architecture, so that one Fusion Prior
+fits them all; it is trained on `sdxl-base`.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from hvf_core.problem import Problem
-from hvf_core.specs import Frozen, read_spec, source_from
+from hvf_core.specs import Frozen, read_presets, read_spec, source_from
 
 BASE = "base.json"
 
@@ -79,80 +78,7 @@ class BaseSpec(Frozen):
         return self.model_copy(update={name: absolute(getattr(self, name)) for name in places})
 
 
-_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-_HYPER = "ByteDance/Hyper-SD"
-# Weights and offsets of the linear map that diffusers' guide on callbacks gives for SDXL's latents.
-_LATENT_RGB = (
-    (60.0, -60.0, 25.0, -70.0, 150.0),
-    (60.0, -5.0, 15.0, -50.0, 140.0),
-    (60.0, 10.0, -5.0, -35.0, 130.0),
-)
-_TRAILING = {"timestep_spacing": "trailing"}
-_COMMON = {
-    "family": "sdxl",
-    "vae": "madebyollin/sdxl-vae-fp16-fix",  # SDXL's own must run in float32
-    "tiny_vae": "madebyollin/taesdxl",
-    "latent_rgb": _LATENT_RGB,
-}
-
-
-def _spec(name: str, source: str = _SDXL, size_px: int = 1024, **more: object) -> BaseSpec:
-    return BaseSpec(name=name, source=source, size_px=size_px, **(_COMMON | more))
-
-
-def _lightning(steps: int) -> BaseSpec:
-    return _spec(
-        f"sdxl-lightning-{steps}",
-        unet=WeightFile(
-            source="ByteDance/SDXL-Lightning", file=f"sdxl_lightning_{steps}step_unet.safetensors"
-        ),
-        scheduler="EulerDiscreteScheduler",
-        scheduler_options=_TRAILING,
-        steps=steps,
-        guidance=0.0,
-    )
-
-
-PRESETS = {
-    spec.name: spec
-    for spec in (
-        _spec("sdxl-base", scheduler="EulerDiscreteScheduler", steps=25, guidance=5.0),
-        _spec(
-            "sdxl-turbo",
-            "stabilityai/sdxl-turbo",
-            512,
-            scheduler="EulerAncestralDiscreteScheduler",
-            scheduler_options=_TRAILING,
-            steps=4,
-            guidance=0.0,
-        ),
-        *(_lightning(steps) for steps in (2, 4, 8)),
-        _spec(
-            "sdxl-lcm",
-            lora=WeightFile(
-                source="latent-consistency/lcm-lora-sdxl", file="pytorch_lora_weights.safetensors"
-            ),
-            scheduler="LCMScheduler",
-            steps=4,
-            guidance=1.0,
-        ),
-        _spec(
-            "hyper-sd-1",
-            unet=WeightFile(source=_HYPER, file="Hyper-SDXL-1step-Unet.safetensors"),
-            scheduler="LCMScheduler",
-            steps=1,
-            timesteps=(800,),
-            guidance=0.0,
-        ),
-        _spec(
-            "hyper-sd-4",
-            lora=WeightFile(source=_HYPER, file="Hyper-SDXL-1step-lora.safetensors"),
-            scheduler="TCDScheduler",
-            steps=4,
-            guidance=0.0,
-        ),
-    )
-}
+PRESETS = read_presets(Path(__file__).with_name("presets.toml"), BaseSpec)
 
 
 def read_base_spec(base: str | Path) -> BaseSpec:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hvf_core.specs import Frozen, is_path, read_spec, source_from
+from hvf_core.specs import Frozen, is_path, read_presets, read_spec, source_from
 
 
 class EncoderSpec(Frozen):
@@ -34,30 +34,9 @@ class EncoderSpec(Frozen):
         return Path(self.source) if is_path(self.source) else None
 
 
-def _clip(architecture: str, source: str, dim: int) -> EncoderSpec:
-    return EncoderSpec(
-        name=architecture,
-        kind="open_clip",
-        architecture=architecture,
-        source=source,
-        dim=dim,
-        size_px=224,
-    )
-
-
-_VIT_B = _clip("ViT-B-32", "laion2b_s34b_b79k", 512)
-_VAE = EncoderSpec(
-    name="SDXL-VAE",
-    kind="autoencoder_kl",
-    source="stabilityai/stable-diffusion-xl-base-1.0",
-    subfolder="vae",
-    dim=1024,
-    size_px=128,
-)
-PRESETS = {
-    "paper": (_clip("RN50", "openai", 1024), _VIT_B, _VAE),
-    "paper-prior": (_clip("ViT-H-14", "laion2b_s32b_b79k", 1024), _VIT_B, _VAE),
-}
+_OFFERED = read_presets(Path(__file__).with_name("presets.toml"), EncoderSpec)
+_BOTH = (_OFFERED["ViT-B-32"], _OFFERED["SDXL-VAE"])
+PRESETS = {"paper": (_OFFERED["RN50"], *_BOTH), "paper-prior": (_OFFERED["ViT-H-14"], *_BOTH)}
 """What the paper (HVF, ICLR 2026) fuses for retrieval, and in its Fusion Prior."""
 
 
