@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -13,11 +14,12 @@ from PIL import Image
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery
 from stream.pipeline.books.ledger import Record, read_ledger
-from stream.pipeline.books.style import PAGE
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.wire.config import SessionConfig
 
 REPORT = "report.html"
+# Whatever a stimulus is called, the page can load nothing and run nothing: see its policy.
+_PAGE = Template(Path(__file__).with_name(REPORT).read_text(encoding="utf-8"))
 MOST_TRIALS = 600
 """Of longer sessions the page shows every second trial, or every third and so on."""
 _LARGE_PX, _SMALL_PX = 256, 112  # of thumbnails; small ones keep a long page below 10 MB
@@ -80,7 +82,7 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     gallery = open_gallery(config.gallery) if config.gallery is not None else None
     thumbnails = _Thumbnails(gallery, _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX)
     cards = [_card(trial, thumbnails, config) for trial in shown]
-    return PAGE.format(
+    return _PAGE.substitute(
         title=escape(f"Session {summary['session']}"),
         styles="\n".join(thumbnails.styles.values()),
         subject=_SIMULATED if summary["simulated"] else "",
