@@ -1,6 +1,7 @@
 """Settings as the options of a command for typer, and what every command line begins with."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -154,7 +155,7 @@ def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
     """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
     with one_sentence():
-        for argument in arguments:
+        for argument in sys.argv[1:] if arguments is None else arguments:
             if (text := argument.encode(errors="replace").decode()) != argument:
                 raise WrongUsage(f"'{text}' is no UTF-8, in which settings are kept: rename it")
         app(arguments, prog_name=program)
