@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from rich.console import Console
 
@@ -17,6 +18,8 @@ from tests.sessions import run
 
 # Where the tests run in the background SIGINT is ignored, and so it would be by every session.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Sums come out in another order with a second thread, for which small networks only wait.
+torch.set_num_threads(1)
 declare_missing_ops()  # before any test module imports diffusers
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
 _CONFIG.write_text(

@@ -8,7 +8,6 @@ from typing import get_args
 import mne
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binomtest
 
 from decoder.bundle import BrainEncoderName
@@ -74,15 +73,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         _record(settings, 3, LATER_REPEATS, nothing),
     ]
     return World(trials, _save(folder / "later_raw.fif", later))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Networks this small gain nothing from a second thread, and wait for it on a busy core."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.mark.parametrize("name", get_args(BrainEncoderName))

@@ -1,6 +1,5 @@
 """Slices that are added up give what the encoder gives of whole trials, at every mark."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -36,15 +35,6 @@ def _encoders() -> dict[str, BrainEncoder]:
 
 ENCODERS = _encoders()
 NAMES = st.sampled_from(list(ENCODERS))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """As the decoder node runs; more of them spin on small convolutions."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def eeg_of(trial: int) -> np.ndarray:

@@ -34,15 +34,6 @@ N_CHANNELS, N_TIMES, DIM = 3, 160, 8
 every_encoder = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Nets this small only wait for a second thread."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def small(name: BrainEncoderName, n_times: int = N_TIMES, seed: int = 0) -> BrainEncoder:
     """Without dropout, and with batch norms that have seen data."""
     torch.manual_seed(seed)

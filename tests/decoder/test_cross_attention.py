@@ -114,9 +114,7 @@ def test_the_benchmark_times_toy_models_where_there_is_no_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):
         painting.main()
-    n_threads = torch.get_num_threads()
     painting.main(tiny=True, steps=2, runs=1)
-    torch.set_num_threads(n_threads)
     printed = capsys.readouterr().out
     for row in ("steps, each", "decode", "picture", "first preview, tiny", "given up"):
         assert row in printed

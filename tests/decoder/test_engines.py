@@ -48,14 +48,6 @@ def unit_rows(n: int, seed: int) -> np.ndarray:
 GALLERY = unit_rows(200, 1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def encoder() -> MBP:
     torch.manual_seed(0)

@@ -2,7 +2,6 @@
 
 import math
 import tracemalloc
-from collections.abc import Iterator
 from itertools import count, pairwise
 
 import numpy as np
@@ -90,15 +89,6 @@ def opened(evidence="mean", tmax_s=(), gallery=GALLERY, brain=BRAIN, **options) 
 
 def whole(trial: int, group: str = "g", shown: str | None = None) -> Slice:
     return Slice(trial, group, shown, 0, True, eeg_of(trial))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """As the decoder node runs; more of them spin on small networks."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Planted:

@@ -22,14 +22,6 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 SHAPE = (4, 25)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def network() -> UnitLength:
     torch.manual_seed(0)

@@ -23,14 +23,6 @@ SCHEDULERS = (EULER, ANCESTRAL, "LCMScheduler", "TCDScheduler")
 LATENT = SIZE_PX // 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def embeddings(n: int, seed: int = 5) -> Tensor:
     return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
 

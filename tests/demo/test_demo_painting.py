@@ -1,7 +1,6 @@
 """What the demo paints with: captions, the shipped models, and that the brain's share is real."""
 
 import numpy as np
-import pytest
 import torch
 
 from decoder.painting.base import load_base
@@ -15,14 +14,6 @@ from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.paintings.metrics import pixel_correlation
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def test_captions_say_what_is_seen_and_never_nothing() -> None:

@@ -1,11 +1,10 @@
 """A planted problem: trials and features are two noisy linear views of the same hidden vectors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 
 from decoder.bundle import ImageEncoderRecord
 from offline_train.data.features import Features
@@ -20,15 +19,6 @@ FORMAT = TrialFormat(
     provenance={"subject": "planted"},
 )
 HIDDEN = 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and wait for it on a busy core."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,6 @@ SETTINGS = PriorSettings(
 N_IMAGES = 14
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 @pytest.fixture
 def base(tmp_path: Path) -> DiffusionBase:
     return tiny_base(tmp_path / "base")
