@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hvf_core.problem import Problem
-from hvf_core.specs import Frozen, loading, read_spec, source_from
+from hvf_core.specs import Frozen, loading, read_presets, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import load_classifier
 from index.encoders.clip import open_visual
@@ -52,38 +52,7 @@ class FeatureNetSpec(Frozen):
     score: Literal["two_way", "distance"] = "two_way"
 
 
-def _torchvision(
-    name: str, architecture: str, weights: str, layer: str, size_px: int, **more: str
-) -> FeatureNetSpec:
-    return FeatureNetSpec(
-        name=name,
-        kind="torchvision",
-        architecture=architecture,
-        source=weights,
-        layer=layer,
-        size_px=size_px,
-        **more,
-    )
-
-
-_ALEXNET = "alexnet", "AlexNet_Weights.IMAGENET1K_V1"
-_EFFNET = "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT"
-# As facebookresearch/swav's `resnet50` of torch.hub, without running code from there.
-_SWAV = "resnet50", "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
-PAPER = (
-    _torchvision("AlexNet(2)", *_ALEXNET, "features.4", 256),
-    _torchvision("AlexNet(5)", *_ALEXNET, "features.11", 256),
-    _torchvision("Inception", "inception_v3", "Inception_V3_Weights.DEFAULT", "avgpool", 342),
-    FeatureNetSpec(
-        name="CLIP",
-        kind="open_clip",
-        architecture="ViT-L-14-quickgelu",
-        source="openai",
-        size_px=224,
-    ),
-    _torchvision("EffNet-B", *_EFFNET, "avgpool", 255, score="distance"),
-    _torchvision("SwAV", *_SWAV, "avgpool", 224, score="distance"),
-)
+PAPER = tuple(read_presets(Path(__file__).with_name("paper.toml"), FeatureNetSpec).values())
 """The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
 
 
