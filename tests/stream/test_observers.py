@@ -254,7 +254,8 @@ def test_a_session_is_watched_steered_and_ended_from_outside(amplifier, tmp_path
     assert set(told["dropped"]) == {"paused"}
     assert observer.seq is not None
     outcomes = [r["trial"] for e in ("cut", "dropped") for r in trials_of(folder, e)]
-    assert sorted(observer.settled) == sorted(outcomes)
+    # What a node had not heard is said again: it is the same outcome.
+    assert sorted(set(observer.settled)) == sorted(outcomes)
     entries = [(r["verb"], r["outcome"]) for r in trials_of(folder, "control")]
     assert entries == [
         ("dance", "refused"),
