@@ -76,7 +76,7 @@ class TrialSettings(Settings):
     """End of a trial where no bundle says so; --tmax gives it too."""
     no_data_after_s: float = setting(2.0, gt=0)
     """A trial whose samples have not come this long after its window is dropped as `no_data`."""
-    history_s: float = setting(30.0, gt=0)
+    history_s: float = setting(30.0, gt=0, le=3600)
     """How far back a marker may lie when it arrives."""
     max_unanswered: int = setting(256, ge=1)
     """Trials that may wait for an answer; what comes on top is dropped as `overflow`."""
