@@ -5,6 +5,7 @@ One live session of the demo is recorded, and its recording decoded again in man
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter, defaultdict
@@ -265,6 +266,19 @@ def test_adaptation_starts_from_a_rest(
     ours, theirs = (finals(played, "scores")[0] for played in (adapted, virtual))
     assert not np.allclose(ours, theirs, rtol=1e-4)
     assert weight(adapted) > N_TRIALS
+
+
+def test_what_was_dropped_while_paused_is_not_decoded_again(
+    virtual: Played, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(virtual.folder, tmp_path / "session")
+    records = read_ledger(folder / "ledger.jsonl")
+    last = max(record["trial"] for record in records if record["event"] == "decoded")
+    paused = {"event": "dropped", "trial": last, "reason": "paused", "detail": ""}
+    told = [paused if (r["event"], r.get("trial")) == ("decoded", last) else r for r in records]
+    (folder / "ledger.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in told))
+    again = evaluate_session(folder)
+    assert (again.agrees, again.n_offline) == (True, N_TRIALS - 1)
 
 
 def check_adapted(played: Played) -> None:

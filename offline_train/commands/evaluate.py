@@ -61,6 +61,12 @@ def _decode_again(session: Path) -> None:
         f"{replayed.n_live} trials decoded live, {replayed.n_offline} offline from the recording, "
         f"{replayed.n_equal} with the same list of answers"
     )
+    if not replayed.agrees and replayed.orders:
+        told = ", ".join(f"'{order}'" for order in replayed.orders)
+        raise Problem(
+            f"live and offline answers of '{session}' differ: it was told {told} while it ran, and "
+            "is decoded again as it began"
+        )
     if not replayed.agrees:
         raise Problem(
             f"live and offline answers of '{session}' differ; keep the folder and report it"

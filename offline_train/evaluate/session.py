@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.cut_recording import cut_trials
 from stream.sources.recording import read_recording
 
+_CHANGES = ("gallery", "set", "reset_group")
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -28,6 +30,8 @@ class Replayed:
     n_offline: int
     n_equal: int
     """With the same top-k ids in the same order."""
+    orders: tuple[str, ...] = ()
+    """That changed how the session decoded while it ran; they are not obeyed again."""
 
     @property
     def agrees(self) -> bool:
@@ -35,7 +39,9 @@ class Replayed:
 
 
 def evaluate_session(folder: Path) -> Replayed:
-    """Cuts, preprocesses and decodes the recording of a session with its bundle and gallery.
+    """Cuts, preprocesses and decodes the recording of a session as it began.
+
+    Trials that were dropped as `paused` are passed over: the recording does not tell them.
 
     Raises:
         Problem: the session has no bundle or no recording.
@@ -49,13 +55,19 @@ def evaluate_session(folder: Path) -> Replayed:
     ledger = read_ledger(folder / "ledger.jsonl")
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
-    offline = _decode(folder / "recording.xdf", config, n_repeats)
+    paused = {entry["trial"] for entry in ledger if entry.get("reason") == "paused"}
+    offline = _decode(folder / "recording.xdf", config, n_repeats, paused)
     n_equal = sum(entry["ids"] == offline.get(trial) for trial, entry in live.items())
-    return Replayed(len(live), len(offline), n_equal)
+    orders = tuple(
+        f"{entry['verb']} {entry['argument']}"
+        for entry in ledger
+        if entry["event"] == "control" and entry["outcome"] == "done" and entry["verb"] in _CHANGES
+    )
+    return Replayed(len(live), len(offline), n_equal, orders)
 
 
 def _decode(
-    recording: Path, config: SessionConfig, n_repeats: Mapping[int, int]
+    recording: Path, config: SessionConfig, n_repeats: Mapping[int, int], paused: Set[int]
 ) -> dict[int, list[str]]:
     """Ids of the final answers by trial, from the session's decoder; a trial is a single slice.
 
@@ -72,7 +84,7 @@ def _decode(
         trial_plan(config), preprocessing=preprocessing, is_known=set(gallery.ids).__contains__
     )
     for outcome in cut_trials(read_recording(recording), plan, adaptation):
-        if isinstance(outcome, Drop):
+        if isinstance(outcome, Drop) or outcome.trial.number in paused:
             continue
         trial = outcome.trial
         group = seen[trial.event.group]

@@ -28,6 +28,7 @@ from stream.pipeline.wire.messages import (
 from tests.sessions import (
     check_accounted,
     finish,
+    run,
     start,
     trials_of,
     wait_for_decoded,
@@ -307,6 +308,9 @@ def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_p
     assert [record["n_repeats"] for record in decoded if record["stimulus"] == "b"].count(1) == 1
     assert {"d"} == {r["stimulus"] for r in _dropped_as_unknown(folder)}
     assert told["n_way"] == 3
+    again = run("evaluate", "--session", folder, module="offline_train")
+    orders = f"told 'set top_k 2', 'reset_group a', 'gallery {tmp_path / 'fewer'}' while it ran"
+    assert (again.code, orders in again.one_sentence()) == (1, True)
 
 
 def _dropped_as_unknown(folder: Path) -> list[dict]:
