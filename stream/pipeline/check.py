@@ -6,7 +6,7 @@ from hvf_core.problem import Problem
 from index.gallery import check_space, load_gallery
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
-from stream.pipeline.nodes.trial_file import check_trial_file
+from stream.pipeline.books.trial_file import check_trial_file
 from stream.pipeline.wire.config import DecodingSettings, SessionSettings
 
 

@@ -16,10 +16,10 @@ from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialStream
 from stream.acquire.trials import Drop, Opened, Reason, Trial
 from stream.acquire.units import Signal
+from stream.pipeline.books.trial_file import TrialFile
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
-from stream.pipeline.nodes.trial_file import TrialFile
 from stream.pipeline.trials import starting_adaptation, trial_plan
 from stream.pipeline.wire.bus import drain, open_socket, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
