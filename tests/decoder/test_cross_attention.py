@@ -11,8 +11,7 @@ from decoder.painting.attention import CROSS, CachedCrossAttention, install
 from decoder.painting.base import DiffusionBase
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import PRESETS
-from stream.bench import painting
-from stream.bench.painting import DIM, SDXL, random_adapter, random_base
+from tests.full_sdxl import DIM, full_adapter, full_base
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_base
 
 POSITIONS = 9
@@ -87,9 +86,8 @@ def test_keys_and_values_are_computed_once_and_kept_in_place(
 def test_sdxl_at_its_full_size_is_painted_with_without_its_memory() -> None:
     """On the meta device: every shape of the real model, and none of its numbers."""
     spec = PRESETS["sdxl-turbo"]
-    with torch.device("meta"):
-        base = random_base(spec, SDXL, torch.float16)
-        adapter = random_adapter(base.unet)
+    base = full_base(spec, torch.float16)
+    adapter = full_adapter(base.unet)
     assert sum(p.numel() for p in base.unet.parameters()) == 2_567_463_684
     assert len(base.unet.attn_processors) == 140
     assert (base.n_cross_attentions, base.cross_attention_dim) == (70, 2048)
@@ -106,16 +104,3 @@ def test_sdxl_at_its_full_size_is_painted_with_without_its_memory() -> None:
     assert latents.dtype == torch.float16
     assert base.vae.decode(latents).sample.shape == (2, 3, 512, 512)
     assert base.tiny_vae.decode(latents).sample.shape == (2, 3, 512, 512)
-
-
-def test_the_benchmark_times_toy_models_where_there_is_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="no GPU"):
-        painting.main()
-    painting.main(tiny=True, steps=2, runs=1)
-    printed = capsys.readouterr().out
-    for row in ("steps, each", "decode", "picture", "first preview, tiny", "given up"):
-        assert row in printed
-    assert "differ by at most" in printed

@@ -19,7 +19,7 @@ from offline_train.prior.batches import Draws, seed_of_step
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PRESETS, PriorSettings
 from offline_train.prior.training import PriorProgress, TrainedPrior, make_prior, train_prior
-from stream.bench.painting import SDXL, random_base
+from tests.full_sdxl import full_base
 from tests.tiny_sdxl import SIZE_PX, tiny_adapter, tiny_base
 
 SETTINGS = PriorSettings(
@@ -102,10 +102,8 @@ def test_a_step_of_the_papers_training_on_sdxl_without_its_memory() -> None:
     """On the meta device: every shape of the real model, forth and back, and no numbers."""
     paper = PRESETS["paper"]
     dims = {"ViT-H-14": 1024, "ViT-B-32": 512, "SDXL-VAE": 1024}
+    base = full_base(BASES["sdxl-base"], torch.float32)
     with torch.device("meta"):
-        base = random_base(BASES["sdxl-base"], SDXL, torch.float32)
-        for network in (base.unet, base.vae):
-            network.requires_grad_(False)
         widths = (paper.dim, paper.hvf_hidden, paper.projector_hidden)
         networks = PriorNetworks(base, dims, *widths)
         guess = networks(
