@@ -10,13 +10,12 @@ from offline_train.commands.mbp import mbp
 from offline_train.commands.onnx import onnx
 from offline_train.commands.prepare import prepare, prepare_test
 from offline_train.commands.prior import prior
-from offline_train.commands.prior_gap import prior_gap
 
 app = app_of(
     "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
     *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
-    *(empty_prompt, prior, prior_gap, evaluate_prior),
+    *(empty_prompt, prior, evaluate_prior),
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A brain encoder that is trained against the frozen HVF of a Fusion Prior, and their gap."""
+"""A brain encoder that is trained against the frozen HVF of a Fusion Prior."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from decoder.bundle import HVFRecord, load_bundle, save_bundle
+from decoder.bundle import HVFRecord, load_bundle
 from decoder.hvf import HVF
 from decoder.painting.prior import (
     Prior,
@@ -26,7 +26,6 @@ from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.brain.train import TrainedModels, make_bundle, train
 from offline_train.data.trial_set import write_trial_set
 from offline_train.evaluate.answers import embed
-from offline_train.prior.gap import cells, measure_gap
 from tests.offline_train.conftest import FORMAT, Planted
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base
 
@@ -145,36 +144,11 @@ def test_an_hvf_of_another_width_is_refused(planted: Planted, prior: Prior) -> N
         learn(planted, prior.hvf, dim=32)
 
 
-def test_the_gap_is_measured_and_closed_by_the_rule(
-    planted: Planted, prior: Prior, tmp_path: Path
-) -> None:
-    models = learn(planted, prior.hvf, epochs=20)
-    bundle = bundle_of(planted, models, tmp_path / "bundle")
-    rows = measure_gap(bundle, prior, planted.test, planted.features)
-    images, single, mean = rows
-    assert [row.name for row in rows] == ["images", "brain, 1 repeat", "brain, 4 repeats"]
-    assert images.cosine == pytest.approx(1, abs=1e-5)
-    assert images.tokens_as_they_are == pytest.approx(1, abs=1e-5)
-    assert single.cosine < mean.cosine < 1
-
-    # The same brain encoder, but for an output five times as long.
-    parts = {part: bundle.arrays(part) for part in ("brain", "hvf", "preprocessing")}
-    brain = {n: 5 * a if n.startswith("head.norm") else a for n, a in parts["brain"].items()}
-    longer = save_bundle(tmp_path / "longer", bundle.manifest, parts | {"brain": brain})
-    _, _, scaled = measure_gap(longer, prior, planted.test, planted.features)
-    assert scaled.length == pytest.approx(5 * mean.length, rel=1e-4)
-    assert scaled.cosine == pytest.approx(mean.cosine, abs=1e-4)
-    assert scaled.tokens_by_rule == pytest.approx(mean.tokens_by_rule, abs=1e-4)
-    assert scaled.tokens_of_unit_length == pytest.approx(mean.tokens_of_unit_length, abs=1e-4)
-    assert scaled.tokens_as_they_are != pytest.approx(mean.tokens_as_they_are, abs=3e-4)
-    assert list(cells(images))[2:4] == ["1.000", "1.000"]
-
-
 def command(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
+def test_the_commands_make_a_prior_and_a_bundle_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -217,13 +191,6 @@ def test_the_commands_make_a_prior_a_bundle_for_it_and_measure_them(
     done = command(*mbp, tmp_path / "prior", *seen, tmp_path / "both.json", "--hold-out", 0)
     assert done.exit_code == 0, done.output
     assert load_bundle(tmp_path / "bundle").manifest.embedding_dim == 12
-
-    both = ("prior-gap", "--bundle", tmp_path / "bundle", "--trials", tmp_path / "trials")
-    done = command(*both, "--prior", tmp_path / "prior", *seen, tmp_path / "both.json")
-    assert done.exit_code == 0, done.output
-    assert "brain, 2 repeats" in done.output
-    done = command(*both, "--prior", tmp_path / "prior-2", *seen, tmp_path / "both.json")
-    assert "paints from the embedding space" in str(done.exception)
 
     def too_much(latents, features, *given: object, **more: object) -> None:
         assert list(features.items) != sorted(features.items)
