@@ -16,6 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from decoder.brain.names import BrainEncoderName
 from decoder.calibration import Calibration
 from hvf_core.artifact import (
     check_files,
@@ -33,7 +34,6 @@ MANIFEST = "bundle.json"
 
 Part = Literal["brain", "hvf", "preprocessing"]
 PARTS: tuple[Part, ...] = ("brain", "hvf", "preprocessing")
-BrainEncoderName = Literal["mbp", "ubp", "shallownet", "deepnet", "eegnet", "nice", "atm"]
 
 
 class ImageEncoderRecord(Frozen):

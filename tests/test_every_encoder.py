@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from decoder.bundle import BrainEncoderName
+from decoder.brain.names import BrainEncoderName
 from demo.recordings import SIMULATED, simulate_recording
 from demo.settings import VISUAL_CHANNELS
 from demo.stimuli import Stimulus, render, stimuli, training_concepts

@@ -1,35 +1,17 @@
-"""The brain encoders by name; a bundle's is loaded, and a trained one kept, here."""
+"""Brain encoders are made, a bundle's is loaded, and a trained one kept, here."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-from decoder.brain.atm import ATM
 from decoder.brain.base import BrainEncoder
-from decoder.brain.convolutional import NICE, DeepNet, EEGNet, ShallowNet
-from decoder.brain.mbp import MBP, UBP
-from decoder.bundle import (
-    BrainEncoderName,
-    Bundle,
-    BundleManifest,
-    HVFRecord,
-    save_bundle,
-    space_of,
-)
+from decoder.brain.names import CLASSES, BrainEncoderName
+from decoder.bundle import Bundle, BundleManifest, HVFRecord, save_bundle, space_of
 from decoder.hvf import HVF
 from decoder.weights import arrays_of, filled
-
-_KINDS: dict[BrainEncoderName, type[BrainEncoder]] = {
-    "mbp": MBP,
-    "ubp": UBP,
-    "shallownet": ShallowNet,
-    "deepnet": DeepNet,
-    "eegnet": EEGNet,
-    "nice": NICE,
-    "atm": ATM,
-}
 
 
 def make_brain_encoder(
@@ -54,7 +36,7 @@ def make_brain_encoder(
     own = {"hidden": hidden} if name == "mbp" else {}
     if dropout is not None:
         own["dropout"] = dropout
-    return _KINDS[name](n_channels, n_times, dim, **own)
+    return resolve_name(CLASSES[name])(n_channels, n_times, dim, **own)
 
 
 def load_brain_encoder(bundle: Bundle) -> BrainEncoder:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from decoder.bundle import BrainEncoderName
+from decoder.brain.names import BrainEncoderName
 from hvf_core.settings import Settings, setting
 
 

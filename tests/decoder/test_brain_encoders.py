@@ -16,13 +16,9 @@ from torch.nn import functional
 
 from decoder.brain.base import BrainEncoder, LinearInputEncoder
 from decoder.brain.mbp import MBP
+from decoder.brain.names import CLASSES, BrainEncoderName
 from decoder.brain.registry import load_brain_encoder, make_brain_encoder
-from decoder.bundle import (
-    BrainEncoderName,
-    BrainEncoderRecord,
-    Bundle,
-    load_bundle,
-)
+from decoder.bundle import BrainEncoderRecord, Bundle, load_bundle
 from decoder.residual import ResMLP
 from hvf_core.problem import Problem
 from tests.tiny_bundle import tiny_bundle, tiny_preprocessing
@@ -48,6 +44,10 @@ def small(name: BrainEncoderName, n_times: int = N_TIMES, seed: int = 0) -> Brai
 
 
 # --- sizes
+
+
+def test_every_name_has_its_class() -> None:
+    assert tuple(CLASSES) == NAMES
 
 
 @every_encoder
