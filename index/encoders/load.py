@@ -6,6 +6,7 @@ linear maps take it as it comes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
@@ -14,11 +15,8 @@ from numpy.typing import NDArray
 from decoder.weights import weights_sha256
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
-from index.encoders import classifier, clip, vae
 from index.encoders.parts import Parts
-from index.encoders.spec import EncoderSpec
-
-_KINDS = {"open_clip": clip.load, "autoencoder_kl": vae.load, "classifier": classifier.load}
+from index.encoders.spec import LOADERS, EncoderSpec
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
     way_out = "connect to the network once, or set 'source' to a local copy"
     way_out = "fetch the file again" if spec.path else way_out
     with loading(f"image encoder '{spec.name}'", spec.source, way_out):
-        parts = _KINDS[spec.kind](spec)
+        parts = resolve_name(LOADERS[spec.kind])(spec)
     parts.network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     encoder = ImageEncoder(spec, weights_sha256(parts.network), parts, torch.device(device))
     _try_out(encoder)

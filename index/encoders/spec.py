@@ -1,11 +1,21 @@
 """Specs of image encoders: which ones there are is data, not code. Nothing here imports torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from hvf_core.specs import Frozen, is_path, read_presets, read_spec, source_from
+
+Kind = Literal["open_clip", "autoencoder_kl", "classifier"]
+
+LOADERS: Mapping[Kind, str] = {
+    "open_clip": "index.encoders.clip:load",
+    "autoencoder_kl": "index.encoders.vae:load",
+    "classifier": "index.encoders.classifier:load",
+}
+"""The function from a spec to `Parts` that loads each kind."""
 
 
 class EncoderSpec(Frozen):
@@ -21,7 +31,7 @@ class EncoderSpec(Frozen):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """Also the name of its tensors in an HVF, hence no dots."""
-    kind: Literal["open_clip", "autoencoder_kl", "classifier"]
+    kind: Kind
     source: str
     dim: int = Field(gt=0)
     size_px: int = Field(gt=0)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from index.encoders.health import embedding_health, refuse_collapsed
 from index.encoders.load import load_encoder
 from index.encoders.parts import squared
-from index.encoders.spec import PRESETS, EncoderSpec, read_specs
+from index.encoders.spec import LOADERS, PRESETS, EncoderSpec, Kind, read_specs
 
 _, CLIP, VAE = PRESETS["paper"]
 
@@ -86,6 +87,10 @@ def clip(tmp_path):
 
 def _pictures(n, size_px=32):
     return np.random.default_rng(n).integers(0, 256, (n, size_px, size_px, 3), dtype=np.uint8)
+
+
+def test_every_kind_has_its_loader():
+    assert tuple(LOADERS) == get_args(Kind)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "vae", "clip"])
