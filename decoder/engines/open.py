@@ -1,37 +1,21 @@
 """Engines: ways to run a network for one trial at a time, and the choice among them."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
 from torch import nn
 
 from decoder.engines.cache import Say
-from decoder.engines.choice import EngineChoice, EngineName, Precision
+from decoder.engines.choice import ON_CPU, ON_GPU, PASSES, EngineChoice, EngineName, Precision
 from decoder.engines.export import LOWEST_COSINE
-from decoder.engines.onnx_engines import onnx_pass, runtime_faults, tensorrt_pass
+from decoder.engines.onnx_engines import runtime_faults
 from decoder.engines.passes import CannotRun, Pass, Wanted
-from decoder.engines.torch_engines import cuda_graph_pass, torch_pass
 from hvf_core.problem import Problem
 
-# One thread, one trial at a time, medians of both in one run: the head of MBP takes 0.12 ms with
-# ONNX Runtime and 0.24 ms with torch, all of MBP with 17 channels 1.1 and 1.7 ms; with 63 channels
-# the reading of the weights decides, and they differ little. Of the other encoders only NICE, with
-# its long averages, is slower with ONNX Runtime: 4.2 and 2.6 ms.
-_ON_CPU: tuple[EngineName, ...] = ("onnx", "torch")
-# A captured graph opens within a second, where TensorRT first builds an engine, and one trial
-# through two matrix products leaves TensorRT nothing to gain but the launches that both save.
-_ON_GPU: tuple[EngineName, ...] = ("cuda_graph", "tensorrt", "torch", "onnx")
 _N_TRIED = 16  # more than the runs after which ONNX Runtime captures a CUDA graph
-
-_PASSES: dict[EngineName, Callable[[Wanted], Pass]] = {
-    "torch": torch_pass,
-    "cuda_graph": cuda_graph_pass,
-    "onnx": onnx_pass,
-    "tensorrt": tensorrt_pass,
-}
 
 
 class Engine:
@@ -120,7 +104,7 @@ def open_engine(
 
 def _candidates(choice: EngineChoice, say: Say) -> tuple[EngineName, ...]:
     on_gpu = torch.cuda.is_available()
-    order = _ON_GPU if on_gpu else _ON_CPU
+    order = ON_GPU if on_gpu else ON_CPU
     if choice == "auto":
         if not on_gpu:
             say("no CUDA device: the engines cuda_graph and tensorrt are left out")
@@ -134,7 +118,7 @@ def _candidates(choice: EngineChoice, say: Say) -> tuple[EngineName, ...]:
 def _open(name: EngineName, wanted: Wanted) -> Engine:
     """Raises CannotRun."""
     try:
-        engine = Engine(name, wanted, _PASSES[name](wanted))
+        engine = Engine(name, wanted, resolve_name(PASSES[name])(wanted))
         cosine = _lowest_cosine(engine, wanted)
     except (Problem, RuntimeError, OSError, *runtime_faults()) as error:
         first_line, *_ = str(error).splitlines() or [type(error).__name__]

@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from decoder.engines import cache as engine_cache
 from decoder.engines import onnx_engines as engines_onnx
 from decoder.engines import open as engines
 from decoder.engines.cache import engine_files, network_sha256
+from decoder.engines.choice import ON_CPU, ON_GPU, PASSES, EngineName
 from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import open_engine
 from decoder.engines.passes import CannotRun
+from decoder.engines.torch_engines import torch_pass
 from hvf_core.problem import Problem
 from index.search.flat import Flat
 
@@ -227,6 +230,11 @@ def test_the_engine_keeps_its_own_weights(tmp_path):
     assert network.training
 
 
+def test_every_name_has_its_pass_and_its_place():
+    assert tuple(PASSES) == get_args(EngineName)
+    assert set(ON_CPU) < set(ON_GPU) == set(PASSES)
+
+
 class TestChoice:
     """Which engine is taken, with engines that only note that they were tried."""
 
@@ -234,7 +242,6 @@ class TestChoice:
     def choose(self, monkeypatch, tmp_path):
         def choose(choice, faults=(), gpu=False):
             faults, tried, said = dict(faults), [], []
-            torch_pass = engines._PASSES["torch"]
             monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
 
             def note(name):
@@ -248,9 +255,9 @@ class TestChoice:
 
                 return make
 
-            names = ("torch", "cuda_graph", "onnx", "tensorrt")
+            passes = {path: note(name) for name, path in PASSES.items()}
             with monkeypatch.context() as patch:
-                patch.setattr(engines, "_PASSES", {name: note(name) for name in names})
+                patch.setattr(engines, "resolve_name", passes.__getitem__)
                 network = UnitLength(nn.Linear(3, 5))
                 options = {"cache": tmp_path, "say": said.append}
                 try:
