@@ -105,10 +105,10 @@ def read_manifest(
             f"{path} is not valid {first_fault(error)}: mend it there, or make it again"
         ) from error
     wanted = sorted(files)
-    if wanted and sorted(manifest.files) != wanted:
+    if wanted and (given := sorted(found.get("files", ()))) != wanted:
         raise Problem(
-            f"{path} gives checksums of {', '.join(sorted(manifest.files))}, expected "
-            f"{', '.join(wanted)}: make its directory again"
+            f"{path} gives checksums of {', '.join(given)}, expected {', '.join(wanted)}: "
+            "make its directory again"
         )
     return manifest
 

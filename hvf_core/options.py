@@ -28,7 +28,7 @@ Flag = partial(typer.Option, metavar="")
 """An option that takes no value, and is shown as one: typer would write `<bool>` after it."""
 _Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as TOML")]
 _Assignments = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
@@ -86,8 +86,8 @@ def with_settings(
     }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(*, config: _Config = None, assignments: _Assignments = (), **values: Any) -> None:
-            line = dict(from_assignments(tree, assignments))
+        def run(*, config: _Config = None, assignments: _Assignments = None, **values: Any) -> None:
+            line = dict(from_assignments(tree, assignments or ()))
             for name, one in offered.items():
                 given = values.pop(name)
                 if given is not None:
@@ -103,7 +103,7 @@ def with_settings(
         ]
         *general, _ = inspect.signature(run).parameters.values()
         shown = [*own, *(_option(name, one) for name, one in offered.items()), *general]
-        run.__signature__ = inspect.Signature(shown)
+        vars(run)["__signature__"] = inspect.Signature(shown)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
@@ -128,6 +128,7 @@ def _flag(one: Declared) -> Any:
 def _option(name: str, one: Declared) -> inspect.Parameter:
     """The option for typer; whatever it says is text, which the settings validate."""
     text = one.help + (f", {one.unit}" if one.unit else "")
+    annotation: Any
     if _flag(one) is not None:
         annotation = Annotated[bool | None, Flag(one.option, show_default=False, help=text)]
     else:

@@ -55,7 +55,9 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and {int, float} & set(settings_of(cls)[info.field_name].kinds):
+        if isinstance(value, bool) and {int, float} & set(
+            settings_of(cls)[str(info.field_name)].kinds
+        ):
             raise ValueError(f"must be a number, not {str(value).lower()}")
         return value
 
@@ -84,14 +86,15 @@ class Declared:
     """The first sentence of the string under it."""
     usual: Any
     """Its default; None where it has none."""
-    option: str | None
+    option: str
+    """On the command line; empty where it has none there."""
     is_live: bool
     kinds: tuple[Any, ...]
     """The type that it has, or the several that it may have."""
 
     @classmethod
     def of(cls, path: str, field: FieldInfo) -> "Declared":
-        extra = field.json_schema_extra or {}
+        extra: Any = field.json_schema_extra or {}
         text = " ".join((field.description or "").split())
         is_union = get_origin(field.annotation) in (Union, UnionType)
         kinds = get_args(field.annotation) if is_union else (field.annotation,)
@@ -99,7 +102,7 @@ class Declared:
             path,
             help=re.split(r"(?<!\.)\.(?: |$)", text)[0],
             usual=None if field.is_required() else field.default,
-            option=extra.get("option"),
+            option=extra.get("option", ""),
             is_live="live" in extra,
             kinds=tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in kinds),
         )
@@ -197,7 +200,7 @@ def with_value(settings: Tree, path: str, text: str) -> Tree:
 
 def from_assignments(tree: type[Settings], assignments: Sequence[str]) -> Layer:
     """The settings of texts `section.name=value`; `WrongUsage` for any other."""
-    layer = {}
+    layer: dict[str, Given] = {}
     for text in assignments:
         path, equals, value = text.partition("=")
         if not equals:

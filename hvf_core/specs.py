@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from hvf_core.problem import Problem
 
 T = TypeVar("T")
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 class Frozen(BaseModel):
@@ -32,11 +33,14 @@ def read_spec(file: Path, kind: type[T], what: str) -> T:
         raise Problem(f"{what} '{file}' is not valid {first_fault(error)}: mend it there") from None
 
 
-def read_presets(file: Path, kind: type[T]) -> dict[str, T]:
+def read_presets(file: Path, kind: type[Spec]) -> dict[str, Spec]:
     """Specs that come with the program, by name, from TOML; the table `common` is part of each."""
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     common = tables.pop("common", {})
-    return {name: kind(name=name, **(common | table)) for name, table in tables.items()}
+    return {
+        name: kind.model_validate({"name": name, **common, **table})
+        for name, table in tables.items()
+    }
 
 
 def first_fault(error: ValidationError) -> str:
@@ -62,8 +66,9 @@ def loading(what: str, source: str, way_out: str, *faults: type[Exception]) -> I
 
     `faults` can be raised besides what reading and filling a network commonly ends in.
     """
+    usual = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, *faults) as fault:
+    except usual + faults as fault:
         reason = " ".join(str(fault).split())[:200]
         raise Problem(f"{what} cannot be loaded from '{source}' ({reason}): {way_out}") from fault
