@@ -98,8 +98,9 @@ def shares_of(encoder: BrainEncoder, marks: Sequence[int]) -> Shares:
     rising = list(marks) == sorted(set(marks))
     if not marks or not rising or marks[0] < 1 or marks[-1] != encoder.n_times:
         raise ValueError(f"marks {list(marks)} must rise from 1 or more to {encoder.n_times}")
-    kind = LinearShares if isinstance(encoder, LinearInputEncoder) else WholeTrials
-    return kind(encoder, marks)
+    if isinstance(encoder, LinearInputEncoder):
+        return LinearShares(encoder, marks)
+    return WholeTrials(encoder, marks)
 
 
 @dataclass
@@ -135,9 +136,9 @@ class Anytime:
                 it. The trial is forgotten.
         """
         trial_so_far = self._open.pop(trial, None)
-        if first == 0:
+        if first == 0 or trial_so_far is None:
             trial_so_far = _Open(np.zeros(self._shares.shape, np.float32))
-        n_before = trial_so_far.n_times if trial_so_far is not None else 0
+        n_before = trial_so_far.n_times
         self._check(trial, first, n_before, eeg, final)
         self._shares.add(trial_so_far.shown, first, eeg)
         trial_so_far.n_times += eeg.shape[1]

@@ -29,7 +29,7 @@ from hvf_core.artifact import (
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
 
 Part = Literal["brain", "hvf", "preprocessing"]

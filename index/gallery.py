@@ -28,7 +28,7 @@ from hvf_core.artifact import (
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "gallery.json"
 EMBEDDINGS = "embeddings.safetensors"
 
@@ -98,7 +98,7 @@ class Gallery:
 
     def row_of(self, id_: str | None) -> int | None:
         """The row of an image, or None when it is not in the gallery."""
-        return self._rows.get(id_)
+        return None if id_ is None else self._rows.get(id_)
 
     @cached_property
     def _rows(self) -> dict[str, int]:

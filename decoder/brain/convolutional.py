@@ -152,7 +152,11 @@ def _steps(features: nn.Sequential) -> list[tuple[int, int]]:
     """Kernel and stride along time of every layer that has them."""
     kinds = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
     layers = [layer for layer in features if isinstance(layer, kinds)]
-    return [(layer.kernel_size[1], layer.stride[1]) for layer in layers]
+    return [(_along_time(layer.kernel_size), _along_time(layer.stride)) for layer in layers]
+
+
+def _along_time(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else size[1]
 
 
 def _times_left(features: nn.Sequential, n_times: int) -> int:

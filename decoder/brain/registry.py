@@ -9,7 +9,7 @@ import numpy as np
 
 from decoder.brain.base import BrainEncoder
 from decoder.brain.names import CLASSES, BrainEncoderName
-from decoder.bundle import Bundle, BundleManifest, HVFRecord, save_bundle, space_of
+from decoder.bundle import Bundle, BundleManifest, HVFRecord, Part, save_bundle, space_of
 from decoder.hvf import HVF
 from decoder.weights import arrays_of, filled
 
@@ -33,7 +33,7 @@ def make_brain_encoder(
     Raises:
         Problem: when a trial is too short for the encoder's convolutions.
     """
-    own = {"hidden": hidden} if name == "mbp" else {}
+    own: dict[str, Any] = {"hidden": hidden} if name == "mbp" else {}
     if dropout is not None:
         own["dropout"] = dropout
     return resolve_name(CLASSES[name])(n_channels, n_times, dim, **own)
@@ -79,5 +79,9 @@ def save_networks(
         space=space_of(weights, told["image_encoders"]),
         **told,
     )
-    parts = {"brain": arrays_of(brain), "hvf": weights, "preprocessing": arrays}
+    parts: dict[Part, Mapping[str, np.ndarray]] = {
+        "brain": arrays_of(brain),
+        "hvf": weights,
+        "preprocessing": arrays,
+    }
     return save_bundle(directory, manifest, parts)

@@ -23,7 +23,7 @@ from hvf_core.artifact import (
 from hvf_core.problem import Problem
 
 _MANIFEST = "engine.json"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION: Literal[1] = 1
 
 Say = Callable[[str], None]
 Make = Callable[[Path], None]

@@ -39,6 +39,8 @@ class Scored(nn.Module):
         gallery: float32 (n, dim), L2-normalised.
     """
 
+    gallery: Tensor
+
     def __init__(self, unit: UnitLength, gallery: Tensor) -> None:
         super().__init__()
         self.unit = unit

@@ -15,6 +15,7 @@ from decoder.engines.onnx_engines import runtime_faults
 from decoder.engines.passes import CannotRun, Pass, Wanted
 from hvf_core.problem import Problem
 
+_FAULTS = (Problem, RuntimeError, OSError)
 _N_TRIED = 16  # more than the runs after which ONNX Runtime captures a CUDA graph
 
 
@@ -120,7 +121,7 @@ def _open(name: EngineName, wanted: Wanted) -> Engine:
     try:
         engine = Engine(name, wanted, resolve_name(PASSES[name])(wanted))
         cosine = _lowest_cosine(engine, wanted)
-    except (Problem, RuntimeError, OSError, *runtime_faults()) as error:
+    except _FAULTS + runtime_faults() as error:
         first_line, *_ = str(error).splitlines() or [type(error).__name__]
         raise CannotRun(first_line) from error
     if not cosine >= LOWEST_COSINE[wanted.precision]:

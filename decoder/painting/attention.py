@@ -6,6 +6,7 @@ attentions and the output, equal to those of diffusers' IPAdapterAttnProcessor2_
 """
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from hvf_core.torchvision_ops import declare_missing_ops
 
 declare_missing_ops()
 
-from diffusers import UNet2DConditionModel  # noqa: E402 - the line above makes it importable
+from diffusers.models import UNet2DConditionModel  # noqa: E402 - the line above: importable
 from diffusers.models.attention_processor import Attention  # noqa: E402
 
 CROSS = "attn2.processor"
@@ -108,18 +109,18 @@ def install(
             "give that one with --base"
         )
     installed = {}
-    processors = dict(unet.attn_processors)
+    processors: dict[str, Any] = dict(unet.attn_processors)
     for i, (name, attention) in layers.items():
-        maps = [weights[f"{i}.to_{kind}_ip.weight"] for kind in "kv"]
+        to_k, to_v = (weights[f"{i}.to_{kind}_ip.weight"] for kind in "kv")
         shape = (attention.inner_dim, prompt.shape[-1])
-        for found in maps:
+        for found in (to_k, to_v):
             if tuple(found.shape) != shape:
                 raise Problem(
                     f"the adapter's map {i} has the shape {tuple(found.shape)}, the UNet's layer "
                     f"{name} needs {shape}: it is of another base model, give that one with --base"
                 )
-        maps = [found.to(prompt.device, prompt.dtype) for found in maps]
-        installed[name] = CachedCrossAttention(attention, prompt, *maps, scale)
+        to_k, to_v = (found.to(prompt.device, prompt.dtype) for found in (to_k, to_v))
+        installed[name] = CachedCrossAttention(attention, prompt, to_k, to_v, scale)
     unet.set_attn_processor(processors | installed)
     return list(installed.values())
 
@@ -127,7 +128,7 @@ def install(
 def _cross_attentions(unet: UNet2DConditionModel) -> dict[int, tuple[str, Attention]]:
     """Name of the processor, and layer, by its place among all attentions."""
     return {
-        i: (name, unet.get_submodule(name.removesuffix(".processor")))
+        i: (name, cast(Attention, unet.get_submodule(name.removesuffix(".processor"))))
         for i, name in enumerate(unet.attn_processors)
         if name.endswith(CROSS)
     }

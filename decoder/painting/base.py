@@ -29,15 +29,17 @@ from hvf_core.torchvision_ops import declare_missing_ops
 declare_missing_ops()
 
 import diffusers  # noqa: E402 - the line above makes it importable
-from diffusers import (  # noqa: E402
+from diffusers.configuration_utils import ConfigMixin  # noqa: E402
+from diffusers.models import (  # noqa: E402
     AutoencoderKL,
     AutoencoderTiny,
-    ConfigMixin,
+    ModelMixin,
     UNet2DConditionModel,
 )
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
 T = TypeVar("T")
+Network = TypeVar("Network", bound=ModelMixin)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class DiffusionBase:
     @property
     def cross_attention_dim(self) -> int:
         """Width of the tokens that the UNet attends to."""
-        return self.unet.config.cross_attention_dim
+        return self.unet.config["cross_attention_dim"]
 
     @property
     def n_cross_attentions(self) -> int:
@@ -103,12 +105,12 @@ class ModelFiles:
             return load(False)
 
     def network(
-        self, part: str, kind: type[T], source: str, subfolder: str | None, dtype: torch.dtype
-    ) -> T:
+        self, part: str, kind: type[Network], source: str, subfolder: str | None, dtype: torch.dtype
+    ) -> Network:
         """One of diffusers' networks."""
 
-        def load(local: bool) -> T:
-            network, found = kind.from_pretrained(
+        def load(local: bool) -> Network:
+            loaded: Any = kind.from_pretrained(
                 source,
                 subfolder=subfolder,
                 torch_dtype=dtype,
@@ -116,6 +118,7 @@ class ModelFiles:
                 local_files_only=local,
                 output_loading_info=True,
             )
+            network, found = loaded
             if missing := sorted(found["missing_keys"]):  # diffusers only warns of them
                 raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
             return network
@@ -126,10 +129,9 @@ class ModelFiles:
         self, part: str, kind: type[ConfigMixin], source: str, subfolder: str | None
     ) -> dict[str, Any]:
         """The settings of a network alone."""
+        load: Any = kind.load_config  # whose types tell of a tuple
         return self.get(
-            part,
-            source,
-            lambda local: kind.load_config(source, subfolder=subfolder, local_files_only=local),
+            part, source, lambda local: load(source, subfolder=subfolder, local_files_only=local)
         )
 
     def weights(self, part: str, weights: WeightFile, load: Callable[[Path], T]) -> T:
@@ -188,9 +190,9 @@ def load_base(
         prompt, pooled = _empty_prompt(spec)
         unet = _load_unet(spec, files, dtype)
         vae = _load_vae(spec, files, dtype)
-        tiny = spec.tiny_vae and files.network(
-            "the tiny VAE", AutoencoderTiny, spec.tiny_vae, None, dtype
-        )
+        tiny = None
+        if spec.tiny_vae:
+            tiny = files.network("the tiny VAE", AutoencoderTiny, spec.tiny_vae, None, dtype)
     for network in filter(None, (unet, vae, tiny)):
         network.eval().requires_grad_(False).to(device)
     base = DiffusionBase(
@@ -222,26 +224,28 @@ def _empty_prompt(spec: BaseSpec) -> tuple[Tensor, Tensor]:
 
 def _check_parts(base: DiffusionBase) -> None:
     """Refuses parts that do not fit each other, or are not of SDXL's kind."""
-    config, name = base.unet.config, base.spec.name
-    if config.addition_embed_type != "text_time":
+    unet: Any = base.unet.config  # whose types do not tell of the attributes
+    vae: Any = base.vae.config
+    name = base.spec.name
+    if unet.addition_embed_type != "text_time":
         raise Problem(
             f"the UNet of the diffusion model '{name}' takes no picture sizes and pooled prompt, "
             "as SDXL's does: give a model of SDXL's kind with --base"
         )
-    if config.in_channels != base.vae.config.latent_channels:
+    if unet.in_channels != vae.latent_channels:
         raise Problem(
-            f"the UNet of the diffusion model '{name}' takes {config.in_channels} channels, its "
-            f"VAE has {base.vae.config.latent_channels}: give a model that paints whole pictures "
+            f"the UNet of the diffusion model '{name}' takes {unet.in_channels} channels, its "
+            f"VAE has {vae.latent_channels}: give a model that paints whole pictures "
             "with --base"
         )
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
     prompts = (base.prompt_embeds, base.pooled_prompt_embeds)
     found = tuple(tuple(prompt.shape) for prompt in prompts)
-    wanted = ((1, *found[0][1:2], config.cross_attention_dim), (1, pooled))
+    wanted = ((1, *found[0][1:2], unet.cross_attention_dim), (1, pooled))
     if found != wanted:
         raise Problem(
             f"the empty prompt of '{name}' has the shapes {found[0]} and {found[1]}, its UNet "
-            f"takes (1, tokens, {config.cross_attention_dim}) and (1, {pooled}): make it again "
+            f"takes (1, tokens, {unet.cross_attention_dim}) and (1, {pooled}): make it again "
             f"with `python -m offline_train empty-prompt --base {name}`"
         )
 
@@ -269,7 +273,7 @@ def _load_vae(spec: BaseSpec, files: ModelFiles, dtype: torch.dtype) -> Autoenco
 
 def _filled_unet(config: dict[str, Any], file: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
+        unet: Any = UNet2DConditionModel.from_config(config)
     unet.load_state_dict(load_file(file), assign=True)
     return unet.to(dtype)
 

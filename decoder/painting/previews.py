@@ -53,7 +53,7 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
 def decode(base: DiffusionBase, latents: Tensor) -> np.ndarray:
     """The pictures of latents (n, 4, h, w) as the UNet sees them: uint8 (n, 8h, 8w, 3)."""
     vae = base.vae
-    return _to_pixels(vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample)
+    return _to_pixels(vae.decode(latents.to(vae.dtype) / vae.config["scaling_factor"]).sample)
 
 
 def encode(base: DiffusionBase, picture: np.ndarray, size_px: int) -> Tensor:
@@ -69,7 +69,7 @@ def encode(base: DiffusionBase, picture: np.ndarray, size_px: int) -> Tensor:
     top, left = (size[0] - size_px) // 2, (size[1] - size_px) // 2
     pixels = pixels[..., top : top + size_px, left : left + size_px] / 127.5 - 1
     latents = vae.encode(pixels.to(base.device, vae.dtype)).latent_dist.mode()
-    return (latents * vae.config.scaling_factor).to(base.dtype)
+    return (latents * vae.config["scaling_factor"]).to(base.dtype)
 
 
 def _to_pixels(painted: Tensor) -> np.ndarray:

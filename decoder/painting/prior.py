@@ -33,7 +33,7 @@ from hvf_core.artifact import (
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 PRIOR = "prior.json"
 HVF_FILE, PROJECTOR_FILE = "hvf.safetensors", "projector.safetensors"
 ADAPTER_FILE = "ip_adapter.safetensors"

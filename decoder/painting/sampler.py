@@ -8,10 +8,11 @@ an end within one step without a VAE decode, and rows of a batch that do not see
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoder.painting import attention, previews
 from decoder.painting.base import DiffusionBase
@@ -83,9 +84,10 @@ class Sampler:
             base.unet, base.prompt_embeds, adapter["ip_adapter"], settings.ip_scale
         )
         if settings.channels_last:
-            base.unet.to(memory_format=torch.channels_last)
-            base.vae.to(memory_format=torch.channels_last)
-        self._unet: nn.Module = base.unet
+            # diffusers' types leave it out.
+            base.unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+            base.vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self._unet: Callable[..., Any] = base.unet
         if settings.compile_backend is not None:
             # One graph for each number of rows: a live system paints the same number again.
             self._unet = torch.compile(
@@ -249,7 +251,7 @@ class Sampler:
     def _noise(self, generators: list[torch.Generator]) -> Tensor:
         base = self._base
         side = self.size_px // 8
-        shape = (len(generators), base.unet.config.in_channels, side, side)
+        shape = (len(generators), base.unet.config["in_channels"], side, side)
         return randn_tensor(shape, generators, base.device, base.dtype)
 
     def _constants(self, rows: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -92,7 +92,7 @@ def attribute_scores(
 def reconstructed(vae_folder: Path, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures (n, h, w, 3) through the VAE and back."""
     declare_missing_ops()
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(
         vae_folder, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False

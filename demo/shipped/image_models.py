@@ -192,7 +192,7 @@ def _train_vae(
     pictures: NDArray[np.uint8], recipe: Recipe, folder: Path, progress: Progress
 ) -> None:
     declare_missing_ops()
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)

@@ -11,7 +11,7 @@ from index.encoders.spec import EncoderSpec
 def load(spec: EncoderSpec) -> Parts:
     """Loads one; raises what diffusers does where its weights cannot be had."""
     declare_missing_ops()
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(
         spec.source,

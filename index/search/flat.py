@@ -96,6 +96,6 @@ class Flat:
             )
         np.divide(self._query, length, out=self._query)
         cosines = np.empty(n, np.float32)
-        arrays = (cosines, self._query, self._embeddings)
-        faiss.fvec_inner_products_ny(*map(faiss.swig_ptr, arrays), dim, n)
+        places = map(faiss.swig_ptr, (cosines, self._query, self._embeddings))
+        faiss.fvec_inner_products_ny(*places, dim, n)  # type: ignore[attr-defined] # not in its types
         return Dense(cosines)
