@@ -27,8 +27,11 @@ from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.prior.batches import Draws
-from offline_train.prior.networks import Average, PriorNetworks
+from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
+
+# Once decoder.painting.base has made it importable.
+from diffusers.training_utils import EMAModel  # isort: skip
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,15 @@ def train_prior(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    average = Average(networks, settings.ema_decay)
+    parameters = list(networks.parameters())
+    average = EMAModel(parameters, settings.ema_decay, foreach=True)
+    means = dict(zip(dict(networks.named_parameters()), average.shadow_params, strict=True))
     history = []
     if checkpoint_dir is not None:
-        history = load_checkpoint(checkpoint_dir, training, networks, optimizer, average.tensors)
-    first = int(history[-1]["step"]) if history else 0
+        history = load_checkpoint(checkpoint_dir, training, networks, optimizer, means)
+    first = average.optimization_step = int(history[-1]["step"]) if history else 0
     model = accelerator.prepare(networks)
     draws = Draws(latents, features, base, settings, accelerator)
-    parameters = list(networks.parameters())
     sums = torch.zeros(2, device=device)  # of losses and of gradients' norms
     for step in range(first, settings.steps):
         drawn = draws.of(step)
@@ -140,7 +144,7 @@ def train_prior(
         clip = math.inf if settings.grad_clip is None else settings.grad_clip
         sums[1] += nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        average.update(step)
+        average.step(parameters)
 
         done = step + 1
         ends = done == settings.steps
@@ -161,13 +165,15 @@ def train_prior(
             continue
         on_progress(PriorProgress(done, settings.steps, loss, norm))
         if saves and checkpoint_dir is not None:
-            save_checkpoint(checkpoint_dir, training, networks, optimizer, history, average.tensors)
+            save_checkpoint(checkpoint_dir, training, networks, optimizer, history, means)
         if look is not None and (done % settings.sample_every == 0 or ends):
-            with average.in_place():
-                look(done, networks)
+            average.store(parameters)
+            average.copy_to(parameters)
+            look(done, networks)
+            average.restore(parameters)
             networks.use()
     accelerator.wait_for_everyone()
-    average.settle()
+    average.copy_to(parameters)
     networks.cpu().eval()
     base.unet.disable_gradient_checkpointing()
     return TrainedPrior(networks, _mean_norm(networks, features, n_images), history, facts)
