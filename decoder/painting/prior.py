@@ -95,7 +95,7 @@ class Prior:
         return read_adapter(self.directory / ADAPTER_FILE)
 
     @torch.inference_mode()
-    def condition(self, z: Tensor, *, rescale: bool = True, skip_projector: bool = False) -> Tensor:
+    def condition(self, z: Tensor, *, skip_projector: bool = False) -> Tensor:
         """What the adapter takes, z_c (n, dim), of embeddings (n, dim).
 
         Nothing ties the length of a brain embedding to that of an image's: the loss that it was
@@ -104,13 +104,11 @@ class Prior:
 
         Args:
             z: of a brain or of images.
-            rescale: False leaves the length as it is.
             skip_projector: give z itself, as the released code of the paper does when it
                 paints from the brain.
         """
         z = z.float()
-        if rescale:
-            z = z * (self.manifest.z_norm / torch.linalg.vector_norm(z, dim=-1, keepdim=True))
+        z = z * (self.manifest.z_norm / torch.linalg.vector_norm(z, dim=-1, keepdim=True))
         return z if skip_projector else self.projector(z)
 
     def _filled(self, network: Network, file: str) -> Network:

@@ -39,7 +39,7 @@ def paint_trials(
     sampler = Sampler(base, prior.adapter, how)
     seen = [square_picture(read(item), sampler.size_px) for item in items]
     painted = paint_conditions(conditions, prior, sampler, settings, progress)
-    facts = settings.model_dump(include={"seed", "samples", "skip_projector", "keep_length"})
+    facts = settings.model_dump(include={"seed", "samples", "skip_projector"})
     facts |= {"base": base.spec.name, "space": prior.manifest.space}
     facts |= {"steps": sampler.steps, "size_px": sampler.size_px}
     facts["guidance"] = base.spec.guidance if settings.guidance is None else settings.guidance
@@ -63,9 +63,7 @@ def paint_conditions(
     done, total = 0, settings.samples * sum(map(len, conditions.values()))
     for name, embeddings in conditions.items():
         z = torch.from_numpy(embeddings).repeat(settings.samples, 1)
-        z_c = prior.condition(
-            z, rescale=not settings.keep_length, skip_projector=settings.skip_projector
-        )
+        z_c = prior.condition(z, skip_projector=settings.skip_projector)
         seeds = range(settings.seed, settings.seed + len(z_c))
         parts = []
         for first in range(0, len(z_c), batch):

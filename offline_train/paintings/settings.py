@@ -20,7 +20,5 @@ class PaintingsSettings(Settings):
     """Of the diffusion model; its own by default."""
     skip_projector: bool = setting(False, option="--skip-projector")
     """Paint as the paper's released code does."""
-    keep_length: bool = setting(False, option="--keep-length")
-    """Leave embeddings as long as they are."""
     seed: int = setting(0, option="--seed", ge=0)
     """Of the paintings and the draws of repeats."""

@@ -136,12 +136,6 @@ def test_all_conditions_are_painted_with_the_same_seeds(world: World, sampler: S
     assert painted["a"].shape == (1, 3, SIZE_PX, SIZE_PX, 3)
     assert np.array_equal(painted["a"], painted["b"])  # their length does not matter
 
-    def kept(factor: float) -> np.ndarray:
-        asked, settings = {"b": factor * z}, PaintingsSettings(keep_length=True)
-        return paint_conditions(asked, world.prior, sampler, settings, batch=2)["b"]
-
-    assert not np.array_equal(kept(0.25), kept(4))
-
 
 def test_samples_of_an_image_differ_by_their_noise_only(world: World, sampler: Sampler) -> None:
     z = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
