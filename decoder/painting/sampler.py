@@ -42,8 +42,6 @@ class SamplerSettings:
     preview: Grade | None = None
     """None: the tiny decoder where the base has one, else the VAE."""
     channels_last: bool = False
-    compile_backend: str | None = None
-    """Of torch.compile, such as `inductor`; None leaves the UNet as it is."""
 
 
 class Sampler:
@@ -87,12 +85,6 @@ class Sampler:
             # diffusers' types leave it out.
             base.unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
             base.vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        self._unet: Callable[..., Any] = base.unet
-        if settings.compile_backend is not None:
-            # One graph for each number of rows: a live system paints the same number again.
-            self._unet = torch.compile(
-                base.unet, fullgraph=True, dynamic=False, backend=settings.compile_backend
-            )
         self._step_takes = inspect.signature(base.scheduler.step).parameters
         side = self.size_px
         self._time_ids = torch.tensor(
@@ -161,7 +153,7 @@ class Sampler:
         extra = {name: offered[name] for name in offered if name in self._step_takes}
         for i, (time, time_seen) in enumerate(zip(times, times_seen, strict=True)):
             seen = torch.cat([latents] * 2) if self._guided else latents
-            noise = self._unet(
+            noise = self._base.unet(
                 scheduler.scale_model_input(seen, time),
                 time_seen,
                 prompt,

@@ -260,13 +260,6 @@ def test_an_encoded_picture_is_what_the_vae_makes_of_its_middle(tmp_path: Path) 
     assert torch.allclose(painter.encode_image(picture), expected, atol=1e-5)
 
 
-def test_a_compiled_unet_paints_the_same_in_one_graph(tmp_path: Path) -> None:
-    plain = sampler(tmp_path / "a").denoise(embeddings(1), [7])
-    compiled = sampler(tmp_path / "b", SamplerSettings(compile_backend="eager"))
-    assert torch.allclose(compiled.denoise(embeddings(1), [7]), plain, atol=1e-5)
-    torch.compiler.reset()
-
-
 def test_channels_last_and_half_precision_paint_nearly_the_same(tmp_path: Path) -> None:
     plain = sampler(tmp_path).denoise(embeddings(1), [7])
     spec = tiny_base(tmp_path).spec
