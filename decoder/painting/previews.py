@@ -56,20 +56,13 @@ def decode(base: DiffusionBase, latents: Tensor) -> np.ndarray:
     return _to_pixels(vae.decode(latents.to(vae.dtype) / vae.config["scaling_factor"]).sample)
 
 
-def encode(base: DiffusionBase, picture: np.ndarray, size_px: int) -> Tensor:
-    """The mean latents (1, 4, size / 8, size / 8) of a picture, uint8 (height, width, 3).
-
-    The picture is made square: its shorter side is resized to `size_px`, and its middle taken.
-    """
+@torch.inference_mode()
+def encode(base: DiffusionBase, picture: Tensor) -> Tensor:
+    """The mean latents (1, 4, side / 8, side / 8) of a square picture, (3, side, side) in 0..1."""
     vae = base.vae
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
-    scale = size_px / min(picture.shape[:2])
-    size = [max(size_px, round(side * scale)) for side in picture.shape[:2]]
-    pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
-    top, left = (size[0] - size_px) // 2, (size[1] - size_px) // 2
-    pixels = pixels[..., top : top + size_px, left : left + size_px] / 127.5 - 1
-    latents = vae.encode(pixels.to(base.device, vae.dtype)).latent_dist.mode()
-    return (latents * vae.config["scaling_factor"]).to(base.dtype)
+    pixels = (picture[None] * 2 - 1).to(base.device, vae.dtype)
+    latents = vae.encode(pixels).latent_dist.mode() * vae.config["scaling_factor"]
+    return latents.to(base.dtype)
 
 
 def _to_pixels(painted: Tensor) -> np.ndarray:

@@ -8,7 +8,6 @@ an end within one step without a VAE decode, and rows of a batch that do not see
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -173,11 +172,6 @@ class Sampler:
             if not on_step(Step(i, len(times), estimate, self._preview)):
                 return None
         return latents
-
-    def encode_image(self, picture: np.ndarray) -> Tensor:
-        """The latents (1, 4, h, w) of a picture, uint8 (height, width, 3), to start from."""
-        with torch.inference_mode():
-            return previews.encode(self._base, picture, self.size_px)
 
     def _check(self) -> None:
         """Refuses what the first job would fail of."""

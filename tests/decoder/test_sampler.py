@@ -16,6 +16,7 @@ from decoder.painting.base import DiffusionBase, load_base
 from decoder.painting.sampler import Sampler, SamplerSettings, Start, Step
 from decoder.painting.spec import PRESETS
 from hvf_core.problem import Problem
+from index.encoders.parts import squared
 from tests.tiny_sdxl import DIM, SIZE_PX, tiny_adapter, tiny_base
 
 EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
@@ -250,14 +251,14 @@ def test_the_linear_preview_is_the_map_that_the_spec_gives(tmp_path: Path) -> No
             assert abs(shown[n, y, x, colour] - min(255, max(0, value))) <= 0.51
 
 
-def test_an_encoded_picture_is_what_the_vae_makes_of_its_middle(tmp_path: Path) -> None:
-    painter = sampler(tmp_path)
+def test_a_picture_of_the_gallery_is_begun_with_by_its_middle(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (SIZE_PX, SIZE_PX + 16, 3), np.uint8)
     middle = torch.from_numpy(picture[:, 8:-8]).permute(2, 0, 1)[None] / 127.5 - 1
-    vae = painter._base.vae
-    expected = vae.encode(middle).latent_dist.mode() * vae.config.scaling_factor
-    assert torch.allclose(painter.encode_image(picture), expected, atol=1e-5)
+    expected = base.vae.encode(middle).latent_dist.mode() * base.vae.config.scaling_factor
+    found = previews.encode(base, squared(picture, SIZE_PX))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_channels_last_and_half_precision_paint_nearly_the_same(tmp_path: Path) -> None:

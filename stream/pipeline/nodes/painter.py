@@ -15,12 +15,14 @@ from PIL import Image
 
 from decoder.bundle import MANIFEST, open_bundle
 from decoder.painting.base import DiffusionBase, load_base
+from decoder.painting.previews import encode
 from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from decoder.painting.step import Start, Step
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
+from index.encoders.parts import squared
 from index.gallery import open_gallery
 from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
@@ -136,7 +138,8 @@ class DiffusionPainter:
         if self._gallery is None:
             return None
         path = self._gallery.images[self._gallery.row_of(id_)]
-        return Start(self._sampler.encode_image(_pixels(path)), self._strength)
+        picture = squared(_pixels(path), self._sampler.size_px)
+        return Start(encode(self._base, picture), self._strength)
 
 
 def _usual_preview(base: DiffusionBase) -> str:
