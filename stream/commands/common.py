@@ -34,7 +34,8 @@ def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> Sessi
         values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
     check(settings.model_copy(update=values))
     session, folder = new_session(out)
-    return SessionConfig(**values, session=session, folder=folder, endpoints=Endpoints.local())
+    endpoints = Endpoints.local(settings.transport)
+    return SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
 
 
 def run(

@@ -1,9 +1,9 @@
 """Runs one session from its start to its summary."""
 
 import secrets
-import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from stream.pipeline.control import Control
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
 from stream.pipeline.supervisor import Asked, Supervisor, ending
 from stream.pipeline.wire.bus import drain, open_socket
-from stream.pipeline.wire.config import Endpoints, FileSource, SessionConfig
+from stream.pipeline.wire.config import FileSource, SessionConfig
+from stream.pipeline.wire.keys import write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, nodes_of
 
@@ -82,13 +83,17 @@ class Session:
         Raises:
             Problem: the session could not start, or could not be brought to an end.
         """
-        self._config.write()
-        heard = (*SHOWN, SessionClosed)
-        endpoint = self._config.endpoints.results
-        self._results = open_socket(zmq.SUB, endpoint, bind=False, hears=heard)
-        self._supervisor = Supervisor(self._config, nodes_of(self._config), self._source)
-        self._control = Control(self._supervisor, self._life, self._on)
-        try:
+        heard, endpoints = (*SHOWN, SessionClosed), self._config.endpoints
+        with ExitStack() as last:
+            last.callback(endpoints.remove)
+            write_keys(endpoints.control)
+            self._config.write()
+            self._results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
+            last.callback(self._results.close, 0)
+            self._supervisor = Supervisor(self._config, nodes_of(self._config), self._source)
+            last.callback(self._supervisor.end)
+            last.callback(self._view.close)
+            self._control = Control(self._supervisor, self._life, self._on)
             while self._life.state is not State.CLOSED:
                 try:
                     self._step()
@@ -98,11 +103,6 @@ class Session:
             if self._summary is not None and self.failure is None:
                 done = self._supervisor.is_done(READER, _LAST_WORDS_S)
                 self.failure = None if done else _UNFINISHED
-        finally:
-            self._view.close()
-            self._supervisor.end()
-            self._results.close(0)
-            remove_endpoints(self._config.endpoints)
         if self._summary is None:
             ended = "was stopped" if self.interrupted else "ended"
             raise Problem(
@@ -186,9 +186,3 @@ class Session:
         if source.returncode != 0:
             self.failure = f"the source of the streams died ({ending(source)})"
         return True
-
-
-def remove_endpoints(endpoints: Endpoints) -> None:
-    """Removes the folder of ipc sockets that `Endpoints.local` made."""
-    if endpoints.control.startswith("ipc://"):
-        shutil.rmtree(Path(endpoints.control.removeprefix("ipc://")).parent, ignore_errors=True)

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import zmq
 
+from hvf_core.problem import Problem
 from stream.pipeline.wire.frames import pack, prefix, unpack
+from stream.pipeline.wire.keys import secure
 from stream.pipeline.wire.messages import Message
 
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
@@ -25,6 +27,9 @@ def open_socket(
     Where both ends are `latest_only`, a message replaces the one that waits before it, on whichever
     side of the wire that is, and a sender never finds its queue full. A SUB socket `hears` the
     kinds of messages that are given, or all; what it does not hear is never sent to it.
+
+    Raises:
+        Problem: the address is taken, or cannot be; the keys that it needs are not there.
     """
     socket = zmq.Context.instance().socket(kind)
     socket.set_hwm(queue)
@@ -35,10 +40,16 @@ def open_socket(
     if kind == zmq.SUB:
         for begins in [prefix(message) for message in hears] or [b""]:
             socket.setsockopt(zmq.SUBSCRIBE, begins)
-    if bind:
-        socket.bind(endpoint)
-    else:
-        socket.connect(endpoint)
+    is_tcp = endpoint.startswith("tcp:")
+    address = secure(socket, endpoint, bind=bind) if is_tcp else endpoint
+    if not bind:
+        socket.connect(address)
+        return socket
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        other = "start the session again" if is_tcp else "give --set transport=tcp"
+        raise Problem(f"nobody can be met at '{address}' ({error}): {other}") from None
     return socket
 
 

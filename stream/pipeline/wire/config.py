@@ -14,7 +14,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
-from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReplaySettings
 
 Here = Annotated[Path, AfterValidator(Path.absolute)]
@@ -177,6 +177,8 @@ class SessionSettings(Settings):
     """Write the trials as cut: NAME.npz or NAME-epo.fif."""
     record: bool = True
     """Write the streams to recording.xdf."""
+    transport: Transport = "auto"
+    """Between the session's processes: tcp has keys; auto: ipc, or tcp where that is missing."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SessionSettings":

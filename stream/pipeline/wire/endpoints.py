@@ -1,16 +1,25 @@
 """The addresses at which the nodes of a session meet."""
 
+import os
+import shutil
 import socket
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
 
 from pydantic import field_validator
 
 from hvf_core.settings import Settings
 
+Transport = Literal["auto", "ipc", "tcp"]
+KEYS = "client.json"
+_PREFIX = "hvf-"
+_LONGEST_IPC = 103  # bytes of a path on macOS; Linux takes four more
+
 
 class Endpoints(Settings):
-    """ZeroMQ addresses; the node named first binds."""
+    """ZeroMQ addresses; the node named first binds. Behind a # of tcp is the file of its keys."""
 
     trials: str
     """reader to decode: trials (PUSH/PULL)."""
@@ -29,20 +38,35 @@ class Endpoints(Settings):
     """reader to everyone who watches: EEG and the quality of its channels (PUB/SUB)."""
 
     @classmethod
-    def local(cls) -> "Endpoints":
-        """Addresses that only this machine reaches: ipc, or loopback tcp where ipc is missing."""
+    def local(cls, transport: Transport = "auto") -> "Endpoints":
+        """Addresses for this user of this machine alone, with a folder that only he can enter.
+
+        In it are the sockets; where ipc is missing, or its path would be too long, there are keys
+        in it, once they are made.
+        """
         names = cls.model_fields
-        if hasattr(socket, "AF_UNIX"):
-            folder = tempfile.mkdtemp(prefix="hvf-")
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        if transport == "auto":
+            longest = max(len(os.fsencode(folder / name)) for name in names)
+            has_ipc = hasattr(socket, "AF_UNIX") and longest <= _LONGEST_IPC
+            transport = "ipc" if has_ipc else "tcp"
+        if transport == "ipc":
             return cls(**{name: f"ipc://{folder}/{name}" for name in names})
         ports = _free_ports(len(names))
-        return cls(**{name: f"tcp://127.0.0.1:{ports.pop()}" for name in names})
+        return cls(**{name: f"tcp://127.0.0.1:{ports.pop()}#{folder / KEYS}" for name in names})
+
+    def remove(self) -> None:
+        """Removes the folder that `local` has made."""
+        scheme, _, rest = self.control.partition("://")
+        folder = Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
+        if folder.name.startswith(_PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @field_validator("*")
     @classmethod
     def _stays_here(cls, endpoint: str) -> str:
         if not endpoint.startswith(("ipc://", "tcp://127.0.0.1:", "tcp://localhost:")):
-            raise ValueError(f"endpoint '{endpoint}' leaves this machine, which needs CURVE keys")
+            raise ValueError(f"endpoint '{endpoint}' leaves this machine")
         return endpoint
 
 

@@ -1,0 +1,72 @@
+"""The keys of a session's tcp sockets (CURVE): who has them is let in, and nobody else.
+
+They are files in a folder that only this user can enter: `client.json` holds the options, by their
+names, of a socket that connects, `server.json` those of one that binds.
+"""
+
+import json
+import threading
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from hvf_core.problem import Problem
+from hvf_core.specs import read_spec
+
+
+def write_keys(endpoint: str) -> None:
+    """Makes keys of a session where its endpoints of tcp name them; other endpoints have none."""
+    if not endpoint.startswith("tcp:"):
+        return
+    file = endpoint.partition("#")[2]
+    server, server_secret = map(bytes.decode, zmq.curve_keypair())
+    client, client_secret = map(bytes.decode, zmq.curve_keypair())
+    connects = {"curve_serverkey": server, "curve_publickey": client}
+    connects |= {"curve_secretkey": client_secret}
+    # The domain is the one key that is let in; enforced: nobody is while no door is kept.
+    binds = {"curve_server": 1, "curve_secretkey": server_secret}
+    binds |= {"zap_domain": client, "zap_enforce_domain": 1}
+    for path, options in ((Path(file), connects), (_of_binding(file), binds)):
+        path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def secure(socket: zmq.Socket, endpoint: str, *, bind: bool) -> str:
+    """Gives a socket the keys that its endpoint names; returns where it is to bind or connect.
+
+    Raises:
+        Problem: it names none, or they cannot be read.
+    """
+    address, _, file = endpoint.partition("#")
+    if not file:
+        raise Problem(f"'{endpoint}' has no keys: give ADDRESS#FILE, with the file of its keys")
+    path = _of_binding(file) if bind else Path(file)
+    options = read_spec(path, dict[str, int | str], "the file of a session's keys")
+    for name, value in options.items():
+        setattr(socket, name, value.encode() if isinstance(value, str) else value)
+    if bind:
+        _keep_door(socket.context)
+    return address
+
+
+def _of_binding(file: str) -> Path:
+    return Path(file).with_name("server.json")
+
+
+@cache
+def _keep_door(context: zmq.Context) -> None:
+    """Starts a thread that answers ZeroMQ's question (ZAP) whether a key is to be let in."""
+    door = context.socket(zmq.REP)
+    door.bind("inproc://zeromq.zap.01")
+    threading.Thread(target=_let_in, args=(door,), name="door", daemon=True).start()
+
+
+def _let_in(door: zmq.Socket) -> None:
+    with suppress(zmq.ContextTerminated), door:
+        while True:
+            version, request, domain, _, _, mechanism, *proved = door.recv_multipart()
+            known = mechanism == b"CURVE" and z85.encode(proved[0]) == domain
+            status = (b"200", b"welcome") if known else (b"400", b"no key of this session")
+            door.send_multipart([version, request, *status, b"", b""])

@@ -1,0 +1,193 @@
+"""Over tcp, who has the keys of a session is let in; nobody else hears a word or says one."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+import zmq
+
+from hvf_core.problem import Problem
+from stream.pipeline.wire import endpoints as endpoints_module
+from stream.pipeline.wire.bus import open_socket
+from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.keys import write_keys
+
+# Who binds and who connects at each endpoint of a session.
+PAIRS = {
+    "trials": (zmq.PUSH, zmq.PULL),
+    "reports": (zmq.PULL, zmq.PUSH),
+    "results": (zmq.XPUB, zmq.SUB),
+    "recording": (zmq.PULL, zmq.PUSH),
+    "control": (zmq.ROUTER, zmq.DEALER),
+    "embeddings": (zmq.PULL, zmq.PUSH),
+    "signals": (zmq.XPUB, zmq.SUB),
+}
+SENDS = (zmq.PUSH, zmq.XPUB, zmq.DEALER)
+
+
+@pytest.fixture
+def endpoints() -> Iterator[Endpoints]:
+    made = Endpoints.local("tcp")
+    write_keys(made.control)
+    yield made
+    made.remove()
+
+
+def intruder(kind: int, endpoint: str, knows: str) -> zmq.Socket:
+    """A socket that knows an address, and of its keys: nothing, the server's, or wrong ones."""
+    address, _, file = endpoint.partition("#")
+    stranger = zmq.Context.instance().socket(kind)
+    stranger.linger = 0
+    if knows != "nothing":
+        stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
+        stranger.curve_serverkey = zmq.curve_keypair()[0]
+    if knows == "the server's key":
+        stranger.curve_serverkey = zmq.curve_public(_secret(Path(file).with_name("server.json")))
+    if kind == zmq.SUB:
+        stranger.subscribe(b"")
+    stranger.connect(address)
+    return stranger
+
+
+def _secret(file: Path) -> bytes:
+    return json.loads(file.read_text())["curve_secretkey"].encode()
+
+
+def attempt(stranger: zmq.Socket) -> None:
+    """Says what would end a session, if it were heard."""
+    with suppress(zmq.ZMQError):  # those that only hear
+        stranger.send_multipart([b"x", b"stop", b""], zmq.NOBLOCK)
+
+
+def talk(binds: zmq.Socket, connects: zmq.Socket) -> bytes:
+    """What arrives at the other end of what is sent from one."""
+    sends, hears = (connects, binds) if connects.type in SENDS else (binds, connects)
+    if binds.type == zmq.XPUB:
+        assert binds.poll(10_000)
+        assert binds.recv() == b"\1"
+    assert sends.poll(10_000, zmq.POLLOUT)
+    sends.send(b"word")
+    assert hears.poll(10_000)
+    return hears.recv_multipart()[-1]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_who_has_no_keys_hears_nothing_and_is_not_heard(endpoints: Endpoints, name: str) -> None:
+    binding, connecting = PAIRS[name]
+    endpoint = getattr(endpoints, name)
+    latest_only = name == "embeddings"
+    binds = open_socket(binding, endpoint, bind=True, latest_only=latest_only)
+    strangers = [
+        intruder(connecting, endpoint, knows)
+        for knows in ("nothing", "the server's key", "wrong keys")
+    ]
+    for stranger in strangers:
+        attempt(stranger)
+    scan(endpoint)
+    time.sleep(0.2)  # for what must not come
+    assert not binds.poll(0)
+    connects = open_socket(connecting, endpoint, bind=False, latest_only=latest_only)
+    assert talk(binds, connects) == b"word"
+    for _ in range(20):  # none of which goes to a stranger
+        if binding in (zmq.PUSH, zmq.XPUB):
+            binds.send(b"more")
+            assert connects.poll(10_000)
+            assert connects.recv() == b"more"
+    time.sleep(0.1)
+    assert not binds.poll(0)
+    for one in (*strangers, binds, connects):
+        assert not one.poll(0)
+        one.close(0)
+
+
+def scan(endpoint: str) -> None:
+    """Knocks at a port with bytes of no protocol, and with the greeting of ZeroMQ without keys."""
+    host, _, port = endpoint.partition("#")[0].removeprefix("tcp://").partition(":")
+    greeting = b"\xff" + bytes(8) + b"\x7f\3\1NULL" + bytes(48)
+    for said in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(1000),
+        b"\xff" * 1000,
+        greeting + b"\4\x26\5READY",
+    ):
+        with closing(socket.create_connection((host, int(port)), timeout=5)) as line:
+            line.settimeout(0.2)
+            line.sendall(said)
+            with suppress(OSError):
+                line.recv(100)
+
+
+def test_nobody_is_let_in_where_no_door_is_kept(endpoints: Endpoints, monkeypatch) -> None:
+    monkeypatch.setattr("stream.pipeline.wire.keys._keep_door", lambda context: None)
+    other = zmq.Context()  # in which nobody answers whether a key is to be let in
+    monkeypatch.setattr(zmq.Context, "instance", lambda: other)
+    binds = open_socket(zmq.PULL, endpoints.reports, bind=True)
+    connects = open_socket(zmq.PUSH, endpoints.reports, bind=False)
+    connects.send(b"word")
+    heard = binds.poll(300)
+    connects.close(0)
+    binds.close(0)
+    other.term()
+    assert not heard
+
+
+def test_two_sessions_in_one_process_keep_their_doors_apart(endpoints: Endpoints) -> None:
+    other = Endpoints.local("tcp")
+    write_keys(other.control)
+    binds = open_socket(zmq.PULL, endpoints.reports, bind=True)
+    too = open_socket(zmq.PULL, other.reports, bind=True)
+    wrong = open_socket(
+        zmq.PUSH,
+        f"{endpoints.reports.partition('#')[0]}#{other.reports.partition('#')[2]}",
+        bind=False,
+    )
+    right = open_socket(zmq.PUSH, other.reports, bind=False)
+    wrong.send(b"word")
+    assert talk(too, right) == b"word"
+    assert not binds.poll(200)
+    assert not too.poll(0)
+    for one in (binds, too, wrong, right):
+        one.close(0)
+    other.remove()
+
+
+# --- addresses -----------------------------------------------------------------------------------
+
+
+def test_keys_lie_where_only_this_user_can_enter_and_go_with_the_session(endpoints) -> None:
+    folder = Path(endpoints.control.partition("#")[2]).parent
+    assert {path.name for path in folder.iterdir()} == {"client.json", "server.json"}
+    assert folder.stat().st_mode & 0o077 == 0
+    assert "secret" not in endpoints.model_dump_json()
+    assert "curve_secretkey" not in endpoints.model_dump_json()
+    endpoints.remove()
+    assert not folder.exists()
+
+
+def test_a_long_temporary_folder_falls_back_to_tcp(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(endpoints_module.tempfile, "tempdir", str(folder))
+    assert Endpoints.local().control.startswith("tcp://127.0.0.1:")
+    with pytest.raises(Problem, match=r"nobody can be met at .* give --set transport=tcp"):
+        open_socket(zmq.ROUTER, Endpoints.local("ipc").control, bind=True)
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(endpoints: Endpoints) -> None:
+    host, _, port = endpoints.control.partition("#")[0].removeprefix("tcp://").partition(":")
+    taken = closing(socket.create_server((host, int(port))))
+    with taken, pytest.raises(Problem, match=r"met at 'tcp://127.0.0.1:\d+' \(Address .* again"):
+        open_socket(zmq.ROUTER, endpoints.control, bind=True)
+
+
+def test_tcp_without_keys_is_refused(endpoints: Endpoints) -> None:
+    address = endpoints.control.partition("#")[0]
+    with pytest.raises(Problem, match=r"has no keys: give ADDRESS#FILE"):
+        open_socket(zmq.DEALER, address, bind=False)
+    endpoints.remove()
+    with pytest.raises(Problem, match=r"the file of a session's keys '.*' cannot be read"):
+        open_socket(zmq.DEALER, endpoints.control, bind=False)
