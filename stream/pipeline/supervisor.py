@@ -1,7 +1,6 @@
 """Starts the processes of a session, restarts those that die, and ends them all in order."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,12 @@ _READY_WAIT_S = 90.0
 _SOURCE_END_WAIT_S = 5.0
 # A trial is too small to share: on few cores a second thread only spins, and starves the others.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Ctrl-C is for the session alone, which ends its processes in order. Windows calls it otherwise.
+_NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+_LOW_PRIORITY = getattr(
+    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
+)  # elsewhere the node sees to it
+_KILLED = -9  # by a signal that Windows does not have
 _AT_ONCE = 1000  # messages: whoever floods the session does not keep it from its work
 _LONGEST = 2**16  # characters of a request: it is kept in the ledger
 _WORDS = ("ready", "beat", "done", "failed", "out_of_memory")
@@ -86,6 +91,8 @@ class Supervisor:
         self.asked: list[Asked] = []  # not answered yet
         self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True)
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+        # The nodes' standard input: it ends with this process, however that ends, and they with it.
+        self._stdin, self._held = os.pipe()
         self._logs = config.folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._ready_until_s = time.monotonic() + _READY_WAIT_S
@@ -238,19 +245,35 @@ class Supervisor:
                 process.wait()
         self._control.close(0)
         self._reports.close(0)
+        os.close(self._held)
+        os.close(self._stdin)
 
     def _named(self, names: Sequence[str]) -> list[_Node]:
         return [self._nodes[name] for name in names or self._nodes if name in self._nodes]
 
     def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", spec.module, str(config_path), "--supervised"]
-        return self._run(spec.name, command, subprocess.DEVNULL, os.environ | _ONE_THREAD)
+        flags = _LOW_PRIORITY if spec.has_low_priority else 0
+        return self._run(spec.name, command, self._stdin, _ONE_THREAD, flags)
 
     def _run(
-        self, name: str, command: Sequence[str], stdin: int, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        stdin: int,
+        env: Mapping[str, str] = {},
+        flags: int = 0,
     ) -> subprocess.Popen:
         with (self._logs / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(command, stdin=stdin, stdout=log, stderr=log, env=env)
+            return subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONIOENCODING": "utf-8", **env},
+                process_group=0,  # Ctrl-C is for the session alone, which ends them in order
+                creationflags=_NEW_GROUP | flags,
+            )
 
     def _hear(self, node: _Node, address: bytes, word: str, text: str) -> None:
         node.address, node.last_beat_s = address, time.monotonic()
@@ -312,7 +335,7 @@ class Supervisor:
         if node.given_up:
             raise self._problem(node, f"died {node.restarts + 1} times")
         # A process that nobody here has killed was most likely killed by the kernel, for memory.
-        killed = node.process.returncode == -signal.SIGKILL and not node.was_hung
+        killed = node.process.returncode == _KILLED and not node.was_hung
         now_s = time.monotonic()
         lived_s = now_s - node.started_s
         restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,15 +35,21 @@ class Lifeline:
         self._orders: deque[tuple[str, str]] = deque()
         self._next_beat_s = 0.0
         self._next_look_s = 0.0
-        self._parent = os.getppid() if supervised else None
         self._socket = open_socket(zmq.DEALER, endpoint, bind=False) if supervised else None
         self._node = node.encode()
-        signal.signal(signal.SIGTERM, self._on_signal)
-        # Ctrl-C reaches every process of the terminal; only the supervisor answers it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN if supervised else self._on_signal)
+        for asks_to_end in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(asks_to_end, self._stop)
+        if supervised:
+            threading.Thread(target=self._outlive_nobody, daemon=True).start()
 
-    def _on_signal(self, *_: object) -> None:
+    def _stop(self, *_: object) -> None:
         self._command = "stop"
+
+    def _outlive_nobody(self) -> None:
+        """Stops when standard input ends: it does with the supervisor, whatever became of him."""
+        while os.read(0, 1):
+            pass
+        self._stop()
 
     def say(self, word: str, text: str = "") -> None:
         """Tells the supervisor `ready`, `beat`, `done` or `failed`, with a sentence."""
@@ -61,8 +68,6 @@ class Lifeline:
         if now_s >= self._next_beat_s:
             self._next_beat_s = now_s + _BEAT_S
             self.say("beat")
-            if os.getppid() != self._parent:
-                self._command = "stop"  # the supervisor died: nobody is left to answer to
         while self._socket.poll(0):
             verb, _, argument = self._socket.recv().decode().partition(" ")
             if verb in get_args(Command):

@@ -59,5 +59,6 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
+    if hasattr(os, "nice"):  # on Windows it is started with low priority
+        os.nice(NICENESS)
     run_node(PAINT, run)

@@ -26,6 +26,8 @@ class NodeSpec:
     """For its last words, once it is told to stop."""
     max_restarts: float = 5
     """In one session; a needed node that dies once more ends it."""
+    has_low_priority: bool = False
+    """Whether others have the processor first."""
     longest_pause_s: float = 0.5
     """Before a restart; pauses double up to here."""
     lost_with: Callable[[SessionConfig], str] = lambda config: ""
@@ -55,6 +57,7 @@ NODES = (
         "stream.pipeline.nodes.paint",
         needed=lambda config: config.painting is not None,
         optional=True,
+        has_low_priority=True,
         hung_after_s=120.0,  # a step of a large model may take long
         end_wait_s=0.5,  # it had its time before
         max_restarts=float("inf"),
