@@ -7,11 +7,12 @@ from hvf_core.options import app_of, run_app
 from hvf_core.problem import WrongUsage, one_sentence
 from stream.commands.config import config
 from stream.commands.demo import demo
+from stream.commands.doctor import doctor
 from stream.commands.live import live
 from stream.commands.replay import replay
 from stream.commands.streams import streams
 
-COMMANDS = {command.__name__: command for command in (demo, live, replay, streams, config)}
+COMMANDS = {command.__name__: command for command in (demo, live, replay, streams, doctor, config)}
 
 app = app_of(
     "Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",

@@ -1,0 +1,86 @@
+"""`doctor`: whether this machine, and what is named, will do for a session."""
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hvf_core.options import Asked, with_settings
+from stream.pipeline.wire.config import SessionSettings
+
+_STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
+
+
+@with_settings(
+    SessionSettings, without=("demo", "replay.speed", "replay.start_s", "replay.duration_s")
+)
+def doctor(
+    asked: Asked[SessionSettings],
+    recording: Annotated[Path | None, typer.Option(help="That `replay` would play")] = None,
+    session: Annotated[Path | None, typer.Option(help="Folder of a session that ran")] = None,
+    bug_report: Annotated[
+        Path | None, typer.Option(metavar="FILE.zip", help="To write one")
+    ] = None,
+) -> None:
+    """Looks at this machine and at what is named, and says what to do.
+
+    It takes the options of `live`, and looks at every model and stream that they name.
+
+    Example: python run_realtime.py doctor --eeg BrainVision --markers PsychoPy --bundle my-bundle
+    """
+    from stream.doctor.bug_report import check_target, write_bug_report
+    from stream.doctor.run import examine
+    from stream.doctor.verdict import Named, Verdict
+
+    if bug_report is not None:
+        check_target(bug_report)
+    settings = asked.settings()
+    if settings.bundle is not None and settings.gallery is None:  # as in `live`
+        settings = settings.model_copy(update={"gallery": settings.bundle.parent / "gallery"})
+    named = Named(settings, recording, session)
+    # Lines are broken for people only.
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    said: dict[Verdict, str] = {}  # each once: one fault may fail several checks
+    with tempfile.TemporaryFile() as errors:
+        with _errors_to(errors), console.status("") as status:
+            for section, verdict in examine(named, status.update):
+                if section not in said.values():
+                    console.print(section, style="bold")
+                if verdict not in said:
+                    said[verdict] = section
+                    line = Table.grid(padding=(0, 1))
+                    state = Text(f"{verdict.state:<4}", _STYLES[verdict.state])
+                    line.add_row(state, Text(verdict.text, overflow="fold"))
+                    console.print(line)
+        errors.seek(0)
+        log = errors.read().decode("utf-8", "replace")
+    counts = Counter[str](verdict.state for verdict in said)
+    console.print(", ".join(f"{counts[state]} {state}" for state in _STYLES), style="bold")
+    if bug_report is not None:
+        write_bug_report(bug_report, named, list(said), log)
+        console.print(f"Look into '{bug_report}' before you send it.")
+    raise typer.Exit(1 if counts["FAIL"] else 0)
+
+
+@contextmanager
+def _errors_to(file: IO[bytes]) -> Iterator[None]:
+    """Sends into a file what is written to standard error, so that it is not among the lines.
+
+    liblsl writes there from threads of its own, whatever Python makes of `sys.stderr`.
+    """
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)

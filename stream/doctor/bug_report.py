@@ -1,0 +1,102 @@
+"""What a bug report needs, in a zip file without data of a person.
+
+No EEG, no image, no embedding; of a session its settings, sums, logs and how each trial ended,
+neither what was shown nor what was answered. Names of user, home, host and stimuli are replaced.
+"""
+
+import getpass
+import json
+import re
+import socket
+import zipfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from hvf_core.problem import WrongUsage
+from stream.doctor.verdict import Named, Verdict
+
+_LOG_BYTES = 1_000_000  # of the end of each log
+_KEPT = (
+    *("event", "node", "trial", "of_trial", "reason", "state", "verb", "outcome", "stamps"),
+    *("stamp_s", "onset_s", "readable_s", "residual_s", "age_s", "tmax_s", "n_repeats"),
+    *("calibrated", "abstain", "provisional", "steps", "size_px"),
+)
+"""Of a ledger's records: not what was shown or answered, nor words that somebody chose."""
+_SHOWN = ("stimulus", "group", "ids")
+
+
+def check_target(file: Path) -> None:
+    """Refuses a file that cannot be written, before anything is looked at."""
+    if file.suffix != ".zip" or file.exists() or not file.absolute().parent.is_dir():
+        raise WrongUsage(
+            f"--bug-report '{file}' must be a new file that ends in .zip, in a folder that exists"
+        )
+
+
+def write_bug_report(file: Path, named: Named, said: Sequence[Verdict], log: str) -> None:
+    """Writes the file; `log` is what libraries wrote while the doctor looked."""
+    records = [] if named.session is None else list(_records(named.session / "ledger.jsonl"))
+    clean = _Scrubber(named, records)
+    with zipfile.ZipFile(file, "x", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in _files(named, said, records, log):
+            archive.writestr(name, clean(text))
+
+
+def _files(
+    named: Named, said: Sequence[Verdict], records: Sequence[dict[str, Any]], log: str
+) -> Iterator[tuple[str, str]]:
+    """Names and texts, with all words still in them."""
+    yield "verdicts.txt", "".join(f"{one.state:<5} {one.text}\n" for one in said)
+    yield "verdicts.json", json.dumps([one._asdict() for one in said], indent=2, ensure_ascii=False)
+    packages = {f"{one.metadata['Name']}=={one.version}" for one in distributions()}
+    yield "packages.txt", "\n".join(sorted(packages))
+    yield "settings.json", named.settings.model_dump_json(indent=2)
+    yield "libraries.log", log
+    if named.session is None:
+        return
+    kept = [{key: record[key] for key in _KEPT if key in record} for record in records]
+    yield "session/ledger.jsonl", "".join(json.dumps(record) + "\n" for record in kept)
+    logs = sorted((named.session / "logs").glob("*.log"))
+    for file in (named.session / "config.json", named.session / "summary.json", *logs):
+        if file.is_file():
+            text = file.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace")
+            yield f"session/{file.relative_to(named.session).as_posix()}", text
+
+
+def _records(ledger: Path) -> Iterator[dict[str, Any]]:
+    """What can be read of a ledger, whatever state it is in."""
+    for line in ledger.read_text("utf-8", "replace").splitlines() if ledger.is_file() else ():
+        try:
+            yield dict(json.loads(line))
+        except (ValueError, TypeError):
+            yield {"event": "damaged"}
+
+
+class _Scrubber:
+    """Replaces what tells who and where somebody is, and what a session has shown."""
+
+    def __init__(self, named: Named, records: Sequence[dict[str, Any]]) -> None:
+        values = [record[key] for record in records for key in _SHOWN if key in record]
+        shown = {
+            str(one) for value in values for one in (value if type(value) is list else [value])
+        }
+        home, host = Path.home(), socket.gethostname()
+        words = {
+            # Numbers tell nothing, and stand everywhere.
+            **{word: "STIMULUS" for word in shown if len(word) > 2 and not word.isdigit()},
+            **dict.fromkeys(map(str, filter(None, (named.session, named.recording))), "NAMED"),
+            **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
+            **dict.fromkeys((str(home), str(home.resolve())), "HOME"),
+            getpass.getuser(): "USER",
+        }
+        self._instead = {word.casefold(): instead for word, instead in words.items() if word}
+        longest_first = sorted(map(re.escape, self._instead), key=len, reverse=True)
+        pattern = f"(?<![^\\W\\d_])({'|'.join(longest_first)})(?![^\\W\\d_])"  # no letter beside it
+        self._pattern = re.compile(pattern, re.IGNORECASE)
+
+    def __call__(self, text: str) -> str:
+        text = self._pattern.sub(lambda found: self._instead[found[0].casefold()], text)
+        # As sentences name streams: other machines may be called after people too.
+        return re.sub(r"(?<=[,'] on )[\w.-]+", "HOST", text)

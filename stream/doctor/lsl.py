@@ -1,0 +1,103 @@
+"""LSL: which liblsl, with which configuration, and whether a stream of this machine arrives."""
+
+import configparser
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from hvf_core.problem import Problem
+from stream.acquire.chunk import Chunk
+from stream.doctor.verdict import Named, Verdict, verdict
+
+_WAIT_S = 3.0
+_SITE_GROUP = "239.255.172.215"  # one of those at which liblsl asks for streams
+_WAY_OUT = (
+    "let the firewall pass Python (UDP 16571, UDP and TCP 16572 to 16604) and switch VPNs off or, "
+    "where all streams are of this machine, write ResolveScope = machine under [multicast] into "
+    "lsl_api.cfg"
+)
+
+
+def library(named: Named) -> Iterator[Verdict]:
+    from stream.acquire.lsl import pylsl
+
+    number, file = pylsl.library_version(), os.environ.get("PYLSL_LIB", "")
+    yield verdict(
+        f"liblsl {number // 100}.{number % 100} from '{pylsl.lib.lib._name}'",
+        (file and not os.path.isfile(file), f"PYLSL_LIB is no file ('{file}'), unset it"),
+        (number < pylsl.util.MIN_LIBLSL_VERSION, "that is too old for pylsl, unset PYLSL_LIB"),
+    )
+
+
+def configuration(named: Named) -> Iterator[Verdict]:
+    """liblsl takes the first of these files that is there."""
+    file = os.environ.get("LSLAPICFG", "")
+    places = ("lsl_api.cfg", Path.home() / "lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
+    found = next((one for one in (file, *places) if os.path.isfile(one)), None)
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    try:
+        parser.read(found or (), encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        fault = str(error).splitlines()[0]
+        raise Problem(f"'{found}' cannot be read ({fault}): mend it or move it away") from None
+    session = parser.get("lab", "SessionID", fallback="default")
+    scope = parser.get("multicast", "ResolveScope", fallback="site")
+    peers = parser.get("lab", "KnownPeers", fallback="{}")
+    yield verdict(
+        f"{found or 'no lsl_api.cfg'}: streams of session '{session}' alone are seen, scope "
+        f"{scope}, known peers {peers}",
+        (file and file != found, f"LSLAPICFG is no file ('{file}'), mend it"),
+    )
+
+
+def multicast(named: Named) -> Iterator[Verdict]:
+    faults = []
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.settimeout(1.0)
+            one.bind(("", 0))
+            member = socket.inet_aton(_SITE_GROUP) + socket.inet_aton("0.0.0.0")
+            one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+            one.sendto(b"hvf-live", (_SITE_GROUP, one.getsockname()[1]))
+            one.recv(8)
+    except OSError as error:
+        faults.append(f"IPv4 multicast does not come back ({error}), {_WAY_OUT}")
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.bind(("::1", 0))
+    except OSError as error:
+        faults.append(f"IPv6 has no loopback ({error}), write IPv6 = disable under [ports]")
+    yield verdict("IPv4 multicast and IPv6", (faults, "; ".join(faults)))
+
+
+def loop(named: Named) -> Iterator[Verdict]:
+    """Sends a sample from a private outlet to an inlet of its own, and looks who else is there."""
+    from stream.acquire.inlet import Inlet
+    from stream.acquire.lsl import find_stream, list_streams, pylsl
+
+    name = f"hvf-doctor-{secrets.token_hex(4)}"
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Doctor", 1, 0, "float32", name))
+    arrived: SimpleQueue[Chunk] = SimpleQueue()
+    try:
+        inlet = Inlet(find_stream(name, _WAIT_S), arrived.put)
+        inlet.start()
+        outlet.push_sample([1.0])
+        chunk = arrived.get(timeout=_WAIT_S)
+    except (Problem, Empty) as fault:
+        reason = str(fault) or "no sample came"
+        raise Problem(f"this machine does not hear its own stream ({reason}): {_WAY_OUT}") from None
+    inlet.stop()
+    took_ms = (chunk.readable_s - chunk.raw_s[0]) * 1e3
+    yield verdict(
+        f"a sample came through LSL in {took_ms:.2f} ms",
+        (inlet.offset_s, f"its clock is {inlet.offset_s:.4f} s off itself, end other programs"),
+    )
+    # Names and types only: a host may be called after a person.
+    others = [f"'{one.name}' ({one.type})" for one in list_streams() if one.name != name]
+    yield verdict(f"streams of others: {', '.join(others) or 'none'}")
+
+
+CHECKS = (library, configuration, multicast, loop)

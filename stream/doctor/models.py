@@ -1,0 +1,116 @@
+"""The models of a session to come, or else the demo's: whole, of one space, and running."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from decoder.bundle import load_bundle, open_bundle
+from decoder.engines.choice import ON_CPU, ON_GPU
+from hvf_core.problem import Problem
+from index.gallery import load_gallery
+from stream.acquire.preprocess import Preprocessing
+from stream.doctor.verdict import Named, Verdict, verdict
+from stream.pipeline.check import check
+
+
+def bundle(named: Named) -> Iterator[Verdict]:
+    if named.settings.bundle is None:
+        return
+    found = load_bundle(named.settings.bundle)
+    manifest, preprocessing = found.manifest, Preprocessing.of(found)
+    channels, fitted = preprocessing.settings.channels, manifest.calibration
+    yield verdict(
+        f"bundle '{found.directory}' is whole: {manifest.brain_encoder.name}, {manifest.tmin_s:g} "
+        f"to {manifest.tmax_s:g} s, {len(manifest.channels)} channels, space {manifest.space[:12]}"
+    )
+    yield verdict(
+        f"its stream has {preprocessing.signal} at {manifest.rate_hz:g} Hz or more, and the "
+        f"{len(channels)} channels {' '.join(channels)}"
+    )
+    yield verdict(
+        f"its probabilities are calibrated on {fitted.n_items if fitted else 'no'} images",
+        (fitted is None, "believe none, or run `python -m offline_train calibrate`"),
+    )
+
+
+def engines(named: Named) -> Iterator[Verdict]:
+    """Runs the whole network in each; an engine is taken if its answers are those of torch."""
+    if named.settings.bundle is None:
+        return
+    import torch
+
+    from decoder.brain.registry import load_brain_encoder
+    from decoder.engines.graph import UnitLength
+    from decoder.engines.open import open_engine
+
+    encoder, said = load_brain_encoder(open_bundle(named.settings.bundle)), [""]
+    shape = (encoder.n_channels, encoder.n_times)
+    for name in ON_GPU if torch.cuda.is_available() else ON_CPU:
+        with TemporaryDirectory() as folder:
+            cache = Path(folder)
+            engine = open_engine(UnitLength(encoder), shape, name, cache=cache, say=said.append)
+        yield verdict(
+            f"random trials run through engine {engine.name}", (engine.name != name, said[-1])
+        )
+
+
+def gallery(named: Named) -> Iterator[Verdict]:
+    if named.settings.gallery is None:
+        return
+    found = load_gallery(named.settings.gallery)
+    yield verdict(f"gallery '{named.settings.gallery}' is whole: {len(found)} images")
+    with ThreadPoolExecutor() as pool:
+        faults = list(filter(None, pool.map(_fault, found.images or ())))
+    if faults:
+        raise Problem(
+            f"{len(faults)} of its {len(found)} images cannot be opened, first {faults[0]}: copy "
+            "the whole gallery again, or make it again"
+        )
+    yield verdict(
+        "all of its image files can be opened",
+        (found.images is None, "it has none, answers are names only"),
+    )
+
+
+def _fault(file: Path) -> str:
+    """Why an image cannot be shown; all of it is decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except FileNotFoundError:
+        return f"'{file.name}' (missing)"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return f"'{file.name}' (damaged)"
+    return ""
+
+
+def painting(named: Named) -> Iterator[Verdict]:
+    """Prior and base; nothing is fetched from the hub."""
+    if (asked := named.settings.painting) is None or named.settings.bundle is None:
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the next lines are
+    from decoder.painting.base import load_base
+    from decoder.painting.prior import check_bundle, check_fits, load_prior
+    from decoder.painting.spec import read_base_spec
+
+    prior = load_prior(asked.prior)
+    _ = prior.hvf, prior.projector, prior.adapter  # filled now, unless they do not fit
+    check_bundle(prior, open_bundle(named.settings.bundle).manifest)
+    yield verdict(f"prior '{asked.prior}' is whole, and of the bundle's space")
+    base = load_base(read_base_spec(asked.base or prior.manifest.base))
+    check_fits(prior, base)
+    yield verdict(f"base '{base.spec.name}' is whole, and the prior fits it")
+
+
+def together(named: Named) -> Iterator[Verdict]:
+    """What a session asks of its settings before it starts."""
+    if named.settings.bundle is not None:
+        check(named.settings)
+        yield verdict("bundle, gallery and settings fit each other")
+
+
+CHECKS = (bundle, engines, gallery, painting, together)

@@ -1,0 +1,82 @@
+"""What is on disk: a recording, and the folder that a session left."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from decoder.bundle import open_bundle
+from hvf_core.problem import Problem
+from index.gallery import open_gallery
+from stream.acquire.markers import Marker, MarkerReader
+from stream.acquire.preprocess import Preprocessing
+from stream.doctor.verdict import Named, Verdict, refused, verdict
+from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.wire.config import read_config
+
+_KILLED = "it runs still or was killed, decode it again from its recording"
+
+
+def recording(named: Named) -> Iterator[Verdict]:
+    """Whether it opens, fits the bundle, and shows images of the gallery."""
+    settings, file = named.settings, named.recording
+    if file is None:
+        return
+    from stream.sources.recording import read_recording
+
+    found = read_recording(file, **(settings.replay.picked() if settings.replay else {}))
+    reader = MarkerReader(settings.marker_rule)
+    events = [reader.read(Marker(one.stamp_s, one.text, one.stamp_s)) for one in found.markers]
+    shown = {event.stimulus for event in events if event is not None}
+    yield verdict(
+        f"recording '{file}': {found.duration_s:.1f} s at {found.rate_hz:g} Hz, "
+        f"{found.signal(found.channels)}, {len(found.markers)} markers of {len(shown)} stimuli, "
+        f"the channels {' '.join(found.channels)}",
+        (not shown, "give the pattern of markers that are stimuli with --stimuli"),
+    )
+    if settings.bundle is not None:
+        channels = [settings.channel_map.get(name, name) for name in found.channels]
+        preprocessing = Preprocessing.of(open_bundle(settings.bundle))
+        yield from refused(lambda: preprocessing.prepare(channels, found.rate_hz))
+    if settings.gallery is not None:
+        gallery = open_gallery(settings.gallery)
+        n_known = sum(gallery.row_of(stimulus) is not None for stimulus in shown)
+        yield verdict(
+            f"{n_known} of its {len(shown)} stimuli are in the gallery",
+            (n_known < len(shown), "trials of the others are dropped, see --stimuli"),
+        )
+
+
+def session(named: Named) -> Iterator[Verdict]:
+    """Whether all of its folder is there, every marker has its end, and the recording opens."""
+    if (folder := named.session) is None:
+        return
+    from stream.sources.recording import read_recording
+
+    config = read_config(folder / "config.json")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    yield verdict(
+        f"session {config.session}, {size / 1e6:.1f} MB in '{folder}'",
+        (not (folder / "summary.json").is_file(), f"no summary.json, {_KILLED}"),
+    )
+    if config.record:
+        yield from refused(lambda: read_recording(folder / "recording.xdf"))
+    with tempfile.TemporaryDirectory() as draft:  # what goes on with a ledger checks every record
+        try:
+            copy = Path(shutil.copy(folder / "ledger.jsonl", draft))
+            ledger, records = Ledger(copy), read_ledger(copy)
+            ledger.close()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise Problem(f"its ledger is damaged ({error!r}): {_KILLED}") from None
+    yield verdict(
+        f"{ledger.markers} markers: {_told(ledger.outcomes)}; reasons: {_told(ledger.reasons)}; "
+        f"{len(ledger.pending)} without an end",
+        (bool(ledger.pending) or not any(r["event"] == "end" for r in records), _KILLED),
+    )
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+
+
+CHECKS = (recording, session)

@@ -1,0 +1,103 @@
+"""The streams of a session to come: there, as the bundle needs them, and flowing now."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decoder.bundle import open_bundle
+from hvf_core.problem import Problem
+from stream.acquire.chunk import Chunk
+from stream.acquire.health import flat_and_clipped
+from stream.acquire.preprocess import Preprocessing
+from stream.doctor.verdict import Named, Verdict, refused, verdict
+from stream.pipeline.wire.config import LiveSource, SessionSettings
+
+if TYPE_CHECKING:
+    from stream.acquire.inlet import Inlet
+
+_LISTEN_S = 2.5
+_OFF = 0.01  # of the rate
+_LATE_MS = 500.0  # from stamp to readable; some amplifiers send 0.2 s at once
+
+
+def eeg(named: Named) -> Iterator[Verdict]:
+    settings = named.settings
+    if settings.source is None:
+        return
+    trigger = [settings.trigger.channel] if settings.trigger is not None else []
+    inlet, chunks = _listen(settings, settings.source, settings.source.eeg, trigger)
+    yield verdict(
+        f"{inlet.stream} is there, {inlet.signal}: {' '.join(inlet.channels)}",
+        (not set(trigger) <= set(inlet.channels), f"it has no channel {trigger}, see --trigger"),
+    )
+    if settings.bundle is not None:
+        needs = Preprocessing.of(open_bundle(settings.bundle))
+        yield from refused(lambda: needs.prepare(inlet.channels, inlet.stream.rate_hz))
+        yield from refused(lambda: inlet.signal.check(needs.signal, f"stream {inlet.stream}"))
+    if not inlet.stream.rate_hz:
+        raise Problem(f"{inlet.stream} is irregular: name a stream of EEG with --eeg")
+    yield from _flow(inlet, chunks)
+
+
+def markers(named: Named) -> Iterator[Verdict]:
+    source = named.settings.source
+    if source is None or source.markers is None:
+        return
+    inlet, chunks = _listen(named.settings, source, source.markers, [])
+    n = sum(len(chunk.raw_s) for chunk in chunks)
+    yield verdict(
+        f"{inlet.stream} is there, {n} markers came in {_LISTEN_S:g} s, {_offset(inlet)}",
+        (inlet.stream.rate_hz > 0, "it is regular, name a stream of markers, or --trigger"),
+    )
+
+
+def _listen(
+    settings: SessionSettings, source: LiveSource, name: str, unscaled: Sequence[str]
+) -> tuple["Inlet", list[Chunk]]:
+    """Takes what a stream sends for a while."""
+    from stream.acquire.inlet import Inlet
+    from stream.acquire.lsl import find_stream
+
+    chunks: list[Chunk] = []
+    stream = find_stream(name, source.wait_s)
+    inlet = Inlet(stream, chunks.append, settings.channel_map, unscaled)
+    inlet.start()
+    time.sleep(_LISTEN_S)
+    inlet.stop()
+    return inlet, chunks
+
+
+def _offset(inlet: "Inlet") -> str:
+    return f"clock offset {inlet.offset_s * 1e3:.2f} +- {inlet.offset_uncertainty_s * 1e3:.2f} ms"
+
+
+def _flow(inlet: "Inlet", chunks: Sequence[Chunk]) -> Iterator[Verdict]:
+    """Rate, delays and channels by what came; the first chunk may have waited for us."""
+    if len(chunks) < 2:
+        raise Problem(f"no samples of {inlet.stream} came in {_LISTEN_S:g} s: start the amplifier")
+    stamps_s = np.concatenate([chunk.raw_s for chunk in chunks])
+    rate_hz = (len(stamps_s) - 1) / max(stamps_s[-1] - stamps_s[0], 1e-9)
+    told_hz = inlet.stream.rate_hz
+    yield verdict(
+        f"{len(stamps_s)} samples came, {rate_hz:.1f} Hz by their stamps",
+        (abs(rate_hz / told_hz - 1) > _OFF, f"it promises {told_hz:g} Hz, are samples lost?"),
+    )
+    late_ms = [(one.readable_s - one.raw_s[-1] - one.offset_s) * 1e3 for one in chunks[1:]]
+    soonest_ms, latest_ms = min(late_ms), max(late_ms)
+    is_wrong = soonest_ms < -1 - inlet.offset_uncertainty_s * 1e3 or latest_ms > _LATE_MS
+    yield verdict(
+        f"samples can be read {np.median(late_ms):.1f} ms after their stamps (median; "
+        f"{soonest_ms:.1f} to {latest_ms:.1f}), {_offset(inlet)}",
+        (is_wrong, "its stamps are of another clock, or it sends in long bursts"),
+    )
+    found = flat_and_clipped(np.concatenate([chunk.samples for chunk in chunks]))
+    flat, clipped = (" ".join(np.array(inlet.channels)[is_so]) for is_so in found)
+    yield verdict(
+        f"flat channels: {flat or 'none'}; clipped: {clipped or 'none'}",
+        (flat or clipped, "look at their electrodes, the reference and the range"),
+    )
+
+
+CHECKS = (eeg, markers)

@@ -1,0 +1,451 @@
+"""The doctor: what it says of machines, models, streams and sessions, well and ill."""
+
+import getpass
+import json
+import os
+import re
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hvf_core.artifact import file_sha256
+from hvf_core.problem import Problem, WrongUsage
+from stream.acquire.lsl import local_clock
+from stream.doctor import lsl, machine, models, program, records, streams
+from stream.doctor.bug_report import check_target, write_bug_report
+from stream.doctor.run import SECTIONS, examine, verdicts
+from stream.doctor.verdict import Check, Named, Verdict, refused, verdict
+from stream.pipeline.books.ledger import Ledger
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
+from stream.sources.outlets import Outlets, sleep_until
+from stream.sources.xdf_writer import StreamHeader, XdfWriter
+from tests.sessions import run
+from tests.tiny_painting import CHANNELS, write_models, write_recording
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base`, `prior`, `bundle` and `gallery` as they should be."""
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def ill(tmp_path: Path) -> Path:
+    """The same, for a test to damage."""
+    return write_models(tmp_path)
+
+
+def settings(folder: Path, **more: object) -> SessionSettings:
+    return SessionSettings(bundle=folder / "bundle", gallery=folder / "gallery", **more)
+
+
+def said(check: Check, named: Named | SessionSettings | None = None) -> list[Verdict]:
+    """What a check says of what is named; of nothing by default."""
+    if not isinstance(named, Named):
+        named = Named(named or SessionSettings())
+    return list(verdicts(check, named, 60.0))
+
+
+def states(found: list[Verdict]) -> set[str]:
+    return {one.state for one in found}
+
+
+def test_the_first_trouble_that_is_there_is_told() -> None:
+    troubles = [(False, "never"), (True, "do this"), (True, "or that")]
+    assert verdict("it is so", *troubles) == ("warn", "it is so: do this")
+    assert verdict("it is so", (0, "never"), ("", "never")) == ("ok", "it is so")
+
+
+def test_a_check_that_fails_dies_or_hangs_is_a_line_after_what_it_said_before() -> None:
+    hung = threading.Event()
+
+    def refuses(named: Named) -> Iterator[Verdict]:
+        yield verdict("before")
+        yield from refused(lambda: int("1"))
+        raise Problem("the sentence: the way out")
+
+    def dies(named: Named) -> Iterator[Verdict]:
+        yield verdict("before")
+        raise ZeroDivisionError("by nothing")
+
+    def hangs(named: Named) -> Iterator[Verdict]:
+        yield verdict("before")
+        hung.wait(60)
+
+    named = Named(SessionSettings())
+    assert said(refuses) == [("ok", "before"), ("FAIL", "the sentence: the way out")]
+    before, died = said(dies)
+    assert (before.text, died.state) == ("before", "FAIL")
+    assert "'dies'" in died.text
+    assert "ZeroDivisionError (by nothing)" in died.text
+    before, late = verdicts(hangs, named, 0.5)
+    hung.set()
+    assert (before.text, late.state) == ("before", "FAIL")
+    assert "did not end within 0.5 s" in late.text
+
+
+def test_this_machine_is_looked_at_line_by_line(tmp_path: Path) -> None:
+    done = run("doctor")
+    lines = done.out.splitlines()
+    sections = [line for line in lines if line in SECTIONS]
+    assert sections == ["program", "machine", "LSL"]
+    *found, sums = [line for line in lines if line not in SECTIONS]
+    assert all(re.match(r"(ok  |warn|FAIL) \S", line) for line in found)
+    counts = {
+        state: sum(line.startswith(state) for line in found) for state in ("ok", "warn", "FAIL")
+    }
+    assert sums == ", ".join(f"{n} {state}" for state, n in counts.items())
+    assert done.code == (counts["FAIL"] > 0)
+    assert done.err == ""
+
+
+def test_packages_that_are_missing_or_too_old_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert states(said(program.packages)) == {"ok"}
+
+    def other(package: str) -> str:
+        if package == "mne":
+            raise PackageNotFoundError(package)
+        return {"rich": "1.0", "faiss-gpu": "1.15.1"}.get(package) or version(package)
+
+    monkeypatch.setattr("hvf_core.provenance.version", other)
+    (found,) = said(program.packages)
+    assert found.state == "FAIL"
+    assert "mne is missing, needed is mne" in found.text
+    assert "rich is 1.0, needed is rich" in found.text
+    assert "faiss" not in found.text
+
+
+def test_a_card_that_torch_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_said_by", lambda *command: "NVIDIA X, 580.1, 81559 MiB, 9.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert "install the CUDA build" in said(program.devices)[0].text
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    assert "driver up to CUDA 13.0" in said(program.devices)[0].text
+
+
+def test_a_disk_that_is_full_slow_far_or_read_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    free = {"bytes": 10**11}
+    mount = SimpleNamespace(mountpoint=str(tmp_path), fstype="ext4")
+    monkeypatch.setattr(psutil, "disk_usage", lambda place: SimpleNamespace(free=free["bytes"]))
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [mount])
+    monkeypatch.setattr(machine, "_SLOW_MS", 1e9)
+    assert states(said(machine.sessions)) == {"ok"}
+    mount.fstype = "nfs4"
+    assert "on the network (nfs4)" in said(machine.sessions)[0].text
+    free["bytes"] = 2 * 10**9
+    mount.fstype = "ext4"
+    assert states(said(machine.sessions)) == {"warn"}
+    free["bytes"] = 10**8
+    assert states(said(machine.sessions)) == {"FAIL"}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    (found,) = said(machine.sessions)
+    assert found.state == "FAIL"
+    assert "(No space left on device): give another folder with --out" in found.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_which_configuration_liblsl_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.delenv("LSLAPICFG")
+    assert "no lsl_api.cfg: streams of session 'default'" in said(lsl.configuration)[0].text
+    (tmp_path / "home/lsl_api").mkdir(parents=True)
+    (tmp_path / "home/lsl_api/lsl_api.cfg").write_text("[lab]\nSessionID = at home\n")
+    assert "'at home'" in said(lsl.configuration)[0].text
+    Path("lsl_api.cfg").write_text("[lab]\nKnownPeers = {stim}\n[multicast]\nResolveScope = link\n")
+    assert "scope link, known peers {stim}" in said(lsl.configuration)[0].text
+    monkeypatch.setenv("LSLAPICFG", str(tmp_path / "nowhere"))
+    (found,) = said(lsl.configuration)
+    assert (found.state, "LSLAPICFG is no file" in found.text) == ("warn", True)
+    monkeypatch.setenv("LSLAPICFG", str(tmp_path / "mine.cfg"))
+    (tmp_path / "mine.cfg").write_text("SessionID = x\n")
+    assert states(said(lsl.configuration)) == {"FAIL"}
+
+
+def test_a_sample_goes_through_lsl_and_a_wrong_library_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took, _ = said(lsl.loop)
+    assert re.fullmatch(r"a sample came through LSL in [\d.]+ ms", took.text)
+    monkeypatch.setenv("PYLSL_LIB", "/nowhere/liblsl.so")
+    (found,) = said(lsl.library)
+    assert (found.state, "'/nowhere/liblsl.so'" in found.text) == ("warn", True)
+
+
+def test_models_that_are_well(well: Path) -> None:
+    painting = {"prior": well / "prior", "base": str(well / "base")}
+    named = settings(well, painting=painting)
+    found = [one for check in models.CHECKS for one in said(check, named)]
+    assert [one.text for one in found if one.state != "ok"] == [
+        "its probabilities are calibrated on no images: believe none, or run "
+        "`python -m offline_train calibrate`"
+    ]
+    text = "\n".join(one.text for one in found)
+    assert "the 4 channels Fz Cz Pz Oz" in text
+    assert "run through engine onnx" in text
+    assert "run through engine torch" in text
+    assert "all of its image files can be opened" in text
+    assert "the prior fits it" in text
+
+
+def test_every_image_of_a_gallery_is_opened(ill: Path) -> None:
+    first, second, *_ = sorted((ill / "gallery/images").iterdir())
+    first.write_bytes(first.read_bytes()[:-20])
+    second.unlink()
+    _, found = said(models.gallery, settings(ill))
+    assert found.state == "FAIL"
+    assert "2 of its 4 images cannot be opened, first '00000.png' (damaged)" in found.text
+
+
+def test_a_bundle_that_is_cut_short_or_of_another_space(ill: Path, well: Path) -> None:
+    foreign = SessionSettings(bundle=ill / "bundle", gallery=well / "gallery")
+    write_models(ill, dim=12)
+    assert states(said(models.together, foreign)) == {"FAIL"}
+    brain = ill / "bundle/brain.safetensors"
+    brain.write_bytes(brain.read_bytes()[:-1])
+    (found,) = said(models.bundle, settings(ill))
+    assert (found.state, "is damaged" in found.text) == ("FAIL", True)
+
+
+def test_weights_that_are_not_finite_do_not_run(ill: Path) -> None:
+    file, manifest = ill / "bundle/brain.safetensors", ill / "bundle/bundle.json"
+    arrays = load_file(file)
+    arrays[max(arrays, key=lambda name: arrays[name].size)][:] = np.nan
+    before = file_sha256(file)
+    save_file(arrays, file)
+    manifest.write_text(manifest.read_text().replace(before, file_sha256(file)))
+    assert states(said(models.bundle, settings(ill))) <= {"ok", "warn"}
+    (found,) = said(models.engines, settings(ill))
+    assert (found.state, "not finite" in found.text) == ("FAIL", True)
+
+
+class Player:
+    """EEG of noise at a rate, one channel flat, for as long as it is open."""
+
+    def __init__(
+        self, name: str, channels: tuple[str, ...], told_hz: float, rate_hz: float
+    ) -> None:
+        self._outlets = Outlets(name, channels, told_hz)
+        self._rate_hz, self._n, self._ends = rate_hz, len(channels), threading.Event()
+        self._thread = threading.Thread(target=self._play, daemon=True)
+
+    def _play(self) -> None:
+        start_s, rng, first = local_clock(), np.random.default_rng(0), 0
+        while not self._ends.is_set():
+            stamps_s = start_s + np.arange(first, first + 5) / self._rate_hz
+            sleep_until(stamps_s[-1])
+            samples = rng.standard_normal((5, self._n)).astype(np.float32)
+            samples[:, -1] = 0
+            self._outlets.push_eeg(samples, stamps_s)
+            first += 5
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+
+def test_a_stream_is_held_against_the_bundle_and_listened_to(well: Path) -> None:
+    source = LiveSource(eeg="doctor-eeg", markers="doctor-eeg-markers", wait_s=5.0)
+    with Player("doctor-eeg", ("Fz", "Cz", "Pz", "PO7"), 200, 150):
+        there, missing, rate, delay, quality = said(streams.eeg, settings(well, source=source))
+        named = settings(well, source=source, channel_map={"PO7": "Oz"})
+        mapped = said(streams.eeg, named)
+        (markers,) = said(streams.markers, named)
+    assert (there.state, "Fz Cz Pz PO7" in there.text) == ("ok", True)
+    assert (missing.state, "missing Oz" in missing.text) == ("FAIL", True)
+    assert (rate.state, "150.0 Hz by their stamps: it promises 200 Hz" in rate.text) == (
+        "warn",
+        True,
+    )
+    assert "clock offset" in delay.text
+    assert (quality.state, "flat channels: PO7; clipped: none" in quality.text) == ("warn", True)
+    assert "FAIL" not in states(mapped)
+    assert (markers.state, "0 markers came" in markers.text) == ("ok", True)
+
+
+def test_a_stream_that_is_not_there_or_sends_nothing() -> None:
+    outlets = Outlets("doctor-silent", CHANNELS, 100)
+    silent, absent, irregular = (
+        said(streams.eeg, SessionSettings(source=LiveSource(eeg=name, wait_s=wait_s)))
+        for name, wait_s in (
+            ("doctor-silent", 5.0),
+            ("doctor-absent", 0.1),
+            (outlets.marker_name, 5.0),
+        )
+    )
+    assert silent[-1].state == absent[-1].state == irregular[-1].state == "FAIL"
+    assert "start the amplifier" in silent[-1].text
+    assert "no LSL stream named 'doctor-absent'" in absent[-1].text
+    assert "is irregular" in irregular[-1].text
+
+
+def test_a_recording_is_held_against_bundle_and_gallery(well: Path, tmp_path: Path) -> None:
+    file = write_recording(tmp_path / "r_raw.fif", "abxa")
+    found, known = said(records.recording, Named(settings(well), recording=file))
+    assert (found.state, "4 markers of 3 stimuli" in found.text) == ("ok", True)
+    assert (known.state, "2 of its 3 stimuli are in the gallery" in known.text) == ("warn", True)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    """The folder of a session of a person, whose names are in all that is kept of it."""
+    folder = tmp_path / f"{getpass.getuser()}-first"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "images").mkdir()
+    source = LiveSource(eeg="BrainVision", markers="PsychoPy")
+    SessionConfig(
+        session="s1",
+        folder=folder,
+        endpoints=Endpoints.local(),
+        source=source,
+        bundle=Path.home() / "b",
+    ).write()
+    (folder / "summary.json").write_text(json.dumps({"markers": 2, "n": 2}))
+    (folder / "logs/reader.log").write_text(
+        f"{Path.home()}/eeg {socket.gethostname()}: no 'red_barn' ('BrainVision', on stim-pc.lab)\n"
+    )
+    writer = XdfWriter(folder / "recording.xdf")
+    writer.add_stream(1, StreamHeader("BrainVision", "EEG", 2, 100.0, "float32"))
+    writer.write_samples(1, np.arange(200) / 100, np.zeros((200, 2), np.float32))
+    writer.close()
+    ledger = Ledger(folder / "ledger.jsonl")
+    ledger.announce(1, stimulus="red_barn", group="red_barn", repeat=1, onset_s=1.5, readable_s=1.6)
+    ledger.announce(2, stimulus="old owl", group="owls", repeat=1, onset_s=2.5, readable_s=2.6)
+    answer = {"ids": ["blue-boat"], "rank": 3, "scores": [0.5], "stamps": {"cut": 2.25}}
+    ledger.settle(1, "decoded", stimulus="red_barn", n_repeats=1, **answer)
+    ledger.settle(2, "dropped", reason="gap", detail="of old owl")
+    ledger.note("control", verb="mark", argument="Anna is tired", by="me", outcome="done")
+    ledger.note("end", reason="stop")
+    ledger.close()
+    return folder
+
+
+def test_a_session_that_ended_was_killed_or_does_not_sum(session: Path) -> None:
+    named = Named(SessionSettings(), session=session)
+    found = said(records.session, named)
+    assert states(found) == {"ok"}
+    assert "2 markers: 1 decoded, 1 dropped; reasons: 1 gap; 0 without an end" in found[-1].text
+
+    ledger = session / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    killed = "".join(lines[:3]) + lines[3][:20]
+    ledger.write_text(killed)
+    (session / "summary.json").unlink()
+    found = said(records.session, named)
+    assert states(found) == {"warn"}
+    assert "1 without an end" in found[-1].text
+    assert ledger.read_text() == killed  # looked at, and left alone
+
+    (session / "recording.xdf").write_bytes(b"no XDF")
+    ledger.write_text("".join([lines[0], lines[2], lines[2]]))
+    assert [one.state for one in said(records.session, named)] == ["warn", "FAIL", "FAIL"]
+    (session / "config.json").unlink()
+    assert states(said(records.session, named)) == {"FAIL"}
+
+
+def test_a_bug_report_holds_no_data_of_a_person(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HVF_TEST_SECRET", "swordfish")
+    recording = write_recording(tmp_path / "anna_raw.fif", "ab")
+    named = Named(SessionSettings(bundle=Path.home() / "b"), recording, session)
+    heard = (
+        f"FAIL of {getpass.getuser()} at {Path.home()}, '{recording}', 'x' (EEG, on stim-pc.lab)"
+    )
+    file = tmp_path / "report.zip"
+    write_bug_report(file, named, [Verdict("FAIL", heard)], f"log of {socket.gethostname()}")
+
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        texts = {name: archive.read(name).decode() for name in names}
+    assert {Path(name).suffix for name in names} == {".txt", ".json", ".jsonl", ".log"}
+    everything = "\n".join([*names, *texts.values()])
+    secrets = [
+        str(Path.home()),
+        "red_barn",
+        "old owl",
+        "owls",
+        "blue-boat",
+        "anna",
+        "Anna",
+        "tired",
+    ]
+    assert [word for word in [*secrets, "stim-pc", "swordfish"] if word in everything] == []
+    for word in (getpass.getuser(), socket.gethostname()):
+        assert not re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", everything, re.IGNORECASE)
+    assert not re.search(r"\[[^\]]*\d\.\d[^\]]*\]", everything)  # no list of numbers: no array
+
+    assert json.loads(texts["verdicts.json"])[0]["state"] == "FAIL"
+    assert "FAIL of USER at HOME, 'NAMED'" in texts["verdicts.txt"]
+    assert f"torch=={version('torch')}" in texts["packages.txt"]
+    entries = [json.loads(line) for line in texts["session/ledger.jsonl"].splitlines()]
+    assert {"event": "dropped", "trial": 2, "reason": "gap"} in entries
+    assert {"event": "decoded", "trial": 1, "n_repeats": 1, "stamps": {"cut": 2.25}} in entries
+    assert {"event": "control", "verb": "mark", "outcome": "done"} in entries
+    assert (
+        "HOME/eeg HOST: no 'STIMULUS' ('BrainVision', on HOST)" in texts["session/logs/reader.log"]
+    )
+    assert json.loads(texts["session/config.json"])["bundle"] == "HOME/b"
+
+
+def test_a_bug_report_of_a_broken_session_is_written_all_the_same(
+    session: Path, tmp_path: Path
+) -> None:
+    (session / "ledger.jsonl").write_bytes(b'{"event":"marker","trial":1}\n\xff{"eve\n[1]\n7\n')
+    (session / "config.json").unlink()
+    write_bug_report(tmp_path / "r.zip", Named(SessionSettings(), session=session), [], "")
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        entries = archive.read("session/ledger.jsonl").decode().splitlines()
+    assert [json.loads(one)["event"] for one in entries] == ["marker", *["damaged"] * 3]
+
+
+def test_the_command_names_what_fails_and_writes_the_report(ill: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.zip"
+    (ill / "gallery/images/00001.png").unlink()
+    done = run("doctor", "--bundle", ill / "bundle", "--session", "/nowhere", "--bug-report", file)
+    assert done.code == 1
+    fails = [line for line in done.out.splitlines() if line.startswith("FAIL")]
+    assert any("1 of its 4 images" in line for line in fails)
+    assert any("/nowhere/config.json" in line for line in fails)
+    with zipfile.ZipFile(file) as archive:
+        told = archive.read("verdicts.txt").decode()
+        assert "liblsl" in archive.read("verdicts.txt").decode()
+    assert told.count("FAIL") == len(fails)
+    again = run("doctor", "--bug-report", file)
+    assert again.code == 2
+    assert "must be a new file" in again.one_sentence()
+
+
+@pytest.mark.parametrize("name", ["report.txt", "no/folder/report.zip"])
+def test_a_report_is_a_new_zip_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WrongUsage, match="must be a new file that ends in"):
+        check_target(tmp_path / name)
+
+
+def test_all_checks_are_listed_and_what_is_not_named_is_passed_over() -> None:
+    for section in ("models", "streams", "on disk"):
+        for check in SECTIONS[section]:
+            assert said(check) == []
+    running: list[str] = []
+    list(examine(Named(SessionSettings()), running.append))
+    assert running == [check.__name__ for checks in SECTIONS.values() for check in checks]
