@@ -5,6 +5,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -102,28 +103,22 @@ def sockets(named: Named) -> Iterator[Verdict]:
     """Sends a message as the processes of a session do."""
     import zmq
 
-    from stream.pipeline.session import remove_endpoints
     from stream.pipeline.wire.bus import open_socket, receive, send
     from stream.pipeline.wire.endpoints import Endpoints
+    from stream.pipeline.wire.keys import write_keys
     from stream.pipeline.wire.messages import Noted
 
-    endpoints = Endpoints.local()
-    place, fault = endpoints.reports, ""
-    try:
-        pull = open_socket(zmq.PULL, place, bind=True)
-        push = open_socket(zmq.PUSH, place, bind=False)
+    endpoints = Endpoints.local(named.settings.transport)
+    place = endpoints.reports
+    with ExitStack() as last:
+        last.callback(endpoints.remove)
+        write_keys(place)
+        pull = last.enter_context(open_socket(zmq.PULL, place, bind=True))
+        push = last.enter_context(open_socket(zmq.PUSH, place, bind=False))
         send(push, Noted(node="doctor", text="", facts={}))
-        fault = "" if receive(pull, 3000) else "nothing arrives within 3 s"
-        pull.close(0)
-        push.close(0)
-    except zmq.ZMQError as error:
-        fault = str(error)
-    remove_endpoints(endpoints)
-    if fault:
-        raise Problem(
-            f"processes cannot meet at '{place}' ({fault}): set TMPDIR to a short path that can be "
-            "written, or open 127.0.0.1 in the firewall"
-        )
+        if receive(pull, 3000) is None:
+            way_out = "let the firewall pass 127.0.0.1, or give --set transport=tcp"
+            raise Problem(f"what is sent to '{place}' does not arrive within 3 s: {way_out}")
     yield verdict(f"processes reach each other over {place.partition(':')[0]}")
 
 

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
-from stream.acquire.health import flat_and_clipped
+from stream.acquire.health import HealthMonitor
 from stream.acquire.preprocess import Preprocessing
 from stream.doctor.verdict import Named, Verdict, refused, verdict
 from stream.pipeline.wire.config import LiveSource, SessionSettings
@@ -38,7 +37,7 @@ def eeg(named: Named) -> Iterator[Verdict]:
         yield from refused(lambda: inlet.signal.check(needs.signal, f"stream {inlet.stream}"))
     if not inlet.stream.rate_hz:
         raise Problem(f"{inlet.stream} is irregular: name a stream of EEG with --eeg")
-    yield from _flow(inlet, chunks)
+    yield from _flow(inlet, chunks, trigger)
 
 
 def markers(named: Named) -> Iterator[Verdict]:
@@ -73,30 +72,30 @@ def _offset(inlet: "Inlet") -> str:
     return f"clock offset {inlet.offset_s * 1e3:.2f} +- {inlet.offset_uncertainty_s * 1e3:.2f} ms"
 
 
-def _flow(inlet: "Inlet", chunks: Sequence[Chunk]) -> Iterator[Verdict]:
+def _flow(inlet: "Inlet", chunks: Sequence[Chunk], passed_over: Sequence[str]) -> Iterator[Verdict]:
     """Rate, delays and channels by what came; the first chunk may have waited for us."""
     if len(chunks) < 2:
         raise Problem(f"no samples of {inlet.stream} came in {_LISTEN_S:g} s: start the amplifier")
-    stamps_s = np.concatenate([chunk.raw_s for chunk in chunks])
-    rate_hz = (len(stamps_s) - 1) / max(stamps_s[-1] - stamps_s[0], 1e-9)
     told_hz = inlet.stream.rate_hz
+    monitor = HealthMonitor(inlet.channels, told_hz)
+    for one in chunks:
+        monitor.arrived(one.samples, 0, one.readable_s)
+    health = monitor.report(chunks[-1].readable_s)
     yield verdict(
-        f"{len(stamps_s)} samples came, {rate_hz:.1f} Hz by their stamps",
-        (abs(rate_hz / told_hz - 1) > _OFF, f"it promises {told_hz:g} Hz, are samples lost?"),
+        f"samples come at {health.rate_hz:.1f} Hz",
+        (abs(health.rate_hz / told_hz - 1) > _OFF, f"it promises {told_hz:g} Hz, are some lost?"),
     )
     late_ms = [(one.readable_s - one.raw_s[-1] - one.offset_s) * 1e3 for one in chunks[1:]]
-    soonest_ms, latest_ms = min(late_ms), max(late_ms)
-    is_wrong = soonest_ms < -1 - inlet.offset_uncertainty_s * 1e3 or latest_ms > _LATE_MS
+    is_early = min(late_ms) < -1 - inlet.offset_uncertainty_s * 1e3
     yield verdict(
-        f"samples can be read {np.median(late_ms):.1f} ms after their stamps (median; "
-        f"{soonest_ms:.1f} to {latest_ms:.1f}), {_offset(inlet)}",
-        (is_wrong, "its stamps are of another clock, or it sends in long bursts"),
+        f"they can be read {median(late_ms):.1f} ms after their stamps (median; "
+        f"{min(late_ms):.1f} to {max(late_ms):.1f}), {_offset(inlet)}",
+        (is_early or max(late_ms) > _LATE_MS, "its stamps are of another clock, or it is too slow"),
     )
-    found = flat_and_clipped(np.concatenate([chunk.samples for chunk in chunks]))
-    flat, clipped = (" ".join(np.array(inlet.channels)[is_so]) for is_so in found)
+    flat = [name for name in health.flat if name not in passed_over]
     yield verdict(
-        f"flat channels: {flat or 'none'}; clipped: {clipped or 'none'}",
-        (flat or clipped, "look at their electrodes, the reference and the range"),
+        f"flat channels: {' '.join(flat) or 'none'}; clipped: {' '.join(health.clipped) or 'none'}",
+        (flat or health.clipped, "look at their electrodes, the reference and the range"),
     )
 
 
