@@ -1,5 +1,6 @@
 """How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from decoder.bundle import Bundle, load_bundle
 from demo.head import CHANNELS
 from demo.recordings import SIMULATED, responses, simulate_sessions, with_gains
 from demo.settings import DemoSettings
-from demo.stimuli import gallery_stimuli
+from demo.stimuli import Stimulus, gallery_stimuli
 from demo.subject import SubjectSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
@@ -75,14 +76,18 @@ def simulated_tests(
     directory: Path,
     n_repeats: int,
     *,
+    shown: Sequence[Stimulus] | None = None,
     amplitude: float = 1.0,
     soa_s: float = 1.0,
     gain_sd: float = 0.0,
     adaptation: AdaptationSettings | None = None,
 ) -> TrialSet:
-    """Trials in which every test image is shown once a session; see `evaluate_demo`."""
+    """Trials in which every test image `shown`, or each there is, comes once a session.
+
+    See `evaluate_demo` for the rest.
+    """
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
-    tests = gallery_stimuli()
+    tests = gallery_stimuli() if shown is None else shown
     evoked = responses(settings, tests)
     numbers = range(_FIRST_SESSION, _FIRST_SESSION + n_repeats)
     gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))

@@ -1,19 +1,36 @@
-"""Where the demo's model is; it is made on the first run, and again when what makes it changes."""
+"""The demo's brain model: shipped small, unpacked once into a bundle and a gallery.
+
+What is shipped keeps half precision, takes the HVF from the shipped Fusion Prior, and leaves out
+the gallery's images, which are drawn. `python -m demo train` makes it.
+"""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from rich.console import Console
+import numpy as np
+from safetensors.numpy import load_file
 
-from demo.settings import DemoSettings
-from hvf_core.artifact import cache_folder
+from decoder.bundle import MANIFEST, SCHEMA_VERSION, BundleManifest, load_bundle, save_bundle
+from demo.settings import ASSETS, PRIOR
+from demo.stimuli import gallery_stimuli, render
+from hvf_core.artifact import (
+    cache_folder,
+    check_files,
+    read_manifest,
+    write_manifest,
+    write_tensors,
+)
+from hvf_core.problem import Problem
+from index.gallery import Gallery, open_gallery, save_gallery
 
-_ROOT = Path(__file__).parents[1]
-# Everything that the model depends on.
-_SOURCES = ("demo/**/*.py", "demo/assets/**/*", "hvf_core/**/*.py", "decoder/**/*.py")
-_SOURCES += ("index/encoders/**/*.py", "offline_train/**/*.py")
-_SOURCES += ("stream/acquire/**/*.py", "stream/sources/**/*.py")
+COMMAND = "python -m demo train"
+SHIPPED = ASSETS / "model"
+_HVF = PRIOR / "hvf.safetensors"
+# What the cache holds was made by these: another place is taken where they change.
+_MADE_BY = (Path(__file__), *sorted(Path(__file__).parent.glob("**/world/*.py")))
 
 
 @dataclass(frozen=True)
@@ -24,24 +41,88 @@ class DemoModel:
     gallery: Path
 
 
-def ready_model(console: Console) -> DemoModel:
-    """The demo's model, made now where this machine has none that today's code would make."""
-    folder = cache_folder() / f"demo-{_fingerprint()}"
-    model = DemoModel(folder / "bundle", folder / "gallery")
-    if not (model.gallery / "gallery.json").exists():
-        console.print(
-            "First run: the simulated subject is recorded and its brain model trained "
-            "(about two minutes, once)."
-        )
-        from demo.training import make_model  # here: it takes seconds to import
+def ready_model() -> DemoModel:
+    """The demo's model in the cache of this machine, unpacked now where it is not there yet.
 
-        make_model(folder, DemoSettings(), console)
-    return model
+    Raises:
+        Problem: the cache cannot be written.
+    """
+    folder = cache_folder() / f"demo-{_checksum()}"
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".demo-", dir=folder.parent) as draft:
+                unpack(SHIPPED, Path(draft) / folder.name)
+                _settle(Path(draft) / folder.name, folder)
+        except OSError as error:
+            raise Problem(
+                f"the cache '{folder.parent}' cannot be written ({error.strerror}): set "
+                "HVF_LIVE_CACHE to a folder that can"
+            ) from None
+    return DemoModel(folder / "bundle", folder / "gallery")
 
 
-def _fingerprint() -> str:
+def pack(model: DemoModel, folder: Path) -> None:
+    """Writes what is shipped of a model: the reverse of `unpack`, but for rounding."""
+    bundle, gallery = load_bundle(model.bundle), open_gallery(model.gallery)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "brain": _halved(bundle.arrays("brain")),
+        "preprocessing": bundle.arrays("preprocessing"),
+        "gallery": _halved({"embeddings": gallery.embeddings}),
+    }
+    files = {
+        f"{part}.safetensors": write_tensors(folder / f"{part}.safetensors", arrays)
+        for part, arrays in parts.items()
+    }
+    write_manifest(folder / MANIFEST, bundle.manifest.model_copy(update={"files": files}))
+
+
+def unpack(shipped: Path, folder: Path) -> DemoModel:
+    """Writes `bundle` and `gallery` into a folder: all that a session needs.
+
+    Raises:
+        Problem: what is shipped is damaged.
+    """
+    manifest = read_manifest(shipped, MANIFEST, BundleManifest, SCHEMA_VERSION)
+    check_files(shipped, manifest.files)
+    preprocessing = load_file(shipped / "preprocessing.safetensors")
+    parts = {"brain": _whole(shipped / "brain.safetensors"), "hvf": _whole(_HVF)}
+    save_bundle(folder / "bundle", manifest, parts | {"preprocessing": preprocessing})
+    tests = gallery_stimuli()
+    embeddings = _whole(shipped / "gallery.safetensors")["embeddings"]
+    gallery = Gallery(
+        ids=tuple(stimulus.id for stimulus in tests),
+        labels=tuple(stimulus.concept.name for stimulus in tests),
+        embeddings=embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
+        space=manifest.space,
+        image_encoders=manifest.image_encoders,
+        created_by=COMMAND,
+    )
+    save_gallery(folder / "gallery", gallery, [render(stimulus) for stimulus in tests])
+    return DemoModel(folder / "bundle", folder / "gallery")
+
+
+def _halved(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def _whole(path: Path) -> dict[str, np.ndarray]:
+    return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+
+
+def _settle(made: Path, folder: Path) -> None:
+    """Moves what was made to its place, unless another run was there first."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def _checksum() -> str:
+    """Names what is shipped, and what unpacks it."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in _SOURCES for path in _ROOT.glob(pattern)}):
-        if path.is_file():
-            digest.update(path.read_bytes())
+    for path in (*_MADE_BY, _HVF, SHIPPED / MANIFEST):  # which has the checksums of the rest
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -14,7 +14,7 @@ from demo.evaluation import simulated_tests
 from demo.model import DemoModel
 from demo.settings import ASSETS, PRIOR
 from demo.shipped.image_metrics import attribute_labels, attribute_scores
-from demo.stimuli import render, stimuli, stimulus_from_id, training_concepts
+from demo.stimuli import gallery_stimuli, render, stimuli, stimulus_from_id, training_concepts
 from index.encoders.classifier import load_classifier
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
@@ -87,8 +87,10 @@ def evaluate_demo_paintings(
         amplitude: of the evoked response.
     """
     bundle, prior = load_bundle(model.bundle), load_prior(PRIOR)
-    trials = simulated_tests(bundle, directory, max(settings.repeats), amplitude=amplitude)
-    trials = trials.select(trials.items[:n_images])
+    tests = gallery_stimuli()[:n_images]
+    trials = simulated_tests(
+        bundle, directory, max(settings.repeats), shown=tests, amplitude=amplitude
+    )
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
     features = extract_features(trials.items, picture_of, encoders, directory.with_name("features"))
     conditions = conditions_of(bundle, prior, trials, features, settings.repeats, settings.seed)

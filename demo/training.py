@@ -1,12 +1,14 @@
-"""The demo's first run: a brain model of the simulated subject, made as one is made for a person.
+"""`python -m demo train`: the shipped brain model of the simulated subject, made as a person's is.
 
 Record training sessions, extract what frozen encoders see in the images, train MBP against the
 HVF of the Fusion Prior that the demo ships, calibrate on held-out concepts, and build the gallery
 of the 200 test images. Every step is the one of `offline_train`.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -15,8 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from decoder.bundle import Bundle
 from decoder.painting.prior import load_prior
+from demo.answers import ANSWERS, answers_of
+from demo.model import COMMAND, DemoModel, pack, unpack
 from demo.recordings import SIMULATED, responses, simulate_sessions
 from demo.settings import ASSETS, PREPROCESSING, PRIOR, DemoSettings
+from demo.shipped.image_models import recipe_of, write_json
 from demo.stimuli import Stimulus, gallery_stimuli, render, stimuli, training_concepts
 from demo.subject import SubjectSettings
 from index.encoders.load import load_encoder
@@ -32,10 +37,24 @@ from offline_train.data.study import Study
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import Preprocessing
 
-COMMAND = "python run_realtime.py demo"
+
+def make_shipped_model(shipped: Path, settings: DemoSettings, console: Console) -> None:
+    """Makes what the demo ships of its model: weights, recipe, and answers to hold it against.
+
+    Takes about two minutes on two cores.
+    """
+    began = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        pack(make_model(Path(folder), settings, console), shipped)
+    recipe = recipe_of(COMMAND, settings, shipped, sorted(shipped.glob("*.safetensors")))
+    minutes = round((time.perf_counter() - began) / 60, 1)
+    write_json(shipped / "recipe.json", recipe | {"minutes": minutes})
+    with TemporaryDirectory() as folder:
+        answers = answers_of(unpack(shipped, Path(folder)), Path(folder) / "trials")
+    write_json(shipped / ANSWERS, answers)
 
 
-def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
+def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoModel:
     """Records, trains, calibrates, and writes `bundle` and `gallery` into a folder."""
     concepts = training_concepts()
     shown = stimuli(concepts[: settings.n_concepts], 1)
@@ -57,6 +76,7 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> None:
         _gallery(tests, features, bundle),
         [pictures[stimulus.id] for stimulus in tests],
     )
+    return DemoModel(bundle.directory, folder / "gallery")
 
 
 def _record(
@@ -108,6 +128,7 @@ def _train(
         checkpoint_dir=folder / "checkpoint",
         frozen_hvf=load_prior(PRIOR).hvf,
     )
+    models.brain.half().float()  # as it is shipped, before anything is fitted to what it says
     return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
 
 

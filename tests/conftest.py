@@ -1,4 +1,4 @@
-"""Every LSL stream of the tests is in a session of its own; the demo's model is trained once."""
+"""Every LSL stream of the tests is in a session of its own."""
 
 import os
 import signal
@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from hypothesis import settings
-from rich.console import Console
 
 from demo.model import DemoModel, ready_model
 from hvf_core.torchvision_ops import declare_missing_ops
-from tests.sessions import run
 
 # The same examples in every run: what fails here fails everywhere.
 settings.register_profile("fixed", derandomize=True)
@@ -36,29 +33,14 @@ os.environ["LSLAPICFG"] = str(_CONFIG)
 
 
 @pytest.fixture(scope="session")
-def trained_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache that the demo's first run leaves on a fresh machine, with its model."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # which the workers share: the first of them trains, the other waits
-    cache = base / "demo-cache"
-    with FileLock(base / "demo-cache.lock", timeout=900):
-        if not cache.exists():
-            _first_run(cache, base / "first-session")
-    return cache
-
-
-def _first_run(cache: Path, folder: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HVF_LIVE_CACHE", str(cache))
-        done = run("--trials", 2, "--soa", 0.4, "--headless", "--out", folder, timeout_s=900)
-    assert done.code == 0, done.err
-    assert "First run" in done.out
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that the demo's first run leaves on a fresh machine."""
+    return tmp_path_factory.mktemp("demo-cache")
 
 
 @pytest.fixture(scope="module")
-def demo_model(trained_cache: Path) -> Iterator[DemoModel]:
+def demo_model(demo_cache: Path) -> Iterator[DemoModel]:
     """The demo's model, which the commands of a module find in their cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HVF_LIVE_CACHE", str(trained_cache))
-        yield ready_model(Console())
+        patch.setenv("HVF_LIVE_CACHE", str(demo_cache))
+        yield ready_model()

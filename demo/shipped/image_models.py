@@ -8,12 +8,13 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic_core import to_jsonable_python
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def recipe_of(
     """How weights were made: what a recipe.json beside them says."""
     return {
         **provenance(command, "torch", "numpy"),
-        "recipe": asdict(recipe),
+        "recipe": to_jsonable_python(recipe),
         "sha256": {
             str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in files

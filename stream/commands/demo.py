@@ -1,10 +1,7 @@
 """`demo`: a simulated subject sees images, which are decoded and painted as they are seen."""
 
-import os
 import sys
 from typing import Annotated
-
-from rich.console import Console
 
 from hvf_core.options import Asked, Flag, as_arguments, with_settings
 from stream.commands.common import Headless, Out, new_config, run
@@ -26,8 +23,6 @@ def demo(
 
     Example: python run_realtime.py --trials 40 --repeats 4
     """
-    # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from demo.live_subject import schedule
     from demo.model import ready_model
     from demo.settings import ASSETS, PRIOR
@@ -37,11 +32,11 @@ def demo(
     models = {"bundle": ASSETS, "painting.prior": PRIOR, "painting.base": str(ASSETS)}
     settings = asked.settings({"demo": {}, **models})
     shown, painting = settings.demo, settings.painting
-    # Refuses numbers that do not fit before anything is trained.
+    # Refuses numbers that do not fit before anything is begun.
     schedule(shown.trials, shown.repeats, shown.seed)
     if painting is not None and "seed" not in painting.model_fields_set:
         painting = painting.model_copy(update={"seed": shown.seed})
-    model = ready_model(Console())
+    model = ready_model()
     source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", "hvf-demo"]
     source += as_arguments(shown)
     config = new_config(
