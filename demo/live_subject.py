@@ -23,18 +23,13 @@ TAIL_S = 1.3  # after the last one, for its window
 
 
 def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
-    """Test images in random order, all once before any comes again.
+    """As few test images as these repeats allow, in random order, all once before any comes again.
 
     Raises:
-        Problem: the numbers do not fit together, or there are not so many test images.
+        Problem: there are not so many test images.
     """
     tests = gallery_stimuli()
-    n_images, rest = divmod(n_trials, repeats)
-    if rest or n_images < 1:
-        raise Problem(
-            f"{n_trials} trials cannot show every image {repeats} times; make --trials a multiple "
-            "of --repeats"
-        )
+    n_images = -(-n_trials // repeats)
     if n_images > len(tests):
         raise Problem(
             f"{n_trials} trials with {repeats} repeats need {n_images} images, the demo has "
@@ -42,7 +37,8 @@ def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
         )
     rng = np.random.default_rng(seed)
     images = rng.permutation(len(tests))[:n_images]
-    return [tests[i] for _ in range(repeats) for i in rng.permutation(images)]
+    shown = [tests[i] for _ in range(repeats) for i in rng.permutation(images)]
+    return shown[:n_trials]
 
 
 def play(subject: SimulatedSubject, outlets: Outlets, shown: list[Stimulus], soa_s: float) -> None:

@@ -118,6 +118,8 @@ def test_a_subject_without_evoked_responses_decodes_at_chance(tmp_path: Path) ->
         *(
             "--trials",
             60,
+            "--repeats",
+            1,
             "--soa",
             0.2,
             "--amplitude",

@@ -53,10 +53,10 @@ class FileSource(Settings):
 class Presentation(Settings):
     """What the demo's simulated subject sees, and how its EEG is recorded."""
 
-    trials: int = setting(60, option="--trials", ge=1)
+    trials: int = setting(40, option="--trials", ge=1)
     """Presentations in all."""
-    repeats: int = setting(1, option="--repeats", ge=1)
-    """Presentations of each image."""
+    repeats: int = setting(8, option="--repeats", ge=1)
+    """Presentations of each image, at most; 1: no image comes again."""
     amplitude: float = setting(1.0, option="--amplitude", ge=0)
     """Of the evoked response; 0: nothing to decode."""
     rate_hz: float = setting(250.0, option="--rate", ge=250, le=2000)
