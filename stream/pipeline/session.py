@@ -69,7 +69,7 @@ class Session:
     ):
         self._config = config
         self._source = source
-        self._view = TerminalView(console, headless, n_trials, title)
+        self._view = TerminalView(console, headless, n_trials, title, config.gallery)
         self._is_virtual = isinstance(config.source, FileSource)
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)

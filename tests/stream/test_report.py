@@ -54,11 +54,11 @@ class Session:
         painting = PaintingSettings(prior=folder / "prior")
         return {"bundle": folder / "bundle", "gallery": folder / "gallery", "painting": painting}
 
-    def decoded(self, trial: int, stimulus: str, best: str) -> None:
-        self.ledger.announce(trial, stimulus=stimulus)
+    def decoded(self, trial: int, stimulus: str, best: str, n_repeats: int = 1) -> None:
+        self.ledger.announce(trial, stimulus=stimulus, group=f"group of {stimulus}")
         facts = {
             "stimulus": stimulus,
-            "n_repeats": 1,
+            "n_repeats": n_repeats,
             "tmax_s": 1.0,
             "rank": 1 if stimulus == best else 2,
             "ids": [best],
@@ -138,7 +138,21 @@ def test_seen_retrieved_and_painted_are_side_by_side(tmp_path: Path) -> None:
     assert "62% sure" in seen.text
     assert "1 painted, 1 cancelled, 1 superseded" in seen.text
     assert "top-1" in seen.text
-    assert [a["class"] for t, a in seen.tags if t == "article"] == ["card right", "card", "card"]
+    assert [a["class"] for t, a in seen.tags if t == "article"] == [
+        "card right",
+        "card wrong",
+        "card wrong",
+    ]
+
+
+def test_the_repeats_of_an_image_are_together(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    for trial, (stimulus, n_repeats) in enumerate([("id-0", 1), ("id-1", 1), ("id-0", 2)], 1):
+        session.decoded(trial, stimulus, "id-0", n_repeats)
+    said = Reader(session.report()).text
+    places = [said.index(text) for text in ("trial 1 ", "trial 3 ", "trial 2 ")]
+    assert places == sorted(places)
+    assert said.index("group of id-0") < places[0] < places[1] < said.index("group of id-1")
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
@@ -197,7 +211,7 @@ def test_a_session_that_paints_nothing_has_a_page_too(tmp_path: Path) -> None:
 
 def test_a_session_that_only_cuts_has_its_numbers(tmp_path: Path) -> None:
     session = Session(tmp_path, painting=None, bundle=None, gallery=None)
-    session.ledger.announce(1, stimulus="a")
+    session.ledger.announce(1, stimulus="a", group="a")
     session.ledger.settle(1, "cut", residual_s=0.0, stamps={})
     seen = Reader(session.report())
     assert "1 = 1 cut" in seen.text

@@ -29,6 +29,8 @@ _FEW_TRIALS = 150
 class _Trial(NamedTuple):
     """What the ledger has of a trial that was decoded."""
 
+    group: str
+    """Of the repeats that it belongs to."""
     answer: Record
     image: Record | None
     """Of the last one that was painted."""
@@ -81,7 +83,7 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     shown = _some_of(trials)
     gallery = open_gallery(config.gallery) if config.gallery is not None else None
     thumbnails = _Thumbnails(gallery, _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX)
-    cards = [_card(trial, thumbnails, config) for trial in shown]
+    cards = _cards(shown, thumbnails, config)
     return _PAGE.substitute(
         title=escape(f"Session {summary['session']}"),
         styles="\n".join(thumbnails.styles.values()),
@@ -92,7 +94,7 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
         ),
         heading="Seen, retrieved, painted" if config.painting is not None else "Seen, retrieved",
         which=escape(_which(trials, shown)),
-        cards="\n".join(cards),
+        cards=cards,
     )
 
 
@@ -101,11 +103,14 @@ that the system works, not how well it reads a person.</p>"""
 
 
 def _trials(folder: Path) -> list[_Trial]:
+    groups: dict[int, str] = {}
     answers: dict[int, Record] = {}
     images: dict[int, Record] = {}
     fates: dict[int, str] = {}
     for record in read_ledger(folder / "ledger.jsonl"):
         match record["event"]:
+            case "marker":
+                groups[record["trial"]] = record["group"]
             case "decoded":
                 answers[record["trial"]] = record
             case "painted":
@@ -113,7 +118,9 @@ def _trials(folder: Path) -> list[_Trial]:
             case "painting":
                 fates[record["of_trial"]] = f"{record['state']}: {record['detail']}"
     never = "never begun: a newer trial came first, or there was no painter yet"
-    return [_Trial(answers[n], images.get(n), fates.get(n, never)) for n in sorted(answers)]
+    return [
+        _Trial(groups[n], answers[n], images.get(n), fates.get(n, never)) for n in sorted(answers)
+    ]
 
 
 def _some_of(trials: Sequence[_Trial]) -> Sequence[_Trial]:
@@ -126,12 +133,28 @@ def _some_of(trials: Sequence[_Trial]) -> Sequence[_Trial]:
 def _which(trials: Sequence[_Trial], shown: Sequence[_Trial]) -> str:
     if not trials:
         return "No trial was decoded."
-    green = "A green edge: the first answer is the image that was seen."
+    green = "A green edge: the first answer is the image that was seen; a red one: it is not."
     if len(shown) == len(trials):
         return f"All {len(trials)} decoded trials. {green}"
     return (
         f"{len(shown)} of {len(trials)} decoded trials; all answers are in ledger.jsonl, all "
         f"painted images in the folder images. {green}"
+    )
+
+
+def _cards(trials: Sequence[_Trial], thumbnails: _Thumbnails, config: SessionConfig) -> str:
+    """All in one block; where images came more than once, a block for each of them."""
+    blocks: dict[str, list[str]] = {}
+    repeated = any(trial.answer["n_repeats"] > 1 for trial in trials)
+    for trial in trials:
+        block = blocks.setdefault(trial.group if repeated else "", [])
+        block.append(_card(trial, thumbnails, config))
+    return "\n".join(
+        (f"<h3>{escape(group)}</h3>\n" if group else "")
+        + '<div class="cards">\n'
+        + "\n".join(block)
+        + "\n</div>"
+        for group, block in blocks.items()
     )
 
 
@@ -149,7 +172,7 @@ def _card(trial: _Trial, thumbnails: _Thumbnails, config: SessionConfig) -> str:
     if config.painting is not None:
         pictures["painted"] = _painted(trial, thumbnails.px, config.folder)
     row = "".join(f"<div><h4>{name}</h4>{picture}</div>" for name, picture in pictures.items())
-    right = " right" if answer["rank"] == 1 else ""
+    right = {0: "", 1: " right"}.get(answer["rank"], " wrong")
     title = f"trial {answer['trial']} · {escape(' · '.join(told))}"
     return f'<article class="card{right}"><h3>{title}</h3><div class="row">{row}</div></article>'
 

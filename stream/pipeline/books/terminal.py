@@ -1,13 +1,17 @@
-"""The terminal view of a session: a line an answer, how many are right, what was dropped."""
+"""The terminal view of a session: a line an answer; below, how answers grow, and the painting."""
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock
+from stream.pipeline.books.growth import Growth, pictures, told
 from stream.pipeline.wire.messages import (
     Message,
     Noted,
@@ -21,12 +25,23 @@ from stream.pipeline.wire.nodes import SUPERVISOR
 
 SHOWN = (Noted, Painted, PaintingState, Retrieval, Settled, StreamHealth)
 """The kinds of messages that the view takes."""
+_LINES_TO_DRAW = 28
 
 
 class TerminalView:
-    """Follows the results bus; below its lines, progress and sums, unless it is `headless`."""
+    """Follows the results bus; `headless`, it is lines only, with nothing that moves below them.
 
-    def __init__(self, console: Console, headless: bool, total: int | None, title: str):
+    With a `gallery`, pictures of it are shown beside what was painted.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        headless: bool,
+        total: int | None,
+        title: str,
+        gallery: Path | None = None,
+    ):
         self._console = console
         self._headless = headless
         self._progress = Progress(
@@ -42,19 +57,27 @@ class TerminalView:
         self._stream: StreamHealth | None = None
         self._painted: dict[int, str] = {}  # what became of each trial
         self._image: Painted | None = None  # the newest
+        self._pictures: RenderableType | None = None  # of it, and of what was seen
+        self._growth = Growth()
+        # Coarse pictures, where a terminal has the colours and the lines for them.
+        self._draws = not headless and console.color_system in ("256", "truecolor")
+        self._draws = self._draws and console.height >= _LINES_TO_DRAW
+        self._gallery = open_gallery(gallery) if self._draws and gallery is not None else None
 
     def open(self) -> None:
-        """Shows progress and sums."""
+        """Shows what moves."""
         if not self._headless:
             self._live.start()
 
     def close(self) -> None:
-        """Takes progress and sums away, where they are shown."""
+        """Takes it away, and leaves the table of answers."""
         self._live.stop()
+        if (table := self._growth.table()) is not None:
+            self._console.print(table)
 
-    def say(self, line: str, style: str | None = None) -> None:
+    def say(self, line: str | Text) -> None:
         """Shows a line that stays."""
-        self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def take(self, message: Message) -> None:
         match message:
@@ -65,11 +88,14 @@ class TerminalView:
             case Painted():
                 self._painted[message.about.trial] = "painted"
                 self._image = message
+                if self._draws:
+                    self._pictures = pictures(message, self._seen(message.about.stimulus))
                 self.say(_image_line(message))
             case Retrieval():
-                if message.rank and not message.answer.provisional:
-                    self._ranks.append(message.rank)
-                self.say(_line(message), _style(message))
+                if not message.answer.provisional:
+                    self._ranks += [message.rank] if message.rank else []
+                    self._growth.add(message)
+                self.say(_line(message))
             case StreamHealth():
                 self._on_health(message)
             case Settled():
@@ -78,7 +104,23 @@ class TerminalView:
                     self._dropped[message.reason] += 1
                     self.say(f"trial {message.trial}: dropped ({message.reason})")
         if not self._headless:
-            self._live.update(Group(self._progress, Text(self._sums())))
+            self._live.update(Group(*self._moving()))
+
+    def _moving(self) -> Iterator[RenderableType]:
+        yield self._progress
+        yield Text(self._sums())
+        if (table := self._growth.table()) is not None:
+            yield table
+        if self._pictures is not None:
+            yield self._pictures
+
+    def _seen(self, stimulus: str) -> Path | None:
+        """The picture of a stimulus, where the gallery has one."""
+        if self._gallery is None or self._gallery.images is None:
+            return None
+        row = self._gallery.row_of(stimulus)
+        path = None if row is None else self._gallery.images[row]
+        return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:
         changed = self._stream is not None and message.state != self._stream.state
@@ -105,26 +147,21 @@ class TerminalView:
         return " · ".join(parts)
 
 
-def _style(answer: Retrieval) -> str | None:
-    if answer.answer.provisional or answer.abstain:
-        return "dim"
-    return "green" if answer.rank == 1 else None
-
-
 def _image_line(image: Painted) -> str:
     took_s = image.stamps["published"] - image.stamps["readable"]
     early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
     return f"trial {image.about.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
 
 
-def _line(answer: Retrieval) -> str:
-    decoded = f"abstains from ({answer.labels[0]})" if answer.abstain else answer.labels[0]
+def _line(answer: Retrieval) -> Text:
     early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
     sure = f"{answer.confidence:.0%} sure, " if answer.calibrated else ""
     rank = answer.rank or "not in the gallery"
     repeats = f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1)
     latency_ms = (answer.stamps["published"] - answer.stamps["readable"]) * 1e3
-    return (
-        f"trial {answer.about.trial}: {answer.about.stimulus} → {decoded}{early} "
-        f"({sure}rank {rank}, {repeats}, {latency_ms:.2f} ms)"
-    )
+    line = Text(f"trial {answer.about.trial}: {answer.about.stimulus} → ")
+    line.append_text(told(answer))
+    line.append(f"{early} ({sure}rank {rank}, {repeats}, {latency_ms:.2f} ms)")
+    if answer.answer.provisional:
+        line.stylize("dim")
+    return line

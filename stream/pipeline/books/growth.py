@@ -1,0 +1,102 @@
+"""How the answers to an image grow while its repeats come, and what was painted of it last."""
+
+import io
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from rich.color import Color
+from rich.console import Group
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from stream.pipeline.wire.messages import Painted, Retrieval
+
+RIGHT, WRONG = "green", "red"
+"""Styles of answers; words say it too."""
+_SHOWN, _KEPT = 8, 1000  # images
+_ANSWERS = 12  # of each
+_PICTURE_PX = 18  # two pixels lie in a character, one above the other
+
+
+@dataclass
+class _Seen:
+    """The final answers to an image so far, and the newest of them."""
+
+    newest: Retrieval
+    found: deque[Retrieval] = field(default_factory=lambda: deque(maxlen=_ANSWERS))
+
+
+class Growth:
+    """The images that came last, with their answers, repeat by repeat."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}  # by group, the newest last
+
+    def add(self, answer: Retrieval) -> None:
+        """Takes a final answer."""
+        group = answer.about.group
+        seen = self._seen.pop(group, None) or _Seen(answer)
+        seen.newest = answer
+        seen.found.append(answer)
+        self._seen[group] = seen
+        if len(self._seen) > _KEPT:
+            del self._seen[next(iter(self._seen))]
+
+    def table(self) -> Table | None:
+        """The answers as a table, once an image came twice."""
+        shown = list(self._seen.items())[-_SHOWN:]
+        if all(len(seen.found) < 2 for _, seen in shown):
+            return None
+        newest = shown[-1][1].newest
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("seen", no_wrap=True)
+        of = "sure (%)" if newest.calibrated else "rank"
+        table.add_column(f"{of} after each repeat", no_wrap=True)
+        table.add_column("now", no_wrap=True)
+        for _, seen in sorted(shown):
+            cells = Text(" ").join(_cell(answer) for answer in seen.found)
+            table.add_row(Text(seen.newest.about.stimulus), cells, told(seen.newest))
+        return table
+
+
+def told(answer: Retrieval) -> Text:
+    """An answer, and whether it is right where that is known."""
+    label = answer.labels[0]
+    if answer.abstain:
+        return Text(f"abstains from ({label})", style="dim")
+    if not answer.rank:
+        return Text(label)
+    right = answer.rank == 1
+    return Text(f"{label}, {'right' if right else 'wrong'}", style=RIGHT if right else WRONG)
+
+
+def _cell(answer: Retrieval) -> Text:
+    number = round(100 * answer.confidence) if answer.calibrated else answer.rank
+    style = "" if not answer.rank else RIGHT if answer.rank == 1 else WRONG
+    return Text(f"{number:3d}", style=style)
+
+
+def pictures(image: Painted, seen: Path | None) -> Table:
+    """What was seen, where there is a picture of it, and what was painted, as characters."""
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    cells = [] if seen is None else [Group(_blocks(seen), Text("seen", style="dim"))]
+    repeats = f"{image.answer.n_repeats} repeat" + "s" * (image.answer.n_repeats != 1)
+    caption = Text(f"painted ({repeats})", style="dim")
+    grid.add_row(*cells, Group(_blocks(io.BytesIO(image.image)), caption))
+    return grid
+
+
+def _blocks(file: Path | io.BytesIO) -> Text:
+    with Image.open(file) as whole:
+        small = whole.convert("RGB").resize((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
+    text = Text(no_wrap=True)
+    for y in range(0, _PICTURE_PX, 2):
+        for x in range(_PICTURE_PX):
+            above, below = (small.getpixel((x, row)) for row in (y, y + 1))
+            text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        text.append("\n")
+    text.rstrip()
+    return text

@@ -1,0 +1,109 @@
+"""The table of answers that grow with their repeats, and pictures made of characters."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from stream.pipeline.books.growth import Growth, pictures
+from stream.pipeline.wire.messages import Painted, Retrieval
+from tests.refs import about, answer
+
+
+def found(group: str, repeat: int, rank: int, sure: float, **other: object) -> Retrieval:
+    facts = {
+        "about": about(repeat, stimulus=group, group=group),
+        "answer": answer(),
+        "ids": ["a"],
+        "labels": ["a car" if rank == 1 else "a cat"],
+        "scores": [1.0],
+        "probabilities": [sure],
+        "confidence": sure,
+        "calibrated": True,
+        "abstain": False,
+        "rank": rank,
+        "stamps": {},
+    }
+    return Retrieval(**facts | other)
+
+
+def lines_of(renderable: object) -> list[str]:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(renderable)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_answers_of_an_image_stand_in_its_row() -> None:
+    growth = Growth()
+    for repeat, (rank, sure) in enumerate([(12, 0.04), (3, 0.11), (1, 0.62)], 1):
+        growth.add(found("car", repeat, rank, sure))
+        growth.add(found("cat", repeat, 2, 0.3))
+    head, car, cat = lines_of(growth.table())
+    assert "sure (%) after each repeat" in head
+    assert car.split() == ["car", "4", "11", "62", "a", "car,", "right"]
+    assert cat.split() == ["cat", "30", "30", "30", "a", "cat,", "wrong"]
+
+
+def test_uncalibrated_answers_show_ranks() -> None:
+    growth = Growth()
+    for rank in (12, 3):
+        growth.add(found("car", 1, rank, 0.9, calibrated=False))
+    head, car = lines_of(growth.table())
+    assert "rank after each repeat" in head
+    assert car.split()[1:3] == ["12", "3"]
+
+
+def test_there_is_no_table_before_anything_repeats() -> None:
+    growth = Growth()
+    growth.add(found("car", 1, 1, 0.5))
+    growth.add(found("cat", 1, 1, 0.5))
+    assert growth.table() is None
+
+
+def test_a_long_session_shows_the_images_that_came_last() -> None:
+    growth = Growth()
+    for repeat in range(1, 31):
+        for n in range(20):
+            growth.add(found(f"image {n:02d}", repeat, 1, 0.5))
+    assert [line[:8] for line in lines_of(growth.table())[1:]] == [
+        f"image {n:02d}" for n in range(12, 20)
+    ]
+
+
+@pytest.mark.parametrize(("rank", "said"), [(0, "a cat"), (1, "abstains from (a car)")])
+def test_an_answer_that_is_not_judged_is_neither_right_nor_wrong(rank: int, said: str) -> None:
+    growth = Growth()
+    for repeat in (1, 2):
+        growth.add(found("car", repeat, rank, 0.2, abstain=rank == 1))
+    (row,) = lines_of(growth.table())[1:]
+    assert row.endswith(said)
+
+
+def test_pictures_keep_their_colours(tmp_path) -> None:
+    halves = np.zeros((64, 64, 3), np.uint8)
+    halves[:32, :, 0] = halves[32:, :, 2] = 255  # red above blue
+    Image.fromarray(halves).save(tmp_path / "seen.png")
+    file = io.BytesIO()
+    Image.fromarray(halves[::-1]).save(file, "png")
+    image = Painted(
+        about=about(1),
+        answer=answer(),
+        seed=1,
+        ip_scale=1.0,
+        steps=4,
+        size_px=64,
+        strength=1.0,
+        file="images/x.png",
+        image_format="png",
+        image=file.getvalue(),
+        stamps={},
+    )
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+    console.print(pictures(image, tmp_path / "seen.png"))
+    first, *_, last, captions = console.file.getvalue().rstrip("\n").splitlines()
+    red, blue = "38;2;255;0;0;48;2;255;0;0", "38;2;0;0;255;48;2;0;0;255"
+    assert first.index(red) < first.index(blue)  # seen, then painted
+    assert last.index(blue) < last.index(red)
+    assert captions.index("seen") < captions.index("painted (")
