@@ -14,7 +14,7 @@ import numpy as np
 from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
-from stream.pipeline.nodes.image_files import encoded, save_png
+from stream.pipeline.books.image_files import encoded, save_png
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import (
