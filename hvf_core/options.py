@@ -160,3 +160,8 @@ def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = No
             if (text := argument.encode(errors="replace").decode()) != argument:
                 raise WrongUsage(f"'{text}' is no UTF-8, in which settings are kept: rename it")
         app(arguments, prog_name=program)
+
+
+def called(script: str, otherwise: str) -> str:
+    """How whoever runs this calls a program: by its console script, if they called one."""
+    return script if Path(sys.argv[0]).stem.startswith("hvf-") else otherwise

@@ -1,6 +1,6 @@
 """The commands that produce what the live part loads: `python -m offline_train --help`."""
 
-from hvf_core.options import app_of, run_app
+from hvf_core.options import app_of, called, run_app
 from offline_train.commands.calibrate import calibrate
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
@@ -18,5 +18,11 @@ app = app_of(
     *(empty_prompt, prior, evaluate_prior),
 )
 
+
+def main() -> None:
+    """Runs a command; exits as `stream.commands.app.main` does."""
+    run_app(app, called("hvf-train", "python -m offline_train"))
+
+
 if __name__ == "__main__":
-    run_app(app, "python -m offline_train")
+    main()

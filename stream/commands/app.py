@@ -3,7 +3,7 @@
 import sys
 from difflib import get_close_matches
 
-from hvf_core.options import app_of, run_app
+from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage, one_sentence
 from stream.commands.config import config
 from stream.commands.demo import demo
@@ -12,7 +12,7 @@ from stream.commands.live import live
 from stream.commands.replay import replay
 from stream.commands.streams import streams
 
-COMMANDS = {command.__name__: command for command in (demo, live, replay, streams, doctor, config)}
+COMMANDS = {c.__name__: c for c in (demo, live, replay, streams, doctor, config)}
 
 app = app_of(
     "Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",
@@ -35,4 +35,4 @@ def main() -> None:
             raise WrongUsage(f"'{first}' is no command; {hint}there are {', '.join(COMMANDS)}")
     if first not in (*COMMANDS, "--help"):
         arguments = ["demo", *arguments]
-    run_app(app, "run_realtime.py", arguments)
+    run_app(app, called("hvf-live", "run_realtime.py"), arguments)
