@@ -322,7 +322,7 @@ def session(tmp_path: Path) -> Path:
     ).write()
     (folder / "summary.json").write_text(json.dumps({"markers": 2, "n": 2}))
     (folder / "logs/reader.log").write_text(
-        f"{Path.home()}/eeg {socket.gethostname()}: no 'red_barn' ('BrainVision', on stim-pc.lab)\n"
+        f"{Path.home()}/eeg {socket.gethostname()}: no 'red_barn', {json.dumps('old "owl"')} ('BrainVision', on stim-pc.lab)\n"
     )
     writer = XdfWriter(folder / "recording.xdf")
     writer.add_stream(1, StreamHeader("BrainVision", "EEG", 2, 100.0, "float32"))
@@ -330,10 +330,10 @@ def session(tmp_path: Path) -> Path:
     writer.close()
     ledger = Ledger(folder / "ledger.jsonl")
     ledger.announce(1, stimulus="red_barn", group="red_barn", repeat=1, onset_s=1.5, readable_s=1.6)
-    ledger.announce(2, stimulus="old owl", group="owls", repeat=1, onset_s=2.5, readable_s=2.6)
+    ledger.announce(2, stimulus='old "owl"', group="owls", repeat=1, onset_s=2.5, readable_s=2.6)
     answer = {"ids": ["blue-boat"], "rank": 3, "scores": [0.5], "stamps": {"cut": 2.25}}
     ledger.settle(1, "decoded", stimulus="red_barn", n_repeats=1, **answer)
-    ledger.settle(2, "dropped", reason="gap", detail="of old owl")
+    ledger.settle(2, "dropped", reason="gap", detail="of an owl")
     ledger.note("control", verb="mark", argument="Anna is tired", by="me", outcome="done")
     ledger.note("end", reason="stop")
     ledger.close()
@@ -403,9 +403,9 @@ def test_a_bug_report_holds_no_data_of_a_person(
     assert {"event": "decoded", "trial": 1, "n_repeats": 1, "stamps": {"cut": 2.25}} in entries
     assert {"event": "control", "verb": "mark", "outcome": "done"} in entries
     assert (
-        "HOME/eeg HOST: no 'STIMULUS' ('BrainVision', on HOST)" in texts["session/logs/reader.log"]
+        "HOME/eeg HOST: no 'STIMULUS', "STIMULUS" ('BrainVision', on HOST)" in texts["session/logs/reader.log"]
     )
-    assert json.loads(texts["session/config.json"])["bundle"] == "HOME/b"
+    assert json.loads(texts["session/config.json"])["bundle"] == "BUNDLE"
 
 
 def test_a_bug_report_of_a_broken_session_is_written_all_the_same(

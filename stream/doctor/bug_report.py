@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ _KEPT = (
     *("calibrated", "abstain", "provisional", "steps", "size_px"),
 )
 """Of a ledger's records: not what was shown or answered, nor words that somebody chose."""
-_SHOWN = ("stimulus", "group", "ids")
 
 
 def check_target(file: Path) -> None:
@@ -38,7 +37,7 @@ def check_target(file: Path) -> None:
 def write_bug_report(file: Path, named: Named, said: Sequence[Verdict], log: str) -> None:
     """Writes the file; `log` is what libraries wrote while the doctor looked."""
     records = [] if named.session is None else list(_records(named.session / "ledger.jsonl"))
-    clean = _Scrubber(named, records)
+    clean = _scrubber(named, records)
     with zipfile.ZipFile(file, "x", zipfile.ZIP_DEFLATED) as archive:
         for name, text in _files(named, said, records, log):
             archive.writestr(name, clean(text))
@@ -74,29 +73,33 @@ def _records(ledger: Path) -> Iterator[dict[str, Any]]:
             yield {"event": "damaged"}
 
 
-class _Scrubber:
-    """Replaces what tells who and where somebody is, and what a session has shown."""
+def _scrubber(named: Named, records: Sequence[dict[str, Any]]) -> Callable[[str], str]:
+    """What replaces all that tells who and where somebody is, and what a session has shown."""
+    told = [record.get(key, ()) for record in records for key in ("stimulus", "group", "ids")]
+    shown = {word for one in told for word in (one if isinstance(one, list) else [one])}
+    home, host = Path.home(), socket.gethostname()
+    words = {
+        # Numbers tell nothing, and stand everywhere.
+        **{word: "STIMULUS" for word in map(str, shown) if len(word) > 2 and not word.isdigit()},
+        **dict.fromkeys(map(str, filter(None, (named.session, named.recording))), "NAMED"),
+        **dict(_paths(named)),
+        **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
+        **dict.fromkeys((str(home), str(home.resolve())), "HOME"),
+        getpass.getuser(): "USER",
+    }
+    as_json = {json.dumps(word, ensure_ascii=False)[1:-1]: name for word, name in words.items()}
+    instead = {word.casefold(): name for word, name in (words | as_json).items() if word}
+    longest_first = "|".join(sorted(map(re.escape, instead), key=len, reverse=True))
+    # No letter beside it; and hosts as sentences name streams, which may be called after people.
+    pattern = f"(?<![^\\W\\d_])(?:{longest_first})(?![^\\W\\d_])|(?<=[,'] on )[\\w.-]+"
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return lambda text: compiled.sub(lambda one: instead.get(one[0].casefold(), "HOST"), text)
 
-    def __init__(self, named: Named, records: Sequence[dict[str, Any]]) -> None:
-        values = [record[key] for record in records for key in _SHOWN if key in record]
-        shown = {
-            str(one) for value in values for one in (value if type(value) is list else [value])
-        }
-        home, host = Path.home(), socket.gethostname()
-        words = {
-            # Numbers tell nothing, and stand everywhere.
-            **{word: "STIMULUS" for word in shown if len(word) > 2 and not word.isdigit()},
-            **dict.fromkeys(map(str, filter(None, (named.session, named.recording))), "NAMED"),
-            **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
-            **dict.fromkeys((str(home), str(home.resolve())), "HOME"),
-            getpass.getuser(): "USER",
-        }
-        self._instead = {word.casefold(): instead for word, instead in words.items() if word}
-        longest_first = sorted(map(re.escape, self._instead), key=len, reverse=True)
-        pattern = f"(?<![^\\W\\d_])({'|'.join(longest_first)})(?![^\\W\\d_])"  # no letter beside it
-        self._pattern = re.compile(pattern, re.IGNORECASE)
 
-    def __call__(self, text: str) -> str:
-        text = self._pattern.sub(lambda found: self._instead[found[0].casefold()], text)
-        # As sentences name streams: other machines may be called after people too.
-        return re.sub(r"(?<=[,'] on )[\w.-]+", "HOST", text)
+def _paths(named: Named) -> Iterator[tuple[str, str]]:
+    """The absolute paths among all settings, by the names of these: subjects may be in them."""
+    texts = [named.settings.model_dump_json()]
+    if named.session is not None and (file := named.session / "config.json").is_file():
+        texts.append(file.read_text("utf-8", "replace"))
+    for key, value in re.findall(r'"(\w+)": ?("(?:/|\w:\\)(?:[^"\\]|\\.)*")', "\n".join(texts)):
+        yield json.loads(value), key.upper()

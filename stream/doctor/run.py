@@ -17,7 +17,8 @@ SECTIONS: Mapping[str, tuple[Check, ...]] = {
     "streams": streams.CHECKS,
     "on disk": records.CHECKS,
 }
-_LONG_S = {"models": 1800.0, "on disk": 1800.0}  # every image is decoded, gigabytes are read
+# Every image is decoded, streams are waited for, gigabytes are read.
+_LONG_S = {"models": 1800.0, "streams": 120.0, "on disk": 1800.0}
 _LIMIT_S = 20.0
 
 
