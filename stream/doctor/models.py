@@ -7,12 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decoder.bundle import load_bundle, open_bundle
-from decoder.engines.choice import ON_CPU, ON_GPU
+from decoder.engines.choice import ON_CPU, ON_GPU, EngineName
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
 from stream.acquire.preprocess import Preprocessing
 from stream.doctor.verdict import Named, Verdict, verdict
 from stream.pipeline.check import check
+from stream.pipeline.wire.config import SessionSettings
 
 
 def bundle(named: Named) -> Iterator[Verdict]:
@@ -36,24 +37,35 @@ def bundle(named: Named) -> Iterator[Verdict]:
 
 
 def engines(named: Named) -> Iterator[Verdict]:
-    """Runs the whole network in each; an engine is taken if its answers are those of torch."""
-    if named.settings.bundle is None:
-        return
     import torch
 
+    if named.settings.bundle is not None:
+        for name in ON_GPU if torch.cuda.is_available() else ON_CPU:
+            yield _run(named.settings.bundle, name)
+
+
+def demo(named: Named) -> Iterator[Verdict]:
+    """What decodes where no bundle is named; unpacked into the cache, as the demo does."""
+    if named.settings.bundle is None:
+        from demo.model import ready_model
+
+        model = ready_model()
+        check(SessionSettings(bundle=model.bundle, gallery=model.gallery))
+        yield verdict("the demo's model is whole")
+        yield _run(model.bundle, "torch")
+
+
+def _run(bundle: Path, name: EngineName) -> Verdict:
+    """Runs the whole network in an engine, which is taken if its answers are those of torch."""
     from decoder.brain.registry import load_brain_encoder
     from decoder.engines.graph import UnitLength
     from decoder.engines.open import open_engine
 
-    encoder, said = load_brain_encoder(open_bundle(named.settings.bundle)), [""]
-    shape = (encoder.n_channels, encoder.n_times)
-    for name in ON_GPU if torch.cuda.is_available() else ON_CPU:
-        with TemporaryDirectory() as folder:
-            cache = Path(folder)
-            engine = open_engine(UnitLength(encoder), shape, name, cache=cache, say=said.append)
-        yield verdict(
-            f"random trials run through engine {engine.name}", (engine.name != name, said[-1])
-        )
+    encoder, said = load_brain_encoder(open_bundle(bundle)), [""]
+    network, shape = UnitLength(encoder), (encoder.n_channels, encoder.n_times)
+    with TemporaryDirectory() as folder:
+        engine = open_engine(network, shape, name, cache=Path(folder), say=said.append)
+    return verdict(f"trials run through engine {engine.name}", (engine.name != name, said[-1]))
 
 
 def gallery(named: Named) -> Iterator[Verdict]:
@@ -113,4 +125,4 @@ def together(named: Named) -> Iterator[Verdict]:
         yield verdict("bundle, gallery and settings fit each other")
 
 
-CHECKS = (bundle, engines, gallery, painting, together)
+CHECKS = (demo, bundle, engines, gallery, painting, together)
