@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -110,7 +111,7 @@ class TerminalView:
         yield self._progress
         yield Text(self._sums())
         if (table := self._growth.table()) is not None:
-            yield table
+            yield Padding(table, (1, 0))
         if self._pictures is not None:
             yield self._pictures
 
@@ -155,13 +156,16 @@ def _image_line(image: Painted) -> str:
 
 def _line(answer: Retrieval) -> Text:
     early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
-    sure = f"{answer.confidence:.0%} sure, " if answer.calibrated else ""
-    rank = answer.rank or "not in the gallery"
+    facts = [f"{answer.confidence:.0%} sure"] if answer.calibrated else []
+    if not answer.rank:
+        facts.append("not in the gallery")
+    elif answer.rank > 1 or answer.abstain:
+        facts.append(f"rank {answer.rank}")
     repeats = f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1)
     latency_ms = (answer.stamps["published"] - answer.stamps["readable"]) * 1e3
     line = Text(f"trial {answer.about.trial}: {answer.about.stimulus} → ")
     line.append_text(told(answer))
-    line.append(f"{early} ({sure}rank {rank}, {repeats}, {latency_ms:.2f} ms)")
+    line.append(f"{early} ({', '.join([*facts, repeats, f'{latency_ms:.1f} ms'])})")
     if answer.answer.provisional:
         line.stylize("dim")
     return line
