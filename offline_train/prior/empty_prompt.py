@@ -8,8 +8,11 @@ from decoder.painting.base import ModelFiles, empty_prompt_file
 from decoder.painting.spec import BaseSpec
 from hvf_core.problem import Problem
 
+# Once decoder.painting.base has made it importable.
+from diffusers import StableDiffusionXLPipeline  # isort: skip
 
-def encode_empty_prompt(spec: BaseSpec, device: str = "cpu") -> dict[str, tuple[int, ...]]:
+
+def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
     """Writes the empty prompt of a base model where `load_base` looks for it.
 
     SDXL's two text encoders, 3.3 GB, are loaded for this once. The prompt is really encoded, as in
@@ -22,18 +25,18 @@ def encode_empty_prompt(spec: BaseSpec, device: str = "cpu") -> dict[str, tuple[
         Problem: transformers is not installed, or the text encoders cannot be had.
     """
     tensors = ModelFiles(spec).get(
-        "the text encoders", spec.source, lambda local: _encoded(spec.source, device, local)
+        "the text encoders", spec.source, lambda local: _encoded(spec.source, local)
     )
     file = empty_prompt_file(spec)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".draft")
-    save_file({name: t.half().cpu().contiguous() for name, t in tensors.items()}, draft)
+    save_file({name: t.half().contiguous() for name, t in tensors.items()}, draft)
     draft.replace(file)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 @torch.inference_mode()
-def _encoded(source: str, device: str, local: bool) -> dict[str, Tensor]:
+def _encoded(source: str, local: bool) -> dict[str, Tensor]:
     try:
         from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
     except ImportError:
@@ -41,26 +44,18 @@ def _encoded(source: str, device: str, local: bool) -> dict[str, Tensor]:
             "the empty prompt is encoded with transformers, which is not installed: run "
             'pip install -e ".[sdxl]"'
         ) from None
-    parts = (
-        ("tokenizer", "text_encoder", CLIPTextModel),
-        ("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection),
+    kinds = {
+        "tokenizer": AutoTokenizer,
+        "tokenizer_2": AutoTokenizer,
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+    }
+    files = {"local_files_only": local, "use_safetensors": True}
+    parts = {
+        name: kind.from_pretrained(source, subfolder=name, **files) for name, kind in kinds.items()
+    }
+    encoder = StableDiffusionXLPipeline(
+        **parts, vae=None, unet=None, scheduler=None, add_watermarker=False
     )
-    hidden = []
-    for tokenizer_folder, encoder_folder, kind in parts:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, subfolder=tokenizer_folder, local_files_only=local
-        )
-        encoder = kind.from_pretrained(
-            source, subfolder=encoder_folder, local_files_only=local, use_safetensors=True
-        )
-        words = tokenizer(
-            "",
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        said = encoder.to(device).eval()(words.input_ids.to(device), output_hidden_states=True)
-        hidden.append(said.hidden_states[-2])  # SDXL reads the last but one
-    # Of the second encoder, the last; the first has none.
-    return {"prompt_embeds": torch.cat(hidden, dim=-1), "pooled_prompt_embeds": said[0]}
+    prompt, _, pooled, _ = encoder.encode_prompt("", do_classifier_free_guidance=False)
+    return {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
