@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from decoder.painting.step import Start, Step
+from offline_train.evaluate.metrics import estimated_mean
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import PreprocessSettings
 from stream.bench.untrained import random_gallery, untrained_bundle
@@ -56,7 +57,6 @@ _PICTURE_PX = 512
 _BLOCK = 50  # trials until the painter is switched
 _N_WARM_UP = 10  # trials
 _PATIENCE_S = 5.0
-_RESAMPLES = 2000
 
 _processes = multiprocessing.get_context("spawn")
 
@@ -257,9 +257,11 @@ def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:
         values = np.concatenate(seen.latency_ms[runs])
         cells = [*np.percentile(values, [50, 95, 99]), values.max()]
         table.add_row(f"{name}, n = {len(values)}", *(f"{value:.2f}" for value in cells))
-    low, mid, high = paired_difference(seen)
+    running, stopped = ([np.median(b) for b in seen.latency_ms[runs]] for runs in (True, False))
+    found = estimated_mean(np.array(running) - np.array(stopped), np.random.default_rng(0))
     said = [
-        f"median, running - stopped: {mid:+.3f} ms (95 % interval {low:+.3f} to {high:+.3f}, "
+        f"median, running - stopped: {found.value:+.3f} ms (95 % interval {found.low:+.3f} to "
+        f"{found.high:+.3f}, "
         f"{len(running_s)} pairs of blocks)",
         f"memory of the painter: {min(seen.rss_mb):.0f} to {max(seen.rss_mb):.0f} MB",
     ]
@@ -275,16 +277,6 @@ def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:
             f"{np.median(ages_s):.2f} s, max {max(ages_s):.2f} s"
         )
     Console(width=100, highlight=False).print(table, *said, sep="\n")
-
-
-def paired_difference(seen: Seen) -> tuple[float, float, float]:
-    """Mean difference of the medians of neighbouring blocks, with a bootstrap interval."""
-    running, stopped = ([np.median(b) for b in seen.latency_ms[runs]] for runs in (True, False))
-    differences = np.array(running) - np.array(stopped)
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(differences), size=(_RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[rows].mean(axis=1), [2.5, 97.5])
-    return float(low), float(differences.mean()), float(high)
 
 
 if __name__ == "__main__":

@@ -207,10 +207,6 @@ class Supervisor:
         """Says something to the results node."""
         send(self._reports, message)
 
-    def pid_of(self, name: str) -> int:
-        """The process id of a node."""
-        return self._nodes[name].process.pid
-
     def is_over(self, name: str) -> bool:
         """Whether a node has come to its end, will not come to one, or is none of the session's."""
         node = self._nodes.get(name)
