@@ -62,12 +62,11 @@ class HVFRecord(Frozen):
     """Inner width of the residual block."""
 
 
-class BundleManifest(Frozen):
-    """What `bundle.json` says."""
+class TrialInfo(Frozen):
+    """What preprocessed trials have in common: those of a set, and those that a bundle takes."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
     channels: tuple[str, ...] = Field(min_length=1)
-    """Channels of the brain encoder's input, in order."""
+    """In order."""
     kind: str = "eeg"
     """What these channels record: `eeg`, `meg` ...; "" where that is not known."""
     unit: str = "microvolts"
@@ -77,8 +76,24 @@ class BundleManifest(Frozen):
     """First sample of a trial after its onset."""
     tmax_s: float
     """Last sample of a trial after its onset, inclusive as in MNE."""
+    preprocessing: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of the preprocessing that makes them, which validates them itself."""
+
+    @property
+    def n_times(self) -> int:
+        """Samples of a trial: both ends of the window belong to it."""
+        return self.n_times_at(self.tmax_s)
+
+    def n_times_at(self, tmax_s: float) -> int:
+        """Samples of a trial up to a time after its onset, which belongs to it."""
+        return round(tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
+
+
+class BundleManifest(TrialInfo):
+    """What `bundle.json` says."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
     preprocessing: dict[str, JsonValue]
-    """Settings of the preprocessing, which validates them itself."""
     brain_encoder: BrainEncoderRecord
     image_encoders: tuple[ImageEncoderRecord, ...] = Field(min_length=1)
     hvf: HVFRecord
@@ -102,15 +117,6 @@ class BundleManifest(Frozen):
         if self.tmax_s < self.tmin_s:
             raise ValueError(f"tmax_s {self.tmax_s} lies before tmin_s {self.tmin_s}")
         return self
-
-    @property
-    def n_times(self) -> int:
-        """Samples of a trial: both ends of the window belong to it."""
-        return self.n_times_at(self.tmax_s)
-
-    def n_times_at(self, tmax_s: float) -> int:
-        """Samples of a trial up to a time after its onset, which belongs to it."""
-        return round(tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
 
     def mark(self, tmax_s: float) -> int:
         """`n_times_at` an end of the window at which an answer is wanted.

@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from decoder.bundle import TrialInfo
 from hvf_core.artifact import (
     check_files,
     file_sha256,
@@ -37,27 +38,11 @@ TABLE = "table.npz"
 PREPROCESSING = "preprocessing.safetensors"
 
 
-class TrialFormat(Frozen):
+class TrialFormat(TrialInfo):
     """What all trials of a set have in common; a bundle trained on the set takes it over."""
 
-    channels: tuple[str, ...] = Field(min_length=1)
-    kind: str = "eeg"
-    """What the channels record: `eeg`, `meg` ...; "" where that is not known."""
-    unit: str = "microvolts"
-    """In which, before whitening and scaling; "" where that is not known."""
-    rate_hz: float = Field(gt=0)
-    tmin_s: float
-    tmax_s: float
-    """Last sample, inclusive as in MNE."""
-    preprocessing: dict[str, JsonValue] = Field(default_factory=dict)
-    """Settings of the preprocessing that made the trials."""
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
     """Where the trials come from: subject, seeds, command."""
-
-    @property
-    def n_times(self) -> int:
-        """Samples of a trial."""
-        return round(self.tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
 
 
 class TrialSetManifest(Frozen):
