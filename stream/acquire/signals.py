@@ -50,18 +50,18 @@ class Decimator:
 
 @dataclass(frozen=True)
 class Quality:
-    """How the channels were for a second; arrays are (channels,), deviations from the mean."""
+    """How the channels were for a second: a value for each, of the deviation from its mean."""
 
     until_s: float
     """Stamp of its last sample."""
-    rms_uv: np.ndarray
-    peak_to_peak_uv: np.ndarray
-    line_uv: np.ndarray
+    rms_uv: list[float]
+    peak_to_peak_uv: list[float]
+    line_uv: list[float]
     """Of this, the part (rms) at `line_hz`."""
     line_hz: float
     """50 or 60 Hz, whichever is stronger in all channels together; 0 where neither is sampled."""
-    is_flat: np.ndarray
-    is_clipped: np.ndarray
+    flat: list[bool]
+    clipped: list[bool]
 
 
 class QualityMeter:
@@ -96,10 +96,10 @@ class QualityMeter:
         is_flat, is_clipped = flat_and_clipped(second)
         return Quality(
             until_s=until_s,
-            rms_uv=np.sqrt((deviation**2).mean(axis=0)),
-            peak_to_peak_uv=np.ptp(second, axis=0),
-            line_uv=line_uv,
+            rms_uv=np.sqrt((deviation**2).mean(axis=0)).tolist(),
+            peak_to_peak_uv=np.ptp(second, axis=0).tolist(),
+            line_uv=line_uv.tolist(),
             line_hz=line_hz,
-            is_flat=is_flat,
-            is_clipped=is_clipped,
+            flat=is_flat.tolist(),
+            clipped=is_clipped.tolist(),
         )

@@ -72,8 +72,8 @@ def test_quality_is_that_of_the_spectrum_at_any_chunks(rate_hz, at) -> None:
         second = eeg[k * n : (k + 1) * n]
         np.testing.assert_allclose(quality.rms_uv, second.std(axis=0), atol=1e-9)
         np.testing.assert_allclose(quality.peak_to_peak_uv, np.ptp(second, axis=0))
-        assert quality.is_flat.tolist() == [False, False, True, False]
-        assert quality.is_clipped.tolist() == [False, False, False, True]
+        assert quality.flat == [False, False, True, False]
+        assert quality.clipped == [False, False, False, True]
         if rate_hz <= 120:
             assert quality.line_hz == 0
             continue

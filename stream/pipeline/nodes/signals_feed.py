@@ -62,17 +62,7 @@ class SignalsFeed:
             self._send_eeg(self._decimator, *self._decimator.take(samples, stamps_s))
         if self._meter is not None:
             for quality in self._meter.take(samples, stamps_s):
-                message = ChannelQuality(
-                    channels=self._channels,
-                    until_s=quality.until_s,
-                    rms_uv=quality.rms_uv.tolist(),
-                    peak_to_peak_uv=quality.peak_to_peak_uv.tolist(),
-                    line_uv=quality.line_uv.tolist(),
-                    line_hz=quality.line_hz,
-                    flat=quality.is_flat.tolist(),
-                    clipped=quality.is_clipped.tolist(),
-                )
-                self._publisher.publish(message)
+                self._publisher.publish(ChannelQuality(channels=self._channels, **vars(quality)))
 
     def _send_eeg(self, decimator: Decimator, samples: np.ndarray, stamps_s: np.ndarray) -> None:
         if not len(samples):
