@@ -24,11 +24,12 @@ from demo.shipped.captions import UNSAID, CaptionEncoder, captions_of
 from demo.shipped.image_models import SIZE_PX, drawn, optimiser_of, recipe_of, step_of, write_json
 from demo.stimuli import stimuli, training_concepts
 from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders.load import load_encoder
+from index.encoders.spec import read_specs
 
 declare_missing_ops()
 
 from diffusers import (  # noqa: E402 - the line above makes it importable
-    AutoencoderKL,
     AutoencoderTiny,
     EulerDiscreteScheduler,
     UNet2DConditionModel,
@@ -70,13 +71,13 @@ def make_diffusion_models(out_dir: Path, recipe: PaintRecipe = PaintRecipe()) ->
     """Trains and writes `unet/`, `scheduler/`, `tiny_vae/`, the empty caption and `base.json`;
     and `recipe-diffusion.json`, how it all was made.
 
-    Takes about an hour on two cores. The VAE is that in `out_dir/vae`.
+    Takes about an hour on two cores. The VAE is that of `out_dir/encoders.json`.
     """
-    vae = AutoencoderKL.from_pretrained(out_dir / "vae", torch_dtype=torch.float32).eval()
+    _, vae = (load_encoder(spec) for spec in read_specs(out_dir / "encoders.json"))
     with Progress() as progress:
         seen = stimuli(training_concepts()[: recipe.concepts], recipe.exemplars)
         pictures = drawn(seen, progress)
-        latents = latents_of(vae, pictures, progress)
+        latents = torch.from_numpy(vae.encode(pictures)).unflatten(1, (4, LATENT_PX, LATENT_PX))
         captions = torch.from_numpy(captions_of(seen))
         train_unet(latents, captions, recipe, out_dir, progress)
         train_tiny_decoder(latents, pictures, recipe, out_dir, progress)
@@ -130,16 +131,6 @@ def make_scheduler() -> EulerDiscreteScheduler:
         interpolation_type="linear",
         use_karras_sigmas=False,
     )
-
-
-def latents_of(vae: AutoencoderKL, pictures: NDArray[np.uint8], progress: Progress) -> Tensor:
-    """Mean latents times the VAE's scaling factor, float32 (n, 4, side, side)."""
-    parts = []
-    with torch.inference_mode():
-        for first in progress.track(range(0, len(pictures), 32), description="encoding pictures"):
-            part = torch.from_numpy(pictures[first : first + 32]).permute(0, 3, 1, 2)
-            parts.append(vae.encode(part.float() / 127.5 - 1).latent_dist.mode())
-    return torch.cat(parts).clone() * vae.config.scaling_factor
 
 
 def train_unet(
