@@ -1,6 +1,19 @@
 """The live system: `python run_realtime.py` runs the demo, `--help` tells what else there is."""
 
-from stream.commands.app import main
+from hvf_core.problem import one_sentence
+
+
+def main() -> None:
+    """Runs a command.
+
+    Exits with 0 when everything was decoded or accounted for, 1 when something failed, 2 on wrong
+    usage, and 130 after Ctrl-C.
+    """
+    with one_sentence():
+        from stream.commands.app import run_command
+
+        run_command()
+
 
 if __name__ == "__main__":
     main()

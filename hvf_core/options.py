@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, get_origin
 
 import typer
 
-from hvf_core.problem import WrongUsage, one_sentence
+from hvf_core.problem import WrongUsage
 from hvf_core.settings import (
     Declared,
     Given,
@@ -144,7 +144,7 @@ def _option(name: str, one: Declared) -> inspect.Parameter:
 
 
 def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
-    """A command line of commands, whose errors `run_app` tells."""
+    """A command line of commands."""
     app = typer.Typer(
         help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
@@ -154,12 +154,11 @@ def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
-    """Runs a command line; a person's mistake ends in one sentence, wrong usage with status 2."""
-    with one_sentence():
-        for argument in sys.argv[1:] if arguments is None else arguments:
-            if (text := argument.encode(errors="replace").decode()) != argument:
-                raise WrongUsage(f"'{text}' is no UTF-8, in which settings are kept: rename it")
-        app(arguments, prog_name=program)
+    """Runs a command line, that of the process by default."""
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if (text := argument.encode(errors="replace").decode()) != argument:
+            raise WrongUsage(f"'{text}' is no UTF-8, in which settings are kept: rename it")
+    app(arguments, prog_name=program)
 
 
 def called(script: str, otherwise: str) -> str:

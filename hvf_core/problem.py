@@ -1,8 +1,11 @@
 """The one kind of error that is shown to a person instead of a traceback."""
 
+import signal
 import sys
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import ClassVar
 
 
@@ -22,11 +25,36 @@ class WrongUsage(Problem):
     exit_status = 2
 
 
+INTERRUPTED = 130
+"""The status of a program that Ctrl-C has ended."""
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Ends the program with the sentence of a `Problem`, on standard error, and its status."""
+    """Ends the program, after a `Problem` or Ctrl-C, with a line on standard error and a status.
+
+    Every program begins with it, and imports the rest inside.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console that lacks a sign shows another
+    sys.unraisablehook = _raise_later
     try:
         yield
+        return
     except Problem as problem:
-        print(problem, file=sys.stderr)
-        raise SystemExit(problem.exit_status) from None
+        line, status = str(problem), problem.exit_status
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        line, status = "interrupted", INTERRUPTED
+    print(line, file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _raise_later(lost: "sys.UnraisableHookArgs") -> None:
+    """Has a Ctrl-C come again that came where Python can raise nothing, as often in an import."""
+    if lost.exc_type is KeyboardInterrupt:
+        Timer(0.05, interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)

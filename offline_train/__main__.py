@@ -1,27 +1,15 @@
-"""The commands that produce what the live part loads: `python -m offline_train --help`."""
+"""What produces all that the live part loads: `python -m offline_train --help`."""
 
-from hvf_core.options import app_of, called, run_app
-from offline_train.commands.calibrate import calibrate
-from offline_train.commands.evaluate import evaluate
-from offline_train.commands.evaluate_prior import evaluate_prior
-from offline_train.commands.gallery import gallery
-from offline_train.commands.hub import empty_prompt, fetch, share
-from offline_train.commands.mbp import mbp
-from offline_train.commands.onnx import onnx
-from offline_train.commands.prepare import prepare, prepare_test
-from offline_train.commands.prior import prior
-
-app = app_of(
-    "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
-    "for those that paint.",
-    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
-    *(empty_prompt, prior, evaluate_prior),
-)
+from hvf_core.problem import one_sentence
 
 
 def main() -> None:
-    """Runs a command; exits as `stream.commands.app.main` does."""
-    run_app(app, called("hvf-train", "python -m offline_train"))
+    """Runs a command; exits as `run_realtime.main` does."""
+    with one_sentence():
+        from hvf_core.options import called, run_app
+        from offline_train.commands.app import app
+
+        run_app(app, called("hvf-train", "python -m offline_train"))
 
 
 if __name__ == "__main__":

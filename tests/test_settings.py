@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvf_core.options import Asked, as_arguments, run_app, with_settings
-from hvf_core.problem import Problem, WrongUsage
+from hvf_core.problem import Problem, WrongUsage, one_sentence
 from hvf_core.settings import (
     Given,
     Settings,
@@ -338,7 +338,7 @@ def test_a_mistake_ends_with_the_status_of_its_kind(capsys) -> None:
         raise (WrongUsage if usage else Problem)("this is wrong")
 
     for arguments, status in (([], 1), (["--usage"], 2)):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, one_sentence():
             run_app(app, "x", arguments)
         assert ended.value.code == status
         assert capsys.readouterr().err == "this is wrong\n"

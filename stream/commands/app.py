@@ -4,7 +4,7 @@ import sys
 from difflib import get_close_matches
 
 from hvf_core.options import app_of, called, run_app
-from hvf_core.problem import WrongUsage, one_sentence
+from hvf_core.problem import WrongUsage
 from stream.commands.config import config
 from stream.commands.demo import demo
 from stream.commands.doctor import doctor
@@ -20,19 +20,14 @@ app = app_of(
 )
 
 
-def main() -> None:
-    """Runs a command.
-
-    Exits with 0 when everything was decoded or accounted for, 1 when something failed, 2 on wrong
-    usage, and 130 after Ctrl-C.
-    """
+def run_command() -> None:
+    """Runs the command that the command line names."""
     arguments = sys.argv[1:]
     first = arguments[0] if arguments else ""
-    with one_sentence():
-        if first and not first.startswith("-") and first not in COMMANDS:
-            near = get_close_matches(first, COMMANDS, 1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise WrongUsage(f"'{first}' is no command; {hint}there are {', '.join(COMMANDS)}")
+    if first and not first.startswith("-") and first not in COMMANDS:
+        near = get_close_matches(first, COMMANDS, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise WrongUsage(f"'{first}' is no command; {hint}there are {', '.join(COMMANDS)}")
     if first not in (*COMMANDS, "--help"):
         arguments = ["demo", *arguments]
     run_app(app, called("hvf-live", "run_realtime.py"), arguments)

@@ -21,9 +21,9 @@ from decoder.painting.prior import (
     save_prior,
 )
 from hvf_core.problem import Problem
-from offline_train.__main__ import app
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.brain.train import TrainedModels, make_bundle, train
+from offline_train.commands.app import app
 from offline_train.data.trial_set import write_trial_set
 from offline_train.evaluate.answers import embed
 from tests.offline_train.conftest import FORMAT, Planted

@@ -1,7 +1,5 @@
 """The command lines of `offline_train`: options, TOML and what is light, as a person meets them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ from typer.testing import CliRunner, Result
 from decoder.bundle import load_bundle
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Settings, settings_of
-from offline_train.__main__ import app
 from offline_train.brain.settings import PRESETS, TrainSettings
+from offline_train.commands.app import app
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.trial_set import load_trial_set, write_trial_set
 from offline_train.evaluate.settings import EvaluateSettings
@@ -25,7 +23,6 @@ TREES = (
     *(TrainSettings, PriorSettings, PrepareSettings, PrepareTestSettings),
     *(EvaluateSettings, PaintingsSettings),
 )
-HEAVY = ("torch", "mne", "diffusers", "faiss", "huggingface_hub", "matplotlib", "scipy")
 
 
 def command(*arguments: object) -> Result:
@@ -54,17 +51,6 @@ def test_every_setting_of_training_says_what_it_is(tree: type[Settings]) -> None
 def test_presets_hold_what_their_settings_allow() -> None:
     for preset in (*PRESETS.values(), *PRIOR_PRESETS.values()):
         assert type(preset).model_validate(preset.model_dump()) == preset
-
-
-@pytest.mark.parametrize("name", ["", "mbp", "prepare", "evaluate", "prior", "evaluate-prior"])
-def test_help_waits_for_nothing_heavy(name: str) -> None:
-    program = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom offline_train.__main__ import app\n"
-        f"done = CliRunner().invoke(app, {[*name.split(), '--help']})\n"
-        f"print(done.exit_code, [name for name in {HEAVY} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "0 []", done.stdout + done.stderr
 
 
 def test_prepare_takes_what_is_not_asked_for_from_the_first_recording(

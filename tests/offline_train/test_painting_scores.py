@@ -19,9 +19,9 @@ from hvf_core.problem import Problem
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
-from offline_train.__main__ import app
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
+from offline_train.commands.app import app
 from offline_train.data.features import Features, extract_features
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
 from offline_train.paintings.nets import FeatureNet, FeatureNetSpec

@@ -1,0 +1,19 @@
+"""The command line of training: its commands."""
+
+from hvf_core.options import app_of
+from offline_train.commands.calibrate import calibrate
+from offline_train.commands.evaluate import evaluate
+from offline_train.commands.evaluate_prior import evaluate_prior
+from offline_train.commands.gallery import gallery
+from offline_train.commands.hub import empty_prompt, fetch, share
+from offline_train.commands.mbp import mbp
+from offline_train.commands.onnx import onnx
+from offline_train.commands.prepare import prepare, prepare_test
+from offline_train.commands.prior import prior
+
+app = app_of(
+    "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
+    "for those that paint.",
+    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
+    *(empty_prompt, prior, evaluate_prior),
+)

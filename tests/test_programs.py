@@ -1,0 +1,151 @@
+"""Of every program: its help is light, and Ctrl-C ends it in a line, even while it loads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hvf_core.problem import INTERRUPTED
+from tests.sessions import ROOT, finish, interrupt, start
+
+HEAVY = [
+    *("torch", "mne", "diffusers", "scipy", "sklearn", "faiss", "pylsl", "matplotlib"),
+    *("huggingface_hub", "zmq"),
+]
+
+NOBODY = ("--eeg", "nobody", "--markers", "nobody", "--headless")
+
+HELP = f"""
+import sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from {{module}} import app
+
+names = sorted(get_command(app).commands)
+for arguments in (["--help"], *([name, "--help"] for name in names)):
+    done = CliRunner().invoke(app, arguments)
+    heavy = [name for name in {HEAVY} if name in sys.modules]
+    assert done.exit_code == 0 and not heavy, (arguments, heavy, done.output)
+print(*names)
+"""
+
+# Sends Ctrl-C when a module is about to be imported, once.
+INTERRUPTED_AT = """
+import runpy, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == at:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+_, at, *sys.argv = sys.argv
+sys.meta_path.insert(0, CtrlC())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
+run(sys.argv[0], run_name="__main__")
+print("went on")
+"""
+
+# A callback can raise nothing; imports have such callbacks.
+LOST = """
+import signal, time, weakref
+from hvf_core.problem import one_sentence
+
+class Lock: pass
+
+with one_sentence():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    lock = Lock()
+    watched = weakref.ref(lock, lambda _: signal.raise_signal(signal.SIGINT))
+    del lock
+    print("went on", flush=True)
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s:
+        pass
+"""
+
+
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.parametrize(
+    ("module", "some"),
+    [
+        ("stream.commands.app", {"demo", "live", "replay", "config"}),
+        ("offline_train.commands.app", {"prepare", "mbp", "prior", "evaluate"}),
+        ("demo.__main__", {"assets", "evaluate", "images"}),
+    ],
+)
+def test_help_of_no_command_loads_what_is_heavy(module: str, some: set[str]) -> None:
+    done = python(HELP.format(module=module))
+    assert done.returncode == 0, done.stderr
+    assert some <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("at", "command"),
+    [
+        ("typer", "run_realtime.py"),
+        ("pydantic", "run_realtime.py --help"),
+        ("pylsl", "run_realtime.py streams"),
+        ("rich", "offline_train"),
+        ("torch", "offline_train onnx --bundle x --out y"),
+    ],
+)
+def test_ctrl_c_while_a_program_loads_ends_it_in_a_line(at: str, command: str) -> None:
+    done = python(INTERRUPTED_AT, at, *command.split())
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "interrupted\n")
+    assert "went on" not in done.stdout
+
+
+def test_a_ctrl_c_that_python_loses_comes_again() -> None:
+    done = python(LOST)
+    assert (done.stdout, done.stderr) == ("went on\n", "interrupted\n")
+    assert done.returncode == INTERRUPTED
+
+
+def test_signs_that_a_console_lacks_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    program = "from hvf_core.problem import one_sentence\nwith one_sentence(): print('a → b ✓ …')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert done.stdout.decode("cp1252").strip() == "a ? b ? …", done.stderr
+
+
+def test_ctrl_c_while_the_nodes_load_is_not_heard_by_them(tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    process = start("live", *NOBODY, "--out", folder)
+    wait_for_loading(process.pid)
+    interrupt(process)
+    done = finish(process)
+    assert "Traceback" not in done.out + done.err
+    assert {log.read_text() for log in (folder / "logs").iterdir()} == {""}
+    assert done.code in (1, INTERRUPTED)
+
+
+def test_nodes_end_with_a_session_that_is_killed(tmp_path: Path) -> None:
+    process = start("live", *NOBODY, "--out", tmp_path / "session")
+    nodes = wait_for_loading(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline_s = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in nodes):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def wait_for_loading(session: int) -> list[int]:
+    """Waits until every node of a session, results, record and reader, is in its imports."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline_s
+        found = subprocess.run(["pgrep", "-P", str(session)], capture_output=True, text=True)
+        nodes = list(map(int, found.stdout.split()))
+        if len(nodes) == 3 and all("numpy" in Path(f"/proc/{n}/maps").read_text() for n in nodes):
+            return nodes
