@@ -1,8 +1,7 @@
 """Who hears what: a kind of message reaches those who asked for it, and costs nobody else."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -22,6 +21,7 @@ from stream.pipeline.wire.messages import (
 )
 from tests.refs import about, answer
 from tests.tiny_painting import write_recording
+from tests.waiting import wait_until
 
 PREVIEW = Preview(
     about=about(1),
@@ -38,13 +38,6 @@ ALIVE = NodeState(node="results", incarnation="results-1")
 def settled(trial: int) -> Settled:
     told = {"trial": trial, "outcome": "decoded", "reason": ""}
     return Settled(**told, markers=trial, pending=0)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -108,11 +101,9 @@ def test_a_stranger_that_sends_to_a_publisher_changes_nothing(endpoints, publish
 def test_a_listener_that_does_not_read_delays_nobody(endpoints, publisher) -> None:
     slow = listen(endpoints, NodeState)
     wait_until(lambda: publisher.is_heard(NodeState))
-    began_s = time.monotonic()
-    for _ in range(5000):
+    for _ in range(20_000):  # for ever, if the publisher waited for it
         publisher.publish(ALIVE)
-    assert time.monotonic() - began_s < 5
-    assert 0 < len(list(drain(slow))) < 5000
+    assert 0 < len(list(drain(slow))) < 20_000
     slow.close(0)
 
 
@@ -147,5 +138,4 @@ def test_a_preview_costs_the_node_nothing(tmp_path, endpoints, publisher, node, 
     wait_until(lambda: all(map(publisher.is_heard, hears)))
     assert {kind for kind in KINDS.values() if publisher.is_heard(kind)} == hears
     line.is_over = True
-    thread.join(20)
-    assert not thread.is_alive()
+    thread.join()

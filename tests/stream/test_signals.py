@@ -1,6 +1,5 @@
 """What is watched of a stream, against SciPy and a spectrum; nothing is made while nobody does."""
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -86,6 +85,7 @@ def test_quality_is_that_of_the_spectrum_at_any_chunks(rate_hz, at) -> None:
 # --- the feed ------------------------------------------------------------------------------------
 
 RATE_HZ = 500.0
+SOON_MS = 100_000  # however busy the machine is
 
 
 @pytest.fixture
@@ -119,9 +119,7 @@ def test_nothing_is_computed_while_nobody_watches(feed, monkeypatch) -> None:
     monkeypatch.setattr(signals_feed, "Decimator", is_not_made)
     monkeypatch.setattr(signals_feed, "QualityMeter", is_not_made)
     monkeypatch.setattr(SignalsFeed, "_send", is_not_made)
-    began_s = time.perf_counter()
     play(feed, 10_000)
-    assert (time.perf_counter() - began_s) / 2000 < 1e-3  # a chunk
 
 
 def heard(endpoints: Endpoints, *kinds: type) -> zmq.Socket:
@@ -130,12 +128,9 @@ def heard(endpoints: Endpoints, *kinds: type) -> zmq.Socket:
 
 def wait_for(feed: SignalsFeed, socket: zmq.Socket, first: int = 0) -> int:
     """Plays until something comes; returns the number of the next sample."""
-    deadline_s = time.monotonic() + 10
-    while not socket.poll(0):
-        assert time.monotonic() < deadline_s
+    while not socket.poll(1):
         play(feed, 50, first)
         first += 50
-        time.sleep(0.001)
     return first
 
 
@@ -145,11 +140,9 @@ def test_who_watches_gets_samples_stamps_and_markers(feed, endpoints) -> None:
         text = np.array([["Käse"]], object)
         feed.add("markers", Chunk(np.array([3.25]), text, offset_s=-1.0, readable_s=0.0))
         play(feed, 1000, first)
-        deadline_s = time.monotonic() + 10
-        got: list[Eeg] = []
-        while not got or got[-1].stamps_s[-1] < 100 + (first + 900) / RATE_HZ:
-            assert time.monotonic() < deadline_s
-            got += [message] if (message := receive(watcher, wait_ms=100)) is not None else []
+        got = [receive(watcher, wait_ms=SOON_MS)]
+        while got[-1].stamps_s[-1] < 100 + (first + 900) / RATE_HZ:
+            got.append(receive(watcher, wait_ms=SOON_MS))
     assert all((m.rate_hz, m.channels) == (100.0, ["Cz", "Pz"]) for m in got)
     samples = np.concatenate([m.array for m in got])
     stamps_s = np.concatenate([m.stamps_s for m in got])
@@ -164,20 +157,15 @@ def test_quality_is_sent_to_those_who_want_it_and_ceases_with_them(feed, endpoin
     with closing(heard(endpoints, ChannelQuality)) as watcher:
         first = wait_for(feed, watcher)
         play(feed, 2000, first)
-        time.sleep(0.1)
-        got = list(drain(watcher))
+        got = [receive(watcher, wait_ms=SOON_MS), *drain(watcher)]
     assert {type(message) for message in got} == {ChannelQuality}
     assert got[0].rms_uv[1] == pytest.approx(np.arange(500).std())
     assert got[0].flat == got[0].clipped == [False, False]
-    deadline_s = time.monotonic() + 10
     while feed.is_watched:
-        assert time.monotonic() < deadline_s
         play(feed, 5, first)
 
 
 def test_a_watcher_that_does_not_read_holds_nobody_up(feed, endpoints) -> None:
     with closing(heard(endpoints)) as watcher:
         first = wait_for(feed, watcher)
-        began_s = time.monotonic()
-        play(feed, 100_000, first)
-        assert time.monotonic() - began_s < 30
+        play(feed, 100_000, first)  # for ever, if the feed waited for it

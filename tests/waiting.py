@@ -1,0 +1,12 @@
+"""Waits for what comes soon, or on a machine with much other work a good deal later."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(holds: Callable[[], object], patience_s: float = 100.0) -> None:
+    """Waits until something holds; only what will never hold takes so long."""
+    deadline_s = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline_s, "what was waited for did not come"
+        time.sleep(0.001)
