@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from demo.model import DemoModel, ready_model
 from hvf_core.torchvision_ops import declare_missing_ops
+from tests.sessions import end_what_was_left
 
 # The same examples in every run: what fails here fails everywhere.
 settings.register_profile("fixed", derandomize=True)
@@ -30,6 +31,20 @@ _CONFIG.write_text(
 )
 # Before any import of pylsl, which reads it once; child processes inherit it.
 os.environ["LSLAPICFG"] = str(_CONFIG)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow may take longer, and begins first: what is left for the end is short."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(600))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    yield
+    end_what_was_left()
 
 
 @pytest.fixture(scope="session")

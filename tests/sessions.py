@@ -5,17 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stream.pipeline.books.ledger import FACTS, read_ledger
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
+PATIENCE_S = 240.0  # whatever else the machine does, only what hangs takes longer
+
+_started: list[subprocess.Popen[str]] = []
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,16 @@ class Done:
         return line
 
 
-def run(*arguments: str | Path, module: str = "run_realtime.py", timeout_s: float = 120) -> Done:
+def run(*arguments: str | Path, module: str = "run_realtime.py") -> Done:
     """Runs `python run_realtime.py ARGUMENTS`, or `python -m MODULE ARGUMENTS`."""
+    return finish(start(*arguments, module=module))
+
+
+def start(*arguments: str | Path, module: str = "run_realtime.py") -> subprocess.Popen[str]:
+    """Starts what `run` runs, in a process group of its own, which ends with the test."""
     program = [module] if module.endswith(".py") else ["-m", module]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Starts `python run_realtime.py ARGUMENTS` in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "run_realtime.py", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,6 +54,37 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         start_new_session=True,
         env=os.environ | {"COLUMNS": "200"},
     )
+    _started.append(process)
+    return process
+
+
+def end_what_was_left() -> None:
+    """Kills the sessions of a test that failed before it ended them: some would run for ever."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@contextmanager
+def amplifier(
+    name: str, n_channels: int = 4, rate_hz: float = 250.0, text: str = "stim"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`tests.outlet` in a process of its own: the streams NAME and NAME-markers."""
+    command = [sys.executable, "-m", "tests.outlet", name, str(n_channels), str(rate_hz), text]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def listen(name: str, folder: Path, *more: str | Path) -> subprocess.Popen[str]:
+    """Starts a session that cuts the trials of an amplifier."""
+    streams = ("--eeg", name, "--markers", f"{name}-markers", "--tmin", "0", "--tmax", "0.2")
+    return start("live", *streams, "--wait", "100", "--headless", "--out", folder, *more)
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
@@ -65,32 +92,26 @@ def interrupt(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> Done:
-    out, err = process.communicate(timeout=timeout_s)
+def finish(process: subprocess.Popen[str]) -> Done:
+    """Waits for the end of a command."""
+    out, err = process.communicate(timeout=PATIENCE_S)
     return Done(process.returncode, out, err)
 
 
-def wait_for_decoded(folder: Path, n: int, timeout_s: float = 60) -> None:
+def wait_for_decoded(folder: Path, n: int) -> None:
     """Waits until a running session has decoded or cut `n` trials."""
 
     def enough(records: Sequence[dict[str, Any]]) -> bool:
         events = Counter(record["event"] for record in records)
         return events["decoded"] + events["cut"] >= n
 
-    wait_for_ledger(folder, enough, timeout_s)
+    wait_for_ledger(folder, enough)
 
 
-def wait_for_ledger(
-    folder: Path, holds: Callable[[Sequence[dict[str, Any]]], bool], timeout_s: float = 60
-) -> None:
+def wait_for_ledger(folder: Path, holds: Callable[[Sequence[dict[str, Any]]], bool]) -> None:
     """Waits until something holds for the ledger of a running session."""
     path = folder / "ledger.jsonl"
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if path.exists() and holds(read_ledger(path)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"what was waited for in {folder} did not come within {timeout_s} s")
+    wait_until(lambda: path.exists() and holds(read_ledger(path)), PATIENCE_S)
 
 
 def node_pid(folder: Path, node: str) -> int:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from offline_train.evaluate.session import evaluate_session
 from stream.acquire.lsl import find_stream, pylsl
 from stream.pipeline.books.ledger import read_ledger
 from tests.sessions import (
+    PATIENCE_S,
     Done,
     check_accounted,
     finish,
@@ -37,6 +37,7 @@ from tests.sessions import (
     wait_for_decoded,
 )
 
+pytestmark = pytest.mark.slow
 N_TRIALS = 8
 EARLY_S = (0.3, 0.5)
 END_S = 0.996  # of the bundle's window; 1.0 means that, being within a sample of it
@@ -74,12 +75,8 @@ def live(demo_model: DemoModel, tmp_path_factory: pytest.TempPathFactory) -> Pla
         *("--trials", N_TRIALS, "--repeats", 2, "--soa", 0.5, "--tmax", "0.3,0.5,1.0"),
         *("--headless", "--out", folder),
     )
-    inlet = pylsl.StreamInlet(find_stream("hvf-live-results", wait_s=120).info)
-    heard = []
-    deadline_s = time.monotonic() + 120
-    while len(heard) < N_ANSWERS and time.monotonic() < deadline_s:
-        sample, _ = inlet.pull_sample(timeout=0.5)
-        heard += [json.loads(sample[0])] if sample else []
+    inlet = pylsl.StreamInlet(find_stream("hvf-live-results", wait_s=PATIENCE_S).info)
+    heard = [json.loads(inlet.pull_sample(timeout=PATIENCE_S)[0][0]) for _ in range(N_ANSWERS)]
     done = finish(process)
     assert done.code == 0, done.err
     (folder / "lsl.json").write_text(json.dumps(heard))
@@ -308,7 +305,7 @@ def test_a_decoder_that_dies_answers_everything_once(tmp_path: Path) -> None:
     process = start(
         *("--trials", 10, "--soa", 0.4, "--tmax", "0.3,0.5", "--headless", "--out", folder)
     )
-    wait_for_decoded(folder, 3, timeout_s=120)
+    wait_for_decoded(folder, 3)
     os.kill(node_pid(folder, "decode"), signal.SIGKILL)
     done = finish(process)
     assert done.code == 0, done.err

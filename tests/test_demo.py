@@ -26,7 +26,7 @@ from tests.sessions import (
     wait_for_ledger,
 )
 
-pytestmark = pytest.mark.usefixtures("demo_model")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("demo_model")]
 
 
 def test_accuracy_rises_with_amplitude_and_with_repeats(
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_session_in_order(tmp_path: Path) -> None:
     process = start("--trials", 40, "--soa", 0.4, "--headless", "--out", folder)
     wait_for_decoded(folder, 6)
     interrupt(process)
-    done = finish(process, timeout_s=20)
+    done = finish(process)
     assert done.code == 130
     assert "Traceback" not in done.out + done.err
     told = check_accounted(folder)

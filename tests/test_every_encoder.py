@@ -28,6 +28,7 @@ from stream.acquire.preprocess import PreprocessSettings
 from stream.sources.recording import Recording
 from tests.sessions import check_accounted, run, trials_of
 
+pytestmark = pytest.mark.slow
 CLASSES = stimuli(training_concepts()[:8], 1)
 REPEATS, LATER_REPEATS = 20, 5
 N_LATER = LATER_REPEATS * len(CLASSES)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,29 @@ import pytest
 import pyxdf
 
 from stream.sources.recording import read_recording
-from tests.sessions import check_accounted, finish, interrupt, node_pid, run
-from tests.test_stream_faults import listen, outlet, wait_for_state
+from tests.sessions import (
+    PATIENCE_S,
+    amplifier,
+    check_accounted,
+    finish,
+    interrupt,
+    listen,
+    node_pid,
+    run,
+    wait_for_decoded,
+)
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A live session of some seconds, recorded, with its trials in `trials.npz`."""
     folder = tmp_path_factory.mktemp("live") / "session"
-    with outlet("amp-parity"):
+    with amplifier("amp-parity"):
         process = listen("amp-parity", folder, "--save-trials", folder.parent / "trials.npz")
-        wait_for_state(folder, "streaming")
-        time.sleep(5)
+        wait_for_decoded(folder, 10)
         interrupt(process)
         assert finish(process).code == 130
     return folder
@@ -63,14 +73,18 @@ def test_live_stamps_are_nearly_those_that_pyxdf_gives_afterwards(session) -> No
     assert np.abs(difference_s).max() < 1e-3
 
 
+def holds_seconds(recording: Path, n: int) -> bool:
+    """Whether what is written so far has n seconds of four channels and their stamps."""
+    return recording.exists() and recording.stat().st_size > n * 250 * (4 * 4 + 8)
+
+
 def test_a_recording_that_was_killed_loses_at_most_a_second(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    with outlet("amp-killed"):
+    with amplifier("amp-killed"):
         process = listen("amp-killed", folder)
-        wait_for_state(folder, "streaming")
-        time.sleep(3)
+        wait_until(lambda: holds_seconds(folder / "recording.xdf", 3), PATIENCE_S)
         os.kill(node_pid(folder, "record"), signal.SIGKILL)
-        time.sleep(4)
+        wait_until(lambda: holds_seconds(folder / "recording-2.xdf", 2), PATIENCE_S)
         interrupt(process)
         assert finish(process).code == 130
     check_accounted(folder)

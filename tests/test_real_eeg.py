@@ -7,9 +7,12 @@ from scipy.stats import binomtest
 
 from tests.sessions import EEGLAB, check_accounted, run, trials_of
 
-pytestmark = pytest.mark.skipif(
-    not EEGLAB.exists(), reason=f"the recording {EEGLAB} is not beside the project"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not EEGLAB.exists(), reason=f"the recording {EEGLAB} is not beside the project"
+    ),
+]
 TMIN_S, TMAX_S = -0.2, 1.0
 
 

@@ -2,39 +2,30 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from stream.pipeline.books.ledger import read_ledger
-from tests.sessions import ROOT, check_accounted, finish, interrupt, start, trials_of
+from tests.sessions import (
+    PATIENCE_S,
+    amplifier,
+    check_accounted,
+    finish,
+    interrupt,
+    listen,
+    trials_of,
+    wait_for_decoded,
+)
+from tests.waiting import wait_until
 
-
-@contextmanager
-def outlet(name: str, n_channels: int = 4, rate_hz: float = 250.0) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "tests.outlet", name, str(n_channels), str(rate_hz)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def name() -> str:
     return f"amp-{uuid.uuid4().hex[:8]}"
-
-
-def listen(name: str, folder: Path, *more: str | Path) -> subprocess.Popen:
-    streams = ("--eeg", name, "--markers", f"{name}-markers", "--tmin", "0", "--tmax", "0.2")
-    return start("live", *streams, "--wait", "20", "--headless", "--out", folder, *more)
 
 
 def states(folder: Path) -> list[str]:
@@ -44,30 +35,30 @@ def states(folder: Path) -> list[str]:
     return [state for state in changes if state != "waiting"]  # told where it lasts long enough
 
 
-def wait_for_state(folder: Path, state: str, n: int = 1, timeout_s: float = 30) -> float:
-    """When the session has been in a state for the n-th time."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if states(folder).count(state) >= n:
-            return time.monotonic()
-        time.sleep(0.01)
-    raise AssertionError(f"{states(folder)} has no {n} times '{state}' after {timeout_s} s")
+def wait_for_state(folder: Path, state: str) -> None:
+    wait_until(lambda: state in states(folder), PATIENCE_S)
+
+
+def after_loss(folder: Path) -> list[str]:
+    return states(folder)[states(folder).index("lost") + 1 :]
 
 
 def test_a_source_that_freezes_is_stalled_then_lost_and_loses_no_trial(name, tmp_path) -> None:
     folder = tmp_path / "session"
-    with outlet(name) as source:
+    with amplifier(name) as source:
         session = listen(name, folder)
-        wait_for_state(folder, "streaming")
-        time.sleep(2)
+        wait_for_decoded(folder, 2)
         os.kill(source.pid, signal.SIGSTOP)
         wait_for_state(folder, "lost")
         os.kill(source.pid, signal.SIGCONT)
-        wait_for_state(folder, "streaming", n=2)
-        time.sleep(1)
+        wait_until(lambda: "streaming" in after_loss(folder), PATIENCE_S)
+        wait_for_decoded(folder, len(trials_of(folder, "cut")) + 1)
         interrupt(session)
         assert finish(session).code == 130
-    assert states(folder)[:5] == ["streaming", "stalled", "lost", "recovered", "streaming"]
+    # Where the machine is busy there are short stalls, too.
+    lost = states(folder).index("lost")
+    assert states(folder)[0] == "streaming"
+    assert states(folder)[lost - 1 : lost + 2] == ["stalled", "lost", "recovered"]
     told = check_accounted(folder)
     # A frozen source sends later what it could not send: late, but whole.
     assert set(told["dropped"]) <= {"shutdown", "no_data"}
@@ -76,24 +67,25 @@ def test_a_source_that_freezes_is_stalled_then_lost_and_loses_no_trial(name, tmp
 
 def test_a_source_that_dies_and_returns_is_decoded_again_without_a_restart(name, tmp_path) -> None:
     folder = tmp_path / "session"
-    with outlet(name):
+    with amplifier(name):
         session = listen(name, folder)
-        wait_for_state(folder, "streaming")
-        time.sleep(1)
+        wait_for_decoded(folder, 2)
     wait_for_state(folder, "stalled")
-    before = len(trials_of(folder, "cut"))
-    with outlet(name):
-        returned_s = wait_for_state(folder, "recovered")
-        deadline_s = returned_s + 10
-        while len(trials_of(folder, "cut")) == before and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        resumed_s = time.monotonic()
+    with amplifier(name, text="again"):
+        wait_until(lambda: cut_of(folder, "again"), PATIENCE_S)
         interrupt(session)
         assert finish(session).code == 130
-    assert len(trials_of(folder, "cut")) > before
-    assert resumed_s - returned_s < 3  # a second until its first marker, and the window
+    assert "recovered" in states(folder)
+    assert len(cut_of(folder, "stim")) >= 2
+    assert trials_of(folder, "node_lost") == []
     told = check_accounted(folder)
     assert told["streams"]["gaps"] == 1
+
+
+def cut_of(folder: Path, stimulus: str) -> set[int]:
+    """The trials of a stimulus that were cut."""
+    shown = {r["trial"] for r in trials_of(folder, "marker") if r["stimulus"] == stimulus}
+    return shown & {r["trial"] for r in trials_of(folder, "cut")}
 
 
 @pytest.mark.parametrize(
@@ -107,12 +99,11 @@ def test_a_source_that_returns_changed_is_refused(
     name, tmp_path, n_channels: int, rate_hz: float, expected: str
 ) -> None:
     folder = tmp_path / "session"
-    with outlet(name):
+    with amplifier(name):
         session = listen(name, folder)
-        wait_for_state(folder, "streaming")
-        time.sleep(1)
-    with outlet(name, n_channels, rate_hz):
-        done = finish(session, timeout_s=60)
+        wait_for_decoded(folder, 1)
+    with amplifier(name, n_channels, rate_hz):
+        done = finish(session)
     assert done.code == 1
     assert expected in done.one_sentence()
     check_accounted(folder)

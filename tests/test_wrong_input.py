@@ -50,7 +50,7 @@ def markers():
 
 
 def live(*arguments: str | Path) -> str:
-    done = run("live", "--wait", "1", "--headless", *arguments, timeout_s=60)
+    done = run("live", "--wait", "1", "--headless", *arguments)
     assert done.code == 1
     return done.one_sentence()
 
