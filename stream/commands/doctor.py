@@ -53,14 +53,15 @@ def doctor(
     with tempfile.TemporaryFile() as errors:
         with _errors_to(errors), console.status("") as status:
             for section, verdict in examine(named, status.update):
+                if verdict in said:
+                    continue
                 if section not in said.values():
                     console.print(section, style="bold")
-                if verdict not in said:
-                    said[verdict] = section
-                    line = Table.grid(padding=(0, 1))
-                    state = Text(f"{verdict.state:<4}", _STYLES[verdict.state])
-                    line.add_row(state, Text(verdict.text, overflow="fold"))
-                    console.print(line)
+                said[verdict] = section
+                line = Table.grid(padding=(0, 1))
+                state = Text(f"{verdict.state:<4}", _STYLES[verdict.state])
+                line.add_row(state, Text(verdict.text, overflow="fold"))
+                console.print(line)
         errors.seek(0)
         log = errors.read().decode("utf-8", "replace")
     counts = Counter[str](verdict.state for verdict in said)

@@ -1,7 +1,7 @@
 """The streams of a session to come: there, as the bundle needs them, and flowing now."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from stream.acquire.chunk import Chunk
 from stream.acquire.health import HealthMonitor
 from stream.acquire.preprocess import Preprocessing
 from stream.doctor.verdict import Named, Verdict, refused, verdict
-from stream.pipeline.wire.config import LiveSource, SessionSettings
 
 if TYPE_CHECKING:
     from stream.acquire.inlet import Inlet
@@ -22,11 +21,11 @@ _LATE_MS = 500.0  # from stamp to readable; some amplifiers send 0.2 s at once
 
 
 def eeg(named: Named) -> Iterator[Verdict]:
-    settings = named.settings
-    if settings.source is None:
+    settings, source = named.settings, named.settings.source
+    if source is None:
         return
     trigger = [settings.trigger.channel] if settings.trigger is not None else []
-    inlet, chunks = _listen(settings, settings.source, settings.source.eeg, trigger)
+    inlet, chunks = _listen(source.eeg, source.wait_s, settings.channel_map, trigger)
     yield verdict(
         f"{inlet.stream} is there, {inlet.signal}: {' '.join(inlet.channels)}",
         (not set(trigger) <= set(inlet.channels), f"it has no channel {trigger}, see --trigger"),
@@ -44,7 +43,7 @@ def markers(named: Named) -> Iterator[Verdict]:
     source = named.settings.source
     if source is None or source.markers is None:
         return
-    inlet, chunks = _listen(named.settings, source, source.markers, [])
+    inlet, chunks = _listen(source.markers, source.wait_s, {}, ())
     n = sum(len(chunk.raw_s) for chunk in chunks)
     yield verdict(
         f"{inlet.stream} is there, {n} markers came in {_LISTEN_S:g} s, {_offset(inlet)}",
@@ -53,15 +52,14 @@ def markers(named: Named) -> Iterator[Verdict]:
 
 
 def _listen(
-    settings: SessionSettings, source: LiveSource, name: str, unscaled: Sequence[str]
+    name: str, wait_s: float, names: Mapping[str, str], unscaled: Sequence[str]
 ) -> tuple["Inlet", list[Chunk]]:
     """Takes what a stream sends for a while."""
     from stream.acquire.inlet import Inlet
     from stream.acquire.lsl import find_stream
 
     chunks: list[Chunk] = []
-    stream = find_stream(name, source.wait_s)
-    inlet = Inlet(stream, chunks.append, settings.channel_map, unscaled)
+    inlet = Inlet(find_stream(name, wait_s), chunks.append, names, unscaled)
     inlet.start()
     time.sleep(_LISTEN_S)
     inlet.stop()
