@@ -1,8 +1,11 @@
 """Samples as they arrive, from an inlet or a recording."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+StreamKind = Literal["eeg", "markers"]
 
 
 @dataclass(frozen=True)

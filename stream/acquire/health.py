@@ -82,11 +82,12 @@ class HealthMonitor:
 
     def report(self, now_s: float) -> Health:
         """All of it."""
-        span_s = 0.0 if self._first_s is None else self._arrived_s - self._first_s
+        arrived_s, first_s = self._arrived_s, self._first_s
+        span_s = 0.0 if arrived_s is None or first_s is None else arrived_s - first_s
         return Health(
             state=self.state(now_s),
             rate_hz=self._n / span_s if span_s > 0.5 else 0.0,
-            age_s=now_s - self._arrived_s if self._arrived_s is not None else 0.0,
+            age_s=0.0 if arrived_s is None else now_s - arrived_s,
             gaps=self._gaps,
             flat=self._flat,
             clipped=self._clipped,

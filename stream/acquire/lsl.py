@@ -5,11 +5,12 @@ import importlib.util
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from hvf_core.problem import Problem
 
 
-def _import_pylsl():
+def _import_pylsl() -> Any:
     """pylsl with its own liblsl, else with the one inside mne-lsl's wheel.
 
     pylsl's wheels carry liblsl for Linux x86_64 (glibc 2.35 and newer), macOS and Windows;
@@ -19,7 +20,8 @@ def _import_pylsl():
         import pylsl
     except RuntimeError:
         spec = importlib.util.find_spec("mne_lsl")
-        libraries = sorted(Path(spec.origin).parent.glob("lsl/lib/*lsl*")) if spec else []
+        origin = spec.origin if spec is not None else None
+        libraries = sorted(Path(origin).parent.glob("lsl/lib/*lsl*")) if origin else []
         if not libraries:
             raise Problem(
                 "liblsl was not found: pylsl brings none for this platform; install one with "
@@ -37,9 +39,9 @@ _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer lat
 
 
 class FoundStream:
-    """What a stream says of itself. `rate_hz` is 0 for an irregular stream such as markers."""
+    """What a stream's `info` says. `rate_hz` is 0 for an irregular stream such as markers."""
 
-    def __init__(self, info: "pylsl.StreamInfo"):
+    def __init__(self, info: Any):
         self.info = info
         self.name, self.type = info.name(), info.type()
         self.rate_hz, self.n_channels = info.nominal_srate(), info.channel_count()
@@ -80,7 +82,7 @@ def find_stream(name: str, wait_s: float) -> FoundStream:
     return found[0]
 
 
-def time_correction(inlet: "pylsl.StreamInlet", wait_s: float) -> tuple[float, float]:
+def time_correction(inlet: Any, wait_s: float) -> tuple[float, float]:
     """Seconds to add to a sender's stamps, and their uncertainty; blocks for up to `wait_s`.
 
     pylsl binds only the call that keeps the uncertainty to itself.

@@ -134,7 +134,9 @@ class MarkerReader:
 
 
 def _column(text: str, column: int | None) -> str:
-    columns = _json(text) if column is not None else None
+    if column is None:
+        return text
+    columns = _json(text)
     if not isinstance(columns, list) or not -len(columns) <= column < len(columns):
         return text
     value = columns[column]
@@ -146,7 +148,7 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
     fields = _json(text) if text.lstrip().startswith("{") else None
     if isinstance(fields, dict):
         names = {"id": rule.id_field, "repeat": rule.repeat_field, "group": rule.group_field}
-        parts = {part: fields.get(name) for part, name in names.items()}
+        parts: dict[str, Any] = {part: fields.get(name) for part, name in names.items()}
     else:
         match = re.search(rule.stimulus, text)
         if match is None:

@@ -54,7 +54,8 @@ class Preprocessing:
             )
         arrays = bundle.arrays("preprocessing")
         n, n_outputs = len(settings.channels), len(settings.output_channels)
-        needed = {"whitener": (n, n)} if settings.whitening == "mvnn" else {}
+        needed: dict[str, tuple[int, ...]] = {}
+        needed |= {"whitener": (n, n)} if settings.whitening == "mvnn" else {}
         needed |= {"scale": (n_outputs,)} if settings.scaling == "robust" else {}
         for name, shape in needed.items():
             if name not in arrays or arrays[name].shape != shape:
@@ -70,26 +71,18 @@ class Preprocessing:
         Raises:
             Problem: the stream lacks a channel, or is slower than the model.
         """
-        settings = self.settings
-        missing = [n for n in settings.channels if column_of(n, stream_channels) is None]
-        if missing:
-            raise Problem(
-                f"the stream has {len(stream_channels)} channels, the bundle needs "
-                f"{len(settings.channels)}: missing {', '.join(missing)}; name those that have "
-                "other names with --channels, or train a bundle for this montage"
-            )
-        if stream_rate_hz < settings.rate_hz * (1 - 1e-6):
+        columns, rate_hz = self._columns(stream_channels), self.settings.rate_hz
+        if stream_rate_hz < rate_hz * (1 - 1e-6):
             raise Problem(
                 f"the stream runs at {stream_rate_hz:g} Hz, the bundle needs at least "
-                f"{settings.rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
+                f"{rate_hz:g} Hz; raise the amplifier's rate, or train a bundle for it"
             )
-        return TrialTransform(self, tuple(stream_channels), stream_rate_hz)
+        return TrialTransform(self, columns, len(stream_channels), stream_rate_hz)
 
     def spatial_matrix(self, stream_channels: Sequence[str]) -> np.ndarray:
         """Everything that mixes channels: (output channels, stream channels), float32."""
         settings, arrays = self.settings, self.arrays
-        columns = [column_of(name, stream_channels) for name in settings.channels]
-        matrix = np.eye(len(stream_channels))[columns]
+        matrix = np.eye(len(stream_channels))[self._columns(stream_channels)]
         if settings.reference == "average":
             matrix = matrix - matrix.mean(axis=0)
         elif settings.reference != "none":
@@ -100,6 +93,19 @@ class Preprocessing:
         if settings.scaling == "robust":
             matrix = matrix / arrays["scale"][:, None]
         return matrix.astype(np.float32)
+
+    def _columns(self, stream_channels: Sequence[str]) -> list[int]:
+        """Where the settings' channels are in a stream."""
+        places = {name: column_of(name, stream_channels) for name in self.settings.channels}
+        found = [place for place in places.values() if place is not None]
+        if len(found) < len(places):
+            missing = ", ".join(name for name, place in places.items() if place is None)
+            raise Problem(
+                f"the stream has {len(stream_channels)} channels, the bundle needs "
+                f"{len(places)}: missing {missing}; name those that have "
+                "other names with --channels, or train a bundle for this montage"
+            )
+        return found
 
 
 class TrialTransform:
@@ -113,13 +119,15 @@ class TrialTransform:
         rate_hz: of the result.
     """
 
-    def __init__(self, preprocessing: Preprocessing, channels: tuple[str, ...], rate_hz: float):
+    def __init__(
+        self, preprocessing: Preprocessing, columns: list[int], n_columns: int, rate_hz: float
+    ) -> None:
         settings = preprocessing.settings
-        self.columns = [column_of(name, channels) for name in settings.channels]
+        self.columns = columns
         filters = settings.filters
         self.stream_filter = StreamFilter(filters, rate_hz, self.columns) if filters else None
         self._used = as_index(self.columns)
-        self._n_columns = len(channels)
+        self._n_columns = n_columns
         # Channels that nobody uses are left out, not multiplied by zero: NaN in one would spread.
         self._spatial = preprocessing.spatial_matrix(settings.channels).T.copy()
         self._resampling = None
@@ -236,7 +244,8 @@ def _mean_trial_covariance(spatial: np.ndarray, trials: np.ndarray) -> np.ndarra
     """The mean over trials of `spatial @ trial`'s covariance, without outliers, as live."""
     powers = np.array([(spatial @ trial).var(axis=1).sum() for trial in trials])
     kept = np.flatnonzero(powers <= OUTLIER_RATIO * np.median(powers))
-    return sum(trial_covariance(spatial @ trials[number]) for number in kept) / len(kept)
+    found = (trial_covariance(spatial @ trials[number]) for number in kept)
+    return sum(found, np.zeros(())) / len(kept)
 
 
 def _rows(part: Window, whole: Window) -> slice:

@@ -65,8 +65,8 @@ class Slicer:
         if trial.number in self._open:
             start, matrix = self._open.pop(trial.number)
         else:
-            adapts = self._adaptation is not None
-            start, matrix = 0, self._adaptation.matrix(trial.event.onset_s) if adapts else None
+            known = self._adaptation
+            start, matrix = 0, None if known is None else known.matrix(trial.event.onset_s)
         stop = self._transform.n_times
         if not trial.is_whole:
             stop = self._times_at[len(trial.samples)]

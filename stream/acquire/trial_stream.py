@@ -5,11 +5,10 @@ Live, in virtual time and in training it is the same: the last stop of the trial
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection, RejectSettings
@@ -78,12 +77,12 @@ class TrialStream:
             self.window, self._judged = transform.window, transform.columns
             stream_filter = transform.stream_filter
             self._slicer = Slicer(transform, plan.marks or (), adaptation)
-        in_slices = self._slicer is not None and plan.marks is not None
+        slicer = self._slicer if plan.marks is not None else None
         cutting = Cutting(
             self.window,
             rate_hz,
-            stops=self._slicer.stops if in_slices else (),
-            urgent=self._slicer.urgent if in_slices else (),
+            stops=slicer.stops if slicer is not None else (),
+            urgent=slicer.urgent if slicer is not None else (),
             history_s=plan.history_s,
             no_data_after_s=plan.no_data_after_s,
             is_known=plan.is_known,
@@ -99,7 +98,7 @@ class TrialStream:
         )
         self.reject(plan.reject)
 
-    def add(self, stream: Literal["eeg", "markers"], chunk: Chunk) -> list[Opened | Drop]:
+    def add(self, stream: StreamKind, chunk: Chunk) -> list[Opened | Drop]:
         """Takes what arrived; announces trials, each followed by its drop if it ended at once."""
         if stream == "eeg":
             return self.acquisition.add_eeg(chunk)

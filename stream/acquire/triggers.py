@@ -97,7 +97,7 @@ class CrossCheck:
     what is missing in one sequence shifts nothing in the rest.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.markers_s: list[float] = []
         self.triggers_s: list[float] = []
 

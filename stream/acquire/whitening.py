@@ -23,7 +23,8 @@ def noise_covariance(trials: np.ndarray) -> np.ndarray:
         )
     if not np.isfinite(trials).all():
         raise ValueError("trials with NaN or infinite values, expected finite ones")
-    return sum(_shrunk_covariance(trial.astype(np.float64)) for trial in trials) / len(trials)
+    found = (_shrunk_covariance(trial.astype(np.float64)) for trial in trials)
+    return sum(found, np.zeros(())) / len(trials)
 
 
 def whitener(covariance: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
@@ -227,7 +228,7 @@ def _stim_events(
 class _XdfStream:
     """What is used of a stream as pyxdf gives it."""
 
-    def __init__(self, stream: dict):
+    def __init__(self, stream: dict[str, Any]):
         info = stream["info"]
         self.stream_id: int = info["stream_id"]
         self.name, self.type = _text_of(info, "name"), _text_of(info, "type")
@@ -273,7 +274,7 @@ def _read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> 
         units=units,
         rate_hz=eeg.rate_hz,
         stamps_s=eeg.stamps_s,
-        samples=(eeg.samples * factors).astype(np.float32),
+        samples=(np.asarray(eeg.samples) * factors).astype(np.float32),
         markers=() if events is None else events.markers(),
         eeg_offsets=eeg.offsets,
         marker_offsets=() if events is None else events.offsets,
@@ -316,7 +317,7 @@ def _choose(
     return likely[0] if likely else None
 
 
-def _described_channels(info: dict) -> Sequence[dict]:
+def _described_channels(info: dict[str, Any]) -> Sequence[dict[str, Any]]:
     """The XML of each channel, as dictionaries that are empty where the stream tells nothing."""
     channel_count = int(_text_of(info, "channel_count"))
     channels = info
@@ -326,7 +327,7 @@ def _described_channels(info: dict) -> Sequence[dict]:
     return described if len(described) == channel_count else [{}] * channel_count
 
 
-def _text_of(element: dict, tag: str) -> str:
+def _text_of(element: dict[str, Any], tag: str) -> str:
     return (element.get(tag) or [None])[0] or ""
 
 

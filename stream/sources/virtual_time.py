@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.sources.recording import Recording, offsets_at
 
 _CHUNK_S = 0.05
@@ -15,7 +14,7 @@ _PAUSE_S = 0.25  # no chunk holds samples from before and after a longer one
 
 def play(
     recording: Recording, chunk_samples: int | None = None
-) -> Iterator[tuple[Literal["eeg", "markers"], Chunk]]:
+) -> Iterator[tuple[StreamKind, Chunk]]:
     """Chunks of EEG and markers in the order of their time on the reader's clock.
 
     A chunk's `readable_s` is the stamp of its newest sample, so time is the data's own: the same

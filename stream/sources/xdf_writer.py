@@ -18,7 +18,7 @@ BOUNDARY_EVERY_S = 10.0
 STAMP_FOLLOWS = 8
 
 # Of an XML element: its text, or the elements in it, each with its tag.
-_Content = str | float | list[tuple[str, "_Content"]]
+_Content = str | float | Sequence[tuple[str, "_Content"]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StreamHeader:
     labels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channel_format != STRING and self.channel_format not in NUMBER_TYPES:
             raise ValueError(f"channel_format '{self.channel_format}' is none that is written here")
         for entries in (self.labels, self.units):
@@ -230,8 +230,8 @@ def _xml(info: _Content) -> bytes:
 
 def _element(tag: str, content: _Content) -> ElementTree.Element:
     element = ElementTree.Element(tag)
-    if isinstance(content, list):
-        element.extend(_element(*part) for part in content)
-    else:
+    if isinstance(content, str | int | float):
         element.text = str(content)
+    else:
+        element.extend(_element(*part) for part in content)
     return element
