@@ -6,7 +6,9 @@ from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class Problem(Exception):
@@ -58,3 +60,9 @@ def _raise_later(lost: "sys.UnraisableHookArgs") -> None:
         Timer(0.05, interrupt_main).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def needed(value: T | None) -> T:
+    """A value that is there by now, whatever its type says: None is a bug, and no `Problem`."""
+    assert value is not None
+    return value

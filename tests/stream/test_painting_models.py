@@ -129,6 +129,13 @@ def test_it_begins_with_the_first_image_of_the_answer(models: Path) -> None:
     assert (one != other).any()
 
 
+def test_an_answer_from_a_gallery_that_was_left_since_is_a_problem(models: Path) -> None:
+    painter = open_painter(config(models, from_top=0.5))
+    with pytest.raises(Problem, match="the gallery no longer holds 'z'"):
+        paint(painter, job(top_id="z"))
+    assert paint(painter, job(top_id="b")) is not None
+
+
 def test_with_less_memory_images_are_smaller_and_there_is_an_end_to_it(models: Path) -> None:
     less = config(models).with_less_memory()
     assert paint(open_painter(less), job()).shape == (32, 32, 3)

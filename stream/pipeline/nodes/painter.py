@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from PIL import Image
 
 from decoder.bundle import MANIFEST, open_bundle
 from decoder.painting.base import DiffusionBase, load_base
-from decoder.painting.previews import encode
+from decoder.painting.previews import Grade, encode
 from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
 from decoder.painting.sampler import Sampler, SamplerSettings
 from decoder.painting.spec import read_base_spec
 from decoder.painting.step import Start, Step
 from hvf_core.artifact import file_sha256
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.encoders.parts import squared
 from index.gallery import open_gallery
 from stream.pipeline.nodes.easel import OutOfMemory
@@ -44,11 +45,11 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
         OutOfMemory: the memory does not suffice.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - _RESERVED_CORES))
-    settings = config.painting
+    settings, bundle = needed(config.painting), needed(config.bundle)
     n_gpus = torch.cuda.device_count()  # the decoder takes the first of them
     with _memory_told():
         prior = load_prior(settings.prior)
-        check_bundle(prior, open_bundle(config.bundle).manifest)
+        check_bundle(prior, open_bundle(bundle).manifest)
         spec = read_base_spec(settings.base or prior.manifest.base)
         base = load_base(
             spec,
@@ -60,7 +61,7 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
         painter.warm_up()
     painter.facts |= {
         "prior": file_sha256(settings.prior / PRIOR),
-        "bundle": file_sha256(config.bundle / MANIFEST),
+        "bundle": file_sha256(bundle / MANIFEST),
     }
     return painter
 
@@ -79,13 +80,13 @@ class DiffusionPainter:
 
     def __init__(self, prior: Prior, base: DiffusionBase, config: SessionConfig):
         self._prior, self._base = prior, base
-        self.facts: dict[str, object] = {}
+        self.facts: dict[str, Any] = {}
         self.adopt(config)
 
     def adopt(self, config: SessionConfig) -> None:
         """As `stream.pipeline.nodes.easel.Painter` says."""
-        settings, base, prior = config.painting, self._base, self._prior
-        gallery = open_gallery(config.gallery) if settings.from_top is not None else None
+        settings, base, prior = needed(config.painting), self._base, self._prior
+        gallery = open_gallery(needed(config.gallery)) if settings.from_top is not None else None
         if gallery is not None and gallery.images is None:
             raise Problem(
                 "the gallery has no images to begin with: make it from images with "
@@ -135,14 +136,20 @@ class DiffusionPainter:
 
     def _top(self, id_: str) -> Start | None:
         """An image of the gallery to begin with; None where nothing is begun with one."""
-        if self._gallery is None:
+        gallery, strength = self._gallery, self._strength
+        if gallery is None or strength is None:
             return None
-        path = self._gallery.images[self._gallery.row_of(id_)]
-        picture = squared(_pixels(path), self._sampler.size_px)
-        return Start(encode(self._base, picture), self._strength)
+        row = gallery.row_of(id_)
+        if row is None:
+            raise Problem(
+                f"the gallery no longer holds '{id_}', with which the image was to begin: the "
+                "gallery was changed after this answer"
+            )
+        picture = squared(_pixels(needed(gallery.images)[row]), self._sampler.size_px)
+        return Start(encode(self._base, picture), strength)
 
 
-def _usual_preview(base: DiffusionBase) -> str:
+def _usual_preview(base: DiffusionBase) -> Grade:
     if base.tiny_vae is not None:
         return "tiny"
     return "linear" if base.spec.latent_rgb is not None else "none"
