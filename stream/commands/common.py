@@ -12,7 +12,8 @@ from rich.console import Console
 
 from hvf_core.options import Flag
 from hvf_core.problem import Problem
-from stream.pipeline.wire.config import Endpoints, SessionConfig, SessionSettings
+from stream.pipeline.wire.config import SessionConfig, SessionSettings
+from stream.pipeline.wire.endpoints import Endpoints
 
 Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
 Headless = Annotated[bool, Flag("--headless", help="Lines only, no progress and sums below them")]

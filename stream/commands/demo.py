@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 from hvf_core.options import Asked, Flag, as_arguments, with_settings
+from hvf_core.problem import needed
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import LiveSource, SessionSettings
 
@@ -31,7 +32,7 @@ def demo(
         asked = asked.without("painting", "--no-paint")
     models = {"bundle": ASSETS, "painting.prior": PRIOR, "painting.base": str(ASSETS)}
     settings = asked.settings({"demo": {}, **models})
-    shown, painting = settings.demo, settings.painting
+    shown, painting = needed(settings.demo), settings.painting
     # Refuses numbers that do not fit before anything is begun.
     schedule(shown.trials, shown.repeats, shown.seed)
     if painting is not None and "seed" not in painting.model_fields_set:

@@ -1,7 +1,7 @@
 """`live`: decodes the LSL streams of an amplifier and of a stimulus program."""
 
 from hvf_core.options import Asked, with_settings
-from hvf_core.problem import WrongUsage
+from hvf_core.problem import WrongUsage, needed
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import SessionSettings
 
@@ -13,7 +13,7 @@ def live(asked: Asked[SessionSettings], out: Out = None, headless: Headless = Fa
     Example: python run_realtime.py live --eeg BrainVision --markers PsychoPy --bundle my-bundle
     """
     settings = asked.settings({"source": {}})
-    source = settings.source
+    source = needed(settings.source)
     if source.markers is None and settings.trigger is None:
         raise WrongUsage("give --markers, or --trigger, or both to compare them")
     run(new_config(settings, out), headless, f"live '{source.eeg}'")

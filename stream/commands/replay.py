@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hvf_core.options import Asked, as_arguments, with_settings
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from stream.commands.common import Headless, Out, new_config, run
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
 
@@ -28,11 +28,13 @@ def replay(
     settings = asked.settings({"replay": {}})
     if not file.exists():
         raise Problem(f"there is no file '{file}'; give the path of a recording")
-    played = settings.replay
+    played = needed(settings.replay)
+    player: list[str] | None = None
+    source: FileSource | LiveSource
     if played.speed == "max":
         stop_s = played.duration_s and played.start_s + played.duration_s
         part = {"start_s": played.start_s, "stop_s": stop_s, **played.picked()}
-        source, player = FileSource(path=file.absolute(), **part), None
+        source = FileSource(path=file.absolute(), **part)
     else:
         source = LiveSource(eeg=NAME, markers=f"{NAME}-markers", wait_s=60.0)
         player = [sys.executable, "-m", "stream.sources.replay", str(file), "--wait-for-go"]

@@ -9,5 +9,5 @@ def streams(wait: Annotated[float, typer.Option(help="For streams to answer, s")
     """Lists the LSL streams that answer."""
     from stream.acquire.lsl import list_streams  # here: it loads liblsl
 
-    found = list_streams(wait)
+    found = [str(stream) for stream in list_streams(wait)]
     print(*found or [f"no LSL stream answered within {wait:g} s"], sep="\n")

@@ -2,7 +2,7 @@
 
 from decoder.bundle import Bundle, load_bundle
 from decoder.calibration import temperature_of
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import check_space, load_gallery
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
@@ -28,7 +28,7 @@ def check(settings: SessionSettings) -> None:
             f"was trained with {manifest.tmin_s:g}; leave --tmin out, or train a bundle for it"
         )
     _check_decoding(bundle, settings.decoding)
-    check_space(load_gallery(settings.gallery), manifest.space)
+    check_space(load_gallery(needed(settings.gallery)), manifest.space)
 
 
 def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from decoder.bundle import open_bundle
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import check_space, load_gallery
 from stream.acquire.lsl import local_clock
 from stream.pipeline.states import Event, Lifecycle, State
@@ -50,8 +50,9 @@ class Control:
     def obey(self, asked: Asked) -> Controlled:
         """Does what is asked between two trials, and says what became of it."""
         stamp_s = self._clock()
+        outcome: Literal["done", "refused"] = "done"
         try:
-            outcome, (text, facts) = "done", self._do(asked.verb, asked.argument.strip())
+            text, facts = self._do(asked.verb, asked.argument.strip())
         except Problem as problem:
             outcome, text, facts = "refused", str(problem), {}
         return Controlled(
@@ -104,7 +105,7 @@ class Control:
         self._refuse_without_decoder()
         config = self._nodes.config
         gallery = load_gallery(path)
-        check_space(gallery, open_bundle(config.bundle).manifest.space)
+        check_space(gallery, open_bundle(needed(config.bundle)).manifest.space)
         self._change("gallery", str(path))
         facts = {"old": str(config.gallery), "new": str(path)}
         return f"answers are now among the {len(gallery)} images of '{path}'", facts

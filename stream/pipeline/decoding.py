@@ -1,6 +1,7 @@
 """A session's decoder, as its config asks for it: the same one live and decoded again offline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from stream.pipeline.wire.config import SessionConfig
 
 _SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is searched by the CPU
 
-Say = Callable[[str, dict], None]
+Say = Callable[[str, Mapping[str, Any]], None]
 """Takes a sentence that a person should know, and facts for the summary."""
 
 
@@ -70,9 +71,9 @@ def _may_search(config: SessionConfig) -> bool:
 
 def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -> Engine:
     settings = config.decoding
-    network = UnitLength(shares.rest)
-    if _may_search(config) and len(gallery) <= _SCORED_UP_TO:
-        network = Scored(network, torch.from_numpy(gallery.embeddings))
+    unit = UnitLength(shares.rest)
+    searches = _may_search(config) and len(gallery) <= _SCORED_UP_TO
+    network = Scored(unit, torch.from_numpy(gallery.embeddings)) if searches else unit
     engine = open_engine(
         network,
         shares.rest_shape,

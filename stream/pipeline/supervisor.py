@@ -39,7 +39,7 @@ class _Node:
     """A node's process, and what it has said so far."""
 
     spec: NodeSpec
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     back_off: BackOff
     address: bytes | None = None
     """Of its line; None until it was heard."""
@@ -131,7 +131,7 @@ class Supervisor:
 
     def go(self) -> None:
         """Lets the source play."""
-        if self.source is not None:
+        if self.source is not None and self.source.stdin is not None:
             self.source.stdin.write(b"go\n")
             self.source.stdin.flush()
 
@@ -224,13 +224,14 @@ class Supervisor:
         self.listen(0)
         self.command("stop")
         now_s = time.monotonic()
-        deadlines_s: dict[subprocess.Popen, float] = {}
+        deadlines_s: dict[subprocess.Popen[bytes], float] = {}
         for node in self._nodes.values():
             deadlines_s[node.process] = now_s + node.spec.end_wait_s
             if node.address is None:
                 node.process.terminate()  # it has not got far enough to listen
         if self.source is not None:
-            self.source.stdin.close()
+            if self.source.stdin is not None:
+                self.source.stdin.close()
             self.source.terminate()
             deadlines_s[self.source] = now_s + _SOURCE_END_WAIT_S
         for process, deadline_s in sorted(deadlines_s.items(), key=lambda item: item[1]):
@@ -247,7 +248,7 @@ class Supervisor:
     def _named(self, names: Sequence[str]) -> list[_Node]:
         return [self._nodes[name] for name in names or self._nodes if name in self._nodes]
 
-    def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen:
+    def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", spec.module, str(config_path), "--supervised"]
         flags = _LOW_PRIORITY if spec.has_low_priority else 0
         return self._run(spec.name, command, self._stdin, _ONE_THREAD, flags)
@@ -259,7 +260,7 @@ class Supervisor:
         stdin: int,
         env: Mapping[str, str] = {},
         flags: int = 0,
-    ) -> subprocess.Popen:
+    ) -> subprocess.Popen[bytes]:
         with (self._logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -361,7 +362,7 @@ class Supervisor:
         self.report(Noted(node=SUPERVISOR, text=text, facts=facts))
 
 
-def ending(process: subprocess.Popen) -> str:
+def ending(process: subprocess.Popen[bytes]) -> str:
     """How a process that is over has ended."""
     code = process.returncode
     return f"signal {-code}" if code < 0 else f"code {code}"

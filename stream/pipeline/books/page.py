@@ -48,14 +48,15 @@ class _Thumbnails:
 
     def of(self, id_: str) -> str:
         """The HTML of an image of the gallery, with its label."""
-        row = self.gallery.row_of(id_) if self.gallery is not None else None
-        if row is None:
+        gallery = self.gallery
+        row = gallery.row_of(id_) if gallery is not None else None
+        if gallery is None or row is None:
             return _figure(_no_picture("not in the gallery"), id_)
-        label = self.gallery.labels[row]
-        if self.gallery.images is None or not self.gallery.images[row].is_file():
+        label = gallery.labels[row]
+        if gallery.images is None or not gallery.images[row].is_file():
             return _figure(_no_picture("no image"), label)
         if row not in self.styles:
-            uri = _data_uri(self.gallery.images[row], self.px)
+            uri = _data_uri(gallery.images[row], self.px)
             self.styles[row] = f".g{row}{{background-image:url({uri})}}"
         alt = escape(label)
         return _figure(f'<span class="p g{row}" role="img" aria-label="{alt}"></span>', label)

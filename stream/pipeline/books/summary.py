@@ -25,8 +25,9 @@ _STAGES = {
     "publish": Span("· publish", "searched", "published"),
     "total": Span("last sample → answer", "readable", "published"),
 }
-_PACKAGES = ("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl")
-_PACKAGES += ("pyzmq", "mne")
+_PACKAGES = (
+    *("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl", "pyzmq", "mne"),
+)
 
 
 class Tally:
@@ -123,7 +124,7 @@ def _hits(ranks: list[int]) -> dict[str, float | None]:
     return {"n": n, "top1": top1, "top5": top5}
 
 
-def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float] | None:
+def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float | None] | None:
     """How sure calibrated answers were, and how right; None where there are none."""
     if not answers:
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class TrialFile:
         self._rate_hz = rate_hz
         self._window = window
         self._trials: list[np.ndarray] = []
-        self._rows: list[dict[str, int | str | float]] = []
+        self._rows: list[dict[str, Any]] = []
 
     def add(self, trial: Trial) -> None:
         self._trials.append(trial.samples.T.copy())
@@ -48,12 +49,15 @@ class TrialFile:
             self._write_epochs()
 
     def _write_npz(self) -> None:
+        columns: dict[str, Any] = {
+            name: np.array([row[name] for row in self._rows]) for name in self._rows[0]
+        }
         np.savez(
             self._path,
             trials=np.stack(self._trials),
             times_s=np.arange(self._window.first, self._window.last + 1) / self._rate_hz,
             channels=np.array(self._channels),
-            **{name: np.array([row[name] for row in self._rows]) for name in self._rows[0]},
+            **columns,
         )
 
     def _write_epochs(self) -> None:

@@ -1,6 +1,8 @@
 """The decoder node: slices of trials in, ranked answers out."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ import zmq
 from decoder.answer import Answer
 from decoder.bundle import open_bundle
 from decoder.live import Slice
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import open_gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
@@ -43,8 +45,8 @@ class Decoder:
         refuse_two_builds()
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
         self.config, self._say = config, say
-        self._gallery = open_gallery(config.gallery)
-        bundle = open_bundle(config.bundle)
+        self._gallery = open_gallery(needed(config.gallery))
+        bundle = open_bundle(needed(config.bundle))
         self.live = open_decoder(config, bundle, self._gallery, local_clock, say)
         self.live.warm_up()
 
@@ -56,7 +58,7 @@ class Decoder:
         if verb == "reset_group":
             self.live.reset_group(argument)
         elif verb == "gallery":
-            self._gallery = open_gallery(self.config.gallery)
+            self._gallery = open_gallery(needed(self.config.gallery))
             look_up_in(self._gallery, self.live, self.config, self._say)
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
@@ -99,10 +101,11 @@ class Decoder:
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Answers trials until it is told to stop."""
     reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
-    decoder = Decoder(
-        config,
-        lambda text, facts: send(reports, Noted(node=DECODE, text=text, facts=facts)),
-    )
+
+    def say(text: str, facts: Mapping[str, Any]) -> None:
+        send(reports, Noted(node=DECODE, text=text, facts=facts))
+
+    decoder = Decoder(config, say)
     trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
     painter = None
     if config.painting is not None:
@@ -116,14 +119,15 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         if isinstance(message, TrialSlice):
             for report, embedding in decoder.take(message):
                 send(reports, report)
-                if painter is not None and embedding is not None:  # now that the answer is out
-                    painter.offer(report, embedding)
+                if painter is None or embedding is None or isinstance(report, TrialDropped):
+                    continue
+                painter.offer(report, embedding)  # now that the answer is out
         elif isinstance(message, TrialDropped):
             decoder.live.forget(message.trial)
         for verb, argument in lifeline.orders():
             decoder.obey(verb, argument)
             if painter is not None:
-                painter.with_provisional = decoder.config.painting.refine
+                painter.with_provisional = needed(decoder.config.painting).refine
         if time.monotonic() >= next_alive_s:
             next_alive_s = time.monotonic() + _ALIVE_S
             send(reports, alive)

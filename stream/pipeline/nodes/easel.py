@@ -5,20 +5,21 @@ trials come faster than images can be painted, every second one that is begun is
 Nothing here knows torch; what paints is handed in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 
 from decoder.painting.step import Start, Step
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.image_files import encoded, save_png
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import (
     Embedded,
+    Fate,
     Message,
     Noted,
     Painted,
@@ -39,7 +40,7 @@ class Painter(Protocol):
 
     about: str
     """What it is and how it paints, for the person."""
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
     """The same, for the summary and for the images."""
 
     def paint(
@@ -80,7 +81,7 @@ class Easel:
         config: SessionConfig,
         painter: Painter,
         mailbox: Mailbox,
-        send: Callable[[Message], None],
+        send: Callable[[Message], object],
         stopped: Callable[[], bool],
         clock: Callable[[], float] = local_clock,
     ):
@@ -119,7 +120,7 @@ class Easel:
             self._trial, self._step = job.about.trial, None
             self._say(job, "begun", "")
         stamps = dict(job.stamps) | {"taken": self._clock()}
-        settings, start = self._config.painting, None
+        settings, start = needed(self._config.painting), None
         if self._step is not None and settings.refine:
             start = Start(self._step.estimate, settings.refine_strength)
         seed = settings.seed + job.about.trial
@@ -186,8 +187,8 @@ class Easel:
             about=job.about,
             answer=job.answer,
             seed=seed,
-            ip_scale=self._config.painting.ip_scale,
-            steps=self._step.n_steps,
+            ip_scale=needed(self._config.painting).ip_scale,
+            steps=needed(self._step).n_steps,
             size_px=max(pixels.shape[:2]),
             strength=strength,
             file=f"images/trial-{job.about.trial:05d}{early}.png",
@@ -205,15 +206,15 @@ class Easel:
 
     def _texts(self, message: Painted) -> dict[str, object]:
         """What a PNG says of itself."""
-        names = ("session", "trial", "stimulus", "n_repeats", "tmax_s", "provisional", "seed")
-        names += ("ip_scale", "steps", "size_px", "strength")
+        names = ["session", "trial", "stimulus", "n_repeats", "tmax_s", "provisional", "seed"]
+        names += ["ip_scale", "steps", "size_px", "strength"]
         fields = flat(message)
         texts = dict(self._painter.facts) | {name: fields[name] for name in names}
         if self._config.simulated:
             texts["simulated"] = True
         return texts | {"Software": self._software}
 
-    def _say(self, job: Embedded, state: str, detail: str) -> None:
+    def _say(self, job: Embedded, state: Fate, detail: str) -> None:
         self._send(PaintingState(trial=job.about.trial, state=state, detail=detail))
 
     def _tell(self, what: str, why: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import zmq
 
@@ -71,7 +71,7 @@ class Lifeline:
         while self._socket.poll(0):
             verb, _, argument = self._socket.recv().decode().partition(" ")
             if verb in get_args(Command):
-                self._command = verb
+                self._command = cast(Command, verb)
             else:
                 self._orders.append((verb, argument))
         return self._command

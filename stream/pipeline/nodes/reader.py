@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, local_clock
 from stream.pipeline.nodes.node import Lifeline, run_node
@@ -18,6 +18,7 @@ from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.nodes import READER
 
+Arrivals = queue.SimpleQueue[tuple[StreamKind, Chunk]]
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
 _HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
 _QUIET_S = 0.5  # a source that ended has delivered everything after this silence ...
@@ -33,7 +34,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 
 def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) -> None:
-    arrivals: queue.SimpleQueue[tuple[str, Chunk]] = queue.SimpleQueue()
+    arrivals: Arrivals = queue.SimpleQueue()
     eeg_stream = find_stream(source.eeg, source.wait_s)
     if eeg_stream.rate_hz <= 0:
         raise Problem(
@@ -71,7 +72,7 @@ def _pump(
     sender: TrialSender,
     watch: StreamWatch,
     eeg: Inlet,
-    arrivals: queue.SimpleQueue,
+    arrivals: Arrivals,
     lifeline: Lifeline,
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
@@ -83,7 +84,7 @@ def _pump(
     return command or "stop"
 
 
-def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQueue) -> None:
+def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> None:
     quiet_s = time.monotonic() + _QUIET_S
     end_s = time.monotonic() + _REST_S
     cutter = sender.trials.acquisition.cutter
@@ -94,19 +95,20 @@ def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQu
             quiet_s = time.monotonic() + _QUIET_S
 
 
-def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: queue.SimpleQueue) -> bool:
+def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> bool:
     try:
         stream, chunk = arrivals.get(timeout=_WAIT_S)
     except queue.Empty:
-        stream = None
+        came = False
     else:
+        came = True
         n_gaps = sender.trials.acquisition.n_gaps
         sender.take(stream, chunk)
         if stream == "eeg":
             watch.arrived(chunk, sender.trials.acquisition.n_gaps - n_gaps)
     sender.cut(local_clock())
     sender.look()
-    return stream is not None
+    return came
 
 
 def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifeline) -> None:

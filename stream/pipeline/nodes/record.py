@@ -27,7 +27,7 @@ class Recorder:
 
     def write(self, recorded: Recorded) -> None:
         if self._writer is None:
-            self._open(recorded)
+            self._writer = self._opened(recorded)
         stream_id = _EEG if recorded.stream == "eeg" else _MARKERS
         raw_s = np.frombuffer(recorded.raw_s, np.float64)
         if self._offsets.get(stream_id) != recorded.offset_s:
@@ -36,10 +36,10 @@ class Recorder:
         samples = recorded.array if stream_id == _EEG else [[text] for text in recorded.texts]
         self._writer.write_samples(stream_id, raw_s, samples)
 
-    def _open(self, recorded: Recorded) -> None:
+    def _opened(self, recorded: Recorded) -> XdfWriter:
         n = len(recorded.channels)
-        self._writer = XdfWriter(self._path)
-        self._writer.add_stream(
+        writer = XdfWriter(self._path)
+        writer.add_stream(
             _EEG,
             StreamHeader(
                 *("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg"),
@@ -48,8 +48,9 @@ class Recorder:
             ),
         )
         text = (1, 0.0, "string")
-        self._writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
-        self._writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
+        writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
+        writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
+        return writer
 
     def write_answer(self, retrieval: Retrieval) -> None:
         if self._writer is not None:
@@ -85,7 +86,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     closed = False
     while not closed and lifeline.command() is None:
         message = receive(feed, wait_ms=50)
-        if message is not None:
+        if isinstance(message, Recorded):
             recorder.write(message)
         for result in drain(results):
             if isinstance(result, Retrieval):
@@ -95,7 +96,8 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             recorder.flush()
             next_flush_s = time.monotonic() + _FLUSH_S
     for message in drain(feed):
-        recorder.write(message)
+        if isinstance(message, Recorded):
+            recorder.write(message)
     recorder.close()
 
 

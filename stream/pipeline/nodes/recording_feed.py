@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import zmq
 
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import marker_text
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
@@ -34,7 +34,7 @@ class RecordingFeed:
         self._format = channel_format
         self.n_lost = 0
 
-    def add(self, stream: str, chunk: Chunk) -> None:
+    def add(self, stream: StreamKind, chunk: Chunk) -> None:
         if stream == "markers":
             texts = [marker_text(row) for row in chunk.samples]
             self._send("markers", chunk.raw_s, texts, chunk.offset_s, np.empty(0))
@@ -55,7 +55,12 @@ class RecordingFeed:
         self._send("eeg", raw_s, [], offset_s, samples)
 
     def _send(
-        self, stream: str, raw_s: np.ndarray, texts: list[str], offset_s: float, array: np.ndarray
+        self,
+        stream: StreamKind,
+        raw_s: np.ndarray,
+        texts: list[str],
+        offset_s: float,
+        array: np.ndarray,
     ) -> None:
         message = Recorded(
             channels=self._channels,

@@ -6,9 +6,10 @@ from typing import Any
 
 import zmq
 
+from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock, pylsl
-from stream.pipeline.books.ledger import Ledger, Record, told
+from stream.pipeline.books.ledger import Ledger, Outcome, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally
 from stream.pipeline.nodes.node import Lifeline, run_node
@@ -63,14 +64,14 @@ class Results:
         self._orphans: tuple[int, ...] = ()
         self._orphans_until_s = 0.0
         self._stream: StreamHealth | None = None
-        self._facts: dict = {}
+        self._facts: dict[str, Any] = {}
         self.ended: str | None = None
 
     def obey(self, verb: str, argument: str) -> None:
         """Does what the session orders between two messages."""
         self._config = changed(self._config, verb, argument)
         if verb == "gallery":
-            self._tally.n_way = len(open_gallery(self._config.gallery))
+            self._tally.n_way = len(open_gallery(needed(self._config.gallery)))
         elif verb == "hello":
             self._publisher.publish(self._standing.snapshot(self._config, self._ledger))
 
@@ -173,7 +174,7 @@ class Results:
         for trial in trials:
             self._settle(trial, "dropped", reason=reason, detail=detail)
 
-    def _settle(self, trial: int, outcome: str, **facts) -> None:
+    def _settle(self, trial: int, outcome: Outcome, **facts: Any) -> None:
         self._ledger.settle(trial, outcome, **facts)
         self._publish_settled(trial)
 
@@ -195,8 +196,8 @@ class Results:
         self._publish(message)
 
 
-def _outlet(config: SessionConfig) -> "pylsl.StreamOutlet":
-    """Answers as JSON strings, for programs that have nothing but LSL."""
+def _outlet(config: SessionConfig) -> Any:
+    """The LSL outlet of answers as JSON strings, for programs that have nothing but LSL."""
     info = pylsl.StreamInfo(OUTLET_NAME, "Results", 1, 0, "string", OUTLET_NAME)
     info.desc().append_child_value("session", config.session)
     return pylsl.StreamOutlet(info)
@@ -218,7 +219,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     results.close(results.ended or command)
 
 
-def _take_the_rest(results: Results, reports: zmq.Socket) -> None:
+def _take_the_rest(results: Results, reports: zmq.SyncSocket) -> None:
     """The last words of a reader, or an image, come by another way than the word to finish."""
     deadline_s = time.monotonic() + _REST_S
     while time.monotonic() < deadline_s:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import marker_text
 from stream.acquire.signals import Decimator, QualityMeter
 from stream.pipeline.wire.bus import Publisher
@@ -34,7 +34,7 @@ class SignalsFeed:
         """Whether anything was wanted when something came last."""
         return self._decimator is not None or self._meter is not None
 
-    def add(self, stream: str, chunk: Chunk) -> None:
+    def add(self, stream: StreamKind, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`."""
         shape = (self._rate_hz, len(self._channels))
         heard = self._publisher.is_heard(Eeg)

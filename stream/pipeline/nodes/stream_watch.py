@@ -25,7 +25,7 @@ class StreamWatch:
         passed_over: channels that are flat by nature, such as triggers.
     """
 
-    def __init__(self, inlet: Inlet, reports: zmq.Socket, passed_over: Sequence[str]):
+    def __init__(self, inlet: Inlet, reports: zmq.SyncSocket, passed_over: Sequence[str]):
         self._inlet = inlet
         self._reports = reports
         names = [name for name in inlet.channels if name not in passed_over]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import zmq
 
 from decoder.bundle import open_bundle
+from hvf_core.problem import needed
 from index.gallery import open_gallery
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
@@ -97,7 +98,7 @@ class TrialSender:
         self._taken_s = 0.0
         send(self.reports, NodeState(node=READER, incarnation=lifeline.incarnation))
 
-    def take(self, stream: str, chunk: Chunk) -> None:
+    def take(self, stream: StreamKind, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`, and announces its trials."""
         self._taken_s = local_clock()
         if self._feed is not None:
@@ -115,7 +116,9 @@ class TrialSender:
                 case "resume":
                     self.trials.resume()
                 case "gallery":
-                    self.trials.know(set(open_gallery(self._config.gallery).ids).__contains__)
+                    self.trials.know(
+                        set(open_gallery(needed(self._config.gallery)).ids).__contains__
+                    )
                 case "set":
                     self.trials.reject(self._config.reject)
 

@@ -20,7 +20,7 @@ def open_socket(
     queue: int = _QUEUE,
     latest_only: bool = False,
     hears: Sequence[type] = (),
-) -> zmq.Socket:
+) -> zmq.SyncSocket:
     """A socket of the process's one context.
 
     It keeps trying to reach a peer that is away, and drops what it could not send when it closes.
@@ -31,7 +31,7 @@ def open_socket(
     Raises:
         Problem: the address is taken, or cannot be; the keys that it needs are not there.
     """
-    socket = zmq.Context.instance().socket(kind)
+    socket: zmq.SyncSocket = zmq.Context.instance().socket(kind)
     socket.set_hwm(queue)
     if latest_only:
         socket.setsockopt(zmq.CONFLATE, 1)  # before it binds or connects, else it is ignored
@@ -53,7 +53,7 @@ def open_socket(
     return socket
 
 
-def try_send(socket: zmq.Socket, frame: bytes) -> bool:
+def try_send(socket: zmq.SyncSocket, frame: bytes) -> bool:
     """Sends without waiting; False where the queue is full or nobody is there."""
     try:
         socket.send(frame, zmq.NOBLOCK)
@@ -62,19 +62,19 @@ def try_send(socket: zmq.Socket, frame: bytes) -> bool:
     return True
 
 
-def send(socket: zmq.Socket, message: Message) -> bool:
+def send(socket: zmq.SyncSocket, message: Message) -> bool:
     """`try_send` of a message."""
     return try_send(socket, pack(message))
 
 
-def receive(socket: zmq.Socket, wait_ms: int = 0) -> Message | None:
+def receive(socket: zmq.SyncSocket, wait_ms: int = 0) -> Message | None:
     """The next message, or None if none comes in time."""
     if not socket.poll(wait_ms):
         return None
     return unpack(socket.recv())
 
 
-def drain(socket: zmq.Socket) -> Iterator[Message]:
+def drain(socket: zmq.SyncSocket) -> Iterator[Message]:
     """All messages that are there now."""
     while (message := receive(socket)) is not None:
         yield message
@@ -96,9 +96,12 @@ class Publisher:
 
     def is_heard(self, kind: type) -> bool:
         """Whether anybody hears a kind of message now."""
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             change = self._socket.recv()
-            (self._heard.add if change[:1] == b"\1" else self._heard.discard)(change[1:])
+            if change[:1] == b"\1":
+                self._heard.add(change[1:])
+            else:
+                self._heard.discard(change[1:])
         return not self._heard.isdisjoint((b"", prefix(kind)))
 
     def publish(self, message: Message) -> None:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
+from hvf_core.problem import needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
 from stream.acquire.markers import MarkerRule
@@ -204,7 +205,7 @@ class SessionConfig(SessionSettings):
     session: str
     folder: Path
     endpoints: Endpoints
-    source: LiveSource | FileSource
+    source: LiveSource | FileSource  # type: ignore[assignment] # a person cannot give all of these
     first_trial: int = 1
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
@@ -214,8 +215,9 @@ class SessionConfig(SessionSettings):
 
     def with_less_memory(self) -> "SessionConfig":
         """The same, painted at half the size: about a quarter of the memory for activations."""
-        painting = self.painting.model_copy(update={"halvings": self.painting.halvings + 1})
-        return self.model_copy(update={"painting": painting})
+        painting = needed(self.painting)
+        smaller = painting.model_copy(update={"halvings": painting.halvings + 1})
+        return self.model_copy(update={"painting": smaller})
 
     def write(self, name: str = "config.json") -> Path:
         """Writes the config into the session folder and returns its path."""

@@ -46,7 +46,7 @@ class Mailbox:
         socket: PULL, latest only.
     """
 
-    def __init__(self, socket: zmq.Socket):
+    def __init__(self, socket: zmq.SyncSocket):
         self._socket = socket
         self._held: Embedded | None = None
         self._newest = (0, float("-inf"))  # trial and tmax of what was held or taken last
@@ -58,7 +58,9 @@ class Mailbox:
 
     def peek(self, wait_ms: int = 0) -> Embedded | None:
         """The newest embedding that was not taken yet, which stays; None if none comes in time."""
-        while (message := receive(self._socket, wait_ms if self._held is None else 0)) is not None:
+        while isinstance(
+            message := receive(self._socket, wait_ms if self._held is None else 0), Embedded
+        ):
             known = (message.about.trial, message.answer.tmax_s)
             if known > self._newest:
                 self._held, self._newest = message, known

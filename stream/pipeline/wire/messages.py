@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stream.acquire.chunk import StreamKind
+
+Fate = Literal["begun", "cancelled", "failed"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRef:
@@ -104,7 +108,7 @@ class Retrieval(Message):
     calibrated: bool
     abstain: bool
     rank: int
-    stamps: Mapping[str, float]
+    stamps: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,7 @@ class PaintingState(Message):
     """The painter says what becomes of a trial, except that it is painted."""
 
     trial: int
-    state: Literal["begun", "cancelled", "failed"]
+    state: Fate
     detail: str
 
 
@@ -145,7 +149,7 @@ class Preview(Message):
     n_steps: int
     image_format: str
     image: bytes = field(repr=False)
-    stamps: Mapping[str, float]
+    stamps: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,7 @@ class Painted(Message):
     file: str
     image_format: str
     image: bytes = field(repr=False)
-    stamps: Mapping[str, float]
+    stamps: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +230,7 @@ class Recorded(Message):
     channels: list[str]
     rate_hz: float
     channel_format: str
-    stream: Literal["eeg", "markers"]
+    stream: StreamKind
     raw_s: bytes
     texts: list[str]
     offset_s: float

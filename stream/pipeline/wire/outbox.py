@@ -38,7 +38,7 @@ class Outbox:
     again to a node that was restarted. Trials go out only while a decoder is known to be there.
     """
 
-    def __init__(self, reports: zmq.Socket, trials: zmq.Socket | None, max_unanswered: int):
+    def __init__(self, reports: zmq.SyncSocket, trials: zmq.SyncSocket | None, max_unanswered: int):
         self._reports = reports
         self._trials = trials
         self._max_unanswered = max_unanswered
