@@ -29,15 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 from decoder.painting.step import Start, Step
+from hvf_core.problem import needed
 from offline_train.evaluate.metrics import estimated_mean
 from stream.acquire.lsl import local_clock
-from stream.acquire.preprocess import PreprocessSettings
+from stream.acquire.settings import PreprocessSettings
 from stream.bench.untrained import random_gallery, untrained_bundle
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.paint import NICENESS, serve
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import drain, open_socket, send
-from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.config import LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import (
     Embedded,
     Message,
@@ -65,13 +67,14 @@ class PretendedPainter:
     """Convolves, as a UNet does, for the time that a diffusion model would need."""
 
     about = "pretends"
-    facts: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         import torch
 
+        self.facts: dict[str, Any] = {}
         torch.set_num_threads(1)
         images, weights = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3)
+        self._estimate = images
         self._work = partial(torch.nn.functional.conv2d, images, weights, padding=1)
         small = np.random.default_rng(0).integers(0, 256, (_PICTURE_PX // 16,) * 2 + (3,), np.uint8)
         self._picture = np.kron(small, np.ones((16, 16, 1), np.uint8))
@@ -83,9 +86,12 @@ class PretendedPainter:
             end_s = time.monotonic() + _JOB_S / _N_STEPS
             while time.monotonic() < end_s:
                 self._work()
-            if not on_step(Step(i, _N_STEPS, None, lambda _: self._picture[None])):
+            if not on_step(Step(i, _N_STEPS, self._estimate, lambda _: self._picture[None])):
                 return None
         return self._picture
+
+    def adopt(self, config: SessionConfig) -> None:
+        """No setting changes what it does."""
 
 
 def paint(config: SessionConfig) -> None:
@@ -211,9 +217,9 @@ def main(
         supervisor = Supervisor(config, [node(DECODE)], None)
         try:
             supervisor.wait_until_ready()
-            running_s = measure(bench, painter.pid, trials)
+            running_s = measure(bench, needed(painter.pid), trials)
         finally:
-            os.kill(painter.pid, signal.SIGKILL)
+            os.kill(needed(painter.pid), signal.SIGKILL)
             supervisor.end()
     show(bench.seen, running_s)
 

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stream.acquire.lsl import local_clock
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.preprocess import Preprocessing
+from stream.acquire.settings import PreprocessSettings
 from stream.bench.streams import (
     CHANNELS,
     SOA_S,
@@ -37,7 +38,8 @@ from stream.bench.streams import (
 from stream.bench.untrained import untrained_bundle
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import open_socket, receive, send
-from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.frames import unpack
 from stream.pipeline.wire.messages import End, Message, NodeState, Settled, TrialDropped, TrialSlice
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS, node
@@ -108,7 +110,7 @@ class Peers:
             process = f"{name}-benchmark"
             send(self._results, NodeState(node=name, incarnation=process))
 
-    def _take(self, report: Message) -> None:
+    def _take(self, report: Message | None) -> None:
         match report:
             case NodeState():
                 self.reader_pid = int(report.incarnation.removeprefix("reader-"))
@@ -119,8 +121,8 @@ class Peers:
                 self.ended = True
 
     def _settle(self, trial: int, outcome: str) -> None:
-        settled = {"trial": trial, "outcome": outcome, "reason": ""}
-        send(self._results, Settled(**settled, markers=trial, pending=0))
+        settled = Settled(trial=trial, outcome=outcome, reason="", markers=trial, pending=0)
+        send(self._results, settled)
 
 
 def read_trials(running: RunningSource, bundle: Path, folder: Path, n_trials: int) -> Round:

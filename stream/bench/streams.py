@@ -7,9 +7,11 @@ notes when it pushed it, so that whoever holds the sample can tell how old it is
 import itertools
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from ctypes import Array, c_double
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ _FIND_WAIT_S = 10.0
 _WARM_UP_S = 2.0
 _POLL_S = 0.001  # mne-lsl has no call that waits; it acquires at this interval itself
 
+SharedTimes = Array[c_double]
 _processes = multiprocessing.get_context("spawn")
 
 
@@ -81,13 +84,13 @@ class RunningSource:
         return measured
 
 
-def play(source: Source, pushed_s: Sequence[float], started: Connection) -> None:
+def play(source: Source, pushed_s: SharedTimes, started: Connection) -> None:
     """Plays for ever, and tells the stamp of sample 0.
 
     Args:
         pushed_s: shared, (LOG_SIZE,); when each sample was pushed, at its number modulo the size.
     """
-    log_s = np.frombuffer(pushed_s)
+    log_s = np.ctypeslib.as_array(pushed_s)
     outlets = Outlets(source.name, CHANNELS, source.rate_hz)
     events = _event_outlet(f"{source.name}-events")
     noise = np.random.default_rng(0).normal(0, 20, (_NOISE_ROWS, len(CHANNELS)))
@@ -107,7 +110,7 @@ def play(source: Source, pushed_s: Sequence[float], started: Connection) -> None
             events.push_sample([1], stamp_s)
 
 
-def _event_outlet(name: str) -> "pylsl.StreamOutlet":
+def _event_outlet(name: str) -> Any:
     """Markers as mne-lsl takes them: it does not read strings."""
     info = pylsl.StreamInfo(name, "stim", 1, 0, "int32", name)
     info.set_channel_labels(["stimulus"])
@@ -117,13 +120,13 @@ def _event_outlet(name: str) -> "pylsl.StreamOutlet":
 
 
 def loop_back(
-    source: Source, pushed_s: Sequence[float], label: str, span_s: float, out: Connection
+    source: Source, pushed_s: SharedTimes, label: str, span_s: float, out: Connection
 ) -> None:
     """The floor: how long LSL itself takes from a push to a pull that waits for it.
 
     Sends a `Round` with one latency per sample.
     """
-    log_s = np.frombuffer(pushed_s)
+    log_s = np.ctypeslib.as_array(pushed_s)
     inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
     inlet.open_stream(_FIND_WAIT_S)
     buffer = np.empty((1024, len(CHANNELS)), np.float32)
@@ -142,7 +145,7 @@ def loop_back(
 
 def mne_lsl_epochs(
     source: Source,
-    pushed_s: Sequence[float],
+    pushed_s: SharedTimes,
     label: str,
     window_s: tuple[float, float],
     n_warm_up: int,
@@ -156,7 +159,7 @@ def mne_lsl_epochs(
     """
     from mne_lsl.stream import EpochsStream, StreamLSL
 
-    log_s = np.frombuffer(pushed_s)
+    log_s = np.ctypeslib.as_array(pushed_s)
     tmin_s, tmax_s = window_s
     eeg = StreamLSL(2 * (tmax_s - tmin_s), name=source.name)
     # All flags: what its documentation asks for where events come from a second stream.

@@ -6,7 +6,7 @@ import numpy as np
 
 from decoder.bundle import BrainEncoderRecord, Bundle, ImageEncoderRecord
 from index.gallery import Gallery, save_gallery
-from stream.acquire.preprocess import PreprocessSettings
+from stream.acquire.settings import PreprocessSettings
 
 
 def untrained_bundle(directory: Path, settings: PreprocessSettings, dim: int) -> Bundle:
