@@ -25,7 +25,7 @@ class HVF(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.dim, self.hidden = dim, hidden
+        self.dims, self.dim, self.hidden = dict(encoder_dims), dim, hidden
         self.maps = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in encoder_dims.items()})
         self.head = ResMLP(dim, hidden, dropout)
 

@@ -110,7 +110,8 @@ def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
 def model_card(manifest: BundleManifest, repo: str) -> str:
     """The README of a shared bundle: Markdown with the header that the hub reads."""
     encoders = ", ".join(f"{encoder.name} ({encoder.dim})" for encoder in manifest.image_encoders)
-    needed = [str(name) for name in manifest.preprocessing.get("channels", manifest.channels)]
+    listed = manifest.preprocessing.get("channels")
+    needed = [str(name) for name in (listed if isinstance(listed, list) else manifest.channels)]
     recording = manifest.training.get("recording")
     simulated = isinstance(recording, dict) and recording.get("subject") == "simulated"
     origin = (

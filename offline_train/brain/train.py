@@ -20,7 +20,7 @@ from decoder.brain.registry import make_brain_encoder, save_networks
 from decoder.bundle import BrainEncoderRecord, Bundle, space_of
 from decoder.hvf import HVF
 from decoder.weights import arrays_of
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
 from offline_train.brain.loss import symmetric_infonce
 from offline_train.brain.settings import TrainSettings
@@ -138,8 +138,9 @@ def train(
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
         model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
         model.to(device).train()
-        about_hvf, fuse = "trained", model.hvf
-        if frozen_hvf is not None:
+        if frozen_hvf is None:
+            about_hvf, fuse = "trained", needed(model.hvf)
+        else:
             space = space_of(arrays_of(frozen_hvf), features.encoders)
             about_hvf = f"frozen, of the space {space}"
             fuse = _frozen(frozen_hvf, settings.target_dropout).to(device)
@@ -170,8 +171,8 @@ def train(
                 means = trial_set.mean([groups[row] for row in rows])
                 _shorten(means, format.rate_hz, settings, rng)
                 trials = torch.from_numpy(means).to(device)
-                shown, owner = np.unique(items[rows], return_inverse=True)
-                shown = torch.from_numpy(shown).to(device)
+                unique, owner = np.unique(items[rows], return_inverse=True)
+                shown = torch.from_numpy(unique).to(device)
                 embeddings = {name: array[shown] for name, array in images.items()}
                 loss = model(trials, fuse(embeddings), torch.from_numpy(owner).to(device))
 
@@ -197,14 +198,13 @@ def train(
                 save_checkpoint(checkpoint_dir, training, model, optimizer, history)
 
     model.cpu().eval()
-    hvf = model.hvf if frozen_hvf is None else frozen_hvf
+    hvf = needed(model.hvf) if frozen_hvf is None else frozen_hvf
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
 
 
 def _frozen(hvf: HVF, dropout: float) -> HVF:
     """A copy that is not trained, and is disturbed by dropout of this rate alone."""
-    dims = {name: linear.in_features for name, linear in hvf.maps.items()}
-    copied = HVF(dims, hvf.dim, hvf.hidden, dropout).requires_grad_(False)
+    copied = HVF(hvf.dims, hvf.dim, hvf.hidden, dropout).requires_grad_(False)
     copied.load_state_dict(hvf.state_dict())
     return copied
 

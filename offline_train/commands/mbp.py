@@ -89,7 +89,7 @@ def mbp(
             settings,
             lambda step: tell(step.step, step.n_steps),
             checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
-            frozen_hvf=painted_with and painted_with.hvf,
+            frozen_hvf=None if painted_with is None else painted_with.hvf,
         )
     bundle = make_bundle(out, models, learnt, features, settings, command_line())
     console.print(f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}")

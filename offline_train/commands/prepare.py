@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import JsonValue
 from rich.progress import track
 
 from hvf_core.options import Asked, with_settings
@@ -58,7 +59,7 @@ def prepare(
     kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
     if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
-    settings = _settings(asked.also(line), study.parts[0].data)
+    settings = _settings(asked.also(line), next(iter(study.parts)).data)
     trial_set = prepare_trials(
         study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
@@ -121,7 +122,7 @@ def _read(
     return replace(study, parts=parts)
 
 
-def _provenance(files: list[Path]) -> dict:
+def _provenance(files: list[Path]) -> dict[str, JsonValue]:
     made = provenance(command_line(), "numpy", "mne")
     return {"files": [path.name for path in files], **made}
 

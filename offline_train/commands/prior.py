@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from hvf_core.options import Asked, Flag, with_settings
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (
     Base,
@@ -67,7 +67,7 @@ def prior(
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
 
     settings = asked.settings(dict(PRESETS[preset]))
-    adapter = start_from and read_adapter(start_from)
+    adapter = None if start_from is None else read_adapter(start_from)
     files = image_files(images)
 
     def read(item: str) -> np.ndarray:
@@ -83,13 +83,13 @@ def prior(
         vae = load_encoder(vae_encoder(loaded.spec, size_px), str(state.device))
         latents = shared_latents(features, vae)
         if latents is None:
-            factor = loaded.vae.config.scaling_factor
+            factor = loaded.vae.config["scaling_factor"]
             folder = latents_folder(cache, vae, features.items)
             with bar("encoding latents") as tell:
                 latents = cache_latents(features.items, read, vae, factor, folder, tell)
     # By a draw, so that the images that are only looked at, the last ones, are of all kinds.
     order = np.random.default_rng(settings.seed).permutation(len(files))
-    latents = Reordered(latents, order)
+    shuffled = Reordered(latents, order)
     features = features.select([features.items[i] for i in order])
     board = None
     if state.is_main_process:
@@ -99,19 +99,19 @@ def prior(
     with bar("training the prior") as tell:
 
         def follow(step: PriorProgress) -> None:
-            board.tell(step)
+            needed(board).tell(step)  # only the first process is told
             text = f"training the prior, loss {step.loss:.4f}" if step.loss else None
             tell(step.step, step.n_steps, text)
 
         try:
             trained = train_prior(
-                latents,
+                shuffled,
                 features,
                 loaded,
                 settings,
                 follow,
                 checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
-                look=board and board.look,
+                look=None if board is None else board.look,
                 start_from=adapter,
             )
         except torch.OutOfMemoryError:

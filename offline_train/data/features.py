@@ -104,14 +104,14 @@ def extract_features(
                 _append_to_cache(folders[encoder.spec.name], encoder, unseen, embeddings)
                 seen.update(zip(unseen, embeddings, strict=True))
         progress(start + len(block), len(todo))
-    embeddings = {name: np.stack([seen[item] for item in items]) for name, seen in known.items()}
-    for name, array in embeddings.items():
+    found = {name: np.stack([seen[item] for item in items]) for name, seen in known.items()}
+    for name, array in found.items():
         if len(items) > 1:
             refuse_collapsed(array, name)
     records = tuple(
         ImageEncoderRecord(name=e.spec.name, dim=e.spec.dim, checksum=e.checksum) for e in encoders
     )
-    return Features(tuple(items), records, embeddings)
+    return Features(tuple(items), records, found)
 
 
 def _encode(encoder: ImageEncoder, images: list[np.ndarray]) -> np.ndarray:
@@ -129,7 +129,7 @@ def _append_to_cache(
 ) -> None:
     """Adds a file to the cache, named by its ids, so that it takes no other one's place."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{identify(ids)[:16]}.safetensors"
+    path = folder / f"{identify([*ids])[:16]}.safetensors"
     draft = path.with_suffix(f".draft-{os.getpid()}")
     metadata = {
         "ids": json.dumps(ids),

@@ -22,7 +22,7 @@ from offline_train.checkpoint import identify
 from offline_train.data.features import BLOCK, Features
 
 MANIFEST, ARRAY = "latents.json", "latents.npy"
-_VERSION = 1
+_VERSION: Literal[1] = 1
 
 
 class _LatentsManifest(Frozen):
@@ -148,7 +148,7 @@ class Reordered:
         return self.array[self.rows[rows]]
 
 
-def _opened(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> np.ndarray:
+def _opened(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> np.memmap:
     try:
         array = np.load(path, mmap_mode="r+", allow_pickle=False)
         reason = f"it holds {array.dtype} of the shape {array.shape}, not float16 of {shape}"

@@ -6,20 +6,23 @@ as it was fitted before.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
-from stream.acquire.adaptation import Adaptation, AdaptationSettings
-from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
+from stream.acquire.adaptation import Adaptation
+from stream.acquire.preprocess import Preprocessing, fit
+from stream.acquire.settings import AdaptationSettings, PreprocessSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.acquire.units import Signal
@@ -41,7 +44,7 @@ def prepare(
     settings: PrepareSettings,
     directory: Path,
     *,
-    provenance: dict | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
     """Cuts the trials of a study, fits the preprocessing to them, and writes them.
@@ -97,7 +100,7 @@ def prepare_test(
     directory: Path,
     settings: PrepareTestSettings,
     *,
-    provenance: dict | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
     on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
 ) -> TrialSet:
     """Cuts the trials of a study as a live session with a bundle does, and writes them.
@@ -127,11 +130,11 @@ def _trials(
     adaptation: AdaptationSettings | None = None,
 ) -> Iterator[tuple[Facts, str, np.ndarray]]:
     """The trials of a study that are left, with their facts and stimuli; the first signal holds."""
-    prepared = Prepared()
+    prepared, preprocessing = Prepared(), needed(plan.preprocessing)
     for recording, facts in study.parts:
-        signals.append(recording.signal(plan.preprocessing.settings.channels))
+        signals.append(recording.signal(preprocessing.settings.channels))
         signals[-1].check(signals[0], f"'{facts.name}'")
-        adapted = Adaptation(plan.preprocessing, adaptation) if adaptation is not None else None
+        adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
         for outcome in cut_trials(recording, plan, adapted):
             if isinstance(outcome, Drop):
                 prepared.dropped[outcome.reason] += 1
@@ -161,7 +164,7 @@ def _fit(
     return fit(settings, trials[rows[0] : rows[-1] + 1] if side_by_side else trials[rows])
 
 
-def _columns(study: Study, facts: Facts, stimuli: Sequence[str]) -> dict:
+def _columns(study: Study, facts: Facts, stimuli: Sequence[str]) -> dict[str, Any]:
     columns = asdict(facts) | {"stimulus": stimuli}
     if study.images:
         shown = [study.images.get(stimulus) for stimulus in stimuli]
@@ -171,7 +174,10 @@ def _columns(study: Study, facts: Facts, stimuli: Sequence[str]) -> dict:
 
 
 def _format(
-    settings: PreprocessSettings, signal: Signal, study: Study, provenance: dict | None
+    settings: PreprocessSettings,
+    signal: Signal,
+    study: Study,
+    provenance: Mapping[str, JsonValue] | None,
 ) -> TrialFormat:
     return TrialFormat(
         channels=settings.output_channels,
@@ -181,5 +187,5 @@ def _format(
         tmin_s=settings.tmin_s,
         tmax_s=settings.tmax_s,
         preprocessing=settings.model_dump(mode="json"),
-        provenance={"study": study.name} | (provenance or {}),
+        provenance={"study": study.name, **(provenance or {})},
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, cast, get_args
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,7 +31,7 @@ from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from offline_train.data.trial_table import Column, ColumnName, Table, read_table, write_table
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "trial_set.json"
 TRIALS = "trials.npy"
 TABLE = "table.npz"
@@ -104,7 +104,7 @@ class TrialSetWriter:
             raise ValueError(
                 f"trials have shape {trials.shape}, expected (trials, channels, times) {expected}"
             )
-        columns = {"stimulus": stimulus} | {
+        columns: dict[Any, Sequence[str | None]] = {"stimulus": stimulus} | {
             name: [values] * n if isinstance(values, str) else values
             for name, values in known.items()
             if values is not None
@@ -204,7 +204,7 @@ class TrialSet:
     @property
     def stimuli(self) -> tuple[str, ...]:
         """Stimulus id of each trial."""
-        return self.table["stimulus"].values
+        return cast(tuple[str, ...], self.table["stimulus"].values)  # every trial has one
 
     @cached_property
     def repeats(self) -> dict[str, np.ndarray]:
@@ -277,6 +277,7 @@ class TrialSet:
         """
         owners, groups = [], []
         for item, (stimulus, trials) in enumerate(self.repeats.items()):
+            drawn: Sequence[np.ndarray] | np.ndarray
             if n_repeats is None:
                 drawn = [trials]
             elif len(trials) < n_repeats:
@@ -312,7 +313,7 @@ def load_trial_set(directory: Path) -> TrialSet:
     check_files(directory, {name: manifest.files.get(name, "") for name in names})
     if is_old:
         sessions = Column.of(manifest.sessions)
-        table = {"stimulus": Column.of(manifest.stimuli), "session": sessions}
+        table: Table = {"stimulus": Column.of(manifest.stimuli), "session": sessions}
     try:
         if not is_old:
             table = read_table(directory / TABLE)

@@ -7,7 +7,7 @@ some arrays, not millions of objects.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Column:
         """The column with these values."""
         places: dict[str | None, int] = {None: -1}
         codes = [places.setdefault(value, len(places) - 1) for value in values]
-        return cls(tuple(places)[1:], np.array(codes, np.int32))
+        names = tuple(value for value in places if value is not None)
+        return cls(names, np.array(codes, np.int32))
 
     @property
     def values(self) -> tuple[str | None, ...]:
@@ -50,9 +51,9 @@ Table = Mapping[ColumnName, Column]
 
 def write_table(path: Path, table: Table) -> None:
     """Writes a table as .npz, without pickle."""
-    numbers = {name: column.codes for name, column in table.items()}
-    names = {_NAMES + name: np.array(column.names, str) for name, column in table.items()}
-    np.savez_compressed(path, **numbers, **names)
+    arrays: dict[str, Any] = {name: column.codes for name, column in table.items()}
+    arrays |= {_NAMES + name: np.array(column.names, str) for name, column in table.items()}
+    np.savez_compressed(path, **arrays)
 
 
 def read_table(path: Path) -> Table:

@@ -140,7 +140,7 @@ class Answerer:
         for start in range(0, len(groups), at_once):
             block = slice(start, min(start + at_once, len(groups)))
             seen = [trial_set.rows[group] for group in groups[block]]
-            earlier = np.float32(0)
+            earlier = np.zeros(1, np.float32)
             if self.weights.alone:
                 for repeat in zip(*(rows[:-1] for rows in seen), strict=True):
                     trials = trial_set.data[list(repeat)]

@@ -98,7 +98,7 @@ def evaluate(
     brain = load_brain_encoder(bundle)
     answerer = Answerer(brain, gallery.embeddings, weights, manifest.tmax_s)
     rng = np.random.default_rng(seed)
-    answers = {}
+    answers: dict[tuple[WindowEnd, int], _Answers] = {}
     for n_repeats in repeats:
         found = _answer(answerer, trial_set, right, n_repeats, ends, draws, rng)
         answers |= {(end, n_repeats): found[end] for end in ends}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from decoder.bundle import load_bundle
 from decoder.live import Slice
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import load_gallery
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
@@ -74,7 +74,7 @@ def _decode(
     A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
     live answer was made of.
     """
-    bundle, gallery = load_bundle(config.bundle), load_gallery(config.gallery)
+    bundle, gallery = load_bundle(needed(config.bundle)), load_gallery(needed(config.gallery))
     preprocessing = Preprocessing.of(bundle)
     decoder = open_decoder(config, bundle, gallery, time.monotonic, lambda text, facts: None)
     adaptation = starting_adaptation(config.decoding, preprocessing)

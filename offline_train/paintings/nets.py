@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from hvf_core.specs import Frozen, loading, read_presets, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import load_classifier
@@ -102,18 +102,18 @@ def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
     with loading(what, spec.source, way_out, EOFError, pickle.UnpicklingError):
         network, prepare = loader(spec)
     network.eval().requires_grad_(False).to(device)
-    embed = network if spec.layer is None else _output_of(network, spec)
+    embed = network if spec.layer is None else _output_of(network, spec.layer, what)
     return FeatureNet(spec, lambda images: embed(prepare(images)), device)
 
 
-def _output_of(network: nn.Module, spec: FeatureNetSpec) -> Callable[[Tensor], Tensor]:
+def _output_of(network: nn.Module, name: str, what: str) -> Callable[[Tensor], Tensor]:
     """What one layer gives."""
     try:
-        layer = network.get_submodule(spec.layer)
+        layer = network.get_submodule(name)
     except AttributeError:
         raise Problem(
-            f"the feature network '{spec.name}' has no layer '{spec.layer}': name one of "
-            f"{', '.join(name for name, _ in network.named_children())}, or one within"
+            f"{what} has no layer '{name}': name one of "
+            f"{', '.join(there for there, _ in network.named_children())}, or one within"
         ) from None
     caught: list[Tensor] = []
     # A copy, as the next layer may compute in place.
@@ -151,7 +151,7 @@ def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
         weights = models.get_weight(spec.source)
         tensors = weights.get_state_dict(check_hash=True, weights_only=True)
     with torch.device("meta"):  # initial weights would take longer than all else
-        more = _BUILT_WITH.get(spec.architecture, {})
+        more = _BUILT_WITH.get(needed(spec.architecture), {})
         network = models.get_model(spec.architecture, weights=None, **more)
     # What trained itself has no classes but heads of its own; neither is needed here.
     wanted = network.state_dict().keys()

@@ -8,6 +8,7 @@ import torch
 from decoder.painting.base import DiffusionBase
 from decoder.painting.prior import Prior
 from decoder.painting.sampler import Sampler, SamplerSettings
+from hvf_core.problem import needed
 from index.encoders.parts import square_picture
 from offline_train.paintings.scores import Paintings
 from offline_train.paintings.settings import PaintingsSettings
@@ -68,7 +69,7 @@ def paint_conditions(
         parts = []
         for first in range(0, len(z_c), batch):
             part = slice(first, first + batch)
-            parts.append(sampler.paint(z_c[part], seeds[part]))
+            parts.append(needed(sampler.paint(z_c[part], seeds[part])))
             done += len(parts[-1])
             progress(done, total)
         pictures = np.concatenate(parts)

@@ -1,6 +1,7 @@
 """Batches of a Fusion Prior's training: images, noise, and how much of it, drawn by step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from decoder.painting.base import DiffusionBase
 from hvf_core.problem import Problem
 from offline_train.data.features import Features
+from offline_train.data.latents import Reordered
 from offline_train.prior.settings import PriorSettings
 
 
@@ -17,7 +19,7 @@ from offline_train.prior.settings import PriorSettings
 class Part:
     """The inputs of `PriorNetworks.forward`, and what it should find."""
 
-    seen: tuple
+    seen: tuple[Any, ...]
     noise: Tensor
 
 
@@ -26,7 +28,7 @@ class Draws:
 
     def __init__(
         self,
-        latents: np.ndarray,
+        latents: np.ndarray | Reordered,
         features: Features,
         base: DiffusionBase,
         settings: PriorSettings,

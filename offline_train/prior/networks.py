@@ -1,6 +1,7 @@
 """The part of a Fusion Prior that is learnt, around a UNet that is not."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,12 +53,12 @@ class PriorNetworks(nn.Module):
         self.processors = dict(base.unet.attn_processors)
         for i, name in enumerate(self.processors):
             if name.endswith(CROSS):
-                attention = base.unet.get_submodule(name.removesuffix(".processor"))
+                attention: Any = base.unet.get_submodule(name.removesuffix(".processor"))
                 processor = IPAdapterAttnProcessor2_0(
                     attention.inner_dim, base.cross_attention_dim, N_TOKENS
                 )
-                processor.to_k_ip[0].weight.data.copy_(attention.to_k.weight)
-                processor.to_v_ip[0].weight.data.copy_(attention.to_v.weight)
+                processor.to_k_ip[0].load_state_dict(attention.to_k.state_dict())
+                processor.to_v_ip[0].load_state_dict(attention.to_v.state_dict())
                 self.maps[str(i)] = self.processors[name] = processor
         self.use()
 

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from decoder.painting.base import DiffusionBase
 from decoder.painting.sampler import Sampler, SamplerSettings
+from hvf_core.problem import needed
 from offline_train.data.features import Features
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.training import PriorProgress
@@ -49,7 +50,7 @@ class PriorBoard:
         """Adds a grid: the pictures above, and below what is painted of them."""
         if self._pictures is None:
             return
-        painted = self._painted(networks)
+        painted = self._painted(networks, self._pictures.shape[1])
         rows = np.concatenate([np.concatenate(list(r), axis=1) for r in (self._pictures, painted)])
         self._writer.add_image("seen, painted", rows, step, dataformats="HWC")
         self._writer.flush()
@@ -58,12 +59,11 @@ class PriorBoard:
         self._writer.close()
 
     @torch.no_grad()
-    def _painted(self, networks: PriorNetworks) -> np.ndarray:
+    def _painted(self, networks: PriorNetworks, size_px: int) -> np.ndarray:
         device = next(networks.parameters()).device
         embeddings = {name: x.to(device) for name, x in self._embeddings.items()}
         z_c = networks.projector(networks.hvf(embeddings))
-        size_px = self._pictures.shape[1]
         sampler = Sampler(
             self._base, networks.adapter(), SamplerSettings(size_px=size_px, preview="none")
         )
-        return sampler.paint(z_c, list(range(len(z_c))))
+        return needed(sampler.paint(z_c, list(range(len(z_c)))))

@@ -26,6 +26,7 @@ from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
+from offline_train.data.latents import Reordered
 from offline_train.prior.batches import Draws
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
@@ -64,7 +65,7 @@ Look = Callable[[int, PriorNetworks], None]
 
 
 def train_prior(
-    latents: np.ndarray,
+    latents: np.ndarray | Reordered,
     features: Features,
     base: DiffusionBase,
     settings: PriorSettings,
@@ -138,9 +139,9 @@ def train_prior(
             with together:
                 with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
                     guess = model(*part.seen)
-                loss = functional.mse_loss(guess.float(), part.noise) / len(drawn)
-                loss.backward()
-            sums[0] += loss.detach()
+                error = functional.mse_loss(guess.float(), part.noise) / len(drawn)
+                error.backward()
+            sums[0] += error.detach()
         clip = math.inf if settings.grad_clip is None else settings.grad_clip
         sums[1] += nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
@@ -149,7 +150,8 @@ def train_prior(
         done = step + 1
         ends = done == settings.steps
         saves = done % settings.checkpoint_every == 0 or ends
-        loss = norm = None
+        loss: float | None = None
+        norm: float | None = None
         if done % settings.log_every == 0 or saves:
             # The only time that the host waits for the GPU.
             n_steps = done - int(history[-1]["step"] if history else 0)
@@ -265,7 +267,7 @@ def _move(base: DiffusionBase, device: torch.device, settings: PriorSettings) ->
     nn.Module.to(base.unet, device, dtype)
     for tensor in (base.prompt_embeds, base.pooled_prompt_embeds):
         tensor.data = tensor.data.to(device, dtype)
-    base.vae.to(device)  # which paints samples
+    nn.Module.to(base.vae, device)  # which paints samples
     if base.tiny_vae is not None:
         nn.Module.to(base.tiny_vae, device, dtype)
     if settings.recompute:
@@ -283,7 +285,7 @@ def _mean_norm(networks: PriorNetworks, features: Features, n_images: int) -> fl
 
 
 def _decisive(
-    latents: np.ndarray,
+    latents: np.ndarray | Reordered,
     features: Features,
     base: DiffusionBase,
     settings: PriorSettings,
@@ -298,7 +300,7 @@ def _decisive(
         "image_encoders": [encoder.model_dump() for encoder in features.encoders],
         "base": base.spec.model_dump(mode="json", include={"name", "family", "unet", "lora"}),
         "unet": _digest(base.unet.conv_in.state_dict() | base.unet.conv_out.state_dict()),
-        "starts_from": start_from and _digest(start_from["image_proj"]),
+        "starts_from": None if start_from is None else _digest(start_from["image_proj"]),
     }
 
 

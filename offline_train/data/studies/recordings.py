@@ -46,7 +46,8 @@ def recordings(
                 yield StudyPart(recording.slice(start_s, stop_s), facts)
 
     shown = {}
-    for stimulus, path in image_files(images).items() if images is not None else ():
-        category = path.parent.name if path.parent != images else None
-        shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
+    if images is not None:
+        for stimulus, path in image_files(images).items():
+            category = path.parent.name if path.parent != images else None
+            shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
     return Study("recordings", parts(), shown)
