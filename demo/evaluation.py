@@ -21,8 +21,8 @@ from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
 from offline_train.evaluate.settings import EvaluateSettings
-from stream.acquire.adaptation import AdaptationSettings
 from stream.acquire.preprocess import Preprocessing
+from stream.acquire.settings import AdaptationSettings
 
 REPEATS = (1, 2, 4, 10, 20)
 _FIRST_SESSION = 1000  # numbers, which are seeds, that no training or calibration session has
@@ -95,12 +95,16 @@ def simulated_tests(
         settings, tests, evoked, track(numbers, "recording (simulated)"), soa_s
     )
     parts = (part._replace(data=with_gains(part.data, gains)) for part in sessions)
-    facts = {"subject": "simulated", "amplitude": amplitude, "soa_s": soa_s, "gain_sd": gain_sd}
     with threadpool_limits(1, "blas"):
         return prepare_test(
             Study(SIMULATED, parts),
             Preprocessing.of(bundle),
             directory,
             PrepareTestSettings(adaptation=adaptation),
-            provenance=facts,
+            provenance={
+                "subject": "simulated",
+                "amplitude": amplitude,
+                "soa_s": soa_s,
+                "gain_sd": gain_sd,
+            },
         )

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ def picture_of(id: str) -> np.ndarray:
 
 # The demo's own classifier in the place of the paper's networks, whose weights it does not have.
 # It is also one of the encoders that z_f is made of, so that it is a judge that knows the painter.
-_CLASSIFIER = {"kind": "classifier", "source": str(ASSETS / "semantic.safetensors"), "size_px": 80}
+_WEIGHTS = ASSETS / "semantic.safetensors"
+_CLASSIFIER: dict[str, Any] = {"kind": "classifier", "source": str(_WEIGHTS), "size_px": 80}
 NETS = (
     FeatureNetSpec(name="classifier, 2nd stage", layer="6", **_CLASSIFIER),
     FeatureNetSpec(name="classifier, 3rd stage", layer="10", **_CLASSIFIER),
@@ -102,6 +104,6 @@ def evaluate_demo_paintings(
     nets = [load_feature_net(spec) for spec in NETS]
     shown = [stimulus_from_id(item) for item in trials.items]
     truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
-    reader = load_classifier(_CLASSIFIER["source"]).eval()
-    facts = {"subject": "simulated", "amplitude": amplitude} | told
+    reader = load_classifier(_WEIGHTS).eval()
+    facts = {"subject": "simulated", "amplitude": amplitude, **told}
     return paintings, score(paintings, nets, facts, attribute_scores(reader, truth))

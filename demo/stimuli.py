@@ -105,7 +105,7 @@ def test_concepts() -> tuple[Concept, ...]:
 
 
 # Its name would make pytest take it for a test wherever it is imported.
-test_concepts.__test__ = False
+vars(test_concepts)["__test__"] = False
 
 
 def stimuli(concepts: tuple[Concept, ...], exemplars: int) -> list[Stimulus]:

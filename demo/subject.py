@@ -214,7 +214,8 @@ def _power_law(rate_hz: float) -> np.ndarray:
     poles = -2 * np.pi * corners_hz
     zeros = poles * (corners_hz[1] / corners_hz[0]) ** (SLOPE / 2)
     freqs_hz = np.linspace(0.01, 100, 10_000)
-    _, gain = signal.freqs_zpk(zeros, poles, 1.0, 2 * np.pi * freqs_hz)
+    # The stubs of SciPy take its gain for an array.
+    _, gain = signal.freqs_zpk(zeros, poles, 1.0, 2 * np.pi * freqs_hz)  # type: ignore[call-overload]
     rms = np.sqrt(np.trapezoid(np.abs(gain) ** 2, freqs_hz))
     return signal.zpk2sos(*signal.bilinear_zpk(zeros, poles, 1 / rms, rate_hz))
 

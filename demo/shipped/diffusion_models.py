@@ -8,6 +8,7 @@ steps, one seed, no choice by test data.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,11 @@ from index.encoders.spec import read_specs
 
 declare_missing_ops()
 
-from diffusers import (  # noqa: E402 - the line above makes it importable
+from diffusers.models import (  # noqa: E402 - the line above makes it importable
     AutoencoderTiny,
-    EulerDiscreteScheduler,
     UNet2DConditionModel,
 )
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler  # noqa: E402
 
 PARTS = ("unet", "tiny_vae")
 LATENT_PX = SIZE_PX // 8
@@ -139,7 +140,8 @@ def train_unet(
     """Trains on captioned latents and writes `unet/`, `scheduler/` and the empty caption."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    unet = make_unet().train().to(memory_format=torch.channels_last)
+    # diffusers' types leave memory formats out.
+    unet = make_unet().train().to(memory_format=torch.channels_last)  # type: ignore[call-arg]
     model = torch.nn.ModuleDict({"unet": unet, "words": CaptionEncoder(TOKEN_WIDTH)})
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     optimiser, schedule = optimiser_of(model, recipe.unet_rate, recipe.unet_schedule_steps)
@@ -161,7 +163,7 @@ def train_unet(
         snr = alphas[times] / (1 - alphas[times])
         step_of(model, (error * snr.clamp(max=recipe.snr_limit) / snr).mean(), optimiser, schedule)
         average.update_parameters(model)
-    learnt = copy.deepcopy(average.module).eval()
+    learnt: Any = copy.deepcopy(average.module).eval()
     tokens, pooled = learnt["words"].empty()
     empty = {"prompt_embeds": tokens.detach(), "pooled_prompt_embeds": pooled.detach()}
     save_file({name: t.half().contiguous() for name, t in empty.items()}, folder / EMPTY_PROMPT)

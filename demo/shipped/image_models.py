@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,10 +101,8 @@ def train_image_models(out_dir: Path, recipe: Recipe) -> None:
     write_json(out_dir / "encoders.json", [spec.model_dump(exclude_none=True) for spec in specs])
 
 
-def recipe_of(
-    command: str, recipe: object, folder: Path, files: Sequence[Path]
-) -> dict[str, object]:
-    """How weights were made: what a recipe.json beside them says."""
+def recipe_of(command: str, recipe: Any, folder: Path, files: Sequence[Path]) -> dict[str, object]:
+    """How weights were made by a recipe, a dataclass: what a recipe.json beside them says."""
     return {
         **provenance(command, "torch", "numpy"),
         "recipe": to_jsonable_python(recipe),
@@ -136,7 +135,8 @@ def _train_classifier(
     rng = np.random.default_rng(recipe.seed)
     labels = attribute_labels(listed)
     small = torch.stack([(squared(p, _NET.size_px) * 255).round().byte() for p in pictures])
-    network = SemanticNet(_NET).train().to(memory_format=torch.channels_last)
+    # torch's types leave memory formats out.
+    network = SemanticNet(_NET).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = recipe.classifier_steps
     optimiser, schedule = optimiser_of(network, recipe.classifier_rate, steps)
     for _ in progress.track(range(steps), description="training the classifier"):
@@ -144,12 +144,12 @@ def _train_classifier(
         images = _moved(small[index].float() / 255, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-        loss = sum(
+        losses = (
             functional.cross_entropy(logits[name].float(), labels[name][index])
             * (recipe.place_weight if name == "place" else 1)
             for name in logits
         )
-        step_of(network, loss, optimiser, schedule)
+        step_of(network, sum(losses, torch.zeros(())), optimiser, schedule)
     weights = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()

@@ -16,7 +16,7 @@ from demo.world.places import PLACES, Place, backdrop, ground, linear
 from demo.world.shapes import SHAPES, Array, Shape
 
 _LENS = 2.6  # focal length in half image heights
-_EYE = np.float32((0, 1.7, 0))
+_EYE = np.array((0, 1.7, 0), np.float32)
 _DISTANCE = 4.7
 _REACH = 1.3  # every shape fits into a ball of this radius
 _BLOCK = 4  # rays are first followed in blocks of 4 x 4
@@ -47,10 +47,11 @@ class _Body:
     def __init__(self, shape: Shape, scene: Scene) -> None:
         self.field = shape.field
         self.size = scene.size
-        self.centre = np.float32((scene.side, -shape.foot * scene.size, _DISTANCE))
+        self.centre = np.array((scene.side, -shape.foot * scene.size, _DISTANCE), np.float32)
         turn = shape.turn_rad + scene.turn_rad
         c, s = math.cos(turn), math.sin(turn)
-        self.turn = np.float32(((c, 0, -s), (0, 1, 0), (s, 0, c)))  # of scene axes into own axes
+        # Of scene axes into own axes.
+        self.turn = np.array(((c, 0, -s), (0, 1, 0), (s, 0, c)), np.float32)
 
     def own(self, points: Array) -> Array:
         """Points of the scene in the shape's own axes and scale."""
@@ -60,7 +61,7 @@ class _Body:
 
 def _normals(body: _Body, points: Array) -> Array:
     """Unit normals at points in the shape's axes, from four samples around each."""
-    corners = np.float32(((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)))
+    corners = np.array(((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)), np.float32)
     samples = [body.field(*(points + 0.012 * corner[:, None])) for corner in corners]
     normals = corners.T @ np.stack(samples)
     return normals / (np.sqrt(np.square(normals).sum(axis=0)) + 1e-9)
@@ -93,7 +94,7 @@ def _follow(
     return nearest, gap
 
 
-def _trace(body: _Body, rays: Array, pixel: float) -> tuple[Array, Array, Array]:
+def _trace(body: _Body, rays: Array, pixel: float) -> tuple[NDArray[np.intp], Array, Array]:
     """Finds the sculpture on the screen.
 
     Returns the pixels (flat index) that it covers, the part of each that it covers, and the
@@ -240,12 +241,13 @@ def _colours_at(picture: Array, down: Array, right: Array) -> Array:
 
 def _toward_light(scene: Scene) -> Array:
     flat = math.cos(scene.light_elevation_rad)
-    return np.float32(
+    return np.array(
         (
             math.sin(scene.light_azimuth_rad) * flat,
             math.sin(scene.light_elevation_rad),
             -math.cos(scene.light_azimuth_rad) * flat,
-        )
+        ),
+        np.float32,
     )
 
 
@@ -273,4 +275,5 @@ def draw(scene: Scene, size_px: int) -> NDArray[np.uint8]:
     picture *= 1 - 0.10 * np.square(u)[:, None] - 0.10 * np.square(u)  # a lens's dark corners
     over = np.maximum(picture - 0.75, 0)
     picture = np.minimum(picture, 0.75) + over / (1 + 2.5 * over)  # highlights roll off
-    return np.uint8(np.sqrt(np.clip(picture, 0, 1)) * 255 + 0.5).transpose(1, 2, 0).copy()
+    levels = (np.sqrt(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    return levels.transpose(1, 2, 0).copy()

@@ -137,7 +137,7 @@ PLACES = {
 
 def linear(colour: Rgb) -> Array:
     """An sRGB colour as linear light."""
-    return np.square(np.float32(colour))
+    return np.square(np.array(colour, np.float32))
 
 
 @cache
@@ -148,7 +148,7 @@ def _cloudscape() -> Array:
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((256, 256))) * frequency**-1.3
     noise = np.fft.irfft2(spectrum)
-    return np.float32(noise / noise.std())
+    return (noise / noise.std()).astype(np.float32)
 
 
 def _noise(x: Array, y: Array) -> Array:

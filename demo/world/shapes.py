@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
+"""float32 throughout; NumPy's types lose that where a number of Python's is added."""
 Size = tuple[float, float, float]
 Field = Callable[[Array, Array, Array], Array]
 
