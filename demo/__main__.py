@@ -144,7 +144,7 @@ def evaluate(
     from demo.evaluation import REPEATS, evaluate_demo
     from demo.model import ready_model
     from offline_train.commands.evaluate import show_evaluation
-    from stream.acquire.adaptation import AdaptationSettings
+    from stream.acquire.settings import AdaptationSettings
 
     settings = asked.settings({"repeats": REPEATS})
     model = ready_model()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from demo.head import CHANNELS
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
-from stream.acquire.preprocess import PreprocessSettings
+from stream.acquire.settings import PreprocessSettings
 
 ASSETS = Path(__file__).parent / "assets"
 PRIOR = ASSETS / "prior"

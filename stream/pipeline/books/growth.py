@@ -5,6 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from rich.color import Color
 from rich.console import Group
@@ -92,10 +93,9 @@ def pictures(image: Painted, seen: Path | None) -> Table:
 def _blocks(file: Path | io.BytesIO) -> Text:
     with Image.open(file) as whole:
         small = whole.convert("RGB").resize((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
-    text = Text(no_wrap=True)
-    for y in range(0, _PICTURE_PX, 2):
-        for x in range(_PICTURE_PX):
-            above, below = (small.getpixel((x, row)) for row in (y, y + 1))
+    text, rows = Text(no_wrap=True), np.asarray(small).tolist()
+    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+        for above, below in zip(upper, lower, strict=True):
             text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
         text.append("\n")
     text.rstrip()

@@ -33,7 +33,7 @@ def write_keys(endpoint: str) -> None:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
-def secure(socket: zmq.Socket, endpoint: str, *, bind: bool) -> str:
+def secure(socket: zmq.SyncSocket, endpoint: str, *, bind: bool) -> str:
     """Gives a socket the keys that its endpoint names; returns where it is to bind or connect.
 
     Raises:
@@ -56,14 +56,14 @@ def _of_binding(file: str) -> Path:
 
 
 @cache
-def _keep_door(context: zmq.Context) -> None:
+def _keep_door(context: zmq.SyncContext) -> None:
     """Starts a thread that answers ZeroMQ's question (ZAP) whether a key is to be let in."""
     door = context.socket(zmq.REP)
     door.bind("inproc://zeromq.zap.01")
     threading.Thread(target=_let_in, args=(door,), name="door", daemon=True).start()
 
 
-def _let_in(door: zmq.Socket) -> None:
+def _let_in(door: zmq.SyncSocket) -> None:
     with suppress(zmq.ContextTerminated), door:
         while True:
             version, request, domain, _, _, mechanism, *proved = door.recv_multipart()
