@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,21 @@ def test_imports_point_down_the_house() -> None:
 def test_style(check: list[str]) -> None:
     done = _run(sys.executable, "-m", "ruff", *check, ".")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_not_type_checked_is_named() -> None:
+    # mypy itself is a step of its own: cold, it reads torch for a minute.
+    mypy = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert mypy["strict"]
+    assert set(mypy["packages"]) == set(PACKAGES)
+    for override in mypy["overrides"]:  # of other people's packages alone, and two kinds of them
+        assert len(override) == 2
+        assert override.keys() & {"ignore_missing_imports", "implicit_reexport"}
+        assert {name.split(".")[0] for name in override["module"]}.isdisjoint(PACKAGES)
+    unnamed = re.compile(r"#\s*(type:\s*ignore(?!\[)|mypy:)")
+    files = (*_modules().values(), *(ROOT / "tests").rglob("*.py"))
+    assert [str(file) for file in files if unnamed.search(file.read_text())] == []
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
 
 
 @pytest.mark.parametrize("node", ["reader", "record", "results", "paint"])
