@@ -5,6 +5,7 @@ import sys
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from threading import Timer
 from typing import ClassVar, TypeVar
 
@@ -38,7 +39,8 @@ def one_sentence() -> Iterator[None]:
     Every program begins with it, and imports the rest inside.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a console that lacks a sign shows another
+        if isinstance(stream, TextIOWrapper):  # what took its place may be anything
+            stream.reconfigure(errors="replace")  # a console that lacks a sign shows another
     sys.unraisablehook = _raise_later
     try:
         yield

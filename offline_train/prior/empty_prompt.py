@@ -1,5 +1,7 @@
 """Encodes SDXL's empty prompt once, so that nothing that paints needs a text encoder."""
 
+from typing import Any
+
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,7 +46,7 @@ def _encoded(source: str, local: bool) -> dict[str, Tensor]:
             "the empty prompt is encoded with transformers, which is not installed: run "
             'pip install -e ".[sdxl]"'
         ) from None
-    kinds = {
+    kinds: dict[str, Any] = {
         "tokenizer": AutoTokenizer,
         "tokenizer_2": AutoTokenizer,
         "text_encoder": CLIPTextModel,
@@ -54,7 +56,7 @@ def _encoded(source: str, local: bool) -> dict[str, Tensor]:
     parts = {
         name: kind.from_pretrained(source, subfolder=name, **files) for name, kind in kinds.items()
     }
-    encoder = StableDiffusionXLPipeline(
+    encoder: Any = StableDiffusionXLPipeline(
         **parts, vae=None, unet=None, scheduler=None, add_watermarker=False
     )
     prompt, _, pooled, _ = encoder.encode_prompt("", do_classifier_free_guidance=False)
