@@ -267,10 +267,9 @@ class Player:
 def test_a_stream_is_held_against_the_bundle_and_listened_to(well: Path) -> None:
     source = LiveSource(eeg="doctor-eeg", markers="doctor-eeg-markers", wait_s=5.0)
     with Player("doctor-eeg", ("Fz", "Cz", "Pz", "PO7"), 200, 150):
-        there, missing, rate, delay, quality = said(streams.eeg, settings(well, source=source))
-        named = settings(well, source=source, channel_map={"PO7": "Oz"})
-        mapped = said(streams.eeg, named)
-        (markers,) = said(streams.markers, named)
+        found = said(streams.flow, settings(well, source=source))
+        mapped = said(streams.flow, settings(well, source=source, channel_map={"PO7": "Oz"}))
+    markers, there, missing, rate, delay, quality = found
     assert (there.state, "Fz Cz Pz PO7" in there.text) == ("ok", True)
     assert (missing.state, "missing Oz" in missing.text) == ("FAIL", True)
     assert (rate.state, "Hz: it promises 200 Hz, are some lost?" in rate.text) == (
@@ -286,7 +285,7 @@ def test_a_stream_is_held_against_the_bundle_and_listened_to(well: Path) -> None
 def test_a_stream_that_is_not_there_or_sends_nothing() -> None:
     outlets = Outlets("doctor-silent", CHANNELS, 100)
     silent, absent, irregular = (
-        said(streams.eeg, SessionSettings(source=LiveSource(eeg=name, wait_s=wait_s)))
+        said(streams.flow, SessionSettings(source=LiveSource(eeg=name, wait_s=wait_s)))
         for name, wait_s in (
             ("doctor-silent", 5.0),
             ("doctor-absent", 0.1),

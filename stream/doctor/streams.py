@@ -1,7 +1,8 @@
 """The streams of a session to come: there, as the bundle needs them, and flowing now."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -20,58 +21,61 @@ _OFF = 0.01  # of the rate
 _LATE_MS = 500.0  # from stamp to readable; some amplifiers send 0.2 s at once
 
 
-def eeg(named: Named) -> Iterator[Verdict]:
+def flow(named: Named) -> Iterator[Verdict]:
+    """Listens to both streams at once: some players begin when both are heard."""
     settings, source = named.settings, named.settings.source
     if source is None:
         return
+    from stream.acquire.inlet import Inlet
+    from stream.acquire.lsl import find_stream
+
     trigger = [settings.trigger.channel] if settings.trigger is not None else []
-    inlet, chunks = _listen(source.eeg, source.wait_s, settings.channel_map, trigger)
+    chunks: dict[str | None, list[Chunk]] = {
+        name: [] for name in (source.eeg, source.markers) if name
+    }
+    inlets: dict[str | None, Inlet] = {}
+    for name, arrived in chunks.items():
+        try:
+            stream = find_stream(str(name), source.wait_s)
+            inlets[name] = Inlet(stream, arrived.append, settings.channel_map, trigger)
+        except Problem as problem:
+            yield Verdict("FAIL", str(problem))
+    for inlet in inlets.values():
+        inlet.start()
+    time.sleep(_LISTEN_S)
+    for inlet in inlets.values():
+        inlet.stop()
+    if source.markers in inlets:
+        inlet = inlets[source.markers]
+        n = sum(len(chunk.raw_s) for chunk in chunks[source.markers])
+        yield verdict(
+            f"{inlet.stream} is there, {n} markers came in {_LISTEN_S:g} s, {_offset(inlet)}",
+            (inlet.stream.rate_hz, "it is regular, name a stream of markers, or --trigger"),
+        )
+    if source.eeg in inlets:
+        yield from _fits(inlets[source.eeg], trigger, settings.bundle)
+        yield from _flows(inlets[source.eeg], trigger, chunks[source.eeg])
+
+
+def _fits(inlet: "Inlet", trigger: Sequence[str], bundle: Path | None) -> Iterator[Verdict]:
     yield verdict(
         f"{inlet.stream} is there, {inlet.signal}: {' '.join(inlet.channels)}",
         (not set(trigger) <= set(inlet.channels), f"it has no channel {trigger}, see --trigger"),
     )
-    if settings.bundle is not None:
-        needs = Preprocessing.of(open_bundle(settings.bundle))
+    if bundle is not None:
+        needs = Preprocessing.of(open_bundle(bundle))
         yield from refused(lambda: needs.prepare(inlet.channels, inlet.stream.rate_hz))
         yield from refused(lambda: inlet.signal.check(needs.signal, f"stream {inlet.stream}"))
-    if not inlet.stream.rate_hz:
-        raise Problem(f"{inlet.stream} is irregular: name a stream of EEG with --eeg")
-    yield from _flow(inlet, chunks, trigger)
-
-
-def markers(named: Named) -> Iterator[Verdict]:
-    source = named.settings.source
-    if source is None or source.markers is None:
-        return
-    inlet, chunks = _listen(source.markers, source.wait_s, {}, ())
-    n = sum(len(chunk.raw_s) for chunk in chunks)
-    yield verdict(
-        f"{inlet.stream} is there, {n} markers came in {_LISTEN_S:g} s, {_offset(inlet)}",
-        (inlet.stream.rate_hz > 0, "it is regular, name a stream of markers, or --trigger"),
-    )
-
-
-def _listen(
-    name: str, wait_s: float, names: Mapping[str, str], unscaled: Sequence[str]
-) -> tuple["Inlet", list[Chunk]]:
-    """Takes what a stream sends for a while."""
-    from stream.acquire.inlet import Inlet
-    from stream.acquire.lsl import find_stream
-
-    chunks: list[Chunk] = []
-    inlet = Inlet(find_stream(name, wait_s), chunks.append, names, unscaled)
-    inlet.start()
-    time.sleep(_LISTEN_S)
-    inlet.stop()
-    return inlet, chunks
 
 
 def _offset(inlet: "Inlet") -> str:
     return f"clock offset {inlet.offset_s * 1e3:.2f} +- {inlet.offset_uncertainty_s * 1e3:.2f} ms"
 
 
-def _flow(inlet: "Inlet", chunks: Sequence[Chunk], passed_over: Sequence[str]) -> Iterator[Verdict]:
+def _flows(inlet: "Inlet", trigger: Sequence[str], chunks: Sequence[Chunk]) -> Iterator[Verdict]:
     """Rate, delays and channels by what came; the first chunk may have waited for us."""
+    if not inlet.stream.rate_hz:
+        raise Problem(f"{inlet.stream} is irregular: name a stream of EEG with --eeg")
     if len(chunks) < 2:
         raise Problem(f"no samples of {inlet.stream} came in {_LISTEN_S:g} s: start the amplifier")
     told_hz = inlet.stream.rate_hz
@@ -90,11 +94,11 @@ def _flow(inlet: "Inlet", chunks: Sequence[Chunk], passed_over: Sequence[str]) -
         f"{min(late_ms):.1f} to {max(late_ms):.1f}), {_offset(inlet)}",
         (is_early or max(late_ms) > _LATE_MS, "its stamps are of another clock, or it is too slow"),
     )
-    flat = [name for name in health.flat if name not in passed_over]
+    flat = [name for name in health.flat if name not in trigger]
     yield verdict(
         f"flat channels: {' '.join(flat) or 'none'}; clipped: {' '.join(health.clipped) or 'none'}",
         (flat or health.clipped, "look at their electrodes, the reference and the range"),
     )
 
 
-CHECKS = (eeg, markers)
+CHECKS = (flow,)
