@@ -1,5 +1,6 @@
 """prior: trains a Fusion Prior on a folder of images."""
 
+import zlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,7 +58,6 @@ def prior(
     from index.encoders.parts import square_picture
     from offline_train.data.images import image_files, read_image
     from offline_train.data.latents import (
-        Reordered,
         cache_latents,
         latents_folder,
         shared_latents,
@@ -69,6 +69,8 @@ def prior(
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
     files = image_files(images)
+    # In no order, so that the images that are only looked at, the last ones, are of all kinds.
+    items = sorted(files, key=lambda item: (zlib.crc32(item.encode()), item))
 
     def read(item: str) -> np.ndarray:
         return read_image(files[item])
@@ -79,7 +81,7 @@ def prior(
     loaded = load_base(read_base_spec(base))
     size_px = settings.size_px or loaded.spec.size_px
     with state.main_process_first():
-        features = features_of(sorted(files), images, encoders, cache)
+        features = features_of(items, images, encoders, cache)
         vae = load_encoder(vae_encoder(loaded.spec, size_px), str(state.device))
         latents = shared_latents(features, vae)
         if latents is None:
@@ -87,13 +89,9 @@ def prior(
             folder = latents_folder(cache, vae, features.items)
             with bar("encoding latents") as tell:
                 latents = cache_latents(features.items, read, vae, factor, folder, tell)
-    # By a draw, so that the images that are only looked at, the last ones, are of all kinds.
-    order = np.random.default_rng(settings.seed).permutation(len(files))
-    shuffled = Reordered(latents, order)
-    features = features.select([features.items[i] for i in order])
     board = None
     if state.is_main_process:
-        looked_at = features.items[max(0, len(files) - settings.n_samples) :]
+        looked_at = items[max(0, len(items) - settings.n_samples) :]
         pictures = [square_picture(read(item), size_px) for item in looked_at]
         board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
     with bar("training the prior") as tell:
@@ -105,7 +103,7 @@ def prior(
 
         try:
             trained = train_prior(
-                shuffled,
+                latents,
                 features,
                 loaded,
                 settings,

@@ -6,7 +6,6 @@ the mean latents times the VAE's scaling factor, encoded in float32 and kept in 
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -127,25 +126,6 @@ def cache_latents(
         write_manifest(directory / MANIFEST, manifest)
         progress(first + len(block), len(items))
     return np.load(path, mmap_mode="r")
-
-
-@dataclass(frozen=True, eq=False)
-class Reordered:
-    """Some rows of an array, in another order, without a copy of it."""
-
-    array: np.ndarray
-    rows: np.ndarray
-    """Of the array, for each row of this."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.array.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self.array[self.rows[rows]]
 
 
 def _opened(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> np.memmap:

@@ -11,7 +11,6 @@ from torch import Tensor
 from decoder.painting.base import DiffusionBase
 from hvf_core.problem import Problem
 from offline_train.data.features import Features
-from offline_train.data.latents import Reordered
 from offline_train.prior.settings import PriorSettings
 
 
@@ -28,7 +27,7 @@ class Draws:
 
     def __init__(
         self,
-        latents: np.ndarray | Reordered,
+        latents: np.ndarray,
         features: Features,
         base: DiffusionBase,
         settings: PriorSettings,

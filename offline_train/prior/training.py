@@ -26,7 +26,6 @@ from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
-from offline_train.data.latents import Reordered
 from offline_train.prior.batches import Draws
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
@@ -65,7 +64,7 @@ Look = Callable[[int, PriorNetworks], None]
 
 
 def train_prior(
-    latents: np.ndarray | Reordered,
+    latents: np.ndarray,
     features: Features,
     base: DiffusionBase,
     settings: PriorSettings,
@@ -285,7 +284,7 @@ def _mean_norm(networks: PriorNetworks, features: Features, n_images: int) -> fl
 
 
 def _decisive(
-    latents: np.ndarray | Reordered,
+    latents: np.ndarray,
     features: Features,
     base: DiffusionBase,
     settings: PriorSettings,

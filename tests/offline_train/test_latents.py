@@ -12,7 +12,7 @@ from hvf_core.problem import Problem
 from index.encoders.load import ImageEncoder, load_encoder
 from offline_train.data import latents as latents_module
 from offline_train.data.features import Features
-from offline_train.data.latents import ARRAY, Reordered, cache_latents, shared_latents, vae_encoder
+from offline_train.data.latents import ARRAY, cache_latents, shared_latents, vae_encoder
 from tests.tiny_sdxl import SIZE_PX, tiny_base
 
 ITEMS = tuple(f"image {n}" for n in range(10))
@@ -142,10 +142,3 @@ def test_an_image_encoder_that_is_the_vae_at_that_size_has_them_already(
     assert shared_latents(features(smaller), vae) is None
     other = load_encoder(vae_encoder(tiny_base(tmp_path / "other", seed=1).spec, SIZE_PX))
     assert shared_latents(features(other), vae) is None
-
-
-def test_rows_in_another_order() -> None:
-    array = np.arange(12).reshape(6, 2)
-    seen = Reordered(array, np.array([4, 0, 5]))
-    assert (len(seen), seen.shape) == (3, (3, 2))
-    assert np.array_equal(seen[np.array([2, 0])], array[[5, 4]])
