@@ -100,7 +100,7 @@ def install(
     Raises:
         Problem: the weights are of a UNet with other layers.
     """
-    layers = _cross_attentions(unet)
+    layers = cross_attentions(unet)
     needed = {f"{i}.to_{kind}_ip.weight" for i in layers for kind in "kv"}
     if weights.keys() != needed:
         raise Problem(
@@ -125,7 +125,7 @@ def install(
     return list(installed.values())
 
 
-def _cross_attentions(unet: UNet2DConditionModel) -> dict[int, tuple[str, Attention]]:
+def cross_attentions(unet: UNet2DConditionModel) -> dict[int, tuple[str, Attention]]:
     """Name of the processor, and layer, by its place among all attentions."""
     return {
         i: (name, cast(Attention, unet.get_submodule(name.removesuffix(".processor"))))

@@ -1,13 +1,12 @@
 """The part of a Fusion Prior that is learnt, around a UNet that is not."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decoder.hvf import HVF
-from decoder.painting.attention import CROSS
+from decoder.painting.attention import cross_attentions
 from decoder.painting.base import DiffusionBase
 from decoder.painting.prior import make_projector
 from decoder.painting.sampler import N_TOKENS
@@ -51,15 +50,13 @@ class PriorNetworks(nn.Module):
         # In a list, so that the frozen networks are neither trained, saved nor sent to other GPUs.
         self._base = [base]
         self.processors = dict(base.unet.attn_processors)
-        for i, name in enumerate(self.processors):
-            if name.endswith(CROSS):
-                attention: Any = base.unet.get_submodule(name.removesuffix(".processor"))
-                processor = IPAdapterAttnProcessor2_0(
-                    attention.inner_dim, base.cross_attention_dim, N_TOKENS
-                )
-                processor.to_k_ip[0].load_state_dict(attention.to_k.state_dict())
-                processor.to_v_ip[0].load_state_dict(attention.to_v.state_dict())
-                self.maps[str(i)] = self.processors[name] = processor
+        for i, (name, attention) in cross_attentions(base.unet).items():
+            processor = IPAdapterAttnProcessor2_0(
+                attention.inner_dim, base.cross_attention_dim, N_TOKENS
+            )
+            processor.to_k_ip[0].load_state_dict(attention.to_k.state_dict())
+            processor.to_v_ip[0].load_state_dict(attention.to_v.state_dict())
+            self.maps[str(i)] = self.processors[name] = processor
         self.use()
 
     def use(self) -> None:
