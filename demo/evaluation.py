@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -33,33 +34,14 @@ def evaluate_demo(
     gallery_path: Path,
     directory: Path,
     settings: EvaluateSettings,
-    *,
-    amplitude: float = 1.0,
-    soa_s: float = 1.0,
-    gain_sd: float = 0.0,
-    adaptation: AdaptationSettings | None = None,
+    **conditions: Any,
 ) -> Evaluation:
-    """Records every test image several times (simulated), decodes the trials and their means.
+    """Records every test image as often as the settings ask for at most, and decodes the trials.
 
-    Args:
-        directory: where the trial set is written.
-        settings: how; the largest number of repeats is recorded.
-        amplitude: of the evoked response, as in the demo.
-        soa_s: seconds between images.
-        gain_sd: standard deviation of the logarithm of a gain that every channel has in these
-            recordings and had not in training, as under another cap.
-        adaptation: follows such changes without labels; None does not.
+    `directory` and `conditions` are those of `simulated_tests`.
     """
     bundle = load_bundle(bundle_path)
-    trial_set = simulated_tests(
-        bundle,
-        directory,
-        max(settings.repeats),
-        amplitude=amplitude,
-        soa_s=soa_s,
-        gain_sd=gain_sd,
-        adaptation=adaptation,
-    )
+    trial_set = simulated_tests(bundle, directory, max(settings.repeats), **conditions)
     return evaluate(
         bundle,
         trial_set,
@@ -82,9 +64,17 @@ def simulated_tests(
     gain_sd: float = 0.0,
     adaptation: AdaptationSettings | None = None,
 ) -> TrialSet:
-    """Trials in which every test image `shown`, or each there is, comes once a session.
+    """Trials in which every test image comes once a session (simulated).
 
-    See `evaluate_demo` for the rest.
+    Args:
+        directory: where the trial set is written.
+        n_repeats: sessions.
+        shown: the images; each there is by default.
+        amplitude: of the evoked response, as in the demo.
+        soa_s: seconds between images.
+        gain_sd: standard deviation of the logarithm of a gain that every channel has in these
+            recordings and had not in training, as under another cap.
+        adaptation: follows such changes without labels; None does not.
     """
     settings = SubjectSettings(seed=DemoSettings().subject_seed, amplitude=amplitude)
     tests = gallery_stimuli() if shown is None else shown
