@@ -27,8 +27,9 @@ from stream.doctor.verdict import Check, Named, Verdict, refused, verdict
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
 from stream.sources.outlets import Outlets, sleep_until
-from stream.sources.xdf_writer import StreamHeader, XdfWriter
+from stream.sources.xdf_writer import XdfWriter
 from tests.sessions import run
+from tests.stream_info import stream_info
 from tests.tiny_painting import CHANNELS, write_models, write_recording
 
 
@@ -325,7 +326,7 @@ def session(tmp_path: Path) -> Path:
         + json.dumps({"id": 'old "owl"'})
     )
     writer = XdfWriter(folder / "recording.xdf")
-    writer.add_stream(1, StreamHeader("BrainVision", "EEG", 2, 100.0, "float32"))
+    writer.add_stream(1, stream_info("BrainVision", "EEG", 2, 100.0, "float32"))
     writer.write_samples(1, np.arange(200) / 100, np.zeros((200, 2), np.float32))
     writer.close()
     ledger = Ledger(folder / "ledger.jsonl")

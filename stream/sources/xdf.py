@@ -18,7 +18,6 @@ Tag = IntEnum("Tag", "FILE_HEADER STREAM_HEADER SAMPLES CLOCK_OFFSET BOUNDARY ST
 BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 STRING = "string"
-NUMBER_TYPES = {"float32": "<f4", "double64": "<f8", "int32": "<i4"}
 LENGTH_FORMATS = {1: "<B", 4: "<I", 8: "<Q"}
 
 

@@ -12,46 +12,15 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, NUMBER_TYPES, STRING, Tag
+from stream.acquire.lsl import pylsl
+from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, Tag
 
 BOUNDARY_EVERY_S = 10.0
 STAMP_FOLLOWS = 8
+NUMBER_TYPES = {pylsl.cf_float32: "<f4", pylsl.cf_double64: "<f8", pylsl.cf_int32: "<i4"}
 
 # Of an XML element: its text, or the elements in it, each with its tag.
 _Content = str | float | Sequence[tuple[str, "_Content"]]
-
-
-@dataclass(frozen=True)
-class StreamHeader:
-    """What XDF stores about a stream; the words are LSL's.
-
-    `nominal_srate` is in Hz, 0 for irregular streams. `channel_format` is one of `float32`,
-    `double64`, `int32`, `string`. `labels` and `units` have one entry per channel or none at all.
-    """
-
-    name: str
-    type: str
-    channel_count: int
-    nominal_srate: float
-    channel_format: str
-    source_id: str = ""
-    labels: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.channel_format != STRING and self.channel_format not in NUMBER_TYPES:
-            raise ValueError(f"channel_format '{self.channel_format}' is none that is written here")
-        for entries in (self.labels, self.units):
-            if len(entries) not in (0, self.channel_count):
-                raise ValueError(f"{entries} does not name {self.channel_count} channels")
-
-    def to_xml(self) -> bytes:
-        tags = ("name", "type", "channel_count", "nominal_srate", "channel_format", "source_id")
-        columns = (("label", self.labels), ("unit", self.units))
-        parts = [[(tag, entry) for entry in entries] for tag, entries in columns if entries]
-        channels = [("channel", list(channel)) for channel in zip(*parts, strict=True)]
-        desc = ("desc", [("channels", channels)])
-        return _xml([*((tag, getattr(self, tag)) for tag in tags), desc])
 
 
 class XdfWriter:
@@ -75,12 +44,18 @@ class XdfWriter:
         self._append(_chunk(Tag.FILE_HEADER, _xml([("version", "1.0")])))
         self._write_boundary()
 
-    def add_stream(self, stream_id: int, header: StreamHeader) -> None:
-        """Announces a stream; must come before its samples. `stream_id` is any unused uint32."""
+    def add_stream(self, stream_id: int, info: "pylsl.StreamInfo") -> None:
+        """Announces a stream of numbers (`NUMBER_TYPES`) or strings; must come before its samples.
+
+        `stream_id` is any unused uint32. XDF stores about a stream what LSL says of it.
+        """
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id} was added before")
-        self._append(_chunk(Tag.STREAM_HEADER, header.to_xml(), stream_id))
-        self._streams[stream_id] = _Stream(header)
+        channel_format = info.channel_format()
+        if channel_format != pylsl.cf_string and channel_format not in NUMBER_TYPES:
+            raise ValueError(f"the stream '{info.name()}' has a format that is not written here")
+        self._append(_chunk(Tag.STREAM_HEADER, info.as_xml().encode(), stream_id))
+        self._streams[stream_id] = _Stream(info.channel_count(), NUMBER_TYPES.get(channel_format))
 
     def write_samples(
         self,
@@ -165,21 +140,23 @@ class XdfWriter:
 class _Stream:
     """A stream of the file, and what its footer will say."""
 
-    header: StreamHeader
+    n_channels: int
+    number_type: str | None
+    """None: its samples are strings."""
     sample_count: int = 0
     first_s: float = 0.0
     last_s: float = 0.0
     offsets: list[tuple[float, float]] = field(default_factory=list)
 
     def encode(self, stamps_s: np.ndarray, samples: np.ndarray | Sequence[Sequence[str]]) -> bytes:
-        n_samples, n_channels = len(stamps_s), self.header.channel_count
-        if self.header.channel_format == STRING:
+        n_samples, n_channels = len(stamps_s), self.n_channels
+        if self.number_type is None:
             if len(samples) != n_samples or any(len(values) != n_channels for values in samples):
                 raise ValueError(f"expected {n_samples} samples of {n_channels} strings")
             return b"".join(map(_string_sample, stamps_s, samples))
         if np.shape(samples) != (n_samples, n_channels):
             raise ValueError(f"expected {(n_samples, n_channels)} samples, not {np.shape(samples)}")
-        data = ("data", NUMBER_TYPES[self.header.channel_format], (n_channels,))
+        data = ("data", self.number_type, (n_channels,))
         records = np.empty(n_samples, [("flag", "u1"), ("stamp", "<f8"), data])
         records["flag"] = STAMP_FOLLOWS
         records["stamp"] = stamps_s

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hvf_core.problem import Problem
 from stream.acquire.units import EEG, Signal
 from stream.sources.recording import RecordedMarker, read_recording
-from stream.sources.xdf_writer import StreamHeader, XdfWriter
+from stream.sources.xdf_writer import XdfWriter
+from tests.stream_info import stream_info
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "eeglab_data.set"
 RATE_HZ = 200.0
@@ -104,10 +105,10 @@ def write_edf(path, samples, channels):
 
 
 def eeg_header(name="amp", n_channels=2, kind="EEG", rate_hz=RATE_HZ, **more):
-    return StreamHeader(name, kind, n_channels, rate_hz, "float32", **more)
+    return stream_info(name, kind, n_channels, rate_hz, "float32", **more)
 
 
-MARKER_HEADER = StreamHeader("stimuli", "Markers", 1, 0.0, "string")
+MARKER_HEADER = stream_info("stimuli", "Markers", 1, 0.0, "string")
 
 
 def write_xdf(path, streams):
@@ -123,7 +124,7 @@ def write_xdf(path, streams):
 
 def eeg_stream(header=None, start_s=50.0, n_samples=400, offsets=()):
     header = header or eeg_header()
-    samples = np.random.default_rng(8).normal(size=(n_samples, header.channel_count))
+    samples = np.random.default_rng(8).normal(size=(n_samples, header.channel_count()))
     stamps_s = start_s + np.arange(n_samples) / RATE_HZ
     return (header, stamps_s, samples.astype(np.float32), *offsets)
 
@@ -329,7 +330,7 @@ def test_xdf_volts_become_microvolts_and_unknown_units_stay(tmp_path):
     ],
 )
 def test_xdf_marker_values_become_text(tmp_path, channel_format, values, text):
-    header = StreamHeader("stimuli", "Markers", len(values[0]), 0.0, channel_format)
+    header = stream_info("stimuli", "Markers", len(values[0]), 0.0, channel_format)
     path = write_xdf(tmp_path / "a.xdf", [eeg_stream(), (header, np.array([51.0]), values)])
     assert read_recording(path).markers == (RecordedMarker(51.0, text),)
     if len(values[0]) > 1:
@@ -337,8 +338,8 @@ def test_xdf_marker_values_become_text(tmp_path, channel_format, values, text):
 
 
 def test_xdf_streams_are_recognised_without_their_types(tmp_path):
-    quality = (StreamHeader("quality", "", 1, 0.0, "float32"), np.array([51.0]), np.zeros((1, 1)))
-    codes = (StreamHeader("codes", "", 1, 0.0, "int32"), np.array([51.0]), np.array([[4]]))
+    quality = (stream_info("quality", "", 1, 0.0, "float32"), np.array([51.0]), np.zeros((1, 1)))
+    codes = (stream_info("codes", "", 1, 0.0, "int32"), np.array([51.0]), np.array([[4]]))
     path = write_xdf(tmp_path / "a.xdf", [quality, codes, eeg_stream(eeg_header(kind=""))])
     recording = read_recording(path)
     assert recording.name == "amp"
@@ -352,8 +353,8 @@ def test_xdf_with_several_streams_needs_a_choice(tmp_path):
         eeg_stream(eeg_header("right", n_channels=4)),
         eeg_stream(eeg_header("right", n_channels=6)),
         (MARKER_HEADER, np.array([51.0]), [["a"]]),
-        (StreamHeader("keys", "Markers", 1, 0.0, "string"), np.array([51.0]), [["b"]]),
-        (StreamHeader("results", "JSON", 1, 0.0, "string"), np.array([51.0]), [["{}"]]),
+        (stream_info("keys", "Markers", 1, 0.0, "string"), np.array([51.0]), [["b"]]),
+        (stream_info("results", "JSON", 1, 0.0, "string"), np.array([51.0]), [["{}"]]),
     ]
     path = write_xdf(tmp_path / "a.xdf", streams)
     with pytest.raises(Problem, match=r"3 EEG streams.*--eeg-stream.*left.*right"):

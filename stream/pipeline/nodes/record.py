@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import zmq
 
+from stream.acquire.lsl import pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import drain, open_socket, receive
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
 from stream.pipeline.wire.nodes import RECORD
-from stream.sources.xdf_writer import StreamHeader, XdfWriter
+from stream.sources.xdf_writer import XdfWriter
 
 _FLUSH_S = 0.5
 _EEG, _MARKERS, _RESULTS = 1, 2, 3
@@ -39,17 +40,14 @@ class Recorder:
     def _opened(self, recorded: Recorded) -> XdfWriter:
         n = len(recorded.channels)
         writer = XdfWriter(self._path)
-        writer.add_stream(
-            _EEG,
-            StreamHeader(
-                *("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg"),
-                labels=tuple(recorded.channels),
-                units=("microvolts",) * n,
-            ),
-        )
-        text = (1, 0.0, "string")
-        writer.add_stream(_MARKERS, StreamHeader("markers", "Markers", *text, "hvf-markers"))
-        writer.add_stream(_RESULTS, StreamHeader("results", "Results", *text, "hvf-results"))
+        names = ("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg")
+        eeg = pylsl.StreamInfo(*names)
+        eeg.set_channel_labels(list(recorded.channels))
+        eeg.set_channel_units("microvolts")
+        writer.add_stream(_EEG, eeg)
+        for stream_id, name in ((_MARKERS, "markers"), (_RESULTS, "results")):
+            info = pylsl.StreamInfo(name, name.title(), 1, 0.0, "string", f"hvf-{name}")
+            writer.add_stream(stream_id, info)
         return writer
 
     def write_answer(self, retrieval: Retrieval) -> None:
