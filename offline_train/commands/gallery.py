@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import called
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (
+    LIVE,
     BundleFolder,
     Cache,
     Encoders,
@@ -46,5 +46,4 @@ def gallery(
     made = build_gallery(ids, ids, features, opened, command_line())
     save_gallery(out, made, [read_image(path) for path in files.values()] or None)
     console.print(f"{len(made)} images in '{out}'")
-    live = called("hvf-live", "python run_realtime.py")
-    console.print(f"next: {live} live --bundle {bundle} --gallery {out} ...")
+    console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...")

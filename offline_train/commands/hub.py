@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hvf_core.options import Flag
-from offline_train.commands.options import Base, console
+from offline_train.commands.options import TRAIN, Base, console
 
 
 def share(
@@ -23,7 +23,7 @@ def share(
 
     console.print("bundle.json names the command and the files that it was trained with")
     console.print(push_bundle(bundle, repo, private=not public, message=message))
-    console.print(f"next: python -m offline_train fetch {repo} --to FOLDER")
+    console.print(f"next: {TRAIN} fetch {repo} --to FOLDER")
 
 
 def fetch(
@@ -39,7 +39,7 @@ def fetch(
 
     fetched = fetch_bundle(what, revision, to)
     console.print(f"bundle in '{to}': {len(fetched.manifest.channels)} channels")
-    console.print(f"next: python -m offline_train gallery --bundle {to} ...")
+    console.print(f"next: {TRAIN} gallery --bundle {to} ...")
 
 
 def empty_prompt(base: Base = "sdxl-base") -> None:

@@ -10,6 +10,7 @@ from hvf_core.provenance import command_line
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
+    TRAIN,
     Cache,
     Encoders,
     Images,
@@ -102,7 +103,7 @@ def mbp(
             found = fit_calibration(bundle, held_out, among)
         save_calibration(bundle, found)
         console.print(f"calibrated on {found.n_items} stimuli that were held out")
-    console.print(f"next: python -m offline_train gallery --bundle {out} ...")
+    console.print(f"next: {TRAIN} gallery --bundle {out} ...")
 
 
 def tenth_to_hold_out(n_items: int) -> int:

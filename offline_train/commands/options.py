@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
-from hvf_core.options import Flag
+from hvf_core.options import Flag, called
 from hvf_core.problem import Problem, WrongUsage
 from index.encoders.spec import PRESETS as ENCODERS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
     from offline_train.data.features import Features
 
+TRAIN = called("hvf-train", "python -m offline_train")
+LIVE = called("hvf-live", "python run_realtime.py")
 Out = Annotated[Path, typer.Option(help="Folder to write")]
 Trials = Annotated[Path, typer.Option(help="Folder of a trial set that was not trained on")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle")]

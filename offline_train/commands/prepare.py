@@ -12,7 +12,7 @@ from rich.progress import track
 from hvf_core.options import Asked, with_settings
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
-from offline_train.commands.options import BundleFolder, Out, console
+from offline_train.commands.options import TRAIN, BundleFolder, Out, console
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def prepare(
         study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(f"next: python -m offline_train mbp {out} --images FOLDER --encoders FILE ...")
+    console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...")
 
 
 @with_settings(PrepareTestSettings)
@@ -96,9 +96,7 @@ def prepare_test(
         on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(
-        f"next: python -m offline_train evaluate --bundle {bundle} --trials {out} --gallery ..."
-    )
+    console.print(f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...")
 
 
 def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSettings:

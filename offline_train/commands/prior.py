@@ -11,6 +11,7 @@ from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (
+    TRAIN,
     Base,
     Cache,
     Encoders,
@@ -123,4 +124,4 @@ def prior(
     dtype = torch.float16 if half else torch.float32
     make_prior(out, trained, features, loaded, settings, command_line(), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
-    console.print(f"next: python -m offline_train mbp TRIALS --prior {out} --images ...")
+    console.print(f"next: {TRAIN} mbp TRIALS --prior {out} --images ...")
