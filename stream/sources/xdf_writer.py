@@ -3,11 +3,10 @@
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, Tag
 BOUNDARY_EVERY_S = 10.0
 STAMP_FOLLOWS = 8
 NUMBER_TYPES = {pylsl.cf_float32: "<f4", pylsl.cf_double64: "<f8", pylsl.cf_int32: "<i4"}
-
-# Of an XML element: its text, or the elements in it, each with its tag.
-_Content = str | float | Sequence[tuple[str, "_Content"]]
 
 
 class XdfWriter:
@@ -41,7 +37,7 @@ class XdfWriter:
         with self._named_errors():
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (closed by close)
         self._append(MAGIC)
-        self._append(_chunk(Tag.FILE_HEADER, _xml([("version", "1.0")])))
+        self._append(_chunk(Tag.FILE_HEADER, _xml({"version": 1.0})))
         self._write_boundary()
 
     def add_stream(self, stream_id: int, info: "pylsl.StreamInfo") -> None:
@@ -170,16 +166,16 @@ class _Stream:
         self.sample_count += len(stamps_s)
 
     def footer(self) -> bytes:
-        facts: list[tuple[str, _Content]] = [("sample_count", self.sample_count)]
+        facts: dict[str, float] = {"sample_count": self.sample_count}
         if self.sample_count:
-            facts += [("first_timestamp", self.first_s), ("last_timestamp", self.last_s)]
+            facts |= {"first_timestamp": self.first_s, "last_timestamp": self.last_s}
         if self.last_s > self.first_s:
-            rate_hz = (self.sample_count - 1) / (self.last_s - self.first_s)
-            facts.append(("measured_srate", rate_hz))
-        offsets = [
-            ("offset", [("time", at_s), ("value", value_s)]) for at_s, value_s in self.offsets
-        ]
-        return _xml([*facts, ("clock_offsets", offsets)])
+            facts["measured_srate"] = (self.sample_count - 1) / (self.last_s - self.first_s)
+        offsets = "".join(
+            f"<offset><time>{at_s}</time><value>{value_s}</value></offset>"
+            for at_s, value_s in self.offsets
+        )
+        return _xml(facts, f"<clock_offsets>{offsets}</clock_offsets>")
 
 
 def _string_sample(stamp_s: float, values: Sequence[str]) -> bytes:
@@ -200,15 +196,6 @@ def _length(number: int) -> bytes:
     return struct.pack("<B", size) + struct.pack(LENGTH_FORMATS[size], number)
 
 
-def _xml(info: _Content) -> bytes:
-    element = _element("info", info)
-    return ElementTree.tostring(element, encoding="utf-8", xml_declaration=True)
-
-
-def _element(tag: str, content: _Content) -> ElementTree.Element:
-    element = ElementTree.Element(tag)
-    if isinstance(content, str | int | float):
-        element.text = str(content)
-    else:
-        element.extend(_element(*part) for part in content)
-    return element
+def _xml(numbers: Mapping[str, float], more: str = "") -> bytes:
+    said = "".join(f"<{name}>{number}</{name}>" for name, number in numbers.items())
+    return f'<?xml version="1.0"?><info>{said}{more}</info>'.encode()
