@@ -4,7 +4,6 @@ Both learn from pictures of training concepts only. Fixed numbers of steps, one 
 by test data; the numbers on test concepts are measured once at the end and kept in the recipe.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 from demo.shipped.image_metrics import attribute_labels, measure
 from demo.stimuli import ATTRIBUTES, Stimulus, render, stimuli, training_concepts
+from hvf_core.artifact import file_sha256
 from hvf_core.provenance import provenance
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
@@ -106,10 +106,7 @@ def recipe_of(command: str, recipe: Any, folder: Path, files: Sequence[Path]) ->
     return {
         **provenance(command, "torch", "numpy"),
         "recipe": to_jsonable_python(recipe),
-        "sha256": {
-            str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-        },
+        "sha256": {str(file.relative_to(folder)): file_sha256(file) for file in files},
     }
 
 

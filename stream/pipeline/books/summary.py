@@ -1,6 +1,5 @@
 """The summary of a session: the numbers of summary.json, and the one table people want to see."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
 from hvf_core.provenance import versions
 from stream.pipeline.books.ledger import Ledger, Record
@@ -139,7 +139,7 @@ def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float | No
 
 def _checksum(folder: Path | None, manifest: str) -> str | None:
     """SHA-256 of the manifest, which holds those of all other files."""
-    return hashlib.sha256((folder / manifest).read_bytes()).hexdigest() if folder else None
+    return file_sha256(folder / manifest) if folder else None
 
 
 def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
