@@ -44,7 +44,7 @@ def packages(named: Named) -> Iterator[Verdict]:
     built_for = requires("torchvision") or [] if _version("torchvision") else []
     needed = [*project["dependencies"], *(line for line in built_for if line.startswith("torch="))]
     if wrong := [*_wrong(needed, True), *_wrong(extras, False)]:
-        raise Problem(f"{'; '.join(wrong)}: run `pip install -e .` again")
+        raise Problem(f"{'; '.join(wrong)}: run `pip install -c constraints.txt -e .` again")
     told = ", ".join(f"{name} {number}" for name, number in versions(*_SHOWN).items())
     yield verdict(f"packages fit: {told}")
 
