@@ -413,6 +413,18 @@ def test_a_bug_report_holds_no_data_of_a_person(
     assert json.loads(texts["session/config.json"])["bundle"] == "BUNDLE"
 
 
+def test_folders_are_hidden_however_they_are_called(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(session)
+    named = Named(SessionSettings(), Path("../anna.set"), Path())
+    heard = f"'.' is {session}, '../anna.set' is {tmp_path}/anna.set. 2.5 s"
+    write_bug_report(tmp_path / "r.zip", named, [Verdict("ok", heard)], "")
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        told = archive.read("verdicts.txt").decode()
+    assert told == "ok    '.' is FOLDER, 'NAMED' is NAMED. 2.5 s\n"
+
+
 def test_a_bug_report_of_a_broken_session_is_written_all_the_same(
     session: Path, tmp_path: Path
 ) -> None:

@@ -81,7 +81,7 @@ def _scrubber(named: Named, records: Sequence[dict[str, Any]]) -> Callable[[str]
     words = {
         # Numbers tell nothing, and stand everywhere.
         **{word: "STIMULUS" for word in map(str, shown) if len(word) > 2 and not word.isdigit()},
-        **dict.fromkeys(map(str, filter(None, (named.session, named.recording))), "NAMED"),
+        **{word: "NAMED" for word in _names(named) if len(word) > 2},
         **dict(_paths(named)),
         **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
         **dict.fromkeys((str(home), str(home.resolve())), "HOME"),
@@ -94,6 +94,14 @@ def _scrubber(named: Named, records: Sequence[dict[str, Any]]) -> Callable[[str]
     pattern = f"(?<![^\\W\\d_])(?:{longest_first})(?![^\\W\\d_])|(?<=[,'] on )[\\w.-]+"
     compiled = re.compile(pattern, re.IGNORECASE)
     return lambda text: compiled.sub(lambda one: instead.get(one[0].casefold(), "HOST"), text)
+
+
+def _names(named: Named) -> Iterator[str]:
+    """How the folder of a session and a recording may be called in sentences."""
+    for path in filter(None, (named.session, named.recording)):
+        yield from map(str, (path, path.absolute(), path.resolve()))
+    if named.recording is not None:
+        yield named.recording.name
 
 
 def _paths(named: Named) -> Iterator[tuple[str, str]]:
