@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from hvf_core.options import Asked, Flag, app_of, run_app, with_settings
+from hvf_core.problem import one_sentence
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 
@@ -192,4 +193,5 @@ def evaluate_paintings(
 
 
 if __name__ == "__main__":
-    run_app(app, "python -m demo")
+    with one_sentence():
+        run_app(app, "python -m demo")
