@@ -24,8 +24,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 declare_missing_ops()  # before any test module imports diffusers
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
+# The usual 32 ports are used up where several run beside each other; then streams are not found.
+_PORT = 17_000 + 64 * (os.getpid() % 240)
 _CONFIG.write_text(
     f"[lab]\nSessionID = hvf-tests-{uuid.uuid4()}\n"
+    f"[ports]\nMulticastPort = {_PORT}\nBasePort = {_PORT + 1}\nPortRange = 63\n"
     "[multicast]\nResolveScope = machine\n"
     "[log]\nlevel = -2\n"
 )
