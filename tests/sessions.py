@@ -8,33 +8,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stream.pipeline.books.ledger import FACTS, read_ledger
+from tests.calling import ROOT, Done
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[1]
-EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
 PATIENCE_S = 240.0  # whatever else the machine does, only what hangs takes longer
 
 _started: list[subprocess.Popen[str]] = []
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def one_sentence(self) -> str:
-        """What it said was wrong, which must be one line and no traceback."""
-        assert "Traceback" not in self.out + self.err
-        (line,) = self.err.strip().splitlines()
-        return line
 
 
 def run(*arguments: str | Path, module: str = "run_realtime.py") -> Done:

@@ -114,6 +114,14 @@ def test_files_and_folders_stay_small() -> None:
     assert {str(folder): n for folder, n in folders.items() if n > 13} == {}
 
 
+def test_whatever_starts_whole_commands_is_marked_slow() -> None:
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        text = file.read_text()
+        taken = re.search(r"from tests\.sessions import (\([^)]*\)|.*)", text)
+        starts = taken and re.search(r"\b(run|start|listen)\b", taken[1])
+        assert not starts or "mark.slow" in text, f"{file.name}: pytestmark = pytest.mark.slow"
+
+
 def test_every_module_says_what_it_is() -> None:
     silent = [m for m, f in _modules().items() if not ast.get_docstring(ast.parse(f.read_text()))]
     assert silent == []

@@ -12,6 +12,7 @@ import pytest
 from hvf_core.problem import INTERRUPTED
 from tests.sessions import ROOT, finish, interrupt, start
 
+pytestmark = pytest.mark.slow
 HEAVY = [
     *("torch", "mne", "diffusers", "scipy", "sklearn", "faiss", "pylsl", "matplotlib"),
     *("huggingface_hub", "zmq"),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tests.sessions import EEGLAB, check_accounted, run, trials_of
+from tests.calling import EEGLAB
+from tests.sessions import check_accounted, run, trials_of
 
 pytestmark = [
     pytest.mark.slow,

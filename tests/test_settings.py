@@ -29,7 +29,7 @@ from hvf_core.toml import read_toml, to_toml
 from stream.acquire.settings import AdaptationSettings
 from stream.pipeline.wire.config import SessionConfig, SessionSettings
 from stream.sources.settings import ReplaySettings
-from tests.sessions import run
+from tests.calling import call
 
 
 class Brush(Settings):
@@ -423,13 +423,13 @@ def test_settings_are_handed_to_another_program_as_its_options() -> None:
 
 def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:
     sets = ("--set", "top_k=3", "--set", "decoding.tmax_s=0.3", "--set", "source.eeg=EEG ü")
-    printed = run("config", *sets)
+    printed = call("config", *sets)
     assert printed.code == 0, printed.err
     path = toml(tmp_path, printed.out)
     read = merge(SessionSettings, read_toml(SessionSettings, path))
     assert (read.top_k, read.decoding.tmax_s, read.source.eeg) == (3, (0.3,), "EEG ü")
-    assert run("config", "--config", path).out == printed.out
-    schema = json.loads(run("config", "--schema").out)
+    assert call("config", "--config", path).out == printed.out
+    schema = json.loads(call("config", "--schema").out)
     assert set(schema["properties"]) == {"version", *SessionSettings.model_fields}
 
 
@@ -445,6 +445,6 @@ def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_of_the_program_is_one_sentence(arguments: list[str], said: str) -> None:
-    done = run(*arguments)
+    done = call(*arguments)
     assert done.code == 2
     assert said in done.one_sentence()

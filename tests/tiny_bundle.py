@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mne
 import numpy as np
 
 from decoder.brain.base import BrainEncoder
@@ -11,8 +12,10 @@ from decoder.brain.mbp import MBP
 from decoder.brain.registry import save_networks
 from decoder.bundle import BrainEncoderRecord, Bundle, ImageEncoderRecord
 from decoder.hvf import HVF
+from index.gallery import Gallery, save_gallery
 from stream.acquire.preprocess import PreprocessSettings
 
+CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 TOY = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
 
 
@@ -56,7 +59,7 @@ def tiny_bundle(
         arrays: of the preprocessing.
         told: fields of the manifest that are to be others.
     """
-    defaults = tiny_preprocessing(("Fz", "Cz", "Pz", "Oz"), 100, 0.19) | {
+    defaults = tiny_preprocessing(CHANNELS, 100, 0.19) | {
         "brain_encoder": BrainEncoderRecord(hidden=8),
         "image_encoders": TOY,
         "logit_scale": 2.0,
@@ -65,3 +68,20 @@ def tiny_bundle(
     brain = brain or MBP(4, 20, 8, 8)
     hvf = hvf or hvf_of(told["image_encoders"], brain.dim)
     return save_networks(directory, brain, hvf, arrays or {}, **told)
+
+
+def tiny_models(folder: Path) -> Path:
+    """Writes the `bundle` and a `gallery` of eight images that fits it; returns the folder."""
+    manifest = tiny_bundle(folder / "bundle").manifest
+    eye, rows = np.eye(8, dtype=np.float32), tuple("abcdefgh")
+    save_gallery(folder / "gallery", Gallery(rows, rows, eye, manifest.space, TOY, "test"))
+    return folder
+
+
+def tiny_recording(folder: Path) -> Path:
+    """Two images of that gallery and an unknown one are shown, in the channels of the bundle."""
+    samples = np.random.default_rng(0).standard_normal((4, 500)) * 1e-5
+    raw = mne.io.RawArray(samples, mne.create_info(CHANNELS, 100, "eeg"), verbose="ERROR")
+    raw.set_annotations(mne.Annotations([1, 2, 3], [0, 0, 0], ["a", "who", "b"]))
+    raw.save(folder / "toy_raw.fif", verbose="ERROR")
+    return folder / "toy_raw.fif"

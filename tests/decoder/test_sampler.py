@@ -309,6 +309,7 @@ def test_warming_up_takes_a_step_and_decodes_and_changes_nothing(
     assert np.array_equal(painter.paint(embeddings(1), [7]), before)
 
 
+@pytest.mark.slow
 def test_the_sampler_can_be_imported_before_anything_else() -> None:
     """Also on a machine whose torchvision needs `declare_missing_ops`."""
     done = subprocess.run(

@@ -29,6 +29,8 @@ from offline_train.evaluate.answers import embed
 from tests.offline_train.conftest import FORMAT, Planted
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainSettings(
     epochs=4, batch_size=32, lr=2e-3, dim=24, hidden=32, warmup_steps=0, device="cpu"
 )

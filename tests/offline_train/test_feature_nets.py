@@ -22,6 +22,8 @@ from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from offline_train.paintings import nets as feature_nets
 from offline_train.paintings.nets import PAPER, FeatureNetSpec, load_feature_net, read_feature_nets
 
+pytestmark = pytest.mark.slow
+
 
 def pictures(n: int = 2) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 40, 40, 3), np.uint8)

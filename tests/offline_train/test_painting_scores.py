@@ -43,6 +43,8 @@ from offline_train.prior.training import make_prior, train_prior
 from tests.offline_train.conftest import FORMAT
 from tests.tiny_sdxl import SIZE_PX, tiny_base, write_tiny_base
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class World:

@@ -22,6 +22,8 @@ from offline_train.prior.training import PriorProgress, TrainedPrior, make_prior
 from tests.full_sdxl import full_base
 from tests.tiny_sdxl import SIZE_PX, tiny_adapter, tiny_base
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = PriorSettings(
     steps=12,
     batch_size=4,

@@ -1,0 +1,55 @@
+"""Calls a command line in this process, for what ends before it starts another one."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import offline_train.__main__
+import run_realtime
+
+ROOT = Path(__file__).parents[1]
+EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
+_MAINS: Mapping[str, Callable[[], None]] = {
+    "run_realtime.py": run_realtime.main,
+    "offline_train": offline_train.__main__.main,
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def one_sentence(self) -> str:
+        """What it said was wrong, which must be one line and no traceback."""
+        assert "Traceback" not in self.out + self.err
+        (line,) = self.err.strip().splitlines()
+        return line
+
+
+def call(*arguments: object, module: str = "run_realtime.py") -> Done:
+    """What `tests.sessions.run` gives, but for a traceback, which is raised here."""
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as out,
+        contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")) as err,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.chdir(ROOT)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a program sets
+        patch.setattr(sys, "argv", [module, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            _MAINS[module]()
+    said = []
+    for stream in (out, err):
+        stream.flush()
+        said.append(stream.buffer.getvalue().decode())
+    return Done(ended.value.code or 0, *said)

@@ -1,0 +1,181 @@
+"""Sessions that cannot be, or go on without something: one clear sentence, and nothing waits on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream.acquire.lsl import pylsl
+from tests.calling import call
+from tests.sessions import run
+from tests.tiny_bundle import CHANNELS, tiny_models, tiny_recording
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def eeg():
+    """Opens EEG outlets that are silent; they close after the test."""
+    outlets = []
+
+    def open_outlet(name: str, channels: tuple[str, ...], rate_hz: float, source_id: str) -> None:
+        info = pylsl.StreamInfo(name, "EEG", len(channels), rate_hz, "float32", source_id)
+        info.set_channel_labels(list(channels))
+        outlets.append(pylsl.StreamOutlet(info))
+
+    yield open_outlet
+    outlets.clear()
+
+
+@pytest.fixture
+def markers():
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo("m", "Markers", 1, 0, "string", "markers"))
+    yield "m"
+    del outlet
+
+
+def live(*arguments: str | Path) -> str:
+    done = run("live", "--wait", "1", "--headless", *arguments)
+    assert done.code == 1
+    return done.one_sentence()
+
+
+def test_no_such_stream(tmp_path: Path) -> None:
+    said = live("--eeg", "Nobody", "--markers", "m", "--out", tmp_path / "s")
+    assert "no LSL stream named 'Nobody' within 1 s" in said
+
+
+def test_two_streams_of_that_name(eeg, markers, tmp_path: Path) -> None:
+    eeg("Twin", CHANNELS, 100, "first")
+    eeg("Twin", CHANNELS, 100, "second")
+    said = live("--eeg", "Twin", "--markers", markers, "--out", tmp_path / "s")
+    assert "2 LSL streams are named 'Twin'" in said
+    assert "'first'" in said
+    assert "'second'" in said
+
+
+def test_missing_channels(eeg, markers, models: Path, tmp_path: Path) -> None:
+    eeg("Small", ("Fz", "Cz"), 100, "small")
+    arguments = ("--bundle", models / "bundle", "--out", tmp_path / "s")
+    said = live("--eeg", "Small", "--markers", markers, *arguments)
+    assert "the stream has 2 channels, the bundle needs 4: missing Pz, Oz" in said
+
+
+def test_a_bundle_of_another_kind_of_signal(eeg, markers, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "bundle", tmp_path / "meg")
+    path = tmp_path / "meg" / "bundle.json"
+    told = {"kind": "meg", "unit": "femtoteslas"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    eeg("Cap", CHANNELS, 100, "cap")
+    models_of = ("--bundle", tmp_path / "meg", "--gallery", models / "gallery")
+    arguments = (*models_of, "--out", tmp_path / "s")
+    said = live("--eeg", "Cap", "--markers", markers, *arguments)
+    assert "the stream has EEG in an unknown unit, expected MEG in femtoteslas" in said
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "expected"),
+    [(50, "the stream runs at 50 Hz, the bundle needs at least 100 Hz"), (0, "no sampling rate")],
+)
+def test_wrong_rate(eeg, markers, models: Path, tmp_path: Path, rate_hz: float, expected: str):
+    eeg("Slow", CHANNELS, rate_hz, "slow")
+    arguments = ("--bundle", models / "bundle", "--out", tmp_path / "s")
+    assert expected in live("--eeg", "Slow", "--markers", markers, *arguments)
+
+
+def test_a_bundle_of_another_shape(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    path = tmp_path / "models" / "bundle" / "bundle.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"tmax_s": 0.29}))
+    arguments = ("--bundle", tmp_path / "models" / "bundle", "--speed", "max", "--headless")
+    recording = tiny_recording(tmp_path)
+    done = run("replay", recording, *arguments, "--out", tmp_path / "s")
+    assert done.code == 1
+    assert "shape" in done.one_sentence()
+
+
+def test_markers_of_unknown_stimuli_are_counted(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", "--out", folder)
+    done = run("replay", tiny_recording(tmp_path), *arguments)
+    assert done.code == 0, done.err
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["decoded"] == 2
+    assert told["dropped"] == {"unknown_stimulus": 1}
+
+
+def test_a_recording_of_nothing_but_unknown_stimuli_is_accounted(
+    models: Path, tmp_path: Path
+) -> None:
+    """The reader is through with it before the decoder is up."""
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--stimuli", "who", "--headless")
+    done = run("replay", tiny_recording(tmp_path), *arguments, "--out", folder)
+    assert done.code == 0, done.err
+    assert json.loads((folder / "summary.json").read_text())["dropped"] == {"unknown_stimulus": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "speed"),
+    [
+        ("none.set", None, "1"),
+        ("bad.fif", b"no fif", "1"),
+        ("bad.xdf", b"XDF", "max"),
+        ("notes.txt", b"hello", "1"),
+    ],
+)
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, name: str, content: bytes | None, speed: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    arguments = ("--speed", speed, "--headless", "--out", tmp_path / "s")
+    done = run("replay", tmp_path / name, *arguments)
+    assert done.code == 1
+    assert name in done.one_sentence()
+
+
+def test_times_that_are_none_are_wrong_usage_in_every_program() -> None:
+    for times, expected in (("abc", "a valid number"), ("nan", "a finite number")):
+        done = run("evaluate", "--tmax", times, module="demo")
+        assert done.code == 2
+        assert done.one_sentence().startswith(f"--tmax '{times}' must be {expected}")
+
+
+def test_a_prior_that_is_missing_is_said_and_decoding_goes_on(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", "--out", folder)
+    done = run("replay", tiny_recording(tmp_path), *arguments, "--paint", tmp_path / "none")
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.out + done.err
+    (said,) = [line for line in done.out.splitlines() if "is given up" in line]
+    assert "decoding goes on without it: there is no" in said
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["decoded"] == 2
+    assert "prior.json" in told["painting"]["given_up"]
+    assert told["painting"]["superseded"] == 2
+    assert (folder / "report.html").exists()
+
+
+def test_without_a_bundle_tmax_is_the_end_of_the_window(tmp_path: Path) -> None:
+    trials = tmp_path / "trials.npz"
+    arguments = ("--speed", "max", "--tmax", "0.3", "--headless", "--out", tmp_path / "s")
+    done = run("replay", tiny_recording(tmp_path), *arguments, "--save-trials", trials)
+    assert done.code == 0, done.err
+    assert np.load(trials)["times_s"][[0, -1]] == pytest.approx([-0.2, 0.3])
+
+
+def test_an_export_that_cannot_be_written(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "encoder.onnx"
+    done = call("onnx", "--bundle", models / "bundle", "--out", out, module="offline_train")
+    assert done.code == 1
+    assert str(out) in done.one_sentence()
