@@ -65,11 +65,13 @@ def in_copy(root: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_every_example_works(built: Path) -> None:
     tests = [block.path for block in blocks(GUIDE) if block.path.startswith("tests/")]
     in_copy(built, "pytest", "-n", "0", *tests)
 
 
+@pytest.mark.slow
 def test_every_example_is_in_the_style_of_the_house(built: Path) -> None:
     in_copy(built, "ruff", "check", ".")
     in_copy(built, "ruff", "format", "--check", ".")
