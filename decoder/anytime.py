@@ -118,14 +118,17 @@ class Anytime:
         self._shares = shares
         self._open: dict[int, _Open] = {}
 
-    def add(self, trial: int, first: int, eeg: np.ndarray, final: bool = False) -> list[int]:
+    def add(
+        self, trial: int, first: int, eeg: np.ndarray, final: bool = False, corrects: int = 0
+    ) -> list[int]:
         """Adds a slice; one from sample 0 on opens the trial, anew if it was open.
 
         Args:
             trial: its number.
-            first: place of the slice's first sample in the window.
+            first: place of the slice's first new sample in the window.
             eeg: float32 (channels, times), preprocessed.
             final: no more of the trial will come.
+            corrects: samples before `first` that come again: they are added to what was there.
 
         Returns:
             The marks that the trial reaches with it.
@@ -139,9 +142,9 @@ class Anytime:
         if first == 0 or trial_so_far is None:
             trial_so_far = _Open(np.zeros(self._shares.shape, np.float32))
         n_before = trial_so_far.n_times
-        self._check(trial, first, n_before, eeg, final)
-        self._shares.add(trial_so_far.shown, first, eeg)
-        trial_so_far.n_times += eeg.shape[1]
+        self._check(trial, first - corrects, first, n_before, eeg, final)
+        self._shares.add(trial_so_far.shown, first - corrects, eeg)
+        trial_so_far.n_times += eeg.shape[1] - corrects
         self._open[trial] = trial_so_far
         return [mark for mark in self._shares.marks if n_before < mark <= trial_so_far.n_times]
 
@@ -157,7 +160,9 @@ class Anytime:
         """Lets a trial go, where it is open."""
         self._open.pop(trial, None)
 
-    def _check(self, trial: int, first: int, n_before: int, eeg: np.ndarray, final: bool) -> None:
+    def _check(
+        self, trial: int, start: int, first: int, n_before: int, eeg: np.ndarray, final: bool
+    ) -> None:
         if eeg.ndim != 2 or eeg.shape[0] != self._shares.n_channels:
             raise Problem(
                 f"trial {trial} has a slice of shape {eeg.shape}, the bundle needs "
@@ -168,7 +173,7 @@ class Anytime:
                 f"trial {trial} goes on with sample {first} where sample {n_before} was expected: "
                 "a slice of it was lost"
             )
-        stop, n_times = first + eeg.shape[1], self._shares.marks[-1]
+        stop, n_times = start + eeg.shape[1], self._shares.marks[-1]
         if stop > n_times or (final and stop < n_times):
             raise Problem(
                 f"trial {trial} has {stop} samples, the bundle's window has {n_times}: "

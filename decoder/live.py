@@ -34,11 +34,13 @@ class Slice:
     shown: str | None
     """The image's id, where it is known; it changes no answer."""
     first: int
-    """Place of the first sample in the window."""
+    """Place of the first new sample in the window."""
     final: bool
     """The trial's last one."""
     array: np.ndarray = field(repr=False)
     """float32 (channels, times)."""
+    corrects: int = 0
+    """Samples before `first` that the array begins with, as what is to be added to them."""
 
 
 class LiveDecoder:
@@ -117,9 +119,9 @@ class LiveDecoder:
         self._evidence.repeats.forget(group)
 
     def _taken(self, part: Slice) -> list[Answer]:
-        marks = self._anytime.add(part.trial, part.first, part.array, part.final)
+        marks = self._anytime.add(part.trial, part.first, part.array, part.final, part.corrects)
         answers = [self._answer(part, mark) for mark in marks]
-        n_left = self._n_times - part.first - part.array.shape[1]
+        n_left = self._n_times - part.first - part.array.shape[1] + part.corrects
         if n_left == 0:
             shown = self._anytime.shown(part.trial)
             self._evidence.finish(part.trial, part.group, shown, answers[-1].embedding)

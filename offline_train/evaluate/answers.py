@@ -16,6 +16,7 @@ from decoder.evidence import Weights, known_mean
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from offline_train.data.trial_set import TrialSet
+from stream.acquire.settings import as_made
 
 BATCH = 256
 """Trials embedded at a time."""
@@ -55,6 +56,8 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
     """
     for name in ("channels", "rate_hz", "tmin_s", "tmax_s", "preprocessing"):
         has, needs = getattr(trial_set.format, name), getattr(bundle.manifest, name)
+        if name == "preprocessing":
+            has, needs = as_made(has), as_made(needs)
         if has != needs:
             raise Problem(
                 f"the trial set has {name} {has}, the bundle needs {needs}: "

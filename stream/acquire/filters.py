@@ -1,4 +1,4 @@
-"""Causal filters on the continuous stream, with state: the same result at any chunk size."""
+"""What passes: causal filters of the continuous stream, and the kernel that resamples a trial."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,6 +8,16 @@ from scipy import signal
 
 from hvf_core.problem import Problem
 from stream.acquire.settings import FilterSettings
+
+HALF_WIDTH = 4
+"""Of the kernel, in samples of the result."""
+_CUTOFF = 0.72  # of the result's Nyquist frequency: -6 dB at 90 Hz for 250 Hz
+_KAISER_BETA = 4.0  # aliases about 45 dB down
+# What the EEG is taken for where it has to be continued: 1/f from 0.5 Hz to nearly the result's
+# Nyquist frequency, and a thousandth of its power as white noise.
+_LOWEST_HZ, _HIGHEST, _WHITE = 0.5, 0.96, 1e-3
+REACH = 12
+"""How far back a one-sided kernel reaches, in samples of the result."""
 
 
 def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
@@ -58,3 +68,45 @@ class StreamFilter:
                 self._sos, part, axis=0, zi=self._state
             )
         return filtered
+
+
+def kernel(output_s: float, input_s: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Weights of inputs at times `input_s` for the output at `output_s` of a result of `rate_hz`.
+
+    A Kaiser-windowed sinc, `HALF_WIDTH` to both sides: linear phase, no delay.
+    """
+    distance = (input_s - output_s) * rate_hz / HALF_WIDTH
+    taper = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - distance**2, 0, 1)))
+    weights = np.sinc(_CUTOFF * HALF_WIDTH * distance) * taper
+    weights[np.abs(distance) > 1 + 1e-9] = 0.0
+    return weights / weights.sum()
+
+
+def one_sided_kernel(
+    output_s: float, input_s: np.ndarray, unknown_s: np.ndarray, rate_hz: float
+) -> np.ndarray:
+    """What comes nearest to `kernel` where the inputs at `unknown_s` are not there yet.
+
+    The least-squares estimate of its result (Wiener) from the inputs at `input_s`, which should
+    reach back by `REACH`; a constant stays that constant.
+
+    Returns:
+        Weights of the inputs at `input_s`.
+    """
+    all_s = np.concatenate([input_s, unknown_s])
+    wanted = kernel(output_s, all_s, rate_hz)
+    n = len(input_s)
+    # The weights, and the multiplier of the condition that they sum to 1.
+    system = np.ones((n + 1, n + 1))
+    system[:n, :n] = _autocovariance(input_s[:, None] - input_s, rate_hz)
+    system[n, n] = 0.0
+    right = np.append(_autocovariance(input_s[:, None] - all_s, rate_hz) @ wanted, 1.0)
+    return np.linalg.solve(system, right)[:n]
+
+
+def _autocovariance(lag_s: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Of what the EEG is taken for, of power 1 and the white noise."""
+    lags_s, places = np.unique(np.abs(lag_s).round(9), return_inverse=True)
+    hz = np.geomspace(_LOWEST_HZ, _HIGHEST * rate_hz / 2, 500)  # so that 1/f is equal everywhere
+    values = np.cos(2 * np.pi * lags_s[:, None] * hz).mean(axis=1) + _WHITE * (lags_s == 0)
+    return values[places]

@@ -12,16 +12,13 @@ from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
-from stream.acquire.filters import StreamFilter
+from stream.acquire.filters import HALF_WIDTH, REACH, StreamFilter, kernel, one_sided_kernel
 from stream.acquire.reject import as_index
-from stream.acquire.settings import PreprocessSettings
+from stream.acquire.settings import PreprocessSettings, as_made
 from stream.acquire.trials import Window
 from stream.acquire.units import EEG, Signal
 from stream.acquire.whitening import noise_covariance, whitener
 
-_KERNEL_HALF_WIDTH = 4  # output samples
-_KERNEL_CUTOFF = 0.72  # of the output's Nyquist frequency: -6 dB at 90 Hz for 250 Hz
-_KERNEL_KAISER_BETA = 4.0  # aliases about 45 dB down
 _SCALE_TRIALS = 500  # enough for a median per channel
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
 
@@ -39,7 +36,7 @@ class Preprocessing:
     def of(cls, bundle: Bundle) -> "Preprocessing":
         """The preprocessing of a bundle; raises `Problem` where it is not that of this version."""
         try:
-            settings = PreprocessSettings.model_validate(bundle.manifest.preprocessing)
+            settings = PreprocessSettings.model_validate(as_made(bundle.manifest.preprocessing))
         except ValueError as error:
             raise Problem(
                 f"the preprocessing of the bundle '{bundle.directory}' is not understood "
@@ -115,6 +112,7 @@ class TrialTransform:
         stream_filter: for the continuous stream, before trials are cut; None where none is asked.
         window: the samples of the stream that a trial needs, counted from its onset sample.
         columns: of the stream, that the settings' channels are in.
+        n_columns: channels of the stream.
         n_times: samples of the result.
         rate_hz: of the result.
     """
@@ -127,13 +125,14 @@ class TrialTransform:
         filters = settings.filters
         self.stream_filter = StreamFilter(filters, rate_hz, self.columns) if filters else None
         self._used = as_index(self.columns)
-        self._n_columns = n_columns
+        self.n_columns = n_columns
         # Channels that nobody uses are left out, not multiplied by zero: NaN in one would spread.
         self._spatial = preprocessing.spatial_matrix(settings.channels).T.copy()
-        self._resampling = None
+        self._resampler = None
         wanted = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
         if rate_hz > settings.rate_hz * (1 + 1e-6):
-            wanted, self._resampling = _resampling_matrix(settings, rate_hz)
+            self._resampler = _Resampler(settings, rate_hz)
+            wanted = self._resampler.inputs
         baseline = None
         if settings.baseline_s is not None:
             baseline = _inside(*settings.baseline_s, rate_hz)
@@ -148,35 +147,48 @@ class TrialTransform:
         self._baseline = _rows(baseline, self.window) if baseline else None
         self.n_times = settings.n_times
         self.rate_hz = settings.rate_hz
-        self._parts: dict[tuple[int, int], tuple[slice, sparse.csr_array | None]] = {}
+        self._parts: dict[tuple[int, int, int], tuple[slice, sparse.csr_array | None]] = {}
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(window.count, stream channels) microvolts to (output channels, times), float32."""
-        if samples.shape != (self.window.count, self._n_columns):
+        if samples.shape != (self.window.count, self.n_columns):
             raise ValueError(
                 f"a trial of shape {samples.shape}, expected "
-                f"({self.window.count}, {self._n_columns})"
+                f"({self.window.count}, {self.n_columns})"
             )
         return self.part(samples, 0, self.n_times)
 
     def rows_for(self, n_times: int) -> int:
-        """How many of the window's samples the first `n_times` of the result need."""
-        rows, _ = self._part(0, n_times)
-        return max(rows.stop, self._baseline.stop if self._baseline is not None else 0)
+        """Of how many of the window's samples the first `n_times` of the result are made."""
+        stop = n_times if self._resampler is None else self._resampler.rows_for(n_times)
+        return self._rows_and_baseline(stop)
+
+    def rows_at(self, n_times: int) -> int:
+        """How many of the window's samples there are at the time of the result's `n_times`-th.
+
+        Where they are fewer than `rows_for`, the last samples of the result are estimates.
+        """
+        stop = n_times if self._resampler is None else self._resampler.rows_at(n_times)
+        return self._rows_and_baseline(stop)
+
+    def settled(self, n_rows: int, n_times: int) -> int:
+        """How many of the first `n_times` of the result no later sample of a trial changes."""
+        rows = n_rows - self._wanted.start
+        return n_times if self._resampler is None else self._resampler.settled(rows, n_times)
 
     def part(self, samples: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """A part of a trial that may still be going on, equal to that part of the whole.
+        """A part of a trial that may still be going on.
 
         Args:
-            samples: (rows, stream channels) microvolts: the window's first `rows_for(stop)`, or
-                more.
+            samples: (rows, stream channels) microvolts: the window's first `rows_at(stop)`, or
+                more. With `rows_for(stop)` or more the part is equal to that of the whole trial.
             start: first time of the result, counted from 0.
             stop: the time after its last one.
 
         Returns:
             float32 (output channels, stop - start).
         """
-        rows, resampling = self._part(start, stop)
+        rows, resampling = self._part(start, stop, len(samples))
         trial = samples[rows, self._used]
         if self._baseline is not None:
             level = samples[self._baseline, self._used].mean(axis=0, dtype=np.float64)
@@ -186,18 +198,80 @@ class TrialTransform:
             trial = resampling @ trial
         return np.ascontiguousarray(trial.T)
 
-    def _part(self, start: int, stop: int) -> tuple[slice, sparse.csr_array | None]:
+    def _rows_and_baseline(self, stop: int) -> int:
+        baseline = self._baseline.stop if self._baseline is not None else 0
+        return max(self._wanted.start + stop, baseline)
+
+    def _part(self, start: int, stop: int, n_rows: int) -> tuple[slice, sparse.csr_array | None]:
         """The window's rows that a part needs, and what resamples them; made once for each part."""
-        if (start, stop) not in self._parts:
+        n_rows = min(n_rows, self.rows_for(stop))
+        if (start, stop, n_rows) not in self._parts:
             first, resampling = self._wanted.start, None
             rows = slice(first + start, first + stop)
-            if self._resampling is not None:
-                resampling = self._resampling[start:stop]
+            if self._resampler is not None:
+                resampling = self._resampler.matrix(start, stop, n_rows - first)
                 low, high = resampling.indices.min(), resampling.indices.max() + 1
                 resampling = resampling[:, low:high]
                 rows = slice(first + int(low), first + int(high))
-            self._parts[start, stop] = rows, resampling
-        return self._parts[start, stop]
+            self._parts[start, stop, n_rows] = rows, resampling
+        return self._parts[start, stop, n_rows]
+
+
+class _Resampler:
+    """Band-limited interpolation from a stream's samples to those of a trial.
+
+    Attributes:
+        inputs: the samples of the stream that a trial is made of, counted from its onset. With the
+            one-sided kernel the last is that at tmax; with the two-sided one they go on for half
+            its width, which somebody has to wait for.
+    """
+
+    def __init__(self, settings: PreprocessSettings, rate_hz: float):
+        self._rate_hz, self._output_rate_hz = rate_hz, settings.rate_hz
+        outputs = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
+        self._output_s = np.arange(outputs.first, outputs.last + 1) / settings.rate_hz
+        half_s = HALF_WIDTH / settings.rate_hz
+        self.inputs = _inside(self._output_s[0] - half_s, self._output_s[-1] + half_s, rate_hz)
+        self._waits = settings.kernel == "two_sided"
+        # How many inputs each output is made of and, where nothing is waited for, are there.
+        self._needed = np.floor((self._output_s + half_s) * rate_hz + 1e-6) - self.inputs.first + 1
+        self._there = np.round(self._output_s * rate_hz) - self.inputs.first + 1
+        if not self._waits:
+            self.inputs = Window(self.inputs.first, round(self._output_s[-1] * rate_hz))
+            self._needed = np.minimum(self._needed, self.inputs.count)
+
+    def rows_for(self, n_times: int) -> int:
+        """Inputs that the first outputs are made of."""
+        return int(self._needed[n_times - 1])
+
+    def rows_at(self, n_times: int) -> int:
+        """Inputs that are there at the time of an output, if nothing is waited for."""
+        return int((self._needed if self._waits else self._there)[n_times - 1])
+
+    def settled(self, n_rows: int, n_times: int) -> int:
+        """How many of the first outputs are made of these inputs and no later one."""
+        return int(np.searchsorted(self._needed[:n_times], n_rows, "right"))
+
+    def matrix(self, start: int, stop: int, n_rows: int) -> sparse.csr_array:
+        """(outputs from start to stop, inputs), of which there are `n_rows`."""
+        n_rows = min(n_rows, self.inputs.count)
+        matrix = sparse.lil_array((stop - start, n_rows), dtype=np.float32)
+        for row, output_s in enumerate(self._output_s[start:stop]):
+            inputs, weights = self._weights(output_s, self.inputs.first + n_rows - 1)
+            matrix[row, inputs - self.inputs.first] = weights
+        return matrix.tocsr()
+
+    def _weights(self, output_s: float, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs, counted from the onset and up to the `last` that is there, and their weights."""
+        half_s, reach_s = HALF_WIDTH / self._output_rate_hz, REACH / self._output_rate_hz
+        near = _inside(output_s - half_s, output_s + half_s, self._rate_hz)
+        if near.last <= last:
+            inputs = np.arange(near.first, near.last + 1)
+            return inputs, kernel(output_s, inputs / self._rate_hz, self._output_rate_hz)
+        first = max(self.inputs.first, _inside(output_s - reach_s, output_s, self._rate_hz).first)
+        inputs, unknown = np.arange(first, last + 1), np.arange(last + 1, near.last + 1)
+        input_s, unknown_s = inputs / self._rate_hz, unknown / self._rate_hz
+        return inputs, one_sided_kernel(output_s, input_s, unknown_s, self._output_rate_hz)
 
 
 def column_of(name: str, stream_channels: Sequence[str]) -> int | None:
@@ -255,24 +329,3 @@ def _rows(part: Window, whole: Window) -> slice:
 def _inside(start_s: float, stop_s: float, rate_hz: float) -> Window:
     """The samples at times from start to stop, both included, as MNE takes a baseline."""
     return Window(int(np.ceil(start_s * rate_hz - 1e-6)), int(np.floor(stop_s * rate_hz + 1e-6)))
-
-
-def _resampling_matrix(
-    settings: PreprocessSettings, rate_hz: float
-) -> tuple[Window, sparse.csr_array]:
-    """Input window and (output times, input times) matrix of a band-limited interpolation.
-
-    A Kaiser-windowed sinc around each output time: linear phase, so there is no delay to
-    compensate, at the price of waiting for half its width after tmax (16 ms at 250 Hz).
-    """
-    outputs = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
-    output_s = np.arange(outputs.first, outputs.last + 1) / settings.rate_hz
-    half_width_s = _KERNEL_HALF_WIDTH / settings.rate_hz
-    inputs = _inside(output_s[0] - half_width_s, output_s[-1] + half_width_s, rate_hz)
-    input_s = np.arange(inputs.first, inputs.last + 1) / rate_hz
-    distance = (input_s[None, :] - output_s[:, None]) / half_width_s
-    inside = np.abs(distance) <= 1 + 1e-9
-    taper = np.i0(_KERNEL_KAISER_BETA * np.sqrt(np.clip(1 - distance**2, 0, 1)))
-    kernel = np.where(inside, np.sinc(_KERNEL_CUTOFF * _KERNEL_HALF_WIDTH * distance) * taper, 0.0)
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    return inputs, sparse.csr_array(kernel.astype(np.float32))

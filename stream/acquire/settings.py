@@ -1,6 +1,7 @@
 """How trials are preprocessed, apart from what does it: read where nothing heavy is loaded."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -34,6 +35,8 @@ class PreprocessSettings(Settings):
     """Last sample of a trial, after its onset."""
     baseline_s: tuple[float, float] | None = (-0.2, 0.0)
     """Whose mean is subtracted, after onset."""
+    kernel: Literal["one_sided", "two_sided"] = "one_sided"
+    """That resamples; `two_sided` waits for samples after tmax, for 16 ms with a rate of 250 Hz."""
     filters: tuple[FilterSettings, ...] = ()
     """Causal, on the continuous stream, before trials are cut."""
     reference: str = setting("none", option="--reference")
@@ -61,6 +64,11 @@ class PreprocessSettings(Settings):
     @property
     def n_times(self) -> int:
         return Window.of(self.tmin_s, self.tmax_s, self.rate_hz).count
+
+
+def as_made(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a manifest has them; the older ones' kernel, the only one then, is added."""
+    return {"kernel": "two_sided", **preprocessing}
 
 
 class AdaptationSettings(Settings):

@@ -152,6 +152,7 @@ class Bench:
                 onset_s=now_s,
             ),
             first=first,
+            corrects=0,
             final=stop == _N_TIMES,
             residual_s=0.0,
             stamps={"readable": now_s},

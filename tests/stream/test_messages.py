@@ -62,6 +62,7 @@ def part(first: int, stop: int) -> TrialSlice:
     return TrialSlice(
         about=ABOUT,
         first=first,
+        corrects=0,
         final=stop == EEG.shape[1],
         residual_s=-1e-4,
         stamps=STAMPS,

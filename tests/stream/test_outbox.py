@@ -55,7 +55,7 @@ def marker(trial):
 def eeg(trial, first=0, n_times=3, final=True):
     array = np.full((2, n_times), trial, np.float32)
     what = {"about": about(trial), "residual_s": 0.0, "stamps": {}}
-    return TrialSlice(**what, first=first, final=final, array=array)
+    return TrialSlice(**what, first=first, corrects=0, final=final, array=array)
 
 
 def piece(trial, first, n_slices=3):

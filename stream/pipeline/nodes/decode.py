@@ -65,7 +65,15 @@ class Decoder:
         """What is to be reported after a slice, answers with their embeddings."""
         received_s = local_clock()
         about = part.about
-        slice_ = Slice(about.trial, about.group, about.stimulus, part.first, part.final, part.array)
+        slice_ = Slice(
+            about.trial,
+            about.group,
+            about.stimulus,
+            part.first,
+            part.final,
+            part.array,
+            part.corrects,
+        )
         try:
             answers = self.live.take(slice_)
         except Problem as problem:

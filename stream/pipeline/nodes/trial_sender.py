@@ -194,6 +194,7 @@ class TrialSender:
             TrialSlice(
                 about=self._about(trial.number, trial.event),
                 first=part.first,
+                corrects=part.corrects,
                 final=part.final,
                 residual_s=trial.residual_s,
                 stamps=self._stamps(trial),

@@ -57,12 +57,14 @@ class MarkerSeen(Message):
 class TrialSlice(Message):
     """A slice of a trial's preprocessed EEG, (channels, times) from time `first` on.
 
-    Slices of a trial come in order; `final` marks the last one. `stamps` holds the moments that its
-    last sample has passed, by stage, on the reader's clock.
+    Slices of a trial come in order; `final` marks the last one. Before `first`, the array has
+    `corrects` times that came before, with what is to be added to them. `stamps` holds the moments
+    that its last sample has passed, by stage, on the reader's clock.
     """
 
     about: TrialRef
     first: int
+    corrects: int
     final: bool
     residual_s: float
     stamps: Mapping[str, float]
