@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pyxdf
 
-from stream.sources.recording import read_recording
+from stream.sources.read import read_recording
 from tests.sessions import (
     PATIENCE_S,
     amplifier,

@@ -17,7 +17,7 @@ from stream.pipeline.decoding import open_decoder
 from stream.pipeline.trials import starting_adaptation, trial_plan
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.cut_recording import cut_trials
-from stream.sources.recording import read_recording
+from stream.sources.read import read_recording
 
 _CHANGES = ("gallery", "set", "reset_group")
 

@@ -1,8 +1,10 @@
 """Kinds and units of channels: as streams and files name them, and as they are kept here."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from hvf_core.problem import Problem
 
@@ -52,6 +54,12 @@ EEG = Signal("eeg", MICROVOLTS)
 def kept_as(unit: str) -> tuple[str, float]:
     """The unit in which values of this one are kept, and the factor that takes them to it."""
     return _KEPT_AS.get(unit.lower(), (unit, 1.0))
+
+
+def kept(units: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The units in which channels of these units are kept, and the factors (channels,)."""
+    names, factors = zip(*map(kept_as, units), strict=True)
+    return names, np.array(factors)
 
 
 def _commonest(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def recording(named: Named) -> Iterator[Verdict]:
     settings, file = named.settings, named.recording
     if file is None:
         return
-    from stream.sources.recording import read_recording
+    from stream.sources.read import read_recording
 
     found = read_recording(file, **(settings.replay.picked() if settings.replay else {}))
     reader = MarkerReader(settings.marker_rule)
@@ -51,7 +51,7 @@ def session(named: Named) -> Iterator[Verdict]:
     """Whether all of its folder is there, every marker has its end, and the recording opens."""
     if (folder := named.session) is None:
         return
-    from stream.sources.recording import read_recording
+    from stream.sources.read import read_recording
 
     config = read_config(folder / "config.json")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -34,7 +34,7 @@ def starting_adaptation(
         return Adaptation(preprocessing, settings.adaptation)
     # Here, as MNE takes a second to import.
     from stream.sources.cut_recording import rest_windows
-    from stream.sources.recording import read_recording
+    from stream.sources.read import read_recording
 
     windows = rest_windows(read_recording(settings.rest), preprocessing)
     return Adaptation.from_rest(preprocessing, windows, settings.adaptation)

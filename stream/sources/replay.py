@@ -13,7 +13,8 @@ from hvf_core.options import Asked, with_settings
 from hvf_core.problem import WrongUsage, one_sentence
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
-from stream.sources.recording import Recording, read_recording
+from stream.sources.read import read_recording
+from stream.sources.recording import Recording
 from stream.sources.settings import ReplaySettings
 from stream.sources.virtual_time import play
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from stream.acquire.units import EEG, Signal
-from stream.sources.recording import RecordedMarker, read_recording
+from stream.sources.read import read_recording
+from stream.sources.recording import RecordedMarker
 from stream.sources.xdf_writer import XdfWriter
 from tests.stream_info import stream_info
 

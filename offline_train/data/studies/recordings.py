@@ -7,7 +7,7 @@ from pathlib import Path
 from hvf_core.problem import Problem
 from offline_train.data.images import image_files
 from offline_train.data.study import Facts, ShownImage, Study, StudyPart
-from stream.sources.recording import read_recording
+from stream.sources.read import read_recording
 
 
 def recordings(

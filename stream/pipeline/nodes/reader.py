@@ -113,7 +113,7 @@ def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> b
 
 def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifeline) -> None:
     # Here, as MNE takes a second to import.
-    from stream.sources.recording import read_recording
+    from stream.sources.read import read_recording
     from stream.sources.virtual_time import play
 
     recording = read_recording(
