@@ -160,11 +160,13 @@ class ReturnGuard:
         self._thread: threading.Thread | None = None
         self.refusal: str | None = None
 
-    def look(self) -> None:
-        """Starts looking, unless it looks already; returns at once."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._look, daemon=True)
-            self._thread.start()
+    def look(self) -> bool:
+        """Starts looking and returns at once; False where it looks already."""
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return True
 
     def _look(self) -> None:
         for info in pylsl.resolve_byprop("name", self._stream.name, 1, _LOOK_S):

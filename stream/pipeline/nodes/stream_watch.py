@@ -33,12 +33,14 @@ class StreamWatch:
         self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
         self._guard = ReturnGuard(inlet.stream, inlet.labels)
         self._state = "waiting"
+        self._had_gap = False  # a source that is back at once was away for as long as its gap
         self._next_report_s = 0.0
         self._next_guard_s = 0.0
 
     def arrived(self, chunk: Chunk, n_gaps: int) -> None:
         """Takes a chunk of EEG."""
         self._health.arrived(chunk.samples[:, self._columns], n_gaps, chunk.readable_s)
+        self._had_gap |= n_gaps > 0
 
     def look(self, drift_ppm: float) -> None:
         """Call it often: a stall is noticed here.
@@ -51,9 +53,10 @@ class StreamWatch:
         if state != self._state or now_s >= self._next_report_s:
             self._state, self._next_report_s = state, now_s + _REPORT_S
             self._report(drift_ppm)
-        if state in ("stalled", "lost", "recovered") and now_s >= self._next_guard_s:
+        may_be_another = self._had_gap or state in ("stalled", "lost", "recovered")
+        if may_be_another and now_s >= self._next_guard_s:
             self._next_guard_s = now_s + _GUARD_S
-            self._guard.look()
+            self._had_gap &= not self._guard.look()
         if self._guard.refusal is not None:
             raise Problem(self._guard.refusal)
 

@@ -1,0 +1,53 @@
+"""What a session makes of a stream that answers under its name and is another."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hvf_core.problem import Problem
+from stream.acquire.chunk import Chunk
+from stream.acquire.lsl import FoundStream, local_clock, pylsl
+from stream.pipeline.nodes.stream_watch import StreamWatch
+from tests.waiting import wait_until
+
+
+class Reports:
+    """A socket that takes everything."""
+
+    def send(self, frame: bytes, flags: int) -> None:
+        pass
+
+
+def found_at(rate_hz: float) -> "pylsl.StreamInfo":
+    return pylsl.StreamInfo("Cap", "EEG", 1, rate_hz, "float32", "cap")
+
+
+@pytest.fixture
+def watch() -> StreamWatch:
+    facts = {"offset_s": 0.0, "offset_uncertainty_s": 0.0}
+    inlet = SimpleNamespace(
+        stream=FoundStream(found_at(250)), channels=("Cz",), labels=("Cz",), **facts
+    )
+    return StreamWatch(inlet, Reports(), ())
+
+
+def arrived(watch: StreamWatch, n_gaps: int) -> None:
+    now_s = local_clock() + 1000  # nothing stalls
+    watch.arrived(Chunk(np.array([now_s]), np.ones((1, 1)), 0.0, now_s), n_gaps)
+
+
+def test_a_source_that_is_back_before_it_was_missed_is_known_by_its_gap(watch, monkeypatch) -> None:
+    asked = []
+
+    def resolve(*query: object) -> "list[pylsl.StreamInfo]":
+        asked.append(query)
+        return [found_at(500)]
+
+    monkeypatch.setattr(pylsl, "resolve_byprop", resolve)
+    arrived(watch, n_gaps=0)
+    watch.look(0.0)
+    assert not asked
+    arrived(watch, n_gaps=1)
+    with pytest.raises(Problem, match="came back at 500 Hz, the session began at 250 Hz"):
+        wait_until(lambda: watch.look(0.0))
