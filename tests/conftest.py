@@ -34,6 +34,13 @@ _CONFIG.write_text(
 )
 # Before any import of pylsl, which reads it once; child processes inherit it.
 os.environ["LSLAPICFG"] = str(_CONFIG)
+# What a person's terminal and habits are changes nothing.
+os.environ["TERM"] = "xterm-256color"
+for _name in (
+    *("COLUMNS", "LINES", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"),
+    *("TTY_COMPATIBLE", "HVF_LIVE_CACHE"),
+):
+    os.environ.pop(_name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
