@@ -97,8 +97,8 @@ class Slicer:
         """The slice from what has gone out up to one of `stops`, or to the end of a whole trial."""
         sent = self._open.pop(trial.number, None)
         if sent is None:
-            adapts = self._adaptation is not None
-            sent = _Sent(self._adaptation.matrix(trial.event.onset_s) if adapts else None)
+            known = self._adaptation
+            sent = _Sent(None if known is None else known.matrix(trial.event.onset_s))
         n_rows, first = len(trial.samples), sent.settled
         stop = self._transform.n_times if trial.is_whole else self._times_at[n_rows]
         array = self._transform.part(trial.samples, first, stop)
