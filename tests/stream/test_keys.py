@@ -1,10 +1,9 @@
 """Over tcp, who has the keys of a session is let in; nobody else hears a word or says one."""
 
-import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,8 @@ from stream.pipeline.wire import endpoints as endpoints_module
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.keys import write_keys
+from tests.intruders import KNOWS, PAIRS, intruder, knock
 
-# Who binds and who connects at each endpoint of a session.
-PAIRS = {
-    "trials": (zmq.PUSH, zmq.PULL),
-    "reports": (zmq.PULL, zmq.PUSH),
-    "results": (zmq.XPUB, zmq.SUB),
-    "recording": (zmq.PULL, zmq.PUSH),
-    "control": (zmq.ROUTER, zmq.DEALER),
-    "embeddings": (zmq.PULL, zmq.PUSH),
-    "signals": (zmq.XPUB, zmq.SUB),
-}
 SENDS = (zmq.PUSH, zmq.XPUB, zmq.DEALER)
 
 
@@ -35,32 +25,6 @@ def endpoints() -> Iterator[Endpoints]:
     write_keys(made.control)
     yield made
     made.remove()
-
-
-def intruder(kind: int, endpoint: str, knows: str) -> zmq.Socket:
-    """A socket that knows an address, and of its keys: nothing, the server's, or wrong ones."""
-    address, _, file = endpoint.partition("#")
-    stranger = zmq.Context.instance().socket(kind)
-    stranger.linger = 0
-    if knows != "nothing":
-        stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
-        stranger.curve_serverkey = zmq.curve_keypair()[0]
-    if knows == "the server's key":
-        stranger.curve_serverkey = zmq.curve_public(_secret(Path(file).with_name("server.json")))
-    if kind == zmq.SUB:
-        stranger.subscribe(b"")
-    stranger.connect(address)
-    return stranger
-
-
-def _secret(file: Path) -> bytes:
-    return json.loads(file.read_text())["curve_secretkey"].encode()
-
-
-def attempt(stranger: zmq.Socket) -> None:
-    """Says what would end a session, if it were heard."""
-    with suppress(zmq.ZMQError):  # those that only hear
-        stranger.send_multipart([b"x", b"stop", b""], zmq.NOBLOCK)
 
 
 def talk(binds: zmq.Socket, connects: zmq.Socket) -> bytes:
@@ -81,13 +45,8 @@ def test_who_has_no_keys_hears_nothing_and_is_not_heard(endpoints: Endpoints, na
     endpoint = getattr(endpoints, name)
     latest_only = name == "embeddings"
     binds = open_socket(binding, endpoint, bind=True, latest_only=latest_only)
-    strangers = [
-        intruder(connecting, endpoint, knows)
-        for knows in ("nothing", "the server's key", "wrong keys")
-    ]
-    for stranger in strangers:
-        attempt(stranger)
-    scan(endpoint)
+    strangers = [intruder(name, endpoint, knows) for knows in KNOWS]
+    knock(endpoint)
     time.sleep(0.2)  # for what must not come
     assert not binds.poll(0)
     connects = open_socket(connecting, endpoint, bind=False, latest_only=latest_only)
@@ -102,23 +61,6 @@ def test_who_has_no_keys_hears_nothing_and_is_not_heard(endpoints: Endpoints, na
     for one in (*strangers, binds, connects):
         assert not one.poll(0)
         one.close(0)
-
-
-def scan(endpoint: str) -> None:
-    """Knocks at a port with bytes of no protocol, and with the greeting of ZeroMQ without keys."""
-    host, _, port = endpoint.partition("#")[0].removeprefix("tcp://").partition(":")
-    greeting = b"\xff" + bytes(8) + b"\x7f\3\1NULL" + bytes(48)
-    for said in (
-        b"GET / HTTP/1.1\r\n\r\n",
-        bytes(1000),
-        b"\xff" * 1000,
-        greeting + b"\4\x26\5READY",
-    ):
-        with closing(socket.create_connection((host, int(port)), timeout=5)) as line:
-            line.settimeout(0.2)
-            line.sendall(said)
-            with suppress(OSError):
-                line.recv(100)
 
 
 def test_nobody_is_let_in_where_no_door_is_kept(endpoints: Endpoints, monkeypatch) -> None:
