@@ -56,9 +56,15 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     draft.mkdir(parents=True)
     try:
         yield draft
-        if directory.exists():
-            directory.rename(old)
-        draft.rename(directory)
+        try:
+            if directory.exists():
+                directory.rename(old)
+            draft.rename(directory)
+        except PermissionError:
+            raise Problem(
+                f"{directory} cannot be replaced, as on Windows while something reads it: end what "
+                "uses it, or name another directory"
+            ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

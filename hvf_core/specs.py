@@ -51,8 +51,8 @@ def first_fault(error: ValidationError) -> str:
 
 
 def is_path(source: str) -> bool:
-    """Whether a source of weights is a path, which begins with `.` or `/`, or a name on a hub."""
-    return source.startswith((".", "/"))
+    """Whether a source of weights is a path, absolute or with a `.` first, or a name on a hub."""
+    return source.startswith((".", "/")) or Path(source).is_absolute()  # which may have a drive
 
 
 def source_from(folder: Path, source: str) -> str:

@@ -111,7 +111,7 @@ def recipe_of(command: str, recipe: Any, folder: Path, files: Sequence[Path]) ->
 
 
 def write_json(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n")
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def drawn(listed: list[Stimulus], progress: Progress) -> NDArray[np.uint8]:

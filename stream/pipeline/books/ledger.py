@@ -69,7 +69,7 @@ class Ledger:
         self._entered = entered
         for record in _resume(path):
             self._take(record)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", newline="\n")
 
     @property
     def pending(self) -> tuple[int, ...]:
