@@ -71,6 +71,8 @@ class Acquisition:
             "ignored_markers": self._marker_reader.n_ignored,
             "drift_ppm": round(self.drift_ppm, 3),
         }
+        if self._filter is not None:
+            facts["filter_delay_ms_at_10_hz"] = round(1e3 * self._filter.delay_s, 2)
         if self._cross_check is not None:
             facts["cross_check"] = asdict(self._cross_check.agreement())
         return facts

@@ -9,6 +9,8 @@ from scipy import signal
 from hvf_core.problem import Problem
 from stream.acquire.settings import FilterSettings
 
+DELAY_AT_HZ = 10.0
+"""Where the delay of filters is told: in the middle of what evoked responses are made of."""
 HALF_WIDTH = 4
 """Of the kernel, in samples of the result."""
 _CUTOFF = 0.72  # of the result's Nyquist frequency: -6 dB at 90 Hz for 250 Hz
@@ -32,6 +34,16 @@ def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
     return signal.butter(one.order, one.freq_hz, one.kind, output="sos", fs=rate_hz)
 
 
+def delay_s(filters: Sequence[FilterSettings], rate_hz: float, at_hz: float) -> float:
+    """The group delay of filters one after another at a frequency, which the EEG comes late by."""
+    near_hz = np.array([at_hz - 0.01, at_hz + 0.01])
+    responses = [
+        signal.freqz_sos(sections(one, rate_hz), near_hz, fs=rate_hz)[1] for one in filters
+    ]
+    before, after = np.prod(responses, axis=0)
+    return float(-np.angle(after / before) / (2 * np.pi * 0.02))
+
+
 class StreamFilter:
     """Filters a stream, chunk by chunk.
 
@@ -40,9 +52,13 @@ class StreamFilter:
 
     Args:
         columns: of the stream, that are used: it starts again where one of them is not finite.
+
+    Attributes:
+        delay_s: group delay at `DELAY_AT_HZ`.
     """
 
     def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float, columns: Sequence[int]):
+        self.delay_s = delay_s(filters, rate_hz, DELAY_AT_HZ)
         self._columns = list(columns)
         self._sos = np.concatenate([sections(one, rate_hz) for one in filters])
         self._rest = signal.sosfilt_zi(self._sos)[:, :, None]

@@ -172,7 +172,7 @@ def _latencies(
 ) -> dict[str, np.ndarray]:
     readable_s, cut_s, last_s = (
         np.array([trial.stamps[stage] for trial, _ in taken])
-        for stage in ("readable", "cut", "last_sample")
+        for stage in ("readable", "cut", "window_end")
     )
     received_s = np.array([moment_s for _, moment_s in taken])
     pushed_s = np.array([running.pushed_at_s(stamp_s) for stamp_s in last_s])

@@ -10,6 +10,7 @@ from decoder.bundle import load_bundle, open_bundle
 from decoder.engines.choice import ON_CPU, ON_GPU, EngineName
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
+from stream.acquire.filters import DELAY_AT_HZ, delay_s
 from stream.acquire.preprocess import Preprocessing
 from stream.doctor.verdict import Named, Verdict, verdict
 from stream.pipeline.check import check
@@ -30,6 +31,9 @@ def bundle(named: Named) -> Iterator[Verdict]:
         f"its stream has {preprocessing.signal} at {manifest.rate_hz:g} Hz or more, and the "
         f"{len(channels)} channels {' '.join(channels)}"
     )
+    if preprocessing.settings.filters:
+        late_s = delay_s(preprocessing.settings.filters, manifest.rate_hz, DELAY_AT_HZ)
+        yield verdict(f"its filters delay the EEG by {1e3 * late_s:.1f} ms at {DELAY_AT_HZ:g} Hz")
     yield verdict(
         f"its probabilities are calibrated on {fitted.n_items if fitted else 'no'} images",
         (fitted is None, "believe none, or run `python -m offline_train calibrate`"),

@@ -98,6 +98,17 @@ def gain(one, freq_hz):
     return np.abs(in_chunks((one,), sine.astype(np.float32), [])[2000:]).max() / 100
 
 
+@pytest.mark.parametrize("filters", [(LOWPASS,), ALL, (LOWPASS, LOWPASS)])
+@pytest.mark.parametrize("rate_hz", [250.0, 1000.0])
+def test_the_delay_that_is_told_is_that_of_a_burst_at_10_hz(filters, rate_hz):
+    times_s = np.arange(0, 8, 1 / rate_hz)
+    burst = np.exp(-(((times_s - 4) / 0.4) ** 2)) * np.sin(2 * np.pi * 10 * times_s)
+    stream_filter = StreamFilter(filters, rate_hz, [0])
+    late = stream_filter(burst[:, None].astype(np.float32), UNBROKEN)[:, 0]
+    middle_s = [np.average(times_s, weights=np.abs(signal.hilbert(x)) ** 2) for x in (burst, late)]
+    assert middle_s[1] - middle_s[0] == pytest.approx(stream_filter.delay_s, abs=1e-3)
+
+
 def test_the_notch_takes_50_hz_and_leaves_the_eeg():
     assert gain(NOTCH, 50.0) < 1e-3
     for freq_hz in (5.0, 10.0, 40.0):

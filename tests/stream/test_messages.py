@@ -49,7 +49,7 @@ from stream.pipeline.wire.messages import (
 from tests.refs import about, answer
 from tests.sessions import ROOT
 
-STAMPS = {"last_sample": 1e5 + 1e-9, "readable": 100000.25}
+STAMPS = {"window_end": 1e5 + 1e-9, "readable": 100000.25}
 EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
 
 ABOUT = about(

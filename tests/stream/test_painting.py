@@ -372,7 +372,13 @@ def test_images_say_how_they_were_made(tmp_path: Path) -> None:
 
 def test_the_counts_of_a_session_add_up_to_its_answers() -> None:
     tally = PaintingTally()
-    stamps = {"readable": 1.0, "taken": 1.1, "first_preview": 1.3, "painted": 2.0, "published": 2.5}
+    stamps = {
+        "window_end": 1.0,
+        "taken": 1.1,
+        "first_preview": 1.3,
+        "painted": 2.0,
+        "published": 2.5,
+    }
     for trial, states in enumerate(
         (["begun"], ["begun", "cancelled"], ["begun", "failed"], ["begun", "cancelled", "begun"])
     ):

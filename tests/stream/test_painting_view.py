@@ -28,7 +28,7 @@ def image(trial: int, age_s: float = 2.0) -> Painted:
         file="images/x.png",
         image_format="webp",
         image=b"",
-        stamps={"readable": readable_s, "published": readable_s + 1.25},
+        stamps={"window_end": readable_s, "published": readable_s + 1.25},
     )
 
 
@@ -76,7 +76,7 @@ def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(shown) -> None:
-    stamps = dict.fromkeys(("readable", "published"), 1.0)
+    stamps = dict.fromkeys(("window_end", "published"), 1.0)
     said = shown(
         Retrieval(
             about=about(1, stimulus="[/b] shown"),
@@ -119,6 +119,6 @@ def test_the_last_table_tells_of_the_painting() -> None:
     }
     assert list(summary_rows(summary))[1:] == [
         ("painted", "3 painted, 1 superseded"),
-        ("· last sample → image", "p50 1.50 s   p99 2.50 s"),
+        ("· window's end → image", "p50 1.50 s   p99 2.50 s"),
         ("· given up", "there is no prior"),
     ]

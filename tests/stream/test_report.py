@@ -66,14 +66,14 @@ class Session:
             "probabilities": [0.625],
             "calibrated": True,
             "abstain": False,
-            "stamps": {"readable": 1.0, "published": 1.003},
+            "stamps": {"window_end": 1.0, "published": 1.003},
         }
         self.ledger.settle(trial, "decoded", **facts)
 
     def painted(self, trial: int, px: int = 64) -> None:
         file = f"images/trial-{trial:05d}.png"
         save_png(self.folder / file, noise(px), {})
-        stamps = {"readable": 1.0, "taken": 1.0, "painted": 3.0, "published": 3.0}
+        stamps = {"window_end": 1.0, "taken": 1.0, "painted": 3.0, "published": 3.0}
         image = {"provisional": False, "tmax_s": 1.0, "seed": 40 + trial, "file": file}
         self.ledger.note("painted", of_trial=trial, **image, stamps=stamps)
 

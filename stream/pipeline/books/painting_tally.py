@@ -16,8 +16,8 @@ class Span(NamedTuple):
 
 
 SPANS = {
-    "first_preview_ms": Span("· last sample → preview", "readable", "first_preview"),
-    "image_ms": Span("· last sample → image", "readable", "published"),
+    "first_preview_ms": Span("· window's end → preview", "window_end", "first_preview"),
+    "image_ms": Span("· window's end → image", "window_end", "published"),
     "paint_ms": Span("· of which painting", "taken", "painted"),
 }
 COUNTS = ("painted", "cancelled", "superseded", "failed")

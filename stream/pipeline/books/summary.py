@@ -17,13 +17,13 @@ from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
 _STAGES = {
-    "lsl": Span("· sampled → readable (LSL)", "last_sample", "readable"),
+    "lsl": Span("· sampled → readable (LSL)", "window_end", "readable"),
     "cut": Span("· cut, preprocess", "readable", "cut"),
     "hop": Span("· to the decoder", "cut", "received"),
     "embed": Span("· embed", "received", "embedded"),
     "search": Span("· search", "embedded", "searched"),
     "publish": Span("· publish", "searched", "published"),
-    "total": Span("last sample → answer", "readable", "published"),
+    "total": Span("window's end → answer", "window_end", "published"),
 }
 _PACKAGES = (
     *("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl", "pyzmq", "mne"),
@@ -76,7 +76,7 @@ class Tally:
 
     def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
-        took_s = answer["stamps"]["published"] - answer["stamps"]["readable"]
+        took_s = answer["stamps"]["published"] - answer["stamps"]["window_end"]
         self._early_ms[answer["tmax_s"]].append(took_s * 1e3)
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
@@ -163,6 +163,9 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"· already at {tmax_s} s", hits + (f"p50 {took['p50']:.2f} ms" if took else "")
     if summary["confidence"] is not None:
         yield "confidence", _confidence_text(summary["confidence"])
+    delay_ms = summary.get("streams", {}).get("filter_delay_ms_at_10_hz")
+    if delay_ms is not None:
+        yield "filters' delay", f"{delay_ms:.1f} ms at 10 Hz, by which the EEG comes late"
     for stage, values in summary["latency_ms"].items():
         yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
     if summary["painting"] is not None:

@@ -143,13 +143,13 @@ class TerminalView:
         counts = Counter(self._painted.values())
         parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]
         if self._image is not None:
-            age_s = local_clock() - self._image.stamps["readable"]
+            age_s = local_clock() - self._image.stamps["window_end"]
             parts.append(f"image of trial {self._image.about.trial}, {age_s:.1f} s old")
         return " · ".join(parts)
 
 
 def _image_line(image: Painted) -> str:
-    took_s = image.stamps["published"] - image.stamps["readable"]
+    took_s = image.stamps["published"] - image.stamps["window_end"]
     early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
     return f"trial {image.about.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
 
@@ -162,7 +162,7 @@ def _line(answer: Retrieval) -> Text:
     elif answer.rank > 1 or answer.abstain:
         facts.append(f"rank {answer.rank}")
     repeats = f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1)
-    latency_ms = (answer.stamps["published"] - answer.stamps["readable"]) * 1e3
+    latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
     line = Text(f"trial {answer.about.trial}: {answer.about.stimulus} → ")
     line.append_text(told(answer))
     line.append(f"{early} ({', '.join([*facts, repeats, f'{latency_ms:.1f} ms'])})")

@@ -224,4 +224,6 @@ class TrialSender:
         # In virtual time `readable_s` is the data's own; what took time counts from the chunk.
         live = isinstance(self._config.source, LiveSource)
         readable_s = trial.readable_s if live else self._taken_s
-        return {"last_sample": trial.last_stamp_s, "readable": readable_s, "cut": local_clock()}
+        # From when on an answer is waited for: the window's last sample, if its stamp is a moment.
+        end_s = trial.last_stamp_s if self._config.realtime else readable_s
+        return {"window_end": end_s, "readable": readable_s, "cut": local_clock()}
