@@ -81,7 +81,7 @@ def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("stream.commands.app", {"demo", "live", "replay", "config"}),
         ("offline_train.commands.app", {"prepare", "mbp", "prior", "evaluate"}),
-        ("demo.__main__", {"assets", "evaluate", "images"}),
+        ("demo.commands", {"assets", "evaluate", "images"}),
     ],
 )
 def test_help_of_no_command_loads_what_is_heavy(module: str, some: set[str]) -> None:
@@ -97,6 +97,7 @@ def test_help_of_no_command_loads_what_is_heavy(module: str, some: set[str]) -> 
         ("pydantic", "run_realtime.py --help"),
         ("pylsl", "run_realtime.py streams"),
         ("rich", "offline_train"),
+        ("numpy", "demo --help"),
         ("torch", "offline_train onnx --bundle x --out y"),
     ],
 )

@@ -1,0 +1,191 @@
+"""The command line of the demo world: its commands."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from hvf_core.options import Asked, Flag, app_of, with_settings
+from offline_train.evaluate.settings import EvaluateSettings
+from offline_train.paintings.settings import PaintingsSettings
+
+app = app_of("The demo world: its shipped weights, its images, its recordings, its accuracy.")
+console = Console()
+
+
+@app.command()
+def assets(
+    out: Annotated[Path, typer.Option(help="Folder to write")] = Path("demo/assets"),
+    part: Annotated[
+        Literal["encoders", "diffusion", "prior", "all"],
+        typer.Option(help="What to make; each needs what is named before it"),
+    ] = "all",
+) -> None:
+    """Trains the models that the demo ships: image encoders, diffusion model, Fusion Prior.
+
+    The encoders take an hour and a half on two cores, the diffusion model and the prior one hour.
+
+    Example: python -m demo assets --part diffusion --out demo/assets
+    """
+    if part in ("encoders", "all"):
+        from demo.shipped.image_models import make_image_models
+
+        for name, value in make_image_models(out).items():
+            console.print(f"{name}: {value:.4g}", highlight=False)
+    if part in ("diffusion", "all"):
+        from demo.shipped.diffusion_models import make_diffusion_models
+
+        make_diffusion_models(out)
+    if part in ("prior", "all"):
+        from demo.prior import make_prior_of_demo
+        from demo.shipped.diffusion_models import PaintRecipe
+
+        recipe = PaintRecipe()
+        make_prior_of_demo(out, recipe.concepts, recipe.exemplars)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder to write")] = Path("demo/assets/model"),
+) -> None:
+    """Makes the brain model that the demo ships, and records what it answers.
+
+    Two minutes on two cores. To be done again when a change of what a trial is, or of how it is
+    embedded, is intended; the README's figures are then those of `evaluate`.
+
+    Example: python -m demo train --out demo/assets/model
+    """
+    # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from demo.settings import DemoSettings
+    from demo.training import make_shipped_model
+
+    make_shipped_model(out, DemoSettings(), console)
+    console.print(f"model in '{out}'; its accuracy: python -m demo evaluate", highlight=False)
+
+
+@app.command()
+def images(
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    concepts: Annotated[int, typer.Option(min=1, max=1800, help="Training concepts")] = 200,
+    exemplars: Annotated[int, typer.Option(min=1, max=100, help="Images of each of them")] = 1,
+) -> None:
+    """Draws images of training concepts in OUT/train and the gallery's 200 in OUT/test.
+
+    Example: python -m demo images --out world
+    """
+    from PIL import Image
+
+    from demo.stimuli import gallery_stimuli, render, stimuli, training_concepts
+
+    shown = {"train": stimuli(training_concepts()[:concepts], exemplars), "test": gallery_stimuli()}
+    for part, some in shown.items():
+        (out / part).mkdir(parents=True, exist_ok=True)
+        for stimulus in some:
+            Image.fromarray(render(stimulus)).save(out / part / f"{stimulus.id}.png")
+    console.print(f"{len(shown['train'])} training and {len(shown['test'])} test images in '{out}'")
+
+
+@app.command()
+def recordings(
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    sessions: Annotated[int, typer.Option(min=1)] = 4,
+    concepts: Annotated[int, typer.Option(min=2, max=1800, help="Images in a session")] = 200,
+) -> None:
+    """Writes the simulated subject's training sessions as .fif, to practise `offline_train` on.
+
+    Example: python -m demo recordings --out practice
+    """
+    import mne
+
+    from demo.recordings import responses, simulate_sessions
+    from demo.settings import DemoSettings
+    from demo.stimuli import stimuli, training_concepts
+    from demo.subject import SubjectSettings
+
+    settings = DemoSettings()
+    subject = SubjectSettings(seed=settings.subject_seed)
+    shown = stimuli(training_concepts()[:concepts], 1)
+    evoked = responses(subject, shown)
+    out.mkdir(parents=True, exist_ok=True)
+    made = simulate_sessions(subject, shown, evoked, range(sessions), settings.soa_s)
+    for recording, _ in made:
+        info = mne.create_info(list(recording.channels), recording.rate_hz, "eeg")
+        raw = mne.io.RawArray(recording.samples.T * 1e-6, info, verbose="ERROR")
+        onsets_s = [marker.stamp_s for marker in recording.markers]
+        texts = [marker.text for marker in recording.markers]
+        raw.set_annotations(mne.Annotations(onsets_s, np.zeros(len(texts)), texts))
+        raw.save(out / f"{recording.name}_raw.fif", overwrite=True, verbose="ERROR")
+    console.print(f"{sessions} simulated sessions in '{out}'")
+
+
+@app.command()
+@with_settings(EvaluateSettings)
+def evaluate(
+    asked: Asked[EvaluateSettings],
+    amplitude: Annotated[float, typer.Option(min=0.0, help="Of the evoked response")] = 1.0,
+    soa: Annotated[float, typer.Option(min=0.1, help="Seconds between images")] = 1.0,
+    gains: Annotated[
+        float, typer.Option(min=0.0, help="Sd of the log gain that each channel has changed by")
+    ] = 0.0,
+    adapt: Annotated[bool, Flag("--adapt", help="Follow it, without labels")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the pictures")] = None,
+) -> None:
+    """200-way accuracy and calibration on the simulated subject, by window end and repeats.
+
+    From 1, 2, 4, 10 and 20 repeats, unless --repeats says otherwise.
+
+    Example: python -m demo evaluate --tmax 0.2,0.3,0.5 --out evaluation
+    """
+    from demo.evaluation import REPEATS, evaluate_demo
+    from demo.model import ready_model
+    from offline_train.commands.evaluate import show_evaluation
+    from stream.acquire.settings import AdaptationSettings
+
+    settings = asked.settings({"repeats": REPEATS})
+    model = ready_model()
+    with tempfile.TemporaryDirectory() as folder:
+        found = evaluate_demo(
+            model.bundle,
+            model.gallery,
+            Path(folder) / "trials",
+            settings,
+            amplitude=amplitude,
+            soa_s=soa,
+            gain_sd=gains,
+            adaptation=AdaptationSettings() if adapt else None,
+        )
+    show_evaluation(found, out)
+
+
+@app.command()
+@with_settings(PaintingsSettings)
+def evaluate_paintings(
+    asked: Asked[PaintingsSettings],
+    images: Annotated[int, typer.Option(min=3, max=200, help="Test images to paint")] = 200,
+    amplitude: Annotated[float, typer.Option(min=0.0, help="Of the evoked response")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the picture")] = None,
+) -> None:
+    """Paints test images from themselves, from the simulated brain, and from other trials.
+
+    Example: python -m demo evaluate-paintings --images 60 --out paintings
+    """
+    from demo.model import ready_model
+    from demo.prior import evaluate_demo_paintings
+    from offline_train.commands.evaluate_prior import show_paintings
+
+    settings = asked.settings()
+    model = ready_model()
+    with tempfile.TemporaryDirectory() as folder:
+        found = evaluate_demo_paintings(
+            model,
+            Path(folder) / "trials",
+            settings,
+            n_images=images,
+            amplitude=amplitude,
+        )
+    show_paintings(*found, out, title="simulated subject, test concepts")
