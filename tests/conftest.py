@@ -2,18 +2,19 @@
 
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
-from demo.model import DemoModel, ready_model
-from hvf_core.torchvision_ops import declare_missing_ops
-from tests.sessions import end_what_was_left
+if TYPE_CHECKING:
+    from demo.model import DemoModel
 
 # The same examples in every run: what fails here fails everywhere.
 settings.register_profile("fixed", derandomize=True)
@@ -22,7 +23,6 @@ settings.load_profile("fixed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Sums come out in another order with a second thread, for which small networks only wait.
 torch.set_num_threads(1)
-declare_missing_ops()  # before any test module imports diffusers
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
 # The usual 32 ports are used up where several run beside each other; then streams are not found.
 _PORT = 17_000 + 64 * (os.getpid() % 240)
@@ -32,8 +32,8 @@ _CONFIG.write_text(
     "[multicast]\nResolveScope = machine\n"
     "[log]\nlevel = -2\n"
 )
-# Before any import of pylsl, which reads it once; child processes inherit it.
-os.environ["LSLAPICFG"] = str(_CONFIG)
+assert "pylsl" not in sys.modules, "LSL reads this once, when it is imported"
+os.environ["LSLAPICFG"] = str(_CONFIG)  # child processes inherit it
 # What a person's terminal and habits are changes nothing.
 os.environ["TERM"] = "xterm-256color"
 for _name in (
@@ -41,6 +41,12 @@ for _name in (
     *("TTY_COMPATIBLE", "HVF_LIVE_CACHE"),
 ):
     os.environ.pop(_name, None)
+
+
+def pytest_configure() -> None:
+    from hvf_core.torchvision_ops import declare_missing_ops
+
+    declare_missing_ops()  # before any test module imports diffusers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_runs_on() -> Iterator[None]:
+    from tests.sessions import end_what_was_left
+
     yield
     end_what_was_left()
 
@@ -64,8 +72,10 @@ def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def demo_model(demo_cache: Path) -> Iterator[DemoModel]:
+def demo_model(demo_cache: Path) -> Iterator["DemoModel"]:
     """The demo's model, which the commands of a module find in their cache."""
+    from demo.model import ready_model
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HVF_LIVE_CACHE", str(demo_cache))
         yield ready_model()

@@ -41,14 +41,14 @@ def markers():
     del outlet
 
 
-def live(*arguments: str | Path) -> str:
-    done = run("live", "--wait", "1", "--headless", *arguments)
+def live(*arguments: str | Path, wait_s: int = 100) -> str:
+    done = run("live", "--wait", wait_s, "--headless", *arguments)
     assert done.code == 1
     return done.one_sentence()
 
 
 def test_no_such_stream(tmp_path: Path) -> None:
-    said = live("--eeg", "Nobody", "--markers", "m", "--out", tmp_path / "s")
+    said = live("--eeg", "Nobody", "--markers", "m", "--out", tmp_path / "s", wait_s=1)
     assert "no LSL stream named 'Nobody' within 1 s" in said
 
 
