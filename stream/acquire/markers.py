@@ -13,6 +13,7 @@ from hvf_core.problem import WrongUsage
 from hvf_core.settings import Settings, setting
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
+_REPEAT_DIGITS = 9  # a longer number counts no presentations
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,28 @@ class MarkerRule(Settings):
 
 
 def marker_text(values: Sequence[Any]) -> str:
-    """The columns of one marker as text: one as it is, several as a JSON list."""
-    plain = [value if isinstance(value, str) else _number(value) for value in values]
+    """The columns of one marker as text: one as it is, several as a JSON list.
+
+    Bytes are UTF-8, or else Windows-1252: what older programs write, and any bytes can be read as.
+    """
+    plain = [_plain(value) for value in values]
     return str(plain[0]) if len(plain) == 1 else json.dumps(plain, ensure_ascii=False)
 
 
-def _number(value: Any) -> int | float:
+def _plain(value: Any) -> str | int | float:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.decode("cp1252", "replace")
+    if isinstance(value, str):
+        return _sendable(value)
     return int(value) if float(value).is_integer() else float(value)
+
+
+def _sendable(text: str) -> str:
+    """A lone surrogate, which JSON can spell and no encoding can hold, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class MarkerReader:
@@ -110,8 +126,8 @@ class MarkerReader:
         if parts is None:
             self.n_ignored += 1
             return None
-        stimulus = str(parts["id"])
-        group = stimulus if parts.get("group") is None else str(parts["group"])
+        stimulus = _sendable(str(parts["id"]))
+        group = stimulus if parts.get("group") is None else _sendable(str(parts["group"]))
         is_duplicate = (marker.stamp_s, stimulus) in self._seen
         self._seen.append((marker.stamp_s, stimulus))
         self._presented[group] += not is_duplicate
@@ -156,8 +172,9 @@ def _parts(text: str, rule: MarkerRule) -> dict[str, Any] | None:
         parts = {"id": match[0]} | match.groupdict()
     if parts["id"] is None:
         return None
-    if not str(parts.get("repeat")).isdecimal():
-        parts["repeat"] = None  # none, or one that is no number: counted here instead
+    repeat = str(parts.get("repeat"))
+    if not repeat.isdecimal() or len(repeat) > _REPEAT_DIGITS:
+        parts["repeat"] = None  # none, or one that is no count: counted here instead
     return parts
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
+from stream.pipeline.wire.frames import pack, unpack
+from stream.pipeline.wire.messages import MarkerSeen, TrialRef
 
 
 def read_all(texts, stamps_s=None, **rule):
@@ -37,6 +39,10 @@ def meaning(texts, **rule):
     [
         (["stim/7"], "stim/7"),
         (["äöü 猫"], "äöü 猫"),
+        (["äöü 猫".encode()], "äöü 猫"),
+        (["Gerät".encode("cp1252")], "Gerät"),
+        ([b"a\x00b\x81"], "a\x00b\ufffd"),
+        (["\ud800!"], "\\ud800!"),
         ([np.int32(7)], "7"),
         ([np.int64(-7)], "-7"),
         ([np.float32(7)], "7"),
@@ -54,6 +60,43 @@ def test_columns_as_text(values, text):
 @given(st.lists(st.one_of(st.text(), st.integers(-(2**53), 2**53)), min_size=2, max_size=5))
 def test_several_columns_come_back_from_their_text(values):
     assert json.loads(marker_text(values)) == values
+
+
+# Texts that JSON, Python or the wire could stumble over.
+HARD = [
+    '{"stimulus": "\\ud800", "group": "\\udfff"}',
+    '{"stimulus": "a", "repeat": 99999999999999999999999}',
+    '{"stimulus": "a", "repeat": "%s"}' % ("9" * 5000),
+    '{"stimulus": %s}' % ("9" * 5000),
+    '{"stimulus": 1e999, "repeat": -1e999}',
+    '{"stimulus": NaN, "repeat": Infinity}',
+    '{"stimulus": {"a": ["\\ud800"]}}',
+    "[" * 100_000,
+    "x" * 1_000_000,
+    "\x00",
+]
+
+
+@given(
+    st.one_of(st.binary(min_size=1), st.text(st.characters(), min_size=1), st.sampled_from(HARD))
+)
+def test_any_marker_can_be_sent_on_and_harms_none_after_it(value):
+    reader = MarkerReader(MarkerRule())
+    text = marker_text([value])
+    event = reader.read(Marker(1.0, text, 1.5))
+    if event is not None:
+        about = TrialRef(
+            session="s",
+            trial=1,
+            stimulus=event.stimulus,
+            group=event.group,
+            repeat=event.repeat,
+            onset_s=event.onset_s,
+        )
+        message = MarkerSeen(about=about, readable_s=event.readable_s)
+        assert unpack(pack(message)) == message
+    after = reader.read(Marker(2.0, '{"stimulus": "next", "group": "its own"}', 2.0))
+    assert (after.stimulus, after.group, after.repeat) == ("next", "its own", 1)
 
 
 # --- what it means -------------------------------------------------------------------------------
