@@ -31,7 +31,8 @@ def name() -> str:
 def states(folder: Path) -> list[str]:
     path = folder / "ledger.jsonl"
     records = read_ledger(path) if path.exists() else []
-    changes = [r["state"] for r in records if r["event"] == "stream"]
+    eeg = [r for r in records if r["event"] == "stream" and not r["name"].endswith("-markers")]
+    changes = [r["state"] for r in eeg]
     return [state for state in changes if state != "waiting"]  # told where it lasts long enough
 
 

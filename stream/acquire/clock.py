@@ -7,7 +7,9 @@ liblsl's own smoothing counts samples and is wrong for minutes after a loss of a
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -40,6 +42,23 @@ class Mapped:
 
     stamps_s: np.ndarray
     breaks: np.ndarray
+
+
+class ClockOffset:
+    """Believes a measured clock offset once its neighbours confirm it.
+
+    One measurement may be wrong by as much as the network kept one packet waiting: the median of
+    the last three is in force, so that a jump counts from its second measurement on.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=3)
+
+    def believe(self, measured_s: float) -> float:
+        """Takes a measurement, in seconds; returns the offset in force."""
+        if not self._recent or measured_s != self._recent[-1]:  # else liblsl has not measured anew
+            self._recent.append(measured_s)
+        return median(self._recent) if len(self._recent) == 3 else self._recent[0]
 
 
 class StreamClock:

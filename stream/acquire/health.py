@@ -11,6 +11,7 @@ State = Literal["waiting", "streaming", "stalled", "lost", "recovered"]
 _STALL_S = 0.2  # silence that is a stall, or ...
 _STALL_CHUNKS = 4.0  # ... this many chunks of it, where chunks are longer
 _LOST_S = 5.0  # silence that is a loss
+_QUIET_S = 2.0  # silence after which the source of a marker stream is looked for
 _RECOVERED_S = 1.0  # how long a stream counts as recovered before it is simply streaming
 _CHUNK_MEMORY = 0.2  # per chunk, for how long chunks are
 _LOOK_S = 1.0  # of samples that flat and clipped channels are told by
@@ -80,6 +81,10 @@ class HealthMonitor:
             self._state = "streaming"
         return self._state
 
+    def is_quiet(self, now_s: float) -> bool:
+        """Whether it is time to look what answers under the stream's name."""
+        return self.state(now_s) in ("stalled", "lost", "recovered")
+
     def report(self, now_s: float) -> Health:
         """All of it."""
         arrived_s, first_s = self._arrived_s, self._first_s
@@ -102,6 +107,37 @@ class HealthMonitor:
         self._recent, self._n_recent = [], 0
         self._flat = tuple(compress(self._channels, is_flat))
         self._clipped = tuple(compress(self._channels, is_clipped))
+
+
+class MarkerMonitor:
+    """Watches a marker stream, whose silence says nothing: only whether its source answers does.
+
+    Attributes:
+        is_lost: whether the source answers no more; whoever looks for it says so here.
+    """
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self._arrived_s: float | None = None
+
+    def arrived(self, samples: np.ndarray, n_gaps: int, now_s: float) -> None:
+        """Takes markers that could be read at `now_s`."""
+        self._arrived_s = now_s
+
+    def is_quiet(self, now_s: float) -> bool:
+        """Whether it is time to look whether the source is still there."""
+        return self._arrived_s is None or now_s - self._arrived_s > _QUIET_S
+
+    def state(self, now_s: float) -> State:
+        """`waiting` before the first marker, `lost` while the source is away."""
+        if self.is_lost and self.is_quiet(now_s):
+            return "lost"
+        return "waiting" if self._arrived_s is None else "streaming"
+
+    def report(self, now_s: float) -> Health:
+        """All of it; there is no rate."""
+        age_s = 0.0 if self._arrived_s is None else now_s - self._arrived_s
+        return Health(self.state(now_s), 0.0, age_s, 0, (), ())
 
 
 def flat_and_clipped(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

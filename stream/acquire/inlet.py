@@ -5,12 +5,14 @@ A stream that comes back must be the one that went away: the same channels, the 
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
+from stream.acquire.clock import ClockOffset
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.units import Signal, kept_as
 
@@ -21,6 +23,7 @@ _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
 _LOOK_S, _INFO_WAIT_S = 1.0, 2.0  # for a stream that returned
+_MISSED_LOOKS = 2  # a busy machine may not answer one of them
 _SAME_CLOCK_S = 1e-3  # a smaller offset to a stream of this machine is the error of measuring it
 
 
@@ -57,16 +60,8 @@ class Inlet:
         self._few = max(1, int(_FEW_S * stream.rate_hz))
         self._deliver = deliver
         self._stopping = threading.Event()
-        self._inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
-        try:
-            info = self._inlet.info(_OPEN_WAIT_S)
-            self._inlet.open_stream(_OPEN_WAIT_S)
-            self.offset_s = self._measure_offset()
-        except (TimeoutError, pylsl.util.LostError) as error:
-            raise Problem(
-                f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
-                "check that its program still runs and that a firewall lets it through"
-            ) from None
+        self._failure: str | None = None
+        info = self.follow(stream)
         self.labels = _labels(info) or tuple(str(i + 1) for i in range(stream.n_channels))
         self.channels = tuple((names or {}).get(label, label) for label in self.labels)
         shape = (_PULL_SAMPLES, stream.n_channels)
@@ -82,9 +77,32 @@ class Inlet:
         is_scaled = not is_text and len(kept) == stream.n_channels and set(factors) != {1.0}
         self._factors = np.array(factors) if is_scaled else None
         self._threads = [
-            threading.Thread(target=self._pull, name=f"inlet {stream.name}", daemon=True),
-            threading.Thread(target=self._watch_offset, name=f"clock {stream.name}", daemon=True),
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+            for work, name in (
+                (self._pull, f"inlet {stream.name}"),
+                (self._watch_offset, f"clock {stream.name}"),
+            )
         ]
+
+    def follow(self, stream: FoundStream) -> "pylsl.StreamInfo":
+        """Takes its samples from this stream from now on; returns what it says of itself.
+
+        Raises:
+            Problem: it does not answer.
+        """
+        inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
+        try:
+            info = inlet.info(_OPEN_WAIT_S)
+            inlet.open_stream(_OPEN_WAIT_S)
+            offset = ClockOffset()
+            self.offset_s, self.offset_uncertainty_s = _measure(inlet, stream, offset)
+        except (TimeoutError, pylsl.util.LostError) as error:
+            raise Problem(
+                f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
+                "check that its program still runs and that a firewall lets it through"
+            ) from None
+        self.stream, self._offset, self._inlet = stream, offset, inlet
+        return info
 
     @property
     def channel_format(self) -> str:
@@ -102,19 +120,37 @@ class Inlet:
         self._stopping.set()
         self._threads[0].join(5.0)
 
+    def check(self) -> None:
+        """Raises `Problem` where a thread of this inlet came to an end that nobody asked for."""
+        if self._failure is not None:
+            raise Problem(self._failure)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            self._failure = (
+                f"the stream {self.stream} is read no more ({what}); this is a fault of the "
+                "program: report it with the session's reader.log, and begin a new session"
+            )
+            raise  # to the log, with its traceback
+
     def _pull(self) -> None:
         pull = self._pull_text if self._buffer is None else self._pull_numbers
-        try:
-            while not self._stopping.is_set():
+        while not self._stopping.is_set():
+            try:
                 pull()
-        except pylsl.util.LostError:
-            return  # a stream without source_id cannot recover: the reader sees it as silence
+            except pylsl.util.LostError:
+                # A stream without source_id, which liblsl does not look for: it is silent until
+                # there is another to follow.
+                self._stopping.wait(_PULL_WAIT_S)
 
     def _pull_text(self) -> None:
-        rows, raw_s = self._inlet.pull_chunk(_PULL_WAIT_S, 64, min_samples=1)
+        # As bytes: a text that is no UTF-8 is a marker too.
+        texts, raw_s = self._inlet.pull_chunk(_PULL_WAIT_S, 64, min_samples=1, as_numpy=True)
         if len(raw_s):
-            texts = np.array(rows, object)
-            self._deliver(Chunk(np.asarray(raw_s), texts, self.offset_s, local_clock()))
+            self._deliver(Chunk(raw_s, texts, self.offset_s, local_clock()))
 
     def _pull_numbers(self) -> None:
         samples, raw_s = self._inlet.pull_chunk(
@@ -129,36 +165,57 @@ class Inlet:
             samples = samples.copy() if self._factors is None else samples * self._factors
             self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
 
-    def _measure_offset(self) -> float:
-        """What the sender's stamps need added; 0 on this machine, where LSL has one clock."""
-        offset_s, self.offset_uncertainty_s = time_correction(self._inlet, _OFFSET_WAIT_S)
-        is_here = self.stream.hostname == socket.gethostname()
-        return 0.0 if is_here and abs(offset_s) < _SAME_CLOCK_S else offset_s
-
     def _watch_offset(self) -> None:
         while not self._stopping.wait(_OFFSET_PERIOD_S):
+            inlet, stream, offset = self._inlet, self.stream, self._offset
             try:
-                self.offset_s = self._measure_offset()
+                measured = _measure(inlet, stream, offset)
             except (TimeoutError, pylsl.util.LostError):
                 continue  # the source is away: the last offset stands until it is back
+            if inlet is self._inlet:
+                self.offset_s, self.offset_uncertainty_s = measured
+
+
+def _measure(
+    inlet: "pylsl.StreamInlet", stream: FoundStream, offset: ClockOffset
+) -> tuple[float, float]:
+    """What the sender's stamps need added, and its uncertainty; 0 on this machine: one clock."""
+    measured_s, uncertainty_s = time_correction(inlet, _OFFSET_WAIT_S)
+    is_here = stream.hostname == socket.gethostname()
+    if is_here and abs(measured_s) < _SAME_CLOCK_S:
+        measured_s = 0.0
+    return offset.believe(measured_s), uncertainty_s
 
 
 class ReturnGuard:
     """Looks, in a thread of its own, at what answers under the name of a stream that fell silent.
 
     liblsl reconnects to a source that restarted at another rate without a word, and waits for ever
-    for one that restarted with other channels.
+    for one that restarted with other channels or another source id. Where the source itself does
+    not answer and one other stream of its name, shape and channels does, the inlet follows that.
+
+    Args:
+        is_chosen: a person has named the source id: no other stream is meant.
 
     Attributes:
+        is_lost: whether nothing has answered for some looks.
         refusal: why the session cannot go on with what came back; None while nothing speaks
             against it.
+        said: what a person should know, each time that it changes.
     """
 
-    def __init__(self, stream: FoundStream, channels: Sequence[str]):
-        self._stream = stream
-        self._channels = tuple(channels)
+    def __init__(self, inlet: Inlet, is_chosen: bool = False):
+        self._inlet = inlet
+        self._is_chosen = is_chosen
         self._thread: threading.Thread | None = None
+        self._n_missed = 0
+        self._told = ""
         self.refusal: str | None = None
+        self.said: list[str] = []
+
+    @property
+    def is_lost(self) -> bool:
+        return self._n_missed > _MISSED_LOOKS
 
     def look(self) -> bool:
         """Starts looking and returns at once; False where it looks already."""
@@ -169,18 +226,64 @@ class ReturnGuard:
         return True
 
     def _look(self) -> None:
-        for info in pylsl.resolve_byprop("name", self._stream.name, 1, _LOOK_S):
-            found = FoundStream(info)
-            if found.source_id == self._stream.source_id:
-                self.refusal = self._compare(found) or self.refusal
+        was = self._inlet.stream
+        found = self._answering(was)
+        ours = [one for one in found if one.uid == was.uid or (was.source_id and _same(one, was))]
+        self._n_missed = 0 if ours else self._n_missed + 1
+        for one in ours:
+            self.refusal = self._compare(one) or self.refusal
+        if self._n_missed >= _MISSED_LOOKS and found and not self._is_chosen:
+            self._take(was, found)
+
+    def _take(self, was: FoundStream, found: Sequence[FoundStream]) -> None:
+        """Follows the only stream that can be meant, or says why it does not."""
+        change = self._compare(found[0])
+        if len(found) > 1:
+            there = ", ".join(f"'{one.source_id}' on {one.hostname}" for one in found)
+            self._say(
+                f"the stream '{was.name}' is lost, and {len(found)} others have its name "
+                f"({there}): none is taken; stop all but the one that is meant"
+            )
+        elif change is not None:
+            self._say(f"not taken: {change}")
+        else:
+            try:
+                self._inlet.follow(found[0])
+            except Problem as problem:
+                self._say(str(problem))
+                return
+            self._n_missed = 0
+            self._say(
+                f"the stream '{was.name}' came back from another source ('{found[0].source_id}' "
+                f"on {found[0].hostname}, it was '{was.source_id}' on {was.hostname}): taken"
+            )
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._told:
+            self._told = sentence
+            self.said.append(sentence)
+
+    def _answering(self, was: FoundStream) -> list[FoundStream]:
+        """All that answer under its name; looks no longer once the stream itself does."""
+        resolver = pylsl.ContinuousResolver(prop="name", value=was.name)
+        end_s = time.monotonic() + _LOOK_S
+        found: list[FoundStream] = []
+        while time.monotonic() < end_s and not any(_same(one, was) for one in found):
+            time.sleep(0.05)
+            found = [FoundStream(info) for info in resolver.results()]
+        return found
 
     def _compare(self, found: FoundStream) -> str | None:
-        was = self._stream
+        was = self._inlet.stream
+        if found.uid == was.uid:
+            return None
         if found.rate_hz != was.rate_hz:
             change = f"at {found.rate_hz:g} Hz, the session began at {was.rate_hz:g} Hz"
         elif found.n_channels != was.n_channels:
             change = f"with {found.n_channels} channels, the session began with {was.n_channels}"
-        elif self._labels(found) not in ((), self._channels):
+        elif found.channel_format != was.channel_format:
+            change = "in another format of samples than the session began with"
+        elif was.rate_hz and self._labels(found) not in ((), self._inlet.labels):
             change = "with other channel names than the session began with"
         else:
             return None
@@ -193,6 +296,10 @@ class ReturnGuard:
             return _labels(inlet.info(_INFO_WAIT_S))
         except (TimeoutError, pylsl.util.LostError):
             return ()
+
+
+def _same(one: FoundStream, other: FoundStream) -> bool:
+    return one.source_id == other.source_id
 
 
 def _labels(info: "pylsl.StreamInfo") -> tuple[str, ...]:

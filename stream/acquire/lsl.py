@@ -46,6 +46,7 @@ class FoundStream:
         self.name, self.type = info.name(), info.type()
         self.rate_hz, self.n_channels = info.nominal_srate(), info.channel_count()
         self.source_id, self.hostname = info.source_id(), info.hostname()
+        self.uid, self.channel_format = info.uid(), info.channel_format()  # one uid an outlet
 
     def __str__(self) -> str:
         rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.health import HealthMonitor
+from stream.acquire.health import HealthMonitor, MarkerMonitor
 
 RATE_HZ = 250.0
 CHANNELS = ("Fz", "Cz", "Pz")
@@ -219,3 +219,19 @@ def test_channels_are_told_at_any_chunking():
             monitor.arrived(samples[start : start + size], 0, 1000 + start / RATE_HZ)
         health = monitor.report(1004.0)
         assert (health.flat, health.clipped) == (("Fz",), ("Pz",))
+
+
+# --- markers -------------------------------------------------------------------------------------
+
+
+def test_a_marker_stream_is_lost_when_its_source_is_and_not_by_silence():
+    monitor, nothing = MarkerMonitor(), np.empty((0, 1))
+    assert (monitor.state(100.0), monitor.is_quiet(100.0)) == ("waiting", True)
+    monitor.arrived(nothing, 0, 100.0)
+    assert (monitor.state(101.0), monitor.is_quiet(101.0)) == ("streaming", False)
+    assert monitor.state(1000.0) == "streaming"
+    assert monitor.report(1000.0).age_s == 900.0
+    monitor.is_lost = True
+    assert monitor.state(1000.0) == "lost"
+    monitor.arrived(nothing, 0, 1001.0)  # whoever looks for its source hears of it later
+    assert monitor.state(1001.5) == "streaming"

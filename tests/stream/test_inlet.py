@@ -1,13 +1,18 @@
-"""An inlet of a real LSL stream: what its channels are called, and in which unit they come."""
+"""An inlet of a real LSL stream: its channels, units and texts, and what comes back for it."""
 
 import queue
+import time
 import uuid
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from stream.acquire.inlet import Inlet
+from hvf_core.problem import Problem
+from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import find_stream, pylsl
+from stream.acquire.markers import marker_text
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -37,3 +42,154 @@ def test_a_trigger_is_known_by_the_name_that_it_has_here(outlet):
     assert inlet.channels == ("Cz", "EEG2", "STI")
     assert inlet.labels == ("EEG1", "EEG2", "AUX7")
     np.testing.assert_allclose(samples, [[1.0, 2.0, 9.0]], rtol=1e-6)
+
+
+@pytest.fixture
+def markers():
+    """An outlet of texts, and its name."""
+    name = f"markers-{uuid.uuid4().hex[:8]}"
+    info = pylsl.StreamInfo(name, "Markers", 1, 0, "string", name)
+    return pylsl.StreamOutlet(info), name
+
+
+def test_a_text_of_any_bytes_comes_and_so_does_the_next(markers):
+    outlet, name = markers
+    arrived = queue.SimpleQueue()
+    inlet = Inlet(find_stream(name, 20.0), arrived.put)
+    inlet.start()
+    assert outlet.wait_for_consumers(20.0)
+    sent = ["Gerät".encode("cp1252"), b"\xff\xfe", b"a\x00b", b"x" * 1_000_000, b"next"]
+    for text in sent:
+        outlet.push_sample([text])
+    came = []
+    while len(came) < len(sent):
+        came += [marker_text(row) for row in arrived.get(timeout=20.0).samples]
+    inlet.stop()
+    inlet.check()
+    assert came == ["Gerät", "ÿþ", "a\x00b", "x" * 1_000_000, "next"]
+
+
+def test_a_thread_that_ends_of_a_fault_says_so(markers, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda told: None)
+    outlet, name = markers
+    inlet = Inlet(find_stream(name, 20.0), lambda chunk: 1 / 0)
+    inlet.check()
+    inlet.start()
+    assert outlet.wait_for_consumers(20.0)
+    outlet.push_sample(["a"])
+    inlet._threads[0].join(20.0)
+    with pytest.raises(Problem, match=rf"'{name}'.*is read no more \(ZeroDivisionError"):
+        inlet.check()
+
+
+# --- what comes back -----------------------------------------------------------------------------
+
+
+@dataclass
+class Stream:
+    """What a guard sees of a stream."""
+
+    source_id: str
+    uid: str
+    name: str = "amp"
+    hostname: str = "here"
+    rate_hz: float = 0.0
+    n_channels: int = 1
+    channel_format: int = 3
+
+
+class Network:
+    """An inlet on a stream, and what answers under its name, look after look."""
+
+    def __init__(self, monkeypatch, is_chosen=False, **shape):
+        self.stream = Stream("run-1", "uid-1", **shape)
+        self.labels = ("1",)
+        self.followed = []
+        self.guard = ReturnGuard(self, is_chosen)
+        self._monkeypatch = monkeypatch
+
+    def follow(self, stream):
+        self.followed.append(stream.source_id)
+        self.stream = stream
+
+    def look(self, *found, times=1):
+        for _ in range(times):
+            self._monkeypatch.setattr(ReturnGuard, "_answering", lambda guard, was: list(found))
+            self.guard.look()
+            self.guard._thread.join(20.0)
+        said, self.guard.said = self.guard.said, []
+        return said
+
+
+def test_a_stream_of_another_source_is_taken_when_its_own_is_gone(monkeypatch):
+    network = Network(monkeypatch)
+    other = Stream("run-2", "uid-2")
+    assert network.look(other) == []  # a busy machine misses one look
+    (sentence,) = network.look(other)
+    assert network.followed == ["run-2"]
+    assert "'run-2'" in sentence
+    assert "'run-1'" in sentence
+    assert "taken" in sentence
+    assert network.look(other) == []
+    assert not network.guard.is_lost
+
+
+def test_no_other_stream_is_taken_while_its_own_answers(monkeypatch):
+    network = Network(monkeypatch)
+    assert network.look(Stream("run-2", "uid-2"), network.stream, times=5) == []
+    assert network.followed == []
+    assert not network.guard.is_lost
+
+
+def test_of_two_other_streams_none_is_taken_and_both_are_named_once(monkeypatch):
+    network = Network(monkeypatch)
+    said = network.look(Stream("run-2", "uid-2"), Stream("run-3", "uid-3"), times=5)
+    assert network.followed == []
+    assert network.guard.is_lost
+    (sentence,) = said
+    assert "'run-2'" in sentence
+    assert "'run-3'" in sentence
+
+
+def test_a_stream_of_another_shape_is_named_and_not_taken(monkeypatch):
+    network = Network(monkeypatch)
+    (sentence,) = network.look(Stream("run-2", "uid-2", n_channels=2), times=5)
+    assert network.followed == []
+    assert "with 2 channels" in sentence
+
+
+def test_who_chose_a_source_is_given_no_other(monkeypatch):
+    network = Network(monkeypatch, is_chosen=True)
+    assert network.look(Stream("run-2", "uid-2"), times=5) == []
+    assert network.followed == []
+    assert network.guard.is_lost
+
+
+def test_its_own_source_with_another_rate_is_refused(monkeypatch):
+    network = Network(monkeypatch, rate_hz=250.0)
+    network.look(Stream("run-1", "uid-2", rate_hz=500.0))
+    assert "at 500 Hz, the session began at 250 Hz" in network.guard.refusal
+
+
+def test_markers_of_a_new_source_come_after_those_of_the_old_one():
+    name = f"markers-{uuid.uuid4().hex[:8]}"
+    first = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", 1, 0, "string", "run-1"))
+    arrived = queue.SimpleQueue()
+    inlet = Inlet(find_stream(name, 20.0), arrived.put)
+    inlet.start()
+    assert first.wait_for_consumers(20.0)
+    first.push_sample(["before"])
+    assert arrived.get(timeout=20.0).samples[0, 0] == b"before"
+    del first
+    second = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", 1, 0, "string", "run-2"))
+    guard = ReturnGuard(inlet)
+
+    def is_taken():
+        guard.look()
+        time.sleep(0.1)
+        return second.have_consumers()
+
+    wait_until(is_taken, 60.0)
+    second.push_sample(["after"])
+    assert arrived.get(timeout=20.0).samples[0, 0] == b"after"
+    inlet.stop()

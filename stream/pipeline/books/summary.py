@@ -166,6 +166,8 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     delay_ms = summary.get("streams", {}).get("filter_delay_ms_at_10_hz")
     if delay_ms is not None:
         yield "filters' delay", f"{delay_ms:.1f} ms at 10 Hz, by which the EEG comes late"
+    for sentence in summary.get("streams", {}).get("notices", ()):
+        yield "notice", sentence
     for stage, values in summary["latency_ms"].items():
         yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
     if summary["painting"] is not None:

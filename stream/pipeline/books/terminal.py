@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from index.gallery import open_gallery
+from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.growth import Growth, pictures, told
 from stream.pipeline.wire.messages import (
@@ -55,7 +56,7 @@ class TerminalView:
         self._live = Live(console=console, refresh_per_second=8, transient=True)
         self._ranks: list[int] = []
         self._dropped: Counter[str] = Counter()
-        self._stream: StreamHealth | None = None
+        self._streams: dict[StreamKind, StreamHealth] = {}
         self._painted: dict[int, str] = {}  # what became of each trial
         self._image: Painted | None = None  # the newest
         self._pictures: RenderableType | None = None  # of it, and of what was seen
@@ -124,10 +125,11 @@ class TerminalView:
         return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:
-        changed = self._stream is not None and message.state != self._stream.state
+        before = self._streams.get(message.kind)
+        changed = before is not None and message.state != before.state
         if changed and not self._progress.finished:  # after its last trial a stream may end
             self.say(f"stream '{message.stream}' is {message.state}")
-        self._stream = message
+        self._streams[message.kind] = message
 
     def _sums(self) -> str:
         n = len(self._ranks)
@@ -135,10 +137,13 @@ class TerminalView:
         if n:
             top1, top5 = (sum(rank <= k for rank in self._ranks) / n for k in (1, 5))
             parts.append(f"top-1 {top1:.0%}, top-5 {top5:.0%} of {n}")
-        if self._stream is not None:
-            parts.append(f"{self._stream.rate_hz:.0f} Hz, {self._stream.drift_ppm:+.0f} ppm")
-            bad = [*self._stream.flat, *self._stream.clipped]
+        if (eeg := self._streams.get("eeg")) is not None:
+            parts.append(f"{eeg.rate_hz:.0f} Hz, {eeg.drift_ppm:+.0f} ppm")
+            bad = [*eeg.flat, *eeg.clipped]
             parts += [f"flat or clipped: {', '.join(bad)}"] if bad else []
+        if (markers := self._streams.get("markers")) is not None:
+            newest = f", the last {markers.age_s:.0f} s ago" if markers.age_s else ""
+            parts.append(f"markers {markers.state}{newest}")
         parts += [f"{count} dropped ({reason})" for reason, count in self._dropped.items()]
         counts = Counter(self._painted.values())
         parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]

@@ -5,6 +5,7 @@ Here is where samples come from and when they are looked at; `TrialSender` does 
 
 import queue
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.nodes import READER
 
 Arrivals = queue.SimpleQueue[tuple[StreamKind, Chunk]]
+Watches = Mapping[StreamKind, StreamWatch]
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
 _HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
 _QUIET_S = 0.5  # a source that ended has delivered everything after this silence ...
@@ -48,21 +50,24 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         names=config.channel_map,
         unscaled=trigger,
     )
-    inlets = [eeg]
+    inlets: dict[StreamKind, Inlet] = {"eeg": eeg}
     if source.markers is not None:
         marker_stream = find_stream(source.markers, source.wait_s)
-        inlets.append(Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk))))
+        inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
     sender = TrialSender(
         config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal
     )
-    watch = StreamWatch(eeg, sender.reports, trigger)
-    for inlet in inlets:
+    watches = {
+        kind: StreamWatch(kind, inlet, sender.reports, trigger if kind == "eeg" else ())
+        for kind, inlet in inlets.items()
+    }
+    for inlet in inlets.values():
         inlet.start()
     lifeline.ready()
-    command = _pump(config, sender, watch, eeg, arrivals, lifeline)
+    command = _pump(config, sender, watches, eeg, arrivals, lifeline)
     if command == "finish":
-        _pump_rest(sender, watch, arrivals)
-    for inlet in inlets:
+        _pump_rest(sender, watches, arrivals)
+    for inlet in inlets.values():
         inlet.stop()
     sender.end(command)
 
@@ -70,32 +75,34 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
 def _pump(
     config: SessionConfig,
     sender: TrialSender,
-    watch: StreamWatch,
+    watches: Watches,
     eeg: Inlet,
     arrivals: Arrivals,
     lifeline: Lifeline,
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
     while (command := lifeline.command()) is None and time.monotonic() < end_s:
-        _take_next(sender, watch, arrivals)
+        _take_next(sender, watches, arrivals)
         # Only the last samples of a trial are urgent; between them a few at a time do.
         eeg.hurry = sender.trials.acquisition.next_due_in_s < _HURRY_S
-        watch.look(sender.trials.acquisition.drift_ppm)
+        for watch in watches.values():
+            for sentence in watch.look(sender.trials.acquisition.drift_ppm):
+                sender.say(sentence)
     return command or "stop"
 
 
-def _pump_rest(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> None:
+def _pump_rest(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> None:
     quiet_s = time.monotonic() + _QUIET_S
     end_s = time.monotonic() + _REST_S
     cutter = sender.trials.acquisition.cutter
     while time.monotonic() < min(quiet_s, end_s):
         if cutter.is_paused and cutter.next_end_s == np.inf:
             return  # a source that goes on, and no trial of it is open
-        if _take_next(sender, watch, arrivals):
+        if _take_next(sender, watches, arrivals):
             quiet_s = time.monotonic() + _QUIET_S
 
 
-def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> bool:
+def _take_next(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> bool:
     try:
         stream, chunk = arrivals.get(timeout=_WAIT_S)
     except queue.Empty:
@@ -104,8 +111,7 @@ def _take_next(sender: TrialSender, watch: StreamWatch, arrivals: Arrivals) -> b
         came = True
         n_gaps = sender.trials.acquisition.n_gaps
         sender.take(stream, chunk)
-        if stream == "eeg":
-            watch.arrived(chunk, sender.trials.acquisition.n_gaps - n_gaps)
+        watches[stream].arrived(chunk, sender.trials.acquisition.n_gaps - n_gaps)
     sender.cut(local_clock())
     sender.look()
     return came

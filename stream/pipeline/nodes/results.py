@@ -8,6 +8,7 @@ import zmq
 
 from hvf_core.problem import needed
 from index.gallery import open_gallery
+from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock, pylsl
 from stream.pipeline.books.ledger import Ledger, Outcome, Record, told
 from stream.pipeline.books.standing import Standing
@@ -63,7 +64,7 @@ class Results:
         self._reader = ""
         self._orphans: tuple[int, ...] = ()
         self._orphans_until_s = 0.0
-        self._stream: StreamHealth | None = None
+        self._streams: dict[StreamKind, StreamHealth] = {}
         self._facts: dict[str, Any] = {}
         self.ended: str | None = None
 
@@ -128,9 +129,8 @@ class Results:
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         self._ledger.note("end", reason=end)
         self._ledger.close()
-        names = ("state", "rate_hz", "flat", "clipped", "offset_s", "offset_uncertainty_s")
-        health = {name: getattr(self._stream, name) for name in names} if self._stream else {}
-        summary = self._tally.summary(self._ledger, end) | {"streams": health | self._facts}
+        streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
+        summary = self._tally.summary(self._ledger, end) | {"streams": streams}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         self._publish(SessionClosed(summary=summary))
@@ -140,11 +140,19 @@ class Results:
         self._ledger.note(event, **facts, **told(event, message))
         self._publish(message)
 
+    def _health(self, kind: StreamKind) -> dict[str, Any]:
+        """What the summary tells of a stream; nothing where none was heard."""
+        common = ("state", "offset_s", "offset_uncertainty_s")
+        names = (*common, "rate_hz", "flat", "clipped") if kind == "eeg" else (*common, "age_s")
+        stream = self._streams.get(kind)
+        return {name: getattr(stream, name) for name in names} if stream is not None else {}
+
     def _on_health(self, message: StreamHealth) -> None:
-        if self._stream is None or message.state != self._stream.state:
+        before = self._streams.get(message.kind)
+        if before is None or message.state != before.state:
             age_s = round(message.age_s, 3)
             self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
-        self._stream = message
+        self._streams[message.kind] = message
         self._publish(message)
 
     def _answer(self, message: Retrieval) -> None:

@@ -1,4 +1,4 @@
-"""Tells how the EEG stream of a live session is, and refuses one that came back changed."""
+"""Tells how a stream of a live session is, and minds what comes back in its place."""
 
 import time
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from dataclasses import asdict
 import zmq
 
 from hvf_core.problem import Problem
-from stream.acquire.chunk import Chunk
-from stream.acquire.health import HealthMonitor
+from stream.acquire.chunk import Chunk, StreamKind
+from stream.acquire.health import HealthMonitor, MarkerMonitor
 from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import local_clock
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 
 _REPORT_S = 1.0
-_GUARD_S = 1.0
+_GUARD_S: dict[StreamKind, float] = {"eeg": 1.0, "markers": 3.0}
 
 
 class StreamWatch:
@@ -23,48 +23,66 @@ class StreamWatch:
 
     Args:
         passed_over: channels that are flat by nature, such as triggers.
+        is_chosen: a person has named its source id, so that no other stream is meant.
     """
 
-    def __init__(self, inlet: Inlet, reports: zmq.SyncSocket, passed_over: Sequence[str]):
+    def __init__(
+        self,
+        kind: StreamKind,
+        inlet: Inlet,
+        reports: zmq.SyncSocket,
+        passed_over: Sequence[str] = (),
+        is_chosen: bool = False,
+    ):
+        self._kind = kind
         self._inlet = inlet
         self._reports = reports
         names = [name for name in inlet.channels if name not in passed_over]
         self._columns = [inlet.channels.index(name) for name in names]
-        self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
-        self._guard = ReturnGuard(inlet.stream, inlet.labels)
-        self._state = "waiting"
+        self._health: HealthMonitor | MarkerMonitor = MarkerMonitor()
+        if kind == "eeg":
+            self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
+        self._guard = ReturnGuard(inlet, is_chosen)
+        self._state = ""
         self._had_gap = False  # a source that is back at once was away for as long as its gap
         self._next_report_s = 0.0
         self._next_guard_s = 0.0
 
     def arrived(self, chunk: Chunk, n_gaps: int) -> None:
-        """Takes a chunk of EEG."""
+        """Takes a chunk of the stream."""
         self._health.arrived(chunk.samples[:, self._columns], n_gaps, chunk.readable_s)
         self._had_gap |= n_gaps > 0
 
-    def look(self, drift_ppm: float) -> None:
-        """Call it often: a stall is noticed here.
+    def look(self, drift_ppm: float = 0.0) -> list[str]:
+        """Call it often: a stall is noticed here. Returns what a person should know.
 
         Raises:
-            Problem: a stream came back under this name with other channels or at another rate.
+            Problem: a stream came back under this name with other channels or at another rate, or
+                the stream is read no more.
         """
-        state = self._health.state(local_clock())
+        self._inlet.check()
         now_s = time.monotonic()
+        if isinstance(self._health, MarkerMonitor):
+            self._health.is_lost = self._guard.is_lost
+        state = self._health.state(local_clock())
         if state != self._state or now_s >= self._next_report_s:
             self._state, self._next_report_s = state, now_s + _REPORT_S
             self._report(drift_ppm)
-        may_be_another = self._had_gap or state in ("stalled", "lost", "recovered")
+        may_be_another = self._had_gap or self._health.is_quiet(local_clock())
         if may_be_another and now_s >= self._next_guard_s:
-            self._next_guard_s = now_s + _GUARD_S
+            self._next_guard_s = now_s + _GUARD_S[self._kind]
             self._had_gap &= not self._guard.look()
         if self._guard.refusal is not None:
             raise Problem(self._guard.refusal)
+        said, self._guard.said = self._guard.said, []
+        return said
 
     def _report(self, drift_ppm: float) -> None:
         send(
             self._reports,
             StreamHealth(
                 stream=self._inlet.stream.name,
+                kind=self._kind,
                 drift_ppm=drift_ppm,
                 offset_s=self._inlet.offset_s,
                 offset_uncertainty_s=self._inlet.offset_uncertainty_s,

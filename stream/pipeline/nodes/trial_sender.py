@@ -28,6 +28,7 @@ from stream.pipeline.wire.messages import (
     End,
     MarkerSeen,
     NodeState,
+    Noted,
     Settled,
     TrialCut,
     TrialDropped,
@@ -94,6 +95,7 @@ class TrialSender:
         self._trial_file = None
         if config.save_trials is not None:
             self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
+        self._notices: list[str] = []
         self._next_look_s = 0.0
         self._taken_s = 0.0
         send(self.reports, NodeState(node=READER, incarnation=lifeline.incarnation))
@@ -105,6 +107,11 @@ class TrialSender:
             self._feed.add(stream, chunk)
         self._signals.add(stream, chunk)
         self._send(self.trials.add(stream, chunk))
+
+    def say(self, sentence: str) -> None:
+        """Tells the screen and the ledger what a person should know of the streams."""
+        self._notices.append(sentence)
+        send(self.reports, Noted(node=READER, text=sentence, facts={}))
 
     def obey(self) -> None:
         """Does what the session orders between two trials."""
@@ -158,7 +165,7 @@ class TrialSender:
             self._trial_file.close()
         if self._adaptation is not None:
             self._adaptation.save(self._config.folder / ADAPTATION)
-        facts = self.trials.acquisition.facts()
+        facts = self.trials.acquisition.facts() | {"notices": self._notices}
         if self._feed is not None:
             self._feed.flush(at_once=True)
             facts["not_recorded"] = self._feed.n_lost

@@ -206,9 +206,10 @@ class Noted(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHealth(Message):
-    """How the EEG stream is; see `stream.acquire.health.Health`."""
+    """How a stream is; see `stream.acquire.health.Health`. Markers have no rate, drift or gaps."""
 
     stream: str
+    kind: StreamKind = "eeg"
     state: str
     rate_hz: float
     drift_ppm: float
