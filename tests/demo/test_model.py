@@ -66,6 +66,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         unpack(shipped, tmp_path)
 
 
+@pytest.mark.slow
 def test_first_runs_at_once_leave_one_whole_model(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
     with ThreadPoolExecutor(3) as pool:
@@ -83,6 +84,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch) -> None:
         ready_model()
 
 
+@pytest.mark.slow
 def test_it_can_be_made_anew(tmp_path: Path) -> None:
     usual = DemoSettings()
     small = usual.model_copy(
