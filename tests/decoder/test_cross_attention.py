@@ -83,6 +83,7 @@ def test_keys_and_values_are_computed_once_and_kept_in_place(
     assert not torch.allclose(first, second, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_sdxl_at_its_full_size_is_painted_with_without_its_memory() -> None:
     """On the meta device: every shape of the real model, and none of its numbers."""
     spec = PRESETS["sdxl-turbo"]
