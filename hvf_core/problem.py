@@ -32,6 +32,12 @@ INTERRUPTED = 130
 """The status of a program that Ctrl-C has ended."""
 
 
+class Interrupted(Problem):
+    """What Ctrl-C has left undone."""
+
+    exit_status = INTERRUPTED
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Ends the program, after a `Problem` or Ctrl-C, with a line on standard error and a status.

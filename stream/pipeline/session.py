@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 from rich.console import Console
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Interrupted, Problem
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
@@ -104,12 +104,11 @@ class Session:
                 done = self._supervisor.is_done(READER, _LAST_WORDS_S)
                 self.failure = None if done else _UNFINISHED
         if self._summary is None:
-            ended = "was stopped" if self.interrupted else "ended"
-            raise Problem(
-                self.failure
-                or f"the session {ended} before its summary; its ledger is in "
-                f"'{self._config.folder}'"
-            )
+            if self.failure is not None:
+                raise Problem(self.failure)
+            kind, ended = (Interrupted, "stopped") if self.interrupted else (Problem, "over")
+            folder = self._config.folder
+            raise kind(f"the session was {ended} before its summary; its ledger is in '{folder}'")
         try:
             write_report(self._supervisor.config, self._summary)
         except Problem as problem:
