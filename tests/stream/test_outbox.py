@@ -126,8 +126,11 @@ def test_trials_wait_for_a_decoder_and_then_go_out_in_order(outbox, reports, tri
     assert told(reports.take()) == [("MarkerSeen", 1), ("MarkerSeen", 2), ("MarkerSeen", 3)]
     outbox.on_node_state(node("results", "r1"))
     assert trials.take() == []
+    assert outbox.waits_for_decoder
     outbox.on_node_state(node("decode", "d1"))
     assert numbers(trials.take()) == [1, 2, 3]
+    assert not outbox.waits_for_decoder
+    assert not Outbox(reports, None, max_unanswered=8).waits_for_decoder  # it has none
     send(outbox, 4)
     assert numbers(trials.take()) == [4]
 

@@ -176,7 +176,8 @@ class TrialSender:
         while self._outbox.n_kept and time.monotonic() < deadline_s:
             time.sleep(_LOOK_S)
             self.look()
-            if self._outbox.n_kept < kept:
+            # In virtual time all is read before a slow decoder is there: the session waits for it.
+            if self._outbox.n_kept < kept or self._outbox.waits_for_decoder:
                 kept, deadline_s = self._outbox.n_kept, time.monotonic() + patience_s
             if self._lifeline.command() == "stop":
                 patience_s = _PATIENCE_S["stop"]

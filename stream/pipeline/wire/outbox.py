@@ -57,6 +57,11 @@ class Outbox:
         """Whether a further trial would be dropped as `overflow`."""
         return self._n_unanswered >= self._max_unanswered
 
+    @property
+    def waits_for_decoder(self) -> bool:
+        """Whether trials are kept for a decoder that has never been there yet."""
+        return self._trials is not None and DECODE not in self._incarnations
+
     def announce(self, message: MarkerSeen) -> None:
         kept = self._kept[message.about.trial] = _Kept([pack(message)])
         self._send_reports(kept)
