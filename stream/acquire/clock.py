@@ -9,6 +9,7 @@ liblsl's own smoothing counts samples and is wrong for minutes after a loss of a
 import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -28,6 +29,8 @@ _SHIFT_JITTERS = 2.0  # ... or, in a stream that scatters, this many jitters
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
 _SPAN_DECAY = 0.9995  # per sample, of the longest burst seen
+_OFFSET_STEP_S = 5e-3
+_NO_TIME_S = 1e12  # a stamp further from 0 than this many seconds is none
 _SHORTEST_STEP = 0.01  # periods; corrections never turn time back
 
 
@@ -81,6 +84,8 @@ class StreamClock:
         self._late_s = 0.0  # of the last stamp, against the line
         self._shift_s = 0.0  # of the last stamps, on the mean
         self._doubtful: list[float] = []  # raw stamps that are kept back
+        self._n_untimed = 0  # samples before the first that has a stamp
+        self._offset_s = math.nan
         self._n_learnt = 0
         self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
         self._burst_share = 0.0
@@ -101,13 +106,25 @@ class StreamClock:
         breaks: list[int] = []
         for raw in raw_s.tolist():
             self._step(raw, stamps_s, breaks)
+        if stamps_s:
+            # More than an error of measuring: the sender's clock is another one from here on.
+            if abs(offset_s - self._offset_s) > max(_OFFSET_STEP_S, _OFF_PERIODS * self._nominal_s):
+                breaks = sorted({0, *breaks})
+            self._offset_s = offset_s
         return Mapped(np.array(stamps_s) + offset_s, np.array(breaks, np.intp))
 
     def _step(self, raw: float, stamps_s: list[float], breaks: list[int]) -> None:
+        has_stamp = abs(raw) < _NO_TIME_S  # not so NaN and infinity
         if math.isnan(self._time_s):
-            self._begin(raw)
-            stamps_s.append(self._give())
+            self._n_untimed += 1
+            if has_stamp:
+                self._begin(raw - self._n_untimed * self.period_s)
+                for _ in range(self._n_untimed):
+                    self._predict()
+                    stamps_s.append(self._give())
             return
+        if not has_stamp:  # as if it had come on the line
+            raw = self._time_s + (len(self._doubtful) + 1) * self.period_s
         same_moment = raw - self._last_raw_s < _SAME_MOMENT * self._nominal_s
         bursts = self._burst_share > _BURST_SHARE
         self._burst_share += _MEMORY * (same_moment - self._burst_share)
@@ -134,7 +151,7 @@ class StreamClock:
         for raw in self._doubtful:
             self._predict()
             late_s = raw - self._time_s
-            self._scatter(abs(late_s))
+            self._scatter(min(off_s, abs(late_s)))
             self._learn(max(-off_s, min(off_s, late_s)))
             stamps_s.append(self._give())
         self._doubtful.clear()
@@ -143,8 +160,11 @@ class StreamClock:
         """Samples are missing before those that were kept back: a new line begins with them."""
         breaks.append(len(stamps_s))
         kept, self._doubtful = self._doubtful, []
-        # Stamps are late, hardly ever early: the earliest, seen from the first, tells the time.
-        self._begin(min(raw - i * self.period_s for i, raw in enumerate(kept)))
+        # Stamps are late, hardly ever early: the earliest, seen from the first, tells the time, but
+        # for one that lies alone.
+        firsts = sorted(raw - i * self.period_s for i, raw in enumerate(kept))
+        pairs = [one for one, later in pairwise(firsts) if later - one < _DOUBT_S]
+        self._begin((pairs or firsts)[0])
         self._given_s = -math.inf
         stamps_s.append(self._give())
         self._last_raw_s = kept[0]

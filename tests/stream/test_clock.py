@@ -1,10 +1,11 @@
 """The clock offset and the line of stamps, against series whose truth is known."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.clock import ClockOffset
+from stream.acquire.clock import ClockOffset, StreamClock
 
 PERIOD_S = 2.0
 
@@ -36,3 +37,66 @@ def test_an_offset_that_stays_elsewhere_is_believed_from_its_second_measurement_
 
 def test_a_measurement_that_is_asked_for_twice_counts_once():
     assert believed([3.0, 3.1, 3.2, 90.0, 90.0, 90.0, 3.3])[-1] == 3.3
+
+
+# --- stamps that are none ------------------------------------------------------------------------
+
+RATE_HZ = 250.0
+ODD = [np.nan, np.inf, -np.inf, 1e300, -1e300, 1e9, -1e9, 0.0, 1000.0]
+
+
+def mapped(raw_s, size):
+    clock, stamps_s, breaks = StreamClock(RATE_HZ), [], []
+    for start in range(0, len(raw_s), size):
+        one = clock.map(raw_s[start : start + size], 0.0)
+        breaks += (len(stamps_s) + one.breaks).tolist()
+        stamps_s += one.stamps_s.tolist()
+    return np.array(stamps_s), breaks
+
+
+@given(
+    st.dictionaries(st.integers(1, 150), st.sampled_from(ODD), max_size=15),
+    st.one_of(st.none(), st.integers(400, 1400)),
+    st.integers(-150, 150),
+    st.sampled_from([1, 7, 50]),
+)
+@settings(max_examples=500, deadline=None, derandomize=True)
+def test_an_odd_stamp_costs_at_most_its_own_sample(odd, lost_at, ppm, size):
+    """One in ten is odd, at most; perhaps 100 ms are lost, near which none is."""
+    numbers = np.arange(1600)
+    if lost_at is not None:
+        numbers = np.delete(numbers, np.arange(lost_at, lost_at + 25))
+    true_s = 5e6 + numbers / RATE_HZ * (1 + ppm * 1e-6)
+    raw_s = true_s.copy()
+    for tenth, stamp in odd.items():
+        at = 10 * tenth
+        if at < len(raw_s) - 30 and (lost_at is None or abs(at - lost_at) > 15):
+            raw_s[at] = stamp
+    stamps_s, breaks = mapped(raw_s, size)
+    assert breaks == ([] if lost_at is None else [lost_at])
+    assert np.abs(stamps_s - true_s[: len(stamps_s)]).max() < 0.1 / RATE_HZ
+    assert len(raw_s) - len(stamps_s) <= 15
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_stamp_beside_a_loss_shifts_nothing_after_it(odd):
+    for beside in range(-3, 12):
+        true_s = 5e6 + np.delete(np.arange(2000), np.arange(1000, 1025)) / RATE_HZ
+        raw_s = true_s.copy()
+        raw_s[1000 + beside] = odd
+        stamps_s, breaks = mapped(raw_s, 5)
+        assert any(abs(one - 1000) <= 13 for one in breaks)
+        assert np.abs(stamps_s - true_s[: len(stamps_s)])[1020:].max() < 0.5 / RATE_HZ
+
+
+def test_samples_before_the_first_stamp_are_counted_back_from_it():
+    raw_s = np.concatenate([[np.nan] * 3, 7.0 + np.arange(3, 20) / RATE_HZ])
+    stamps_s, _ = mapped(raw_s, 2)
+    np.testing.assert_allclose(stamps_s, 7.0 + np.arange(20) / RATE_HZ)
+
+
+def test_an_offset_that_moves_by_more_than_its_error_is_a_break():
+    clock, stamps_s = StreamClock(RATE_HZ), np.arange(500) / RATE_HZ
+    assert not clock.map(stamps_s[:250], 10.0).breaks.size
+    assert not clock.map(stamps_s[250:260], 10.001).breaks.size
+    assert clock.map(stamps_s[260:], 12.0).breaks.tolist() == [0]
