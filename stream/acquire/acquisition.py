@@ -3,15 +3,16 @@
 Everything after the inlet is here and pure, so live streams and recordings take the same way.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from stream.acquire.chunk import Chunk
-from stream.acquire.clock import Mapped, StreamClock
+from stream.acquire.clock import CLOCKS_APART_S, Mapped, StreamClock, looks_like
 from stream.acquire.filters import StreamFilter
-from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
+from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, TrialCutter
 from stream.acquire.triggers import CrossCheck, TriggerReader
@@ -29,6 +30,7 @@ class Acquisition:
     Attributes:
         cutter: what the trials are cut by.
         n_gaps: in the samples so far.
+        notices: sentences that a person should read, until somebody takes them.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Acquisition:
         self._ring = Ring(int(cutting.history_s * rate_hz) + reach, n_channels)
         self.cutter = TrialCutter(self._ring, cutting)
         self.n_gaps = 0
+        self.notices: list[str] = []
+        self._told_clocks = False
         self._filter = stream_filter
         self._kept_back: np.ndarray | None = None  # samples whose time the clock does not know yet
         self._last_arrival_s: float | None = None
@@ -133,7 +137,7 @@ class Acquisition:
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
             marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s)
             entries = self._open(marker)
-            if self._cross_check is not None and entries and not entries[0].event.is_duplicate:
+            if self._cross_check is not None and entries and not _is_odd(entries[0].event):
                 self._cross_check.markers_s.append(marker.stamp_s)
             opened += entries
         return opened
@@ -144,11 +148,38 @@ class Acquisition:
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """What is there now, see `TrialCutter.due`; `now_s` is on the clock of `readable_s`."""
-        if self._last_arrival_s is None:
-            return self.cutter.due(now_s)
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.
-        return self.cutter.due(self._ring.newest_stamp_s + now_s - self._last_arrival_s)
+        if self._last_arrival_s is not None:
+            now_s += self._ring.newest_stamp_s - self._last_arrival_s
+        outcomes = self.cutter.due(now_s)
+        self._compare_clocks(outcomes, now_s)
+        return outcomes
 
     def end(self, reason: Reason, detail: str) -> list[Drop]:
         """Drops what is still open."""
-        return self.cutter.drop_pending(reason, detail)
+        drops = self.cutter.drop_pending(reason, detail)
+        self._compare_clocks(drops, self._ring.newest_stamp_s)
+        return drops
+
+    def _compare_clocks(self, outcomes: Sequence[Trial | Drop], now_s: float) -> None:
+        """Tells, once, of a trial that was dropped since its marker is far off the EEG."""
+        if self._told_clocks or self._last_arrival_s is None:
+            return
+        for event in (one.event for one in outcomes if isinstance(one, Drop)):
+            apart_s, eeg_s = event.onset_s - now_s, self._ring.newest_stamp_s
+            if CLOCKS_APART_S < abs(apart_s) < np.inf:
+                self._told_clocks = True
+                side = "after" if apart_s > 0 else "before"
+                marker_clock = looks_like(event.onset_s, event.readable_s)
+                eeg_clock = looks_like(eeg_s, self._last_arrival_s)
+                self.notices.append(
+                    f"the marker '{event.stimulus[:60]}' is stamped {event.onset_s:.3f} s (it "
+                    f"looks like {marker_clock}), {abs(apart_s):.0f} s {side} the EEG's "
+                    f"{eeg_s:.3f} s (it looks like {eeg_clock}): are they of different clocks? "
+                    "Stamp both with LSL's, pylsl.local_clock()"
+                )
+                return
+
+
+def _is_odd(event: Event) -> bool:
+    return event.is_duplicate or bool(event.fault)

@@ -30,6 +30,9 @@ _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
 _SPAN_DECAY = 0.9995  # per sample, of the longest burst seen
 _OFFSET_STEP_S = 5e-3
+_UNIX_S = (1e9, 5e9)  # the years 2001 to 2128
+CLOCKS_APART_S = 60.0
+"""Stamps that are further apart, of what came together, are of different clocks."""
 _NO_TIME_S = 1e12  # a stamp further from 0 than this many seconds is none
 _SHORTEST_STEP = 0.01  # periods; corrections never turn time back
 
@@ -45,6 +48,20 @@ class Mapped:
 
     stamps_s: np.ndarray
     breaks: np.ndarray
+
+
+def is_time(stamp_s: float) -> bool:
+    """Whether a stamp can be one: not so NaN, infinity and absurd numbers."""
+    return abs(stamp_s) < _NO_TIME_S
+
+
+def looks_like(stamp_s: float, readable_s: float) -> str:
+    """The clock that a stamp seems to be of, when it could be read at `readable_s`."""
+    if _UNIX_S[0] < stamp_s < _UNIX_S[1]:
+        return "Unix time"
+    if abs(stamp_s - readable_s) > CLOCKS_APART_S:
+        return "a device's own time"
+    return "the session's clock"
 
 
 class ClockOffset:
@@ -114,7 +131,7 @@ class StreamClock:
         return Mapped(np.array(stamps_s) + offset_s, np.array(breaks, np.intp))
 
     def _step(self, raw: float, stamps_s: list[float], breaks: list[int]) -> None:
-        has_stamp = abs(raw) < _NO_TIME_S  # not so NaN and infinity
+        has_stamp = is_time(raw)
         if math.isnan(self._time_s):
             self._n_untimed += 1
             if has_stamp:

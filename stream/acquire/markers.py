@@ -11,6 +11,7 @@ from pydantic import field_validator
 
 from hvf_core.problem import WrongUsage
 from hvf_core.settings import Settings, setting
+from stream.acquire.clock import is_time
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
 _REPEAT_DIGITS = 9  # a longer number counts no presentations
@@ -39,6 +40,8 @@ class Event:
     readable_s: float
     is_duplicate: bool = False
     """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
+    fault: str = ""
+    """Why `onset_s` is no onset, but when the marker could be read: its stamp is no time."""
 
 
 class MarkerRule(Settings):
@@ -128,16 +131,18 @@ class MarkerReader:
             return None
         stimulus = _sendable(str(parts["id"]))
         group = stimulus if parts.get("group") is None else _sendable(str(parts["group"]))
+        fault = "" if is_time(marker.stamp_s) else f"the marker's stamp is {marker.stamp_s:g} s"
         is_duplicate = (marker.stamp_s, stimulus) in self._seen
         self._seen.append((marker.stamp_s, stimulus))
         self._presented[group] += not is_duplicate
         return Event(
-            onset_s=marker.stamp_s,
+            onset_s=marker.readable_s if fault else marker.stamp_s,
             stimulus=stimulus,
             group=group,
             repeat=self._presented[group] if parts["repeat"] is None else int(parts["repeat"]),
             readable_s=marker.readable_s,
             is_duplicate=is_duplicate,
+            fault=fault,
         )
 
     def _is_switch(self, text: str) -> bool:

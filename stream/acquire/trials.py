@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from stream.acquire.clock import CLOCKS_APART_S
 from stream.acquire.markers import Event
 from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
@@ -116,6 +117,7 @@ class _Open:
 
     number: int
     event: Event
+    opened_s: float  # the newest stamp then
     onset_sample: int | None = None
     n_stops: int = 0  # that it has passed
 
@@ -140,6 +142,7 @@ class TrialCutter:
         self._ring = ring
         self._window = window
         self._rate_hz = rate_hz
+        self._no_data_after_s = cutting.no_data_after_s
         self._patience_s = window.last / rate_hz + cutting.no_data_after_s
         self._number = cutting.first_number
         self._stops = sorted(stop for stop in cutting.stops if stop < window.count)
@@ -163,11 +166,14 @@ class TrialCutter:
         opened = Opened(number, event)
         if event.is_duplicate:
             return [opened, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")]
+        if event.fault:
+            return [opened, Drop(number, event, "no_data", event.fault)]
         if not self.is_known(event.stimulus):
             return [opened, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")]
         if self.is_paused:
             return [opened, Drop(number, event, "paused", "the session was paused")]
-        insort(self._pending, _Open(number, event), key=lambda open_: open_.event.onset_s)
+        open_ = _Open(number, event, self._ring.newest_stamp_s)
+        insort(self._pending, open_, key=lambda open_: open_.event.onset_s)
         return [opened]
 
     def due(self, now_s: float) -> list[Trial | Drop]:
@@ -196,7 +202,7 @@ class TrialCutter:
         # Half a sample past the onset no later sample can be nearer to it, and one and a half
         # before the end the last one cannot be there.
         if ring.newest_stamp_s < event.onset_s + max(0.5, window.last - 1.5) / self._rate_hz:
-            return self._waited_out(number, event, now_s)
+            return self._waited_out(open_, now_s)
         onset = ring.nearest(event.onset_s)
         if open_.onset_sample not in (None, onset):
             return Drop(number, event, "gap", "the sender's clock went back within the trial")
@@ -211,7 +217,7 @@ class TrialCutter:
         if between or ring.broken(start, stop - start):
             return Drop(number, event, "gap", "samples are missing in the window")
         if last >= ring.next:
-            return self._waited_out(number, event, now_s)
+            return self._waited_out(open_, now_s)
         samples = ring.view(first, window.count)
         why = self.rejection.why(samples) if self.rejection is not None else None
         if why is not None:
@@ -260,7 +266,14 @@ class TrialCutter:
             is_whole=count == self._window.count,
         )
 
-    def _waited_out(self, number: int, event: Event, now_s: float) -> Drop | None:
-        if now_s - event.onset_s <= self._patience_s:
-            return None
-        return Drop(number, event, "no_data", f"no samples {self._patience_s:.1f} s after onset")
+    def _waited_out(self, open_: _Open, now_s: float) -> Drop | None:
+        number, event = open_.number, open_.event
+        if now_s - event.onset_s > self._patience_s:
+            waited = f"no samples {self._patience_s:.1f} s after onset"
+            return Drop(number, event, "no_data", waited)
+        # A source that catches up, after it was frozen, has done so by then.
+        is_late = self._ring.newest_stamp_s - open_.opened_s > self._no_data_after_s
+        if is_late and event.onset_s - now_s > CLOCKS_APART_S:
+            ahead = f"{event.onset_s - now_s:.0f} s ahead of the EEG: is it of another clock?"
+            return Drop(number, event, "no_data", ahead)
+        return None

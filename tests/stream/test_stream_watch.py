@@ -7,6 +7,7 @@ import pytest
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
+from stream.acquire.inlet import ReturnGuard
 from stream.acquire.lsl import FoundStream, local_clock, pylsl
 from stream.pipeline.nodes.stream_watch import StreamWatch
 from tests.waiting import wait_until
@@ -27,9 +28,13 @@ def found_at(rate_hz: float) -> "pylsl.StreamInfo":
 def watch() -> StreamWatch:
     facts = {"offset_s": 0.0, "offset_uncertainty_s": 0.0}
     inlet = SimpleNamespace(
-        stream=FoundStream(found_at(250)), channels=("Cz",), labels=("Cz",), **facts
+        stream=FoundStream(found_at(250)),
+        channels=("Cz",),
+        labels=("Cz",),
+        check=lambda: None,
+        **facts,
     )
-    return StreamWatch(inlet, Reports(), ())
+    return StreamWatch("eeg", inlet, Reports())
 
 
 def arrived(watch: StreamWatch, n_gaps: int) -> None:
@@ -40,11 +45,13 @@ def arrived(watch: StreamWatch, n_gaps: int) -> None:
 def test_a_source_that_is_back_before_it_was_missed_is_known_by_its_gap(watch, monkeypatch) -> None:
     asked = []
 
-    def resolve(*query: object) -> "list[pylsl.StreamInfo]":
-        asked.append(query)
-        return [found_at(500)]
+    def answering(guard: ReturnGuard, was: FoundStream) -> list[FoundStream]:
+        asked.append(was)
+        return [FoundStream(found_at(500))]
 
-    monkeypatch.setattr(pylsl, "resolve_byprop", resolve)
+    monkeypatch.setattr(ReturnGuard, "_answering", answering)
+    # Made here, both have no uid, which no stream on a network lacks.
+    watch._inlet.stream.uid = "another"
     arrived(watch, n_gaps=0)
     watch.look(0.0)
     assert not asked

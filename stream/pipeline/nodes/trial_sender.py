@@ -113,6 +113,11 @@ class TrialSender:
         self._notices.append(sentence)
         send(self.reports, Noted(node=READER, text=sentence, facts={}))
 
+    def _say_notices(self) -> None:
+        notices = self.trials.acquisition.notices
+        while notices:
+            self.say(notices.pop(0))
+
     def obey(self) -> None:
         """Does what the session orders between two trials."""
         for verb, argument in self._lifeline.orders():
@@ -145,6 +150,7 @@ class TrialSender:
             elif isinstance(message, NodeState):
                 self._outbox.on_node_state(message)
         self._outbox.flush()
+        self._say_notices()
         if self._feed is not None:
             self._feed.flush()
         self.obey()
@@ -160,6 +166,7 @@ class TrialSender:
         reason: Reason = "no_data" if command == "finish" else "shutdown"
         detail = "the source ended" if command == "finish" else "the session was stopped"
         self._send(self.trials.end(reason, detail))
+        self._say_notices()
         self._wait_for_answers(_PATIENCE_S[command])
         if self._trial_file is not None:
             self._trial_file.close()
