@@ -12,7 +12,7 @@ import numpy as np
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import CLOCKS_APART_S, Mapped, StreamClock, looks_like
 from stream.acquire.filters import StreamFilter
-from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule, marker_text
+from stream.acquire.markers import BadSpan, Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, TrialCutter
 from stream.acquire.triggers import CrossCheck, TriggerReader
@@ -143,6 +143,9 @@ class Acquisition:
         return opened
 
     def _open(self, marker: Marker) -> list[Opened | Drop]:
+        if (span := BadSpan.of(marker)) is not None:
+            self.cutter.mark_bad(span)
+            return []
         event = self._marker_reader.read(marker)
         return self.cutter.open(event) if event is not None else []
 

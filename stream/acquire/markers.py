@@ -1,6 +1,7 @@
 """The meaning of a marker: which stimulus it names, and which presentation of it this is."""
 
 import json
+import math
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -42,6 +43,34 @@ class Event:
     """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
     fault: str = ""
     """Why `onset_s` is no onset, but when the marker could be read: its stamp is no time."""
+
+
+@dataclass(frozen=True)
+class BadSpan:
+    """A span of the EEG that somebody has marked as bad, in seconds on the reader's clock.
+
+    As a marker it is `{"bad": WHY, "duration_s": SECONDS}`, whose stamp is the start.
+    """
+
+    start_s: float
+    stop_s: float
+    why: str
+
+    @classmethod
+    def of(cls, marker: Marker) -> "BadSpan | None":
+        """The span that this marker tells of; None for another marker."""
+        fields = _json(marker.text) if marker.text.lstrip().startswith("{") else None
+        if not isinstance(fields, dict) or not {"bad", "duration_s"} <= fields.keys():
+            return None
+        duration_s = fields["duration_s"]
+        if not isinstance(duration_s, int | float) or not 0 <= duration_s < math.inf:
+            return None
+        return cls(marker.stamp_s, marker.stamp_s + duration_s, str(fields["bad"]))
+
+    @property
+    def text(self) -> str:
+        """The marker that tells of it."""
+        return json.dumps({"bad": self.why, "duration_s": self.stop_s - self.start_s})
 
 
 class MarkerRule(Settings):

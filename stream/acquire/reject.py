@@ -14,6 +14,8 @@ class RejectSettings(Settings):
     """Reject trials with more than this, peak to peak, in any channel."""
     flat_uv: float | None = setting(None, option="--flat", live=True, ge=0)
     """Reject trials with less than this, peak to peak, in any channel."""
+    keep_bad: bool = setting(False, option="--keep-bad", live=True)
+    """Keep trials that overlap with spans that were marked bad."""
 
 
 class Rejection:

@@ -143,3 +143,4 @@ class TrialStream:
         """Changes the limits by which trials are refused from now on."""
         rejection = Rejection(settings, self._judged, self._channels) if self._judged else None
         self.acquisition.cutter.rejection = rejection
+        self.acquisition.cutter.keeps_bad = settings.keep_bad

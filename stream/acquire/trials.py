@@ -4,7 +4,7 @@ Before its end a trial can be handed out as far as it is there, at stops that ar
 """
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from stream.acquire.clock import CLOCKS_APART_S
-from stream.acquire.markers import Event
+from stream.acquire.markers import BadSpan, Event
 from stream.acquire.reject import Rejection
 from stream.acquire.ring import Ring
 
@@ -131,6 +131,7 @@ class TrialCutter:
     Attributes:
         is_known: of `Cutting`; this and the next ones may be changed between two trials.
         rejection: refuses trials; None takes all.
+        keeps_bad: trials that overlap with spans that were marked bad are taken too.
         is_paused: markers open no trials; those that are open go on.
     """
 
@@ -138,6 +139,7 @@ class TrialCutter:
         window, rate_hz = cutting.window, cutting.rate_hz
         self.is_known = cutting.is_known
         self.rejection: Rejection | None = None
+        self.keeps_bad = False
         self.is_paused = False
         self._ring = ring
         self._window = window
@@ -149,6 +151,7 @@ class TrialCutter:
         ends = sorted({*cutting.urgent, window.count})
         self._ends_s = [(window.first + rows - 1) / rate_hz for rows in ends]  # from the onset on
         self._pending: list[_Open] = []  # by onset
+        self._bad: list[BadSpan] = []  # by start
 
     @property
     def next_end_s(self) -> float:
@@ -175,6 +178,10 @@ class TrialCutter:
         open_ = _Open(number, event, self._ring.newest_stamp_s)
         insort(self._pending, open_, key=lambda open_: open_.event.onset_s)
         return [opened]
+
+    def mark_bad(self, span: BadSpan) -> None:
+        """Trials that overlap with this span are rejected, as MNE's Epochs rejects them."""
+        insort(self._bad, span, key=lambda bad: bad.start_s)
 
     def due(self, now_s: float) -> list[Trial | Drop]:
         """What can be decided now, by onset, then beginnings of what is still open.
@@ -218,11 +225,24 @@ class TrialCutter:
             return Drop(number, event, "gap", "samples are missing in the window")
         if last >= ring.next:
             return self._waited_out(open_, now_s)
+        if (bad := self._bad_within(first, last)) is not None:
+            return Drop(number, event, "rejected", bad.why)
         samples = ring.view(first, window.count)
         why = self.rejection.why(samples) if self.rejection is not None else None
         if why is not None:
             return Drop(number, event, "rejected", why)
         return self._trial(number, event, onset, window.count)
+
+    def _bad_within(self, first: int, last: int) -> BadSpan | None:
+        """The first span marked bad with which these samples overlap."""
+        if self.keeps_bad or not self._bad:
+            return None
+        oldest_s, first_s, last_s = (
+            float(self._ring.stamps_s(number, 1)[0]) for number in (self._ring.oldest, first, last)
+        )
+        self._bad = [span for span in self._bad if span.stop_s >= oldest_s]
+        begun = self._bad[: bisect_left(self._bad, last_s, key=lambda span: span.start_s)]
+        return next((span for span in begun if span.stop_s > first_s), None)
 
     def _part(self, open_: _Open) -> Trial | None:
         """The trial up to the last stop that it has passed since it was asked for before."""

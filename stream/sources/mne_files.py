@@ -1,7 +1,9 @@
 """What MNE reads, as a recording: .set .fif .edf .bdf .vhdr .gdf."""
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -9,14 +11,19 @@ import numpy as np
 from mne.io.constants import FIFF
 
 from hvf_core.problem import Problem
+from stream.acquire.markers import BadSpan
 from stream.acquire.units import kept
-from stream.sources.recording import RecordedMarker, Recording, sorted_markers, unreadable
+from stream.sources.edf_records import Annotation, Records, edf_records
+from stream.sources.recording import Recording, sorted_markers, unreadable
 
 SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
+JOIN_PAUSE_S = 0.1
+"""Put between two pieces that were joined: long enough to be found, too short for a lost stream."""
 
-# MNE's own rule for annotations that mark bad spans and filter edges, and what EEGLAB and
-# BrainVision write where two pieces of a recording were joined.
-NOT_A_STIMULUS = re.compile(r"bad|edge|boundary$|new segment/", re.IGNORECASE)
+# What MNE, EEGLAB and BrainVision write where two pieces of a recording were joined, and MNE's own
+# rule for what marks bad spans.
+_JOIN = re.compile(r"(bad )?boundary$|edge|new segment/|bad_acq_skip", re.IGNORECASE)
+_BAD = re.compile(r"bad", re.IGNORECASE)
 
 _DATA = {"eeg", "mag", "grad", "seeg", "ecog"}  # of MNE's types of channels
 _FIFF_UNITS = {FIFF.FIFF_UNIT_V: "V", FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m"}
@@ -24,15 +31,25 @@ _FIFF_UNITS = {FIFF.FIFF_UNIT_V: "V", FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M:
 
 def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
     try:
-        raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            raw = mne.io.read_raw(path, preload=True, verbose="WARNING")
         types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+        records = edf_records(path) if path.suffix.lower() in (".edf", ".bdf") else None
+        annotations = _annotations(raw, path, records, [str(one.message) for one in told])
     except Exception as error:  # damage surfaces in the libraries as anything
         raise unreadable(path, error) from error
+    stamps_s = _stamps(raw, records, path)
+    joins = [one for one in annotations if _JOIN.match(one.text)]
+    bad = [one for one in annotations if _BAD.match(one.text) and one not in joins]
     stim_channels = [name for name, kind in types.items() if kind == "stim"]
     if stim_channel is None:
-        markers = _annotations(raw) or _stim_events(raw, stim_channels, path)
+        markers = [
+            one for one in annotations if not (_JOIN.match(one.text) or _BAD.match(one.text))
+        ]
+        markers = markers or _stim_events(raw, stamps_s, stim_channels, path)
     elif stim_channel in types:
-        markers = _stim_events(raw, [stim_channel], path)
+        markers = _stim_events(raw, stamps_s, [stim_channel], path)
     else:
         raise Problem(
             f"'{path}' has no channel '{stim_channel}' to take markers from; "
@@ -45,46 +62,119 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
     units, factors = kept(_FIFF_UNITS.get(raw.info["chs"][i]["unit"], "") for i in picks)
     samples = raw.get_data(picks)
     samples *= factors[:, None]
-    rate_hz = float(raw.info["sfreq"])
-    return Recording(
+    recording = Recording(
         path=path,
         name=Path(path.name.removesuffix(".gz")).stem,
         channels=channels,
         units=units,
-        rate_hz=rate_hz,
-        stamps_s=np.arange(raw.n_times) / rate_hz,
+        rate_hz=float(raw.info["sfreq"]),
+        stamps_s=stamps_s,
         samples=np.ascontiguousarray(samples.T, np.float32),
-        markers=markers,
+        markers=sorted_markers((one.onset_s, one.text) for one in markers),
+        bad_spans=tuple(
+            BadSpan(one.onset_s, one.onset_s + one.duration_s, one.text) for one in bad
+        ),
         kinds=tuple(types[name] for name in channels),
     )
+    return _in_pieces(recording, joins)
 
 
-def _annotations(raw: mne.io.BaseRaw) -> tuple[RecordedMarker, ...]:
+def _annotations(
+    raw: mne.io.BaseRaw, path: Path, records: Records | None, told: Iterable[str]
+) -> Sequence[Annotation]:
+    """All of them; MNE itself passes over those that lie outside of the samples."""
+    passed_over = any(text.startswith("Omitted") for text in told)
+    if records is not None and (passed_over or records.is_discontinuous):
+        return records.annotations
+    annotations, zero_s = raw.annotations, raw.first_time
+    if passed_over and path.suffix.lower() == ".set":
+        annotations = mne.read_annotations(path)
+    elif passed_over and path.suffix.lower() == ".vhdr":
+        annotations = mne.read_annotations(_marker_file(path), sfreq=raw.info["sfreq"])
     # The onsets in a Raw count from a zero that is `first_time` before its first sample.
-    return sorted_markers(
-        (one["onset"] - raw.first_time, str(one["description"]))
-        for one in raw.annotations
-        if not NOT_A_STIMULUS.match(one["description"])
+    return [
+        Annotation(one["onset"] - zero_s, max(0.0, one["duration"]), str(one["description"]))
+        for one in annotations
+    ]
+
+
+def _marker_file(path: Path) -> Path:
+    """The file of markers that a BrainVision header names, or the one that is called like it."""
+    named = re.search(rb"(?m)^MarkerFile=(.+?)\s*$", path.read_bytes())
+    name = named[1].decode("utf-8", "replace").replace("$b", path.stem) if named else ""
+    file = path.with_name(name) if name else path.with_suffix(".vmrk")
+    return file if file.is_file() else path.with_suffix(".vmrk")
+
+
+def _stamps(raw: mne.io.BaseRaw, records: Records | None, path: Path) -> np.ndarray:
+    """When each sample was taken, after the first one: seconds, (n,)."""
+    rate_hz = float(raw.info["sfreq"])
+    if records is None or not records.is_discontinuous:
+        return np.arange(raw.n_times) / rate_hz
+    starts_s = records.starts_s
+    per_record, rest = divmod(raw.n_times, max(1, len(starts_s)))
+    if rest or not (np.diff(starts_s) > (per_record - 0.5) / rate_hz).all():
+        raise Problem(
+            f"'{path}' is discontinuous (EDF+D), and its records do not say in order when each of "
+            "them began; export it again as EDF+C, or piece by piece"
+        )
+    return (starts_s[:, None] + np.arange(per_record) / rate_hz).ravel()
+
+
+def _in_pieces(recording: Recording, joins: Sequence[Annotation]) -> Recording:
+    """The recording with a pause where pieces were joined, and without what nobody recorded.
+
+    So no trial spans a join, for the reason that none spans lost samples: a gap.
+    """
+    stamps_s, period_s = recording.stamps_s, 1 / recording.rate_hz
+    edge_s = period_s / 4  # EEGLAB puts a join half a sample before the first of the new piece
+
+    def number_at(time_s: float) -> int:
+        return int(np.searchsorted(stamps_s, time_s - edge_s))
+
+    firsts = sorted({number_at(one.onset_s) for one in joins} - {0, len(stamps_s)})
+    pauses_s = JOIN_PAUSE_S * np.searchsorted(firsts, np.arange(len(stamps_s)), side="right")
+
+    def moved_s(time_s: float) -> float:
+        nearest = int(np.searchsorted(stamps_s, time_s + period_s / 2, side="right")) - 1
+        return time_s + float(pauses_s[max(0, nearest)]) if len(pauses_s) else time_s
+
+    was_recorded = np.ones(len(stamps_s), bool)
+    for one in joins:
+        if one.text.lower().startswith("bad_acq_skip"):  # MNE fills with zeros what this one covers
+            was_recorded[number_at(one.onset_s) : number_at(one.onset_s + one.duration_s)] = False
+    return replace(
+        recording,
+        stamps_s=(stamps_s + pauses_s)[was_recorded],
+        samples=recording.samples[was_recorded],
+        markers=tuple(replace(m, stamp_s=moved_s(m.stamp_s)) for m in recording.markers),
+        bad_spans=tuple(
+            replace(span, start_s=moved_s(span.start_s), stop_s=moved_s(span.stop_s))
+            for span in recording.bad_spans
+        ),
     )
 
 
 def _stim_events(
-    raw: mne.io.BaseRaw, stim_channels: Sequence[str], path: Path
-) -> tuple[RecordedMarker, ...]:
+    raw: mne.io.BaseRaw, stamps_s: np.ndarray, stim_channels: Sequence[str], path: Path
+) -> list[Annotation]:
     """The events of the only one of `stim_channels`, which may last a single sample.
 
     They are what `mne.find_events` finds: every rise, so of the codes 0, 3, 5, 3 the 3 and the 5.
     """
     if not stim_channels:
-        return ()
+        return []
     if len(stim_channels) > 1:
         raise Problem(
             f"'{path}' has no annotations but {len(stim_channels)} stim channels; "
             f"choose one with --stim-channel: {_listed(stim_channels)}"
         )
     events = mne.find_events(raw, stim_channels[0], shortest_event=1, verbose="ERROR")
-    onsets_s = (events[:, 0] - raw.first_samp) / raw.info["sfreq"]
-    return sorted_markers(zip(onsets_s, events[:, 2].astype(str).tolist(), strict=True))
+    onsets_s = stamps_s[events[:, 0] - raw.first_samp].tolist()
+    return [
+        Annotation(onset_s, 0.0, str(code))
+        for onset_s, code in zip(onsets_s, events[:, 2].tolist(), strict=True)
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.acquire.markers import BadSpan
 from stream.acquire.units import Signal
 
 Offsets = tuple[tuple[float, float], ...]
@@ -31,7 +32,8 @@ class Recording:
     `samples` is float32 (n, channels), in `units` per channel: "microvolts" for every voltage,
     "femtoteslas" for every flux density, else as in the file, "" where that is unknown. `kinds`
     says in the file's words what each channel records; empty where it does not say. `stamps_s` is
-    float64 (n,), seconds, raw: from 0 on for files that MNE reads, as recorded for XDF. An XDF
+    float64 (n,), seconds, raw: from 0 on for files that MNE reads, with a pause where two pieces
+    were joined, as recorded for XDF; `bad_spans` are on the same clock. An XDF
     stamp counts on the clock of the machine that sent it; adding the stream's offset, given as
     (stamp, offset) pairs in seconds, takes it to the recorder's clock. Other files have one clock
     and no offsets.
@@ -48,6 +50,7 @@ class Recording:
     eeg_offsets: Offsets = ()
     marker_offsets: Offsets = ()
     kinds: tuple[str, ...] = ()
+    bad_spans: tuple[BadSpan, ...] = ()
 
     def signal(self, channels: Iterable[str]) -> Signal:
         """What those of these channels that there are record, for the most part."""
@@ -64,7 +67,8 @@ class Recording:
     def slice(self, start_s: float, stop_s: float) -> "Recording":
         """What was recorded from `start_s` up to, without, `stop_s` after the first sample.
 
-        All stamps stay as they are. Raises `Problem` where that leaves no sample.
+        All stamps stay as they are. What was marked before the first or after the last sample of
+        the whole belongs to these. Raises `Problem` where that leaves no sample.
         """
         eeg_s = self.stamps_s + offsets_at(self.eeg_offsets, self.stamps_s)
         marker_s = np.array([marker.stamp_s for marker in self.markers])
@@ -76,7 +80,9 @@ class Recording:
                 f"there is no sample from {start_s:g} s to {stop_s:g} s in '{self.path}', "
                 f"which lasts {self.duration_s:.1f} s; choose a span inside it"
             )
-        wanted_markers = (marker_s >= first_s) & (marker_s < last_s)
+        from_s = first_s if start_s > 0 else -np.inf
+        until_s = last_s if stop_s < self.duration_s else np.inf
+        wanted_markers = (marker_s >= from_s) & (marker_s < until_s)
         return replace(
             self,
             stamps_s=self.stamps_s[wanted],

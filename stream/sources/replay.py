@@ -28,19 +28,17 @@ def replay(recording: Recording, outlets: Outlets, speed: float) -> None:
     slower, they lag: they never lead the clock, so no latency looks better than it is.
     """
     now_s = local_clock()
-    lag_s = max(0.0, recording.duration_s * (1 - 1 / speed))
-    first_s = None
-    for stream, chunk in play(recording, max(1, round(CHUNK_S * recording.rate_hz))):
-        stamps_s = chunk.raw_s + chunk.offset_s
-        if first_s is None:
-            first_s = float(stamps_s[0])
-        since_s = stamps_s - first_s
-        sleep_until(now_s + float(since_s[-1]) / speed)
-        stamps_s = now_s - lag_s + since_s
+    chunks = list(play(recording, max(1, round(CHUNK_S * recording.rate_hz))))
+    first_s, last_s = chunks[0][1].readable_s, chunks[-1][1].readable_s
+    lag_s = max(0.0, (last_s - first_s) * (1 - 1 / speed))
+    for stream, chunk in chunks:
+        sleep_until(now_s + (chunk.readable_s - first_s) / speed)
+        stamps_s = now_s - lag_s + chunk.raw_s + chunk.offset_s - first_s
         if stream == "eeg":
             outlets.push_eeg(chunk.samples, stamps_s)
         else:
-            outlets.push_marker(str(chunk.samples[0][0]), float(stamps_s[0]))
+            for row, stamp_s in zip(chunk.samples, stamps_s.tolist(), strict=True):
+                outlets.push_marker(str(row[0]), stamp_s)
 
 
 @with_settings(ReplaySettings)

@@ -21,9 +21,12 @@ def play(
     recording gives the same trials at any speed. Stored clock offsets apply from the moment at
     which they were taken, as they did live. No chunk is longer than `chunk_samples` (50 ms unless
     given), holds samples from both sides of a pause, or is newer than the marker that comes next.
+    Which spans are bad is told before anything else, as it was known before this replay.
     """
     markers = _marker_chunks(recording)
     times_s = [chunk.readable_s for chunk in markers]
+    if recording.bad_spans:
+        yield "markers", _bad_spans(recording, min([*times_s, float(recording.stamps_s[0])]))
     for raw_s, samples, offset_s in _eeg_parts(recording, chunk_samples, times_s):
         newest_s = float(raw_s[-1] + offset_s)
         while markers and markers[0].readable_s <= newest_s:
@@ -46,6 +49,12 @@ def _eeg_parts(
     edges = np.unique(np.concatenate([regular, changes, pauses, at_markers, [len(stamps_s)]]))
     for start, stop in pairwise(edges.tolist()):
         yield stamps_s[start:stop], recording.samples[start:stop], float(offsets_s[start])
+
+
+def _bad_spans(recording: Recording, readable_s: float) -> Chunk:
+    starts_s = np.array([span.start_s for span in recording.bad_spans])
+    rows = np.array([[span.text] for span in recording.bad_spans], object)
+    return Chunk(starts_s, rows, 0.0, readable_s)
 
 
 def _marker_chunks(recording: Recording) -> list[Chunk]:
