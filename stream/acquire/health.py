@@ -33,9 +33,14 @@ class Health:
 
 
 class HealthMonitor:
-    """Watches one stream. The reader hands it what arrives and asks it how the stream is."""
+    """Watches one stream. The reader hands it what arrives and asks it how the stream is.
+
+    Attributes:
+        newest: the last second that was looked at, (n, channels); None before the first.
+    """
 
     def __init__(self, channels: tuple[str, ...], rate_hz: float):
+        self.newest: np.ndarray | None = None
         self._channels = channels
         self._state: State = "waiting"
         self._arrived_s: float | None = None
@@ -103,7 +108,8 @@ class HealthMonitor:
         self._n_recent += len(samples)
         if self._n_recent < self._wanted:
             return
-        is_flat, is_clipped = flat_and_clipped(np.concatenate(self._recent))
+        self.newest = np.concatenate(self._recent)
+        is_flat, is_clipped = flat_and_clipped(self.newest)
         self._recent, self._n_recent = [], 0
         self._flat = tuple(compress(self._channels, is_flat))
         self._clipped = tuple(compress(self._channels, is_clipped))

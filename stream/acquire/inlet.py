@@ -43,6 +43,7 @@ class Inlet:
         labels: from the stream's description; numbers from 1 where it has none.
         channels: the same by the names that they have here.
         signal: what the stream says that it records.
+        units: of the channels that are a signal, as they are kept.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
@@ -67,14 +68,21 @@ class Inlet:
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
-        kept = [kept_as(unit or "") for unit in info.get_channel_units() or ()]
+        kinds = [kind or stream.type for kind in _described(info.get_channel_types(), stream)]
+        units = _described(info.get_channel_units(), stream)
+        kept = [kept_as(unit, kind) for unit, kind in zip(units, kinds, strict=True)]
         self.signal = Signal.of([stream.type], [unit for unit, _ in kept])
+        self.units = {
+            name: unit
+            for name, (unit, _) in zip(self.channels, kept, strict=True)
+            if name not in unscaled
+        }
         factors = [
             1.0 if name in unscaled else factor
-            for name, (_, factor) in zip(self.channels, kept, strict=False)
+            for name, (_, factor) in zip(self.channels, kept, strict=True)
         ]
         # None where all are in microvolts, or in no unit that is known.
-        is_scaled = not is_text and len(kept) == stream.n_channels and set(factors) != {1.0}
+        is_scaled = not is_text and set(factors) != {1.0}
         self._factors = np.array(factors) if is_scaled else None
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
@@ -300,6 +308,12 @@ class ReturnGuard:
 
 def _same(one: FoundStream, other: FoundStream) -> bool:
     return one.source_id == other.source_id
+
+
+def _described(told: Sequence[str | None] | None, stream: FoundStream) -> list[str]:
+    """A word for each channel; "" where the stream has none, or not as many as channels."""
+    words = [word or "" for word in told or ()]
+    return words if len(words) == stream.n_channels else [""] * stream.n_channels
 
 
 def _labels(info: "pylsl.StreamInfo") -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.acquire.inlet import ReturnGuard
 from stream.acquire.lsl import FoundStream, local_clock, pylsl
+from stream.acquire.units import EEG, MICROVOLTS
 from stream.pipeline.nodes.stream_watch import StreamWatch
 from tests.waiting import wait_until
 
@@ -32,6 +33,8 @@ def watch() -> StreamWatch:
         channels=("Cz",),
         labels=("Cz",),
         check=lambda: None,
+        signal=EEG,
+        units={"Cz": MICROVOLTS},
         **facts,
     )
     return StreamWatch("eeg", inlet, Reports())

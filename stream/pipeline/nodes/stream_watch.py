@@ -11,10 +11,12 @@ from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.health import HealthMonitor, MarkerMonitor
 from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import local_clock
+from stream.acquire.units import odd_size, unknown_units
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 
 _REPORT_S = 1.0
+_ODD_LOOKS = 3  # each at a second
 _GUARD_S: dict[StreamKind, float] = {"eeg": 1.0, "markers": 3.0}
 
 
@@ -44,6 +46,9 @@ class StreamWatch:
             self._health = HealthMonitor(tuple(names), inlet.stream.rate_hz)
         self._guard = ReturnGuard(inlet, is_chosen)
         self._state = ""
+        self._n_odd = 0
+        notice = unknown_units(inlet.units) if kind == "eeg" else None
+        self._said = [f"stream '{inlet.stream.name}': {notice}"] if notice else []
         self._had_gap = False  # a source that is back at once was away for as long as its gap
         self._next_report_s = 0.0
         self._next_guard_s = 0.0
@@ -75,7 +80,21 @@ class StreamWatch:
         if self._guard.refusal is not None:
             raise Problem(self._guard.refusal)
         said, self._guard.said = self._guard.said, []
+        self._judge_size()
+        said, self._said = said + self._said, []
         return said
+
+    def _judge_size(self) -> None:
+        """Says, once, that the values cannot be EEG: after some seconds, as filters settle."""
+        if isinstance(self._health, MarkerMonitor) or self._n_odd == _ODD_LOOKS:
+            return
+        if self._health.newest is None:
+            return
+        newest, self._health.newest = self._health.newest, None
+        sentence = odd_size(newest, self._inlet.signal)
+        self._n_odd = 0 if sentence is None else self._n_odd + 1
+        if sentence is not None and self._n_odd == _ODD_LOOKS:
+            self._said.append(sentence)
 
     def _report(self, drift_ppm: float) -> None:
         send(
