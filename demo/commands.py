@@ -14,7 +14,7 @@ from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 
 app = app_of("The demo world: its shipped weights, its images, its recordings, its accuracy.")
-console = Console()
+console = Console(markup=False, emoji=False)
 
 
 @app.command()

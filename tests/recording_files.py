@@ -57,13 +57,13 @@ def write_brainvision(folder, samples_uv, markers=BV_MARKERS, unit="µV"):
     return folder / "bv.vhdr"
 
 
-def write_set(path, samples_uv, events):
+def write_set(path, samples_uv, events, n_trials=1):
     """An EEGLAB recording; `events` are (type, latency), latencies count from 1."""
     rows = [(kind, float(latency), 1.0) for kind, latency in events]
     fields = [("type", object), ("latency", object), ("duration", object)]
     eeg = {
         "setname": "s",
-        "trials": 1.0,
+        "trials": n_trials,
         "srate": RATE_HZ,
         "xmin": 0.0,
         "nbchan": float(len(samples_uv)),

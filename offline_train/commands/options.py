@@ -37,7 +37,8 @@ Encoders = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
 
-console = Console()
+# What it prints are names, as `[left]` or `:left:`, and no markup.
+console = Console(markup=False, emoji=False)
 
 
 @contextmanager

@@ -117,6 +117,9 @@ def _read(
 
     study = recordings(files, images, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
     parts = list(track(study.parts, "reading", len(files), console=console))
+    for part in parts:
+        for notice in part.data.notices:
+            console.print(f"{part.facts.name}: {notice}", highlight=False)
     return replace(study, parts=parts)
 
 

@@ -52,7 +52,8 @@ def run(
     from stream.pipeline.books.summary import summary_table
     from stream.pipeline.session import Session
 
-    console = Console()
+    # What it prints are names, as `[left]` or `:left:`, and no markup.
+    console = Console(markup=False, emoji=False)
     session = Session(
         config, source, console=console, headless=headless, n_trials=n_trials, title=title
     )

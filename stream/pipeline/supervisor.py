@@ -18,6 +18,7 @@ from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Message, Noted
 from stream.pipeline.wire.nodes import READER, SUPERVISOR, NodeSpec
+from stream.sources.settings import NOTICE
 
 _READY_WAIT_S = 90.0
 _SOURCE_END_WAIT_S = 5.0
@@ -130,8 +131,11 @@ class Supervisor:
         return not waiting
 
     def go(self) -> None:
-        """Lets the source play."""
+        """Lets the source play, and says what it has to say of what it plays."""
         if self.source is not None and self.source.stdin is not None:
+            for line in self._source_log():
+                if line.startswith(NOTICE):
+                    self._say(line.removeprefix(NOTICE))
             self.source.stdin.write(b"go\n")
             self.source.stdin.flush()
 
@@ -309,9 +313,13 @@ class Supervisor:
     def _refuse_dead_source(self) -> None:
         if self.source is None or self.source.poll() is None:
             return
-        said = (self._logs / "source.log").read_text(encoding="utf-8").strip().splitlines()
+        said = self._source_log()
         why = said[-1] if said else f"it ended with code {self.source.returncode}"
         raise Problem(f"the source of the streams did not start: {why}")
+
+    def _source_log(self) -> list[str]:
+        text = (self._logs / "source.log").read_text(encoding="utf-8", errors="replace")
+        return text.strip().splitlines()
 
     def _kill_if_hung(self, node: _Node) -> None:
         silent_s = time.monotonic() - node.last_beat_s

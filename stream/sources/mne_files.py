@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ JOIN_PAUSE_S = 0.1
 _JOIN = re.compile(r"(bad )?boundary$|edge|new segment/|bad_acq_skip", re.IGNORECASE)
 _BAD = re.compile(r"bad", re.IGNORECASE)
 
+_EPOCHS = re.compile(r"number of trials is \d+\. It must be 1 for raw")  # what MNE says of a .set
+
 _DATA = {"eeg", "mag", "grad", "seeg", "ecog"}  # of MNE's types of channels
 _FIFF_UNITS = {FIFF.FIFF_UNIT_V: "V", FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m"}
 
@@ -34,10 +36,16 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             raw = mne.io.read_raw(path, preload=True, verbose="WARNING")
+        said = [str(one.message) for one in told]
         types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
         records = edf_records(path) if path.suffix.lower() in (".edf", ".bdf") else None
-        annotations = _annotations(raw, path, records, [str(one.message) for one in told])
+        annotations = _annotations(raw, path, records, said)
     except Exception as error:  # damage surfaces in the libraries as anything
+        if _EPOCHS.search(str(error)) or path.name.endswith(("-epo.fif", "_epo.fif")):
+            raise Problem(
+                f"'{path}' holds epochs, and a continuous recording is needed: give the file that "
+                "they were cut from"
+            ) from error
         raise unreadable(path, error) from error
     stamps_s = _stamps(raw, records, path)
     joins = [one for one in annotations if _JOIN.match(one.text)]
@@ -75,15 +83,16 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
             BadSpan(one.onset_s, one.onset_s + one.duration_s, one.text) for one in bad
         ),
         kinds=tuple(types[name] for name in channels),
+        notices=tuple(_notices(path, said, bad)),
     )
     return _in_pieces(recording, joins)
 
 
 def _annotations(
-    raw: mne.io.BaseRaw, path: Path, records: Records | None, told: Iterable[str]
+    raw: mne.io.BaseRaw, path: Path, records: Records | None, said: Iterable[str]
 ) -> Sequence[Annotation]:
     """All of them; MNE itself passes over those that lie outside of the samples."""
-    passed_over = any(text.startswith("Omitted") for text in told)
+    passed_over = any(text.startswith("Omitted") for text in said)
     if records is not None and (passed_over or records.is_discontinuous):
         return records.annotations
     annotations, zero_s = raw.annotations, raw.first_time
@@ -96,6 +105,18 @@ def _annotations(
         Annotation(one["onset"] - zero_s, max(0.0, one["duration"]), str(one["description"]))
         for one in annotations
     ]
+
+
+def _notices(path: Path, said: Iterable[str], bad: Sequence[Annotation]) -> Iterator[str]:
+    for text in said:
+        if text.startswith("MarkerFile"):
+            yield (
+                f"the header '{path.name}' names a file of markers that is not there ({text}): put "
+                "the .vmrk beside it under that name"
+            )
+    if bad:
+        names = ", ".join(sorted({one.text for one in bad})[:5])
+        yield f"'{path.name}' has {len(bad)} spans marked bad ({names}), see --keep-bad"
 
 
 def _marker_file(path: Path) -> Path:

@@ -33,7 +33,8 @@ class Recording:
     "femtoteslas" for every flux density, else as in the file, "" where that is unknown. `kinds`
     says in the file's words what each channel records; empty where it does not say. `stamps_s` is
     float64 (n,), seconds, raw: from 0 on for files that MNE reads, with a pause where two pieces
-    were joined, as recorded for XDF; `bad_spans` are on the same clock. An XDF
+    were joined, as recorded for XDF; `bad_spans` are on the same clock, and `notices` are sentences
+    that a person should hear. An XDF
     stamp counts on the clock of the machine that sent it; adding the stream's offset, given as
     (stamp, offset) pairs in seconds, takes it to the recorder's clock. Other files have one clock
     and no offsets.
@@ -51,6 +52,7 @@ class Recording:
     marker_offsets: Offsets = ()
     kinds: tuple[str, ...] = ()
     bad_spans: tuple[BadSpan, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def signal(self, channels: Iterable[str]) -> Signal:
         """What those of these channels that there are record, for the most part."""

@@ -15,7 +15,7 @@ from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 from stream.sources.read import read_recording
 from stream.sources.recording import Recording
-from stream.sources.settings import ReplaySettings
+from stream.sources.settings import NOTICE, ReplaySettings
 from stream.sources.virtual_time import play
 
 CHUNK_S = 0.02
@@ -54,6 +54,8 @@ def main(
         raise WrongUsage("--speed max needs no streams: give it to `run_realtime.py replay`")
     stop_s = played.start_s + (played.duration_s or math.inf)
     recording = read_recording(path, **played.picked()).slice(played.start_s, stop_s)
+    for notice in recording.notices:
+        print(f"{NOTICE}{notice}", flush=True)
     signal = recording.signal(recording.channels)
     outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
     if wait_for_go_line:

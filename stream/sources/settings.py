@@ -6,6 +6,9 @@ from pydantic import Field
 
 from hvf_core.settings import Settings, setting
 
+NOTICE = "notice: "
+"""Begins a line of a player's log that a person should read."""
+
 
 class ReplaySettings(Settings):
     """How a recording is played."""

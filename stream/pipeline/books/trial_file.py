@@ -1,6 +1,7 @@
 """The trials as the live path cut them, in a file: MNE epochs (.fif) or NumPy (.npz)."""
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class TrialFile:
         codes = {stimulus: code for code, stimulus in enumerate(sorted(set(stimuli)), start=1)}
         onsets_s = np.array([row["onset_s"] for row in self._rows])
         events = np.zeros((len(self._rows), 3), int)
-        events[:, 0] = np.round((onsets_s - onsets_s.min()) * self._rate_hz)
+        events[:, 0] = _apart(np.round((onsets_s - onsets_s.min()) * self._rate_hz).astype(int))
         events[:, 2] = [codes[stimulus] for stimulus in stimuli]
         epochs = mne.EpochsArray(
             np.stack(self._trials).astype(np.float64) * 1e-6,
@@ -85,6 +86,14 @@ class TrialFile:
             verbose="ERROR",
         )
         epochs.save(self._path, overwrite=True, verbose="ERROR")
+
+
+def _apart(numbers: np.ndarray) -> list[int]:
+    """Numbers of samples, moved on until each is there once, as MNE wants them."""
+    taken: dict[int, None] = {}  # in the order of the trials
+    for number in numbers.tolist():
+        taken[next(free for free in count(number) if free not in taken)] = None
+    return list(taken)
 
 
 def check_trial_file(path: Path) -> None:

@@ -132,6 +132,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     channels = [config.channel_map.get(name, name) for name in recording.channels]
     signal = recording.signal(recording.channels)
     sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32", signal)
+    for notice in recording.notices:
+        sender.say(notice)
     lifeline.ready()
     command = "finish"
     for stream, chunk in play(recording):
