@@ -129,7 +129,8 @@ class TrialTransform:
         # Channels that nobody uses are left out, not multiplied by zero: NaN in one would spread.
         self._spatial = preprocessing.spatial_matrix(settings.channels).T.copy()
         self._resampler = None
-        wanted = Window.of(settings.tmin_s, settings.tmax_s, rate_hz)
+        # At the model's own rate: a stream's that is a hair beside it may round to other samples.
+        wanted = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
         if rate_hz > settings.rate_hz * (1 + 1e-6):
             self._resampler = _Resampler(settings, rate_hz)
             wanted = self._resampler.inputs

@@ -219,6 +219,15 @@ def test_baseline_and_resampling_together_leave_a_response_alone():
     np.testing.assert_allclose(got, np.tile(signal(times_s) - 300, (len(CHANNELS), 1)), atol=0.02)
 
 
+@pytest.mark.parametrize("rate_hz", [249.9999, 250.0, 250.0001])
+def test_a_rate_a_hair_beside_the_models_gives_as_many_samples(rate_hz):
+    choice = make_settings(tmin_s=0.05, tmax_s=0.2, baseline_s=None)  # 12.5 samples, 50 samples
+    transform = Preprocessing(choice).prepare(CAP, rate_hz)
+    assert (transform.window.first, transform.window.last) == (12, 50)
+    trial = np.zeros((transform.window.count, len(CAP)), np.float32)
+    assert transform(trial).shape == (len(CHANNELS), choice.n_times)
+
+
 def test_a_stream_of_the_model_rate_is_not_filtered():
     transform = Preprocessing(make_settings(baseline_s=None)).prepare(CHANNELS, RATE_HZ)
     samples = np.random.default_rng(0).normal(size=(250, 4)).astype(np.float32)
