@@ -24,11 +24,13 @@ from hvf_core.artifact import (
     write_tensors,
 )
 from hvf_core.problem import Problem
+from hvf_core.specs import loading
 from index.gallery import Gallery, open_gallery, save_gallery
 
 COMMAND = "python -m demo train"
 SHIPPED = ASSETS / "model"
 _HVF = PRIOR / "hvf.safetensors"
+_WAY_OUT = "get it again from where the program is from"
 # What the cache holds was made by these: another place is taken where they change.
 _MADE_BY = (Path(__file__), *sorted(Path(__file__).parent.glob("**/world/*.py")))
 
@@ -45,7 +47,7 @@ def ready_model() -> DemoModel:
     """The demo's model in the cache of this machine, unpacked now where it is not there yet.
 
     Raises:
-        Problem: the cache cannot be written.
+        Problem: the cache cannot be written, or what is shipped is damaged.
     """
     folder = cache_folder() / f"demo-{_checksum()}"
     if not folder.exists():
@@ -108,7 +110,8 @@ def _halved(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _whole(path: Path) -> dict[str, np.ndarray]:
-    return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    with loading("a part of the demo's model", str(path), _WAY_OUT):
+        return {name: array.astype(np.float32) for name, array in load_file(path).items()}
 
 
 def _settle(made: Path, folder: Path) -> None:
@@ -124,5 +127,6 @@ def _checksum() -> str:
     """Names what is shipped, and what unpacks it."""
     digest = hashlib.sha256()
     for path in (*_MADE_BY, _HVF, SHIPPED / MANIFEST):  # which has the checksums of the rest
-        digest.update(path.read_bytes())
+        with loading("a part of the demo's model", str(path), _WAY_OUT):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from hvf_core.problem import Problem
@@ -24,8 +25,12 @@ Manifest = TypeVar("Manifest", bound=BaseModel)
 
 def cache_folder() -> Path:
     """Where what was made on this machine is kept; HVF_LIVE_CACHE names another place."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
-    return Path(os.environ.get("HVF_LIVE_CACHE") or default)
+    if named := os.environ.get("HVF_LIVE_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvf-live"
+    except RuntimeError:  # as of a container's user
+        raise Problem("this user has no home: set HVF_LIVE_CACHE to a folder for caches") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -71,8 +76,17 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """Writes arrays as safetensors and returns the file's SHA-256."""
-    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
+    """Writes arrays as safetensors and returns the file's SHA-256.
+
+    Raises:
+        Problem: it cannot be written, as on a disk that is full.
+    """
+    try:
+        save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
+    except SafetensorError as error:
+        raise Problem(
+            f"{path} cannot be written ({error}): make room, or name another disk"
+        ) from None
     return file_sha256(path)
 
 
@@ -138,5 +152,5 @@ def check_files(directory: Path, checksums: Mapping[str, str]) -> None:
         if file_sha256(path) != expected:
             raise Problem(
                 f"{path} is damaged (its checksum is not the one that was written with it): "
-                "copy the whole directory again, or make it again"
+                "copy the whole directory again, make it again or, where it is a cache, delete it"
             )

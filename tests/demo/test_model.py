@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors import SafetensorError
 
+import demo.model
 from decoder.bundle import load_bundle
 from demo.answers import ANSWERS, answers_of
 from demo.model import COMMAND, SHIPPED, DemoModel, pack, ready_model, unpack
@@ -67,6 +69,18 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"short")])
+def test_a_prior_that_lacks_its_hvf_is_named(spoil, tmp_path: Path, monkeypatch) -> None:
+    shutil.copy(demo.model._HVF, tmp_path / "hvf.safetensors")
+    spoil(tmp_path / "hvf.safetensors")
+    monkeypatch.setattr(demo.model, "_HVF", tmp_path / "hvf.safetensors")
+    monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        Problem, match=r"cannot be loaded from '.*hvf\.safetensors' .*: get it again"
+    ):
+        ready_model()
+
+
 def test_first_runs_at_once_leave_one_whole_model(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
     with ThreadPoolExecutor(3) as pool:
@@ -85,6 +99,33 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
+
+    def full(arrays: object, path: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("hvf_core.artifact.save_file", full)
+    with pytest.raises(
+        Problem, match=r"\.safetensors cannot be written \(.*No space.*\): make room"
+    ):
+        ready_model()
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HVF_LIVE_CACHE", raising=False)
+    with pytest.raises(Problem, match="no home: set HVF_LIVE_CACHE"):
+        ready_model()
+    monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path))
+    assert ready_model().bundle.is_relative_to(tmp_path)
+
+
 def test_it_can_be_made_anew(tmp_path: Path) -> None:
     usual = DemoSettings()
     small = usual.model_copy(
