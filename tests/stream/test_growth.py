@@ -81,6 +81,14 @@ def test_an_answer_that_is_not_judged_is_neither_right_nor_wrong(rank: int, said
     assert row.endswith(said)
 
 
+def test_a_long_name_leaves_room_for_its_answers() -> None:
+    growth = Growth()
+    for repeat in (1, 2):
+        growth.add(found("x" * 1000, repeat, 1, 0.62))
+    _, row = lines_of(growth.table())
+    assert row.split()[1:] == ["62", "62", "a", "car,", "right"]
+
+
 def test_pictures_keep_their_colours(tmp_path) -> None:
     halves = np.zeros((64, 64, 3), np.uint8)
     halves[:32, :, 0] = halves[32:, :, 2] = 255  # red above blue

@@ -3,8 +3,10 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from stream.acquire.lsl import local_clock
@@ -73,6 +75,32 @@ def test_images_are_counted_and_the_newest_has_an_age(shown) -> None:
         ]
     else:
         assert re.search(r"2 painted · 1 cancelled · image of trial 3, 2\.\d s old", said)
+
+
+def test_nobody_steers_the_terminal_by_a_marker(shown) -> None:
+    sent = "\x1b[2J\x1b]0;mine\x07\n\u202eb\udc80"
+    stamps = dict.fromkeys(("window_end", "published"), 1.0)
+    facts = {"ids": ["a"], "labels": [sent], "scores": [1.0], "probabilities": [1.0]}
+    facts |= {"confidence": 1.0, "calibrated": True, "abstain": False, "rank": 1}
+    seen = [about(n, stimulus=sent, group="a") for n in (1, 2)]
+    answers = [Retrieval(about=one, answer=answer(), stamps=stamps, **facts) for one in seen]
+    said = shown(*answers, noted("reader", f"'{sent}'"))
+    for part in ("\x1b[2J\x1b]", "\x1b]", "\x07", "\u202e", "\udc80"):
+        assert part not in said
+    assert said.count(r"\x1b[2J\x1b]0;mine\x07\n\u202eb\udc80") >= 5
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_pictures_are_made_of_colours(no_color: bool) -> None:
+    picture, file = io.BytesIO(), io.StringIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+    colours = {"color_system": "truecolor", "no_color": no_color}
+    console = Console(file=file, force_terminal=True, width=80, height=50, **colours)
+    view = TerminalView(console, False, None, "demo")
+    view.open()
+    view.take(replace(image(1), image=picture.getvalue()))
+    view.close()
+    assert ("▀" in file.getvalue()) is not no_color
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(shown) -> None:

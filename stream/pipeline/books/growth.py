@@ -18,6 +18,7 @@ from stream.pipeline.wire.messages import Painted, Retrieval
 RIGHT, WRONG = "green", "red"
 """Styles of answers; words say it too."""
 _SHOWN, _KEPT = 8, 1000  # images
+_NAME = 32  # characters of a stimulus, at most
 _ANSWERS = 12  # of each
 _PICTURE_PX = 18  # two pixels lie in a character, one above the other
 
@@ -53,19 +54,24 @@ class Growth:
             return None
         newest = shown[-1][1].newest
         table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("seen", no_wrap=True)
+        table.add_column("seen", no_wrap=True, max_width=_NAME)
         of = "sure (%)" if newest.calibrated else "rank"
         table.add_column(f"{of} after each repeat", no_wrap=True)
         table.add_column("now", no_wrap=True)
         for _, seen in sorted(shown):
             cells = Text(" ").join(_cell(answer) for answer in seen.found)
-            table.add_row(Text(seen.newest.about.stimulus), cells, told(seen.newest))
+            table.add_row(Text(printable(seen.newest.about.stimulus)), cells, told(seen.newest))
         return table
+
+
+def printable(text: str) -> str:
+    """A text on one line, and without what would steer the terminal: anybody may send a marker."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def told(answer: Retrieval) -> Text:
     """An answer, and whether it is right where that is known."""
-    label = answer.labels[0]
+    label = printable(answer.labels[0])
     if answer.abstain:
         return Text(f"abstains from ({label})", style="dim")
     if not answer.rank:

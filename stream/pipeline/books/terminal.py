@@ -13,7 +13,7 @@ from rich.text import Text
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
-from stream.pipeline.books.growth import Growth, pictures, told
+from stream.pipeline.books.growth import Growth, pictures, printable, told
 from stream.pipeline.wire.messages import (
     Message,
     Noted,
@@ -63,7 +63,7 @@ class TerminalView:
         self._growth = Growth()
         # Coarse pictures, where a terminal has the colours and the lines for them.
         self._draws = not headless and console.color_system in ("256", "truecolor")
-        self._draws = self._draws and console.height >= _LINES_TO_DRAW
+        self._draws = self._draws and not console.no_color and console.height >= _LINES_TO_DRAW
         self._gallery = open_gallery(gallery) if self._draws and gallery is not None else None
 
     def open(self) -> None:
@@ -79,6 +79,7 @@ class TerminalView:
 
     def say(self, line: str | Text) -> None:
         """Shows a line that stays."""
+        line = printable(line) if isinstance(line, str) else line
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def take(self, message: Message) -> None:
@@ -110,7 +111,7 @@ class TerminalView:
 
     def _moving(self) -> Iterator[RenderableType]:
         yield self._progress
-        yield Text(self._sums())
+        yield Text(printable(self._sums()))
         if (table := self._growth.table()) is not None:
             yield Padding(table, (1, 0))
         if self._pictures is not None:
@@ -168,7 +169,7 @@ def _line(answer: Retrieval) -> Text:
         facts.append(f"rank {answer.rank}")
     repeats = f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1)
     latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
-    line = Text(f"trial {answer.about.trial}: {answer.about.stimulus} → ")
+    line = Text(f"trial {answer.about.trial}: {printable(answer.about.stimulus)} → ")
     line.append_text(told(answer))
     line.append(f"{early} ({', '.join([*facts, repeats, f'{latency_ms:.1f} ms'])})")
     if answer.answer.provisional:
