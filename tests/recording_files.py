@@ -92,7 +92,7 @@ def write_edf(path, samples, channels):
     columns += ["".ljust(80)] * n_channels + [str(rate).ljust(8)] * n_channels
     columns += ["".ljust(32)] * n_channels
     records = (samples * 2).reshape(n_channels, n_records, rate).transpose(1, 0, 2)
-    path.write_bytes((head + "".join(columns)).encode() + records.astype("<i2").tobytes())
+    path.write_bytes((head + "".join(columns)).encode("latin-1") + records.astype("<i2").tobytes())
     return path
 
 

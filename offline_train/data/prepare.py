@@ -29,6 +29,7 @@ from stream.acquire.units import Signal
 from stream.sources.cut_recording import cut_trials
 
 _BLOCK = 256  # trials
+_SAME_UNIT = 30.0  # caps and persons differ by a few times, units by 1000
 
 
 @dataclass
@@ -131,9 +132,12 @@ def _trials(
 ) -> Iterator[tuple[Facts, str, np.ndarray]]:
     """The trials of a study that are left, with their facts and stimuli; the first signal holds."""
     prepared, preprocessing = Prepared(), needed(plan.preprocessing)
+    sizes: dict[str, float] = {}
     for recording, facts in study.parts:
         signals.append(recording.signal(preprocessing.settings.channels))
         signals[-1].check(signals[0], f"'{facts.name}'")
+        sizes[facts.name] = recording.size(preprocessing.settings.channels)
+        _check_sizes(sizes)
         adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
         for outcome in cut_trials(recording, plan, adapted):
             if isinstance(outcome, Drop):
@@ -147,6 +151,20 @@ def _trials(
         raise Problem(
             f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
             "check the markers, the window and --stimuli"
+        )
+
+
+def _check_sizes(sizes: Mapping[str, float]) -> None:
+    """Refuses recordings that are of one unit by name, and by their values are not."""
+    moving = {name: size for name, size in sizes.items() if size > 0}
+    if not moving:
+        return
+    small, large = (choose(moving, key=moving.__getitem__) for choose in (min, max))
+    if moving[large] > _SAME_UNIT * moving[small]:
+        raise Problem(
+            f"the channels of '{large}' move by {moving[large]:.3g} and those of '{small}' by "
+            f"{moving[small]:.3g} (SD over a second), so one of them is in another unit than its "
+            "file says: correct the unit in the file, or leave the recording out"
         )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,12 +96,6 @@ def odd_size(samples: np.ndarray, signal: Signal) -> str | None:
         f"the EEG moves by {size_uv:.3g} microvolts (SD of the median channel), which no EEG does "
         f"(a few to a few hundred): is its unit another one than '{signal.unit or 'none'}'?"
     )
-
-
-def kept(units: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The units in which channels of these units are kept, and the factors (channels,)."""
-    names, factors = zip(*map(kept_as, units), strict=True)
-    return names, np.array(factors)
 
 
 def _commonest(names: Sequence[str]) -> str:

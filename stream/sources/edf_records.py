@@ -10,8 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SIGNAL_BYTES = 16 + 80 + 8 + 8 + 8 + 8 + 8 + 80 + 8 + 32  # of one signal, in the header
-_BEFORE_COUNTS = 16 + 80 + 8 + 8 + 8 + 8 + 8 + 80  # what comes before the samples of a record
+ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+"""Signals that hold no samples but texts."""
+
+_COLUMNS = {  # of the header, and their widths in bytes for each signal
+    "label": 16,
+    "transducer": 80,
+    "unit": 8,
+    "physical_min": 8,
+    "physical_max": 8,
+    "digital_min": 8,
+    "digital_max": 8,
+    "filter": 80,
+    "samples": 8,
+    "reserved": 32,
+}
 _TAL = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d+(?:\.\d*)?))?\x14([^\x00]*)\x14")
 
 
@@ -37,23 +50,29 @@ class Records(NamedTuple):
     annotations: list[Annotation]
 
 
+def text_columns(path: Path, name: str) -> list[str]:
+    """A column of the header of EDF and BDF: the text of each signal, an 8-bit one."""
+    with path.open("rb") as file:
+        n_signals = int(file.read(256)[252:256])
+        signals = file.read(n_signals * sum(_COLUMNS.values())).decode("latin-1")
+    start, width = 0, _COLUMNS[name]
+    for before, its_width in _COLUMNS.items():
+        if before == name:
+            break
+        start += n_signals * its_width
+    return [signals[start + width * i :][:width].strip() for i in range(n_signals)]
+
+
 def edf_records(path: Path) -> Records | None:
     """The records of a file; None for plain EDF and BDF, which say nothing of theirs."""
     data = np.memmap(path, np.uint8, "r")
     head = bytes(data[:256]).decode("latin-1")
     if head[192:196] not in ("EDF+", "BDF+"):
         return None
-    n_signals = int(head[252:256])
-    signals = bytes(data[256 : 256 + n_signals * _SIGNAL_BYTES]).decode("latin-1")
-    counts_at = n_signals * _BEFORE_COUNTS
-    counts = [int(signals[counts_at + 8 * i : counts_at + 8 * i + 8]) for i in range(n_signals)]
+    labels, counts = text_columns(path, "label"), map(int, text_columns(path, "samples"))
     width = 3 if data[0] == 0xFF else 2  # bytes of a sample
     edges = width * np.cumsum([0, *counts])
-    told = [
-        slice(edges[i], edges[i + 1])
-        for i in range(n_signals)
-        if signals[16 * i : 16 * i + 16].strip() in ("EDF Annotations", "BDF Annotations")
-    ]
+    told = [slice(edges[i], edges[i + 1]) for i, name in enumerate(labels) if name in ANNOTATIONS]
     body = data[int(head[184:192]) :]
     records = body[: len(body) // edges[-1] * edges[-1]].reshape(-1, edges[-1])
     starts_s = np.full(len(records), np.nan)

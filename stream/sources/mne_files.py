@@ -12,8 +12,9 @@ from mne.io.constants import FIFF
 
 from hvf_core.problem import Problem
 from stream.acquire.markers import BadSpan
-from stream.acquire.units import kept
+from stream.acquire.units import MICROVOLTS, kept_as
 from stream.sources.edf_records import Annotation, Records, edf_records
+from stream.sources.file_units import file_units
 from stream.sources.recording import Recording, sorted_markers, unreadable
 
 SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
@@ -64,10 +65,14 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
             f"give --stim-channel one of {_listed(stim_channels or raw.ch_names)}"
         )
     channels = tuple(name for name in types if name not in (stim_channel, *stim_channels))
-    if _DATA.isdisjoint(types[name] for name in channels):
-        raise Problem(f"'{path}' has no EEG channel; choose a recording of EEG or MEG")
     picks = [raw.ch_names.index(name) for name in channels]
-    units, factors = kept(_FIFF_UNITS.get(raw.info["chs"][i]["unit"], "") for i in picks)
+    units, factors = _units(raw, picks, path)
+    kinds = [types[name] for name in channels]
+    if path.suffix.lower() == ".vhdr":  # MNE calls voltages that it cannot spell `misc`
+        volts = [i for i, unit in enumerate(units) if unit == MICROVOLTS]
+        kinds = ["eeg" if i in volts and kind == "misc" else kind for i, kind in enumerate(kinds)]
+    if _DATA.isdisjoint(kinds):
+        raise Problem(f"'{path}' has no EEG channel; choose a recording of EEG or MEG")
     samples = raw.get_data(picks)
     samples *= factors[:, None]
     recording = Recording(
@@ -82,10 +87,22 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
         bad_spans=tuple(
             BadSpan(one.onset_s, one.onset_s + one.duration_s, one.text) for one in bad
         ),
-        kinds=tuple(types[name] for name in channels),
+        kinds=tuple(kinds),
         notices=tuple(_notices(path, said, bad)),
     )
     return _in_pieces(recording, joins)
+
+
+def _units(
+    raw: mne.io.BaseRaw, picks: Sequence[int], path: Path
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The units in which channels are kept, and what takes MNE's values to them."""
+    told = file_units(path)
+    if len(told) != len(raw.ch_names):
+        told = [(_FIFF_UNITS.get(channel["unit"], ""), 1.0) for channel in raw.info["chs"]]
+    made = [(kept_as(told[i][0]), told[i][1]) for i in picks]
+    units = tuple(unit for (unit, _), _ in made)
+    return units, np.array([factor / mnes for (_, factor), mnes in made])
 
 
 def _annotations(

@@ -1,5 +1,6 @@
 """Reads a recording, by the ending of its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hvf_core.problem import Problem
@@ -52,4 +53,4 @@ def read_recording(
         )
     if not len(recording.samples):
         raise Problem(f"'{path}' has no samples of '{recording.name}'; choose another recording")
-    return recording
+    return replace(recording, notices=(*recording.notices, *recording.unit_notices()))

@@ -1,6 +1,6 @@
 """A recording of EEG or MEG and markers, whatever wrote it: one plain value."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.markers import BadSpan
-from stream.acquire.units import Signal
+from stream.acquire.units import Signal, odd_size, unknown_units
+
+_SECONDS = 20  # that are looked at
 
 Offsets = tuple[tuple[float, float], ...]
 
@@ -60,6 +62,35 @@ class Recording:
         at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
         kinds = [self.kinds[i] for i in at] if self.kinds else []
         return Signal.of(kinds, [self.units[i] for i in at])
+
+    def size(self, channels: Iterable[str]) -> float:
+        """By how much these channels move within a second, SD of the median one.
+
+        It goes by twenty seconds of the recording at most; what does not move at all counts not.
+        """
+        sizes = [seconds.std(axis=0) for seconds in self._seconds(channels)]
+        moving = [np.median(one[one > 0]) for one in sizes if (one > 0).any()]
+        return float(np.median(moving)) if moving else 0.0
+
+    def unit_notices(self) -> Iterator[str]:
+        """Sentences on units that nobody knows, and on values that cannot be EEG in theirs."""
+        eeg = [i for i, kind in enumerate(self.kinds) if kind.lower() == "eeg"]
+        sentence = unknown_units({self.channels[i]: self.units[i] for i in eeg})
+        if sentence is not None:
+            yield f"'{self.path.name}': {sentence}"
+        names = [self.channels[i] for i in eeg]
+        odd = [odd_size(one, self.signal(names)) for one in self._seconds(names)] if eeg else []
+        if odd and odd.count(None) < len(odd) / 2:
+            yield f"'{self.path.name}': {next(filter(None, odd))}"
+
+    def _seconds(self, channels: Iterable[str]) -> Iterator[np.ndarray]:
+        """Some of its seconds, (n, channels)."""
+        wanted = {name.casefold() for name in channels}
+        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        length = round(self.rate_hz)
+        last = max(1, len(self.samples) - length)
+        for start in np.unique(np.linspace(0, last, _SECONDS, endpoint=False, dtype=int)):
+            yield self.samples[start : start + length, at]
 
     @property
     def duration_s(self) -> float:

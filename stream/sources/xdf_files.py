@@ -9,7 +9,7 @@ import pyxdf
 
 from hvf_core.problem import Problem
 from stream.acquire.markers import marker_text
-from stream.acquire.units import kept
+from stream.acquire.units import kept_as
 from stream.sources.recording import RecordedMarker, Recording, sorted_markers, unreadable
 from stream.sources.xdf import MAGIC, STRING, whole_chunks
 
@@ -55,15 +55,15 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
     likely = [stream for stream in irregular if stream.type.lower() in ("markers", "marker")]
     likely = likely or [s for s in irregular if s.format.startswith((STRING, "int"))]
     events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely)
-    units, factors = kept(eeg.units)
+    made = list(map(kept_as, eeg.units, eeg.kinds))
     return Recording(
         path=path,
         name=eeg.name,
         channels=eeg.labels,
-        units=units,
+        units=tuple(unit for unit, _ in made),
         rate_hz=eeg.rate_hz,
         stamps_s=eeg.stamps_s,
-        samples=(np.asarray(eeg.samples) * factors).astype(np.float32),
+        samples=(np.asarray(eeg.samples) * [factor for _, factor in made]).astype(np.float32),
         markers=() if events is None else events.markers(),
         eeg_offsets=eeg.offsets,
         marker_offsets=() if events is None else events.offsets,

@@ -322,3 +322,12 @@ def test_a_trial_with_values_that_are_not_finite_is_rejected(tmp_path):
     )
     assert outcomes[-1].dropped["rejected"] >= 1
     assert len(trial_set) + outcomes[-1].dropped["rejected"] == len(ONSETS)
+
+
+def test_recordings_that_differ_by_orders_of_magnitude_are_refused_by_name(tmp_path):
+    one, two = make_recording(ONSETS), make_recording(ONSETS, seed=1)
+    in_volts = replace(two, samples=two.samples * np.float32(1e-6))
+    with pytest.raises(Problem, match=r"channels of 'one' move by .* and those of 'two' by"):
+        prepare(study(one=one, two=in_volts), make_settings(), tmp_path / "set")
+    louder = replace(two, samples=two.samples * 8)
+    assert len(prepare(study(one=one, two=louder), make_settings(), tmp_path / "set")) == 10
