@@ -52,6 +52,12 @@ def test_no_such_stream(tmp_path: Path) -> None:
     assert "no LSL stream named 'Nobody' within 1 s" in said
 
 
+def test_markers_that_are_sampled_at_a_rate(eeg, tmp_path: Path) -> None:
+    eeg("Cap", CHANNELS, 100, "cap")
+    said = live("--eeg", "Cap", "--markers", "Cap", "--out", tmp_path / "s")
+    assert "is sampled at a rate, a marker stream is irregular" in said
+
+
 def test_two_streams_of_that_name(eeg, markers, tmp_path: Path) -> None:
     eeg("Twin", CHANNELS, 100, "first")
     eeg("Twin", CHANNELS, 100, "second")

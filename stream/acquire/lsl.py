@@ -59,28 +59,38 @@ def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
     return sorted(found, key=lambda stream: (stream.name, stream.source_id))
 
 
-def find_stream(name: str, wait_s: float) -> FoundStream:
-    """The stream called `name`; raises `Problem` for none within `wait_s`, or more than one."""
+def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStream:
+    """The stream called `name`, of the source id or host `source` where that is given.
+
+    Raises:
+        Problem: there is none within `wait_s`, or more than one.
+    """
     resolver = pylsl.ContinuousResolver(prop="name", value=name)
     deadline = time.monotonic() + wait_s
-    while not resolver.results() and time.monotonic() < deadline:
+    while not _meant(resolver, source) and time.monotonic() < deadline:
         time.sleep(0.02)
-    if resolver.results():
+    if _meant(resolver, source):
         time.sleep(_DUPLICATE_WAIT_S)
-    found = [FoundStream(info) for info in resolver.results()]
+    found = _meant(resolver, source)
     if not found:
-        there = ", ".join(map(str, list_streams())) or "none"
+        there = ", ".join(f"{s} from '{s.source_id}'" for s in list_streams()) or "none"
+        of_source = f" from '{source}'" if source is not None else ""
         raise Problem(
-            f"no LSL stream named '{name}' within {wait_s:g} s (streams that answer: {there}); "
-            "start it, or give the name of one that is there"
+            f"no LSL stream named '{name}'{of_source} within {wait_s:g} s (streams that answer: "
+            f"{there}); start it, or give the name of one that is there"
         )
     if len(found) > 1:
         sources = ", ".join(f"'{s.source_id}' on {s.hostname}" for s in found)
         raise Problem(
             f"{len(found)} LSL streams are named '{name}' (source ids {sources}), one was "
-            "expected; stop the others or rename the one that is meant"
+            "expected; stop the others, or choose one with --source-id or --marker-source-id"
         )
     return found[0]
+
+
+def _meant(resolver: Any, source: str | None) -> list[FoundStream]:
+    found = [FoundStream(info) for info in resolver.results()]
+    return [one for one in found if source in (None, one.source_id, one.hostname)]
 
 
 def time_correction(inlet: Any, wait_s: float) -> tuple[float, float]:

@@ -34,9 +34,10 @@ def flow(named: Named) -> Iterator[Verdict]:
         name: [] for name in (source.eeg, source.markers) if name
     }
     inlets: dict[str | None, Inlet] = {}
+    chosen = {source.eeg: source.source_id, source.markers: source.marker_source_id}
     for name, arrived in chunks.items():
         try:
-            stream = find_stream(str(name), source.wait_s)
+            stream = find_stream(str(name), source.wait_s, chosen[name])
             inlets[name] = Inlet(stream, arrived.append, settings.channel_map, trigger)
         except Problem as problem:
             yield Verdict("FAIL", str(problem))

@@ -193,3 +193,17 @@ def test_markers_of_a_new_source_come_after_those_of_the_old_one():
     second.push_sample(["after"])
     assert arrived.get(timeout=20.0).samples[0, 0] == b"after"
     inlet.stop()
+
+
+def test_of_two_streams_of_one_name_a_source_id_chooses():
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+    twins = [
+        pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 1, 100.0, "float32", f"{name}-{one}"))
+        for one in ("first", "second")
+    ]
+    assert find_stream(name, 20.0, f"{name}-second").source_id == f"{name}-second"
+    with pytest.raises(Problem, match=rf"'{name}-first'.*'{name}-second'.*--source-id"):
+        find_stream(name, 20.0)
+    with pytest.raises(Problem, match=rf"no LSL stream named '{name}' from 'third'"):
+        find_stream(name, 0.1, "third")
+    del twins

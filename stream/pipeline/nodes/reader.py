@@ -37,7 +37,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) -> None:
     arrivals: Arrivals = queue.SimpleQueue()
-    eeg_stream = find_stream(source.eeg, source.wait_s)
+    eeg_stream = find_stream(source.eeg, source.wait_s, source.source_id)
     if eeg_stream.rate_hz <= 0:
         raise Problem(
             f"the stream {eeg_stream} has no sampling rate, an EEG stream has one; give the name "
@@ -52,13 +52,20 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     )
     inlets: dict[StreamKind, Inlet] = {"eeg": eeg}
     if source.markers is not None:
-        marker_stream = find_stream(source.markers, source.wait_s)
+        marker_stream = find_stream(source.markers, source.wait_s, source.marker_source_id)
+        if marker_stream.rate_hz > 0:
+            raise Problem(
+                f"the stream {marker_stream} is sampled at a rate, a marker stream is irregular; "
+                "give the name of the marker stream with --markers, or the channel of an EEG "
+                "stream that carries codes with --trigger"
+            )
         inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
     sender = TrialSender(
         config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal
     )
+    chosen = {"eeg": source.source_id, "markers": source.marker_source_id}
     watches = {
-        kind: StreamWatch(kind, inlet, sender.reports, trigger if kind == "eeg" else ())
+        kind: StreamWatch(kind, inlet, sender.reports, trigger, chosen[kind] is not None)
         for kind, inlet in inlets.items()
     }
     for inlet in inlets.values():
