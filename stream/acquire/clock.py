@@ -26,6 +26,8 @@ _DOUBT_SAMPLES = 4  # ... for more samples, are not late: samples are missing
 _SHIFT_MEMORY = 1 / 64  # a smaller loss shows as a lasting shift of the stamps ...
 _SHIFT_PERIODS = 0.6  # ... by this many periods ...
 _SHIFT_JITTERS = 2.0  # ... or, in a stream that scatters, this many jitters
+_OPENING_MOMENTS = 3
+_LONGEST_OPENING_S = 1.0  # a burst that is no longer is heard to its end before time begins
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
 _SPAN_DECAY = 0.9995  # per sample, of the longest burst seen
@@ -101,7 +103,8 @@ class StreamClock:
         self._late_s = 0.0  # of the last stamp, against the line
         self._shift_s = 0.0  # of the last stamps, on the mean
         self._doubtful: list[float] = []  # raw stamps that are kept back
-        self._n_untimed = 0  # samples before the first that has a stamp
+        self._opening: list[float] = []  # raw stamps until the first burst has ended
+        self._longest_opening = max(2, round(_LONGEST_OPENING_S * rate_hz))
         self._offset_s = math.nan
         self._n_learnt = 0
         self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
@@ -133,12 +136,9 @@ class StreamClock:
     def _step(self, raw: float, stamps_s: list[float], breaks: list[int]) -> None:
         has_stamp = is_time(raw)
         if math.isnan(self._time_s):
-            self._n_untimed += 1
-            if has_stamp:
-                self._begin(raw - self._n_untimed * self.period_s)
-                for _ in range(self._n_untimed):
-                    self._predict()
-                    stamps_s.append(self._give())
+            self._opening.append(raw)
+            if self._is_open():
+                self._open(stamps_s, breaks)
             return
         if not has_stamp:  # as if it had come on the line
             raw = self._time_s + (len(self._doubtful) + 1) * self.period_s
@@ -152,7 +152,9 @@ class StreamClock:
         off_s = self._off_s(bursts)
         if abs(late_s) > off_s or self._has_shifted():
             self._doubtful.append(raw)
-            if len(self._doubtful) > self._patience or self._has_shifted():
+            # A burst is heard to its end, as only that tells the time.
+            is_whole = not (bursts and same_moment)
+            if (len(self._doubtful) > self._patience and is_whole) or self._has_shifted():
                 self._break(stamps_s, breaks)
             return
         self._clear_doubts(off_s, stamps_s)
@@ -162,6 +164,37 @@ class StreamClock:
         self._span_s = max(self._span_s * _SPAN_DECAY, late_s)
         self._late_s = raw - self._time_s
         stamps_s.append(self._give())
+
+    def _is_open(self) -> bool:
+        """Whether enough came to tell how the stream is stamped: some bursts, or samples alone."""
+        ends, _ = self._moments()
+        return len(ends) >= _OPENING_MOMENTS or len(self._opening) > self._longest_opening
+
+    def _moments(self) -> tuple[list[tuple[int, float]], int]:
+        """Place and stamp of the last sample of each burst that has ended; the longest burst."""
+        timed = [(i, raw) for i, raw in enumerate(self._opening) if is_time(raw)]
+        ends, longest, start = [], 0, 0
+        for (place, raw), (after, later) in pairwise(timed):
+            if later - raw >= _SAME_MOMENT * self._nominal_s:
+                ends.append((place, raw))
+                longest, start = max(longest, place - start + 1), after
+        return ends, longest
+
+    def _open(self, stamps_s: list[float], breaks: list[int]) -> None:
+        """The line begins with the first sample; in bursts all but the last of each had waited."""
+        (ends, longest), period_s = self._moments(), self.period_s
+        opening, self._opening = self._opening, []
+        if longest > 1:
+            self._burst_share, self._span_s = 1.0, (longest - 1) * period_s
+            first_s = min(raw - place * period_s for place, raw in ends)
+        else:
+            first_s = next(
+                (raw - i * period_s for i, raw in enumerate(opening) if is_time(raw)), 0.0
+            )
+        self._begin(first_s)
+        stamps_s.append(self._give())
+        for raw in opening[1:]:
+            self._step(raw, stamps_s, breaks)
 
     def _clear_doubts(self, off_s: float, stamps_s: list[float]) -> None:
         """The stamps that were kept back were late: their samples lie on the line."""

@@ -118,6 +118,8 @@ def arrived(session: Session) -> list[SentMarker]:
 def reasons(session: Session, onset_s: float) -> set[str]:
     """Why there can be no trial at this onset; none for a trial."""
     found: set[str] = set()
+    if not len(session.stamps_s):
+        return {"no_data"}  # too few came to tell the time
     row = int(np.argmin(np.abs(session.stamps_s - onset_s)))
     if abs(session.stamps_s[row] - onset_s) > HALF_A_SAMPLE / session.rate_hz:
         inside = session.stamps_s[0] < onset_s < session.stamps_s[-1]

@@ -100,3 +100,41 @@ def test_an_offset_that_moves_by_more_than_its_error_is_a_break():
     assert not clock.map(stamps_s[:250], 10.0).breaks.size
     assert not clock.map(stamps_s[250:260], 10.001).breaks.size
     assert clock.map(stamps_s[260:], 12.0).breaks.tolist() == [0]
+
+
+# --- bursts --------------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from([(250.0, 5), (250.0, 12), (250.0, 25), (250.0, 50), (500.0, 25), (500.0, 50)]),
+    st.integers(1, 50),
+    st.floats(0.0, 2e-3),
+    st.integers(-100, 100),
+    st.one_of(st.none(), st.integers(20, 60)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=500, deadline=None, derandomize=True)
+def test_bursts_that_carry_one_stamp_are_right_from_the_first_trial_on(
+    stream, begin, late_s, ppm, lost_burst, seed
+):
+    """20 to 200 ms are stamped as they arrive; the stream is joined anywhere in a burst."""
+    rate_hz, size = stream
+    rng = np.random.default_rng(seed)
+    true_s = 80.0 + np.arange(12 * int(rate_hz)) / rate_hz * (1 + ppm * 1e-6)
+    burst = (np.arange(len(true_s)) + begin) // size
+    ends = np.flatnonzero(np.diff(burst, append=burst[-1] + 1))
+    arrived_s = true_s[ends] + np.abs(rng.normal(0, late_s, len(ends)))
+    raw_s = arrived_s[burst - burst[0]] + 1e-5 * rng.random(len(true_s))
+    if lost_burst is not None:  # and the second after it
+        is_here = (burst < lost_burst) | (burst > lost_burst + rate_hz / size)
+        true_s, raw_s = true_s[is_here], raw_s[is_here]
+    stamps_s, breaks = [], []
+    clock = StreamClock(rate_hz)
+    for start in range(0, len(raw_s), 10):
+        one = clock.map(np.sort(raw_s)[start : start + 10], 0.0)
+        breaks += (len(stamps_s) + one.breaks).tolist()
+        stamps_s += one.stamps_s.tolist()
+    assert len(breaks) == (lost_burst is not None)
+    error_s = np.abs(np.array(stamps_s) - true_s[: len(stamps_s)])
+    assert error_s.max() < 2 / rate_hz + 2 * late_s
+    assert len(raw_s) - len(stamps_s) < max(size, 0.05 * rate_hz) + 2
