@@ -3,8 +3,8 @@
 `python -m stream.bench.painter_isolation`: the real decoder node, started by the real supervisor,
 is given trials at a steady rate. The real painting node's loop paints them beside it, with a
 stand-in for the diffusion model that keeps torch busy for 2 s a picture. In every second block of
-trials the painter is stopped by a signal, so that both halves of the comparison come from the same
-minutes of the same machine. Linux only.
+trials the painter is suspended, so that both halves of the comparison come from the same
+minutes of the same machine.
 
 This program plays the reader, which sends all but the last 20 ms of a trial and, after that pause,
 the last slice; and the results node. A latency is from the sending of the last slice to the arrival
@@ -13,7 +13,6 @@ of the answer. An image's age is from there to when it is finished.
 
 import multiprocessing
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -23,13 +22,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import typer
 import zmq
 from rich.console import Console
 from rich.table import Table
 
 from decoder.painting.step import Start, Step
-from hvf_core.problem import needed
 from offline_train.evaluate.metrics import estimated_mean
 from stream.acquire.lsl import local_clock
 from stream.acquire.settings import PreprocessSettings
@@ -218,14 +217,14 @@ def main(
         supervisor = Supervisor(config, [node(DECODE)], None)
         try:
             supervisor.wait_until_ready()
-            running_s = measure(bench, needed(painter.pid), trials)
+            running_s = measure(bench, psutil.Process(painter.pid), trials)
         finally:
-            os.kill(needed(painter.pid), signal.SIGKILL)
+            painter.kill()
             supervisor.end()
     show(bench.seen, running_s)
 
 
-def measure(bench: Bench, painter: int, n_trials: int) -> list[tuple[float, float]]:
+def measure(bench: Bench, painter: psutil.Process, n_trials: int) -> list[tuple[float, float]]:
     """Fills `bench.seen`; returns when the painter was running."""
     for _ in range(_N_WARM_UP):
         bench.trial()
@@ -234,21 +233,14 @@ def measure(bench: Bench, painter: int, n_trials: int) -> list[tuple[float, floa
     for first in range(0, n_trials, _BLOCK):
         n = min(_BLOCK, n_trials - first)
         for runs in (True, False) if first // _BLOCK % 2 else (False, True):
-            os.kill(painter, signal.SIGCONT if runs else signal.SIGSTOP)
+            painter.resume() if runs else painter.suspend()
             began_s = local_clock()
             bench.seen.latency_ms[runs].append([bench.trial() for _ in range(n)])
             if runs:
                 running_s.append((began_s, local_clock()))
-                bench.seen.rss_mb.append(rss_mb(painter))
-    os.kill(painter, signal.SIGCONT)
+                bench.seen.rss_mb.append(painter.memory_info().rss / 2**20)
+    painter.resume()
     return running_s
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) / 1024
 
 
 def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:

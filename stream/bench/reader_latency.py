@@ -2,7 +2,7 @@
 
 `python -m stream.bench.reader_latency`: one source of EEG and markers on LSL, and in turn three
 programs that listen to it: a bare LSL loop-back, the reader, and mne-lsl's EpochsStream where it is
-installed. All clocks are LSL's, which is one clock on one machine. Linux only.
+installed. All clocks are LSL's, which is one clock on one machine.
 
 The reader is the real process, started by the real supervisor, with a bundle for 63 channels that
 resamples to 250 Hz and keeps 17. This program plays its decoder, its recorder and its results node.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import typer
 import zmq
 from rich import box
@@ -183,9 +184,9 @@ def _latencies(
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process so far, all threads: fields 14 and 15 of proc(5)'s stat."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process so far, all threads."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def measure(
