@@ -6,8 +6,13 @@ XDF 1.0 (https://github.com/sccn/xdf/wiki/Specifications): four magic bytes, the
 
 import io
 import logging
+from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +23,9 @@ Tag = IntEnum("Tag", "FILE_HEADER STREAM_HEADER SAMPLES CLOCK_OFFSET BOUNDARY ST
 BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 STRING = "string"
+_BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
+_JUMP_S = 5e-3  # of one measured offset, between two that agree
+
 LENGTH_FORMATS = {1: "<B", 4: "<I", 8: "<Q"}
 
 
@@ -53,3 +61,59 @@ def _chunk_end(data: bytes, start: int) -> int | None:
 def _after_next_boundary(data: bytes, start: int) -> int:
     found = data.find(BOUNDARY_UUID, start)
     return len(data) if found < 0 else found + len(BOUNDARY_UUID)
+
+
+def on_one_clock(
+    stamps_s: Sequence[float] | np.ndarray,
+    times_s: Sequence[float] | np.ndarray,
+    offsets_s: Sequence[float] | np.ndarray,
+) -> tuple[np.ndarray, tuple[tuple[float, float], ...]]:
+    """A stream's stamps, and its clock offsets as (time, offset), on one clock of its sender.
+
+    Where the sender was started again, its stamps and the times of its offsets go back, and the
+    offsets say where that is on the recorder's clock, which stays as it is: what comes after is put
+    on the clock from before. An offset that jumps for one measurement is left out.
+
+    Args:
+        stamps_s: (n,), in the order of the file, as are `times_s` and `offsets_s`.
+    """
+    stamps_s = np.array(stamps_s, np.float64)
+    taken = list(zip(map(float, times_s), map(float, offsets_s), strict=True))
+    runs = [_believed(run) for run in _split(taken, [time_s for time_s, _ in taken], 0.0)]
+    if len(runs) < 2:
+        return stamps_s, tuple(*runs)
+    moved, shifts_s = list(runs[0]), [0.0]
+    for run in runs[1:]:
+        shifts_s.append(run[0][1] - moved[-1][1])
+        moved += [(time_s + shifts_s[-1], offset_s - shifts_s[-1]) for time_s, offset_s in run]
+    start, at = 0, 0
+    for part in _split(stamps_s, stamps_s, _BACK_S):
+        # Without a stamp from before, or an offset from after, nothing goes back: the nearest.
+        later = range(min(at, len(runs) - 1), len(runs))
+        at = min(later, key=lambda k: _distance_s(part, runs[k]))
+        stamps_s[start : start + len(part)] = part + shifts_s[at]
+        start, at = start + len(part), at + 1
+    return stamps_s, tuple(moved)
+
+
+def _split(values: Any, times_s: Any, back_s: float) -> list[Any]:
+    """Parts of `values` at whose beginnings the times go back by more than `back_s`."""
+    edges = np.flatnonzero(np.diff(times_s) < -back_s) + 1
+    return [values[a:b] for a, b in pairwise([0, *edges.tolist(), len(values)])]
+
+
+def _believed(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    around = [*zip(run, run[1:], run[2:], strict=False)]
+    odd = {
+        here
+        for before, here, after in around
+        if abs(before[1] - after[1])
+        < _JUMP_S
+        < min(abs(here[1] - before[1]), abs(here[1] - after[1]))
+    }
+    return [one for one in run if one not in odd]
+
+
+def _distance_s(part_s: np.ndarray, run: list[tuple[float, float]]) -> float:
+    middle_s = float(np.median(part_s)) if len(part_s) else 0.0
+    return max(run[0][0] - middle_s, middle_s - run[-1][0], 0.0)

@@ -11,7 +11,7 @@ from hvf_core.problem import Problem
 from stream.acquire.markers import marker_text
 from stream.acquire.units import kept_as
 from stream.sources.recording import RecordedMarker, Recording, sorted_markers, unreadable
-from stream.sources.xdf import MAGIC, STRING, whole_chunks
+from stream.sources.xdf import MAGIC, STRING, on_one_clock, whole_chunks
 
 
 class _XdfStream:
@@ -27,9 +27,10 @@ class _XdfStream:
         self.labels = tuple(_text_of(ch, "label") or str(i) for i, ch in enumerate(channels, 1))
         self.units = tuple(_text_of(channel, "unit") for channel in channels)
         self.kinds = tuple(_text_of(channel, "type") or self.type for channel in channels)
-        self.stamps_s: np.ndarray = stream["time_stamps"]
+        self.stamps_s, self.offsets = on_one_clock(
+            stream["time_stamps"], stream["clock_times"], stream["clock_values"]
+        )
         self.samples: np.ndarray | list[list[str]] = stream["time_series"]
-        self.offsets = tuple(zip(stream["clock_times"], stream["clock_values"], strict=True))
 
     def markers(self) -> tuple[RecordedMarker, ...]:
         return sorted_markers(zip(self.stamps_s, map(marker_text, self.samples), strict=True))
