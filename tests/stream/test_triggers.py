@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvf_core.problem import WrongUsage
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.chunk import Chunk
 from stream.acquire.trials import Cutting, Drop, Trial, Window
@@ -260,3 +261,41 @@ def test_a_chunk_that_is_longer_than_the_history_is_taken():
     acquisition = Acquisition(1, Cutting(Window(0, 20), RATE_HZ, history_s=1.0), triggers=triggers)
     stamps_s = 50 + np.arange(400) / RATE_HZ
     acquisition.add_eeg(Chunk(stamps_s, codes[:, None].astype(np.float32), 0.0, 54.0))
+
+
+# --- bits ----------------------------------------------------------------------------------------
+
+
+def codes_of(values, **settings):
+    reader = TriggerReader(TriggerSettings(**{"channel": "STI"} | settings))
+    return [code for _, code in reader.read(np.array(values, np.float64))]
+
+
+def biosemi(code):
+    """The first samples of a code in a Status channel: epoch, speed and CMS are bits above 15."""
+    return [(1 << 20) | (1 << 17) | code] * 3
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_a_status_channel_only_the_trigger_bits_count(sign):
+    """Read as signed numbers, a low battery (bit 23) makes all of them negative."""
+    cms_lost = [1 << 17] * 3
+    values = biosemi(0) + biosemi(1) + cms_lost + biosemi(0) + biosemi(2) + biosemi(0)
+    if sign < 0:
+        values = [value - (1 << 23) for value in values]
+    assert codes_of(values, channel="Status") == [1, 2]
+    assert codes_of(values, bits=(0, 15)) == [1, 2]
+
+
+def test_a_range_of_bits_is_read_as_a_number():
+    values = [0, 0x0100, 0x0203, 0x00FF, 0x0F00, 0]
+    assert codes_of(values, bits=(8, 15)) == [1, 2, 15]
+    assert codes_of(values, bits=(0, 7)) == [3, 255]
+    assert codes_of(values, bits=(9, 9)) == [1, 1]
+    assert codes_of(values) == [0x0100, 0x0203, 0x0F00]
+
+
+@pytest.mark.parametrize("bits", [(-1, 3), (4, 3), (0, 53)])
+def test_bits_that_are_no_range_are_refused(bits):
+    with pytest.raises(WrongUsage, match=f"trigger bits {bits[0]},{bits[1]}"):
+        TriggerSettings(channel="STI", bits=bits)
