@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stream.acquire.chunk import Chunk
-from stream.acquire.clock import CLOCKS_APART_S, Mapped, StreamClock, looks_like
+from stream.acquire.clock import CLOCKS_APART_S, Mapped, RateWatch, StreamClock, looks_like
 from stream.acquire.filters import StreamFilter
 from stream.acquire.markers import BadSpan, Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
@@ -45,6 +45,8 @@ class Acquisition:
     ):
         window, rate_hz = cutting.window, cutting.rate_hz
         self._clock = StreamClock(rate_hz)
+        self._rate_hz = rate_hz
+        self._rate_watch: RateWatch | None = RateWatch(rate_hz)
         self._triggers = triggers
         self._cross_check = CrossCheck() if cross_check else None
         self._marker_reader = MarkerReader(marker_rule or MarkerRule())
@@ -90,6 +92,7 @@ class Acquisition:
         samples = chunk.samples
         if self._kept_back is not None:
             samples = np.concatenate([self._kept_back, samples])
+        self._compare_rates(chunk)
         mapped = self._clock.map(chunk.raw_s, chunk.offset_s)
         n = len(mapped.stamps_s)
         self._kept_back = samples[n:].copy() if n < len(samples) else None
@@ -107,6 +110,20 @@ class Acquisition:
             else:
                 opened += self._open(marker)
         return opened
+
+    def _compare_rates(self, chunk: Chunk) -> None:
+        """Tells, once, that the samples come at another rate than was declared."""
+        if self._rate_watch is None or not len(chunk.raw_s):
+            return
+        real_hz = self._rate_watch.add(len(chunk.raw_s), float(chunk.raw_s[-1]))
+        if real_hz is not None:
+            self._rate_watch = None
+            self.notices.append(
+                f"the EEG stream declares a rate of {self._rate_hz:g} Hz, its samples come at "
+                f"{real_hz:.2f} Hz ({real_hz / self._rate_hz - 1:+.1%}): it declares a wrong rate, "
+                "or loses samples again and again; trials are cut by the declared one, so mend it "
+                "in the program that sends the stream"
+            )
 
     def _read_triggers(
         self, samples: np.ndarray, mapped: Mapped, readable_s: float

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.clock import ClockOffset, StreamClock
+from stream.acquire.clock import ClockOffset, RateWatch, StreamClock
 
 PERIOD_S = 2.0
 
@@ -138,3 +138,48 @@ def test_bursts_that_carry_one_stamp_are_right_from_the_first_trial_on(
     error_s = np.abs(np.array(stamps_s) - true_s[: len(stamps_s)])
     assert error_s.max() < 2 / rate_hz + 2 * late_s
     assert len(raw_s) - len(stamps_s) < max(size, 0.05 * rate_hz) + 2
+
+
+# --- the rate ------------------------------------------------------------------------------------
+
+
+def rate_found(real_hz, stamps, *, lost=(), n_s=120, size=5):
+    """After how many seconds, and at which rate, a stream of 250 Hz is known to be another."""
+    rng = np.random.default_rng(7)
+    numbers = np.delete(np.arange(int(n_s * real_hz)), lost)
+    true_s = 900.0 + numbers / real_hz
+    if stamps == "bursts":  # of 48 ms
+        true_s = 900.0 + (numbers // 12 * 12 + 11) / real_hz
+    raw_s = true_s + (rng.exponential(2e-3, len(numbers)) if stamps != "exact" else 0)
+    watch = RateWatch(RATE_HZ)
+    for start in range(0, len(raw_s), size):
+        part = raw_s[start : start + size]
+        if (found := watch.add(len(part), float(part[-1]))) is not None:
+            return float(part[-1]) - 900.0, found
+    return None
+
+
+@pytest.mark.parametrize("stamps", ["exact", "jitter", "bursts"])
+@pytest.mark.parametrize("percent", [-25, -20, -5, -2, -1, -0.6, 0.6, 1, 2, 2.4, 10, 25])
+def test_a_rate_that_is_not_the_declared_one_is_found(percent, stamps):
+    real_hz = RATE_HZ * (1 + percent / 100)
+    after_s, found_hz = rate_found(real_hz, stamps)
+    assert after_s < (6.0 if stamps == "exact" or abs(percent) >= 5 else 120.0)
+    assert abs(found_hz / real_hz - 1) < 4e-3
+
+
+@pytest.mark.parametrize("stamps", ["exact", "jitter", "bursts"])
+@pytest.mark.parametrize("ppm", [-200, 0, 200])
+def test_drift_jitter_and_a_loss_are_no_other_rate(ppm, stamps):
+    real_hz = RATE_HZ * (1 + ppm * 1e-6)
+    assert rate_found(real_hz, stamps) is None
+    for n_lost in (25, 250, 2500):
+        assert rate_found(real_hz, stamps, lost=np.arange(3000, 3000 + n_lost)) is None
+
+
+def test_stamps_that_are_no_time_are_no_other_rate():
+    watch, stamps_s = RateWatch(RATE_HZ), 900.0 + np.arange(15_000) / RATE_HZ
+    stamps_s[::977] = np.nan
+    stamps_s[500::1201] = 1e9
+    stamps_s[600::1201] = -5.0
+    assert all(watch.add(1, stamp_s) is None for stamp_s in stamps_s.tolist())
