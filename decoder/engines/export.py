@@ -48,7 +48,9 @@ def require_onnx() -> None:
     """Raises Problem where the packages of the extra `onnx` are not all installed."""
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise Problem(f'{package} is not installed: run `pip install "hvf-live[onnx]"`')
+            raise Problem(
+                f"{package} is not installed: run `pip install -c constraints.txt -e '.[onnx]'`"
+            )
 
 
 def export_onnx(

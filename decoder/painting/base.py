@@ -280,7 +280,9 @@ def _filled_unet(config: dict[str, Any], file: Path, dtype: torch.dtype) -> UNet
 
 def _fuse_lora(unet: UNet2DConditionModel, file: Path) -> None:
     if not all(importlib.util.find_spec(name) for name in ("peft", "transformers")):
-        raise ValueError('it needs peft and transformers: run pip install -e ".[sdxl]"')
+        raise ValueError(
+            "it needs peft and transformers: run `pip install -c constraints.txt -e '.[sdxl]'`"
+        )
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader  # needs both
 
     state, alphas = Loader.lora_state_dict(

@@ -44,7 +44,7 @@ def _encoded(source: str, local: bool) -> dict[str, Tensor]:
     except ImportError:
         raise Problem(
             "the empty prompt is encoded with transformers, which is not installed: run "
-            'pip install -e ".[sdxl]"'
+            "`pip install -c constraints.txt -e '.[sdxl]'`"
         ) from None
     kinds: dict[str, Any] = {
         "tokenizer": AutoTokenizer,
