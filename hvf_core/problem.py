@@ -53,13 +53,21 @@ def one_sentence() -> Iterator[None]:
         return
     except Problem as problem:
         line, status = str(problem), problem.exit_status
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+    except (KeyboardInterrupt, ImportError, SystemExit) as end:
+        if not _is_ctrl_c(end):
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         line, status = "interrupted", INTERRUPTED
     print(line, file=sys.stderr)
     raise SystemExit(status)
+
+
+def _is_ctrl_c(end: BaseException | None) -> bool:
+    if isinstance(end, ImportError):  # modules in C make one of what stops their import
+        return _is_ctrl_c(end.__cause__)
+    return isinstance(end, KeyboardInterrupt) or (
+        isinstance(end, SystemExit) and end.code == INTERRUPTED
+    )
 
 
 def _raise_later(lost: "sys.UnraisableHookArgs") -> None:

@@ -107,6 +107,19 @@ def test_ctrl_c_while_a_program_loads_ends_it_in_a_line(at: str, command: str) -
     assert "went on" not in done.stdout
 
 
+def test_a_ctrl_c_of_which_a_module_in_c_makes_an_import_error_ends_it_in_a_line() -> None:
+    program = """
+from hvf_core.problem import one_sentence
+with one_sentence():
+    raise ImportError("initialization failed") from KeyboardInterrupt()
+"""
+    done = python(program)
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "interrupted\n")
+    other = python(program.replace("KeyboardInterrupt", "ImportError"))
+    assert other.returncode == 1
+    assert "initialization failed" in other.stderr
+
+
 def test_a_ctrl_c_that_python_loses_comes_again() -> None:
     done = python(LOST)
     assert (done.stdout, done.stderr) == ("went on\n", "interrupted\n")
