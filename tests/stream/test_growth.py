@@ -29,8 +29,8 @@ def found(group: str, repeat: int, rank: int, sure: float, **other: object) -> R
     return Retrieval(**facts | other)
 
 
-def lines_of(renderable: object) -> list[str]:
-    console = Console(file=io.StringIO(), width=120)
+def lines_of(renderable: object, width: int = 120) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
     console.print(renderable)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
@@ -42,8 +42,22 @@ def test_the_answers_of_an_image_stand_in_its_row() -> None:
         growth.add(found("cat", repeat, 2, 0.3))
     head, car, cat = lines_of(growth.table())
     assert "sure (%) after each repeat" in head
-    assert car.split() == ["car", "4", "11", "62", "a", "car,", "right"]
-    assert cat.split() == ["cat", "30", "30", "30", "a", "cat,", "wrong"]
+    assert car.split() == ["car", "4", "11", "62", "right:", "a", "car"]
+    assert cat.split() == ["cat", "30", "30", "30", "wrong:", "a", "cat"]
+
+
+def test_a_narrow_screen_keeps_every_number_and_whether_it_is_right() -> None:
+    growth = Growth()
+    for repeat in range(1, 9):
+        long = ["metallic turquoise mushroom"]
+        growth.add(found("metallic_turquoise_mushroom_00", repeat, 1, 0.1 * repeat, labels=long))
+    head, row = lines_of(growth.table(), width=80)
+    assert "sure (%) after each repeat" in head
+    name, *sure, verdict, label = row.split()
+    assert (name, verdict) == ("metallic_turquoise_mushroom_00", "right:")
+    assert [int(one) for one in sure] == list(range(10, 90, 10))
+    assert label.startswith("met")
+    assert label.endswith("…")
 
 
 def test_uncalibrated_answers_show_ranks() -> None:

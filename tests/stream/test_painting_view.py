@@ -48,7 +48,7 @@ def shown(request: pytest.FixtureRequest) -> Callable[..., str]:
 
     def show(*messages: object) -> str:
         file = io.StringIO()
-        console = Console(file=file, force_terminal=not request.param, width=200)
+        console = Console(file=file, force_terminal=not request.param, width=200, height=20)
         view = TerminalView(console, request.param, None, "live '[/b] {x}'")
         view.open()
         for message in messages:

@@ -57,10 +57,12 @@ class Growth:
         table.add_column("seen", no_wrap=True, max_width=_NAME)
         of = "sure (%)" if newest.calibrated else "rank"
         table.add_column(f"{of} after each repeat", no_wrap=True)
-        table.add_column("now", no_wrap=True)
+        table.add_column("now")  # gives way where the screen is narrow
         for _, seen in sorted(shown):
             cells = Text(" ").join(_cell(answer) for answer in seen.found)
-            table.add_row(Text(printable(seen.newest.about.stimulus)), cells, told(seen.newest))
+            now = told(seen.newest)
+            now.no_wrap, now.overflow = True, "ellipsis"
+            table.add_row(Text(printable(seen.newest.about.stimulus)), cells, now)
         return table
 
 
@@ -70,14 +72,14 @@ def printable(text: str) -> str:
 
 
 def told(answer: Retrieval) -> Text:
-    """An answer, and whether it is right where that is known."""
+    """An answer, after whether it is right where that is known."""
     label = printable(answer.labels[0])
     if answer.abstain:
         return Text(f"abstains from ({label})", style="dim")
     if not answer.rank:
         return Text(label)
-    right = answer.rank == 1
-    return Text(f"{label}, {'right' if right else 'wrong'}", style=RIGHT if right else WRONG)
+    verdict, style = ("right", RIGHT) if answer.rank == 1 else ("wrong", WRONG)
+    return Text(f"{verdict}: {label}", style=style)
 
 
 def _cell(answer: Retrieval) -> Text:

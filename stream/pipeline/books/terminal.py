@@ -27,7 +27,7 @@ from stream.pipeline.wire.nodes import SUPERVISOR
 
 SHOWN = (Noted, Painted, PaintingState, Retrieval, Settled, StreamHealth)
 """The kinds of messages that the view takes."""
-_LINES_TO_DRAW = 28
+_LINES_TO_DRAW = 24  # eight images and their pictures; many terminals open with as many
 
 
 class TerminalView:
@@ -80,7 +80,8 @@ class TerminalView:
     def say(self, line: str | Text) -> None:
         """Shows a line that stays."""
         line = printable(line) if isinstance(line, str) else line
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        whole = not self._console.is_terminal  # a file has no width; a screen breaks at words
+        self._console.print(line, highlight=False, markup=False, soft_wrap=whole)
 
     def take(self, message: Message) -> None:
         match message:
@@ -139,7 +140,7 @@ class TerminalView:
             top1, top5 = (sum(rank <= k for rank in self._ranks) / n for k in (1, 5))
             parts.append(f"top-1 {top1:.0%}, top-5 {top5:.0%} of {n}")
         if (eeg := self._streams.get("eeg")) is not None:
-            parts.append(f"{eeg.rate_hz:.0f} Hz, {eeg.drift_ppm:+.0f} ppm")
+            parts.append(f"{eeg.rate_hz:.0f} Hz, {eeg.drift_ppm:+z.0f} ppm")
             bad = [*eeg.flat, *eeg.clipped]
             parts += [f"flat or clipped: {', '.join(bad)}"] if bad else []
         if (markers := self._streams.get("markers")) is not None:
