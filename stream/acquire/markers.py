@@ -1,21 +1,25 @@
 """The meaning of a marker: which stimulus it names, and which presentation of it this is."""
 
+import csv
 import json
 import math
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
-from hvf_core.problem import WrongUsage
+from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Settings, setting
 from stream.acquire.clock import is_time
 
 _REMEMBERED = 1000  # markers; one that is sent twice follows its twin closely
 _REPEAT_DIGITS = 9  # a longer number counts no presentations
+# BrainVision pads a code with spaces, and EEGLAB and MNE put the marker's type before it.
+_CODE = re.compile(r"(?:stimulus/)?(?:s *)?0*(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,17 @@ class MarkerRule(Settings):
     A text that is a JSON object gives the stimulus, and where they are there the repeat and the
     group, in its fields. Of any other text `stimulus` is searched, a regular expression; its
     groups `id`, `repeat` and `group` give the same, the whole match is the id where there is no
-    group `id`. A text in which it is not found opens no trial.
+    group `id`. A text in which it is not found opens no trial. By default all are stimuli, but for
+    BrainVision's responses and segments.
+
+    With a table of `codes` what was found is a code, or a text, that the table gives the id for;
+    one that it does not have opens no trial.
     """
 
-    stimulus: str = setting(r"(?s)^.+$", option="--stimuli")
+    stimulus: str = setting(r"(?is)^(?!response/|syncstatus/|new segment/).+$", option="--stimuli")
     """Regular expression: which markers are stimuli (group `id`: their id)."""
+    codes: Path | None = setting(None, option="--codes")
+    """Table of what markers mean: a CSV file with the columns `code` and `id`."""
     id_field: str = "stimulus"
     """Of a marker that is a JSON object, the field of the stimulus."""
     repeat_field: str = "repeat"
@@ -110,6 +120,52 @@ class MarkerRule(Settings):
                 "give one such as '^stim/(?P<id>.+)$'"
             ) from None
         return pattern
+
+    @field_validator("codes")
+    @classmethod
+    def _reads(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_codes(path)
+        return path and path.absolute()
+
+
+def read_codes(path: Path) -> dict[str, str]:
+    """The ids of a table of codes, by code; a number is there without what formats put around it.
+
+    Raises:
+        Problem: there is no such table, it lacks a column, or gives two ids for one code.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(
+            f"the table of codes '{path}' cannot be read ({error}); give --codes a CSV file"
+        ) from None
+    head = lines[0] if lines else ""
+    rows = csv.reader(lines, delimiter=max(",;\t", key=head.count))
+    columns = [name.strip().casefold() for name in next(rows, [])]
+    if not {"code", "id"} <= set(columns):
+        raise Problem(
+            f"the table of codes '{path}' begins with '{head}', expected the names of its columns, "
+            "`code` and `id` among them: write `code,id` as its first line"
+        )
+    found: dict[str, str] = {}
+    for row in filter(any, rows):
+        fields = dict(zip(columns, row, strict=False))
+        code, stimulus = fields.get("code", "").strip(), fields.get("id", "").strip()
+        if not code or not stimulus or found.setdefault(plain_code(code), stimulus) != stimulus:
+            raise Problem(
+                f"the table of codes '{path}' has the code '{code}' of the id '{stimulus}' with "
+                "no id, or with two; give each code one id"
+            )
+    return found
+
+
+def plain_code(text: str) -> str:
+    """Of a trigger code (`S  7`, `Stimulus/S  7`, `007`) the number, else the text."""
+    text = text.strip().removeprefix("Comment/")
+    number = _CODE.fullmatch(text)
+    return number[1] if number else text
 
 
 def marker_text(values: Sequence[Any]) -> str:
@@ -146,6 +202,7 @@ class MarkerReader:
 
     def __init__(self, rule: MarkerRule):
         self._rule = rule
+        self._codes = None if rule.codes is None else read_codes(rule.codes)
         self._presented: Counter[str] = Counter()
         self._seen: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self._is_on = rule.start is None
@@ -155,10 +212,10 @@ class MarkerReader:
         """The trial that this marker opens; None for a marker that opens none."""
         text = _column(marker.text, self._rule.column)
         parts = None if self._is_switch(text) or not self._is_on else _parts(text, self._rule)
-        if parts is None:
+        stimulus = None if parts is None else self._stimulus(_sendable(str(parts["id"])))
+        if parts is None or stimulus is None:
             self.n_ignored += 1
             return None
-        stimulus = _sendable(str(parts["id"]))
         group = stimulus if parts.get("group") is None else _sendable(str(parts["group"]))
         fault = "" if is_time(marker.stamp_s) else f"the marker's stamp is {marker.stamp_s:g} s"
         is_duplicate = (marker.stamp_s, stimulus) in self._seen
@@ -173,6 +230,9 @@ class MarkerReader:
             is_duplicate=is_duplicate,
             fault=fault,
         )
+
+    def _stimulus(self, named: str) -> str | None:
+        return named if self._codes is None else self._codes.get(plain_code(named))
 
     def _is_switch(self, text: str) -> bool:
         rule = self._rule

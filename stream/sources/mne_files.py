@@ -25,6 +25,8 @@ JOIN_PAUSE_S = 0.1
 # rule for what marks bad spans.
 _JOIN = re.compile(r"(bad )?boundary$|edge|new segment/|bad_acq_skip", re.IGNORECASE)
 _BAD = re.compile(r"bad", re.IGNORECASE)
+# Of BrainVision's markers, what comes before the code (`Stimulus/S  7`) or text of a stimulus.
+_STIMULUS = re.compile(r"^(Stimulus/(S +(?=\d)|S(?=\d{3}$))?|Comment/)")
 
 _EPOCHS = re.compile(r"number of trials is \d+\. It must be 1 for raw")  # what MNE says of a .set
 
@@ -117,10 +119,12 @@ def _annotations(
         annotations = mne.read_annotations(path)
     elif passed_over and path.suffix.lower() == ".vhdr":
         annotations = mne.read_annotations(_marker_file(path), sfreq=raw.info["sfreq"])
+    prefix = _STIMULUS if path.suffix.lower() == ".vhdr" else re.compile("^")
+    rows = zip(annotations.onset, annotations.duration, annotations.description, strict=True)
     # The onsets in a Raw count from a zero that is `first_time` before its first sample.
     return [
-        Annotation(one["onset"] - zero_s, max(0.0, one["duration"]), str(one["description"]))
-        for one in annotations
+        Annotation(float(onset_s - zero_s), max(0.0, float(duration_s)), prefix.sub("", str(text)))
+        for onset_s, duration_s, text in rows
     ]
 
 

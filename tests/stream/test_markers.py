@@ -282,3 +282,50 @@ def test_a_pattern_that_is_none_is_a_problem(field):
 def test_a_field_that_rules_do_not_have_is_refused():
     with pytest.raises(ValueError, match="validation error"):
         MarkerRule(pattern="a")
+
+
+# --- tables of codes, and what is no stimulus by default -----------------------------------------
+
+
+def table(tmp_path, text, encoding="utf-8"):
+    (tmp_path / "codes.csv").write_text(text, encoding=encoding)
+    return tmp_path / "codes.csv"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table_gives_the_ids_of_codes_and_texts(tmp_path, separator, encoding):
+    rows = [("Code", "label", "ID"), ("S  1", "x", "cat_01b"), ("12", "y", "größe")]
+    rows += [("face", "", "face_02"), ("", "", ""), ("Comment/pause", "", "pause_img")]
+    codes = table(tmp_path, "\r\n".join(separator.join(row) for row in rows), encoding)
+    texts = ["1", "S  1", "Stimulus/S  1", "001", "S 12", "face", "13", "pause", '{"stimulus": 12}']
+    expected = ["cat_01b"] * 4 + ["größe", "face_02", None, "pause_img", "größe"]
+    assert [one and one[0] for one in meaning(texts, codes=codes)] == expected
+    named = meaning(
+        ["img-12-r3", "img-13-r1"], codes=codes, stimulus=r"-(?P<id>\d+)-r(?P<repeat>.)"
+    )
+    assert named == [("größe", "größe", 3), None]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("1,cat\n", "begins with '1,cat', expected the names of its columns"),
+        ("", "begins with ''"),
+        ("code,id\n1,cat\nS  1,dog\n", "'S  1' of the id 'dog' with no id, or with two"),
+        ("code,id\n1,\n", "with no id"),
+        ("id,code\ncat\n", "the code '' of the id 'cat'"),
+    ],
+)
+def test_a_table_that_says_nothing_is_refused(tmp_path, text, what):
+    with pytest.raises(Problem, match=what):
+        MarkerRule(codes=table(tmp_path, text))
+    with pytest.raises(Problem, match=r"nowhere\.csv' cannot be read"):
+        MarkerRule(codes=tmp_path / "nowhere.csv")
+
+
+def test_responses_and_segments_are_no_stimuli_unless_they_are_asked_for():
+    texts = ["Response/R  1", "New Segment/", "SyncStatus/Sync On", "Stimulus/S  1", "response"]
+    assert [one and one[0] for one in meaning(texts)] == [None] * 3 + texts[3:]
+    (asked,) = meaning(texts[:1], stimulus=r"^Response/R +(?P<id>\d+)$")
+    assert asked == ("1", "1", 1)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from stream.acquire.markers import Event
+from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 from stream.acquire.trials import Trial, Window
 from stream.acquire.units import EEG, Signal
 from stream.pipeline.books.trial_file import TrialFile
@@ -167,9 +167,21 @@ def test_brainvision(tmp_path):
     assert recording.channels == ("C1", "C2")
     assert recording.units == ("microvolts",) * 2
     assert recording.rate_hz == 500
-    assert texts(recording) == ["Stimulus/S  7", "Comment/pause", "Stimulus/S 12"]
+    assert texts(recording) == ["7", "pause", "12"]
     assert nearest_samples(recording).tolist() == [100, 150, 200]
     np.testing.assert_allclose(recording.samples, samples_uv.T, rtol=1e-6)
+
+
+def test_of_brainvisions_markers_the_part_that_means_the_stimulus_is_the_text(tmp_path):
+    told = ["Stimulus,S123", "Stimulus,S  1", "Stimulus,Start", "Stimulus,T  1", "Comment,a/b_01"]
+    told += ["Response,R  1", "SyncStatus,Sync On", "Comment,S  1"]
+    rows = [f"{one},{101 + 10 * i},1,0" for i, one in enumerate(told)]
+    recording = read_recording(write_brainvision(tmp_path, np.zeros((2, 500)), rows))
+    expected = ["123", "1", "Start", "T  1", "a/b_01"]
+    assert texts(recording) == [*expected, "Response/R  1", "SyncStatus/Sync On", "S  1"]
+    reader = MarkerReader(MarkerRule())
+    events = [reader.read(Marker(m.stamp_s, m.text, 9.0)) for m in recording.markers]
+    assert [event.stimulus for event in events if event] == [*expected, "S  1"]
 
 
 def test_eeglab(tmp_path):
