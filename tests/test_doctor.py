@@ -166,7 +166,8 @@ def test_a_disk_that_is_full_slow_far_or_read_only(
 
 def test_which_configuration_liblsl_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    home = str(tmp_path / "home")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", home))
     monkeypatch.delenv("LSLAPICFG")
     assert "no lsl_api.cfg: streams of session 'default'" in said(lsl.configuration)[0].text
     (tmp_path / "home/lsl_api").mkdir(parents=True)
@@ -434,6 +435,22 @@ def test_a_bug_report_of_a_broken_session_is_written_all_the_same(
     with zipfile.ZipFile(tmp_path / "r.zip") as archive:
         entries = archive.read("session/ledger.jsonl").decode().splitlines()
     assert [json.loads(one)["event"] for one in entries] == ["marker", *["damaged"] * 3]
+
+
+@pytest.mark.parametrize("home", ["/", "~"])
+def test_a_user_without_name_and_home_can_report_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", home))
+    heard = Verdict("ok", "'/opt/lib' is there, 1 / 2")
+    write_bug_report(tmp_path / "r.zip", Named(SessionSettings()), [heard], "")
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert archive.read("verdicts.txt").decode() == f"ok    {heard.text}\n"
+    assert said(lsl.configuration, Named(SessionSettings()))[0].state == "ok"
 
 
 @pytest.mark.slow

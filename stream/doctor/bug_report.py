@@ -6,10 +6,12 @@ neither what was shown nor what was answered. Names of user, home, host and stim
 
 import getpass
 import json
+import os
 import re
 import socket
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -77,16 +79,17 @@ def _scrubber(named: Named, records: Sequence[dict[str, Any]]) -> Callable[[str]
     """What replaces all that tells who and where somebody is, and what a session has shown."""
     told = [record.get(key, ()) for record in records for key in ("stimulus", "group", "ids")]
     shown = {word for one in told for word in (one if isinstance(one, list) else [one])}
-    home, host = Path.home(), socket.gethostname()
+    home, host = Path(os.path.expanduser("~")), socket.gethostname()
     words = {
         # Numbers tell nothing, and stand everywhere.
         **{word: "STIMULUS" for word in map(str, shown) if len(word) > 2 and not word.isdigit()},
         **{word: "NAMED" for word in _names(named) if len(word) > 2},
         **dict(_paths(named)),
         **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
-        **dict.fromkeys((str(home), str(home.resolve())), "HOME"),
-        getpass.getuser(): "USER",
+        **{str(one): "HOME" for one in (home, home.resolve()) if one.is_absolute() and one.name},
     }
+    with suppress(KeyError, OSError):  # a container's user may have neither name nor home
+        words[getpass.getuser()] = "USER"
     as_json = {json.dumps(word, ensure_ascii=False)[1:-1]: name for word, name in words.items()}
     instead = {word.casefold(): name for word, name in (words | as_json).items() if word}
     longest_first = "|".join(sorted(map(re.escape, instead), key=len, reverse=True))

@@ -5,7 +5,6 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from hvf_core.problem import Problem
@@ -35,7 +34,11 @@ def library(named: Named) -> Iterator[Verdict]:
 def configuration(named: Named) -> Iterator[Verdict]:
     """liblsl takes the first of these files that is there."""
     file = os.environ.get("LSLAPICFG", "")
-    places = ("lsl_api.cfg", Path.home() / "lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
+    places = (
+        "lsl_api.cfg",
+        os.path.expanduser("~/lsl_api/lsl_api.cfg"),
+        "/etc/lsl_api/lsl_api.cfg",
+    )
     found = next((one for one in (file, *places) if os.path.isfile(one)), None)
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     try:
