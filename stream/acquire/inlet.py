@@ -44,6 +44,7 @@ class Inlet:
         channels: the same by the names that they have here.
         signal: what the stream says that it records.
         units: of the channels that are a signal, as they are kept.
+        told_units: of all channels, in the stream's words.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
@@ -72,6 +73,7 @@ class Inlet:
         units = _described(info.get_channel_units(), stream)
         kept = [kept_as(unit, kind) for unit, kind in zip(units, kinds, strict=True)]
         self.signal = Signal.of([stream.type], [unit for unit, _ in kept])
+        self.told_units = units
         self.units = {
             name: unit
             for name, (unit, _) in zip(self.channels, kept, strict=True)
@@ -291,19 +293,23 @@ class ReturnGuard:
             change = f"with {found.n_channels} channels, the session began with {was.n_channels}"
         elif found.channel_format != was.channel_format:
             change = "in another format of samples than the session began with"
-        elif was.rate_hz and self._labels(found) not in ((), self._inlet.labels):
-            change = "with other channel names than the session began with"
+        elif was.rate_hz and (differs := self._described_otherwise(found)):
+            change = f"with other {differs} than the session began with"
         else:
             return None
         return f"the stream '{was.name}' came back {change}; end it and begin a new session"
 
-    def _labels(self, found: FoundStream) -> tuple[str, ...]:
-        """Its channel names; () where it has none, or does not answer in time."""
+    def _described_otherwise(self, found: FoundStream) -> str | None:
+        """What its channels' description has else; None where it does not answer in time."""
         inlet = pylsl.StreamInlet(found.info, recover=False)
         try:
-            return _labels(inlet.info(_INFO_WAIT_S))
+            info = inlet.info(_INFO_WAIT_S)
         except (TimeoutError, pylsl.util.LostError):
-            return ()
+            return None
+        if _labels(info) not in ((), self._inlet.labels):
+            return "channel names"
+        same = _described(info.get_channel_units(), found) == self._inlet.told_units
+        return None if same else "units"
 
 
 def _same(one: FoundStream, other: FoundStream) -> bool:

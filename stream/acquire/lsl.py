@@ -89,7 +89,7 @@ def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStr
 
 
 def _meant(resolver: Any, source: str | None) -> list[FoundStream]:
-    found = [FoundStream(info) for info in resolver.results()]
+    found = sorted(map(FoundStream, resolver.results()), key=lambda stream: stream.source_id)
     return [one for one in found if source in (None, one.source_id, one.hostname)]
 
 

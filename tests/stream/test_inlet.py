@@ -171,6 +171,26 @@ def test_its_own_source_with_another_rate_is_refused(monkeypatch):
     assert "at 500 Hz, the session began at 250 Hz" in network.guard.refusal
 
 
+@pytest.mark.parametrize(
+    ("labels", "units", "differs"),
+    [
+        (["EEG1", "EEG2", "AUX7"], "volts", None),
+        (["EEG2", "EEG1", "AUX7"], "volts", "channel names"),
+        (["EEG1", "EEG2", "AUX7"], "microvolts", "units"),
+    ],
+)
+def test_a_source_that_describes_its_channels_otherwise_is_another(outlet, labels, units, differs):
+    _, name = outlet
+    inlet = Inlet(find_stream(name, 20.0), lambda chunk: None)
+    info = pylsl.StreamInfo(f"{name}-again", "EEG", 3, 100.0, "float32", "again")
+    info.set_channel_labels(labels)
+    info.set_channel_units(units)
+    again = pylsl.StreamOutlet(info)
+    change = ReturnGuard(inlet)._compare(find_stream(f"{name}-again", 20.0))
+    del again
+    assert change is None if differs is None else f"with other {differs} than" in change
+
+
 def test_markers_of_a_new_source_come_after_those_of_the_old_one():
     name = f"markers-{uuid.uuid4().hex[:8]}"
     first = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", 1, 0, "string", "run-1"))
