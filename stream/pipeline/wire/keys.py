@@ -43,6 +43,8 @@ def secure(socket: zmq.SyncSocket, endpoint: str, *, bind: bool) -> str:
     if not file:
         raise Problem(f"'{endpoint}' has no keys: give ADDRESS#FILE, with the file of its keys")
     path = _of_binding(file) if bind else Path(file)
+    if not path.is_file():
+        raise Problem(f"the keys of the session, '{path}', are gone: start it again")
     options = read_spec(path, dict[str, int | str], "the file of a session's keys")
     for name, value in options.items():
         setattr(socket, name, value.encode() if isinstance(value, str) else value)
