@@ -25,7 +25,9 @@ Stop = Annotated[float, typer.Option(help="Seconds into each recording; its end 
 Images = Annotated[
     Path | None, typer.Option(help="Folder of the images shown, to be named beside the trials")
 ]
-StimChannel = Annotated[str | None, typer.Option(help="Channel of trigger codes")]
+StimChannel = Annotated[str | None, typer.Option(help="Channel to take the markers from")]
+EegStream = Annotated[str | None, typer.Option(help="Of XDF files, by name or id")]
+MarkerStream = Annotated[str | None, typer.Option(help="Of XDF files, by name or id")]
 
 
 @with_settings(PrepareSettings)
@@ -37,6 +39,8 @@ def prepare(
     stop: Stop = math.inf,
     images: Images = None,
     stim_channel: StimChannel = None,
+    eeg_stream: EegStream = None,
+    marker_stream: MarkerStream = None,
     baseline_start: Annotated[float | None, typer.Option(help="-0.2 s by default")] = None,
     baseline_stop: Annotated[float | None, typer.Option(help="0 s by default")] = None,
     highpass: Annotated[float | None, typer.Option(help="Causal Butterworth, Hz")] = None,
@@ -51,7 +55,7 @@ def prepare(
     """
     from offline_train.data.prepare import prepare as prepare_trials
 
-    study = _read(files, images, stim_channel, start, stop)
+    study = _read(files, images, (stim_channel, eeg_stream, marker_stream), start, stop)
     line = {}
     if baseline_start is not None or baseline_stop is not None:
         ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
@@ -77,6 +81,8 @@ def prepare_test(
     stop: Stop = math.inf,
     images: Images = None,
     stim_channel: StimChannel = None,
+    eeg_stream: EegStream = None,
+    marker_stream: MarkerStream = None,
 ) -> None:
     """Cuts recordings as a session with a bundle does: trials to evaluate or calibrate it on.
 
@@ -88,7 +94,7 @@ def prepare_test(
 
     settings = asked.settings()
     trial_set = prepare_test_trials(
-        _read(files, images, stim_channel, start, stop),
+        _read(files, images, (stim_channel, eeg_stream, marker_stream), start, stop),
         Preprocessing.of(load_bundle(bundle)),
         out,
         settings,
@@ -110,12 +116,16 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSetti
 
 
 def _read(
-    files: list[Path], images: Path | None, stim_channel: str | None, start_s: float, stop_s: float
+    files: list[Path],
+    images: Path | None,
+    picked: tuple[str | None, str | None, str | None],
+    start_s: float,
+    stop_s: float,
 ) -> "Study":
     """Part of each recording, read."""
     from offline_train.data.studies.recordings import recordings
 
-    study = recordings(files, images, stim_channel=stim_channel, start_s=start_s, stop_s=stop_s)
+    study = recordings(files, images, *picked, start_s=start_s, stop_s=stop_s)
     parts = list(track(study.parts, "reading", len(files), console=console))
     for part in parts:
         for notice in part.data.notices:

@@ -17,7 +17,7 @@ from stream.pipeline.books.ledger import last_trial
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Message, Noted
-from stream.pipeline.wire.nodes import READER, SUPERVISOR, NodeSpec
+from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR, NodeSpec
 from stream.sources.settings import NOTICE
 
 _READY_WAIT_S = 90.0
@@ -105,7 +105,7 @@ class Supervisor:
             )
             for spec in nodes
         }
-        self.source = self._run("source", source, subprocess.PIPE) if source else None
+        self.source = self._run(SOURCE, source, subprocess.PIPE) if source else None
 
     def wait_until_ready(self) -> None:
         """Waits until `is_ready`."""
@@ -135,7 +135,8 @@ class Supervisor:
         if self.source is not None and self.source.stdin is not None:
             for line in self._source_log():
                 if line.startswith(NOTICE):
-                    self._say(line.removeprefix(NOTICE))
+                    text = line.removeprefix(NOTICE)
+                    self.report(Noted(node=SOURCE, text=text, facts={}))
             self.source.stdin.write(b"go\n")
             self.source.stdin.flush()
 
@@ -318,7 +319,7 @@ class Supervisor:
         raise Problem(f"the source of the streams did not start: {why}")
 
     def _source_log(self) -> list[str]:
-        text = (self._logs / "source.log").read_text(encoding="utf-8", errors="replace")
+        text = (self._logs / f"{SOURCE}.log").read_text(encoding="utf-8", errors="replace")
         return text.strip().splitlines()
 
     def _kill_if_hung(self, node: _Node) -> None:

@@ -13,8 +13,10 @@ from stream.sources.read import read_recording
 def recordings(
     paths: Sequence[Path],
     images: Path | None = None,
-    *,
     stim_channel: str | None = None,
+    eeg_stream: str | None = None,
+    marker_stream: str | None = None,
+    *,
     start_s: float = 0.0,
     stop_s: float = math.inf,
 ) -> Study:
@@ -24,7 +26,7 @@ def recordings(
         paths: recordings, or folders of sessions that this program has recorded.
         images: folder of the images; a file's name is its stimulus id and, where images lie in
             folders of their own, the folder's name is their category.
-        stim_channel: see `read_recording`.
+        stim_channel, eeg_stream, marker_stream: see `read_recording`.
         start_s: seconds into each recording, from which on it is used.
         stop_s: seconds into each recording, up to which it is used.
 
@@ -41,7 +43,12 @@ def recordings(
             if not files:
                 raise Problem(f"the folder '{path}' holds no recording.xdf; give a session")
             for file in files:
-                recording = read_recording(file, stim_channel=stim_channel)
+                recording = read_recording(
+                    file,
+                    stim_channel=stim_channel,
+                    eeg_stream=eeg_stream,
+                    marker_stream=marker_stream,
+                )
                 facts = Facts(session=path.name if path.is_dir() else path.stem)
                 yield StudyPart(recording.slice(start_s, stop_s), facts)
 

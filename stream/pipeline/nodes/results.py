@@ -35,7 +35,7 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     as_json,
 )
-from stream.pipeline.wire.nodes import READER, RESULTS
+from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
 
 OUTLET_NAME = "hvf-live-results"
@@ -66,6 +66,7 @@ class Results:
         self._orphans_until_s = 0.0
         self._streams: dict[StreamKind, StreamHealth] = {}
         self._facts: dict[str, Any] = {}
+        self._notices: list[str] = []  # of what plays the streams
         self.ended: str | None = None
 
     def obey(self, verb: str, argument: str) -> None:
@@ -92,6 +93,8 @@ class Results:
                 self._on_node_state(message)
             case Noted():
                 self._note("note", message)
+                if message.node == SOURCE:
+                    self._notices.append(message.text)
             case SessionState():
                 self._publish(message)
             case Controlled():
@@ -130,6 +133,7 @@ class Results:
         self._ledger.note("end", reason=end)
         self._ledger.close()
         streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
+        streams["notices"] = self._notices + streams.get("notices", [])
         summary = self._tally.summary(self._ledger, end) | {"streams": streams}
         path = self._config.folder / "summary.json"
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from stream.pipeline.wire.config import SessionConfig
 RESULTS, RECORD, DECODE, PAINT, READER = "results", "record", "decode", "paint", "reader"
 SUPERVISOR = "supervisor"
 """Under which name the process that started the nodes says how they are."""
+SOURCE = "source"  # what plays streams, where a session brings its own
 
 
 @dataclass(frozen=True)
