@@ -35,6 +35,7 @@ def _import_pylsl() -> Any:
 pylsl = _import_pylsl()
 local_clock = pylsl.local_clock
 
+_SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
 
 
@@ -46,6 +47,7 @@ class FoundStream:
         self.name, self.type = info.name(), info.type()
         self.rate_hz, self.n_channels = info.nominal_srate(), info.channel_count()
         self.source_id, self.hostname = info.source_id(), info.hostname()
+        self.notice = ""  # what a person should know of how it was found
         self.uid, self.channel_format = info.uid(), info.channel_format()  # one uid an outlet
 
     def __str__(self) -> str:
@@ -61,6 +63,8 @@ def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
 
 def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStream:
     """The stream called `name`, of the source id or host `source` where that is given.
+
+    Of several regular ones it is the only one that sends samples.
 
     Raises:
         Problem: there is none within `wait_s`, or more than one.
@@ -80,12 +84,33 @@ def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStr
             f"{there}); start it, or give the name of one that is there"
         )
     if len(found) > 1:
+        speaking = [one for one in found if _speaks(one)]
+        if len(speaking) == 1:
+            silent = ", ".join(
+                f"'{s.source_id}' on {s.hostname}" for s in found if s != speaking[0]
+            )
+            speaking[0].notice = (
+                f"of {len(found)} streams named '{name}' the only one that sends was taken, "
+                f"'{speaking[0].source_id}'; passed over: {silent}"
+            )
+            return speaking[0]
         sources = ", ".join(f"'{s.source_id}' on {s.hostname}" for s in found)
         raise Problem(
             f"{len(found)} LSL streams are named '{name}' (source ids {sources}), one was "
             "expected; stop the others, or choose one with --source-id or --marker-source-id"
         )
     return found[0]
+
+
+def _speaks(stream: FoundStream) -> bool:
+    """Whether a regular stream sends anything; the silence of others says nothing."""
+    if stream.rate_hz <= 0:
+        return True
+    inlet = pylsl.StreamInlet(stream.info, recover=False)
+    try:
+        return inlet.pull_sample(_SPEAK_WAIT_S)[1] is not None
+    except (TimeoutError, pylsl.util.LostError):
+        return False
 
 
 def _meant(resolver: Any, source: str | None) -> list[FoundStream]:

@@ -1,6 +1,7 @@
 """An inlet of a real LSL stream: its channels, units and texts, and what comes back for it."""
 
 import queue
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -213,6 +214,30 @@ def test_markers_of_a_new_source_come_after_those_of_the_old_one():
     second.push_sample(["after"])
     assert arrived.get(timeout=20.0).samples[0, 0] == b"after"
     inlet.stop()
+
+
+def test_of_two_streams_of_one_name_the_one_that_sends_is_taken():
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+    silent, speaking = (
+        pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 1, 100.0, "float32", f"{name}-{one}"))
+        for one in ("silent", "speaking")
+    )
+    stopping = threading.Event()
+
+    def speak():
+        while not stopping.wait(0.01):
+            speaking.push_sample([1.0])
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    try:
+        found = find_stream(name, 20.0)
+    finally:
+        stopping.set()
+        thread.join()
+    assert found.source_id == f"{name}-speaking"
+    assert f"'{name}-silent'" in found.notice
+    del silent
 
 
 def test_of_two_streams_of_one_name_a_source_id_chooses():

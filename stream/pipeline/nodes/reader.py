@@ -63,6 +63,9 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     sender = TrialSender(
         config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal
     )
+    for inlet in inlets.values():
+        if inlet.stream.notice:
+            sender.say(inlet.stream.notice)
     chosen = {"eeg": source.source_id, "markers": source.marker_source_id}
     watches = {
         kind: StreamWatch(kind, inlet, sender.reports, trigger, chosen[kind] is not None)
