@@ -14,6 +14,7 @@ def live(asked: Asked[SessionSettings], out: Out = None, headless: Headless = Fa
     """
     settings = asked.settings({"source": {}})
     source = needed(settings.source)
-    if source.markers is None and settings.trigger is None:
+    is_left_out = asked.given("source.markers") is None  # `none` asks for a session without trials
+    if is_left_out and source.markers is None and settings.trigger is None:
         raise WrongUsage("give --markers, or --trigger, or both to compare them")
     run(new_config(settings, out), headless, f"live '{source.eeg}'")
