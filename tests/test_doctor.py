@@ -461,7 +461,7 @@ def test_the_command_names_what_fails_and_writes_the_report(ill: Path, tmp_path:
     assert done.code == 1
     fails = [line for line in done.out.splitlines() if line.startswith("FAIL")]
     assert any("1 of its 4 images" in line for line in fails)
-    assert any("/nowhere/config.json" in line for line in fails)
+    assert any("/nowhere' has no config.json" in line for line in fails)
     with zipfile.ZipFile(file) as archive:
         told = archive.read("verdicts.txt").decode()
         assert "liblsl" in archive.read("verdicts.txt").decode()

@@ -53,6 +53,8 @@ def session(named: Named) -> Iterator[Verdict]:
         return
     from stream.sources.read import read_recording
 
+    if not (folder / "config.json").is_file():
+        raise Problem(f"'{folder}' has no config.json: give the folder of a session")
     config = read_config(folder / "config.json")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     yield verdict(
