@@ -30,7 +30,7 @@ _OPENING_MOMENTS = 3
 _LONGEST_OPENING_S = 1.0  # a burst that is no longer is heard to its end before time begins
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
-_SPAN_DECAY = 0.9995  # per sample, of the longest burst seen
+_SPAN_MEMORY_S = 8.0  # for how long the longest burst was
 _OFFSET_STEP_S = 5e-3
 _UNIX_S = (1e9, 5e9)  # the years 2001 to 2128
 CLOCKS_APART_S = 60.0
@@ -114,6 +114,7 @@ class StreamClock:
         self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
         self._burst_share = 0.0
         self._span_s = 0.0  # of a burst
+        self._span_decay = 1 - self._nominal_s / _SPAN_MEMORY_S  # per sample
         # Covariance of time and period: variances and what they share.
         self._var_time = 0.0
         self._cov = 0.0
@@ -165,14 +166,19 @@ class StreamClock:
         self._predict()
         if not bursts:
             self._learn(late_s)
-        self._span_s = max(self._span_s * _SPAN_DECAY, late_s)
+        self._span_s = max(self._span_s * self._span_decay, late_s)
         self._late_s = raw - self._time_s
         stamps_s.append(self._give())
 
     def _is_open(self) -> bool:
         """Whether enough came to tell how the stream is stamped: some bursts, or samples alone."""
+        if len(self._opening) > self._longest_opening:
+            return True
+        before, newest = [math.nan, *self._opening][-2:]
+        if not newest - before >= _SAME_MOMENT * self._nominal_s:
+            return False
         ends, _ = self._moments()
-        return len(ends) >= _OPENING_MOMENTS or len(self._opening) > self._longest_opening
+        return len(ends) >= _OPENING_MOMENTS
 
     def _moments(self) -> tuple[list[tuple[int, float]], int]:
         """Place and stamp of the last sample of each burst that has ended; the longest burst."""

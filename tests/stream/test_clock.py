@@ -141,6 +141,15 @@ def test_bursts_that_carry_one_stamp_are_right_from_the_first_trial_on(
     assert len(raw_s) - len(stamps_s) < max(size, 0.05 * rate_hz) + 2
 
 
+@pytest.mark.parametrize("rate_hz", [2048.0, 16_000.0])
+def test_bursts_of_many_samples_are_right_too(rate_hz):
+    size = round(0.2 * rate_hz)
+    true_s = np.arange(10 * size) / rate_hz
+    mapped = StreamClock(rate_hz).map(np.repeat(true_s[size - 1 :: size], size), 0.0)
+    assert not mapped.breaks.size
+    assert np.abs(mapped.stamps_s - true_s[: len(mapped.stamps_s)]).max() < 0.5 / rate_hz
+
+
 # --- the rate ------------------------------------------------------------------------------------
 
 
