@@ -32,6 +32,8 @@ from tests.sessions import run
 from tests.stream_info import stream_info
 from tests.tiny_painting import CHANNELS, write_models, write_recording
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Path:

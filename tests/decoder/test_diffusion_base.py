@@ -21,6 +21,8 @@ from hvf_core.problem import Problem
 from offline_train.prior.empty_prompt import encode_empty_prompt
 from tests.tiny_sdxl import WIDTH, tiny_unet, write_tiny_base
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 WHOLE = "copy the whole folder again"
 
@@ -148,7 +150,7 @@ def test_a_lora_without_what_reads_it_is_told_how_to_get_it(
 ) -> None:
     spec = with_lora(folder, lora())
     monkeypatch.setattr(diffusion_base.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Problem, match=r"peft and transformers: run pip install -e"):
+    with pytest.raises(Problem, match=r"peft and transformers: run `pip install .*\[sdxl\]"):
         load_base(spec)
 
 

@@ -26,6 +26,8 @@ from decoder.engines.torch_engines import torch_pass
 from hvf_core.problem import Problem
 from index.search.flat import Flat
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 25)
 DIM = 32
 N_TRIALS = 1000

@@ -24,6 +24,8 @@ from decoder.bundle import (
 from hvf_core.problem import Problem
 from offline_train.brain.hub import fetch_bundle, push_bundle
 
+pytestmark = pytest.mark.slow
+
 REPO = "anna/eeg-decoder"
 ENCODERS = (ImageEncoderRecord(name="semantic", dim=5, checksum="5e"),)
 

@@ -19,6 +19,8 @@ from hvf_core.problem import Problem
 from index.encoders.parts import squared
 from tests.tiny_sdxl import DIM, SIZE_PX, tiny_adapter, tiny_base
 
+pytestmark = pytest.mark.slow
+
 EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
 SCHEDULERS = (EULER, ANCESTRAL, "LCMScheduler", "TCDScheduler")
 LATENT = SIZE_PX // 8

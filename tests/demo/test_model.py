@@ -20,6 +20,8 @@ from demo.training import make_shipped_model
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_answers_as_when_it_was_made(demo_model: DemoModel, tmp_path: Path) -> None:
     recorded = json.loads((SHIPPED / ANSWERS).read_text())

@@ -15,6 +15,8 @@ from stream.acquire.lsl import find_stream, pylsl
 from stream.acquire.markers import marker_text
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def outlet():

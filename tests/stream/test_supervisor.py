@@ -22,6 +22,8 @@ from stream.pipeline.wire.config import (
 from stream.pipeline.wire.messages import Noted
 from stream.pipeline.wire.nodes import PAINT, NodeSpec, node
 
+pytestmark = pytest.mark.slow
+
 # A node that does in each of its lives what the file `moods.json` has for it, and notes it.
 NODE = """
 import json, os, signal, sys, time
