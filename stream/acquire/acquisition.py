@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from stream.acquire.chunk import Chunk
-from stream.acquire.clock import CLOCKS_APART_S, Mapped, RateWatch, StreamClock, looks_like
+from stream.acquire.clock import CLOCKS_APART_S, Mapped, StreamClock, looks_like
 from stream.acquire.filters import StreamFilter
 from stream.acquire.markers import BadSpan, Event, Marker, MarkerReader, MarkerRule, marker_text
 from stream.acquire.ring import Ring
 from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, TrialCutter
-from stream.acquire.triggers import CrossCheck, TriggerReader
+from stream.acquire.triggers import TriggerReader
+from stream.acquire.watch.cross_check import CrossCheck
+from stream.acquire.watch.rate import RateWatch
 
 
 class Acquisition:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
-from stream.acquire.health import HealthMonitor
 from stream.acquire.preprocess import Preprocessing
+from stream.acquire.watch.health import HealthMonitor
 from stream.doctor.verdict import Named, Verdict, refused, verdict
 
 if TYPE_CHECKING:

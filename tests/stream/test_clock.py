@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.clock import ClockOffset, RateWatch, StreamClock
+from stream.acquire.clock import ClockOffset, StreamClock
+from stream.acquire.watch.rate import RateWatch
 
 PERIOD_S = 2.0
 

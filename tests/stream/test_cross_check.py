@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.triggers import CrossCheck
+from stream.acquire.watch.cross_check import CrossCheck
 
 SOA_S = 0.8
 RSVP_SOA_S = 0.1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.health import HealthMonitor, MarkerMonitor
+from stream.acquire.watch.health import HealthMonitor, MarkerMonitor
 
 RATE_HZ = 250.0
 CHANNELS = ("Fz", "Cz", "Pz")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.signal import decimate
 
 from stream.acquire.chunk import Chunk
-from stream.acquire.signals import Decimator, QualityMeter
+from stream.acquire.watch.signals import Decimator, QualityMeter
 from stream.pipeline.nodes import signals_feed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
 from stream.pipeline.wire.bus import drain, open_socket, receive

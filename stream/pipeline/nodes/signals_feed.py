@@ -6,7 +6,7 @@ import numpy as np
 
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import marker_text
-from stream.acquire.signals import Decimator, QualityMeter
+from stream.acquire.watch.signals import Decimator, QualityMeter
 from stream.pipeline.wire.bus import Publisher
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import ChannelQuality, Eeg

@@ -8,10 +8,10 @@ import zmq
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk, StreamKind
-from stream.acquire.health import HealthMonitor, MarkerMonitor
 from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import local_clock
 from stream.acquire.units import odd_size, unknown_units
+from stream.acquire.watch.health import HealthMonitor, MarkerMonitor
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 

@@ -206,7 +206,7 @@ class Noted(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHealth(Message):
-    """How a stream is; see `stream.acquire.health.Health`. Markers have no rate, drift or gaps."""
+    """How a stream is; see `acquire.watch.health.Health`. Markers have no rate, drift or gaps."""
 
     stream: str
     kind: StreamKind = "eeg"
@@ -276,7 +276,7 @@ class Eeg(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelQuality(Message):
-    """How each channel was in the second until `until_s`; see `stream.acquire.signals.Quality`."""
+    """How each channel was in the second until `until_s`; see `acquire.watch.signals.Quality`."""
 
     channels: list[str]
     until_s: float

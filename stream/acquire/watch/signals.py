@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import firwin
 
-from stream.acquire.health import flat_and_clipped
+from stream.acquire.watch.health import flat_and_clipped
 
 _HALF_TAPS = 10  # for each sample that goes: as long as scipy.signal.decimate's
 _MAINS_HZ = (50.0, 60.0)

@@ -1,0 +1,1 @@
+"""How streams are, beside the way of their trials: health, rate, signals, agreeing triggers."""
