@@ -308,7 +308,8 @@ def test_a_stream_that_is_not_there_or_sends_nothing() -> None:
 
 def test_a_recording_is_held_against_bundle_and_gallery(well: Path, tmp_path: Path) -> None:
     file = write_recording(tmp_path / "r_raw.fif", "abxa")
-    found, known = said(records.recording, Named(settings(well), recording=file))
+    found, trials, known = said(records.recording, Named(settings(well), recording=file))
+    assert trials.text == "its trials: 4 cut"
     assert (found.state, "4 markers of 3 stimuli" in found.text) == ("ok", True)
     assert (known.state, "2 of its 3 stimuli are in the gallery" in known.text) == ("warn", True)
 

@@ -49,7 +49,8 @@ def prepare(
 ) -> None:
     """Cuts and preprocesses the trials of recordings into a trial set.
 
-    All channels are taken by default, -0.2 to 0.996 s at 250 Hz; --rate 0 keeps the file's rate.
+    All channels of EEG or MEG are taken by default, -0.2 to 0.996 s at 250 Hz; --rate 0 keeps the
+    file's rate.
 
     Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
     """
@@ -107,11 +108,14 @@ def prepare_test(
 
 def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSettings:
     """What is not asked for is as the first recording has it, or the usual."""
+    names = asked.given("channel_map")
+    if names is not None and isinstance(names.value, dict):  # else it is refused with all the rest
+        first = first.renamed(names.value)
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
         asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})
-    usual = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996, "channels": first.channels}
-    usual["output_channels"] = first.channels if channels is None else channels.value
+    usual = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996, "channels": first.brain_channels}
+    usual["output_channels"] = first.brain_channels if channels is None else channels.value
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
 
 
@@ -140,5 +144,7 @@ def _provenance(files: list[Path]) -> dict[str, JsonValue]:
 
 def _tell(name: str, so_far: "Prepared") -> None:
     """Says how far the cutting is."""
+    for notice in so_far.notices:
+        console.print(f"{name}: {notice}", highlight=False)
     dropped = ", ".join(f"{n} {reason}" for reason, n in so_far.dropped.items()) or "none"
     console.print(f"{name}: {so_far.n_trials} trials so far, dropped: {dropped}")

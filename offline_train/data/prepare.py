@@ -22,7 +22,7 @@ from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing, fit
-from stream.acquire.settings import AdaptationSettings, PreprocessSettings
+from stream.acquire.settings import PreprocessSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.acquire.units import Signal
@@ -34,10 +34,14 @@ _SAME_UNIT = 30.0  # caps and persons differ by a few times, units by 1000
 
 @dataclass
 class Prepared:
-    """What became of the markers: trials that were kept, and drops by reason."""
+    """What became of the markers: trials that were kept, and drops by reason.
+
+    `notices` are sentences that a person should hear of the part that was cut last.
+    """
 
     n_trials: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    notices: tuple[str, ...] = ()
 
 
 def prepare(
@@ -70,7 +74,7 @@ def prepare(
     signals: list[Signal] = []
     rows: list[tuple[Facts, str]] = []
     with tempfile.TemporaryFile() as spool:
-        for facts, stimulus, trial in _trials(study, plan, signals, on_recording):
+        for facts, stimulus, trial in _trials(study, plan, settings, signals, on_recording):
             spool.write(trial.tobytes())
             rows.append((facts, stimulus))
         spool.flush()
@@ -115,10 +119,10 @@ def prepare_test(
         Problem: no trial is left, or a part does not fit the bundle.
     """
     plan = TrialPlan(preprocessing, marker_rule=settings.markers, reject=settings.reject)
-    signal, adaptation = preprocessing.signal, settings.adaptation
+    signal = preprocessing.signal
     trial_format = _format(preprocessing.settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
-        for facts, stimulus, trial in _trials(study, plan, [signal], on_recording, adaptation):
+        for facts, stimulus, trial in _trials(study, plan, settings, [signal], on_recording):
             writer.append(trial[None], **_columns(study, facts, [stimulus]))
     return load_trial_set(directory)
 
@@ -126,25 +130,29 @@ def prepare_test(
 def _trials(
     study: Study,
     plan: TrialPlan,
+    settings: PrepareSettings | PrepareTestSettings,
     signals: list[Signal],
     on_recording: Callable[[str, Prepared], None],
-    adaptation: AdaptationSettings | None = None,
 ) -> Iterator[tuple[Facts, str, np.ndarray]]:
     """The trials of a study that are left, with their facts and stimuli; the first signal holds."""
     prepared, preprocessing = Prepared(), needed(plan.preprocessing)
     sizes: dict[str, float] = {}
+    adaptation = settings.adaptation if isinstance(settings, PrepareTestSettings) else None
     for recording, facts in study.parts:
+        recording = recording.renamed(settings.channel_map)
         signals.append(recording.signal(preprocessing.settings.channels))
         signals[-1].check(signals[0], f"'{facts.name}'")
         sizes[facts.name] = recording.size(preprocessing.settings.channels)
         _check_sizes(sizes)
         adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-        for outcome in cut_trials(recording, plan, adapted):
+        notices: list[str] = []
+        for outcome in cut_trials(recording, plan, adapted, notices.append):
             if isinstance(outcome, Drop):
                 prepared.dropped[outcome.reason] += 1
             else:
                 prepared.n_trials += 1
                 yield facts, outcome.trial.event.stimulus, outcome.array
+        prepared.notices = tuple(notices)
         on_recording(facts.name, prepared)
     if not prepared.n_trials:
         dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())

@@ -13,6 +13,8 @@ class PrepareSettings(Settings):
     """Which markers are stimuli."""
     reject: RejectSettings = RejectSettings()
     """Trials that are refused."""
+    channel_map: dict[str, str] = setting({}, option="--rename")
+    """Channels that the recordings call otherwise than they are to be called: MINE=ITS,MINE=ITS."""
     preprocessing: PreprocessSettings
     """What is done to a trial; it goes into the bundle."""
     per_session: bool = setting(False, option="--per-session")
@@ -26,5 +28,7 @@ class PrepareTestSettings(Settings):
     """Which markers are stimuli."""
     reject: RejectSettings = RejectSettings()
     """Trials that are refused."""
+    channel_map: dict[str, str] = setting({}, option="--rename")
+    """Channels that the recordings call otherwise than the bundle: MINE=ITS,MINE=ITS."""
     adaptation: AdaptationSettings | None = setting(None, option="--adapt")
     """Adapt to each recording's covariance, as live."""

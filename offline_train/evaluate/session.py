@@ -77,7 +77,7 @@ def _decode(
     bundle, gallery = load_bundle(needed(config.bundle)), load_gallery(needed(config.gallery))
     preprocessing = Preprocessing.of(bundle)
     decoder = open_decoder(config, bundle, gallery, time.monotonic, lambda text, facts: None)
-    adaptation = starting_adaptation(config.decoding, preprocessing)
+    adaptation = starting_adaptation(config, preprocessing)
     seen: defaultdict[str, list[Slice]] = defaultdict(list)
     ids = {}
     plan = replace(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.acquire.channels import renamed
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import ClockOffset
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
@@ -65,7 +66,7 @@ class Inlet:
         self._failure: str | None = None
         info = self.follow(stream)
         self.labels = _labels(info) or tuple(str(i + 1) for i in range(stream.n_channels))
-        self.channels = tuple((names or {}).get(label, label) for label in self.labels)
+        self.channels = renamed(self.labels, names or {})
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
+from stream.acquire.channels import column_of
 from stream.acquire.filters import HALF_WIDTH, REACH, StreamFilter, kernel, one_sided_kernel
 from stream.acquire.reject import as_index
 from stream.acquire.settings import PreprocessSettings, as_made
@@ -100,7 +101,7 @@ class Preprocessing:
             raise Problem(
                 f"the stream has {len(stream_channels)} channels, the bundle needs "
                 f"{len(places)}: missing {missing}; name those that have "
-                "other names with --channels, or train a bundle for this montage"
+                "other names with --rename, or train a bundle for this montage"
             )
         return found
 
@@ -273,14 +274,6 @@ class _Resampler:
         inputs, unknown = np.arange(first, last + 1), np.arange(last + 1, near.last + 1)
         input_s, unknown_s = inputs / self._rate_hz, unknown / self._rate_hz
         return inputs, one_sided_kernel(output_s, input_s, unknown_s, self._output_rate_hz)
-
-
-def column_of(name: str, stream_channels: Sequence[str]) -> int | None:
-    """Where a channel is in a stream, by its name, if need be in other capitals (FP1, Fp1)."""
-    if name in stream_channels:
-        return stream_channels.index(name)
-    folded = [other.casefold() for other in stream_channels]
-    return folded.index(name.casefold()) if folded.count(name.casefold()) == 1 else None
 
 
 def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:

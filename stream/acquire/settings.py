@@ -24,7 +24,7 @@ class PreprocessSettings(Settings):
     """What is done to a trial. Times are relative to onset; both ends belong to a range (MNE)."""
 
     channels: tuple[str, ...] = setting(option="--channels")
-    """Channels that the stream must have; referencing and whitening run over these."""
+    """Channels that are taken, which the stream must have; reference and whitening are theirs."""
     output_channels: tuple[str, ...] = setting(option="--output-channels")
     """Channels that the brain encoder sees, in its order."""
     rate_hz: float = setting(option="--rate", gt=0)

@@ -2,17 +2,26 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from stream.acquire.markers import Marker, MarkerReader
 from stream.acquire.preprocess import Preprocessing
+from stream.acquire.trial_stream import TrialPlan, TrialStream
+from stream.acquire.trials import Drop, Trial
 from stream.doctor.verdict import Named, Verdict, refused, verdict
 from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import read_config
+
+if TYPE_CHECKING:
+    from stream.sources.recording import Recording
 
 _KILLED = "it runs still or was killed, decode it again from its recording"
 
@@ -25,6 +34,7 @@ def recording(named: Named) -> Iterator[Verdict]:
     from stream.sources.read import read_recording
 
     found = read_recording(file, **(settings.replay.picked() if settings.replay else {}))
+    found = found.renamed(settings.channel_map)
     reader = MarkerReader(settings.marker_rule)
     events = [reader.read(Marker(one.stamp_s, one.text, one.stamp_s)) for one in found.markers]
     shown = {event.stimulus for event in events if event is not None}
@@ -34,10 +44,13 @@ def recording(named: Named) -> Iterator[Verdict]:
         f"the channels {' '.join(found.channels)}",
         (not shown, "give the pattern of markers that are stimuli with --stimuli"),
     )
+    plan = trial_plan(settings)
     if settings.bundle is not None:
-        channels = [settings.channel_map.get(name, name) for name in found.channels]
-        preprocessing = Preprocessing.of(open_bundle(settings.bundle))
-        yield from refused(lambda: preprocessing.prepare(channels, found.rate_hz))
+        plan = replace(plan, preprocessing=Preprocessing.of(open_bundle(settings.bundle)))
+    try:
+        yield from _cut(found, plan)
+    except Problem as problem:
+        yield Verdict("FAIL", str(problem))
     if settings.gallery is not None:
         gallery = open_gallery(settings.gallery)
         n_known = sum(gallery.row_of(stimulus) is not None for stimulus in shown)
@@ -45,6 +58,23 @@ def recording(named: Named) -> Iterator[Verdict]:
             f"{n_known} of its {len(shown)} stimuli are in the gallery",
             (n_known < len(shown), "trials of the others are dropped, see --stimuli"),
         )
+
+
+def _cut(found: "Recording", plan: TrialPlan) -> Iterator[Verdict]:
+    """What would become of its markers, and what a person should know of its units and clocks."""
+    from stream.sources.cut_recording import run_through
+
+    trials = TrialStream(found.channels, found.rate_hz, plan)
+    ends = Counter[str]()
+    for one in run_through(trials, found):
+        if isinstance(one, Trial | Drop):
+            ends[one.reason if isinstance(one, Drop) else "cut"] += 1
+    yield verdict(
+        f"its trials: {_told(ends)}",
+        (not ends["cut"], "look at its markers, the window and --stimuli"),
+    )
+    for notice in (*found.notices, *trials.acquisition.notices):
+        yield Verdict("warn", notice)
 
 
 def session(named: Named) -> Iterator[Verdict]:

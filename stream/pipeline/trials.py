@@ -3,12 +3,12 @@
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trial_stream import TrialPlan
-from stream.pipeline.wire.config import DecodingSettings, FileSource, SessionConfig
+from stream.pipeline.wire.config import LiveSource, SessionConfig, SessionSettings
 
 
-def trial_plan(config: SessionConfig) -> TrialPlan:
-    """What the config says of a session's trials; its models add what they know."""
-    has_markers = isinstance(config.source, FileSource) or config.source.markers is not None
+def trial_plan(config: SessionSettings) -> TrialPlan:
+    """What the settings of a session say of its trials; its models add what they know."""
+    has_markers = not isinstance(config.source, LiveSource) or config.source.markers is not None
     return TrialPlan(
         window_s=(config.trials.tmin_s, config.trials.tmax_s),
         marker_rule=config.marker_rule,
@@ -20,14 +20,13 @@ def trial_plan(config: SessionConfig) -> TrialPlan:
     )
 
 
-def starting_adaptation(
-    settings: DecodingSettings, preprocessing: Preprocessing
-) -> Adaptation | None:
+def starting_adaptation(config: SessionConfig, preprocessing: Preprocessing) -> Adaptation | None:
     """The adaptation that a session begins with; None where it has none.
 
     Raises:
         Problem: the bundle has no trial covariance, or the resting recording cannot be used.
     """
+    settings = config.decoding
     if settings.adaptation is None:
         return None
     if settings.rest is None:
@@ -36,5 +35,6 @@ def starting_adaptation(
     from stream.sources.cut_recording import rest_windows
     from stream.sources.read import read_recording
 
-    windows = rest_windows(read_recording(settings.rest), preprocessing)
+    rest = read_recording(settings.rest).renamed(config.channel_map)
+    windows = rest_windows(rest, preprocessing)
     return Adaptation.from_rest(preprocessing, windows, settings.adaptation)

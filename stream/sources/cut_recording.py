@@ -1,6 +1,6 @@
 """Trials of a recording, cut and preprocessed in virtual time by the code that does it live."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,10 @@ from stream.sources.virtual_time import play
 
 
 def cut_trials(
-    recording: Recording, plan: TrialPlan, adaptation: Adaptation | None = None
+    recording: Recording,
+    plan: TrialPlan,
+    adaptation: Adaptation | None = None,
+    on_notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[Slice | Drop]:
     """Cuts a recording in virtual time, in the order of the onsets; see `TrialStream`.
 
@@ -24,14 +27,20 @@ def cut_trials(
     Args:
         plan: has a preprocessing, and no marks: a trial comes whole, in one slice.
         adaptation: as in a live session; it goes on from the state that it has.
+        on_notice: is called with what a person should know of the recording's clocks and rate.
     """
     trials = TrialStream(recording.channels, recording.rate_hz, plan, adaptation)
-    for one in _said(trials, recording):
+    for one in run_through(trials, recording):
         if isinstance(one, Slice) or (isinstance(one, Drop) and plan.is_known(one.event.stimulus)):
             yield one
+    for sentence in trials.acquisition.notices:
+        on_notice(sentence)
 
 
-def _said(trials: TrialStream, recording: Recording) -> Iterator[Opened | Slice | Trial | Drop]:
+def run_through(
+    trials: TrialStream, recording: Recording
+) -> Iterator[Opened | Slice | Trial | Drop]:
+    """All that a trial stream says of a recording, from its first chunk to its end."""
     for stream, chunk in play(recording):
         yield from trials.add(stream, chunk)
         yield from trials.due(chunk.readable_s)

@@ -1,12 +1,13 @@
 """A recording of EEG or MEG and markers, whatever wrote it: one plain value."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.acquire.channels import brain_channels, renamed
 from stream.acquire.markers import BadSpan
 from stream.acquire.units import Signal, odd_size, unknown_units
 
@@ -56,12 +57,21 @@ class Recording:
     bad_spans: tuple[BadSpan, ...] = ()
     notices: tuple[str, ...] = ()
 
+    def renamed(self, names: Mapping[str, str]) -> "Recording":
+        """The same with channels that are called otherwise; see `channels.renamed`."""
+        return replace(self, channels=renamed(self.channels, names))
+
     def signal(self, channels: Iterable[str]) -> Signal:
         """What those of these channels that there are record, for the most part."""
         wanted = {name.casefold() for name in channels}
         at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
         kinds = [self.kinds[i] for i in at] if self.kinds else []
         return Signal.of(kinds, [self.units[i] for i in at])
+
+    @property
+    def brain_channels(self) -> tuple[str, ...]:
+        """Those that record EEG or MEG, see `channels.brain_channels`."""
+        return brain_channels(self.channels, self.kinds)
 
     def size(self, channels: Iterable[str]) -> float:
         """By how much these channels move within a second, SD of the median one.

@@ -90,6 +90,34 @@ def test_prepare_is_told_by_options_a_file_and_assignments(recording: Path, tmp_
     assert filters == [("highpass", 0.5), ("lowpass", 40)]
 
 
+def test_prepare_picks_channels_by_the_names_that_rename_gives_them(
+    recording: Path, tmp_path: Path
+) -> None:
+    renamed = ("prepare", recording, "--rename", "Fz=Pz", "--reference", "Pz", "--rate", 0)
+    for folder, options, channels in (
+        ("all", (), ("Pz", "Cz", "Oz")),
+        ("picked", ("--channels", "Oz,Pz"), ("Oz", "Pz")),
+    ):
+        done = command(*renamed, *options, "--out", tmp_path / folder)
+        assert done.exit_code == 0, done.output
+        assert load_trial_set(tmp_path / folder).format.channels == channels
+    done = command("prepare", recording, "--rename", "Fz=Cz", "--out", tmp_path / "twice")
+    assert "'Fz' cannot be called 'Cz'" in str(done.exception)
+
+
+def test_prepare_takes_no_channel_by_default_that_is_no_eeg(
+    recording: Path, tmp_path: Path
+) -> None:
+    import mne
+
+    raw = mne.io.read_raw(recording, preload=True, verbose="ERROR")
+    raw.set_channel_types({"Fz": "ecg"}, verbose="ERROR").save(tmp_path / "s2_raw.fif")
+    asked = ("--out", tmp_path / "trials", "--whitening", "none", "--rate", 0)
+    done = command("prepare", tmp_path / "s2_raw.fif", *asked)
+    assert done.exit_code == 0, done.output
+    assert load_trial_set(tmp_path / "trials").format.channels == ("Cz", "Oz")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

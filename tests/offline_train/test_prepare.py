@@ -285,6 +285,28 @@ def test_trials_that_are_not_wanted_are_passed_over(tmp_path):
     np.testing.assert_allclose(trial_set.data[0], plain_cut(recording, 200)[[2, 0]], atol=1e-3)
 
 
+def test_what_a_person_should_know_of_a_part_is_told_with_it(tmp_path):
+    """Markers in Unix time, and samples that come at another rate than the file says."""
+    recording = make_recording(ONSETS)
+    markers = (*recording.markers, replace(recording.markers[-1], stamp_s=1.7e9))
+    stamps_s = recording.stamps_s[0] + 1.01 * (recording.stamps_s - recording.stamps_s[0])
+    told = {}
+    prepare(
+        study(
+            one=recording,
+            two=replace(recording, markers=markers),
+            three=replace(recording, stamps_s=stamps_s),
+        ),
+        make_settings(),
+        tmp_path / "set",
+        on_recording=lambda name, so_far: told.update({name: so_far.notices}),
+    )
+    assert told["one"] == ()
+    assert len(told["two"]) == len(told["three"]) == 1
+    assert "it looks like Unix time" in told["two"][0]
+    assert "its samples come at 247.52 Hz" in told["three"][0]
+
+
 def test_recordings_without_a_trial_are_a_problem_and_leave_nothing_behind(tmp_path):
     recording = make_recording([(10, "a"), (2990, "b")])
     with pytest.raises(Problem, match=r"no trial was left .*\(dropped: 2 no_data\); check") as told:

@@ -139,8 +139,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         marker_stream=source.marker_stream,
     )
     recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
-    channels = [config.channel_map.get(name, name) for name in recording.channels]
-    signal = recording.signal(recording.channels)
+    recording = recording.renamed(config.channel_map)
+    channels, signal = recording.channels, recording.signal(recording.channels)
     sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32", signal)
     for notice in recording.notices:
         sender.say(notice)

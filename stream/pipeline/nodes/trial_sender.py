@@ -79,7 +79,7 @@ class TrialSender:
             signal.check(preprocessing.signal, "the stream")
             marks = bundle.manifest.marks(config.decoding.tmax_s)[:-1]
             plan = replace(plan, preprocessing=preprocessing, marks=marks)
-            self._adaptation = starting_adaptation(config.decoding, preprocessing)
+            self._adaptation = starting_adaptation(config, preprocessing)
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)

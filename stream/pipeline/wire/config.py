@@ -160,8 +160,8 @@ class SessionSettings(Settings):
     """Which markers are stimuli."""
     trials: TrialSettings = TrialSettings()
     """How trials are cut, and what is waited for."""
-    channel_map: dict[str, str] = setting({}, option="--channels")
-    """Names of the stream's channels that differ from the bundle's: MINE=ITS,MINE=ITS."""
+    channel_map: dict[str, str] = setting({}, option="--rename")
+    """Channels that the stream calls otherwise than the bundle: MINE=ITS,MINE=ITS."""
     reject: RejectSettings = RejectSettings()
     """Which trials hold no brain signal."""
     trigger: TriggerSettings | None = None

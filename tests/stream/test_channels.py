@@ -1,0 +1,48 @@
+"""Channels by label and kind: renamed without a mix-up, and told from what is no EEG."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvf_core.problem import Problem
+from stream.acquire.channels import brain_channels, column_of, renamed
+
+LABELS = st.lists(st.text(max_size=3), min_size=1, max_size=8, unique=True)
+
+
+@given(labels=LABELS, names=st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=4))
+def test_renamed_channels_stay_in_place_and_none_becomes_two(labels, names) -> None:
+    expected = [names.get(label, label) for label in labels]
+    if len(set(expected)) == len(expected):
+        assert list(renamed(labels, names)) == expected
+    else:
+        with pytest.raises(Problem, match="cannot be called"):
+            renamed(labels, names)
+
+
+def test_two_channels_can_change_their_names() -> None:
+    assert renamed(["PO7", "Oz", "Cz"], {"PO7": "Oz", "Oz": "PO7"}) == ("Oz", "PO7", "Cz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kinds", "brain"),
+    [
+        (["Cz", "Oz"], [], ["Cz", "Oz"]),
+        (["Cz", "ECG", "AUX1", "Oz"], [], ["Cz", "Oz"]),
+        (["Cz", "x", "Oz"], ["EEG", "AUX", "EEG"], ["Cz", "Oz"]),
+        (["Cz", "VEOG", "Status"], ["eeg", "eeg", "eeg"], ["Cz"]),
+        (["M1", "G1", "E1", "s"], ["mag", "grad", "eeg", "stim"], ["M1", "G1", "E1"]),
+        (["Cz", "TRIGGER"], ["Data", "Data"], ["Cz"]),
+        (["1", "2"], ["", ""], ["1", "2"]),
+        (["EOG"], ["EEG"], ["EOG"]),
+        (["EMG", "ECG"], ["misc", "misc"], ["EMG", "ECG"]),
+    ],
+)
+def test_the_channels_of_the_brain(labels: list[str], kinds: list[str], brain: list[str]) -> None:
+    assert list(brain_channels(labels, kinds)) == brain
+
+
+def test_a_column_is_found_in_other_capitals_unless_two_could_be_meant() -> None:
+    assert column_of("FP1", ("Fp1", "Cz")) == 0
+    assert column_of("FP1", ("Fp1", "fp1")) is None
+    assert column_of("fp1", ("Fp1", "fp1")) == 1
