@@ -11,9 +11,10 @@ from typing import Any
 import zmq
 from rich.console import Console
 
-from hvf_core.problem import Interrupted, Problem
+from hvf_core.problem import Interrupted, Problem, needed
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import SHOWN, TerminalView
+from stream.pipeline.books.trial_file import complete
 from stream.pipeline.control import Control
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
 from stream.pipeline.supervisor import Asked, Supervisor, ending
@@ -111,11 +112,22 @@ class Session:
             kind, ended = (Interrupted, "stopped") if self.interrupted else (Problem, "over")
             folder = self._config.folder
             raise kind(f"the session was {ended} before its summary; its ledger is in '{folder}'")
-        try:
-            write_report(self._supervisor.config, self._summary)
-        except Problem as problem:
-            self.failure = self.failure or str(problem)
+        for write in (self._complete_trials, self._write_report):
+            try:
+                write()
+            except Problem as problem:
+                self.failure = self.failure or str(problem)
         return self._summary
+
+    def _complete_trials(self) -> None:
+        saved = complete(self._config.folder, self._config.save_trials)
+        if saved is not None:
+            self._view.say(str(saved))
+            if saved.n_lost:
+                raise Problem(f"trials that were cut are not in the file: {saved}")
+
+    def _write_report(self) -> None:
+        write_report(self._supervisor.config, needed(self._summary))
 
     def _step(self) -> None:
         """Looks at the bus, after the nodes and at the source, and says what that leads to."""

@@ -12,10 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
-from stream.acquire.trials import Trial, Window
+from stream.acquire.markers import Marker, MarkerReader, MarkerRule
 from stream.acquire.units import EEG, Signal
-from stream.pipeline.books.trial_file import TrialFile
 from stream.sources.read import read_recording
 from stream.sources.recording import RecordedMarker
 from tests.recording_files import (
@@ -428,19 +426,6 @@ def test_a_file_of_markers_that_is_missing_is_named(tmp_path):
     (tmp_path / "bv.vmrk").unlink()
     (notice,) = read_recording(path).notices
     assert "bv.vmrk" in notice
-
-
-def test_trials_with_one_stamp_are_saved_as_epochs(tmp_path):
-    trials = TrialFile(tmp_path / "t-epo.fif", ["Cz"], 100.0, Window(0, 9))
-    onsets_s = [2.0, 3.0, 3.0, 3.001, 3.01]
-    for number, onset_s in enumerate(onsets_s, 1):
-        event = Event(onset_s, f"s{number}", "g", 1, onset_s)
-        samples = np.full((10, 1), number, np.float32)
-        trials.add(Trial(number, event, 0.0, onset_s, onset_s, onset_s, samples, True))
-    trials.close()
-    epochs = mne.read_epochs(tmp_path / "t-epo.fif", verbose="ERROR")
-    assert (epochs.get_data()[:, 0, 0] * 1e6).round().tolist() == [1, 2, 3, 4, 5]
-    assert epochs.events[:, 0].tolist() == [0, 100, 101, 102, 103]
 
 
 def test_options_of_the_other_kind_of_file_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from stream.acquire.trial_stream import TrialStream
 from stream.acquire.trials import Drop, Opened, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.books.trial_file import TrialFile
+from stream.pipeline.books.trial_formats import Head
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
@@ -92,9 +93,12 @@ class TrialSender:
         if config.record:
             self._feed = RecordingFeed(config, channels, rate_hz, channel_format)
         self._signals = SignalsFeed(config, channels, rate_hz)
-        self._trial_file = None
+        self._trial_file: TrialFile | None = None
         if config.save_trials is not None:
-            self._trial_file = TrialFile(config.save_trials, channels, rate_hz, self.trials.window)
+            window = (self.trials.window.first, self.trials.window.last)
+            trigger = config.trigger.channel if config.trigger is not None else None
+            head = Head(list(channels), rate_hz, window, signal.unit, trigger)
+            self._trial_file = TrialFile(config.folder, head)
         self._notices: list[str] = []
         self._next_look_s = 0.0
         self._taken_s = 0.0
@@ -219,7 +223,11 @@ class TrialSender:
 
     def _finish(self, trial: Trial) -> None:
         if self._trial_file is not None:
-            self._trial_file.add(trial)
+            try:
+                self._trial_file.add(trial)
+            except OSError as error:  # what is left of the session is worth more than its end
+                self.say(f"trials are saved no more, from {trial.number} on: {error}")
+                self._trial_file = None
         if self._config.bundle is None:
             stamps = self._stamps(trial)
             cut = TrialCut(trial=trial.number, residual_s=trial.residual_s, stamps=stamps)
