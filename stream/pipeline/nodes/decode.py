@@ -37,6 +37,8 @@ _ALIVE_S = 1.0
 class Decoder:
     """The session's decoder, warm, between messages and messages.
 
+    A trial that comes again, since its answer was lost on the way, gets the same answer again.
+
     Raises:
         Problem: the bundle or the gallery cannot be used, or they are of different spaces.
     """
@@ -46,6 +48,7 @@ class Decoder:
         torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
         self.config, self._say = config, say
         self._gallery = open_gallery(needed(config.gallery))
+        self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         bundle = open_bundle(needed(config.bundle))
         self.live = open_decoder(config, bundle, self._gallery, local_clock, say)
         self.live.warm_up()
@@ -65,6 +68,13 @@ class Decoder:
         """What is to be reported after a slice, answers with their embeddings."""
         received_s = local_clock()
         about = part.about
+        told = self._answered.setdefault(about.trial, [])
+        if told and not told[-1].answer.provisional:
+            return [(report, None) for report in told if part.final]
+        if part.first == 0:
+            told.clear()
+            if len(self._answered) > 2 * self.config.trials.max_unanswered:
+                del self._answered[next(iter(self._answered))]
         slice_ = Slice(
             about.trial,
             about.group,
@@ -79,7 +89,9 @@ class Decoder:
         except Problem as problem:
             dropped = TrialDropped(trial=about.trial, reason="rejected", detail=str(problem))
             return [(dropped, None)]
-        return [(self._retrieval(part, answer, received_s), answer.embedding) for answer in answers]
+        reports = [self._retrieval(part, answer, received_s) for answer in answers]
+        told.extend(reports)
+        return [(report, one.embedding) for report, one in zip(reports, answers, strict=True)]
 
     def _retrieval(self, part: TrialSlice, answer: Answer, received_s: float) -> Retrieval:
         ranked, gallery = answer.ranked, self._gallery
@@ -108,7 +120,8 @@ class Decoder:
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Answers trials until it is told to stop."""
-    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+    # Answers wait for a results node that is slow; the reader bounds how many there can be.
+    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False, queue=0)
 
     def say(text: str, facts: Mapping[str, Any]) -> None:
         send(reports, Noted(node=DECODE, text=text, facts=facts))

@@ -35,7 +35,8 @@ class Outbox:
     """Sends announcements and outcomes to the results node and trials to the decoder.
 
     Everything of a trial is kept until the results node says that it is settled, and is sent
-    again to a node that was restarted. Trials go out only while a decoder is known to be there.
+    again to a node that was restarted; with a results node answers are lost too, so that trials
+    go to the decoder again as well. Trials go out only while a decoder is known to be there.
     """
 
     def __init__(self, reports: zmq.SyncSocket, trials: zmq.SyncSocket | None, max_unanswered: int):
@@ -142,7 +143,8 @@ class Outbox:
         elif message.node == RESULTS:
             for kept in self._kept.values():
                 kept.n_reported = 0
-                self._send_reports(kept)
+                kept.n_sent = 0  # its answers may have waited for the node that was lost
+            self.flush()
 
     def _resend_trials(self) -> None:
         self._to_forget.clear()  # a new decoder has nothing
