@@ -13,9 +13,8 @@ import zmq
 
 from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff
-from stream.pipeline.books.ledger import last_trial
 from stream.pipeline.wire.bus import open_socket, send
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Message, Noted
 from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR, NodeSpec
 from stream.sources.settings import NOTICE
@@ -356,15 +355,16 @@ class Supervisor:
 
     def _start_again(self, node: _Node) -> None:
         name = node.spec.name
-        if name == READER:  # its numbers go on where those in the ledger end
-            first = last_trial(self.config.folder / "ledger.jsonl") + 1
+        node.restarts += 1
+        if name == READER and isinstance(self.config.source, LiveSource):
+            # What the lost one gave out nobody knows: it may still be on its way to the ledger.
+            first = 1 + node.restarts * NUMBERS
             self.config = self.config.model_copy(update={"first_trial": first})
         node.process = self._start(node.spec, self.config.write(f"config-{name}.json"))
         node.started_s = node.last_beat_s = time.monotonic()
         node.ready = node.out_of_memory = node.was_hung = False
         node.address, node.restart_at_s = None, None
         node.orders.clear()
-        node.restarts += 1
 
     def _say(self, text: str, **facts: Any) -> None:
         self.events.append(text)

@@ -152,12 +152,6 @@ def _resume(path: Path) -> Iterator[Record]:
         yield from map(json.loads, text.split(b"\n")[:-1])
 
 
-def last_trial(path: Path) -> int:
-    """The highest number of a trial in a ledger; 0 where there is none."""
-    records = read_ledger(path) if path.exists() else []
-    return max((record["trial"] for record in records if "trial" in record), default=0)
-
-
 def read_ledger(path: Path) -> list[Record]:
     """The records of a ledger; a last line that a crash cut short is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -18,6 +18,8 @@ from stream.acquire.triggers import TriggerSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReplaySettings
 
+NUMBERS = 10**8
+"""Of trials that each process of the reader can give: more markers than any session has."""
 Here = Annotated[Path, AfterValidator(Path.absolute)]
 """A path, from the folder in which the command runs."""
 
@@ -211,6 +213,7 @@ class SessionConfig(SessionSettings):
     endpoints: Endpoints
     source: LiveSource | FileSource  # type: ignore[assignment] # a person cannot give all of these
     first_trial: int = 1
+    """Number of the reader's first trial; one that was restarted has numbers of its own."""
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
     seed: int | None = None
