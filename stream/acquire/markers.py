@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import re
+import struct
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ class Marker:
     stamp_s: float
     text: str
     readable_s: float
+    raw_s: float = math.nan
+    """Its stamp as it was sent."""
+
+    @property
+    def mark(self) -> str:
+        """Made of its raw stamp and text: equal wherever the same marker was read."""
+        text = struct.pack("<d", self.raw_s) + self.text.encode("utf-8", "surrogatepass")
+        return blake2b(text, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Event:
     """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
     fault: str = ""
     """Why `onset_s` is no onset, but when the marker could be read: its stamp is no time."""
+    mark: str = ""
+    """Of its marker."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +241,7 @@ class MarkerReader:
             readable_s=marker.readable_s,
             is_duplicate=is_duplicate,
             fault=fault,
+            mark=marker.mark,
         )
 
     def _stimulus(self, named: str) -> str | None:

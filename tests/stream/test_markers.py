@@ -93,7 +93,7 @@ def test_any_marker_can_be_sent_on_and_harms_none_after_it(value):
             repeat=event.repeat,
             onset_s=event.onset_s,
         )
-        message = MarkerSeen(about=about, readable_s=event.readable_s)
+        message = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
         assert unpack(pack(message)) == message
     after = reader.read(Marker(2.0, '{"stimulus": "next", "group": "its own"}', 2.0))
     assert (after.stimulus, after.group, after.repeat) == ("next", "its own", 1)

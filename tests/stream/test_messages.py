@@ -85,7 +85,7 @@ RETRIEVAL = Retrieval(
     stamps=STAMPS,
 )
 EXAMPLES = [
-    MarkerSeen(about=replace(ABOUT, trial=2**40), readable_s=0.1),
+    MarkerSeen(about=replace(ABOUT, trial=2**40), readable_s=0.1, mark="ü"),
     WHOLE,
     TrialDropped(trial=1, reason="gap", detail="samples are missing\nin the window"),
     TrialCut(trial=1, residual_s=-0.00049, stamps=STAMPS),
@@ -328,8 +328,12 @@ def recorded(array, body=b"12345678"):
         b"\0" + frame_of({"v": VERSION} | END)[1:],
         b"\xff" + frame_of({"v": VERSION} | END)[1:],
         frame_of(["v", VERSION]),
-        frame_of({"v": VERSION, "about": "trial 7", "readable_s": 0.1}, kind=MarkerSeen),
-        frame_of({"v": VERSION, "about": {"trial": 7}, "readable_s": 0.1}, kind=MarkerSeen),
+        frame_of(
+            {"v": VERSION, "about": "trial 7", "readable_s": 0.1, "mark": ""}, kind=MarkerSeen
+        ),
+        frame_of(
+            {"v": VERSION, "about": {"trial": 7}, "readable_s": 0.1, "mark": ""}, kind=MarkerSeen
+        ),
         recorded({"dtype": "<f4", "shape": [2**63]}, b"1234"),
         recorded(None, b""),
         recorded({"dtype": "<f4", "shape": [2]}, b"1234567"),

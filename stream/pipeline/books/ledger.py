@@ -23,7 +23,7 @@ FACTS: Mapping[str, frozenset[str]] = {
     event: frozenset(names.split())
     for event, names in {
         "start": "session node",
-        "marker": "trial stimulus group repeat onset_s readable_s",
+        "marker": "trial stimulus group repeat onset_s readable_s mark",
         "provisional": f"of_trial {_ANSWER}",
         "decoded": f"trial {_ANSWER}",
         "cut": "trial residual_s stamps",

@@ -198,8 +198,9 @@ class TrialSender:
         for one in told:
             match one:
                 case Opened():
-                    about = self._about(one.number, one.event)
-                    self._outbox.announce(MarkerSeen(about=about, readable_s=one.event.readable_s))
+                    about, event = self._about(one.number, one.event), one.event
+                    seen = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
+                    self._outbox.announce(seen)
                 case Slice():
                     self._send_slice(one)
                 case Drop(number=trial, reason=reason, detail=detail):

@@ -16,7 +16,7 @@ import numpy as np
 from hvf_core.problem import Problem
 from stream.pipeline.wire.messages import NESTED, Message
 
-VERSION = 6
+VERSION = 7
 _PREFIX = struct.Struct("<BI")  # kind, length of the header
 # What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
 _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)

@@ -47,10 +47,14 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkerSeen(Message):
-    """The reader announces a marker that opens a trial; it could be read at `readable_s`."""
+    """The reader announces a marker that opens a trial; it could be read at `readable_s`.
+
+    `mark` is the same wherever the same marker was read; see `stream.acquire.markers.Marker`.
+    """
 
     about: TrialRef
     readable_s: float
+    mark: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,10 +193,15 @@ class Settled(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState(Message):
-    """A node says that it is alive, and which process of its name it is."""
+    """A node says that it is alive, and which process of its name it is.
+
+    The reader has announced all markers that came between `since_s` and `until_s`, on its clock.
+    """
 
     node: str
     incarnation: str
+    since_s: float = 0.0
+    until_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
