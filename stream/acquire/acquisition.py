@@ -19,6 +19,37 @@ from stream.acquire.triggers import TriggerReader
 from stream.acquire.watch.cross_check import CrossCheck
 from stream.acquire.watch.rate import RateWatch
 
+_STILL_S = 0.5  # between two looks: the process, or the machine, stood still
+_SETTLED_S = 1.0  # after that, LSL has handed over what it kept meanwhile
+
+
+class Attention:
+    """Until when all that came was taken, by a process that may fall behind, or stand still.
+
+    Attributes:
+        awake_s: since when it looks without a pause: what came before is no silence of the stream.
+        until_s: all that came until then was taken, on the safe side; 0 in virtual time.
+    """
+
+    def __init__(self) -> None:
+        self.awake_s = self._looked_s = -np.inf
+        self.until_s = 0.0
+
+    def look(self, now_s: float, taken_s: float | None) -> float:
+        """Call it at each look at what came. Returns until when nothing that came is left.
+
+        Args:
+            now_s: of the look.
+            taken_s: when the last that was taken could be read, where more waits behind it.
+        """
+        if now_s - self._looked_s > _STILL_S:
+            self.awake_s = now_s
+        self._looked_s = now_s
+        until_s = now_s if taken_s is None else taken_s
+        if now_s - self.awake_s > _SETTLED_S:
+            self.until_s = max(self.until_s, until_s)
+        return until_s
+
 
 class Acquisition:
     """Takes chunks of EEG and markers, gives trials and drops.
@@ -33,6 +64,7 @@ class Acquisition:
         cutter: what the trials are cut by.
         n_gaps: in the samples so far.
         notices: sentences that a person should read, until somebody takes them.
+        attention: of whoever hands over what comes as it comes.
     """
 
     def __init__(
@@ -56,6 +88,7 @@ class Acquisition:
         self._ring = Ring(int(cutting.history_s * rate_hz) + reach, n_channels)
         self.cutter = TrialCutter(self._ring, cutting)
         self.n_gaps = 0
+        self.attention = Attention()
         self.notices: list[str] = []
         self._told_clocks = False
         self._filter = stream_filter
@@ -172,7 +205,7 @@ class Acquisition:
         """What is there now, see `TrialCutter.due`; `now_s` is on the clock of `readable_s`."""
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.
         if self._last_arrival_s is not None:
-            now_s += self._ring.newest_stamp_s - self._last_arrival_s
+            now_s += self._ring.newest_stamp_s - max(self._last_arrival_s, self.attention.awake_s)
         outcomes = self.cutter.due(now_s)
         self._compare_clocks(outcomes, now_s)
         return outcomes

@@ -1,6 +1,7 @@
 """What a trial stream says, in which order, and what may be changed while it runs."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,3 +202,59 @@ def test_a_trigger_beside_markers_is_compared_with_them_and_opens_no_trial(sourc
     plan = trial_plan(SessionConfig(**session, source=source, trigger=trigger))
     assert plan.cross_check == compares
     assert not trial_plan(SessionConfig(**session, source=source)).cross_check
+
+
+# --- a reader that stands still, or falls behind -------------------------------------------------
+
+
+def live(pauses=(), markers=range(100, 3000, 100), busy_s=0.0, streams_s=np.inf):
+    """How markers end, by their sample, for a reader that looks every 20 ms at what came.
+
+    In `pauses` (from, to) it sleeps; LSL hands over what it kept 30 ms later. Each marker keeps it
+    busy for `busy_s`. The stream ends after `streams_s`, and all after 30 s.
+    """
+    trials = whole()
+    chunks = [("eeg", eeg(n, n + 2)) for n in range(0, 3000, 2) if n < streams_s * RATE_HZ]
+    chunks += [("markers", marker(at, str(at))) for at in markers]
+    chunks.sort(key=lambda one: one[1].readable_s)
+    queue, ended, now_s = [], {}, 0.0
+
+    def look():
+        told, taken_s = [], None
+        if queue:
+            stream, chunk = queue.pop(0)
+            told += trials.add(stream, chunk)
+            taken_s = chunk.readable_s if queue else None
+        told += trials.due(trials.acquisition.attention.look(now_s, taken_s))
+        ends = [one for one in told if not isinstance(one, Opened)]
+        ended.update({int(one.event.stimulus): getattr(one, "reason", "") for one in ends})
+        return busy_s * (len(told) - len(ends))
+
+    while now_s < 30:
+        now_s += look() + (0.001 if queue else 0.02)
+        woke_s = next((to for since, to in pauses if since <= now_s < to), None)
+        if woke_s is not None:
+            now_s = woke_s
+            look()
+            now_s += 0.03
+        while chunks and chunks[0][1].readable_s <= now_s:
+            stream, chunk = chunks.pop(0)
+            queue.append((stream, replace(chunk, readable_s=now_s) if woke_s else chunk))
+    return ended
+
+
+@pytest.mark.parametrize("pauses", [[(5.2, 11.0)], [(3.1, 9.0), (9.5, 15.2), (15.3, 22.0)]])
+def test_a_reader_that_stood_still_cuts_what_it_finds(pauses):
+    assert live(pauses) == dict.fromkeys(range(100, 3000, 100), "")
+
+
+def test_a_reader_that_is_behind_calls_no_stream_silent():
+    markers = range(500, 540)
+    assert live(markers=markers, busy_s=0.4) == dict.fromkeys(markers, "")
+
+
+@pytest.mark.parametrize("pauses", [[], [(9.0, 15.0)]])
+def test_a_stream_that_is_silent_is_called_so_whether_the_reader_slept_or_not(pauses):
+    ended = live(pauses, streams_s=10.0)
+    assert [at for at, reason in ended.items() if not reason] == list(range(100, 1000, 100))
+    assert {ended[at] for at in range(1000, 2200, 100)} == {"no_data"}

@@ -60,9 +60,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
                 "stream that carries codes with --trigger"
             )
         inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
-    sender = TrialSender(
-        config, lifeline, eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal
-    )
+    told = (eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal)
+    sender = TrialSender(config, lifeline, *told, since_s=local_clock())
     for inlet in inlets.values():
         if inlet.stream.notice:
             sender.say(inlet.stream.notice)
@@ -79,6 +78,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         _pump_rest(sender, watches, arrivals)
     for inlet in inlets.values():
         inlet.stop()
+    while not arrivals.empty():
+        _take_next(sender, watches, arrivals)
     sender.end(command)
 
 
@@ -113,16 +114,18 @@ def _pump_rest(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> Non
 
 
 def _take_next(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> bool:
+    acquisition, taken_s = sender.trials.acquisition, None
     try:
         stream, chunk = arrivals.get(timeout=_WAIT_S)
     except queue.Empty:
         came = False
     else:
         came = True
-        n_gaps = sender.trials.acquisition.n_gaps
+        n_gaps = acquisition.n_gaps
         sender.take(stream, chunk)
-        watches[stream].arrived(chunk, sender.trials.acquisition.n_gaps - n_gaps)
-    sender.cut(local_clock())
+        watches[stream].arrived(chunk, acquisition.n_gaps - n_gaps)
+        taken_s = None if arrivals.empty() else chunk.readable_s
+    sender.cut(acquisition.attention.look(local_clock(), taken_s))
     sender.look()
     return came
 

@@ -42,6 +42,7 @@ from stream.pipeline.wire.outbox import Outbox
 
 ADAPTATION = "adaptation.safetensors"
 """In the session folder: what the adaptation had come to at the end."""
+_ALIVE_S = 1.0
 _LOOK_S = 0.005  # how often the bus is looked at while samples stream
 _PATIENCE_S = {"finish": 20.0, "stop": 3.0}  # for the answers that are still due at the end
 
@@ -53,6 +54,7 @@ class TrialSender:
         channels: labels of the EEG stream, as the bundle calls them.
         channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
         signal: what the stream records.
+        since_s: from when on it is heard, on the reader's clock; 0 in virtual time.
 
     Attributes:
         trials: the trial stream.
@@ -67,6 +69,7 @@ class TrialSender:
         rate_hz: float,
         channel_format: str,
         signal: Signal,
+        since_s: float = 0.0,
     ):
         self._config = config
         self._lifeline = lifeline
@@ -100,9 +103,10 @@ class TrialSender:
             head = Head(list(channels), rate_hz, window, signal.unit, trigger)
             self._trial_file = TrialFile(config.folder, head)
         self._notices: list[str] = []
-        self._next_look_s = 0.0
+        self._next_look_s = self._next_alive_s = 0.0
+        self._since_s = since_s
         self._taken_s = 0.0
-        send(self.reports, NodeState(node=READER, incarnation=lifeline.incarnation))
+        self._say_alive()
 
     def take(self, stream: StreamKind, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`, and announces its trials."""
@@ -121,6 +125,11 @@ class TrialSender:
         notices = self.trials.acquisition.notices
         while notices:
             self.say(notices.pop(0))
+
+    def _say_alive(self) -> None:
+        heard = {"since_s": self._since_s, "until_s": self.trials.acquisition.attention.until_s}
+        alive = NodeState(node=READER, incarnation=self._lifeline.incarnation, **heard)
+        send(self.reports, alive)
 
     def obey(self) -> None:
         """Does what the session orders between two trials."""
@@ -154,6 +163,9 @@ class TrialSender:
             elif isinstance(message, NodeState):
                 self._outbox.on_node_state(message)
         self._outbox.flush()
+        if now_s >= self._next_alive_s and self._outbox.has_told_all:
+            self._next_alive_s = now_s + _ALIVE_S
+            self._say_alive()
         self._say_notices()
         if self._feed is not None:
             self._feed.flush()
@@ -176,6 +188,7 @@ class TrialSender:
             self._trial_file.close()
         if self._adaptation is not None:
             self._adaptation.save(self._config.folder / ADAPTATION)
+        self._say_alive()
         facts = self.trials.acquisition.facts() | {"notices": self._notices}
         if self._feed is not None:
             self._feed.flush(at_once=True)

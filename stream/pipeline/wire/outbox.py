@@ -59,6 +59,11 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     @property
+    def has_told_all(self) -> bool:
+        """Whether nothing waits for room on its way to the results node."""
+        return all(kept.n_reported == len(kept.reports) for kept in self._kept.values())
+
+    @property
     def waits_for_decoder(self) -> bool:
         """Whether trials are kept for a decoder that has never been there yet."""
         return self._trials is not None and DECODE not in self._incarnations
