@@ -27,6 +27,9 @@ _JOIN = re.compile(r"(bad )?boundary$|edge|new segment/|bad_acq_skip", re.IGNORE
 _BAD = re.compile(r"bad", re.IGNORECASE)
 # Of BrainVision's markers, what comes before the code (`Stimulus/S  7`) or text of a stimulus.
 _STIMULUS = re.compile(r"^(Stimulus/(S +(?=\d)|S(?=\d{3}$))?|Comment/)")
+# EEGLAB keeps codes as floating-point numbers; where types are numbers a boundary is -99.
+_WHOLE_NUMBER = re.compile(r"(-?\d+)\.0")
+_EEGLAB_BOUNDARY = "-99"
 
 _EPOCHS = re.compile(r"number of trials is \d+\. It must be 1 for raw")  # what MNE says of a .set
 
@@ -119,13 +122,25 @@ def _annotations(
         annotations = mne.read_annotations(path)
     elif passed_over and path.suffix.lower() == ".vhdr":
         annotations = mne.read_annotations(_marker_file(path), sfreq=raw.info["sfreq"])
-    prefix = _STIMULUS if path.suffix.lower() == ".vhdr" else re.compile("^")
     rows = zip(annotations.onset, annotations.duration, annotations.description, strict=True)
     # The onsets in a Raw count from a zero that is `first_time` before its first sample.
     return [
-        Annotation(float(onset_s - zero_s), max(0.0, float(duration_s)), prefix.sub("", str(text)))
+        Annotation(float(onset_s - zero_s), max(0.0, float(duration_s)), _meaning(str(text), path))
         for onset_s, duration_s, text in rows
     ]
+
+
+def _meaning(text: str, path: Path) -> str:
+    """An annotation's text, without what only the format of the file adds to it."""
+    match path.suffix.lower():
+        case ".vhdr":
+            return _STIMULUS.sub("", text)
+        case ".set":
+            number = _WHOLE_NUMBER.fullmatch(text)
+            code = number[1] if number else text
+            return "boundary" if code == _EEGLAB_BOUNDARY else code
+        case _:
+            return text
 
 
 def _notices(path: Path, said: Iterable[str], bad: Sequence[Annotation]) -> Iterator[str]:

@@ -116,6 +116,15 @@ def test_eeglab_puts_a_join_between_two_samples(tmp_path):
     assert (found["b"][0], found["d"][-1]) == (1000.0, 999.0)
 
 
+@pytest.mark.parametrize("kind", [float, int])
+def test_eeglab_with_numbers_for_types_calls_a_join_99_below_zero(tmp_path, kind):
+    events = [(kind(7), 980), (kind(-99), 1000.5), (kind(8), 1021), (kind(-9), 2000)]
+    samples_uv = np.arange(3000.0)[None].repeat(2, axis=0)
+    recording = read_recording(write_set(tmp_path / "s.set", samples_uv, events))
+    assert reasons(recording) == {"7": "gap", "8": "cut", "-9": "cut"}
+    assert outcomes(recording)["8"][0] == 1000.0
+
+
 def test_brainvision_pieces(tmp_path):
     samples_uv = np.tile(np.arange(1000) / 10, (1, 1))
     markers = (
