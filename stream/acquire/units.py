@@ -71,7 +71,11 @@ def kept_as(unit: str, kind: str = "") -> tuple[str, float]:
 
 def unknown_units(units: Mapping[str, str]) -> str | None:
     """A sentence about channels whose unit, as it is kept, is none that is known."""
-    unknown = [f"{name} ('{unit}')" for name, unit in units.items() if unit not in _EXPONENTS]
+    unknown = [
+        f"{name} ('{unit}')" if unit else name
+        for name, unit in units.items()
+        if unit not in _EXPONENTS
+    ]
     if not unknown:
         return None
     listed = ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if unknown[4:] else "")

@@ -44,7 +44,8 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
     numeric = [stream for stream in streams if stream.format != STRING]
     likely = [stream for stream in numeric if stream.type.lower() == "eeg"]
     likely = likely or [stream for stream in numeric if stream.rate_hz > 0]
-    eeg = _choose(path, "EEG", "--eeg-stream", eeg_stream, numeric, likely)
+    notices: list[str] = []
+    eeg = _choose(path, "EEG", "--eeg-stream", eeg_stream, numeric, likely, notices)
     if eeg is None:
         raise Problem(f"'{path}' has no EEG stream among {_named(streams)}; choose another file")
     if eeg.rate_hz <= 0:
@@ -55,7 +56,7 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
     irregular = [s for s in streams if s is not eeg and (s.rate_hz == 0 or s.format == STRING)]
     likely = [stream for stream in irregular if stream.type.lower() in ("markers", "marker")]
     likely = likely or [s for s in irregular if s.format.startswith((STRING, "int"))]
-    events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely)
+    events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely, notices)
     made = list(map(kept_as, eeg.units, eeg.kinds))
     return Recording(
         path=path,
@@ -69,6 +70,7 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
         eeg_offsets=eeg.offsets,
         marker_offsets=() if events is None else events.offsets,
         kinds=eeg.kinds,
+        notices=tuple(notices),
     )
 
 
@@ -91,14 +93,22 @@ def _choose(
     wanted: str | None,
     possible: Sequence[_XdfStream],
     likely: Sequence[_XdfStream],
+    notices: list[str],
 ) -> _XdfStream | None:
-    """The stream that `wanted` names among the possible ones, else the only likely one."""
+    """The stream that `wanted` names among the possible ones, else the only likely one.
+
+    Of several it is the only one that holds anything, which is told.
+    """
     if wanted is not None:
         likely = [stream for stream in possible if wanted in (stream.name, str(stream.stream_id))]
         if not likely:
             raise Problem(
                 f"'{path}' has no {kind} stream '{wanted}'; give {option} one of {_named(possible)}"
             )
+    empty = [stream for stream in likely if not len(stream.stamps_s)]
+    if len(likely) - len(empty) == 1 and empty:
+        notices.append(f"'{path.name}': empty {kind} streams are passed over: {_named(empty)}")
+        likely = [stream for stream in likely if stream not in empty]
     if len(likely) > 1:
         raise Problem(
             f"'{path}' has {len(likely)} {kind} streams that could be meant; "

@@ -288,6 +288,21 @@ def test_xdf_with_several_streams_needs_a_choice(tmp_path):
     assert (len(recording.channels), texts(recording)) == (6, ["{}"])
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_empty_xdf_stream_beside_the_real_one_is_passed_over_aloud(tmp_path, turn):
+    """Two recorders of one stream, of which one heard nothing; and so with the markers."""
+    codes = [(MARKER_HEADER, np.array([50.5, 51.0]), [["a"], ["b"]]), (MARKER_HEADER, [], [])]
+    amps = [eeg_stream(), eeg_stream(n_samples=0)]
+    streams = [*amps[::turn], *codes[::turn]]
+    recording = read_recording(write_xdf(tmp_path / "a.xdf", streams))
+    assert len(recording.samples) == 400
+    assert [marker.text for marker in recording.markers] == ["a", "b"]
+    for notice, kind in zip(recording.notices, ("EEG", "marker"), strict=False):
+        assert f"empty {kind} streams are passed over" in notice
+    with pytest.raises(Problem, match="has no samples of 'amp'"):
+        read_recording(tmp_path / "a.xdf", eeg_stream="2" if turn == 1 else "1")
+
+
 def test_xdf_that_was_cut_short_is_read_up_to_its_last_whole_chunk(tmp_path, caplog):
     path = write_xdf(tmp_path / "a.xdf", [eeg_stream(n_samples=100), eeg_stream(n_samples=50)])
     content = path.read_bytes()
