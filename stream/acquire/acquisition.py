@@ -156,8 +156,9 @@ class Acquisition:
             self.notices.append(
                 f"the EEG stream declares a rate of {self._rate_hz:g} Hz, its samples come at "
                 f"{real_hz:.2f} Hz ({real_hz / self._rate_hz - 1:+.1%}): it declares a wrong rate, "
-                "or loses samples again and again; trials are cut by the declared one, so mend it "
-                "in the program that sends the stream"
+                "or loses samples again and again; trials are cut by the declared one, and those "
+                "that are 1 % too long or short by it are dropped, so mend it in the program that "
+                "sends the stream"
             )
 
     def _read_triggers(

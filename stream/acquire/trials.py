@@ -33,6 +33,9 @@ Reason = Literal[
 # Samples from the onset to its nearest sample, where none is missing; the excess over a half is for
 # a rate that is not quite the nominal one.
 _MAX_RESIDUAL = 0.525
+# How much longer or shorter a trial may last by its stamps than by the declared rate: a part of it,
+# and samples by which the stamps may be wrong.
+_MAX_STRETCH, _MAX_STRETCH_SAMPLES = 0.01, 2.0
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,9 @@ class TrialCutter:
         if (bad := self._bad_within(first, last)) is not None:
             return Drop(number, event, "rejected", bad.why)
         samples = ring.view(first, window.count)
-        why = self.rejection.why(samples) if self.rejection is not None else None
+        why = self._stretched(first, last)
+        if why is None and self.rejection is not None:
+            why = self.rejection.why(samples)
         if why is not None:
             return Drop(number, event, "rejected", why)
         return self._trial(number, event, onset, window.count)
@@ -243,6 +248,18 @@ class TrialCutter:
         self._bad = [span for span in self._bad if span.stop_s >= oldest_s]
         begun = self._bad[: bisect_left(self._bad, last_s, key=lambda span: span.start_s)]
         return next((span for span in begun if span.stop_s > first_s), None)
+
+    def _stretched(self, first: int, last: int) -> str | None:
+        """Why these samples are no window of its seconds, though none is missing; else None."""
+        first_s, last_s = (float(self._ring.stamps_s(number, 1)[0]) for number in (first, last))
+        lasts_s, declared_s = last_s - first_s, (last - first) / self._rate_hz
+        allowed_s = _MAX_STRETCH * declared_s + _MAX_STRETCH_SAMPLES / self._rate_hz
+        if abs(lasts_s - declared_s) <= allowed_s:
+            return None
+        return (
+            f"its samples last {lasts_s:.3f} s, not {declared_s:.3f} s: they come at "
+            f"{(last - first) / lasts_s:.1f} Hz, not at {self._rate_hz:g} Hz"
+        )
 
     def _part(self, open_: _Open) -> Trial | None:
         """The trial up to the last stop that it has passed since it was asked for before."""
