@@ -1,5 +1,6 @@
-"""The one kind of error that is shown to a person instead of a traceback."""
+"""How programs end: the one kind of error that is shown to a person, and signals that ask."""
 
+import os
 import signal
 import sys
 from _thread import interrupt_main
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from threading import Timer
-from typing import ClassVar, TypeVar
+from typing import IO, ClassVar, TypeVar
 
 T = TypeVar("T")
 
@@ -22,25 +23,31 @@ class Problem(Exception):
     exit_status: ClassVar[int] = 1
 
 
+class NobodyReads(Problem):
+    """What is printed goes into a pipe, or to a terminal, that was closed."""
+
+    exit_status = 141  # that of a program that SIGPIPE has ended
+
+
 class WrongUsage(Problem):
     """A command line that cannot be understood, or asks for what does not fit together."""
 
     exit_status = 2
 
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""The status of a program that a signal has ended is the signal's number above this."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 """The status of a program that Ctrl-C has ended."""
-
-
-class Interrupted(Problem):
-    """What Ctrl-C has left undone."""
-
-    exit_status = INTERRUPTED
+ASK_TO_END = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Ctrl-C, `kill`, and a terminal that is closed; Windows has no SIGHUP."""
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Ends the program, after a `Problem` or Ctrl-C, with a line on standard error and a status.
+    """Ends the program, after a `Problem` or a signal, with a line on standard error and a status.
 
     Every program begins with it, and imports the rest inside.
     """
@@ -48,32 +55,73 @@ def one_sentence() -> Iterator[None]:
         if isinstance(stream, TextIOWrapper):  # what took its place may be anything
             stream.reconfigure(errors="replace")  # a console that lacks a sign shows another
     sys.unraisablehook = _raise_later
+    for number in ASK_TO_END:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         yield
         return
     except Problem as problem:
         line, status = str(problem), problem.exit_status
     except (KeyboardInterrupt, ImportError, SystemExit) as end:
-        if not _is_ctrl_c(end):
+        asked_by = _asked_by(end)
+        if asked_by is None:
             raise
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-        line, status = "interrupted", INTERRUPTED
-    print(line, file=sys.stderr)
+        for number in ASK_TO_END:
+            signal.signal(number, signal.SIG_IGN)  # once is enough
+        line, status = sentence_of(asked_by), SIGNALLED + asked_by
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        let_go(sys.stderr)
     raise SystemExit(status)
 
 
-def _is_ctrl_c(end: BaseException | None) -> bool:
+@contextmanager
+def asked_to_end() -> Iterator[list[int]]:
+    """Signals that ask the program to end, in the order in which they come, instead of its end."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in ASK_TO_END}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def sentence_of(asked_by: int) -> str:
+    """What is said where a signal has ended something."""
+    name = signal.Signals(asked_by).name
+    return "interrupted" if asked_by == signal.SIGINT else f"ended by {name}"
+
+
+def let_go(stream: IO[str]) -> None:
+    """Sends what is written to a stream, now that nobody is there to read it, nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(SIGNALLED + number)
+
+
+def _asked_by(end: BaseException | None) -> int | None:
+    """The signal that has led to an exception, if one has."""
     if isinstance(end, ImportError):  # modules in C make one of what stops their import
-        return _is_ctrl_c(end.__cause__)
-    return isinstance(end, KeyboardInterrupt) or (
-        isinstance(end, SystemExit) and end.code == INTERRUPTED
-    )
+        return _asked_by(end.__cause__)
+    if isinstance(end, SystemExit):
+        return next((number for number in ASK_TO_END if end.code == SIGNALLED + number), None)
+    return signal.SIGINT if isinstance(end, KeyboardInterrupt) else None
 
 
 def _raise_later(lost: "sys.UnraisableHookArgs") -> None:
-    """Has a Ctrl-C come again that came where Python can raise nothing, as often in an import."""
-    if lost.exc_type is KeyboardInterrupt:
-        Timer(0.05, interrupt_main).start()
+    """Has a signal come again that came where Python can raise nothing, as often in an import."""
+    if (asked_by := _asked_by(lost.exc_value)) is not None:
+        Timer(0.05, interrupt_main, [asked_by]).start()
     else:
         sys.__unraisablehook__(lost)
 

@@ -3,15 +3,16 @@
 What runs a session is imported when one is run: help, and what is wrong with options, come at once.
 """
 
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from hvf_core.options import Flag
-from hvf_core.problem import Problem
+from hvf_core.problem import SIGNALLED, NobodyReads, Problem
 from stream.pipeline.wire.config import SessionConfig, SessionSettings
 from stream.pipeline.wire.endpoints import Endpoints
 
@@ -48,21 +49,29 @@ def run(
     n_trials: int | None = None,
 ) -> None:
     """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
+    from stream.pipeline.books.output import Output
     from stream.pipeline.books.page import REPORT
     from stream.pipeline.books.summary import summary_table
     from stream.pipeline.session import Session
 
-    # What it prints are names, as `[left]` or `:left:`, and no markup.
-    console = Console(markup=False, emoji=False)
-    session = Session(
-        config, source, console=console, headless=headless, n_trials=n_trials, title=title
-    )
-    summary = session.run()
-    console.print(summary_table(summary))
-    console.print(f"session folder: {config.folder}", highlight=False)
-    what = "seen, retrieved and painted" if config.painting is not None else "report"
-    console.print(f"{what}: {config.folder / REPORT}", highlight=False)
+    output = Output(sys.stdout)
+    console = output.console
+    with ExitStack() as last:
+        last.callback(config.endpoints.remove)
+        session = Session(
+            config, source, output=output, headless=headless, n_trials=n_trials, title=title
+        )
+        summary = session.run()
+    if summary is None:
+        console.print(f"the session was ended before it began; its logs are in {config.folder}")
+    else:
+        console.print(summary_table(summary))
+        console.print(f"session folder: {config.folder}", highlight=False)
+        what = "seen, retrieved and painted" if config.painting is not None else "report"
+        console.print(f"{what}: {config.folder / REPORT}", highlight=False)
     if session.failure is not None:
         raise Problem(session.failure)
-    if session.interrupted:
-        raise SystemExit(130)
+    if session.is_unread:
+        raise NobodyReads("nobody reads what is printed any more: the session was ended in order")
+    if session.asked_by is not None:
+        raise SystemExit(SIGNALLED + session.asked_by)

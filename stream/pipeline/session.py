@@ -5,28 +5,32 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zmq
-from rich.console import Console
 
-from hvf_core.problem import Interrupted, Problem, needed
+from hvf_core.problem import Problem, asked_to_end, sentence_of
+from stream.pipeline.books.closing import close_books, lost, read_summary
+from stream.pipeline.books.output import Output
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.books.trial_file import complete
 from stream.pipeline.control import Control
+from stream.pipeline.lock import held
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
 from stream.pipeline.supervisor import Asked, Supervisor, ending
 from stream.pipeline.wire.bus import drain, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
-from stream.pipeline.wire.nodes import PAINT, READER, nodes_of
+from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
 _LAST_WORDS_S = 2.0
+_NO_ANSWER = "no answer when the session ended"
 _UNFINISHED = (
     "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
 )
@@ -55,7 +59,9 @@ def new_session(out: Path | None) -> tuple[str, Path]:
 class Session:
     """The processes of a session, and the person who watches it.
 
-    Ctrl-C ends it in order: what is open is dropped as `shutdown`, and the summary is written.
+    Signals that ask for an end, and a closed pipe of what is printed, end it in order: what is open
+    is dropped as `shutdown`, and summary and report are written. The second signal ends it at once,
+    and they still are.
     """
 
     def __init__(
@@ -63,61 +69,91 @@ class Session:
         config: SessionConfig,
         source: Sequence[str] | None,
         *,
-        console: Console,
+        output: Output,
         headless: bool,
         n_trials: int | None,
         title: str,
     ):
         self._config = config
         self._source = source
-        self._view = TerminalView(console, headless, n_trials, title, config.gallery)
+        self._view = TerminalView(output.console, headless, n_trials, title, config.gallery)
         self._is_virtual = isinstance(config.source, FileSource)
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
-        self._summary: dict[str, Any] | None = None
-        self.interrupted = False
+        self._output, self._folder = output, config.folder
+        self._has_begun = False
+        self._is_ended = self._is_aborted = False  # by whoever watches it
+        self.asked_by: int | None = None  # the signal that ended it
+        self.is_unread = False  # and was ended for that
         self.failure: str | None = None  # what went wrong, though the session was accounted for
 
-    def run(self) -> dict[str, Any]:
-        """Runs to the end and returns the summary.
+    def run(self) -> dict[str, Any] | None:
+        """Runs to the end and returns the summary; None where it was ended before it began.
 
         Raises:
-            Problem: the session could not start, or could not be brought to an end.
+            Problem: the session could not start, or its books could not be closed.
         """
-        heard, endpoints = (*SHOWN, SessionClosed), self._config.endpoints
+        heard, endpoints, folder = (*SHOWN, SessionClosed), self._config.endpoints, self._folder
         with ExitStack() as last:
-            last.callback(endpoints.remove)
+            signals = last.enter_context(asked_to_end())
             write_keys(endpoints.control)
-            self._config.write()
-            self._results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
-            last.callback(self._results.close, 0)
-            nodes = nodes_of(self._config)
-            self._view.say(f"starting {', '.join(node.name for node in nodes)} …")
-            self._supervisor = Supervisor(self._config, nodes, self._source)
-            last.callback(self._supervisor.end)
-            last.callback(self._view.close)
-            self._control = Control(self._supervisor, self._life, self._on)
-            while self._life.state is not State.CLOSED:
-                try:
+            try:
+                self._config.write()
+            except OSError as error:
+                raise Problem(
+                    f"the session folder '{folder}' cannot be written ({error.strerror}); name "
+                    "another with --out"
+                ) from None
+            inherited = last.enter_context(held(folder))
+            with ExitStack() as processes:
+                self._results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
+                processes.callback(self._results.close, 0)
+                nodes = nodes_of(self._config)
+                self._view.say(f"starting {', '.join(node.name for node in nodes)} …")
+                self._supervisor = Supervisor(self._config, nodes, self._source, inherited)
+                processes.callback(self._supervisor.end)
+                processes.callback(self._view.close)
+                self._control = Control(self._supervisor, self._life, self._on)
+                while self._life.state is not State.CLOSED:
                     self._step()
-                except KeyboardInterrupt:
-                    self._on(Event.ABORT if self.interrupted else Event.STOP)
-                    self.interrupted = True
-            if self._summary is not None and self.failure is None:
-                done = self._supervisor.is_done(READER, _LAST_WORDS_S)
-                self.failure = None if done else _UNFINISHED
-        if self._summary is None:
+                    while signals:
+                        self.asked_by = self.asked_by or signals[0]
+                        self._end_by(sentence_of(signals.pop(0)))
+                    if self._output.is_lost and not self._is_ended:
+                        self.is_unread = True
+                        self._end_by("nobody reads what is printed any more")
+                if self._has_begun and not (self._is_aborted or self.failure):
+                    done = self._supervisor.is_done(READER, _LAST_WORDS_S)
+                    self.failure = None if done else _UNFINISHED
+            return self._closed()
+
+    def _closed(self) -> dict[str, Any] | None:
+        """Closes what the nodes have left open, now that they are gone; the summary."""
+        if not self._has_begun:
             if self.failure is not None:
                 raise Problem(self.failure)
-            kind, ended = (Interrupted, "stopped") if self.interrupted else (Problem, "over")
-            folder = self._config.folder
-            raise kind(f"the session was {ended} before its summary; its ledger is in '{folder}'")
-        for write in (self._complete_trials, self._write_report):
+            return None
+        config = self._supervisor.config
+        try:
+            summary = read_summary(self._folder)
+            if summary is None:
+                end = "stop" if self._is_ended else "lost"
+                summary = close_books(config, _NO_ANSWER, end)
+        except Problem as problem:
+            raise Problem(self.failure or str(problem)) from None
+        for write in (self._complete_trials, partial(write_report, config, summary)):
             try:
                 write()
             except Problem as problem:
                 self.failure = self.failure or str(problem)
-        return self._summary
+        self.failure = self.failure or lost(summary)
+        return summary
+
+    def _end_by(self, why: str) -> None:
+        """Ends in order; whoever asks again does not want to wait for that."""
+        self._supervisor.say(why)
+        self._is_aborted, self._is_ended = self._is_ended, True
+        self._on(Event.ABORT if self._is_aborted else Event.STOP)
 
     def _complete_trials(self) -> None:
         saved = complete(self._config.folder, self._config.save_trials)
@@ -125,9 +161,6 @@ class Session:
             self._view.say(str(saved))
             if saved.n_lost:
                 raise Problem(f"trials that were cut are not in the file: {saved}")
-
-    def _write_report(self) -> None:
-        write_report(self._supervisor.config, needed(self._summary))
 
     def _step(self) -> None:
         """Looks at the bus, after the nodes and at the source, and says what that leads to."""
@@ -141,12 +174,17 @@ class Session:
             elif self._supervisor.is_ready():
                 self._on(Event.READY)
         except Problem as problem:
-            self.failure = str(problem)
+            self.failure = self.failure or str(problem)
             self._on(Event.BROKEN)
+        if not self._folder.is_dir():
+            self.failure = f"the session folder '{self._folder}' is gone, and its books with it"
+            self._on(Event.ABORT)
         while self._supervisor.events:
             self._view.say(self._supervisor.events.pop(0))
         if moved:
             self._life.moved(time.monotonic())
+        elif self._supervisor.is_over(RESULTS):
+            self._on(Event.RESULTS_OVER)
         elif self._supervisor.is_over(READER):  # before it is quiet, there are answers to come
             self._on(Event.READER_OVER)
         if self._life.can(Event.FINISH) and self._source_ended():
@@ -170,7 +208,6 @@ class Session:
             moved = moved or not isinstance(message, StreamHealth)
             self._view.take(message)
             if isinstance(message, SessionClosed):
-                self._summary = dict(message.summary)
                 self._on(Event.SUMMARY)
         return moved
 
@@ -181,6 +218,7 @@ class Session:
             return False
         state = self._life.state
         if before is State.STARTING and state is State.RUNNING:
+            self._has_begun = True
             self._supervisor.go()
             self._view.open()
         for order, name in ORDERS.get(state, ()):

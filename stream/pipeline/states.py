@@ -31,11 +31,12 @@ class Event(StrEnum):
     PAINTER_OVER = auto()
     BROKEN = auto()  # a node that is needed cannot go on
     TIME_UP = auto()  # the state has lasted for too long
+    RESULTS_OVER = auto()  # whoever writes the summary
     SUMMARY = auto()  # the summary is there
-    ABORT = auto()  # a person will not wait for it
+    ABORT = auto()  # a person will not wait for it, or there is nothing to be closed any more
 
 
-_END = {Event.SUMMARY: State.CLOSED, Event.ABORT: State.CLOSED}
+_END = dict.fromkeys((Event.SUMMARY, Event.RESULTS_OVER, Event.ABORT), State.CLOSED)
 _GOING = _END | {
     Event.FINISH: State.FINISHING,
     Event.STOP: State.STOPPING,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _LOW_PRIORITY = getattr(
 _KILLED = -9  # by a signal that Windows does not have
 _AT_ONCE = 1000  # messages: whoever floods the session does not keep it from its work
 _LONGEST = 2**16  # characters of a request: it is kept in the ledger
-_WORDS = ("ready", "beat", "done", "failed", "out_of_memory")
+_WORDS = ("ready", "beat", "done", "failed", "broken", "out_of_memory")
 
 
 @dataclass
@@ -50,6 +51,8 @@ class _Node:
     ready: bool = False
     done: bool = False
     failure: str = ""
+    last_words: str = ""
+    """Of what it died; it may do better once it is started again."""
     out_of_memory: bool = False
     was_hung: bool = False
     given_up: bool = False
@@ -80,10 +83,15 @@ class Supervisor:
         config: the session; its folder gets the log of every process.
         nodes: in the order in which they start.
         source: command line of a player that waits for the line `go`.
+        inherited: file descriptors that every process keeps open while it lives.
     """
 
     def __init__(
-        self, config: SessionConfig, nodes: Sequence[NodeSpec], source: Sequence[str] | None
+        self,
+        config: SessionConfig,
+        nodes: Sequence[NodeSpec],
+        source: Sequence[str] | None,
+        inherited: Sequence[int] = (),
     ):
         self.config = config
         """As it is by now: what a node that is started again is given."""
@@ -93,6 +101,7 @@ class Supervisor:
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         # The nodes' standard input: it ends with this process, however that ends, and they with it.
         self._stdin, self._held = os.pipe()
+        self._inherited = inherited
         self._logs = config.folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._ready_until_s = time.monotonic() + _READY_WAIT_S
@@ -136,8 +145,9 @@ class Supervisor:
                 if line.startswith(NOTICE):
                     text = line.removeprefix(NOTICE)
                     self.report(Noted(node=SOURCE, text=text, facts={}))
-            self.source.stdin.write(b"go\n")
-            self.source.stdin.flush()
+            with suppress(BrokenPipeError):  # it has just died, which is seen soon enough
+                self.source.stdin.write(b"go\n")
+                self.source.stdin.flush()
 
     def listen(self, wait_ms: int) -> None:
         """Takes what nodes and others say; `asked` holds what is not from a node."""
@@ -180,7 +190,11 @@ class Supervisor:
             self._kill_if_hung(node)
             if node.restart_at_s is not None:
                 if time.monotonic() >= node.restart_at_s:
-                    self._start_again(node)
+                    try:
+                        self._start_again(node)
+                    except OSError as error:  # its config or log cannot be written
+                        node.last_words = f"{error.strerror}: '{error.filename}'"
+                        self._bury(node)
             elif node.process.poll() is not None:
                 self.listen(100)  # its last words
                 if not node.done:
@@ -232,7 +246,7 @@ class Supervisor:
         for node in self._nodes.values():
             deadlines_s[node.process] = now_s + node.spec.end_wait_s
             if node.address is None:
-                node.process.terminate()  # it has not got far enough to listen
+                node.process.kill()  # it has not got far enough to listen
         if self.source is not None:
             if self.source.stdin is not None:
                 self.source.stdin.close()
@@ -272,6 +286,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONIOENCODING": "utf-8", **env},
+                pass_fds=self._inherited,
                 process_group=0,  # Ctrl-C is for the session alone, which ends them in order
                 creationflags=_NEW_GROUP | flags,
             )
@@ -289,6 +304,8 @@ class Supervisor:
                 node.done = True
             case "failed":
                 node.failure = text
+            case "broken":
+                node.last_words = text
             case "out_of_memory":
                 node.out_of_memory = True
 
@@ -306,9 +323,9 @@ class Supervisor:
         raise self._problem(node, f"ended with code {code} before it was ready")
 
     def _problem(self, node: _Node, what: str) -> Problem:
-        name = node.spec.name
-        sentence = f"the node {name} {what}; look into '{self._logs / name}.log'"
-        return Problem(node.failure or sentence)
+        name, why = node.spec.name, node.last_words
+        look = f"look into '{self._logs / name}.log'"
+        return Problem(node.failure or f"the node {name} {what}; " + (why or look))
 
     def _refuse_dead_source(self) -> None:
         if self.source is None or self.source.poll() is None:
@@ -323,8 +340,9 @@ class Supervisor:
 
     def _kill_if_hung(self, node: _Node) -> None:
         silent_s = time.monotonic() - node.last_beat_s
-        if node.ready and silent_s > node.spec.hung_after_s and node.process.poll() is None:
-            self._say(f"{node.spec.name} has been silent for {silent_s:.0f} s and is killed")
+        longest_s = node.spec.hung_after_s if node.ready else node.spec.load_wait_s
+        if silent_s > longest_s and node.process.poll() is None:
+            self.say(f"{node.spec.name} has been silent for {silent_s:.0f} s and is killed")
             node.process.kill()
             node.process.wait()
             node.was_hung = True
@@ -335,7 +353,7 @@ class Supervisor:
         node.given_up = bool(node.failure) or node.restarts >= node.spec.max_restarts
         if node.given_up and node.spec.optional:
             text = f"{name} is given up, decoding goes on without it: {node.failure}"
-            self._say(text, given_up=node.failure)
+            self.say(text, given_up=node.failure)
             return
         if node.given_up:
             raise self._problem(node, f"died {node.restarts + 1} times")
@@ -344,13 +362,14 @@ class Supervisor:
         now_s = time.monotonic()
         lived_s = now_s - node.started_s
         restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
-        how = "ran out of memory" if node.out_of_memory else f"died ({ending(node.process)})"
+        of_what = f"{ending(node.process)}" + f", {node.last_words}" * bool(node.last_words)
+        how = "ran out of memory" if node.out_of_memory else f"died ({of_what})"
         lost = node.spec.lost_with(self.config)
         after = f"; {lost}" if lost else ""
         if restart.with_less_memory and node.spec.optional and self.config.painting is not None:
             self.config = self.config.with_less_memory()
             after = ", at half the size"
-        self._say(f"{name} {how} and is restarted in {restart.pause_s:g} s{after}")
+        self.say(f"{name} {how} and is restarted in {restart.pause_s:g} s{after}")
         node.restart_at_s = now_s + restart.pause_s
 
     def _start_again(self, node: _Node) -> None:
@@ -363,10 +382,12 @@ class Supervisor:
         node.process = self._start(node.spec, self.config.write(f"config-{name}.json"))
         node.started_s = node.last_beat_s = time.monotonic()
         node.ready = node.out_of_memory = node.was_hung = False
+        node.last_words = ""
         node.address, node.restart_at_s = None, None
         node.orders.clear()
 
-    def _say(self, text: str, **facts: Any) -> None:
+    def say(self, text: str, **facts: Any) -> None:
+        """Tells the screen, by way of `events`, and the ledger."""
         self.events.append(text)
         self.report(Noted(node=SUPERVISOR, text=text, facts=facts))
 

@@ -1,6 +1,8 @@
 """A pair of LSL outlets, EEG and markers, that begin when they are told to and lose nothing."""
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -71,6 +73,13 @@ def sleep_until(clock_s: float) -> None:
 
 
 def wait_for_go() -> None:
-    """Waits for the line `go` on standard input; ends the program where there is none to come."""
+    """Waits for the line `go` on standard input; the program ends with whoever was to write it."""
     if sys.stdin.readline().strip() != "go":
         raise SystemExit(1)
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    while os.read(0, 1):  # standard input ends with the session, however that ends
+        pass
+    os._exit(1)

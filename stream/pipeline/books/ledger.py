@@ -120,8 +120,11 @@ class Ledger:
             raise RuntimeError(f"outcomes of trials that no marker announced: {list(self._early)}")
 
     def _write(self, record: Record) -> None:
-        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self._file.flush()  # to the system: a killed process loses nothing
+        try:
+            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._file.flush()  # to the system: a killed process loses nothing
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from None
         self._take(record)
 
     def _take(self, record: Record) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 
 import zmq
 
-from hvf_core.problem import Problem
+from hvf_core.problem import ASK_TO_END, Problem
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import SessionConfig, read_config
 
@@ -26,19 +26,25 @@ class Lifeline:
 
     The node calls `command` at least once a second: this sends its heartbeat and returns `finish`
     (the source has ended: bring the session to its end) or `stop` (end now), once asked to.
-    `orders` are what is to be done on the way there. Started alone, a node is stopped by Ctrl-C.
+    `orders` are what is to be done on the way there. Signals that ask for an end are for the
+    session, which ends its nodes in order; started alone, a node is stopped by them.
+
+    Attributes:
+        is_orphan: whether the supervisor has ended, which stops the node: what is left to do for
+            the session is done by its nodes.
     """
 
     def __init__(self, node: str, endpoint: str, supervised: bool):
         self.incarnation = f"{node}-{os.getpid()}"
+        self.is_orphan = False
         self._command: Command | None = None
         self._orders: deque[tuple[str, str]] = deque()
         self._next_beat_s = 0.0
         self._next_look_s = 0.0
         self._socket = open_socket(zmq.DEALER, endpoint, bind=False) if supervised else None
         self._node = node.encode()
-        for asks_to_end in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(asks_to_end, self._stop)
+        for number in ASK_TO_END:
+            signal.signal(number, signal.SIG_IGN if supervised else self._stop)
         if supervised:
             threading.Thread(target=self._outlive_nobody, daemon=True).start()
 
@@ -49,10 +55,11 @@ class Lifeline:
         """Stops when standard input ends: it does with the supervisor, whatever became of him."""
         while os.read(0, 1):
             pass
+        self.is_orphan = True
         self._stop()
 
     def say(self, word: str, text: str = "") -> None:
-        """Tells the supervisor `ready`, `beat`, `done` or `failed`, with a sentence."""
+        """Tells the supervisor `ready`, `beat`, `done`, `failed` or `broken`, with a sentence."""
         if self._socket is not None:
             self._socket.send_multipart([self._node, word.encode(), text.encode()])
 
@@ -93,9 +100,16 @@ def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:
         config = read_config(Path(arguments[0]))
         lifeline = Lifeline(node, config.endpoints.control, "--supervised" in sys.argv)
         run(config, lifeline)
+        lifeline.say("done")
     except Problem as problem:
         print(problem, file=sys.stderr)
         if lifeline is not None:
             lifeline.say("failed", str(problem))
         raise SystemExit(1) from None
-    lifeline.say("done")
+    except OSError as error:  # as of a full disk, on which there may be room again
+        if lifeline is not None:
+            lifeline.say("broken", f"{error.strerror or error}: '{error.filename or node}'")
+        raise
+    finally:
+        if lifeline is not None and lifeline.is_orphan:
+            config.endpoints.remove()

@@ -1,6 +1,5 @@
 """The results node: the only writer of the ledger, and the one place where answers come out."""
 
-import json
 import time
 from typing import Any
 
@@ -10,6 +9,7 @@ from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock, pylsl
+from stream.pipeline.books.closing import write_summary
 from stream.pipeline.books.ledger import Ledger, Outcome, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally
@@ -126,8 +126,11 @@ class Results:
             self._drop(self._orphans, "node_lost", "the reader was lost with this trial")
             self._orphans = ()
 
-    def close(self, end: str) -> None:
-        """Settles what is open, closes the ledger, writes the summary and publishes it."""
+    def close(self, end: str, is_orphan: bool) -> None:
+        """Settles what is open, closes the ledger, writes the summary and publishes it.
+
+        An orphan, whose session has ended before it, writes the report too.
+        """
         reason = "shutdown" if end == "stop" else "node_lost"
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         self._ledger.note("end", reason=end)
@@ -135,10 +138,13 @@ class Results:
         streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
         streams["notices"] = self._notices + streams.get("notices", [])
         summary = self._tally.summary(self._ledger, end) | {"streams": streams}
-        path = self._config.folder / "summary.json"
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_summary(self._config.folder, summary)
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
+        if is_orphan:  # there is nobody else to do it
+            from stream.pipeline.books.page import write_report
+
+            write_report(self._config, summary)
 
     def _note(self, event: str, message: Message, **facts: Any) -> None:
         self._ledger.note(event, **facts, **told(event, message))
@@ -228,7 +234,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         for verb, argument in lifeline.orders():
             results.obey(verb, argument)
     _take_the_rest(results, reports)
-    results.close(results.ended or command)
+    results.close(results.ended or command, lifeline.is_orphan)
 
 
 def _take_the_rest(results: Results, reports: zmq.SyncSocket) -> None:

@@ -23,6 +23,8 @@ class NodeSpec:
     """Nothing waits for it: where it fails it is given up, and the session goes on."""
     hung_after_s: float = 15.0
     """Without a heartbeat, of which there is one a second."""
+    load_wait_s: float = 120.0
+    """For the first, when it is started again."""
     end_wait_s: float = 5.0
     """For its last words, once it is told to stop."""
     max_restarts: float = 5
@@ -59,6 +61,7 @@ NODES = (
         needed=lambda config: config.painting is not None,
         optional=True,
         has_low_priority=True,
+        load_wait_s=float("inf"),
         hung_after_s=120.0,  # a step of a large model may take long
         end_wait_s=0.5,  # it had its time before
         max_restarts=float("inf"),

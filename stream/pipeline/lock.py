@@ -1,0 +1,46 @@
+"""The lock of a session: it is held while any of its processes lives, whichever of them that is."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hvf_core.problem import Problem
+
+try:
+    import fcntl
+except ImportError:  # Windows has no lock that is inherited
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Holds the session in a folder; processes that inherit the file descriptors hold it too.
+
+    Raises:
+        Problem: somebody else holds it, or there is no session.
+    """
+    if not _HAS_LOCKS:
+        yield ()
+        return
+    try:
+        file = os.open(folder / "config.json", os.O_RDWR)
+    except OSError as error:
+        raise Problem(
+            f"'{folder}' has no config.json that can be opened ({error.strerror}): give the folder "
+            "of a session"
+        ) from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(
+                f"the session in '{folder}' runs still: end it first, with Ctrl-C where it runs"
+            ) from None
+        except OSError:
+            pass  # a file system that has no locks
+        yield (file,)
+    finally:
+        os.close(file)
