@@ -3,9 +3,11 @@
 What runs a session is imported when one is run: help, and what is wrong with options, come at once.
 """
 
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,20 +15,33 @@ import typer
 
 from hvf_core.options import Flag
 from hvf_core.problem import SIGNALLED, NobodyReads, Problem
-from stream.pipeline.wire.config import SessionConfig, SessionSettings
+from stream.pipeline.wire.config import LiveSource, SessionConfig, SessionSettings
 from stream.pipeline.wire.endpoints import Endpoints
 
 Out = Annotated[Path | None, typer.Option(help="Session folder; sessions/ID by default")]
 Headless = Annotated[bool, Flag("--headless", help="Lines only, no progress and sums below them")]
 
 
-def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> SessionConfig:
+def new_id() -> str:
+    """The id of a new session: when it began, and what no other has."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def own_streams(kind: str, session: str) -> tuple[LiveSource, str]:
+    """The streams that a session plays for itself, and their name, which is its own."""
+    name = f"{kind}-{session}"
+    return LiveSource(eeg=name, markers=f"{name}-markers", wait_s=60.0), name
+
+
+def new_config(
+    settings: SessionSettings, out: Path | None, session: str, **own: Any
+) -> SessionConfig:
     """The config of a new session, whose settings are checked and whose folder is made.
 
     `own` is what the session has beside its settings, or in their place.
     """
     from stream.pipeline.check import check
-    from stream.pipeline.session import new_session
+    from stream.pipeline.session import new_folder
 
     values = dict(settings) | own
     trials, decoding, bundle = values["trials"], values["decoding"], values["bundle"]
@@ -35,7 +50,7 @@ def new_config(settings: SessionSettings, out: Path | None, **own: Any) -> Sessi
     elif decoding.tmax_s:  # nothing is decoded: it is the end of the window
         values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
     check(settings.model_copy(update=values))
-    session, folder = new_session(out)
+    folder = new_folder(out or Path("sessions") / session)
     endpoints = Endpoints.local(settings.transport)
     return SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from hvf_core.options import Asked, Flag, as_arguments, with_settings
 from hvf_core.problem import needed
-from stream.commands.common import Headless, Out, new_config, run
-from stream.pipeline.wire.config import LiveSource, SessionSettings
+from stream.commands.common import Headless, Out, new_config, new_id, own_streams, run
+from stream.pipeline.wire.config import SessionSettings
 
 
 @with_settings(
@@ -38,12 +38,15 @@ def demo(
     if painting is not None and "seed" not in painting.model_fields_set:
         painting = painting.model_copy(update={"seed": shown.seed})
     model = ready_model()
-    source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", "hvf-demo"]
+    session = new_id()
+    streams, name = own_streams("hvf-demo", session)
+    source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", name]
     source += as_arguments(shown)
     config = new_config(
         settings,
         out,
-        source=LiveSource(eeg="hvf-demo", markers="hvf-demo-markers", wait_s=60.0),
+        session,
+        source=streams,
         bundle=model.bundle,
         gallery=model.gallery,
         painting=painting,

@@ -2,7 +2,7 @@
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import WrongUsage, needed
-from stream.commands.common import Headless, Out, new_config, run
+from stream.commands.common import Headless, Out, new_config, new_id, run
 from stream.pipeline.wire.config import SessionSettings
 
 
@@ -17,4 +17,4 @@ def live(asked: Asked[SessionSettings], out: Out = None, headless: Headless = Fa
     is_left_out = asked.given("source.markers") is None  # `none` asks for a session without trials
     if is_left_out and source.markers is None and settings.trigger is None:
         raise WrongUsage("give --markers, or --trigger, or both to compare them")
-    run(new_config(settings, out), headless, f"live '{source.eeg}'")
+    run(new_config(settings, out, new_id()), headless, f"live '{source.eeg}'")

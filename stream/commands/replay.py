@@ -8,10 +8,8 @@ import typer
 
 from hvf_core.options import Asked, as_arguments, with_settings
 from hvf_core.problem import Problem, needed
-from stream.commands.common import Headless, Out, new_config, run
+from stream.commands.common import Headless, Out, new_config, new_id, own_streams, run
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
-
-NAME = "hvf-replay"
 
 
 @with_settings(SessionSettings, without=("source", "demo", "trigger", "duration_s"))
@@ -29,6 +27,7 @@ def replay(
     if not file.exists():
         raise Problem(f"there is no file '{file}'; give the path of a recording")
     played = needed(settings.replay)
+    session = new_id()
     player: list[str] | None = None
     source: FileSource | LiveSource
     if played.speed == "max":
@@ -36,8 +35,9 @@ def replay(
         part = {"start_s": played.start_s, "stop_s": stop_s, **played.picked()}
         source = FileSource(path=file.absolute(), **part)
     else:
-        source = LiveSource(eeg=NAME, markers=f"{NAME}-markers", wait_s=60.0)
+        source, name = own_streams("hvf-replay", session)
         player = [sys.executable, "-m", "stream.sources.replay", str(file), "--wait-for-go"]
-        player += ["--name", NAME, *as_arguments(played)]
-    config = new_config(settings, out, source=source, realtime=played.speed == 1.0)
+        player += ["--name", name, *as_arguments(played)]
+    own = {"source": source, "realtime": played.speed == 1.0}
+    config = new_config(settings, out, session, **own)
     run(config, headless, f"replay '{file.name}'", source=player)

@@ -1,10 +1,8 @@
 """Runs one session from its start to its summary."""
 
-import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,14 +34,13 @@ _UNFINISHED = (
 )
 
 
-def new_session(out: Path | None) -> tuple[str, Path]:
-    """The id of a new session and its folder, which is made; `sessions/ID` unless `out` is given.
+def new_folder(folder: Path) -> Path:
+    """The folder of a new session, which is made; its absolute path.
 
     Raises:
         Problem: the folder holds a session, or cannot be made.
     """
-    session = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = (out or Path("sessions") / session).absolute()
+    folder = folder.absolute()
     if (folder / "config.json").exists():
         raise Problem(f"the folder '{folder}' holds a session already; name another with --out")
     try:
@@ -53,7 +50,7 @@ def new_session(out: Path | None) -> tuple[str, Path]:
             f"the session folder '{folder}' cannot be made ({error.strerror}); name another "
             "with --out"
         ) from None
-    return session, folder
+    return folder
 
 
 class Session:

@@ -216,7 +216,8 @@ class Results:
 
 def _outlet(config: SessionConfig) -> Any:
     """The LSL outlet of answers as JSON strings, for programs that have nothing but LSL."""
-    info = pylsl.StreamInfo(OUTLET_NAME, "Results", 1, 0, "string", OUTLET_NAME)
+    source_id = f"{OUTLET_NAME}-{config.session}"
+    info = pylsl.StreamInfo(OUTLET_NAME, "Results", 1, 0, "string", source_id)
     info.desc().append_child_value("session", config.session)
     return pylsl.StreamOutlet(info)
 
