@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, get_origin
+from typing import Annotated, Any, Generic, TypeVar, get_origin
 
 import typer
 
@@ -24,6 +24,7 @@ from hvf_core.settings import (
 )
 from hvf_core.toml import read_toml
 
+Section = TypeVar("Section", bound=Settings)
 Flag = partial(typer.Option, metavar="")
 """An option that takes no value, and is shown as one: typer would write `<bool>` after it."""
 _Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as TOML")]
@@ -54,6 +55,12 @@ class Asked(Generic[Tree]):
         """The settings: `defaults` of the command by path, then the file's, then the line's."""
         usual = {path: Given(value, path) for path, value in (defaults or {}).items()}
         return merge(self.tree, usual, self.file, self.line)
+
+    def section(self, name: str, tree: type[Section]) -> Section:
+        """One section alone, where the others need what is not known yet."""
+        given = {**self.file, **self.line}.items()
+        inside = {p.removeprefix(f"{name}."): one for p, one in given if p.startswith(f"{name}.")}
+        return merge(tree, inside)
 
     def also(self, line: Layer) -> "Asked[Tree]":
         """The same, with settings that options of the command itself have given."""

@@ -418,7 +418,7 @@ def test_a_resting_recording_adapts_the_session() -> None:
 def test_settings_are_handed_to_another_program_as_its_options() -> None:
     replay = ReplaySettings(speed="max", start_s=2.5, marker_stream="a b")
     arguments = as_arguments(replay)
-    assert arguments == ["--speed=max", "--start=2.5", "--marker-stream=a b"]
+    assert arguments == ["--start=2.5", "--marker-stream=a b", "--speed=max"]
 
 
 def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:

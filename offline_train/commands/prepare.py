@@ -1,9 +1,8 @@
 """From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import JsonValue
@@ -13,21 +12,16 @@ from hvf_core.options import Asked, with_settings
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
 from offline_train.commands.options import TRAIN, BundleFolder, Out, console
-from offline_train.data.settings import PrepareSettings, PrepareTestSettings
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings, RecordingPart
 
 if TYPE_CHECKING:
     from offline_train.data.prepare import Prepared
     from offline_train.data.study import Study
     from stream.sources.recording import Recording
 
-Start = Annotated[float, typer.Option(help="Seconds into each recording")]
-Stop = Annotated[float, typer.Option(help="Seconds into each recording; its end by default")]
 Images = Annotated[
     Path | None, typer.Option(help="Folder of the images shown, to be named beside the trials")
 ]
-StimChannel = Annotated[str | None, typer.Option(help="Channel to take the markers from")]
-EegStream = Annotated[str | None, typer.Option(help="Of XDF files, by name or id")]
-MarkerStream = Annotated[str | None, typer.Option(help="Of XDF files, by name or id")]
 
 
 @with_settings(PrepareSettings)
@@ -35,12 +29,7 @@ def prepare(
     files: Annotated[list[Path], typer.Argument(help="Recordings of training sessions")],
     out: Out,
     asked: Asked[PrepareSettings],
-    start: Start = 0.0,
-    stop: Stop = math.inf,
     images: Images = None,
-    stim_channel: StimChannel = None,
-    eeg_stream: EegStream = None,
-    marker_stream: MarkerStream = None,
     baseline_start: Annotated[float | None, typer.Option(help="-0.2 s by default")] = None,
     baseline_stop: Annotated[float | None, typer.Option(help="0 s by default")] = None,
     highpass: Annotated[float | None, typer.Option(help="Causal Butterworth, Hz")] = None,
@@ -56,7 +45,7 @@ def prepare(
     """
     from offline_train.data.prepare import prepare as prepare_trials
 
-    study = _read(files, images, (stim_channel, eeg_stream, marker_stream), start, stop)
+    study = _read(files, images, asked)
     line = {}
     if baseline_start is not None or baseline_stop is not None:
         ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
@@ -78,12 +67,7 @@ def prepare_test(
     bundle: BundleFolder,
     out: Out,
     asked: Asked[PrepareTestSettings],
-    start: Start = 0.0,
-    stop: Stop = math.inf,
     images: Images = None,
-    stim_channel: StimChannel = None,
-    eeg_stream: EegStream = None,
-    marker_stream: MarkerStream = None,
 ) -> None:
     """Cuts recordings as a session with a bundle does: trials to evaluate or calibrate it on.
 
@@ -95,7 +79,7 @@ def prepare_test(
 
     settings = asked.settings()
     trial_set = prepare_test_trials(
-        _read(files, images, (stim_channel, eeg_stream, marker_stream), start, stop),
+        _read(files, images, asked),
         Preprocessing.of(load_bundle(bundle)),
         out,
         settings,
@@ -119,17 +103,12 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSetti
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
 
 
-def _read(
-    files: list[Path],
-    images: Path | None,
-    picked: tuple[str | None, str | None, str | None],
-    start_s: float,
-    stop_s: float,
-) -> "Study":
+def _read(files: list[Path], images: Path | None, asked: Asked[Any]) -> "Study":
     """Part of each recording, read."""
     from offline_train.data.studies.recordings import recordings
 
-    study = recordings(files, images, *picked, start_s=start_s, stop_s=stop_s)
+    picked = asked.section("recording", RecordingPart)
+    study = recordings(files, images, picked, picked.stop_s)
     parts = list(track(study.parts, "reading", len(files), console=console))
     for part in parts:
         for notice in part.data.notices:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from hvf_core.problem import Problem, needed
-from offline_train.data.settings import PrepareSettings, PrepareTestSettings
+from offline_train.data.settings import CutSettings, PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from stream.acquire.adaptation import Adaptation
@@ -130,7 +130,7 @@ def prepare_test(
 def _trials(
     study: Study,
     plan: TrialPlan,
-    settings: PrepareSettings | PrepareTestSettings,
+    settings: CutSettings,
     signals: list[Signal],
     on_recording: Callable[[str, Prepared], None],
 ) -> Iterator[tuple[Facts, str, np.ndarray]]:

@@ -10,6 +10,7 @@ from hvf_core.options import Asked, as_arguments, with_settings
 from hvf_core.problem import Problem, needed
 from stream.commands.common import Headless, Out, new_config, new_id, own_streams, run
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
+from stream.sources.settings import ReadSettings
 
 
 @with_settings(SessionSettings, without=("source", "demo", "trigger", "duration_s"))
@@ -31,9 +32,8 @@ def replay(
     player: list[str] | None = None
     source: FileSource | LiveSource
     if played.speed == "max":
-        stop_s = played.duration_s and played.start_s + played.duration_s
-        part = {"start_s": played.start_s, "stop_s": stop_s, **played.picked()}
-        source = FileSource(path=file.absolute(), **part)
+        read = played.model_dump(include=set(ReadSettings.model_fields))
+        source = FileSource(path=file.absolute(), stop_s=played.stop_s, **read)
     else:
         source, name = own_streams("hvf-replay", session)
         player = [sys.executable, "-m", "stream.sources.replay", str(file), "--wait-for-go"]

@@ -19,6 +19,7 @@ from stream.doctor.verdict import Named, Verdict, refused, verdict
 from stream.pipeline.books.ledger import Ledger, read_ledger
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import read_config
+from stream.sources.settings import ALL
 
 if TYPE_CHECKING:
     from stream.sources.recording import Recording
@@ -33,7 +34,7 @@ def recording(named: Named) -> Iterator[Verdict]:
         return
     from stream.sources.read import read_recording
 
-    found = read_recording(file, **(settings.replay.picked() if settings.replay else {}))
+    found = read_recording(file, settings.replay or ALL)
     found = found.renamed(settings.channel_map)
     reader = MarkerReader(settings.marker_rule)
     events = [reader.read(Marker(one.stamp_s, one.text, one.stamp_s)) for one in found.markers]

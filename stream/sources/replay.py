@@ -3,7 +3,6 @@
 `python -m stream.sources.replay FILE [--speed S] [--start S] [--duration S] [--name NAME]`
 """
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +51,7 @@ def main(
     played = asked.settings()
     if played.speed == "max":
         raise WrongUsage("--speed max needs no streams: give it to `run_realtime.py replay`")
-    stop_s = played.start_s + (played.duration_s or math.inf)
-    recording = read_recording(path, **played.picked()).slice(played.start_s, stop_s)
+    recording = read_recording(path, played, played.stop_s)
     for notice in recording.notices:
         print(f"{NOTICE}{notice}", flush=True)
     signal = recording.signal(recording.channels)

@@ -10,15 +10,11 @@ NOTICE = "notice: "
 """Begins a line of a player's log that a person should read."""
 
 
-class ReplaySettings(Settings):
-    """How a recording is played."""
+class ReadSettings(Settings):
+    """What of a recording is read."""
 
-    speed: Annotated[float, Field(gt=0)] | Literal["max"] = setting(1.0, option="--speed")
-    """Times the recorded timing; `max`: as fast as it can be decoded, without LSL."""
     start_s: float = setting(0.0, option="--start")
     """Begin so far into the recording."""
-    duration_s: float | None = setting(None, option="--duration", gt=0)
-    """End after this much of the recording."""
     stim_channel: str | None = setting(None, option="--stim-channel")
     """Channel to take the markers from."""
     eeg_stream: str | None = setting(None, option="--eeg-stream")
@@ -26,6 +22,19 @@ class ReplaySettings(Settings):
     marker_stream: str | None = setting(None, option="--marker-stream")
     """Of an XDF file, by name or id."""
 
-    def picked(self) -> dict[str, str | None]:
-        """What of a file is read, as `read_recording` takes it."""
-        return self.model_dump(include={"stim_channel", "eeg_stream", "marker_stream"})
+
+ALL = ReadSettings()
+
+
+class ReplaySettings(ReadSettings):
+    """How a recording is played."""
+
+    speed: Annotated[float, Field(gt=0)] | Literal["max"] = setting(1.0, option="--speed")
+    """Times the recorded timing; `max`: as fast as it can be decoded, without LSL."""
+    duration_s: float | None = setting(None, option="--duration", gt=0)
+    """End after this much of the recording."""
+
+    @property
+    def stop_s(self) -> float | None:
+        """Where in the recording it ends, if not with it."""
+        return self.duration_s and self.start_s + self.duration_s

@@ -9,6 +9,7 @@ import pytest
 
 from hvf_core.problem import Problem
 from offline_train.data.studies.recordings import recordings
+from stream.sources.settings import ReadSettings
 
 
 def write_recording(path: Path) -> Path:
@@ -20,7 +21,7 @@ def write_recording(path: Path) -> Path:
 
 def test_files_are_sessions_and_are_read_one_by_one(tmp_path: Path) -> None:
     first = write_recording(tmp_path / "monday_raw.fif")
-    study = recordings([first, tmp_path / "missing_raw.fif"], start_s=2.0)
+    study = recordings([first, tmp_path / "missing_raw.fif"], asked=ReadSettings(start_s=2.0))
     parts = iter(study.parts)
     part = next(parts)
     assert part.facts.name == part.facts.session == "monday_raw"

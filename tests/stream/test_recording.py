@@ -16,6 +16,7 @@ from stream.acquire.markers import Marker, MarkerReader, MarkerRule
 from stream.acquire.units import EEG, Signal
 from stream.sources.read import read_recording
 from stream.sources.recording import RecordedMarker
+from stream.sources.settings import ReadSettings
 from tests.recording_files import (
     MARKER_HEADER,
     MEASURED,
@@ -138,14 +139,14 @@ def test_annotations_win_over_a_stim_channel_unless_it_is_asked_for(tmp_path):
     annotations = mne.Annotations([1.0], 0.0, ["face"])
     path = save_fif(stim_raw(("eeg", "stim"), annotations), tmp_path / "a_raw.fif")
     assert texts(read_recording(path)) == ["face"]
-    assert texts(read_recording(path, stim_channel="STIM1")) == STIM_TEXTS
+    assert texts(read_recording(path, ReadSettings(stim_channel="STIM1"))) == STIM_TEXTS
 
 
 def test_a_stim_channel_of_any_type_is_kept_out_of_the_eeg(tmp_path):
     raw = stim_raw(("eeg", "eeg", "stim")).set_channel_types({"STIM2": "misc"}, verbose="ERROR")
     path = save_fif(raw, tmp_path / "a_raw.fif")
     assert read_recording(path).channels == ("EEG0", "EEG1", "STIM2")
-    recording = read_recording(path, stim_channel="STIM2")
+    recording = read_recording(path, ReadSettings(stim_channel="STIM2"))
     assert recording.channels == ("EEG0", "EEG1")
     assert texts(recording) == STIM_TEXTS
 
@@ -154,9 +155,9 @@ def test_several_stim_channels_need_a_choice(tmp_path):
     path = save_fif(stim_raw(("eeg", "stim", "stim")), tmp_path / "a_raw.fif")
     with pytest.raises(Problem, match="--stim-channel: STIM1, STIM2"):
         read_recording(path)
-    assert read_recording(path, stim_channel="STIM2").markers == ()
+    assert read_recording(path, ReadSettings(stim_channel="STIM2")).markers == ()
     with pytest.raises(Problem, match=r"no channel 'STI 014'.*STIM1, STIM2"):
-        read_recording(path, stim_channel="STI 014")
+        read_recording(path, ReadSettings(stim_channel="STI 014"))
 
 
 def test_brainvision(tmp_path):
@@ -261,7 +262,7 @@ def test_xdf_streams_are_recognised_without_their_types(tmp_path):
     recording = read_recording(path)
     assert recording.name == "amp"
     assert texts(recording) == ["4"]
-    assert texts(read_recording(path, marker_stream="quality")) == ["0"]
+    assert texts(read_recording(path, ReadSettings(marker_stream="quality"))) == ["0"]
 
 
 def test_xdf_with_several_streams_needs_a_choice(tmp_path):
@@ -277,14 +278,14 @@ def test_xdf_with_several_streams_needs_a_choice(tmp_path):
     with pytest.raises(Problem, match=r"3 EEG streams.*--eeg-stream.*left.*right"):
         read_recording(path)
     with pytest.raises(Problem, match=r"2 EEG streams.*right \(id 2\), right \(id 3\)"):
-        read_recording(path, eeg_stream="right")
+        read_recording(path, ReadSettings(eeg_stream="right"))
     with pytest.raises(Problem, match=r"no EEG stream 'middle'.*left \(id 1\)"):
-        read_recording(path, eeg_stream="middle")
+        read_recording(path, ReadSettings(eeg_stream="middle"))
     with pytest.raises(Problem, match=r"2 marker streams.*stimuli \(id 4\), keys \(id 5\)"):
-        read_recording(path, eeg_stream="left")
+        read_recording(path, ReadSettings(eeg_stream="left"))
     with pytest.raises(Problem, match="no marker stream 'left'"):
-        read_recording(path, eeg_stream="left", marker_stream="left")
-    recording = read_recording(path, eeg_stream="3", marker_stream="results")
+        read_recording(path, ReadSettings(eeg_stream="left", marker_stream="left"))
+    recording = read_recording(path, ReadSettings(eeg_stream="3", marker_stream="results"))
     assert (len(recording.channels), texts(recording)) == (6, ["{}"])
 
 
@@ -309,7 +310,7 @@ def test_xdf_that_was_cut_short_is_read_up_to_its_last_whole_chunk(tmp_path, cap
     last = content.rindex(eeg_stream(n_samples=50)[2].tobytes()[:8])
     path.write_bytes(content[: last + 100])
     with caplog.at_level(logging.WARNING):
-        assert len(read_recording(path, eeg_stream="1").samples) == 100
+        assert len(read_recording(path, ReadSettings(eeg_stream="1")).samples) == 100
     assert "left out" in caplog.text
 
 
@@ -446,9 +447,11 @@ def test_a_file_of_markers_that_is_missing_is_named(tmp_path):
 def test_options_of_the_other_kind_of_file_are_refused(tmp_path):
     fif = save_fif(make_raw(), tmp_path / "a_raw.fif")
     with pytest.raises(Problem, match=r"no stream 'amp'.*leave out --eeg-stream"):
-        read_recording(fif, eeg_stream="amp")
+        read_recording(fif, ReadSettings(eeg_stream="amp"))
     with pytest.raises(Problem, match="--stim-channel 'STI' does not apply"):
-        read_recording(write_xdf(tmp_path / "a.xdf", [eeg_stream()]), stim_channel="STI")
+        read_recording(
+            write_xdf(tmp_path / "a.xdf", [eeg_stream()]), ReadSettings(stim_channel="STI")
+        )
 
 
 def test_meg_is_read_in_femtoteslas_and_says_so(tmp_path):

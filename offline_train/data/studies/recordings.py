@@ -1,6 +1,5 @@
 """A lab's own recordings: files of any format that is read, and a folder of the images shown."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,17 +7,14 @@ from hvf_core.problem import Problem
 from offline_train.data.images import image_files
 from offline_train.data.study import Facts, ShownImage, Study, StudyPart
 from stream.sources.read import read_recording
+from stream.sources.settings import ALL, ReadSettings
 
 
 def recordings(
     paths: Sequence[Path],
     images: Path | None = None,
-    stim_channel: str | None = None,
-    eeg_stream: str | None = None,
-    marker_stream: str | None = None,
-    *,
-    start_s: float = 0.0,
-    stop_s: float = math.inf,
+    asked: ReadSettings = ALL,
+    stop_s: float | None = None,
 ) -> Study:
     """The study of some files; each is a session, called as its file or folder.
 
@@ -26,9 +22,7 @@ def recordings(
         paths: recordings, or folders of sessions that this program has recorded.
         images: folder of the images; a file's name is its stimulus id and, where images lie in
             folders of their own, the folder's name is their category.
-        stim_channel, eeg_stream, marker_stream: see `read_recording`.
-        start_s: seconds into each recording, from which on it is used.
-        stop_s: seconds into each recording, up to which it is used.
+        asked, stop_s: what of each recording is read, as by `read_recording`.
 
     Raises:
         Problem: there are no images, or two have one name. Reading the parts raises as
@@ -43,14 +37,8 @@ def recordings(
             if not files:
                 raise Problem(f"the folder '{path}' holds no recording.xdf; give a session")
             for file in files:
-                recording = read_recording(
-                    file,
-                    stim_channel=stim_channel,
-                    eeg_stream=eeg_stream,
-                    marker_stream=marker_stream,
-                )
                 facts = Facts(session=path.name if path.is_dir() else path.stem)
-                yield StudyPart(recording.slice(start_s, stop_s), facts)
+                yield StudyPart(read_recording(file, asked, stop_s), facts)
 
     shown = {}
     if images is not None:

@@ -135,14 +135,7 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     from stream.sources.read import read_recording
     from stream.sources.virtual_time import play
 
-    recording = read_recording(
-        source.path,
-        stim_channel=source.stim_channel,
-        eeg_stream=source.eeg_stream,
-        marker_stream=source.marker_stream,
-    )
-    recording = recording.slice(source.start_s, source.stop_s or recording.duration_s)
-    recording = recording.renamed(config.channel_map)
+    recording = read_recording(source.path, source, source.stop_s).renamed(config.channel_map)
     channels, signal = recording.channels, recording.signal(recording.channels)
     sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32", signal)
     for notice in recording.notices:

@@ -16,7 +16,7 @@ from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
-from stream.sources.settings import ReplaySettings
+from stream.sources.settings import ReadSettings, ReplaySettings
 
 NUMBERS = 10**8
 """Of trials that each process of the reader can give: more markers than any session has."""
@@ -44,17 +44,12 @@ class LiveSource(Settings):
     """For the streams to appear."""
 
 
-class FileSource(Settings):
+class FileSource(ReadSettings):
     """A recording, read in virtual time: as fast as it can be decoded."""
 
     kind: Literal["file"] = "file"
     path: Path
-    start_s: float = 0.0
     stop_s: float | None = None
-    stim_channel: str | None = None
-    eeg_stream: str | None = None
-    marker_stream: str | None = None
-    """Which streams of an XDF file, by name or id, where several could be meant."""
 
 
 class Presentation(Settings):
