@@ -6,7 +6,7 @@ are mapped into memory, where all processes of a session share them, and picture
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,14 +106,15 @@ class Gallery:
 
 
 def save_gallery(
-    directory: Path, gallery: Gallery, pictures: Sequence[np.ndarray] | None = None
+    directory: Path, gallery: Gallery, pictures: Iterable[np.ndarray] | None = None
 ) -> Gallery:
     """Writes a gallery whole or not at all; a gallery that was there is replaced.
 
     Args:
         directory: where to.
         gallery: what to write; its images, if it has any, are copied.
-        pictures: uint8 (height, width, 3) for each row, written as PNG in place of its images.
+        pictures: uint8 (height, width, 3) for each row, written as PNG in place of its images; each
+            is asked for when the one before is written.
 
     Returns:
         The gallery as opened there, with the paths of its images.

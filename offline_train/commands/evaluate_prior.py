@@ -50,7 +50,8 @@ def evaluate_prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import check_bundle, check_fits, load_prior
     from decoder.painting.spec import read_base_spec
-    from offline_train.data.images import image_files, read_image
+    from index.images import read_image
+    from offline_train.data.images import image_files
     from offline_train.data.trial_set import load_trial_set
     from offline_train.paintings.nets import PAPER, load_feature_net, read_feature_nets
     from offline_train.paintings.paint import paint_trials

@@ -34,8 +34,9 @@ def gallery(
     """
     from decoder.bundle import load_bundle
     from index.gallery import save_gallery
+    from index.images import read_image
     from offline_train.brain.gallery import build_gallery
-    from offline_train.data.images import image_files, read_image
+    from offline_train.data.images import image_files
 
     opened = load_bundle(bundle)
     classes = [label for label in labels.split(",") if label]
@@ -44,6 +45,7 @@ def gallery(
     features = features_of(ids, images, encoders, cache, bool(classes))
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
     made = build_gallery(ids, ids, features, opened, command_line())
-    save_gallery(out, made, [read_image(path) for path in files.values()] or None)
+    pictures = (read_image(path) for path in files.values())  # one in memory at a time
+    save_gallery(out, made, pictures if files else None)
     console.print(f"{len(made)} images in '{out}'")
     console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...")

@@ -15,6 +15,7 @@ from hvf_core.problem import Problem, WrongUsage
 from index.encoders.spec import PRESETS as ENCODERS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
+    from index.images import read_image
     from offline_train.data.features import Features
 
 TRAIN = called("hvf-train", "python -m offline_train")
@@ -64,7 +65,7 @@ def features_of(
     from index.encoders.load import load_encoder
     from index.encoders.spec import read_specs
     from offline_train.data.features import extract_features, label_features
-    from offline_train.data.images import image_files, read_image
+    from offline_train.data.images import image_files
 
     if labels:
         return label_features(sorted(items))

@@ -57,7 +57,8 @@ def prior(
     from decoder.painting.spec import read_base_spec
     from index.encoders.load import load_encoder
     from index.encoders.parts import square_picture
-    from offline_train.data.images import image_files, read_image
+    from index.images import read_image
+    from offline_train.data.images import image_files
     from offline_train.data.latents import (
         cache_latents,
         latents_folder,

@@ -92,14 +92,13 @@ def gallery(named: Named) -> Iterator[Verdict]:
 
 def _fault(file: Path) -> str:
     """Why an image cannot be shown; all of it is decoded."""
-    from PIL import Image
+    from index.images import open_image
 
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except FileNotFoundError:
+    if not file.is_file():
         return f"'{file.name}' (missing)"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    try:
+        open_image(file)
+    except Problem:
         return f"'{file.name}' (damaged)"
     return ""
 

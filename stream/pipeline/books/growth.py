@@ -13,6 +13,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hvf_core.problem import Problem
+from index.images import open_image
 from stream.pipeline.wire.messages import Painted, Retrieval
 
 RIGHT, WRONG = "green", "red"
@@ -99,8 +101,10 @@ def pictures(image: Painted, seen: Path | None) -> Table:
 
 
 def _blocks(file: Path | io.BytesIO) -> Text:
-    with Image.open(file) as whole:
-        small = whole.convert("RGB").resize((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
+    try:
+        small = open_image(file).resize((_PICTURE_PX, _PICTURE_PX), Image.Resampling.BOX)
+    except Problem:  # a session does not end for want of a picture
+        return Text("cannot be read", style="dim")
     text, rows = Text(no_wrap=True), np.asarray(small).tolist()
     for upper, lower in zip(rows[::2], rows[1::2], strict=True):
         for above, below in zip(upper, lower, strict=True):

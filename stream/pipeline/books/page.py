@@ -9,10 +9,9 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery
+from index.images import open_image
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.wire.config import SessionConfig
@@ -53,10 +52,10 @@ class _Thumbnails:
         if gallery is None or row is None:
             return _figure(_no_picture("not in the gallery"), id_)
         label = gallery.labels[row]
-        if gallery.images is None or not gallery.images[row].is_file():
-            return _figure(_no_picture("no image"), label)
         if row not in self.styles:
-            uri = _data_uri(gallery.images[row], self.px)
+            uri = None if gallery.images is None else _data_uri(gallery.images[row], self.px)
+            if uri is None:
+                return _figure(_no_picture("no image"), label)
             self.styles[row] = f".g{row}{{background-image:url({uri})}}"
         alt = escape(label)
         return _figure(f'<span class="p g{row}" role="img" aria-label="{alt}"></span>', label)
@@ -66,7 +65,7 @@ def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
     """Writes the report of a session that is over, and has this summary, into its folder.
 
     Raises:
-        Problem: an image cannot be read, or the page not be written.
+        Problem: the page cannot be written.
     """
     path = config.folder / REPORT
     try:
@@ -182,11 +181,11 @@ def _painted(trial: _Trial, px: int, folder: Path) -> str:
     image = trial.image
     if image is None:
         return _figure(_no_picture(trial.fate), "–")
-    path = folder / image["file"]
-    if not path.is_file():
-        return _figure(_no_picture(f"{image['file']} is missing"), "–")
+    uri = _data_uri(folder / image["file"], px)
+    if uri is None:
+        return _figure(_no_picture(f"{image['file']} is missing or damaged"), "–")
     alt = f"painted in trial {trial.answer['trial']}"
-    picture = f'<img class="p" loading="lazy" src="{_data_uri(path, px)}" alt="{alt}">'
+    picture = f'<img class="p" loading="lazy" src="{uri}" alt="{alt}">'
     early = f" at {image['tmax_s']:g} s" if image["provisional"] else ""
     return _figure(picture, f"seed {image['seed']}{early}")
 
@@ -199,10 +198,13 @@ def _no_picture(why: str) -> str:
     return f'<span class="p none">{escape(why)}</span>'
 
 
-def _data_uri(path: Path, px: int) -> str:
+def _data_uri(path: Path, px: int) -> str | None:
+    """A thumbnail; None where there is no image that can be read."""
+    try:
+        thumbnail = open_image(path)
+    except Problem:
+        return None
     file = io.BytesIO()
-    with Image.open(path) as image:
-        thumbnail = image.convert("RGB")
     thumbnail.thumbnail((px, px))
     thumbnail.save(file, "webp", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

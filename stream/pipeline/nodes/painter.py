@@ -7,12 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from decoder.bundle import MANIFEST, open_bundle
 from decoder.painting.base import DiffusionBase, load_base
@@ -25,6 +23,7 @@ from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem, needed
 from index.encoders.parts import squared
 from index.gallery import open_gallery
+from index.images import read_image
 from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
@@ -145,7 +144,7 @@ class DiffusionPainter:
                 f"the gallery no longer holds '{id_}', with which the image was to begin: the "
                 "gallery was changed after this answer"
             )
-        picture = squared(_pixels(needed(gallery.images)[row]), self._sampler.size_px)
+        picture = squared(read_image(needed(gallery.images)[row]), self._sampler.size_px)
         return Start(encode(self._base, picture), strength)
 
 
@@ -163,14 +162,6 @@ def _size_px(settings: PaintingSettings, usual_px: int) -> int:
             "programs that use it, or give a smaller model with --base"
         )
     return max(8, (wanted_px >> settings.halvings) // 8 * 8)
-
-
-def _pixels(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except OSError as error:
-        raise Problem(f"{error}: copy the whole gallery again, or make it again") from None
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""Folders of images: every file that a person put there, by its id; what programs put there not."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvf_core.problem import Problem
+from offline_train.data.images import image_files
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    put(tmp_path, "b/x.PNG", "a.jpg", "b/c/y.jpeg", "a/z.webp", "w.bmp", "notes.txt", "b/v.tif")
+    assert list(image_files(tmp_path)) == ["z", "a", "y", "x", "w"]
+    assert image_files(tmp_path)["y"] == tmp_path / "b/c/y.jpeg"
+
+
+def test_what_is_hidden_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", ".b.png", "._a.png", ".DS_Store", "Thumbs.db", "__MACOSX/c/._a.png")
+    put(tmp_path, ".ipynb_checkpoints/a-checkpoint.png", "x/.git/c.png")
+    assert list(image_files(tmp_path)) == ["a"]
+    put(tmp_path / ".cache", "d.png")  # but a folder that was asked for is
+    assert list(image_files(tmp_path / ".cache")) == ["d"]
+
+
+def test_links_are_followed_and_end(tmp_path: Path) -> None:
+    images, elsewhere = (
+        put(tmp_path / "images", "cat/cat_1.png"),
+        put(tmp_path / "far", "dog_1.png"),
+    )
+    put(tmp_path / "one", "owl_1.png")
+    os.symlink(elsewhere, images / "dog")
+    os.symlink(tmp_path / "one/owl_1.png", images / "owl_1.png")
+    os.symlink(images, images / "cat/loop")
+    os.symlink(elsewhere / "back", elsewhere / "back")  # onto itself
+    os.symlink(images / "cat", images / "zoo")  # a second way to the same folder
+    found = image_files(images)
+    assert list(found) == ["cat_1", "dog_1", "owl_1"]
+    assert found["dog_1"] == images / "dog/dog_1.png"
+    by_link = image_files(images / "dog")
+    assert list(by_link) == ["dog_1"]
+
+
+def test_two_images_of_one_id_are_refused_by_both_names(tmp_path: Path) -> None:
+    put(tmp_path, "003.png", "y/003.jpg", "004.png")
+    with pytest.raises(Problem, match=r"003\.png' and '.*y/003\.jpg' have the same name"):
+        image_files(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.png", "locked/b.png")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(Problem, match=r"locked' cannot be read \(Permission denied\)"):
+        image_files(tmp_path)
+
+
+@pytest.mark.parametrize("folder", [None, Path("nowhere")])
+def test_no_folder_or_no_image_is_said(tmp_path: Path, folder: Path | None) -> None:
+    with pytest.raises(Problem, match=r"there is no folder of images .* --images"):
+        image_files(folder and tmp_path / folder)
+    with pytest.raises(Problem, match=r"holds no image; expected \.png"):
+        image_files(put(tmp_path, ".hidden.png"))
+
+
+# Letters that have two spellings, in the composed and in macOS's form, and a few that have one.
+NAMES = st.text(st.sampled_from("aÅéöñがàệ한_"), min_size=1, max_size=6)
+
+
+@given(name=NAMES, form=st.sampled_from(["NFC", "NFD"]))
+def test_an_id_is_composed_whichever_form_a_file_system_keeps(
+    tmp_path_factory: pytest.TempPathFactory, name: str, form: str
+) -> None:
+    folder = put(tmp_path_factory.mktemp("images"), unicodedata.normalize(form, name) + ".png")
+    assert list(image_files(folder)) == [unicodedata.normalize("NFC", name)]
+
+
+def test_two_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
+    put(tmp_path, "caf\u00e9.png", "x/cafe\u0301.png")
+    with pytest.raises(Problem, match="have the same name"):
+        image_files(tmp_path)
