@@ -27,16 +27,20 @@ _CODE = re.compile(r"(?:stimulus/)?(?:s *)?0*(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Marker:
-    """A marker as it arrived. Stamps are in seconds on the reader's clock.
+    """A marker as it arrived: `raw_s` is its stamp as sent, and `offset_s` takes it to our clock.
 
     `text` is a string as sent, an integer as a decimal number, or several columns as a JSON list.
     """
 
-    stamp_s: float
+    raw_s: float
     text: str
     readable_s: float
-    raw_s: float = math.nan
-    """Its stamp as it was sent."""
+    offset_s: float = 0.0
+
+    @property
+    def stamp_s(self) -> float:
+        """On the reader's clock."""
+        return self.raw_s + self.offset_s
 
     @property
     def mark(self) -> str:
@@ -236,8 +240,9 @@ class MarkerReader:
             return None
         group = stimulus if parts.get("group") is None else _name(str(parts["group"]))
         fault = "" if is_time(marker.stamp_s) else f"the marker's stamp is {marker.stamp_s:g} s"
-        is_duplicate = (marker.stamp_s, stimulus) in self._seen
-        self._seen.append((marker.stamp_s, stimulus))
+        # By the stamp as sent: the clock's offset may be measured anew between the two.
+        is_duplicate = (marker.raw_s, stimulus) in self._seen
+        self._seen.append((marker.raw_s, stimulus))
         self._presented[group] += not is_duplicate
         return Event(
             onset_s=marker.readable_s if fault else marker.stamp_s,
