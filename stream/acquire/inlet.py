@@ -44,6 +44,7 @@ class Inlet:
         labels: from the stream's description; numbers from 1 where it has none.
         channels: the same by the names that they have here.
         signal: what the stream says that it records.
+        kinds: what it says of each channel, its own type where it does not.
         units: of the channels that are a signal, as they are kept.
         told_units: of all channels, in the stream's words.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
@@ -70,7 +71,8 @@ class Inlet:
         shape = (_PULL_SAMPLES, stream.n_channels)
         is_text = self._inlet.channel_format == pylsl.cf_string
         self._buffer = None if is_text else np.empty(shape, self._inlet.np_dtype)
-        kinds = [kind or stream.type for kind in _described(info.get_channel_types(), stream)]
+        told = _described(info.get_channel_types(), stream)
+        self.kinds = kinds = [kind or stream.type for kind in told]
         units = _described(info.get_channel_units(), stream)
         kept = [kept_as(unit, kind) for unit, kind in zip(units, kinds, strict=True)]
         self.signal = Signal.of([stream.type], [unit for unit, _ in kept])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation
+from stream.acquire.channels import brain_channels
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
@@ -51,6 +52,7 @@ class TrialStream:
         channels: labels of the EEG stream, as the plan's settings call them.
         rate_hz: its nominal rate.
         adaptation: what earlier trials say about the session; it goes on from where it is.
+        kinds: what each channel records, in the stream's words, where it says so.
 
     Attributes:
         window: the samples of a trial, counted from its onset sample.
@@ -66,10 +68,14 @@ class TrialStream:
         rate_hz: float,
         plan: TrialPlan,
         adaptation: Adaptation | None = None,
+        kinds: Sequence[str] = (),
     ):
         self._channels = tuple(channels)
-        trigger = plan.trigger.channel if plan.trigger is not None else None
-        self._judged = [column for column, name in enumerate(channels) if name != trigger]
+        brain = set(brain_channels(channels, kinds))
+        if plan.trigger is not None:
+            brain.discard(plan.trigger.channel)
+        self._beside = set(channels) - brain
+        self._judged = [column for column, name in enumerate(channels) if name in brain]
         self.window = Window.of(*plan.window_s, rate_hz)
         self._slicer, stream_filter = None, None
         if plan.preprocessing is not None:
@@ -141,6 +147,8 @@ class TrialStream:
 
     def reject(self, settings: RejectSettings) -> None:
         """Changes the limits by which trials are refused from now on."""
-        rejection = Rejection(settings, self._judged, self._channels) if self._judged else None
-        self.acquisition.cutter.rejection = rejection
+        self.acquisition.cutter.rejection = None
+        if self._judged:
+            told = (self._judged, self._channels, self._beside)
+            self.acquisition.cutter.rejection = Rejection(settings, *told)
         self.acquisition.cutter.keeps_bad = settings.keep_bad

@@ -65,7 +65,7 @@ def _cut(found: "Recording", plan: TrialPlan) -> Iterator[Verdict]:
     """What would become of its markers, and what a person should know of its units and clocks."""
     from stream.sources.cut_recording import run_through
 
-    trials = TrialStream(found.channels, found.rate_hz, plan)
+    trials = TrialStream(found.channels, found.rate_hz, plan, kinds=found.kinds)
     ends = Counter[str]()
     for one in run_through(trials, found):
         if isinstance(one, Trial | Drop):

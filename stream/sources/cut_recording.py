@@ -29,7 +29,8 @@ def cut_trials(
         adaptation: as in a live session; it goes on from the state that it has.
         on_notice: is called with what a person should know of the recording's clocks and rate.
     """
-    trials = TrialStream(recording.channels, recording.rate_hz, plan, adaptation)
+    told = (recording.channels, recording.rate_hz)
+    trials = TrialStream(*told, plan, adaptation, recording.kinds)
     for one in run_through(trials, recording):
         if isinstance(one, Slice) or (isinstance(one, Drop) and plan.is_known(one.event.stimulus)):
             yield one

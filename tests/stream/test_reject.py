@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.chunk import Chunk
+from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection, RejectSettings
+from stream.acquire.settings import PreprocessSettings
+from stream.acquire.trial_stream import TrialPlan, TrialStream
 from stream.acquire.trials import Cutting, Drop, Trial, Window
 
 CHANNELS = ("Fz", "Cz", "Pz", "EOG")
@@ -79,6 +82,39 @@ def test_only_the_channels_that_are_used_count(spoilt):
     limits = {"peak_to_peak_uv": 100, "flat_uv": 1}
     assert make_rejection(**limits).why(make_trial(EOG=spoilt)) is None
     assert make_rejection(columns=[0, 3], **limits).why(make_trial(EOG=spoilt)).startswith("EOG ")
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [("Status", "eeg"), ("AUX1", ""), ("x", "AUX"), ("x", "ecg"), ("VEOG", "EEG")],
+)
+@pytest.mark.parametrize("has_bundle", [True, False])
+def test_what_is_no_eeg_is_held_to_no_limits(label, kind, has_bundle):
+    """Also where a bundle takes it; there its missing values reject nevertheless."""
+    channels, kinds = ("Cz", label, "Pz"), ("eeg", kind, "eeg") if kind else ()
+    settings = PreprocessSettings(
+        channels=channels,
+        output_channels=channels,
+        rate_hz=100.0,
+        tmin_s=0.0,
+        tmax_s=0.5,
+        baseline_s=None,
+        whitening="none",
+    )
+    plan = TrialPlan(
+        Preprocessing(settings) if has_bundle else None,
+        (0.0, 0.5),
+        reject=RejectSettings(peak_to_peak_uv=100, flat_uv=1),
+    )
+    rejection = TrialStream(channels, 100.0, plan, kinds=kinds).acquisition.cutter.rejection
+    trial = make_trial()[:51, :3]
+    for spoilt in (1e4 * np.arange(51), np.zeros(51)):
+        trial[:, 1] = spoilt
+        assert rejection.why(trial) is None
+    trial[20, 1] = np.nan
+    assert (rejection.why(trial) is not None) == has_bundle
+    trial[:, 0] = 0
+    assert rejection.why(trial).startswith(label if has_bundle else "Cz is flat")
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1, 300), st.floats(0, 300))

@@ -60,7 +60,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
                 "stream that carries codes with --trigger"
             )
         inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
-    told = (eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal)
+    told = (eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal, eeg.kinds)
     sender = TrialSender(config, lifeline, *told, since_s=local_clock())
     for inlet in inlets.values():
         if inlet.stream.notice:
@@ -137,7 +137,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
 
     recording = read_recording(source.path, source, source.stop_s).renamed(config.channel_map)
     channels, signal = recording.channels, recording.signal(recording.channels)
-    sender = TrialSender(config, lifeline, channels, recording.rate_hz, "float32", signal)
+    told = (channels, recording.rate_hz, "float32", signal, recording.kinds)
+    sender = TrialSender(config, lifeline, *told)
     for notice in recording.notices:
         sender.say(notice)
     lifeline.ready()

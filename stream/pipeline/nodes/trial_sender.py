@@ -54,6 +54,7 @@ class TrialSender:
         channels: labels of the EEG stream, as the bundle calls them.
         channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
         signal: what the stream records.
+        kinds: what each channel records, in the stream's words.
         since_s: from when on it is heard, on the reader's clock; 0 in virtual time.
 
     Attributes:
@@ -69,6 +70,7 @@ class TrialSender:
         rate_hz: float,
         channel_format: str,
         signal: Signal,
+        kinds: Sequence[str] = (),
         since_s: float = 0.0,
     ):
         self._config = config
@@ -84,7 +86,7 @@ class TrialSender:
             marks = bundle.manifest.marks(config.decoding.tmax_s)[:-1]
             plan = replace(plan, preprocessing=preprocessing, marks=marks)
             self._adaptation = starting_adaptation(config, preprocessing)
-        self.trials = TrialStream(channels, rate_hz, plan, self._adaptation)
+        self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)
         self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
