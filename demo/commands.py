@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from hvf_core.options import Asked, Flag, app_of, with_settings
+from hvf_core.screen import Screen
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
 
 app = app_of("The demo world: its shipped weights, its images, its recordings, its accuracy.")
-console = Console(markup=False, emoji=False)
+console = Screen()
 
 
 @app.command()

@@ -10,6 +10,8 @@ from io import TextIOWrapper
 from threading import Timer
 from typing import IO, ClassVar, TypeVar
 
+from hvf_core.text import printable
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,7 @@ def one_sentence() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)  # once is enough
         line, status = sentence_of(asked_by), SIGNALLED + asked_by
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
     except OSError:
         let_go(sys.stderr)
     raise SystemExit(status)

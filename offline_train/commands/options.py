@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag, called
 from hvf_core.problem import Problem, WrongUsage
+from hvf_core.screen import Screen
 from index.encoders.spec import PRESETS as ENCODERS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
@@ -38,8 +38,7 @@ Encoders = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
 
-# What it prints are names, as `[left]` or `:left:`, and no markup.
-console = Console(markup=False, emoji=False)
+console = Screen()
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hvf_core.options import Asked, with_settings
+from hvf_core.screen import Screen
+from hvf_core.text import printable
 from stream.pipeline.wire.config import SessionSettings
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
@@ -48,7 +49,7 @@ def doctor(
         settings = settings.model_copy(update={"gallery": settings.bundle.parent / "gallery"})
     named = Named(settings, recording, session)
     # Lines are broken for people only.
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    console = Screen(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     said: dict[Verdict, str] = {}  # each once: one fault may fail several checks
     with tempfile.TemporaryFile() as errors:
         with _errors_to(errors), console.status("") as status:
@@ -60,7 +61,7 @@ def doctor(
                 said[verdict] = section
                 line = Table.grid(padding=(0, 1))
                 state = Text(f"{verdict.state:<4}", _STYLES[verdict.state])
-                line.add_row(state, Text(verdict.text, overflow="fold"))
+                line.add_row(state, Text(printable(verdict.text), overflow="fold"))
                 console.print(line)
         errors.seek(0)
         log = errors.read().decode("utf-8", "replace")

@@ -10,6 +10,7 @@ import typer
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import WrongUsage, one_sentence
+from hvf_core.text import printable
 from stream.acquire.lsl import local_clock
 from stream.sources.outlets import Outlets, sleep_until, wait_for_go
 from stream.sources.read import read_recording
@@ -53,7 +54,7 @@ def main(
         raise WrongUsage("--speed max needs no streams: give it to `run_realtime.py replay`")
     recording = read_recording(path, played, played.stop_s)
     for notice in recording.notices:
-        print(f"{NOTICE}{notice}", flush=True)
+        print(f"{NOTICE}{printable(notice)}", flush=True)
     signal = recording.signal(recording.channels)
     outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
     if wait_for_go_line:

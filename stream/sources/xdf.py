@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from hvf_core.text import printable
+
 logger = logging.getLogger(__name__)
 
 MAGIC = b"XDF:"
@@ -44,7 +46,8 @@ def whole_chunks(path: str | Path) -> io.BytesIO:
             chunks.append(data[position:end])
         else:
             end = _after_next_boundary(data, position)
-            logger.warning("'%s' is damaged; left out bytes %d to %d", path, position, end)
+            name = printable(str(path))
+            logger.warning("'%s' is damaged; left out bytes %d to %d", name, position, end)
         position = end
     return io.BytesIO(b"".join(chunks))
 

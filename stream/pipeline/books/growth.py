@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hvf_core.problem import Problem
+from hvf_core.text import printable
 from index.images import open_image
 from stream.pipeline.wire.messages import Painted, Retrieval
 
@@ -66,11 +67,6 @@ class Growth:
             now.no_wrap, now.overflow = True, "ellipsis"
             table.add_row(Text(printable(seen.newest.about.stimulus)), cells, now)
         return table
-
-
-def printable(text: str) -> str:
-    """A text on one line, and without what would steer the terminal: anybody may send a marker."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def told(answer: Retrieval) -> Text:

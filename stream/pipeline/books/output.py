@@ -2,9 +2,8 @@
 
 from typing import IO, cast
 
-from rich.console import Console
-
 from hvf_core.problem import let_go
+from hvf_core.screen import Screen
 
 
 class Output:
@@ -17,7 +16,7 @@ class Output:
     def __init__(self, file: IO[str]):
         self._file, self.is_lost = file, False
         # What it prints are names, as `[left]` or `:left:`, and no markup.
-        self.console = Console(file=cast(IO[str], self), markup=False, emoji=False)
+        self.console = Screen(file=cast(IO[str], self))
 
     def write(self, text: str) -> int:
         try:

@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from hvf_core.text import printable
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
-from stream.pipeline.books.growth import Growth, pictures, printable, told
+from stream.pipeline.books.growth import Growth, pictures, told
 from stream.pipeline.wire.messages import (
     Message,
     Noted,
@@ -52,7 +53,7 @@ class TerminalView:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._task = self._progress.add_task(title, total=total)
+        self._task = self._progress.add_task(printable(title), total=total)
         self._live = Live(console=console, refresh_per_second=8, transient=True)
         self._ranks: list[int] = []
         self._dropped: Counter[str] = Counter()
@@ -81,7 +82,7 @@ class TerminalView:
         """Shows a line that stays."""
         line = printable(line) if isinstance(line, str) else line
         whole = not self._console.is_terminal  # a file has no width; a screen breaks at words
-        self._console.print(line, highlight=False, markup=False, soft_wrap=whole)
+        self._console.print(line, highlight=False, soft_wrap=whole)
 
     def take(self, message: Message) -> None:
         match message:

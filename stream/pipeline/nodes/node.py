@@ -13,6 +13,7 @@ from typing import Literal, cast, get_args
 import zmq
 
 from hvf_core.problem import ASK_TO_END, Problem
+from hvf_core.text import printable
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import SessionConfig, read_config
 
@@ -102,7 +103,7 @@ def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:
         run(config, lifeline)
         lifeline.say("done")
     except Problem as problem:
-        print(problem, file=sys.stderr)
+        print(printable(str(problem)), file=sys.stderr)
         if lifeline is not None:
             lifeline.say("failed", str(problem))
         raise SystemExit(1) from None
