@@ -191,6 +191,8 @@ def test_any_text_may_be_the_name_of_a_stimulus(tmp_path: Path) -> None:
         (["Cz", "PO7", "fp1"], 3, None),
         (["Cz", "PO7", "left"], 2, "no place in the 10-05 system for left"),
         (["A1", "B1", "B2"], 0, "no places of electrodes"),
+        (["Cz", "CZ", "Pz"], 0, "no places of electrodes"),
+        (["Cz", "Cz", ""], 0, "no places of electrodes"),
     ],
 )
 def test_electrodes_with_standard_names_have_their_places(

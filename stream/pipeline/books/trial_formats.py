@@ -85,9 +85,11 @@ def _place(epochs: Any, montage: Any) -> list[str]:
     channels = zip(epochs.ch_names, epochs.get_channel_types(), strict=True)
     names = [name for name, kind in channels if kind == "eeg"]
     unknown = [name for name in names if name.casefold() not in standard]
-    # A1 and A2 are standard, and numbers on other caps: a few names alone say nothing.
-    if len(unknown) > len(names) / 2:
-        return ["no places of electrodes, as the 10-05 system does not have most of their names"]
+    # A1 and A2 are standard, and numbers on other caps: a few names alone say nothing. Cz and CZ
+    # would be in one place.
+    n_twice = len(epochs.ch_names) - len({name.casefold() for name in epochs.ch_names})
+    if len(unknown) > len(names) / 2 or n_twice:
+        return ["no places of electrodes, as their names are not those of the 10-05 system"]
     epochs.set_montage(montage, match_case=False, on_missing="ignore", verbose="ERROR")
     few = ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if unknown[4:] else "")
     return [f"no place in the 10-05 system for {few}"] * bool(unknown)

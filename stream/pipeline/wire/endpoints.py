@@ -59,8 +59,7 @@ class Endpoints(Settings):
         """Removes the folder that `local` has made."""
         scheme, _, rest = self.control.partition("://")
         folder = Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
-        # What another machine's session, or another program, names so is not ours.
-        if folder.name.startswith(_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
+        if folder.name.startswith(_PREFIX):
             shutil.rmtree(folder, ignore_errors=True)
 
     @field_validator("*")

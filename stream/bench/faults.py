@@ -1,0 +1,190 @@
+"""What live sessions do when something breaks: puts faults in, one a session, and makes a table.
+
+`python -m stream.bench.faults`: a simulated subject is decoded over real LSL while a process is
+killed, stands still or gets odd input; then the books are held against what the source has sent.
+"""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from hvf_core.options import Flag
+from hvf_core.specs import read_presets
+from stream.bench.faulty_session import Fault, FaultySession
+from stream.pipeline.books.ledger import Record
+
+FAULTS = read_presets(Path(__file__).with_suffix(".toml"), Fault)
+_WINDOW_S = 1.0
+_ON_TIME_S = 0.25  # from the window's end to its answer
+_AS_ASKED = ("unknown_stimulus", "shutdown")  # drops that are no sign of a fault
+_COLUMNS = (
+    *("fault", "what the operator sees", "recovered after, s", "trials late", "trials dropped"),
+    *("lost without account", "promises"),
+)
+
+
+@dataclass
+class Outcome:
+    """What became of a session.
+
+    Attributes:
+        sees: what a person was told, from the fault on.
+        back_s: after which time answers were on time again for good, or the session was over.
+        n_late: answers that came later than `_ON_TIME_S` after their window.
+        n_lost: markers that were sent and have no end in the ledger.
+        broken: promises that were not kept.
+    """
+
+    sees: list[str] = field(default_factory=list)
+    back_s: float | None = None
+    n_late: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    n_lost: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+def outcome_of(fault: Fault, base: Path) -> Outcome:
+    """Runs a session that meets the fault."""
+    with FaultySession(fault, base) as session:
+        began = session.run()
+        return judged(session) if began else _refused(session)
+
+
+def _refused(session: FaultySession) -> Outcome:
+    words = session.said("session.err")
+    outcome = Outcome(sees=words[-1:])
+    is_refusal = session.fault.may_refuse and session.session.returncode in (1, 2)
+    if not is_refusal or len(words) != 1:
+        outcome.broken.append("it did not begin, and not for a sentence")
+    return outcome
+
+
+def judged(session: FaultySession) -> Outcome:
+    fault, records = session.fault, session.records()
+    outcome = Outcome(sees=[*_told(records[session.met], str(session.base))])
+    if session.session.returncode not in (0, 130, None):
+        outcome.sees += session.said("session.err")[-1:]
+    markers = {r["trial"]: r for r in records if r["event"] == "marker"}
+    ends = [r for r in records if r["event"] in ("cut", "decoded", "dropped")]
+    moment = (lambda onset_s: onset_s + _WINDOW_S) if fault.back_by == "window_end" else float
+    good_s: list[float] = []
+    bad_s = [0.0]
+    for end in ends:
+        onset_s = markers[end["trial"]]["onset_s"]
+        if onset_s + _WINDOW_S < session.fault_s:
+            continue
+        if end["event"] == "dropped":
+            outcome.dropped[end["reason"]] += 1
+            is_good = end["reason"] in _AS_ASKED
+        else:
+            is_good = end["stamps"]["published"] - end["stamps"]["window_end"] < _ON_TIME_S
+            outcome.n_late += not is_good
+        (good_s if is_good else bad_s).append(moment(onset_s) - session.fault_s)
+    good_s = [after_s for after_s in good_s if after_s > max(bad_s)]
+    outcome.back_s = min(good_s, default=None) if max(bad_s) > 0 else 0.0
+    if fault.ends_s is not None:
+        outcome.back_s = session.over_s - session.fault_s
+    until_s = session.fault_s if fault.ends_s is not None else np.inf
+    sent = Counter(round(at_s * 1e6) for at_s in session.sent_s() if at_s < until_s)
+    known = Counter(round(markers[end["trial"]]["onset_s"] * 1e6) for end in ends)
+    outcome.n_lost = (sent - known).total()
+    outcome.broken = [*_broken(session, outcome, ends)]
+    return outcome
+
+
+def _told(records: Sequence[Record], base: str) -> Iterator[str]:
+    for record in records:
+        if record["event"] == "note":
+            yield record["text"].replace(base, "…")
+        elif record["event"] == "stream":
+            yield f"stream is {record['state']}"
+
+
+def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) -> Iterator[str]:
+    fault, code = session.fault, session.session.poll()
+    if session.failure:
+        yield session.failure
+    limit_s = fault.ends_s or fault.within_s
+    if limit_s and not (outcome.back_s is not None and outcome.back_s <= limit_s):
+        yield f"not within {limit_s:g} s"
+    if outcome.n_lost:
+        yield f"{outcome.n_lost} markers lost"
+    if wrong := {reason for reason, n in outcome.dropped.items() if n} - {*fault.drops, *_AS_ASKED}:
+        yield f"dropped as {', '.join(sorted(wrong))}"
+    if code not in fault.exits:
+        yield f"exit status {code}"
+    if "Traceback" in "".join(session.said("session.out") + session.said("session.err")):
+        yield "a traceback on the screen"
+    missing = [name for name in fault.leaves if not (session.folder / name).exists()]
+    if missing:
+        yield f"no {' and no '.join(missing)}"
+    elif "summary.json" in fault.leaves:
+        summary = json.loads((session.folder / "summary.json").read_text())
+        if summary["markers"] != len({end["trial"] for end in ends}):
+            yield "the summary has another sum"
+    if left := len(session.left()):
+        yield f"{left} processes left"
+    if any(session.tmp.glob("hvf-*")):
+        yield "files left in the temporary folder"
+    for file in session.base.glob("*.npz"):
+        saved = set(np.load(file)["trial"].tolist())
+        if not {end["trial"] for end in ends if end["event"] == "decoded"} <= saved:
+            yield "trials that were decoded are not saved"
+
+
+def row(fault: Fault, outcome: Outcome) -> str:
+    """A line of the table."""
+    sees = "; ".join(dict.fromkeys(outcome.sees)) or "nothing"
+    back = "" if outcome.back_s is None else f"{outcome.back_s:.1f}"
+    dropped = ", ".join(f"{n} {why}" for why, n in sorted(outcome.dropped.items()) if n)
+    kept = "; ".join(outcome.broken) or "kept"
+    cells = [fault.what, sees, back, outcome.n_late, dropped or 0, outcome.n_lost, kept]
+    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
+
+
+def main(
+    only: Annotated[str | None, typer.Option(help="one fault, or several: NAME,NAME")] = None,
+    into: Annotated[Path | None, typer.Option(help="a page whose table is replaced")] = None,
+    keep: Annotated[Path | None, typer.Option(help="where the sessions are kept")] = None,
+    names: Annotated[bool, Flag("--list", help="Says what faults there are")] = False,
+) -> None:
+    """Puts every fault into a session of its own, and prints the table; 1 if a promise broke."""
+    chosen = [FAULTS[name] for name in (only.split(",") if only else FAULTS)]
+    if names:
+        for fault in chosen:
+            typer.echo(f"{fault.name:20}{fault.what}")
+        return
+    for asked in (signal.SIGINT, signal.SIGHUP):  # nohup, or a shell's `&`, has them ignored
+        signal.signal(asked, signal.SIG_DFL)
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
+    broken = False
+    for fault in chosen:
+        base = Path(tempfile.mkdtemp(prefix="faults-", dir=keep))
+        outcome = outcome_of(fault, base)
+        if keep is None:
+            shutil.rmtree(base)
+        broken = broken or bool(outcome.broken)
+        lines.append(row(fault, outcome))
+        typer.echo(lines[-1])
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}"
+    typer.echo(load)
+    if into is not None:
+        page = into.read_text(encoding="utf-8").splitlines()
+        at = [i for i, line in enumerate(page) if line.startswith("|")]
+        page[at[0] : at[-1] + 1] = lines
+        into.write_text("\n".join(page) + "\n", encoding="utf-8")
+    raise SystemExit(broken)
+
+
+if __name__ == "__main__":
+    typer.run(main)

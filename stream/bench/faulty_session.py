@@ -1,0 +1,263 @@
+"""A live session that meets a fault: its processes, and what is done to them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import zmq
+
+from demo.model import ready_model
+from demo.settings import ASSETS, PRIOR
+from hvf_core.problem import needed
+from hvf_core.specs import Frozen
+from stream.acquire.lsl import local_clock
+from stream.pipeline.books.ledger import Record, read_ledger
+from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.config import read_config
+from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.messages import SessionState
+
+_ROOT = Path(__file__).parents[2]
+_SOA_S = 0.3
+_CALM_S = 2.0  # of answers before the fault
+_START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
+_STRAY = {"control": (zmq.DEALER, [b"nobody", b"beat", b""])}  # by socket; others take one frame
+_TMP_PATH = 106  # characters, too many for the path of a socket
+
+
+class Fault(Frozen):
+    """A fault, how its session is started, and what is promised of it."""
+
+    name: str
+    what: str
+    """In words, for the table."""
+    steps: tuple[str, ...] = ()
+    """What is done once answers come: what `FaultySession.do` takes."""
+    arguments: tuple[str, ...] = ()
+    out: str = "session"
+    n_files: int | None = None
+    long_tmp: bool = False
+    paints: bool = False
+    may_refuse: bool = False
+    """The session may also refuse to begin, in a sentence."""
+    play_s: float = 7.0
+    """How long images are seen after the fault."""
+    within_s: float = 3.0
+    """Until answers are on time again; 0: never."""
+    back_by: Literal["window_end", "onset"] = "window_end"
+    """What of a trial has to come after the fault: all of it where EEG was lost."""
+    drops: tuple[str, ...] = ()
+    """Reasons for which trials may be dropped."""
+    ends_s: float | None = None
+    """The fault ends the session, in this time; else the bench does when all was seen."""
+    exits: tuple[int, ...] = (130, 1)
+    leaves: tuple[str, ...] = ("summary.json", "report.html")
+
+
+class FaultySession:
+    """A session and the source of its streams, for the length of a `with`.
+
+    Attributes:
+        folder: of the session.
+        tmp: its temporary folder.
+        fault_s, over_s: when the fault came and when all processes had ended, on the LSL clock.
+        met: where in the ledger the fault is: what came later the bench has done.
+        failure: why the fault could not be put in.
+    """
+
+    def __init__(self, fault: Fault, base: Path):
+        self.fault, self.base, self.folder = fault, base, base / fault.out
+        self.tmp = base / ("t" * (_TMP_PATH - 1 - len(str(base))) if fault.long_tmp else "tmp")
+        self.tmp.mkdir()
+        self.fault_s = self.over_s = float("inf")
+        self.met, self.failure = slice(0, None), ""
+        self._found: dict[str, psutil.Process] = {}
+        self._spinning: list[subprocess.Popen[bytes]] = []
+        name = f"fault-{fault.name}-{os.getpid()}"
+        n = round((_CALM_S + fault.play_s) / _SOA_S)
+        source = ("-m", "stream.bench.fault_source", name, n, _SOA_S)
+        self.source = self._start("source", source, stdin=subprocess.PIPE)
+        session = ["run_realtime.py", "live", "--headless", "--out", self.folder, "--wait", 60]
+        session += ["--eeg", name, "--markers", f"{name}-markers", "--bundle", ready_model().bundle]
+        session += ["--paint", PRIOR, "--base", ASSETS] * fault.paints
+        session += [base / word if word.endswith(".npz") else word for word in fault.arguments]
+        self.session = self._start("session", session, start_new_session=True)
+        if fault.n_files is not None:
+            limits = (fault.n_files, fault.n_files)
+            psutil.Process(self.session.pid).rlimit(psutil.RLIMIT_NOFILE, limits)
+
+    def __enter__(self) -> "FaultySession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [self.source, *self._spinning]:
+            process.kill()
+        for node in self.left():
+            node.kill()
+
+    def run(self) -> bool:
+        """Runs the session to its end; False if it did not begin."""
+        if not self._begin():
+            self._wait_for_end()
+            return False
+        self.do("tell go")
+        self._wait(lambda: any(r["event"] == "decoded" for r in self.records()), _START_WAIT_S)
+        time.sleep(_CALM_S)
+        self.met, self.fault_s = slice(len(self.records()), None), local_clock()
+        try:
+            for step in self.fault.steps:
+                self.do(step)
+        except (LookupError, psutil.NoSuchProcess) as error:
+            self.failure = str(error)
+        if self.fault.ends_s is None:
+            self._wait(lambda: self.source.poll() or '"end"' in self.said("source.out"), 90.0)
+            self._wait(lambda: not self._n_open(), _REST_S)
+            self.met = slice(self.met.start, len(self.records()))
+            if self.session.poll() is None:
+                os.killpg(self.session.pid, signal.SIGINT)
+        self._wait_for_end()
+        return True
+
+    def _wait_for_end(self) -> None:
+        deadline_s = time.monotonic() + _END_WAIT_S
+        while self.over_s == float("inf") and time.monotonic() < deadline_s:
+            if self.session.poll() is not None and not self.left():
+                self.over_s = local_clock()
+            time.sleep(0.05)
+
+    def said(self, log: str) -> list[str]:
+        """Lines that `source` or `session` has written to `.out` or `.err`."""
+        text = (self.base / log).read_text(encoding="utf-8", errors="replace")
+        return text.replace(str(self.base), "…").splitlines()
+
+    def sent_s(self) -> list[float]:
+        """Stamps of the markers that the source has sent."""
+        return [json.loads(s)["stamp_s"] for s in self.said("source.out") if s.startswith("{")]
+
+    def records(self) -> list[Record]:
+        """The ledger as it is."""
+        path = self.folder / "ledger.jsonl"
+        return read_ledger(path) if path.exists() else []
+
+    def left(self) -> list[psutil.Process]:
+        """Processes of the session that live."""
+        return [p for p in psutil.process_iter() if str(self.folder) in _command_line(p)]
+
+    def do(self, step: str) -> None:
+        """`wait S`, a signal and whom to send it, something to tell the source, or as below."""
+        match step.split():
+            case ["wait", seconds]:
+                time.sleep(float(seconds))
+            case ["tell", *_]:
+                assert self.source.stdin is not None
+                self.source.stdin.write(step.removeprefix("tell ").encode() + b"\n")
+                self.source.stdin.flush()
+            case ["limit", who, "FSIZE"]:  # no file grows longer than the ledger is
+                size = (self.folder / "ledger.jsonl").stat().st_size
+                self._process(who).rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+            case ["limit", who, "AS"]:
+                size = self._process(who).memory_info().vms
+                self._process(who).rlimit(psutil.RLIMIT_AS, (size, psutil.RLIM_INFINITY))
+            case ["frame", name]:
+                kind = zmq.DEALER if name == "control" else zmq.PUSH
+                socket = open_socket(kind, getattr(self._endpoints(), name), bind=False)
+                socket.send_multipart(
+                    [b"nobody", b"beat", b""] if name == "control" else [b"\x07x"]
+                )
+                socket.close()
+            case ["remove", "folder"]:
+                shutil.rmtree(self.folder)
+            case ["remove", "sockets"]:
+                for folder in self.tmp.glob("hvf-*"):
+                    shutil.rmtree(folder)
+            case ["spin"]:
+                spin = (sys.executable, "-c", "while True: pass")
+                self._spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+            case ["finish"]:
+                self._wait_for_end()
+                self._start("session", ["run_realtime.py", "finish", self.folder]).wait(_END_WAIT_S)
+            case [word, "all"]:
+                os.killpg(self.session.pid, getattr(signal, f"SIG{word}"))
+            case ["CONT", who]:  # the one that was stopped, unless it was killed meanwhile
+                if self._found[who].is_running():
+                    self._found[who].resume()
+            case [word, who]:
+                self._process(who).send_signal(getattr(signal, f"SIG{word}"))
+
+    def _begin(self) -> bool:
+        if not self._wait(self._endpoints, _START_WAIT_S):
+            return False
+        endpoint = needed(self._endpoints()).results
+        heard = open_socket(zmq.SUB, endpoint, bind=False, hears=(SessionState,))
+
+        def runs() -> bool:
+            message = receive(heard, 50)
+            return isinstance(message, SessionState) and message.state == "running"
+
+        try:
+            return self._wait(runs, _START_WAIT_S)
+        finally:
+            heard.close(0)
+
+    def _endpoints(self) -> Endpoints | None:
+        path = self.folder / "config.json"
+        whole = path.exists() and path.read_bytes().endswith(b"}\n")
+        return read_config(path).endpoints if whole else None
+
+    def _n_open(self) -> int:
+        events = [record["event"] for record in self.records() if "trial" in record]
+        return 2 * events.count("marker") - len(events)
+
+    def _start(self, log: str, command: Sequence[Any], **more: Any) -> subprocess.Popen[bytes]:
+        with (
+            (self.base / f"{log}.out").open("ab") as out,
+            (self.base / f"{log}.err").open("ab") as err,
+        ):
+            return subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                cwd=_ROOT,
+                env=os.environ | {"TMPDIR": str(self.tmp), "COLUMNS": "400"},
+                stdout=out,
+                stderr=err,
+                **more,
+            )
+
+    def _wait(self, holds: Callable[[], object], patience_s: float) -> bool:
+        """Waits until something holds; False where the session or patience ends before."""
+        deadline_s = time.monotonic() + patience_s
+        while not holds():
+            if self.session.poll() is not None or time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _process(self, who: str) -> psutil.Process:
+        """The process of a node, which may be about to start, of the session or of the source."""
+        own = {"source": self.source, "session": self.session}
+        if who in own:
+            self._found[who] = psutil.Process(own[who].pid)
+            return self._found[who]
+        deadline_s = time.monotonic() + _PROCESS_WAIT_S
+        while True:
+            for process in self.left():
+                if f"stream.pipeline.nodes.{who} " in _command_line(process):
+                    self._found[who] = process
+                    return process
+            if time.monotonic() > deadline_s:
+                raise LookupError(f"there was no {who} to be found")
+            time.sleep(0.05)
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,111 @@
+"""The fault bench: its faults can be put in, and what it says of a session is so."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.bench import faulty_session
+from stream.bench.faults import FAULTS, judged, row
+
+FAULT_S = 100.0
+
+
+class Session(SimpleNamespace):
+    """What the bench looks at of a session that is over: an image every 0.5 s, from 96 s on."""
+
+    def __init__(
+        self, folder: Path, ends: dict[int, Any], fault: str = "kill-results", **more: Any
+    ):
+        stamps_s = [96.0 + n / 2 for n in range(16)]
+        records: list[dict[str, Any]] = [{"event": "note", "text": "before"}]
+        records += [
+            {"event": "marker", "trial": n, "onset_s": stamps_s[n]} for n in range(16) if n in ends
+        ]
+        for n, end in ends.items():
+            if isinstance(end, str):
+                records.append({"event": "dropped", "trial": n, "reason": end})
+            else:
+                stamps = {"window_end": stamps_s[n] + 1, "published": stamps_s[n] + 1 + end}
+                records.append({"event": "decoded", "trial": n, "stamps": stamps})
+        records.append({"event": "note", "text": f"in {folder} results died"})
+        (folder / "summary.json").write_text(json.dumps({"markers": len(ends)}))
+        (folder / "report.html").touch()
+        super().__init__(
+            fault=FAULTS[fault],
+            records=lambda: records,
+            sent_s=lambda: stamps_s,
+            met=slice(1, None),
+            said=lambda log: [],
+            left=list,
+            session=SimpleNamespace(returncode=130, poll=lambda: 130),
+            **dict.fromkeys(("base", "folder", "tmp"), folder),
+            **{"failure": "", "fault_s": FAULT_S, "over_s": 108.0} | more,
+        )
+
+
+def on_time(**others: Any) -> dict[int, Any]:
+    return dict.fromkeys(range(16), 0.01) | {int(name[1:]): end for name, end in others.items()}
+
+
+def test_a_session_that_kept_everything(tmp_path: Path) -> None:
+    outcome = judged(Session(tmp_path, on_time()))
+    assert (outcome.back_s, outcome.n_late, outcome.n_lost) == (0.0, 0, 0)
+    assert outcome.broken == []
+    assert outcome.sees == ["in … results died"]
+    told = "| the results node is killed | in … results died | 0.0 | 0 | 0 | 0 | kept |"
+    assert row(FAULTS["kill-results"], outcome) == told
+
+
+def test_late_answers_tell_when_they_were_on_time_again(tmp_path: Path) -> None:
+    # Trial 7 ends at 100.5 s; 10 ends at 102 s and is the last late one, 11 ends at 102.5 s.
+    outcome = judged(Session(tmp_path, on_time(_7=1.6, _8=1.1, _10=0.3, _3=0.4)))
+    assert (outcome.n_late, outcome.back_s, outcome.broken) == (3, 2.5, [])
+    outcome = judged(Session(tmp_path, on_time(_7=1.6, _13=0.3)))
+    assert outcome.broken == ["not within 3 s"]
+    outcome = judged(Session(tmp_path, on_time(_15=0.3)))
+    assert outcome.broken == ["not within 3 s"]  # but never
+
+
+def test_what_the_reader_lost_is_told_by_onsets(tmp_path: Path) -> None:
+    outcome = judged(Session(tmp_path, on_time(_8="node_lost", _9="node_lost"), "kill-reader"))
+    assert (outcome.back_s, outcome.dropped) == (1.0, {"node_lost": 2})  # 10 begins at 101 s
+    outcome = judged(Session(tmp_path, on_time(_8="node_lost")))
+    assert outcome.broken == ["dropped as node_lost"]
+
+
+def test_a_marker_without_an_end_is_lost(tmp_path: Path) -> None:
+    ends = on_time()
+    del ends[9], ends[12]
+    outcome = judged(Session(tmp_path, ends))
+    assert outcome.n_lost == 2
+    assert outcome.broken == ["2 markers lost"]
+    assert judged(Session(tmp_path, ends, "terminate", over_s=101.0)).n_lost == 0  # sent to nobody
+
+
+def test_every_other_promise_is_looked_at(tmp_path: Path) -> None:
+    session = Session(tmp_path, on_time(), "terminate", over_s=120.0, failure="no results")
+    session.left = lambda: ["reader", "record"]
+    session.said = lambda log: ["Traceback (most recent call last):"]
+    (tmp_path / "hvf-x").mkdir()
+    (tmp_path / "report.html").unlink()
+    broken = " ".join(judged(session).broken)
+    for word in ("no results", "not within 15 s", "exit status 130", "traceback", "2 processes"):
+        assert word in broken
+    assert "no report.html" in broken
+    assert "temporary folder" in broken
+    session.folder = tmp_path / "other"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.html").touch()
+    (tmp_path / "other" / "summary.json").write_text('{"markers": 15}')
+    assert "the summary has another sum" in judged(session).broken
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_step_is_one_that_can_be_done(name: str) -> None:
+    text = Path(faulty_session.__file__).read_text()
+    words = set(re.findall(r'case \["(\w+)"', text)) | {"KILL", "STOP", "TERM", "INT", "HUP"}
+    assert {step.split()[0] for step in FAULTS[name].steps} <= words
