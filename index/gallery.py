@@ -6,11 +6,12 @@ are mapped into memory, where all processes of a session share them, and picture
 
 import math
 import shutil
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
@@ -44,8 +45,8 @@ class GalleryManifest(Frozen):
     """The command that made it."""
     ids: tuple[str, ...]
     labels: tuple[str, ...]
-    images: tuple[str, ...] | None = None
-    """Path of each image below the gallery's directory."""
+    images: tuple[Annotated[str, Field(pattern=r"^images/[^/\\:]*[^/\\:.]$")], ...] | None = None
+    """Path of each image below the gallery's directory, and nowhere else."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the file of embeddings."""
 
@@ -83,7 +84,7 @@ class Gallery:
             Problem: an id comes twice, or an embedding is not finite or not of unit length.
         """
         if len(self._rows) < len(self):
-            twice = next(id_ for row, id_ in enumerate(self.ids) if self._rows[id_] != row)
+            twice = next(id_ for row, id_ in enumerate(self.ids) if self.row_of(id_) != row)
             raise Problem(f"id {twice!r} comes twice in the gallery: ids must be unique")
         lengths = np.linalg.norm(self.embeddings, axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))  # so written, NaN is wrong as well
@@ -98,11 +99,11 @@ class Gallery:
 
     def row_of(self, id_: str | None) -> int | None:
         """The row of an image, or None when it is not in the gallery."""
-        return None if id_ is None else self._rows.get(id_)
+        return None if id_ is None else self._rows.get(unicodedata.normalize("NFC", id_))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        return {id_: row for row, id_ in enumerate(self.ids)}
+        return {unicodedata.normalize("NFC", id_): row for row, id_ in enumerate(self.ids)}
 
 
 def save_gallery(

@@ -188,7 +188,7 @@ class Acquisition:
         """Opens a trial for each marker that names a stimulus, as `add_eeg` does."""
         opened: list[Opened | Drop] = []
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
-            marker = Marker(raw_s + chunk.offset_s, marker_text(row), chunk.readable_s, raw_s)
+            marker = Marker(raw_s, marker_text(row), chunk.readable_s, chunk.offset_s)
             entries = self._open(marker)
             if self._cross_check is not None and entries and not _is_odd(entries[0].event):
                 self._cross_check.markers_s.append(marker.stamp_s)

@@ -28,8 +28,10 @@ _SHIFT_PERIODS = 0.6  # ... by this many periods ...
 _SHIFT_JITTERS = 2.0  # ... or, in a stream that scatters, this many jitters
 _OPENING_MOMENTS = 3
 _LONGEST_OPENING_S = 1.0  # a burst that is no longer is heard to its end before time begins
+_LONGEST_PAUSE_S = 60.0  # between two stamps of one clock
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
+_BURST_JITTER_AT_FIRST = 1 / 32  # of the longest burst
 _SPAN_MEMORY_S = 8.0  # for how long the longest burst was
 _OFFSET_STEP_S = 5e-3
 _UNIX_S = (1e9, 5e9)  # the years 2001 to 2128
@@ -110,6 +112,7 @@ class StreamClock:
         self._jitter_s = _JITTER_AT_FIRST * self._nominal_s
         self._burst_share = 0.0
         self._span_s = 0.0  # of a burst
+        self._n_off = 0  # bursts in a row that ended off the line
         self._span_decay = 1 - self._nominal_s / _SPAN_MEMORY_S  # per sample
         # Covariance of time and period: variances and what they share.
         self._var_time = 0.0
@@ -135,36 +138,53 @@ class StreamClock:
         return Mapped(np.array(stamps_s) + offset_s, np.array(breaks, np.intp))
 
     def _step(self, raw: float, stamps_s: list[float], breaks: list[int]) -> None:
-        has_stamp = is_time(raw)
         if math.isnan(self._time_s):
             self._opening.append(raw)
             if self._is_open():
                 self._open(stamps_s, breaks)
             return
-        if not has_stamp:  # as if it had come on the line
-            raw = self._time_s + (len(self._doubtful) + 1) * self.period_s
-        same_moment = raw - self._last_raw_s < _SAME_MOMENT * self._nominal_s
         bursts = self._burst_share > _BURST_SHARE
+        before = self._doubtful[-1] if self._doubtful else self._last_raw_s
+        if not is_time(raw):  # as if it had come like the one before, or on the line
+            beside_s = 0.0 if bursts and self._doubtful else self.period_s
+            raw = (before if self._doubtful else self._time_s) + beside_s
+        after_s = raw - before
+        same_moment = abs(after_s) < _SAME_MOMENT * self._nominal_s
         self._burst_share += _MEMORY * (same_moment - self._burst_share)
-        if bursts and not same_moment and not self._doubtful:
-            self._learn(self._late_s)  # the last stamp ended its burst, so it did not wait
-        self._last_raw_s = raw
+        begins = not same_moment and 0 < after_s < _LONGEST_PAUSE_S  # a burst, if there are any
+        if bursts and begins and not self._doubtful:
+            self._end_burst()
         late_s = raw - self._time_s - (len(self._doubtful) + 1) * self.period_s
-        off_s = self._off_s(bursts)
+        # A burst that waited for longer than others did is heard to its end: only that tells the
+        # time. In the others nothing has to be on the line before it.
+        off_s = self._off_s() + (self._span_s if bursts and not self._doubtful else 0.0)
         if abs(late_s) > off_s or self._has_shifted():
             self._doubtful.append(raw)
-            # A burst is heard to its end, as only that tells the time.
-            is_whole = not (bursts and same_moment)
-            if (len(self._doubtful) > self._patience and is_whole) or self._has_shifted():
+            is_long = len(self._doubtful) > self._patience or self._has_shifted()
+            is_whole = not bursts or (begins and len(self._doubtful) > 1)
+            if is_long and is_whole:
                 self._break(stamps_s, breaks)
             return
-        self._clear_doubts(off_s, stamps_s)
+        self._clear_doubts(0.0 if bursts else off_s, stamps_s)
         self._predict()
-        if not bursts:
+        if bursts:
+            self._span_s = max(self._span_s * self._span_decay, late_s)
+        else:
             self._learn(late_s)
-        self._span_s = max(self._span_s * self._span_decay, late_s)
-        self._late_s = raw - self._time_s
+        self._last_raw_s, self._late_s = raw, raw - self._time_s
         stamps_s.append(self._give())
+
+    def _end_burst(self) -> None:
+        """The last stamp ended its burst, so it did not wait: learns how late it was.
+
+        Samples are missing where it is off the line, and that of the next burst too: a burst from
+        which some were lost may have waited for as long as the others.
+        """
+        if abs(self._late_s) > self._off_s():
+            self._n_off += 1
+            return
+        self._n_off = 0
+        self._learn(self._late_s)
 
     def _is_open(self) -> bool:
         """Whether enough came to tell how the stream is stamped: some bursts, or samples alone."""
@@ -178,7 +198,7 @@ class StreamClock:
 
     def _moments(self) -> tuple[list[tuple[int, float]], int]:
         """Place and stamp of the last sample of each burst that has ended; the longest burst."""
-        timed = [(i, raw) for i, raw in enumerate(self._opening) if is_time(raw)]
+        timed = _agreeing(self._opening)
         ends, longest, start = [], 0, 0
         for (place, raw), (after, later) in pairwise(timed):
             if later - raw >= _SAME_MOMENT * self._nominal_s:
@@ -192,23 +212,26 @@ class StreamClock:
         opening, self._opening = self._opening, []
         if longest > 1:
             self._burst_share, self._span_s = 1.0, (longest - 1) * period_s
+            self._jitter_s = max(self._jitter_s, _BURST_JITTER_AT_FIRST * self._span_s)
             first_s = min(raw - place * period_s for place, raw in ends)
         else:
-            first_s = next(
-                (raw - i * period_s for i, raw in enumerate(opening) if is_time(raw)), 0.0
-            )
+            first_s = next((raw - i * period_s for i, raw in _agreeing(opening)), 0.0)
         self._begin(first_s)
         stamps_s.append(self._give())
         for raw in opening[1:]:
             self._step(raw, stamps_s, breaks)
 
     def _clear_doubts(self, off_s: float, stamps_s: list[float]) -> None:
-        """The stamps that were kept back were late: their samples lie on the line."""
+        """The stamps that were kept back were late: their samples lie on the line.
+
+        `off_s` is how much of that is learnt from; those of a burst, which waited, tell nothing.
+        """
         for raw in self._doubtful:
             self._predict()
             late_s = raw - self._time_s
-            self._scatter(min(off_s, abs(late_s)))
-            self._learn(max(-off_s, min(off_s, late_s)))
+            if off_s:
+                self._scatter(min(off_s, abs(late_s)))
+                self._learn(max(-off_s, min(off_s, late_s)))
             stamps_s.append(self._give())
         self._doubtful.clear()
 
@@ -236,6 +259,7 @@ class StreamClock:
         if math.isnan(self._last_raw_s):
             self._last_raw_s = time_s
         self._late_s = self._shift_s = 0.0
+        self._n_off = 0
         self._var_time, self._cov = max(self._jitter_s, _JITTER_FLOOR_S) ** 2, 0.0
 
     def _predict(self) -> None:
@@ -262,10 +286,20 @@ class StreamClock:
         memory = max(_MEMORY, 1 / (self._n_learnt + 16))  # quick at first
         self._jitter_s += memory * (distance_s - self._jitter_s)
 
-    def _off_s(self, bursts: bool) -> float:
-        off_s = max(_OFF_PERIODS * self._nominal_s, _OFF_JITTERS * self._jitter_s)
-        return off_s + 1.5 * self._span_s if bursts else off_s
+    def _off_s(self) -> float:
+        return max(_OFF_PERIODS * self._nominal_s, _OFF_JITTERS * self._jitter_s)
 
     def _has_shifted(self) -> bool:
         limits_s = (_SHIFT_PERIODS * self._nominal_s, _SHIFT_JITTERS * self._jitter_s)
-        return abs(self._shift_s) > max(limits_s)
+        return abs(self._shift_s) > max(limits_s) or self._n_off > 1
+
+
+def _agreeing(raw_s: list[float]) -> list[tuple[int, float]]:
+    """Places and values of the stamps that are times, but for those that lie alone."""
+    timed = [(i, raw) for i, raw in enumerate(raw_s) if is_time(raw)]
+    ends = (-math.inf, *(raw for _, raw in timed), math.inf)
+    return [
+        one
+        for one, before, after in zip(timed, ends, ends[2:], strict=False)
+        if min(abs(one[1] - before), abs(one[1] - after)) < _LONGEST_PAUSE_S or len(timed) == 1
+    ]

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import struct
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,16 +27,20 @@ _CODE = re.compile(r"(?:stimulus/)?(?:s *)?0*(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Marker:
-    """A marker as it arrived. Stamps are in seconds on the reader's clock.
+    """A marker as it arrived: `raw_s` is its stamp as sent, and `offset_s` takes it to our clock.
 
     `text` is a string as sent, an integer as a decimal number, or several columns as a JSON list.
     """
 
-    stamp_s: float
+    raw_s: float
     text: str
     readable_s: float
-    raw_s: float = math.nan
-    """Its stamp as it was sent."""
+    offset_s: float = 0.0
+
+    @property
+    def stamp_s(self) -> float:
+        """On the reader's clock."""
+        return self.raw_s + self.offset_s
 
     @property
     def mark(self) -> str:
@@ -164,7 +169,7 @@ def read_codes(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in filter(any, rows):
         fields = dict(zip(columns, row, strict=False))
-        code, stimulus = fields.get("code", "").strip(), fields.get("id", "").strip()
+        code, stimulus = (_name(fields.get(column, "").strip()) for column in ("code", "id"))
         if not code or not stimulus or found.setdefault(plain_code(code), stimulus) != stimulus:
             raise Problem(
                 f"the table of codes '{path}' has the code '{code}' of the id '{stimulus}' with "
@@ -205,6 +210,11 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _name(text: str) -> str:
+    """In the composed form that images' ids have, which senders and file systems may not keep."""
+    return unicodedata.normalize("NFC", _sendable(text))
+
+
 class MarkerReader:
     """Turns markers into events, counts the presentations of each group, and minds start and stop.
 
@@ -224,14 +234,15 @@ class MarkerReader:
         """The trial that this marker opens; None for a marker that opens none."""
         text = _column(marker.text, self._rule.column)
         parts = None if self._is_switch(text) or not self._is_on else _parts(text, self._rule)
-        stimulus = None if parts is None else self._stimulus(_sendable(str(parts["id"])))
+        stimulus = None if parts is None else self._stimulus(_name(str(parts["id"])))
         if parts is None or stimulus is None:
             self.n_ignored += 1
             return None
-        group = stimulus if parts.get("group") is None else _sendable(str(parts["group"]))
+        group = stimulus if parts.get("group") is None else _name(str(parts["group"]))
         fault = "" if is_time(marker.stamp_s) else f"the marker's stamp is {marker.stamp_s:g} s"
-        is_duplicate = (marker.stamp_s, stimulus) in self._seen
-        self._seen.append((marker.stamp_s, stimulus))
+        # By the stamp as sent: the clock's offset may be measured anew between the two.
+        is_duplicate = (marker.raw_s, stimulus) in self._seen
+        self._seen.append((marker.raw_s, stimulus))
         self._presented[group] += not is_duplicate
         return Event(
             onset_s=marker.readable_s if fault else marker.stamp_s,

@@ -218,14 +218,15 @@ class TrialCutter:
             return Drop(number, event, "gap", "the sender's clock went back within the trial")
         first, last = onset + window.first, onset + window.last
         between = self._is_between(onset, event)
-        if first < ring.oldest or (onset == ring.oldest and between):
+        is_before = between and event.onset_s < float(ring.stamps_s(ring.oldest, 1)[0])
+        # Samples that are missing between the onset and the window shift it too.
+        start, stop = max(min(first, onset), ring.oldest), min(max(last, onset) + 1, ring.next)
+        if not is_before and (between or ring.broken(start, stop - start)):
+            return Drop(number, event, "gap", "samples are missing in the window")
+        if first < ring.oldest or is_before:
             if ring.oldest == 0:
                 return Drop(number, event, "no_data", "the window begins before the stream")
             return Drop(number, event, "late", "the window's data had left the buffer")
-        # Samples that are missing between the onset and the window shift it too.
-        start, stop = min(first, onset), min(max(last, onset) + 1, ring.next)
-        if between or ring.broken(start, stop - start):
-            return Drop(number, event, "gap", "samples are missing in the window")
         if last >= ring.next:
             return self._waited_out(open_, now_s)
         if (bad := self._bad_within(first, last)) is not None:

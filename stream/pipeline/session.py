@@ -1,20 +1,17 @@
 """Runs one session from its start to its summary."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from hvf_core.problem import Problem, asked_to_end, sentence_of
-from stream.pipeline.books.closing import close_books, lost, read_summary
+from stream.pipeline.books.closing import LOST, lost, make_whole
 from stream.pipeline.books.output import Output
-from stream.pipeline.books.page import write_report
 from stream.pipeline.books.terminal import SHOWN, TerminalView
-from stream.pipeline.books.trial_file import complete
 from stream.pipeline.control import Control
 from stream.pipeline.lock import held
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
@@ -28,7 +25,6 @@ from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
 _LAST_WORDS_S = 2.0
-_NO_ANSWER = "no answer when the session ended"
 _UNFINISHED = (
     "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
 )
@@ -84,7 +80,7 @@ class Session:
         self.is_unread = False  # and was ended for that
         self.failure: str | None = None  # what went wrong, though the session was accounted for
 
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> Mapping[str, Any] | None:
         """Runs to the end and returns the summary; None where it was ended before it began.
 
         Raises:
@@ -124,40 +120,27 @@ class Session:
                     self.failure = None if done else _UNFINISHED
             return self._closed()
 
-    def _closed(self) -> dict[str, Any] | None:
+    def _closed(self) -> Mapping[str, Any] | None:
         """Closes what the nodes have left open, now that they are gone; the summary."""
         if not self._has_begun:
             if self.failure is not None:
                 raise Problem(self.failure)
             return None
-        config = self._supervisor.config
+        end = "stop" if self._is_ended else LOST
         try:
-            summary = read_summary(self._folder)
-            if summary is None:
-                end = "stop" if self._is_ended else "lost"
-                summary = close_books(config, _NO_ANSWER, end)
+            made = make_whole(self._supervisor.config, "no answer when the session ended", end)
         except Problem as problem:
             raise Problem(self.failure or str(problem)) from None
-        for write in (self._complete_trials, partial(write_report, config, summary)):
-            try:
-                write()
-            except Problem as problem:
-                self.failure = self.failure or str(problem)
-        self.failure = self.failure or lost(summary)
-        return summary
+        for line in made.said:
+            self._view.say(line)
+        self.failure = self.failure or made.failure or lost(made.summary)
+        return made.summary
 
     def _end_by(self, why: str) -> None:
         """Ends in order; whoever asks again does not want to wait for that."""
         self._supervisor.say(why)
         self._is_aborted, self._is_ended = self._is_ended, True
         self._on(Event.ABORT if self._is_aborted else Event.STOP)
-
-    def _complete_trials(self) -> None:
-        saved = complete(self._config.folder, self._config.save_trials)
-        if saved is not None:
-            self._view.say(str(saved))
-            if saved.n_lost:
-                raise Problem(f"trials that were cut are not in the file: {saved}")
 
     def _step(self) -> None:
         """Looks at the bus, after the nodes and at the source, and says what that leads to."""

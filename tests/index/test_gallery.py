@@ -1,8 +1,10 @@
 """Galleries: what is saved comes back, and what is wrong is refused in one sentence."""
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,3 +159,39 @@ def test_a_gallery_that_a_link_points_to_is_replaced_there(tmp_path: Path) -> No
     assert len(load_gallery(tmp_path / "disk" / "g")) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
     assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../other.png", "images/../../x.png", "/etc/x.png", "images/..", "C:/x.png", "images\\..\\x"],
+)
+def test_images_that_lie_elsewhere_are_none_of_a_gallery(tmp_path: Path, path: str) -> None:
+    save_gallery(tmp_path / "g", gallery_of(), np.zeros((4, 2, 2, 3), np.uint8))
+    file = tmp_path / "g" / "gallery.json"
+    manifest = json.loads(file.read_text())
+    manifest["images"][2] = path
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(Problem, match=r"gallery\.json is not valid at images\.2"):
+        open_gallery(tmp_path / "g")
+
+
+def test_ids_are_found_in_either_form_of_unicode() -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for kept in (composed, apart):
+        gallery = replace(gallery_of(2), ids=("tea", kept))
+        assert [gallery.row_of(asked) for asked in (composed, apart, "cafe")] == [1, 1, None]
+    with pytest.raises(Problem, match="comes twice"):
+        replace(gallery_of(2), ids=(composed, apart)).check()
+
+
+def test_pictures_are_asked_for_one_after_the_other(tmp_path: Path) -> None:
+    written = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for row in range(4):
+            [draft] = tmp_path.glob(".g.draft-*")
+            written.append(len(list((draft / "images").iterdir())))
+            yield np.full((2, 2, 3), row, np.uint8)
+
+    save_gallery(tmp_path / "g", gallery_of(), pictures())
+    assert written == [0, 1, 2, 3]

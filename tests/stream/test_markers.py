@@ -307,6 +307,14 @@ def test_a_table_gives_the_ids_of_codes_and_texts(tmp_path, separator, encoding)
     assert named == [("größe", "größe", 3), None]
 
 
+def test_names_come_in_one_form_of_unicode_whoever_sends_them(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    texts = [composed, apart, json.dumps({"stimulus": apart, "group": apart})]
+    assert [one[:2] for one in meaning(texts)] == [(composed, composed)] * 3
+    codes = table(tmp_path, f"code,id\n1,{apart}\n{apart},{composed}\n")
+    assert [one[0] for one in meaning(["1", *texts], codes=codes)] == [composed] * 4
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

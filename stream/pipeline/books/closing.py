@@ -1,75 +1,64 @@
-"""How the books of a session are closed where its results node could not close them itself."""
+"""How a session's folder is made whole once it is over: its books, its saved trials, its report."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from stream.pipeline.books.ledger import Ledger, Record
-from stream.pipeline.books.summary import Tally
+from stream.pipeline.books.page import REPORT, write_report
+from stream.pipeline.books.summary import Tally, read_summary, write_summary
+from stream.pipeline.books.trial_file import complete
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
 from stream.pipeline.wire.orders import changed
 
-SUMMARY = "summary.json"
-_LOST = "lost"  # how a session ended that did not get to say it
+LOST = "lost"
+"""How a session has ended that did not get to say it."""
 
 
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Writes `summary.json`, whole or not at all."""
-    draft = folder / f".{SUMMARY}.draft"
-    draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / SUMMARY)
+class Made(NamedTuple):
+    """A session's folder that is whole by now."""
+
+    summary: Mapping[str, Any]
+    was_whole: bool
+    """Whether nothing was missing."""
+    said: Sequence[str]
+    """Of what was missing."""
+    failure: str | None
+    """What could not be made, though the books are closed."""
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What `summary.json` has; None where a session has not got to its summary."""
-    path = folder / SUMMARY
-    if not path.is_file():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # a crash has cut it short
-        return None
-    return found
+def make_whole(config: SessionConfig, detail: str, end: str = LOST) -> Made:
+    """Closes books that are open, and makes what is missing of saved trials and report.
 
-
-def close_books(config: SessionConfig, detail: str, end: str = _LOST) -> dict[str, Any]:
-    """Ends what is open in the ledger of a session that is over, and writes its summary.
-
-    Trials without an outcome are dropped: as `shutdown` where somebody has ended the session, that
-    is `end` is "stop", else as `node_lost`; `detail` says why.
+    Args:
+        config: of a session none of whose processes lives.
+        detail: why trials without an end are dropped.
+        end: "stop" where somebody has asked for the end.
 
     Raises:
-        Problem: the ledger or the summary cannot be written.
+        Problem: the books cannot be closed.
     """
-    records: list[Record] = []
-    path = config.folder / "ledger.jsonl"
+    said, failures = [], []
+    summary = read_summary(config.folder)
+    if summary is None:
+        summary, n_open = _close_books(config, detail, end)
+        said.append(f"the books are closed; trials without an end, dropped ({detail}): {n_open}")
     try:
-        ledger = Ledger(path, records.append)
-        reason = "shutdown" if end == "stop" else "node_lost"
-        for trial in ledger.pending:
-            ledger.settle(trial, "dropped", reason=reason, detail=detail)
-        ends = [record["reason"] for record in records if record["event"] == "end"]
-        if not ends:
-            ledger.note("end", reason=end)
-        ledger.close()
-        tally = _tally(config, records)
-        notices = [
-            record["text"]
-            for record in records
-            if record["event"] == "note" and record["node"] in (SOURCE, READER)
-        ]
-        summary = tally.summary(ledger, [*ends, end][0]) | {"streams": {"notices": notices}}
-        write_summary(config.folder, summary)
-    except OSError as error:
-        raise Problem(
-            f"the books of the session cannot be closed ({error.strerror}: '{error.filename}'): "
-            f"make room, then `run_realtime.py finish {config.folder}`"
-        ) from None
-    return summary
+        if (saved := complete(config.folder, config.save_trials)) is not None:
+            said.append(str(saved))
+            if saved.n_lost:
+                failures.append(f"trials that were cut are not in the file: {saved}")
+    except Problem as problem:
+        failures.append(str(problem))
+    was_whole = not (said or failures) and (config.folder / REPORT).is_file()
+    if not was_whole:
+        try:
+            write_report(config, summary)
+        except Problem as problem:
+            failures.append(str(problem))
+    return Made(summary, was_whole, said, "; ".join(failures) or None)
 
 
 def lost(summary: Mapping[str, Any]) -> str | None:
@@ -83,7 +72,36 @@ def lost(summary: Mapping[str, Any]) -> str | None:
     )
 
 
-def _tally(config: SessionConfig, records: list[Record]) -> Tally:
+def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str, Any], int]:
+    """Ends what is open in the ledger, and writes the summary; how many trials were open."""
+    records: list[Record] = []
+    try:
+        ledger = Ledger(config.folder / "ledger.jsonl", records.append)
+        pending = ledger.pending
+        for trial in pending:
+            reason = "shutdown" if end == "stop" else "node_lost"
+            ledger.settle(trial, "dropped", reason=reason, detail=detail)
+        ends = [record["reason"] for record in records if record["event"] == "end"]
+        if not ends:
+            ledger.note("end", reason=end)
+        ledger.close()
+        notices = [
+            record["text"]
+            for record in records
+            if record["event"] == "note" and record["node"] in (SOURCE, READER)
+        ]
+        summary = _tally(config, records).summary(ledger, [*ends, end][0])
+        summary["streams"] = {"notices": notices}
+        write_summary(config.folder, summary)
+    except OSError as error:
+        raise Problem(
+            f"the books of the session cannot be closed ({error.strerror}: '{error.filename}'): "
+            f"make room, then `python run_realtime.py finish {config.folder}`"
+        ) from None
+    return summary, len(pending)
+
+
+def _tally(config: SessionConfig, records: Sequence[Record]) -> Tally:
     """All that was entered, added up; what the session was told to change is changed."""
     for record in records:
         if record["event"] == "control" and record["outcome"] == "done":

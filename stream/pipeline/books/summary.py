@@ -1,5 +1,6 @@
 """The summary of a session: the numbers of summary.json, and the one table people want to see."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ _STAGES = {
     "publish": Span("· publish", "searched", "published"),
     "total": Span("window's end → answer", "window_end", "published"),
 }
+_FILE = "summary.json"
 _PACKAGES = (
     *("hvf-live", "torch", "diffusers", "faiss-cpu", "faiss-gpu", "numpy", "pylsl", "pyzmq", "mne"),
 )
@@ -140,6 +142,25 @@ def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float | No
 def _checksum(folder: Path | None, manifest: str) -> str | None:
     """SHA-256 of the manifest, which holds those of all other files."""
     return file_sha256(folder / manifest) if folder else None
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes `summary.json`, whole or not at all."""
+    draft = folder / f".{_FILE}.draft"
+    draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / _FILE)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """What `summary.json` has; None where a session has not got to its summary."""
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a crash has cut it short
+        return None
+    return found
 
 
 def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,9 @@ from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock, pylsl
-from stream.pipeline.books.closing import write_summary
 from stream.pipeline.books.ledger import Ledger, Outcome, Record, told
 from stream.pipeline.books.standing import Standing
-from stream.pipeline.books.summary import Tally
+from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Publisher, open_socket, receive
 from stream.pipeline.wire.config import SessionConfig

@@ -59,7 +59,8 @@ class Endpoints(Settings):
         """Removes the folder that `local` has made."""
         scheme, _, rest = self.control.partition("://")
         folder = Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
-        if folder.name.startswith(_PREFIX):
+        # What another machine's session, or another program, names so is not ours.
+        if folder.name.startswith(_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(folder, ignore_errors=True)
 
     @field_validator("*")

@@ -1,0 +1,127 @@
+"""Whatever a crash has left of a session, `finish` makes it whole, once, and lets others alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.pipeline.books.closing import lost, make_whole
+from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.lock import held
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.endpoints import Transport
+from tests.calling import call
+
+STAMPS = {"window_end": 1.0, "readable": 1.001, "cut": 1.002}
+
+
+def write_session(folder: Path, ends: list[str | None], transport: Transport = "auto"):
+    """What a session leaves that is killed: of each trial its marker, and its end if it has one."""
+    folder.mkdir(exist_ok=True)
+    config = SessionConfig(
+        session="20261122-101500-ab12",
+        folder=folder,
+        endpoints=Endpoints.local(transport),
+        source=LiveSource(eeg="EEG", markers="m"),
+    )
+    config.write()
+    ledger = Ledger(folder / "ledger.jsonl")
+    ledger.note("start", session=config.session, node="results-1")
+    for trial, end in enumerate(ends, 1):
+        ledger.announce(trial, stimulus="é", group="é", repeat=None, onset_s=0.0, readable_s=0.1)
+        if end == "cut":
+            ledger.settle(trial, "cut", residual_s=0.0, stamps=STAMPS)
+        elif end is not None:
+            ledger.settle(trial, "dropped", reason=end, detail="")
+    return config
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sessions")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    ends=st.lists(st.sampled_from(["cut", "gap", None])),
+    cut=st.floats(0, 1),
+    end=st.sampled_from(["lost", "stop"]),
+)
+def test_a_ledger_that_ends_anywhere_is_closed_and_its_sums_hold(place, ends, cut, end) -> None:
+    folder = place / "cut"
+    for file in folder.glob("*"):
+        file.unlink()
+    config = write_session(folder, ends)
+    config.endpoints.remove()
+    path = folder / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(cut * len(whole))])
+    kept = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+    made = make_whole(config, "why", end)
+    records = read_ledger(path)
+    assert records[: len(kept)] == kept
+    assert records[-1] == {"event": "end", "reason": end}
+    markers = [r["trial"] for r in records if r["event"] == "marker"]
+    assert markers == [r["trial"] for r in kept if r["event"] == "marker"]
+    outcomes = [r for r in records if r["event"] in ("cut", "dropped")]
+    assert sorted(r["trial"] for r in outcomes) == markers
+    reason = "shutdown" if end == "stop" else "node_lost"
+    added = [r for r in outcomes if r not in kept]
+    assert all((r["reason"], r["detail"]) == (reason, "why") for r in added)
+    assert made.summary == json.loads((folder / "summary.json").read_text())
+    assert made.summary["markers"] == len(markers) == len(outcomes)
+    assert made.summary["dropped"].get(reason, 0) == len(added)
+    assert (lost(made.summary) is None) == (reason not in made.summary["dropped"] or end == "stop")
+
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert make_whole(config, "again").was_whole
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_finish_says_what_was_missing_and_refuses_what_is_whole(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "session", tmp_path / "moved"
+    config = write_session(folder, ["cut", None])
+    folder.rename(elsewhere)
+    done = call("finish", elsewhere)
+    assert done.code == 0, done.err
+    assert "2 = 1 cut + 1 dropped (node_lost)" in done.out
+    assert "trials without an end, dropped (completed by finish): 1" in done.out
+    assert (elsewhere / "report.html").is_file()
+    assert not Path(config.endpoints.control.removeprefix("ipc://")).parent.exists()
+
+    again = call("finish", elsewhere)
+    assert again.code == 1
+    assert again.one_sentence().startswith(f"nothing is missing in '{elsewhere}'")
+    (elsewhere / "report.html").unlink()
+    assert call("finish", elsewhere).code == 0
+    assert (elsewhere / "report.html").is_file()
+
+
+def test_finish_lets_a_session_alone_that_runs(tmp_path: Path) -> None:
+    config = write_session(tmp_path, ["cut", None])
+    with held(tmp_path) as inherited:
+        done = call("finish", tmp_path)
+        assert inherited
+    config.endpoints.remove()
+    assert (done.code, "runs still" in done.one_sentence()) == (1, True)
+    assert not (tmp_path / "summary.json").exists()
+    assert read_ledger(tmp_path / "ledger.jsonl")[-1]["event"] == "marker"
+
+
+def test_what_a_session_was_told_counts_where_its_books_are_closed_later(tmp_path: Path) -> None:
+    config = write_session(tmp_path, [])
+    config.endpoints.remove()
+    (tmp_path / "ledger.jsonl").write_text(
+        json.dumps({"event": "control", "verb": "gallery", "argument": "gone", "outcome": "done"})
+        + "\n"
+    )
+    done = call("finish", tmp_path)
+    assert (done.code, "gone" in done.one_sentence()) == (1, True)
+
+
+def test_finish_of_what_is_no_session_is_one_sentence(tmp_path: Path) -> None:
+    said = call("finish", tmp_path).one_sentence()
+    assert said.startswith(f"'{tmp_path}' has no config.json")
