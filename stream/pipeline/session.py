@@ -130,7 +130,10 @@ class Session:
         try:
             made = make_whole(self._supervisor.config, "no answer when the session ended", end)
         except Problem as problem:
-            raise Problem(self.failure or str(problem)) from None
+            told = [self.failure] if self.failure else []
+            if not told or self._folder.is_dir():  # else there is nothing to be closed any more
+                told.append(str(problem))
+            raise Problem("; ".join(told)) from None
         for line in made.said:
             self._view.say(line)
         self.failure = self.failure or made.failure or lost(made.summary)

@@ -193,7 +193,8 @@ class Supervisor:
                     try:
                         self._start_again(node)
                     except OSError as error:  # its config or log cannot be written
-                        node.last_words = f"{error.strerror}: '{error.filename}'"
+                        where = error.filename or self.config.folder
+                        node.last_words = f"{error.strerror}: '{where}'"
                         self._bury(node)
             elif node.process.poll() is not None:
                 self.listen(100)  # its last words

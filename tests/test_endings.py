@@ -1,0 +1,180 @@
+"""However a session is ended, its books are closed, its report is there, nothing else is left."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream.pipeline.books.ledger import read_ledger
+from tests.calling import call
+from tests.sessions import (
+    amplifier,
+    check_accounted,
+    finish,
+    listen,
+    node_pid,
+    start,
+    trials_of,
+    wait_for_decoded,
+    wait_for_ledger,
+)
+from tests.tiny_bundle import tiny_recording
+from tests.tiny_painting import write_recording
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the sockets of sessions that are started."""
+    folder = Path(tmp_path, "t")
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cap() -> Iterator[str]:
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+    with amplifier(name):
+        yield name
+
+
+def processes_of(*names: str) -> list[str]:
+    """What runs with one of these names on its command line."""
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return [line for line in lines.splitlines() if any(name in line for name in names)]
+
+
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [(["SIGTERM"], 143), (["SIGHUP"], 129), (["SIGINT", "SIGINT"], 130), (["SIGKILL"], -9)],
+)
+def test_a_session_that_a_signal_ends(tmp_path, temporary, signals: list[str], status: int) -> None:
+    folder = tmp_path / "session"
+    recording = write_recording(tmp_path / "toy_raw.fif", 60 * "abcd")
+    process = start("replay", recording, "--headless", "--out", folder)
+    wait_for_decoded(folder, 2)
+    for name in signals:
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.1)
+    done = finish(process)
+    wait_until(lambda: not processes_of(str(tmp_path)))  # of the source, too
+    assert done.code == status, done.err
+    assert "Traceback" not in done.out + done.err
+    assert check_accounted(folder)["end"] == "stop"
+    assert (folder / "report.html").is_file()
+    assert list(temporary.iterdir()) == []
+    again = call("finish", folder)
+    assert again.one_sentence().startswith("nothing is missing")
+
+
+def test_a_session_whose_lines_nobody_reads_any_more(cap: str, tmp_path, temporary) -> None:
+    folder = tmp_path / "session"
+    process = listen(cap, folder)
+    wait_for_decoded(folder, 1)
+    assert process.stdout is not None
+    process.stdout.close()
+    os.kill(node_pid(folder, "results"), signal.SIGKILL)  # of which a line would be printed
+    process.wait(200)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert (process.returncode, said.count("\n")) == (141, 1), said
+    assert said.startswith("nobody reads what is printed any more")
+    check_accounted(folder)
+    assert (folder / "report.html").is_file()
+
+
+def test_a_session_whose_folder_is_gone_ends_in_a_sentence(cap: str, tmp_path, temporary) -> None:
+    folder = tmp_path / "session"
+    process = listen(cap, folder)
+    wait_for_decoded(folder, 1)
+    shutil.rmtree(folder)
+    done = finish(process)
+    assert done.code == 1
+    assert done.one_sentence() == f"the session folder '{folder}' is gone, and its books with it"
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_session_whose_ledger_cannot_be_written_ends_and_is_finished_later(
+    cap: str, tmp_path, temporary
+) -> None:
+    import resource
+
+    folder = tmp_path / "session"
+    process = listen(cap, folder, "--set", "record=false")
+    wait_for_decoded(folder, 1)
+    full = (folder / "ledger.jsonl").stat().st_size
+    pids = [process.pid, node_pid(folder, "results")]
+    for pid in pids:  # as of a disk that is full
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, full))
+    done = finish(process)
+    assert done.code == 1
+    assert f"File too large: '{folder}" in done.one_sentence()
+    assert f"finish {folder}" in done.one_sentence()
+    assert call("finish", folder).code == 0
+    check_accounted(folder)
+
+
+def test_sessions_in_a_row_leave_nothing_behind(tmp_path, monkeypatch) -> None:
+    """In this process: what a session forgets to give back is still there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    recording = tiny_recording(tmp_path)
+
+    def run(n: int) -> tuple[list[str], int]:
+        folder = tmp_path / f"session-{n}"
+        done = call("replay", recording, "--speed", "max", "--headless", "--out", folder)
+        assert done.code == 0, done.err
+        check_accounted(folder)
+        assert sorted(folder.iterdir()) == [
+            *(folder / name for name in ("config.json", "ledger.jsonl", "logs", "recording.xdf")),
+            *(folder / name for name in ("report.html", "summary.json")),
+        ]
+        shutil.rmtree(folder)
+        assert processes_of(str(tmp_path)) == []
+        return sorted(os.listdir(tmp_path)), len(os.listdir("/proc/self/fd"))
+
+    first, *others = [run(n) for n in range(3)]
+    assert others == [first, first]
+
+
+def test_two_sessions_at_once_hear_their_own_streams_alone(tmp_path: Path) -> None:
+    shown = {"one": "abcdefgh", "two": "nopqrstu"}
+    processes = [
+        start("replay", recording, "--headless", "--out", tmp_path / name)
+        for name, stimuli in shown.items()
+        for recording in [write_recording(tmp_path / f"{name}_raw.fif", stimuli)]
+    ]
+    for process in processes:
+        done = finish(process)
+        assert done.code == 0, done.err
+    for name, stimuli in shown.items():
+        check_accounted(tmp_path / name)
+        assert [r["stimulus"] for r in trials_of(tmp_path / name, "marker")] == list(stimuli)
+        assert len(trials_of(tmp_path / name, "cut")) == len(stimuli)
+
+
+def test_all_processes_that_are_killed_leave_what_finish_makes_whole(
+    cap: str, tmp_path, temporary
+) -> None:
+    folder = tmp_path / "session"
+    process = listen(cap, folder, "--save-trials", tmp_path / "t.npz")
+    wait_for_ledger(folder, lambda records: any(r["event"] == "cut" for r in records))
+    assert "runs still" in call("finish", folder).one_sentence()
+    for pid in (process.pid, *(node_pid(folder, node) for node in ("results", "reader", "record"))):
+        os.kill(pid, signal.SIGKILL)
+    finish(process)
+    done = call("finish", folder)
+    assert done.code == 0, done.err
+    told = check_accounted(folder)
+    assert read_ledger(folder / "ledger.jsonl")[-1] == {"event": "end", "reason": "lost"}
+    assert told["cut"] >= 1
+    assert (tmp_path / "t.npz").is_file()
+    assert "saved" in done.out
