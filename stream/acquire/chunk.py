@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 
 StreamKind = Literal["eeg", "markers"]
+SampleFormat = Literal["float32", "double64", "int32"]
+"""As which the samples of a stream are kept, as LSL calls it."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.channels import renamed
-from stream.acquire.chunk import Chunk
+from stream.acquire.chunk import Chunk, SampleFormat
 from stream.acquire.clock import ClockOffset
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.units import Signal, kept_as
@@ -118,12 +118,16 @@ class Inlet:
         return info
 
     @property
-    def channel_format(self) -> str:
+    def channel_format(self) -> SampleFormat:
         """As which the samples can be kept without loss."""
         if self._factors is not None:
             return "double64"
-        kinds = {"float32": "float32", "float64": "double64", "int64": "double64"}
-        return kinds.get(np.dtype(self._inlet.np_dtype).name, "int32")
+        match np.dtype(self._inlet.np_dtype).name:
+            case "float32":
+                return "float32"
+            case "float64" | "int64":
+                return "double64"
+        return "int32"
 
     def start(self) -> None:
         for thread in self._threads:

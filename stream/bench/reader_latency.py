@@ -42,7 +42,15 @@ from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.frames import unpack
-from stream.pipeline.wire.messages import End, Message, NodeState, Settled, TrialDropped, TrialSlice
+from stream.pipeline.wire.messages import (
+    End,
+    Message,
+    NodeState,
+    Outcome,
+    Settled,
+    TrialDropped,
+    TrialSlice,
+)
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS, node
 
 LOOP_BACK = "raw LSL: push → pull"
@@ -121,7 +129,7 @@ class Peers:
             case End():
                 self.ended = True
 
-    def _settle(self, trial: int, outcome: str) -> None:
+    def _settle(self, trial: int, outcome: Outcome) -> None:
         settled = Settled(trial=trial, outcome=outcome, reason="", markers=trial, pending=0)
         send(self._results, settled)
 

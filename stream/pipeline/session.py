@@ -16,7 +16,7 @@ from stream.pipeline.control import Control
 from stream.pipeline.lock import held
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
 from stream.pipeline.supervisor import Asked, Supervisor, ending
-from stream.pipeline.wire.bus import drain, open_socket
+from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
@@ -99,8 +99,9 @@ class Session:
                 ) from None
             inherited = last.enter_context(held(folder))
             with ExitStack() as processes:
-                self._results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
-                processes.callback(self._results.close, 0)
+                results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
+                self._results = Listener(results, self._config.session, self._view.say)
+                processes.callback(self._results.close)
                 nodes = nodes_of(self._config)
                 self._view.say(f"starting {', '.join(node.name for node in nodes)} …")
                 self._supervisor = Supervisor(self._config, nodes, self._source, inherited)
@@ -187,7 +188,7 @@ class Session:
     def _hear(self) -> bool:
         """Takes what is on the bus; whether anything moved."""
         moved = False
-        for message in drain(self._results):
+        for message in self._results.drain():
             moved = moved or not isinstance(message, StreamHealth)
             self._view.take(message)
             if isinstance(message, SessionClosed):

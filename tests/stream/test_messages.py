@@ -84,6 +84,14 @@ RETRIEVAL = Retrieval(
     rank=1,
     stamps=STAMPS,
 )
+EEG_TO_WATCH = Eeg(
+    channels=["Cz ü"],
+    rate_hz=100.0,
+    stamps_s=[1e5, 1e5 + 0.01],
+    markers=["Käse"],
+    markers_s=[1e5 + 1e-9],
+    array=np.ones((2, 1), np.float32),
+)
 EXAMPLES = [
     MarkerSeen(about=replace(ABOUT, trial=2**40), readable_s=0.1, mark="ü"),
     WHOLE,
@@ -141,7 +149,7 @@ EXAMPLES = [
         raw_s=np.arange(4.0).tobytes(),
         texts=[],
         offset_s=0.25,
-        array=np.ones((4, 63), np.float32),
+        array=np.ones((4, 1), np.float32),
     ),
     Recorded(
         **EEG_STREAM,
@@ -152,14 +160,7 @@ EXAMPLES = [
         array=np.empty(0),
     ),
     End(reason="finish", facts={"gaps": 2}),
-    Eeg(
-        channels=["Cz ü"],
-        rate_hz=100.0,
-        stamps_s=[1e5, 1e5 + 0.01],
-        markers=["Käse"],
-        markers_s=[1e5 + 1e-9],
-        array=np.ones((2, 1), np.float32),
-    ),
+    EEG_TO_WATCH,
     ChannelQuality(
         channels=["Cz ü"],
         until_s=1e5,
@@ -244,8 +245,7 @@ shapes = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 def test_arrays_of_any_type_shape_and_order_come_back(dtype, shape, turned, text, onset_s):
     array = (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
     array = array.T if turned else array
-    told = about(1, session=text, stimulus=text, onset_s=onset_s)
-    message = replace(WHOLE, about=told, stamps={text: onset_s}, array=array)
+    message = replace(EEG_TO_WATCH, channels=[text], stamps_s=[onset_s], array=array)
     check_same(message, unpack(pack(message)))
 
 

@@ -9,11 +9,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from stream.pipeline.wire.messages import Message, flat
+from stream.pipeline.wire.messages import Message, Outcome, flat
 
-Outcome = Literal["decoded", "cut", "dropped"]
 Record = dict[str, Any]
 """A line of the ledger: its `event`, the facts that this kind has, and the `trial` that it opens or
 ends; of what happens to a trial on its way, the number is `of_trial`."""

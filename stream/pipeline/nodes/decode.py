@@ -17,7 +17,7 @@ from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.pipeline.decoding import Say, look_up_in, open_decoder
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.mailbox import Outgoing
 from stream.pipeline.wire.messages import (
@@ -127,7 +127,8 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         send(reports, Noted(node=DECODE, text=text, facts=facts))
 
     decoder = Decoder(config, say)
-    trials = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
+    socket = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
+    trials = Listener(socket, config.session, lambda sentence: say(sentence, {}))
     painter = None
     if config.painting is not None:
         painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
@@ -136,7 +137,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
     while lifeline.command() is None:
-        message = receive(trials, wait_ms=200)
+        message = trials.receive(wait_ms=200)
         if isinstance(message, TrialSlice):
             for report, embedding in decoder.take(message):
                 send(reports, report)

@@ -5,6 +5,8 @@ cannot be. `Easel` is what it does with its mailbox, `painter` what paints.
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import zmq
 
@@ -29,15 +31,19 @@ def serve(config: SessionConfig, lifeline: Lifeline, painter: Painter) -> None:
         OutOfMemory: the memory does not suffice.
     """
     reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+
+    def say(text: str, facts: Mapping[str, Any] = {}) -> None:
+        send(reports, Noted(node=PAINT, text=text, facts=facts))
+
     easel = Easel(
         config,
         painter,
-        Mailbox.at(config.endpoints.embeddings),
+        Mailbox.at(config.endpoints.embeddings, config.session, say),
         send=lambda message: send(reports, message),
         stopped=lambda: lifeline.command() == "stop",
     )
     lifeline.ready()
-    send(reports, Noted(node=PAINT, text=painter.about, facts=painter.facts))
+    say(painter.about, painter.facts)
     while (command := lifeline.command()) is None:
         easel.paint_next(_WAIT_MS)
         for verb, argument in lifeline.orders():

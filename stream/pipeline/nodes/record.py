@@ -1,14 +1,16 @@
 """The recorder: what the reader saw and the session answered, in the folder's recording.xdf."""
 
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import zmq
 
+from hvf_core.problem import Problem
 from stream.acquire.lsl import pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import drain, open_socket, receive
+from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
 from stream.pipeline.wire.nodes import RECORD
@@ -25,6 +27,13 @@ class Recorder:
         self._writer: XdfWriter | None = None
         self._path = _free_path(config)
         self._offsets: dict[int, float] = {}
+        self._recorded: tuple[list[str], float, str] | None = None  # the EEG stream
+
+    def fits(self, message: Recorded) -> bool:
+        """Whether it is of the EEG stream that is recorded, which the first one says."""
+        stream = (message.channels, message.rate_hz, message.channel_format)
+        self._recorded = self._recorded or stream
+        return stream == self._recorded
 
     def write(self, recorded: Recorded) -> None:
         if self._writer is None:
@@ -75,28 +84,41 @@ def _free_path(config: SessionConfig) -> Path:
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Records until the session is closed."""
-    feed = open_socket(zmq.PULL, config.endpoints.recording, bind=True)
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)  # into its log
+
+    socket = open_socket(zmq.PULL, config.endpoints.recording, bind=True)
+    feed = Listener(socket, config.session, say)
     heard = (Retrieval, SessionClosed)
-    results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
+    socket = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
+    results = Listener(socket, config.session, say)
     recorder = Recorder(config)
     lifeline.ready()
     next_flush_s = time.monotonic() + _FLUSH_S
     closed = False
     while not closed and lifeline.command() is None:
-        message = receive(feed, wait_ms=50)
+        message = feed.receive(wait_ms=50)
         if isinstance(message, Recorded):
-            recorder.write(message)
-        for result in drain(results):
+            _write(recorder, message, feed)
+        for result in results.drain():
             if isinstance(result, Retrieval):
                 recorder.write_answer(result)
             closed = closed or isinstance(result, SessionClosed)
         if time.monotonic() >= next_flush_s:
             recorder.flush()
             next_flush_s = time.monotonic() + _FLUSH_S
-    for message in drain(feed):
+    for message in feed.drain():
         if isinstance(message, Recorded):
-            recorder.write(message)
+            _write(recorder, message, feed)
     recorder.close()
+
+
+def _write(recorder: Recorder, message: Recorded, feed: Listener) -> None:
+    if recorder.fits(message):
+        recorder.write(message)
+    else:
+        feed.pass_over(Problem("it is of another EEG stream than is recorded; end what sends it"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import zmq
 
-from stream.acquire.chunk import Chunk, StreamKind
+from stream.acquire.chunk import Chunk, SampleFormat, StreamKind
 from stream.acquire.markers import marker_text
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import SessionConfig
@@ -24,7 +24,11 @@ class RecordingFeed:
     """
 
     def __init__(
-        self, config: SessionConfig, channels: Sequence[str], rate_hz: float, channel_format: str
+        self,
+        config: SessionConfig,
+        channels: Sequence[str],
+        rate_hz: float,
+        channel_format: SampleFormat,
     ):
         self._socket = open_socket(zmq.PUSH, config.endpoints.recording, bind=False, queue=_QUEUE)
         self._pending: list[Chunk] = []

@@ -9,11 +9,11 @@ from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock, pylsl
-from stream.pipeline.books.ledger import Ledger, Outcome, Record, told
+from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import Publisher, open_socket, receive
+from stream.pipeline.wire.bus import Listener, Publisher, open_socket
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import (
     Controlled,
@@ -22,6 +22,7 @@ from stream.pipeline.wire.messages import (
     Message,
     NodeState,
     Noted,
+    Outcome,
     Painted,
     PaintingState,
     Preview,
@@ -114,6 +115,10 @@ class Results:
             case End():
                 self.ended = message.reason
                 self._facts = dict(message.facts)
+
+    def say(self, sentence: str) -> None:
+        """Enters what a person should know, and tells it."""
+        self._note("note", Noted(node=RESULTS, text=sentence, facts={}))
 
     def look(self) -> None:
         """Says that it is alive, and gives up the trials of a reader that was lost."""
@@ -223,11 +228,12 @@ def _outlet(config: SessionConfig) -> Any:
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Collects reports until it is told that no more come."""
-    reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+    socket = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     results = Results(config, lifeline)
+    reports = Listener(socket, config.session, results.say)
     lifeline.ready()
     while (command := lifeline.command()) is None:
-        message = receive(reports, wait_ms=100)
+        message = reports.receive(wait_ms=100)
         if message is not None:
             results.take(message)
         results.look()
@@ -237,11 +243,11 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     results.close(results.ended or command, lifeline.is_orphan)
 
 
-def _take_the_rest(results: Results, reports: zmq.SyncSocket) -> None:
+def _take_the_rest(results: Results, reports: Listener) -> None:
     """The last words of a reader, or an image, come by another way than the word to finish."""
     deadline_s = time.monotonic() + _REST_S
     while time.monotonic() < deadline_s:
-        message = receive(reports, wait_ms=50)
+        message = reports.receive(wait_ms=50)
         if message is not None:
             results.take(message)
         elif results.ended is not None:

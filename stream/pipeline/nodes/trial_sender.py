@@ -9,7 +9,7 @@ import zmq
 from decoder.bundle import open_bundle
 from hvf_core.problem import needed
 from index.gallery import open_gallery
-from stream.acquire.chunk import Chunk, StreamKind
+from stream.acquire.chunk import Chunk, SampleFormat, StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
@@ -23,7 +23,7 @@ from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
 from stream.pipeline.trials import starting_adaptation, trial_plan
-from stream.pipeline.wire.bus import drain, open_socket, send
+from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.messages import (
     End,
@@ -52,7 +52,7 @@ class TrialSender:
 
     Args:
         channels: labels of the EEG stream, as the bundle calls them.
-        channel_format: of the stream, for the recording: `float32`, `double64` or `int32`.
+        channel_format: of the stream, for the recording.
         signal: what the stream records.
         kinds: what each channel records, in the stream's words.
         since_s: from when on it is heard, on the reader's clock; 0 in virtual time.
@@ -68,7 +68,7 @@ class TrialSender:
         lifeline: Lifeline,
         channels: Sequence[str],
         rate_hz: float,
-        channel_format: str,
+        channel_format: SampleFormat,
         signal: Signal,
         kinds: Sequence[str] = (),
         since_s: float = 0.0,
@@ -89,7 +89,8 @@ class TrialSender:
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)
-        self._results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
+        results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
+        self._results = Listener(results, config.session, self.say)
         to_decoder = None
         if config.bundle is not None:
             to_decoder = open_socket(zmq.PUSH, config.endpoints.trials, bind=True)
@@ -159,7 +160,7 @@ class TrialSender:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + _LOOK_S
-        for message in drain(self._results):
+        for message in self._results.drain():
             if isinstance(message, Settled):
                 self._outbox.on_settled(message)
             elif isinstance(message, NodeState):

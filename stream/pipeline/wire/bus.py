@@ -1,6 +1,6 @@
 """ZeroMQ sockets as this project uses them: one frame a message, bounded queues, no lingering."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import zmq
 
@@ -10,6 +10,7 @@ from stream.pipeline.wire.keys import secure
 from stream.pipeline.wire.messages import Message
 
 _QUEUE = 1000  # messages; trials are bounded earlier, by the reader's outbox
+_LARGEST = 2**30  # bytes of a message; who sends a larger one is cut off before it is taken in
 
 
 def open_socket(
@@ -33,6 +34,7 @@ def open_socket(
     """
     socket: zmq.SyncSocket = zmq.Context.instance().socket(kind)
     socket.set_hwm(queue)
+    socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST)
     if latest_only:
         socket.setsockopt(zmq.CONFLATE, 1)  # before it binds or connects, else it is ignored
     socket.setsockopt(zmq.LINGER, 1000 if kind in (zmq.PUSH, zmq.DEALER) else 0)
@@ -78,6 +80,49 @@ def drain(socket: zmq.SyncSocket) -> Iterator[Message]:
     """All messages that are there now."""
     while (message := receive(socket)) is not None:
         yield message
+
+
+class Listener:
+    """Takes the messages of one session from a socket; what is none of them costs itself alone.
+
+    Such frames are counted, and told at the 1st, 10th, 100th and so on: they flood no log.
+
+    Args:
+        socket: what they come from.
+        session: whose they are.
+        tell: hears what a person should know.
+    """
+
+    def __init__(self, socket: zmq.SyncSocket, session: str, tell: Callable[[str], object]):
+        self.n_passed_over = 0
+        self._socket, self._session, self._tell = socket, session, tell
+
+    def receive(self, wait_ms: int = 0) -> Message | None:
+        """The next message; None if none comes in time, or what comes is none."""
+        if not self._socket.poll(wait_ms):
+            return None
+        try:
+            return unpack(self._socket.recv(), self._session)
+        except Problem as problem:
+            self.pass_over(problem)
+            return None
+
+    def drain(self) -> Iterator[Message]:
+        """All messages that are there now."""
+        while self._socket.poll(0):
+            if (message := self.receive()) is not None:
+                yield message
+
+    def pass_over(self, why: Problem) -> None:
+        """Counts what is not to be taken; a receiver says so too, of what does not suit him."""
+        self.n_passed_over += 1
+        n = str(self.n_passed_over)
+        if n.strip("0") == "1":
+            what = "a message is" if n == "1" else f"{n} messages are by now"
+            self._tell(f"{what} passed over: {why}")
+
+    def close(self) -> None:
+        self._socket.close(0)
 
 
 class Publisher:

@@ -9,12 +9,17 @@ pickle from a socket is a program. docs/bus.md has the table of all kinds.
 
 import struct
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, NotRequired, get_type_hints
 
 import msgpack
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # which pydantic asks for
 
 from hvf_core.problem import Problem
-from stream.pipeline.wire.messages import NESTED, Message
+from hvf_core.specs import first_fault
+from stream.pipeline.wire.messages import NESTED, Message, TrialRef
 
 VERSION = 7
 _PREFIX = struct.Struct("<BI")  # kind, length of the header
@@ -23,6 +28,22 @@ _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeErro
 KINDS: Mapping[int, type[Message]] = dict(enumerate(Message.__subclasses__(), start=1))
 """By the byte that their frames begin with."""
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
+_typed_dict: Any = TypedDict  # of fields that are known at run time only
+
+
+def _shape_of(kind: type, **more: Any) -> Any:
+    """A dataclass as the map that it is in a header, with `more` in it, for pydantic to check."""
+    hints = get_type_hints(kind, include_extras=True) | more
+    hints |= {name: _shape_of(part) for name, part in NESTED.items() if name in hints}
+    for one in fields(kind):
+        if one.default is not MISSING:
+            hints[one.name] = NotRequired[hints[one.name]]
+    config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+    return with_config(config)(_typed_dict(kind.__name__, hints))
+
+
+_SENT = {"seq": NotRequired[int], "session": NotRequired[str]}
+_CHECKS = {kind: TypeAdapter[dict[str, Any]](_shape_of(kind, **_SENT)) for kind in _NUMBERS}
 
 
 def prefix(kind: type) -> bytes:
@@ -44,18 +65,23 @@ def pack(message: Message, seq: int = 0, session: str = "") -> bytes:
     return _PREFIX.pack(_NUMBERS[type(message)], len(packed)) + packed + body
 
 
-def unpack(frame: bytes) -> Message:
+def unpack(frame: bytes, session: str = "") -> Message:
     """The message in a frame, as `unpack_numbered`."""
-    return unpack_numbered(frame)[1]
+    return unpack_numbered(frame, session)[1]
 
 
-def unpack_numbered(frame: bytes) -> tuple[int, Message]:
+def unpack_numbered(frame: bytes, session: str = "") -> tuple[int, Message]:
     """The number of a frame, 0 where its sender does not count, and the message in it.
 
     Its array is a read-only view of the frame.
 
+    Args:
+        frame: as it came.
+        session: whose messages alone are wanted; "" where any session's are.
+
     Raises:
-        Problem: another format version, an unknown kind, or a damaged frame.
+        Problem: another format version, an unknown kind, a field that is none of this kind's or of
+            another type, a damaged frame, or a message of another session.
     """
     try:
         kind, length = _PREFIX.unpack_from(frame)
@@ -63,9 +89,7 @@ def unpack_numbered(frame: bytes) -> tuple[int, Message]:
         header = msgpack.unpackb(frame[_PREFIX.size : start])
         if not isinstance(header, dict):
             raise ValueError("its header is no map")
-        version, seq = header.pop("v"), header.pop("seq", 0)
-        header.pop("session", None)  # for listeners that are no part of it
-        if version != VERSION:
+        if (version := header.pop("v")) != VERSION:
             raise Problem(
                 f"a message of format {repr(version)[:40]} arrived, this program speaks format "
                 f"{VERSION}; run the same version of hvf-live on every machine of the session"
@@ -73,12 +97,24 @@ def unpack_numbered(frame: bytes) -> tuple[int, Message]:
         if "dtype" in header:
             numbers = np.frombuffer(frame, np.dtype(header.pop("dtype")), offset=start)
             header["array"] = numbers.reshape(header.pop("shape"))
+        header = _CHECKS[KINDS[kind]].validate_python(header)
+        seq, senders = header.pop("seq", 0), [header.pop("session", "")]
         for name, part in NESTED.items():
             if name in header:
                 header[name] = part(**header[name])
-        return seq, KINDS[kind](**header)
+        message = KINDS[kind](**header)
     except _DAMAGE as error:
+        why = first_fault(error) if isinstance(error, ValidationError) else repr(error)
         raise Problem(
-            f"a frame of {len(frame)} bytes is no message of hvf-live ({repr(error)[:80]}); check "
-            "that no other program uses this session's sockets"
+            f"a frame of {len(frame)} bytes is no message of hvf-live ({why[:120]}); check that no "
+            "other program uses this session's sockets"
         ) from None
+    if isinstance(about := header.get("about"), TrialRef):
+        senders.append(about.session)
+    for sender in senders:
+        if session and sender not in (session, ""):
+            raise Problem(
+                f"a message of the session '{sender[:40]}' arrived in '{session}'; end what sends "
+                "it"
+            )
+    return seq, message

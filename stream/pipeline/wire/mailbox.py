@@ -1,9 +1,11 @@
 """The way from the decoder to the painter: what is newer takes the place of what waits."""
 
+from collections.abc import Callable
+
 import numpy as np
 import zmq
 
-from stream.pipeline.wire.bus import open_socket, receive, send
+from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.messages import Embedded, Retrieval
 
 
@@ -43,23 +45,24 @@ class Mailbox:
     what was taken before, of the same trial or an earlier one, is passed over.
 
     Args:
-        socket: PULL, latest only.
+        listener: on a PULL socket, latest only.
     """
 
-    def __init__(self, socket: zmq.SyncSocket):
-        self._socket = socket
+    def __init__(self, listener: Listener):
+        self._listener = listener
         self._held: Embedded | None = None
         self._newest = (0, float("-inf"))  # trial and tmax of what was held or taken last
 
     @classmethod
-    def at(cls, endpoint: str) -> "Mailbox":
-        """The mailbox that an `Outgoing` of this endpoint reaches."""
-        return cls(open_socket(zmq.PULL, endpoint, bind=True, latest_only=True))
+    def at(cls, endpoint: str, session: str, tell: Callable[[str], object]) -> "Mailbox":
+        """The mailbox that an `Outgoing` of this endpoint reaches; see `Listener`."""
+        socket = open_socket(zmq.PULL, endpoint, bind=True, latest_only=True)
+        return cls(Listener(socket, session, tell))
 
     def peek(self, wait_ms: int = 0) -> Embedded | None:
         """The newest embedding that was not taken yet, which stays; None if none comes in time."""
         while isinstance(
-            message := receive(self._socket, wait_ms if self._held is None else 0), Embedded
+            message := self._listener.receive(wait_ms if self._held is None else 0), Embedded
         ):
             known = (message.about.trial, message.answer.tmax_s)
             if known > self._newest:
@@ -72,4 +75,4 @@ class Mailbox:
         return taken
 
     def close(self) -> None:
-        self._socket.close(0)
+        self._listener.close()

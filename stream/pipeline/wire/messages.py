@@ -1,15 +1,52 @@
-"""Messages between the nodes; `frames` has how it is written."""
+"""Messages between the nodes; `frames` has how they are written, and refuses what is none.
+
+A message that was received has fields of the types that stand here; what its fields have to have
+in common is checked whenever one is made.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field, JsonValue
 
-from stream.acquire.chunk import StreamKind
+from stream.acquire.chunk import SampleFormat, StreamKind
+from stream.acquire.trials import Reason
 
 Fate = Literal["begun", "cancelled", "failed"]
+Outcome = Literal["decoded", "cut", "dropped"]
+Number = Annotated[int, Field(ge=0, lt=2**53)]
+"""Of a trial, or of samples: whatever reads it takes it without loss, JSON too."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Facts = Mapping[str, JsonValue]
+
+
+def _dated(stamps: dict[str, Finite]) -> dict[str, Finite]:
+    if "window_end" not in stamps:
+        raise ValueError("the stamp window_end is missing")
+    return stamps
+
+
+def _all_float32(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.float32:
+        raise ValueError(f"an array of {array.dtype} is not one of float32")
+    return array
+
+
+def _of_reader(facts: Facts) -> Facts:
+    notices, delay_ms = facts.get("notices", []), facts.get("filter_delay_ms_at_10_hz")
+    if not isinstance(notices, list) or not all(isinstance(one, str) for one in notices):
+        raise ValueError("notices are no list of sentences")
+    if not isinstance(delay_ms, float | int | None):
+        raise ValueError("filter_delay_ms_at_10_hz is no number")
+    return facts
+
+
+Stamps = Annotated[dict[str, Finite], AfterValidator(_dated)]
+"""The moments that what is told has passed, by stage, on the reader's clock."""
+Float32 = Annotated[np.ndarray, AfterValidator(_all_float32)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +58,7 @@ class TrialRef:
     """
 
     session: str
-    trial: int
+    trial: Number
     stimulus: str
     group: str
     repeat: int
@@ -67,20 +104,24 @@ class TrialSlice(Message):
     """
 
     about: TrialRef
-    first: int
-    corrects: int
+    first: Number
+    corrects: Number
     final: bool
     residual_s: float
     stamps: Mapping[str, float]
-    array: np.ndarray = field(repr=False)
+    array: Float32 = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 2 or not self.corrects <= min(self.first, self.array.shape[1]):
+            raise ValueError(f"{self.array.shape} samples at {self.first} correct {self.corrects}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialDropped(Message):
     """A node could not bring a trial to its end."""
 
-    trial: int
-    reason: str
+    trial: Number
+    reason: Reason
     detail: str
 
 
@@ -88,7 +129,7 @@ class TrialDropped(Message):
 class TrialCut(Message):
     """A trial ends here, cut: the session has no decoder."""
 
-    trial: int
+    trial: Number
     residual_s: float
     stamps: Mapping[str, float]
 
@@ -108,13 +149,18 @@ class Retrieval(Message):
     answer: AnswerRef
     ids: list[str]
     labels: list[str]
-    scores: list[float]
-    probabilities: list[float]
-    confidence: float
+    scores: list[Finite]
+    probabilities: list[Finite]
+    confidence: Finite
     calibrated: bool
     abstain: bool
-    rank: int
-    stamps: dict[str, float]
+    rank: Number
+    stamps: Stamps
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if not n or not len(self.labels) == len(self.scores) == len(self.probabilities) == n:
+            raise ValueError("an answer has as many labels, scores and probabilities as images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +175,14 @@ class Embedded(Message):
     answer: AnswerRef
     top_id: str
     stamps: Mapping[str, float]
-    array: np.ndarray = field(repr=False)
+    array: Float32 = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaintingState(Message):
     """The painter says what becomes of a trial, except that it is painted."""
 
-    trial: int
+    trial: Number
     state: Fate
     detail: str
 
@@ -145,15 +191,15 @@ class PaintingState(Message):
 class Preview(Message):
     """What an image will look like, after `step` of `n_steps`: an encoded image.
 
-    `image_format` is `jpeg` or `webp`. To the stamps of the answer, `taken` is added, when the
-    painter began with the embedding, and `previewed`, when this preview was made.
+    To the stamps of the answer, `taken` is added, when the painter began with the embedding, and
+    `previewed`, when this preview was made.
     """
 
     about: TrialRef
     answer: AnswerRef
     step: int
     n_steps: int
-    image_format: str
+    image_format: Literal["jpeg", "webp"]
     image: bytes = field(repr=False)
     stamps: dict[str, float]
 
@@ -174,18 +220,18 @@ class Painted(Message):
     steps: int
     size_px: int
     strength: float
-    file: str
-    image_format: str
+    file: Annotated[str, Field(pattern=r"^images/[\w.-]+\.png$")]
+    image_format: Literal["jpeg", "webp"]
     image: bytes = field(repr=False)
-    stamps: dict[str, float]
+    stamps: Stamps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled(Message):
     """The results node entered a trial's outcome into the ledger, with the sums so far."""
 
-    trial: int
-    outcome: str
+    trial: Number
+    outcome: Outcome
     reason: str
     markers: int
     pending: int
@@ -210,7 +256,7 @@ class Noted(Message):
 
     node: str
     text: str
-    facts: Mapping[str, Any]
+    facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,13 +286,22 @@ class Recorded(Message):
     """
 
     channels: list[str]
-    rate_hz: float
-    channel_format: str
+    rate_hz: Annotated[Finite, Field(gt=0)]
+    channel_format: SampleFormat
     stream: StreamKind
     raw_s: bytes
     texts: list[str]
     offset_s: float
     array: np.ndarray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        n, is_eeg = len(self.raw_s) // 8, self.stream == "eeg"
+        shape = (n, len(self.channels)) if is_eeg else (0,)
+        if not n or n * 8 != len(self.raw_s) or len(self.texts) != (0 if is_eeg else n):
+            raise ValueError(f"{len(self.raw_s)} bytes of stamps for {len(self.texts)} texts")
+        kinds = "iu" if is_eeg and self.channel_format == "int32" else "iuf"
+        if self.array.shape != shape or self.array.dtype.kind not in kinds:
+            raise ValueError(f"{self.array.dtype} of shape {self.array.shape}, expected {shape}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +312,7 @@ class End(Message):
     """
 
     reason: str
-    facts: Mapping[str, Any]
+    facts: Annotated[Facts, AfterValidator(_of_reader)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +369,7 @@ class Controlled(Message):
     outcome: Literal["done", "refused"]
     text: str
     stamp_s: float
-    facts: Mapping[str, Any]
+    facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)

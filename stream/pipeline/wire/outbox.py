@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import zmq
 
+from stream.acquire.trials import Reason
 from stream.pipeline.wire.bus import try_send
 from stream.pipeline.wire.frames import pack
 from stream.pipeline.wire.messages import (
@@ -104,7 +105,7 @@ class Outbox:
         kept.reports.append(frame)
         self._send_reports(kept)
 
-    def _drop(self, trial: int, reason: str, detail: str) -> None:
+    def _drop(self, trial: int, reason: Reason, detail: str) -> None:
         self.report(TrialDropped(trial=trial, reason=reason, detail=detail))
 
     def flush(self) -> None:
