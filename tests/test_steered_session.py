@@ -189,6 +189,8 @@ def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(
         [b"x", b"y"],
         [b"\xff", b"\xfe", b"\xfd"],
         [b"dashboard", b"beat", b""],
+        [b"reader", b"done", b""],  # who calls himself so
+        [b"results", b"failed", b"not at all"],
         [b"x", b"mark", b"y" * 2**17],
     ):
         socket.send_multipart(frames)

@@ -1,6 +1,7 @@
 """Starts the processes of a session, restarts those that die, and ends them all in order."""
 
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import zmq
 
 from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff
+from stream.pipeline.nodes.node import LINE
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Message, Noted
@@ -42,8 +44,10 @@ class _Node:
     spec: NodeSpec
     process: subprocess.Popen[bytes]
     back_off: BackOff
+    line: str
+    """The address that this process, and no other, was given."""
     address: bytes | None = None
-    """Of its line; None until it was heard."""
+    """The same, from when on it was heard."""
     orders: list[str] = field(default_factory=list)
     """That it was not there to hear."""
     asked: str | None = None
@@ -108,8 +112,9 @@ class Supervisor:
         self._nodes = {
             spec.name: _Node(
                 spec,
-                self._start(spec, config.folder / "config.json"),
+                self._start(spec, config.folder / "config.json", line := _new_line(spec)),
                 BackOff(spec.longest_pause_s),
+                line,
             )
             for spec in nodes
         }
@@ -169,11 +174,12 @@ class Supervisor:
                 text = "say three texts, which are short: who asks, a verb, its argument"
                 self.answer(envelope, "refused", text)
                 continue
-            if by in self._nodes and verb in _WORDS:
-                self._hear(self._nodes[by], address, verb, argument)
+            node = self._nodes.get(by)
+            if verb in _WORDS and node is not None and address == node.line.encode():
+                self._hear(node, address, verb, argument)
             elif verb in _WORDS:
                 has = ", ".join(self._nodes)
-                text = f"the session has no node '{by}', it has {has}; to look on, say hello"
+                text = f"'{by}' is no process of the session's nodes, {has}; to look on, say hello"
                 self.answer(envelope, "refused", text)
             else:
                 self.asked.append(Asked(tuple(envelope), by, verb, argument))
@@ -267,10 +273,10 @@ class Supervisor:
     def _named(self, names: Sequence[str]) -> list[_Node]:
         return [self._nodes[name] for name in names or self._nodes if name in self._nodes]
 
-    def _start(self, spec: NodeSpec, config_path: Path) -> subprocess.Popen[bytes]:
+    def _start(self, spec: NodeSpec, config_path: Path, line: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", spec.module, str(config_path), "--supervised"]
         flags = _LOW_PRIORITY if spec.has_low_priority else 0
-        return self._run(spec.name, command, self._stdin, _ONE_THREAD, flags)
+        return self._run(spec.name, command, self._stdin, _ONE_THREAD | {LINE: line}, flags)
 
     def _run(
         self,
@@ -380,7 +386,9 @@ class Supervisor:
             # What the lost one gave out nobody knows: it may still be on its way to the ledger.
             first = 1 + node.restarts * NUMBERS
             self.config = self.config.model_copy(update={"first_trial": first})
-        node.process = self._start(node.spec, self.config.write(f"config-{name}.json"))
+        node.line = _new_line(node.spec)
+        path = self.config.write(f"config-{name}.json")
+        node.process = self._start(node.spec, path, node.line)
         node.started_s = node.last_beat_s = time.monotonic()
         node.ready = node.out_of_memory = node.was_hung = False
         node.last_words = ""
@@ -391,6 +399,10 @@ class Supervisor:
         """Tells the screen, by way of `events`, and the ledger."""
         self.events.append(text)
         self.report(Noted(node=SUPERVISOR, text=text, facts=facts))
+
+
+def _new_line(spec: NodeSpec) -> str:
+    return f"{spec.name}-{secrets.token_hex(8)}"
 
 
 def ending(process: subprocess.Popen[bytes]) -> str:

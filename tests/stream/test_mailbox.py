@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zmq
 
-from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.bus import Listener, open_socket, receive
 from stream.pipeline.wire.frames import pack
 from stream.pipeline.wire.mailbox import Mailbox, Outgoing
 from stream.pipeline.wire.messages import Embedded, Retrieval
@@ -18,6 +18,7 @@ from tests.refs import about, answer
 from tests.waiting import wait_until
 
 SOON_MS = 100_000  # however busy the machine is
+STAMPS = {"window_end": 13.25, "readable": 13.5}
 Z = np.linspace(-1, 1, 1024, dtype=np.float32)
 
 
@@ -40,8 +41,12 @@ def retrieval(trial: int, tmax_s: float = 1.0) -> Retrieval:
         calibrated=True,
         abstain=False,
         rank=2,
-        stamps={"readable": 13.5},
+        stamps=STAMPS,
     )
+
+
+def mailbox_at(endpoint: str) -> Mailbox:
+    return Mailbox.at(endpoint, "s", print)
 
 
 def wait_for(mailbox: Mailbox, trial: int) -> Embedded:
@@ -52,11 +57,11 @@ def wait_for(mailbox: Mailbox, trial: int) -> Embedded:
 
 
 def test_an_embedding_comes_with_what_its_answer_said(endpoint: str) -> None:
-    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(mailbox_at(endpoint)) as mailbox:
         outgoing.offer(retrieval(7), Z)
         job = mailbox.take(wait_ms=SOON_MS)
     assert (job.about, job.answer, job.top_id) == (about(7), answer(n_repeats=3), "best")
-    assert job.stamps == {"readable": 13.5}
+    assert job.stamps == STAMPS
     np.testing.assert_array_equal(job.array, Z)
 
 
@@ -64,13 +69,13 @@ def test_of_all_that_came_before_there_was_a_painter_only_the_newest_is_there(en
     with closing(Outgoing(endpoint, False)) as outgoing:
         for trial in range(1, 2001):  # for ever, if anything waited for the painter
             outgoing.offer(retrieval(trial), Z)
-        with closing(Mailbox.at(endpoint)) as mailbox:
+        with closing(mailbox_at(endpoint)) as mailbox:
             assert mailbox.take(wait_ms=SOON_MS).about.trial == 2000
             assert mailbox.take(wait_ms=50) is None
 
 
 def test_while_the_painter_does_not_look_the_newest_takes_the_place_of_the_others(endpoint) -> None:
-    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(mailbox_at(endpoint)) as mailbox:
         outgoing.offer(retrieval(1), Z)
         wait_for(mailbox, 1)
         for trial in range(2, 1001):
@@ -97,18 +102,18 @@ def test_nothing_piles_up_on_the_way(endpoint: str) -> None:
 def test_a_painter_that_was_restarted_gets_the_newest(endpoint: str) -> None:
     with closing(Outgoing(endpoint, False)) as outgoing:
         lost = outgoing._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        with closing(Mailbox.at(endpoint)) as mailbox:
+        with closing(mailbox_at(endpoint)) as mailbox:
             outgoing.offer(retrieval(1), Z)
             assert mailbox.take(wait_ms=SOON_MS).about.trial == 1
         assert lost.poll(SOON_MS)  # sockets are closed behind one's back
         for trial in range(2, 101):
             outgoing.offer(retrieval(trial), Z)
-        with closing(Mailbox.at(endpoint)) as mailbox:
+        with closing(mailbox_at(endpoint)) as mailbox:
             assert wait_for(mailbox, 100).about.trial == 100
 
 
 def test_what_is_peeked_at_stays_and_what_is_newer_takes_its_place(endpoint: str) -> None:
-    with closing(Outgoing(endpoint, False)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+    with closing(Outgoing(endpoint, False)) as outgoing, closing(mailbox_at(endpoint)) as mailbox:
         outgoing.offer(retrieval(1), Z)
         assert mailbox.peek(wait_ms=SOON_MS).about.trial == 1
         assert mailbox.peek().about.trial == 1
@@ -122,7 +127,7 @@ def test_what_is_peeked_at_stays_and_what_is_newer_takes_its_place(endpoint: str
 def test_provisional_answers_are_handed_over_where_they_are_wanted(
     endpoint: str, wanted: bool, expected: tuple[int, float]
 ) -> None:
-    with closing(Outgoing(endpoint, wanted)) as outgoing, closing(Mailbox.at(endpoint)) as mailbox:
+    with closing(Outgoing(endpoint, wanted)) as outgoing, closing(mailbox_at(endpoint)) as mailbox:
         outgoing.offer(retrieval(1, tmax_s=0.3), Z)
         if not wanted:
             outgoing.offer(retrieval(2), Z)
@@ -145,12 +150,14 @@ class Feed:
 
 def test_what_knows_less_than_what_was_taken_is_passed_over() -> None:
     feed = Feed()
-    mailbox = Mailbox(feed)
+    mailbox = Mailbox(Listener(feed, "s", print))
 
     def put(trial: int, tmax_s: float) -> None:
         feed.messages.append(
             pack(
-                Embedded(about=about(trial), answer=answer(tmax_s), top_id="a", stamps={}, array=Z)
+                Embedded(
+                    about=about(trial), answer=answer(tmax_s), top_id="a", stamps=STAMPS, array=Z
+                )
             )
         )
 

@@ -14,6 +14,7 @@ from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from stream.pipeline.books.painting_tally import PaintingTally
 from stream.pipeline.nodes.easel import Easel, OutOfMemory
+from stream.pipeline.wire.bus import Listener
 from stream.pipeline.wire.config import (
     DecodingSettings,
     Endpoints,
@@ -120,7 +121,7 @@ class World:
         self.easel = Easel(
             self.config,
             self.painter,
-            Mailbox(self.post),
+            Mailbox(Listener(self.post, "s", print)),
             send=lambda message: self.hear(unpack(pack(message))),
             stopped=lambda: self.is_stopped,
             clock=lambda: self.now_s,
@@ -133,7 +134,7 @@ class World:
                 about=about(trial, onset_s=at_s - tmax_s),
                 answer=answer(tmax_s),
                 top_id="top",
-                stamps={"readable": at_s},
+                stamps={"window_end": at_s, "readable": at_s},
                 array=np.zeros(4, np.float32),
             ),
         )
@@ -173,9 +174,9 @@ def test_a_trial_is_painted_with_previews_and_all_that_its_answer_said(world: Wo
     assert image.image[:4] == b"RIFF"
     assert (image.about, image.answer) == (about(7, onset_s=0.0), answer(FINAL_S))
     assert (image.steps, image.strength) == (N_STEPS, 1.0)
-    assert image.stamps == pytest.approx(
-        {"readable": 1, "taken": 1, "first_preview": 1 + STEP_S, "painted": 1 + JOB_S}
-    )
+    moments = {"window_end": 1, "readable": 1, "taken": 1}
+    moments |= {"first_preview": 1 + STEP_S, "painted": 1 + JOB_S}
+    assert image.stamps == pytest.approx(moments)
 
 
 def test_a_stale_trial_is_given_up_within_a_step_without_a_decode(world: World) -> None:

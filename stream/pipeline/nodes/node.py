@@ -18,6 +18,8 @@ from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import SessionConfig, read_config
 
 Command = Literal["finish", "stop"]
+LINE = "HVF_LIVE_LINE"
+"""The variable with the address of a node's line: only what comes from there is believed."""
 _BEAT_S = 1.0
 _LOOK_S = 0.01  # how often the supervisor's line is looked at, however often the node asks
 
@@ -42,7 +44,9 @@ class Lifeline:
         self._orders: deque[tuple[str, str]] = deque()
         self._next_beat_s = 0.0
         self._next_look_s = 0.0
-        self._socket = open_socket(zmq.DEALER, endpoint, bind=False) if supervised else None
+        self._socket = None
+        if supervised:
+            self._socket = open_socket(zmq.DEALER, endpoint, bind=False, line=os.environ[LINE])
         self._node = node.encode()
         for number in ASK_TO_END:
             signal.signal(number, signal.SIG_IGN if supervised else self._stop)

@@ -21,13 +21,15 @@ def open_socket(
     queue: int = _QUEUE,
     latest_only: bool = False,
     hears: Sequence[type] = (),
+    line: str = "",
 ) -> zmq.SyncSocket:
     """A socket of the process's one context.
 
     It keeps trying to reach a peer that is away, and drops what it could not send when it closes.
     Where both ends are `latest_only`, a message replaces the one that waits before it, on whichever
     side of the wire that is, and a sender never finds its queue full. A SUB socket `hears` the
-    kinds of messages that are given, or all; what it does not hear is never sent to it.
+    kinds of messages that are given, or all; what it does not hear is never sent to it. A ROUTER
+    knows it as `line`, and nobody else by that name meanwhile.
 
     Raises:
         Problem: the address is taken, or cannot be; the keys that it needs are not there.
@@ -39,6 +41,8 @@ def open_socket(
         socket.setsockopt(zmq.CONFLATE, 1)  # before it binds or connects, else it is ignored
     socket.setsockopt(zmq.LINGER, 1000 if kind in (zmq.PUSH, zmq.DEALER) else 0)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)
+    if line:
+        socket.setsockopt(zmq.ROUTING_ID, line.encode())
     if kind == zmq.SUB:
         for begins in [prefix(message) for message in hears] or [b""]:
             socket.setsockopt(zmq.SUBSCRIBE, begins)

@@ -174,7 +174,7 @@ class Embedded(Message):
     about: TrialRef
     answer: AnswerRef
     top_id: str
-    stamps: Mapping[str, float]
+    stamps: Stamps
     array: Float32 = field(repr=False)
 
 
