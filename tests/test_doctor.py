@@ -340,7 +340,9 @@ def session(tmp_path: Path) -> Path:
     ledger = Ledger(folder / "ledger.jsonl")
     ledger.announce(1, stimulus="red_barn", group="red_barn", repeat=1, onset_s=1.5, readable_s=1.6)
     ledger.announce(2, stimulus='old "owl"', group="owls", repeat=1, onset_s=2.5, readable_s=2.6)
-    answer = {"ids": ["blue-boat"], "rank": 3, "scores": [0.5], "stamps": {"cut": 2.25}}
+    answer = {"ids": ["blue-boat"], "rank": 3, "scores": [0.5], "probabilities": [0.5]}
+    answer |= {"tmax_s": 1.0, "calibrated": False, "abstain": False}
+    answer |= {"stamps": {"window_end": 2.25}}
     ledger.settle(1, "decoded", stimulus="red_barn", n_repeats=1, **answer)
     ledger.settle(2, "dropped", reason="gap", detail="of an owl")
     ledger.note("control", verb="mark", argument="Anna is tired", by="me", outcome="done")
@@ -367,7 +369,10 @@ def test_a_session_that_ended_was_killed_or_does_not_sum(session: Path) -> None:
 
     (session / "recording.xdf").write_bytes(b"no XDF")
     ledger.write_text("".join([lines[0], lines[2], lines[2]]))
-    assert [one.state for one in said(records.session, named)] == ["warn", "FAIL", "FAIL"]
+    *found, damage, sums = said(records.session, named)
+    assert [one.state for one in found] == ["warn", "FAIL"]
+    assert damage.text.startswith("a line of ledger.jsonl is damaged and left out")
+    assert "1 markers: 1 decoded" in sums.text
     (session / "config.json").unlink()
     assert states(said(records.session, named)) == {"FAIL"}
 
@@ -409,7 +414,9 @@ def test_a_bug_report_holds_no_data_of_a_person(
     assert f"torch=={version('torch')}" in texts["packages.txt"]
     entries = [json.loads(line) for line in texts["session/ledger.jsonl"].splitlines()]
     assert {"event": "dropped", "trial": 2, "reason": "gap"} in entries
-    assert {"event": "decoded", "trial": 1, "n_repeats": 1, "stamps": {"cut": 2.25}} in entries
+    decoded = next(entry for entry in entries if entry["event"] == "decoded")
+    assert (decoded["trial"], decoded["n_repeats"]) == (1, 1)
+    assert decoded["stamps"] == {"window_end": 2.25}
     assert {"event": "control", "verb": "mark", "outcome": "done"} in entries
     assert texts["session/logs/reader.log"] == (
         "HOME/eeg HOST: no 'STIMULUS' ('BrainVision', on HOST), " + json.dumps({"id": "STIMULUS"})

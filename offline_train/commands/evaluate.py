@@ -57,6 +57,8 @@ def _decode_again(session: Path) -> None:
     from offline_train.evaluate.session import evaluate_session
 
     replayed = evaluate_session(session)
+    if replayed.damage:
+        console.print(replayed.damage, markup=False)
     console.print(
         f"{replayed.n_live} trials decoded live, {replayed.n_offline} offline from the recording, "
         f"{replayed.n_equal} with the same list of answers"

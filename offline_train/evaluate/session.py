@@ -32,6 +32,8 @@ class Replayed:
     """With the same top-k ids in the same order."""
     orders: tuple[str, ...] = ()
     """That changed how the session decoded while it ran; they are not obeyed again."""
+    damage: str = ""
+    """A sentence on lines of the ledger that are damaged: trials without an answer are left out."""
 
     @property
     def agrees(self) -> bool:
@@ -52,7 +54,8 @@ def evaluate_session(folder: Path) -> Replayed:
             f"the session '{folder}' has no bundle or no recording.xdf; give the folder of a "
             "session that decoded and recorded"
         )
-    ledger = read_ledger(folder / "ledger.jsonl")
+    damage: list[str] = []
+    ledger = read_ledger(folder / "ledger.jsonl", damage.append)
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
     paused = {entry["trial"] for entry in ledger if entry.get("reason") == "paused"}
@@ -63,7 +66,8 @@ def evaluate_session(folder: Path) -> Replayed:
         for entry in ledger
         if entry["event"] == "control" and entry["outcome"] == "done" and entry["verb"] in _CHANGES
     )
-    return Replayed(len(live), len(offline), n_equal, orders)
+    n_offline = len(offline.keys() & live.keys()) if damage else len(offline)
+    return Replayed(len(live), n_offline, n_equal, orders, "".join(damage))
 
 
 def _decode(

@@ -16,7 +16,7 @@ from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trial_stream import TrialPlan, TrialStream
 from stream.acquire.trials import Drop, Trial
 from stream.doctor.verdict import Named, Verdict, refused, verdict
-from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import read_config
 from stream.sources.settings import ALL
@@ -97,10 +97,13 @@ def session(named: Named) -> Iterator[Verdict]:
     with tempfile.TemporaryDirectory() as draft:  # what goes on with a ledger checks every record
         try:
             copy = Path(shutil.copy(folder / "ledger.jsonl", draft))
-            ledger, records = Ledger(copy), read_ledger(copy)
+            records: list[Record] = []
+            ledger = Ledger(copy, records.append)
             ledger.close()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise Problem(f"its ledger is damaged ({error!r}): {_KILLED}") from None
+        except OSError as error:
+            raise Problem(f"its ledger cannot be read ({error.strerror}): {_KILLED}") from None
+    if ledger.damage:
+        yield Verdict("warn", ledger.damage)
     yield verdict(
         f"{ledger.markers} markers: {_told(ledger.outcomes)}; reasons: {_told(ledger.reasons)}; "
         f"{len(ledger.pending)} without an end",

@@ -1,18 +1,46 @@
 """The ledger sums whatever order announcements and outcomes come in, and survives any crash."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvf_core.problem import Problem
 from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.summary import Tally, summary_rows
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from tests.mutations import N
+from tests.mutations import outcomes as outcomes_of
 
 REASONS = ("gap", "late", "node_lost")
+STAMPS = {"window_end": 0.5, "published": 0.75}
+ANSWER = {
+    "stimulus": "a",
+    "n_repeats": 1,
+    "tmax_s": 1.0,
+    "rank": 1,
+    "ids": ["Käse", "\n"],
+    "probabilities": [0.5, 0.25],
+    "calibrated": True,
+    "abstain": False,
+    "stamps": STAMPS,
+}
+CONFIG = SessionConfig(
+    session="s",
+    folder=Path(),
+    endpoints=Endpoints(
+        **dict.fromkeys(("trials", "reports", "results", "recording", "control"), "ipc://x")
+    ),
+    source=LiveSource(eeg="EEG", markers="m"),
+)
+CUT = {"residual_s": 0.0, "stamps": STAMPS}
 
 outcomes = st.one_of(
-    st.sampled_from(["decoded", "cut"]).map(lambda outcome: (outcome, {})),
+    st.sampled_from([("decoded", ANSWER), ("cut", CUT)]),
     st.sampled_from(REASONS).map(lambda reason: ("dropped", {"reason": reason, "detail": "ü"})),
 )
 settle = st.tuples(st.just("settle"), st.integers(1, 8), outcomes)
@@ -116,9 +144,9 @@ def fill(ledger):
     ledger.announce(1, stimulus="Käse", onset_s=0.1)
     ledger.settle(2, "dropped", reason="gap", detail="samples are missing")
     ledger.announce(2, stimulus="b", onset_s=1e-9 + 12345.678)
-    ledger.settle(1, "decoded", ids=["Käse", "\n"], scores=[0.5, -1.0])
+    ledger.settle(1, "decoded", **ANSWER)
     ledger.announce(3)
-    ledger.settle(3, "cut")
+    ledger.settle(3, "cut", **CUT)
 
 
 def test_what_is_read_back_is_what_was_written(tmp_path):
@@ -132,9 +160,9 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
         {"event": "marker", "trial": 1, "stimulus": "Käse", "onset_s": 0.1},
         {"event": "marker", "trial": 2, "stimulus": "b", "onset_s": 1e-9 + 12345.678},
         {"event": "dropped", "trial": 2, "reason": "gap", "detail": "samples are missing"},
-        {"event": "decoded", "trial": 1, "ids": ["Käse", "\n"], "scores": [0.5, -1.0]},
+        {"event": "decoded", "trial": 1} | ANSWER,
         {"event": "marker", "trial": 3},
-        {"event": "cut", "trial": 3},
+        {"event": "cut", "trial": 3} | CUT,
     ]
 
 
@@ -143,13 +171,110 @@ def test_nothing_waits_in_memory_for_the_file_to_be_closed(tmp_path):
     ledger = Ledger(path)
     ledger.announce(1)
     assert [record["event"] for record in read_ledger(path)] == ["marker"]
-    ledger.settle(1, "decoded")
+    ledger.settle(1, "decoded", **ANSWER)
     assert [record["event"] for record in read_ledger(path)] == ["marker", "decoded"]
 
 
-def test_an_outcome_whose_marker_never_came_is_told_at_the_end(tmp_path):
+def test_an_outcome_whose_marker_never_came_is_no_trial_of_the_session(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.settle(5, "decoded")
-    assert ledger.markers == 0
-    with pytest.raises(RuntimeError, match=r"\[5\]"):
-        ledger.close()
+    ledger.settle(5, "decoded", **ANSWER)
+    assert (ledger.markers, ledger.unannounced) == (0, (5,))
+    ledger.close()
+    assert read_ledger(tmp_path / "ledger.jsonl") == []
+
+
+# --- what a power cut, a full disk or a stranger has done to it -----------------------------------
+
+WHOLE = b"".join(
+    json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    for record in (
+        {"event": "start", "session": "s", "node": "results-1"},
+        {"event": "marker", "trial": 1, "stimulus": "a", "group": "a", "repeat": 1},
+        {"event": "marker", "trial": 2, "stimulus": "b", "group": "b", "repeat": 1},
+        {"event": "provisional", "of_trial": 1} | ANSWER,
+        {"event": "decoded", "trial": 1} | ANSWER,
+        {"event": "dropped", "trial": 2, "reason": "gap", "detail": ""},
+        {"event": "note", "node": "paint", "text": "", "facts": {"size_px": 64}},
+        {"event": "stream", "name": "EEG", "state": "stalled", "age_s": 0.25},
+        {"event": "end", "reason": "finish"},
+    )
+)
+LINES = WHOLE.splitlines(keepends=True)
+
+
+def opened(path, data):
+    """What a ledger that was damaged comes to, for those who read it and who go on with it."""
+    path.write_bytes(data)
+    told, entered = [], []
+    records = read_ledger(path, told.append)
+    ledger = Ledger(path, entered.append)
+    ledger.close()
+    assert path.read_bytes() == data[: data.rfind(b"\n") + 1]  # nothing but half a line is gone
+    assert records == entered
+    assert told == [ledger.damage] * bool(ledger.damage)
+    assert ledger.markers == len(ledger.pending) + ledger.outcomes.total()
+    return ledger, records
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        LINES[1][:20] + LINES[1],
+        bytes(64) + b"\n",
+        LINES[1][:-3] + b"\xc3\n",
+        b"17\n",
+        b"{}\n",
+        b'{"event":["marker"]}\n',
+        b'{"event":"marker"}\n',
+        b'{"event":"marker","trial":"1"}\n',
+        b'{"event":"marker","trial":-1}\n',
+        b'{"event":"dropped","trial":9,"reason":"bored","detail":""}\n',
+        b'{"event":"decoded","trial":9,"rank":1}\n',
+        b'{"event":"surprise"}\n',
+        b"[" * 100_000 + b"\n",
+        LINES[5],  # once more
+        LINES[1],
+    ],
+)
+def test_a_damaged_line_is_left_out_and_told_and_what_is_whole_is_used(tmp_path, damaged):
+    whole, _ = opened(tmp_path / "ledger.jsonl", WHOLE)
+    assert whole.damage == ""
+    data = b"".join(LINES[:-1]) + damaged + LINES[-1]
+    ledger, records = opened(tmp_path / "ledger.jsonl", data)
+    assert len(records) == len(LINES)
+    assert ledger.damage == (
+        "a line of ledger.jsonl is damaged and left out; what is whole is used"
+    )
+    assert (ledger.markers, ledger.outcomes) == (whole.markers, whole.outcomes)
+
+
+def test_an_outcome_stands_for_its_marker_where_that_line_is_damaged(tmp_path):
+    data = WHOLE.replace(b'"marker","trial":2', b'"marker","trial":}')
+    ledger, records = opened(tmp_path / "ledger.jsonl", data)
+    assert (ledger.markers, ledger.pending, len(records)) == (2, (), len(LINES) - 1)
+    assert (ledger.outcomes, ledger.reasons) == ({"decoded": 1, "dropped": 1}, {"gap": 1})
+    assert not Ledger(tmp_path / "ledger.jsonl").announce(2)
+
+
+def test_a_ledger_that_is_not_there_is_a_sentence(tmp_path):
+    with pytest.raises(Problem, match=r"ledger.jsonl' cannot be read \(No such file"):
+        read_ledger(tmp_path / "ledger.jsonl")
+
+
+def test_whatever_is_done_to_a_ledger_its_sums_hold(tmp_path):
+    def read(data):
+        tally = Tally(CONFIG, 8)
+        path = tmp_path / "ledger.jsonl"
+        ledger, records = opened(path, data)
+        for record in records:
+            tally.count(record)
+        n_read = data.count(b"\n")
+        assert len(records) == n_read - int(re.match(r"\d+|", damage_of(ledger)).group() or 0)
+        json.dumps(tally.summary(ledger, "finish"))
+        list(summary_rows(tally.summary(ledger, "finish") | {"streams": {}}))
+
+    assert outcomes_of(read, WHOLE) == N
+
+
+def damage_of(ledger):
+    return ledger.damage.replace("a line", "1 line")

@@ -9,9 +9,27 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NotRequired, get_args
 
-from stream.pipeline.wire.messages import Message, Outcome, flat
+from pydantic import TypeAdapter
+
+from hvf_core.problem import Problem
+from stream.pipeline.wire.frames import map_of
+from stream.pipeline.wire.messages import (
+    Controlled,
+    MarkerSeen,
+    Message,
+    Noted,
+    Number,
+    Outcome,
+    Painted,
+    PaintingState,
+    Retrieval,
+    TrialCut,
+    TrialDropped,
+    flat,
+    types_of,
+)
 
 Record = dict[str, Any]
 """A line of the ledger: its `event`, the facts that this kind has, and the `trial` that it opens or
@@ -37,6 +55,47 @@ FACTS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 """The kinds of records, and the facts of each."""
+_FROM: Mapping[str, type] = {
+    "marker": MarkerSeen,
+    "provisional": Retrieval,
+    "decoded": Retrieval,
+    "cut": TrialCut,
+    "dropped": TrialDropped,
+    "painting": PaintingState,
+    "painted": Painted,
+    "note": Noted,
+    "control": Controlled,
+}
+"""Of what message the facts of a record are; those of others are texts and numbers."""
+_ANSWERED = "n_repeats tmax_s rank ids probabilities calibrated abstain stamps"
+_NEEDED: Mapping[str, frozenset[str]] = {
+    event: frozenset(names.split())
+    for event, names in {
+        "marker": "trial",
+        "provisional": f"of_trial {_ANSWERED}",
+        "decoded": f"trial stimulus {_ANSWERED}",
+        "cut": "trial stamps",
+        "dropped": "trial reason",
+        "painting": "of_trial state",
+        "painted": "of_trial tmax_s provisional seed file stamps",
+        "note": "node facts",
+        "control": "verb argument outcome",
+    }.items()
+}
+"""What those who read a ledger cannot do without; other versions may have more or fewer facts."""
+
+
+def _check_of(event: str) -> TypeAdapter[Record]:
+    types: dict[str, Any] = {"trial": Number, "of_trial": Number, "age_s": float}
+    types |= types_of(_FROM[event]) if event in _FROM else {}
+    needed, known = _NEEDED.get(event, frozenset()), {}
+    for name in FACTS[event]:
+        type_ = types.get(name, str)
+        known[name] = type_ if name in needed else NotRequired[type_]
+    return TypeAdapter(map_of(event, known | {"event": str}, "ignore"))
+
+
+_CHECKS = {event: _check_of(event) for event in FACTS}
 
 
 def told(event: str, message: Message) -> Record:
@@ -50,12 +109,15 @@ class Ledger:
 
     Outcomes may overtake the announcement of their marker, since the two come by different ways,
     and may come twice, since a trial is sent again to a node that was restarted. Opened on an
-    existing file, it goes on where that one ended.
+    existing file, it goes on where that one ended: with what of it is whole.
 
     Args:
         path: of the file.
         entered: is given each record that the file holds, those from before and every further one,
             once it is written: whatever else is counted is counted there.
+
+    Attributes:
+        damage: a sentence on lines of the file that are damaged, and left out; "" where none is.
     """
 
     def __init__(self, path: Path, entered: Callable[[Record], None] = lambda record: None):
@@ -66,8 +128,13 @@ class Ledger:
         self._settled: dict[int, tuple[Outcome, str]] = {}
         self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
         self._entered = entered
+        n_damaged = 0
         for record in _resume(path):
-            self._take(record)
+            if record is None:
+                n_damaged += 1
+            else:
+                self._take(record)
+        self.damage = _damage(n_damaged, path)
         self._file = path.open("a", encoding="utf-8", newline="\n")
 
     @property
@@ -106,17 +173,17 @@ class Ledger:
         """Enters something that is no trial, such as the start of a session or a lost node."""
         self._write({"event": event} | facts)
 
-    def close(self) -> None:
-        """Ends the file.
+    @property
+    def unannounced(self) -> tuple[int, ...]:
+        """Numbers of the trials whose outcome came, and whose marker did not; they are no trials
+        of the session, as far as it knows, and not in its sums."""
+        return tuple(self._early)
 
-        Raises:
-            RuntimeError: an outcome whose marker never came.
-        """
+    def close(self) -> None:
+        """Ends the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        if self._early:
-            raise RuntimeError(f"outcomes of trials that no marker announced: {list(self._early)}")
 
     def _write(self, record: Record) -> None:
         try:
@@ -127,13 +194,16 @@ class Ledger:
         self._take(record)
 
     def _take(self, record: Record) -> None:
-        """Counts what the file holds."""
+        """Counts what the file holds. An outcome whose marker's line is damaged stands for both."""
         event = record["event"]
-        if event == "marker":
+        if event == "marker" and record["trial"] not in self._settled:
             self.markers += 1
             self._pending[record["trial"]] = None
         elif event in get_args(Outcome):
-            del self._pending[record["trial"]]
+            if record["trial"] in self._pending:
+                del self._pending[record["trial"]]
+            else:
+                self.markers += 1
             self._settled[record["trial"]] = (event, record.get("reason", ""))
             self.outcomes[event] += 1
             if event == "dropped":
@@ -146,15 +216,55 @@ class Ledger:
         self._entered(record)
 
 
-def _resume(path: Path) -> Iterator[Record]:
-    """The records of a file to go on with. A line that a crash cut short is taken off."""
+def _resume(path: Path) -> Iterator[Record | None]:
+    """The lines of a file to go on with. One that a crash cut short is taken off."""
     if path.exists():
-        text = path.read_bytes()
-        os.truncate(path, text.rfind(b"\n") + 1)
-        yield from map(json.loads, text.split(b"\n")[:-1])
+        lines = path.read_bytes()
+        os.truncate(path, lines.rfind(b"\n") + 1)
+        yield from _records(lines)
 
 
-def read_ledger(path: Path) -> list[Record]:
-    """The records of a ledger; a last line that a crash cut short is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+def _records(lines: bytes) -> Iterator[Record | None]:
+    """The record in each line; None where it is damaged, or says again what only one can say."""
+    said: set[tuple[bool, int]] = set()  # marker or outcome, of which trial
+    for line in lines.split(b"\n")[:-1]:
+        try:
+            record = json.loads(line.decode())
+            event = record["event"]
+            _CHECKS[event].validate_python(record)
+        except (ValueError, KeyError, TypeError, RecursionError):  # whatever the bytes are
+            yield None
+            continue
+        if event == "marker" or event in get_args(Outcome):
+            one = (event == "marker", record["trial"])
+            record = None if one in said else record
+            said.add(one)
+        yield record
+
+
+def _damage(n: int, path: Path) -> str:
+    if not n:
+        return ""
+    what = f"a line of {path.name} is" if n == 1 else f"{n} lines of {path.name} are"
+    return f"{what} damaged and left out; what is whole is used"
+
+
+def read_ledger(path: Path, say: Callable[[str], object] = lambda sentence: None) -> list[Record]:
+    """The whole records of a ledger; a last line that a crash cut short is left out.
+
+    Args:
+        path: of the file.
+        say: hears of lines that are damaged, and left out.
+
+    Raises:
+        Problem: the file cannot be read.
+    """
+    try:
+        records = list(_records(path.read_bytes()))
+    except OSError as error:
+        raise Problem(
+            f"the ledger '{path}' cannot be read ({error.strerror}); give the folder of a session"
+        ) from None
+    if damage := _damage(records.count(None), path):
+        say(damage)
+    return [record for record in records if record is not None]

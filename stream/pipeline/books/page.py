@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -79,7 +79,8 @@ def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
 
 
 def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
-    trials = _trials(config.folder)
+    damage: list[str] = []
+    trials = _trials(config.folder, damage.append)
     shown = _some_of(trials)
     gallery = open_gallery(config.gallery) if config.gallery is not None else None
     thumbnails = _Thumbnails(gallery, _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX)
@@ -93,7 +94,7 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
             for name, text in summary_rows(summary)
         ),
         heading="Seen, retrieved, painted" if config.painting is not None else "Seen, retrieved",
-        which=escape(_which(trials, shown)),
+        which=escape(" ".join([_which(trials, shown), *damage])),
         cards=cards,
     )
 
@@ -102,24 +103,25 @@ _SIMULATED = """<p class="note"><strong>Simulated subject.</strong> These number
 that the system works, not how well it reads a person.</p>"""
 
 
-def _trials(folder: Path) -> list[_Trial]:
+def _trials(folder: Path, say: Callable[[str], object]) -> list[_Trial]:
     groups: dict[int, str] = {}
     answers: dict[int, Record] = {}
     images: dict[int, Record] = {}
     fates: dict[int, str] = {}
-    for record in read_ledger(folder / "ledger.jsonl"):
+    for record in read_ledger(folder / "ledger.jsonl", say):
         match record["event"]:
-            case "marker":
+            case "marker" if "group" in record:
                 groups[record["trial"]] = record["group"]
             case "decoded":
                 answers[record["trial"]] = record
             case "painted":
                 images[record["of_trial"]] = record
             case "painting":
-                fates[record["of_trial"]] = f"{record['state']}: {record['detail']}"
+                fates[record["of_trial"]] = f"{record['state']}: {record.get('detail', '')}"
     never = "never begun: a newer trial came first, or there was no painter yet"
     return [
-        _Trial(groups[n], answers[n], images.get(n), fates.get(n, never)) for n in sorted(answers)
+        _Trial(groups.get(n) or answer["stimulus"], answer, images.get(n), fates.get(n, never))
+        for n, answer in sorted(answers.items())
     ]
 
 

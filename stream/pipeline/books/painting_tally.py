@@ -2,9 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hvf_core.numbers import percentiles
+
+Key = TypeVar("Key")
 
 
 class Span(NamedTuple):
@@ -25,7 +27,7 @@ _WEIGHT = {"begun": 0, "cancelled": 1, "failed": 2, "painted": 3}
 
 
 def add_spans(
-    spans: Mapping[str, Span], stamps: Mapping[str, float], to_ms: defaultdict[str, list[float]]
+    spans: Mapping[Key, Span], stamps: Mapping[str, float], to_ms: defaultdict[Key, list[float]]
 ) -> None:
     """Adds how long each span took that has both its stamps."""
     for key, (_, start, end) in spans.items():
@@ -64,11 +66,11 @@ class PaintingTally:
         """
         counts = Counter(self._states.values())
         return {
+            **{name: fact for name, fact in facts.items() if name not in SPANS},
             "painted": counts["painted"],
             "cancelled": counts["cancelled"],
             "superseded": max(0, n_decoded - len(self._states)),
             # What was begun and not heard of again died with its painter.
             "failed": counts["failed"] + counts["begun"],
             **{name: percentiles(values) for name, values in self._spans_ms.items()},
-            **facts,
         }

@@ -78,8 +78,7 @@ class Tally:
 
     def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
-        took_s = answer["stamps"]["published"] - answer["stamps"]["window_end"]
-        self._early_ms[answer["tmax_s"]].append(took_s * 1e3)
+        add_spans({answer["tmax_s"]: _STAGES["total"]}, answer["stamps"], self._early_ms)
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
 
@@ -214,7 +213,7 @@ def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             p50, p99 = painting[key]["p50"] / 1e3, painting[key]["p99"] / 1e3
             yield span.name, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
     if "given_up" in painting:
-        yield "· given up", painting["given_up"]
+        yield "· given up", str(painting["given_up"])
 
 
 def _hits_text(row: Mapping[str, Any]) -> str:

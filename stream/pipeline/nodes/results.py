@@ -66,8 +66,10 @@ class Results:
         self._orphans_until_s = 0.0
         self._streams: dict[StreamKind, StreamHealth] = {}
         self._facts: dict[str, Any] = {}
-        self._notices: list[str] = []  # of what plays the streams
+        self._notices: list[str] = []  # of what plays the streams, and its own
         self.ended: str | None = None
+        if self._ledger.damage:
+            self.say(self._ledger.damage)
 
     def obey(self, verb: str, argument: str) -> None:
         """Does what the session orders between two messages."""
@@ -118,6 +120,7 @@ class Results:
 
     def say(self, sentence: str) -> None:
         """Enters what a person should know, and tells it."""
+        self._notices.append(sentence)
         self._note("note", Noted(node=RESULTS, text=sentence, facts={}))
 
     def look(self) -> None:
@@ -137,6 +140,9 @@ class Results:
         """
         reason = "shutdown" if end == "stop" else "node_lost"
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
+        if strange := self._ledger.unannounced:
+            few = ", ".join(map(str, strange[:5]))
+            self.say(f"outcomes of {len(strange)} trials that nobody announced are left out: {few}")
         self._ledger.note("end", reason=end)
         self._ledger.close()
         streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}

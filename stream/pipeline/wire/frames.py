@@ -10,7 +10,7 @@ pickle from a socket is a program. docs/bus.md has the table of all kinds.
 import struct
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, NotRequired, get_type_hints
+from typing import Any, Literal, NotRequired, get_type_hints
 
 import msgpack
 import numpy as np
@@ -38,8 +38,13 @@ def _shape_of(kind: type, **more: Any) -> Any:
     for one in fields(kind):
         if one.default is not MISSING:
             hints[one.name] = NotRequired[hints[one.name]]
-    config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-    return with_config(config)(_typed_dict(kind.__name__, hints))
+    return map_of(kind.__name__, hints, "forbid")
+
+
+def map_of(name: str, types: Mapping[str, Any], extra: Literal["forbid", "ignore"]) -> Any:
+    """A map of strictly these types by name, for pydantic to check; what of an `extra` name."""
+    config = ConfigDict(strict=True, extra=extra, arbitrary_types_allowed=True)
+    return with_config(config)(_typed_dict(name, dict(types)))
 
 
 _SENT = {"seq": NotRequired[int], "session": NotRequired[str]}

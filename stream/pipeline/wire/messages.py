@@ -7,7 +7,7 @@ in common is checked whenever one is made.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 from pydantic import AfterValidator, Field, JsonValue
@@ -147,10 +147,10 @@ class Retrieval(Message):
 
     about: TrialRef
     answer: AnswerRef
-    ids: list[str]
+    ids: Annotated[list[str], Field(min_length=1)]
     labels: list[str]
     scores: list[Finite]
-    probabilities: list[Finite]
+    probabilities: Annotated[list[Finite], Field(min_length=1)]
     confidence: Finite
     calibrated: bool
     abstain: bool
@@ -159,7 +159,7 @@ class Retrieval(Message):
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        if not n or not len(self.labels) == len(self.scores) == len(self.probabilities) == n:
+        if not len(self.labels) == len(self.scores) == len(self.probabilities) == n:
             raise ValueError("an answer has as many labels, scores and probabilities as images")
 
 
@@ -390,6 +390,14 @@ class Snapshot(Message):
 
 
 NESTED: Mapping[str, type] = {"about": TrialRef, "answer": AnswerRef}
+
+
+def types_of(kind: type) -> dict[str, Any]:
+    """The types of all fields of a message by name, those of its trial and answer among them."""
+    types: dict[str, Any] = {}
+    for name, type_ in get_type_hints(kind, include_extras=True).items():
+        types |= types_of(type_) if name in NESTED else {name: type_}
+    return types
 
 
 def flat(message: Message) -> dict[str, Any]:
