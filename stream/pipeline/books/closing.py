@@ -86,10 +86,11 @@ def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str
             ledger.note("end", reason=end)
         ledger.close()
         notices = [
-            record["text"]
+            record.get("text", "")
             for record in records
             if record["event"] == "note" and record["node"] in (SOURCE, READER)
         ]
+        notices += [ledger.damage] * bool(ledger.damage)
         summary = _tally(config, records).summary(ledger, [*ends, end][0])
         summary["streams"] = {"notices": notices}
         write_summary(config.folder, summary)

@@ -80,6 +80,7 @@ _NEEDED: Mapping[str, frozenset[str]] = {
         "painted": "of_trial tmax_s provisional seed file stamps",
         "note": "node facts",
         "control": "verb argument outcome",
+        "end": "reason",
     }.items()
 }
 """What those who read a ledger cannot do without; other versions may have more or fewer facts."""
