@@ -136,9 +136,9 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     from stream.sources.virtual_time import play
 
     recording = read_recording(source.path, source, source.stop_s).renamed(config.channel_map)
-    channels, signal = recording.channels, recording.signal(recording.channels)
-    told = (channels, recording.rate_hz, "float32", signal, recording.kinds)
-    sender = TrialSender(config, lifeline, *told)
+    channels, rate_hz = recording.channels, recording.rate_hz
+    signal = recording.signal(channels)
+    sender = TrialSender(config, lifeline, channels, rate_hz, "float32", signal, recording.kinds)
     for notice in recording.notices:
         sender.say(notice)
     lifeline.ready()
