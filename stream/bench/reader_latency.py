@@ -41,12 +41,12 @@ from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import open_socket, receive, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.frames import unpack
 from stream.pipeline.wire.messages import (
     End,
     Message,
     NodeState,
-    Outcome,
     Settled,
     TrialDropped,
     TrialSlice,

@@ -9,7 +9,8 @@ from hvf_core.problem import Problem, needed
 from index.gallery import check_space, load_gallery
 from stream.acquire.lsl import local_clock
 from stream.pipeline.states import Event, Lifecycle, State
-from stream.pipeline.supervisor import Asked, Supervisor
+from stream.pipeline.supervisor import Supervisor
+from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, PAINT, READER, RESULTS

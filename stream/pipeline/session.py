@@ -15,7 +15,8 @@ from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
 from stream.pipeline.lock import held
 from stream.pipeline.states import ORDERS, Event, Lifecycle, State
-from stream.pipeline.supervisor import Asked, Supervisor, ending
+from stream.pipeline.supervisor import Supervisor, ending
+from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import write_keys

@@ -16,6 +16,7 @@ import zmq
 from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff
 from stream.pipeline.nodes.node import LINE
+from stream.pipeline.wire.asked import Asked, parted, read_asked
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Message, Noted
@@ -33,7 +34,6 @@ _LOW_PRIORITY = getattr(
 )  # elsewhere the node sees to it
 _KILLED = -9  # by a signal that Windows does not have
 _AT_ONCE = 1000  # messages: whoever floods the session does not keep it from its work
-_LONGEST = 2**16  # characters of a request: it is kept in the ledger
 _WORDS = ("ready", "beat", "done", "failed", "broken", "out_of_memory")
 
 
@@ -64,17 +64,6 @@ class _Node:
     started_s: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What somebody who is no node asks the session to do."""
-
-    envelope: tuple[bytes, ...]
-    """Where the answer goes."""
-    by: str
-    verb: str
-    argument: str
 
 
 class Supervisor:
@@ -160,29 +149,20 @@ class Supervisor:
             if not self._control.poll(wait_ms):
                 return
             wait_ms = 0
-            frames = self._control.recv_multipart()
-            # REQ sockets put an empty frame before what they say, and hear nothing without one.
-            is_req = frames[1] == b"" and len(frames) > 2
-            n_envelope = 2 if is_req else max(1, len(frames) - 3)
-            envelope, address = frames[:n_envelope], frames[0]
+            envelope, words = parted(self._control.recv_multipart())
             try:
-                by, verb, argument = (word.decode() for word in frames[n_envelope:])
-                is_short = len(by) + len(verb) + len(argument) <= _LONGEST
-            except ValueError:
-                is_short = False
-            if not is_short:
-                text = "say three texts, which are short: who asks, a verb, its argument"
-                self.answer(envelope, "refused", text)
+                asked = read_asked(envelope, words)
+            except Problem as problem:
+                self.answer(envelope, "refused", str(problem))
                 continue
-            node = self._nodes.get(by)
-            if verb in _WORDS and node is not None and address == node.line.encode():
-                self._hear(node, address, verb, argument)
-            elif verb in _WORDS:
-                has = ", ".join(self._nodes)
-                text = f"'{by}' is no process of the session's nodes, {has}; to look on, say hello"
-                self.answer(envelope, "refused", text)
+            node = self._nodes.get(asked.by)
+            if asked.verb not in _WORDS:
+                self.asked.append(asked)
+            elif node is not None and envelope[0] == node.line.encode():
+                self._hear(node, envelope[0], asked.verb, asked.argument)
             else:
-                self.asked.append(Asked(tuple(envelope), by, verb, argument))
+                text = f"'{asked.by}' is no process of the session's nodes; to look on, say hello"
+                self.answer(envelope, "refused", text)
 
     def look_after(self) -> None:
         """Restarts nodes that died or hang.

@@ -14,7 +14,7 @@ from index.gallery import Gallery, save_gallery
 from stream.pipeline.control import VERBS, Control
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
-from stream.pipeline.supervisor import Asked
+from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS

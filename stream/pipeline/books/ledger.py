@@ -14,14 +14,13 @@ from typing import Any, NotRequired, get_args
 from pydantic import TypeAdapter
 
 from hvf_core.problem import Problem
+from stream.pipeline.wire.fields import Number, Outcome
 from stream.pipeline.wire.frames import map_of
 from stream.pipeline.wire.messages import (
     Controlled,
     MarkerSeen,
     Message,
     Noted,
-    Number,
-    Outcome,
     Painted,
     PaintingState,
     Retrieval,

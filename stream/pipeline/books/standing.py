@@ -5,8 +5,9 @@ from typing import get_args
 
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.frames import pack
-from stream.pipeline.wire.messages import Message, Outcome, Snapshot
+from stream.pipeline.wire.messages import Message, Snapshot
 
 _TRIALS = 200
 """Outcomes that a snapshot holds; older ones are in the ledger."""

@@ -16,10 +16,10 @@ from hvf_core.problem import Problem, needed
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.image_files import encoded, save_png
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.fields import Fate
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import (
     Embedded,
-    Fate,
     Message,
     Noted,
     Painted,

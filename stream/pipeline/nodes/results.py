@@ -15,6 +15,7 @@ from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.messages import (
     Controlled,
     End,
@@ -22,7 +23,6 @@ from stream.pipeline.wire.messages import (
     Message,
     NodeState,
     Noted,
-    Outcome,
     Painted,
     PaintingState,
     Preview,
