@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -21,8 +20,9 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 # Where the tests run in the background SIGINT is ignored, and so it would be by every session.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Sums come out in another order with a second thread, for which small networks only wait.
-torch.set_num_threads(1)
+# A second thread only spins where matrices are small, and takes the core of the worker beside it.
+assert "numpy" not in sys.modules, "its BLAS reads this once, when it is imported"
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 _CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
 # The usual 32 ports are used up where several run beside each other; then streams are not found.
 _PORT = 17_000 + 64 * (os.getpid() % 240)

@@ -220,6 +220,7 @@ def test_groups_beyond_the_memory_given_begin_anew_and_it_is_said(evidence: str)
     assert decoder.take(whole(21, "group 2"))[0].ranked.n_repeats == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", ["mean", "added"])
 def test_thousands_of_groups_take_bounded_memory(evidence: str) -> None:
     bound, shape, dim = 2**20, (3, 256), 256

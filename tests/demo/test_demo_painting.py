@@ -1,6 +1,7 @@
 """What the demo paints with: captions, the shipped models, and that the brain's share is real."""
 
 import numpy as np
+import pytest
 import torch
 
 from decoder.painting.base import load_base
@@ -61,6 +62,7 @@ def test_the_shipped_models_fit_each_other() -> None:
     assert {r.name: r.checksum for r in prior.manifest.image_encoders} == checksums
 
 
+@pytest.mark.slow
 def test_images_of_unseen_concepts_are_painted_so_that_they_are_known() -> None:
     """Eight test images from their own embeddings: each is more like itself than like others."""
     shown = np.stack([render(stimulus) for stimulus in gallery_stimuli()[:8]])

@@ -172,6 +172,7 @@ def test_an_onset_in_the_past_is_refused() -> None:
         subject.present(99, evoked)
 
 
+@pytest.mark.slow
 def test_presentations_vary_around_the_mean_response_by_the_stated_share() -> None:
     subject = SimulatedSubject(QUIET, 1)
     evoked = subject.evoked(an_image(0), ATTRIBUTES)

@@ -359,6 +359,7 @@ def test_the_recipe_names_the_shipped_weights():
     assert sum(file.stat().st_size for file in files.values()) <= 26_000_000
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_encoders_that_load(tmp_path):
     """A few steps of the real training: its files are complete, whatever their quality."""
     recipe = image_models.Recipe(

@@ -265,6 +265,7 @@ def test_withheld_answers_shrink_coverage_only(trained: tuple) -> None:
         assert coverage == sorted(coverage, reverse=True)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_from_json_alone(trained: tuple, tmp_path: Path) -> None:
     planted, _, bundle, gallery = trained
     for number, ends in enumerate([None, [0.05, 0.19], [0.05]]):

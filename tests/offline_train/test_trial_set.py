@@ -187,6 +187,7 @@ def test_a_set_of_the_first_schema_is_read(trial_set: TrialSet, tmp_path: Path) 
     assert read.checksum == trial_set.checksum
 
 
+@pytest.mark.slow
 def test_a_large_table_is_arrays_not_objects(tmp_path: Path) -> None:
     """66,160 trials, as one subject of THINGS-EEG2 has, of a sample each."""
     n, tiny = 66_160, FORMAT.model_copy(update={"channels": ("Oz",), "tmin_s": 0, "tmax_s": 0})

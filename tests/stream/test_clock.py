@@ -55,6 +55,7 @@ def mapped(raw_s, size):
     return np.array(stamps_s), breaks
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.integers(1, 150), st.sampled_from(ODD), max_size=15),
     st.one_of(st.none(), st.integers(400, 1400)),
@@ -106,6 +107,7 @@ def test_an_offset_that_moves_by_more_than_its_error_is_a_break():
 # --- bursts --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([(250.0, 5), (250.0, 12), (250.0, 25), (250.0, 50), (500.0, 25), (500.0, 50)]),
     st.integers(1, 50),

@@ -76,6 +76,7 @@ def plain_cut(onset, joins, bad=()):
 JOINS = ["boundary", "BAD boundary", "EDGE boundary", "BAD_ACQ_SKIP", "New Segment/", "EDGE"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     onsets=st.lists(st.integers(0, N - 1), min_size=1, max_size=8, unique=True),

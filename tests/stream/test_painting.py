@@ -216,6 +216,7 @@ def test_a_thousand_trials_at_five_per_second_for_a_painter_that_needs_two_secon
     assert counts["begun"] == counts["painted"] + counts["cancelled"]
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_long_session_is_flat(world: World) -> None:
     world.hear = lambda message: None
     world.painter.runs = Dropped()

@@ -191,6 +191,7 @@ def test_of_a_long_session_a_part_is_shown(tmp_path: Path) -> None:
     assert [t for t, _ in seen.tags].count("img") == 2
 
 
+@pytest.mark.slow
 def test_a_page_of_images_that_compress_badly_stays_below_ten_megabytes(tmp_path: Path) -> None:
     session = Session(tmp_path)
     n = MOST_TRIALS // 4

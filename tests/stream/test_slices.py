@@ -216,6 +216,7 @@ def check_moments(one, stimulus, transform, marks, steps):
             assert holds == [there(mark)]
 
 
+@pytest.mark.slow
 @settings(max_examples=70, deadline=None)
 @given(cases(), chunkings)
 def test_the_slices_of_a_trial_put_together_are_the_trial(case, chunk_sizes):

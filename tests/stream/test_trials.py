@@ -144,6 +144,7 @@ def test_trials_come_in_onset_order_where_markers_come_in_time(session, chunk_si
     assert onsets_s == sorted(onsets_s)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(sessions(), chunkings, st.floats(0.0, 1.0))
 def test_a_small_ring_loses_only_what_comes_too_late(session, chunk_sizes, history_s):
@@ -210,6 +211,7 @@ def test_the_history_is_kept_for_a_window_that_begins_after_onset():
 # --- rapid serial presentation -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_5000_trials_at_soa_100_ms_are_cut_once_each_and_in_order():
     """The ring holds 2.2 s of the 503; duplicates and unknown ones are strewn in."""
     rate_hz, n_trials = 250.0, 5000
