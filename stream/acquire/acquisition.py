@@ -17,7 +17,7 @@ from stream.acquire.ring import Ring
 from stream.acquire.trials import Cutting, Drop, Opened, Reason, Trial, TrialCutter
 from stream.acquire.triggers import TriggerReader
 from stream.acquire.watch.cross_check import CrossCheck
-from stream.acquire.watch.rate import RateWatch
+from stream.acquire.watch.rate import Flow, RateWatch
 
 _STILL_S = 0.5  # between two looks: the process, or the machine, stood still
 _SETTLED_S = 1.0  # after that, LSL has handed over what it kept meanwhile
@@ -80,7 +80,7 @@ class Acquisition:
         window, rate_hz = cutting.window, cutting.rate_hz
         self._clock = StreamClock(rate_hz)
         self._rate_hz = rate_hz
-        self._rate_watch: RateWatch | None = RateWatch(rate_hz)
+        self._rate_watch, self._told_rate = RateWatch(rate_hz), False
         self._triggers = triggers
         self._cross_check = CrossCheck() if cross_check else None
         self._marker_reader = MarkerReader(marker_rule or MarkerRule())
@@ -101,16 +101,19 @@ class Acquisition:
         return self.cutter.next_end_s - self._ring.newest_stamp_s
 
     @property
-    def drift_ppm(self) -> float:
-        """By how much the sample period is longer than nominal."""
-        return self._clock.drift_ppm
+    def flow(self) -> Flow:
+        """How the samples of the EEG come."""
+        rate_hz = self._rate_watch.rate_hz
+        if rate_hz is None:
+            return Flow(gaps=self.n_gaps)
+        drift_ppm = None if self._told_rate else round(self._clock.drift_ppm, 3)
+        return Flow(round(rate_hz, 3), drift_ppm, self.n_gaps)
 
     def facts(self) -> dict[str, Any]:
         """What a summary tells of the streams; `cross_check` only where there is one."""
         facts: dict[str, Any] = {
-            "gaps": self.n_gaps,
+            **self.flow._asdict(),
             "ignored_markers": self._marker_reader.n_ignored,
-            "drift_ppm": round(self.drift_ppm, 3),
         }
         if self._filter is not None:
             facts["filter_delay_ms_at_10_hz"] = round(1e3 * self._filter.delay_s, 2)
@@ -148,11 +151,11 @@ class Acquisition:
 
     def _compare_rates(self, chunk: Chunk) -> None:
         """Tells, once, that the samples come at another rate than was declared."""
-        if self._rate_watch is None or not len(chunk.raw_s):
+        if not len(chunk.raw_s):
             return
         real_hz = self._rate_watch.add(len(chunk.raw_s), float(chunk.raw_s[-1]))
-        if real_hz is not None:
-            self._rate_watch = None
+        if real_hz is not None and not self._told_rate:
+            self._told_rate = True
             self.notices.append(
                 f"the EEG stream declares a rate of {self._rate_hz:g} Hz, its samples come at "
                 f"{real_hz:.2f} Hz ({real_hz / self._rate_hz - 1:+.1%}): it declares a wrong rate, "

@@ -70,8 +70,9 @@ class Session:
     ):
         self._config = config
         self._source = source
-        self._view = TerminalView(output.console, headless, n_trials, title, config.gallery)
         self._is_virtual = isinstance(config.source, FileSource)
+        shown = (headless, n_trials, title, config.gallery, not self._is_virtual)
+        self._view = TerminalView(output.console, *shown)
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder

@@ -10,6 +10,7 @@ from stream.acquire.chunk import Chunk
 from stream.acquire.inlet import ReturnGuard
 from stream.acquire.lsl import FoundStream, local_clock, pylsl
 from stream.acquire.units import EEG, MICROVOLTS
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.nodes.stream_watch import StreamWatch
 from tests.waiting import wait_until
 
@@ -56,8 +57,8 @@ def test_a_source_that_is_back_before_it_was_missed_is_known_by_its_gap(watch, m
     # Made here, both have no uid, which no stream on a network lacks.
     watch._inlet.stream.uid = "another"
     arrived(watch, n_gaps=0)
-    watch.look(0.0)
+    watch.look(Flow())
     assert not asked
     arrived(watch, n_gaps=1)
     with pytest.raises(Problem, match="came back at 500 Hz, the session began at 250 Hz"):
-        wait_until(lambda: watch.look(0.0))
+        wait_until(lambda: watch.look(Flow()))

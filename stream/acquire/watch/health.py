@@ -1,4 +1,4 @@
-"""How a stream is: whether it flows, how fast, and which channels are dead."""
+"""How a stream is: whether it flows, and which channels are dead."""
 
 from dataclasses import dataclass
 from itertools import compress
@@ -24,10 +24,8 @@ class Health:
     """The health of a stream at one moment."""
 
     state: State
-    rate_hz: float
     age_s: float
     """Of the newest sample, since it could be read; 0 before the first."""
-    gaps: int
     flat: tuple[str, ...]
     clipped: tuple[str, ...]
 
@@ -47,30 +45,21 @@ class HealthMonitor:
         self._since_s = 0.0
         self._nominal_hz = rate_hz
         self._chunk_s = 0.0
-        self._gaps = 0
         self._wanted = max(2, round(_LOOK_S * rate_hz))
         self._recent: list[np.ndarray] = []
         self._n_recent = 0
         self._flat: tuple[str, ...] = ()
         self._clipped: tuple[str, ...] = ()
-        self._first_s: float | None = None
-        self._n = 0
 
-    def arrived(self, samples: np.ndarray, n_gaps: int, now_s: float) -> None:
+    def arrived(self, samples: np.ndarray, now_s: float) -> None:
         """Takes samples (n, channels) that could be read at `now_s`."""
         if self._arrived_s is None:
             self._state, self._since_s = "streaming", now_s
             self._chunk_s = len(samples) / self._nominal_hz
         elif self._state in ("stalled", "lost"):
             self._state, self._since_s = "recovered", now_s
-            self._first_s = None
         self._chunk_s += _CHUNK_MEMORY * (len(samples) / self._nominal_hz - self._chunk_s)
         self._arrived_s = now_s
-        self._gaps += n_gaps
-        if self._first_s is None:  # the samples of the first chunk are older than the span
-            self._first_s, self._n = now_s, 0
-        else:
-            self._n += len(samples)
         self._look(samples)
 
     def state(self, now_s: float) -> State:
@@ -92,13 +81,10 @@ class HealthMonitor:
 
     def report(self, now_s: float) -> Health:
         """All of it."""
-        arrived_s, first_s = self._arrived_s, self._first_s
-        span_s = 0.0 if arrived_s is None or first_s is None else arrived_s - first_s
+        arrived_s = self._arrived_s
         return Health(
             state=self.state(now_s),
-            rate_hz=self._n / span_s if span_s > 0.5 else 0.0,
             age_s=0.0 if arrived_s is None else now_s - arrived_s,
-            gaps=self._gaps,
             flat=self._flat,
             clipped=self._clipped,
         )
@@ -126,7 +112,7 @@ class MarkerMonitor:
         self.is_lost = False
         self._arrived_s: float | None = None
 
-    def arrived(self, samples: np.ndarray, n_gaps: int, now_s: float) -> None:
+    def arrived(self, samples: np.ndarray, now_s: float) -> None:
         """Takes markers that could be read at `now_s`."""
         self._arrived_s = now_s
 
@@ -141,9 +127,9 @@ class MarkerMonitor:
         return "waiting" if self._arrived_s is None else "streaming"
 
     def report(self, now_s: float) -> Health:
-        """All of it; there is no rate."""
+        """All of it; there are no channels."""
         age_s = 0.0 if self._arrived_s is None else now_s - self._arrived_s
-        return Health(self.state(now_s), 0.0, age_s, 0, (), ())
+        return Health(self.state(now_s), age_s, (), ())
 
 
 def flat_and_clipped(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

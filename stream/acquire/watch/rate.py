@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,15 +14,41 @@ _RATE_PAUSE_S = 2.0
 _RATE_OFF = 0.004  # a crystal is off by a twentieth of that
 
 
+class Flow(NamedTuple):
+    """How samples come, by their stamps: on the screen, in the summary and in reports alike.
+
+    Attributes:
+        rate_hz: None before it can be told.
+        drift_ppm: by how much the sample period is longer than declared; None where nobody knows,
+            or where the stream runs at another rate than it declares.
+        gaps: breaks in the stamps.
+    """
+
+    rate_hz: float | None = None
+    drift_ppm: float | None = None
+    gaps: int = 0
+
+    def told(self) -> str:
+        """As a person reads it; empty while there is nothing to tell."""
+        parts = [] if self.rate_hz is None else [f"{self.rate_hz:.1f} Hz"]
+        parts += [] if self.drift_ppm is None else [f"{self.drift_ppm:+z.0f} ppm"]
+        parts += [f"{self.gaps} gap" + "s" * (self.gaps != 1)] if self.gaps else []
+        return ", ".join(parts)
+
+
 class RateWatch:
     """Finds out at which rate samples come, by a line through their raw stamps.
 
     The line's error is taken from what scatters about it: 8 standard deviations over its length,
     since one loss of h seconds in its middle tilts it by 6.
+
+    Attributes:
+        rate_hz: by the line that was drawn last; None before the first.
     """
 
     def __init__(self, rate_hz: float):
-        self._rate_hz = rate_hz
+        self.rate_hz: float | None = None
+        self._declared_hz = rate_hz
         self._n = 0
         self._numbers: deque[int] = deque(maxlen=_RATE_POINTS)
         self._stamps_s: deque[float] = deque(maxlen=_RATE_POINTS)
@@ -46,5 +73,8 @@ class RateWatch:
         numbers, stamps_s = numbers - numbers.mean(), stamps_s - stamps_s[0]
         period_s = float(numbers @ stamps_s / (numbers @ numbers))
         scatter_s = float((stamps_s - stamps_s.mean() - period_s * numbers).std())
-        off = abs(1 / (period_s * self._rate_hz) - 1) if period_s > 0 else 0.0
-        return 1 / period_s if off > _RATE_OFF + 8 * scatter_s / stamps_s[-1] else None
+        if period_s <= 0:
+            return None
+        self.rate_hz = 1 / period_s
+        off = abs(self.rate_hz / self._declared_hz - 1)
+        return self.rate_hz if off > _RATE_OFF + 8 * scatter_s / stamps_s[-1] else None

@@ -40,9 +40,13 @@ class PaintingTally:
 
     `cancelled` trials were begun and gave way to a newer one, `superseded` ones were never begun. A
     trial counts once, for the most that came of it: with refinement it has several images.
+
+    Args:
+        is_timed: whether anything is waited for; not so in virtual time, where trials wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_timed: bool = True) -> None:
+        self._spans = SPANS if is_timed else {"paint_ms": SPANS["paint_ms"]}
         self._states: dict[int, str] = {}
         self._spans_ms: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -55,7 +59,7 @@ class PaintingTally:
         """Adds a finished image; times are those of final ones."""
         self.add(trial, "painted")
         if not image["provisional"]:
-            add_spans(SPANS, image["stamps"], self._spans_ms)
+            add_spans(self._spans, image["stamps"], self._spans_ms)
 
     def summary(self, n_decoded: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Numbers for the summary; the four counts add up to the trials that were decoded.

@@ -12,6 +12,7 @@ from rich.table import Table
 from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
 from hvf_core.provenance import versions
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, Span, add_spans
 from stream.pipeline.wire.config import FileSource, SessionConfig
@@ -46,10 +47,11 @@ class Tally:
         self._stages = dict(_STAGES)
         if not config.realtime:
             del self._stages["lsl"]  # needs stamps that run with the clock
-        if isinstance(config.source, FileSource):  # trials wait for a decoder that starts
+        is_timed = not isinstance(config.source, FileSource)
+        if not is_timed:  # trials wait for a decoder that starts
             del self._stages["hop"], self._stages["total"]
         self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
-        self.painting = PaintingTally()
+        self.painting = PaintingTally(is_timed)
 
     def count(self, record: Record) -> None:
         """Adds what became of a trial or an image, or what a node has to say of itself."""
@@ -183,10 +185,13 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"· already at {tmax_s} s", hits + (f"p50 {took['p50']:.2f} ms" if took else "")
     if summary["confidence"] is not None:
         yield "confidence", _confidence_text(summary["confidence"])
-    delay_ms = summary.get("streams", {}).get("filter_delay_ms_at_10_hz")
+    streams = summary.get("streams", {})
+    if flow := Flow(*(streams.get(name) for name in Flow._fields)).told():
+        yield "EEG", flow
+    delay_ms = streams.get("filter_delay_ms_at_10_hz")
     if delay_ms is not None:
         yield "filters' delay", f"{delay_ms:.1f} ms at 10 Hz, by which the EEG comes late"
-    for sentence in summary.get("streams", {}).get("notices", ()):
+    for sentence in streams.get("notices", ()):
         yield "notice", sentence
     for stage, values in summary["latency_ms"].items():
         yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"

@@ -14,6 +14,7 @@ from hvf_core.text import printable
 from index.gallery import open_gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.growth import Growth, pictures, told
 from stream.pipeline.wire.messages import (
     Message,
@@ -34,7 +35,8 @@ _LINES_TO_DRAW = 24  # eight images and their pictures; many terminals open with
 class TerminalView:
     """Follows the results bus; `headless`, it is lines only, with nothing that moves below them.
 
-    With a `gallery`, pictures of it are shown beside what was painted.
+    With a `gallery`, pictures of it are shown beside what was painted. How long something took is
+    told where it `is_timed`: in virtual time trials wait, and it means nothing.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class TerminalView:
         total: int | None,
         title: str,
         gallery: Path | None = None,
+        is_timed: bool = True,
     ):
+        self._is_timed = is_timed
         self._console = console
         self._headless = headless
         self._progress = Progress(
@@ -95,12 +99,12 @@ class TerminalView:
                 self._image = message
                 if self._draws:
                     self._pictures = pictures(message, self._seen(message.about.stimulus))
-                self.say(_image_line(message))
+                self.say(self._image_line(message))
             case Retrieval():
                 if not message.answer.provisional:
                     self._ranks += [message.rank] if message.rank else []
                     self._growth.add(message)
-                self.say(_line(message))
+                self.say(self._line(message))
             case StreamHealth():
                 self._on_health(message)
             case Settled():
@@ -141,7 +145,8 @@ class TerminalView:
             top1, top5 = (sum(rank <= k for rank in self._ranks) / n for k in (1, 5))
             parts.append(f"top-1 {top1:.0%}, top-5 {top5:.0%} of {n}")
         if (eeg := self._streams.get("eeg")) is not None:
-            parts.append(f"{eeg.rate_hz:.0f} Hz, {eeg.drift_ppm:+z.0f} ppm")
+            flow = Flow(eeg.rate_hz, eeg.drift_ppm, eeg.gaps).told()
+            parts += [flow] if flow else []
             bad = [*eeg.flat, *eeg.clipped]
             parts += [f"flat or clipped: {', '.join(bad)}"] if bad else []
         if (markers := self._streams.get("markers")) is not None:
@@ -152,28 +157,30 @@ class TerminalView:
         parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]
         if self._image is not None:
             age_s = local_clock() - self._image.stamps["window_end"]
-            parts.append(f"image of trial {self._image.about.trial}, {age_s:.1f} s old")
+            age = f", {age_s:.1f} s old" if self._is_timed else ""
+            parts.append(f"image of trial {self._image.about.trial}{age}")
         return " · ".join(parts)
 
+    def _image_line(self, image: Painted) -> str:
+        took_s = image.stamps["published"] - image.stamps["window_end"]
+        took = f"{took_s:.2f} s, " if self._is_timed else ""
+        early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
+        return f"trial {image.about.trial}: painted{early} ({took}seed {image.seed})"
 
-def _image_line(image: Painted) -> str:
-    took_s = image.stamps["published"] - image.stamps["window_end"]
-    early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
-    return f"trial {image.about.trial}: painted{early} ({took_s:.2f} s, seed {image.seed})"
-
-
-def _line(answer: Retrieval) -> Text:
-    early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
-    facts = [f"{answer.confidence:.0%} sure"] if answer.calibrated else []
-    if not answer.rank:
-        facts.append("not in the gallery")
-    elif answer.rank > 1 or answer.abstain:
-        facts.append(f"rank {answer.rank}")
-    repeats = f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1)
-    latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
-    line = Text(f"trial {answer.about.trial}: {printable(answer.about.stimulus)} → ")
-    line.append_text(told(answer))
-    line.append(f"{early} ({', '.join([*facts, repeats, f'{latency_ms:.1f} ms'])})")
-    if answer.answer.provisional:
-        line.stylize("dim")
-    return line
+    def _line(self, answer: Retrieval) -> Text:
+        early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
+        facts = [f"{answer.confidence:.0%} sure"] if answer.calibrated else []
+        if not answer.rank:
+            facts.append("not in the gallery")
+        elif answer.rank > 1 or answer.abstain:
+            facts.append(f"rank {answer.rank}")
+        facts.append(f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1))
+        if self._is_timed:
+            latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
+            facts.append(f"{latency_ms:.1f} ms")
+        line = Text(f"trial {answer.about.trial}: {printable(answer.about.stimulus)} → ")
+        line.append_text(told(answer))
+        line.append(f"{early} ({', '.join(facts)})")
+        if answer.answer.provisional:
+            line.stylize("dim")
+        return line

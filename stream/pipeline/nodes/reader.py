@@ -97,7 +97,7 @@ def _pump(
         # Only the last samples of a trial are urgent; between them a few at a time do.
         eeg.hurry = sender.trials.acquisition.next_due_in_s < _HURRY_S
         for watch in watches.values():
-            for sentence in watch.look(sender.trials.acquisition.drift_ppm):
+            for sentence in watch.look(sender.trials.acquisition.flow):
                 sender.say(sentence)
     return command or "stop"
 

@@ -12,6 +12,7 @@ from stream.acquire.inlet import Inlet, ReturnGuard
 from stream.acquire.lsl import local_clock
 from stream.acquire.units import odd_size, unknown_units
 from stream.acquire.watch.health import HealthMonitor, MarkerMonitor
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 
@@ -55,11 +56,13 @@ class StreamWatch:
 
     def arrived(self, chunk: Chunk, n_gaps: int) -> None:
         """Takes a chunk of the stream."""
-        self._health.arrived(chunk.samples[:, self._columns], n_gaps, chunk.readable_s)
+        self._health.arrived(chunk.samples[:, self._columns], chunk.readable_s)
         self._had_gap |= n_gaps > 0
 
-    def look(self, drift_ppm: float = 0.0) -> list[str]:
+    def look(self, flow: Flow) -> list[str]:
         """Call it often: a stall is noticed here. Returns what a person should know.
+
+        `flow` is that of the EEG.
 
         Raises:
             Problem: a stream came back under this name with other channels or at another rate, or
@@ -72,7 +75,7 @@ class StreamWatch:
         state = self._health.state(local_clock())
         if state != self._state or now_s >= self._next_report_s:
             self._state, self._next_report_s = state, now_s + _REPORT_S
-            self._report(drift_ppm)
+            self._report(flow if self._kind == "eeg" else Flow())
         may_be_another = self._had_gap or self._health.is_quiet(local_clock())
         if may_be_another and now_s >= self._next_guard_s:
             self._next_guard_s = now_s + _GUARD_S[self._kind]
@@ -96,13 +99,13 @@ class StreamWatch:
         if sentence is not None and self._n_odd == _ODD_LOOKS:
             self._said.append(sentence)
 
-    def _report(self, drift_ppm: float) -> None:
+    def _report(self, flow: Flow) -> None:
         send(
             self._reports,
             StreamHealth(
                 stream=self._inlet.stream.name,
                 kind=self._kind,
-                drift_ppm=drift_ppm,
+                **flow._asdict(),
                 offset_s=self._inlet.offset_s,
                 offset_uncertainty_s=self._inlet.offset_uncertainty_s,
                 **asdict(self._health.report(local_clock())),

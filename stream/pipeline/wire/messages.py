@@ -238,15 +238,15 @@ class Noted(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHealth(Message):
-    """How a stream is; see `acquire.watch.health.Health`. Markers have no rate, drift or gaps."""
+    """How a stream is; see `Health` and `Flow` in `acquire.watch`. Markers have no rate."""
 
     stream: str
     kind: StreamKind = "eeg"
     state: str
-    rate_hz: float
-    drift_ppm: float
-    age_s: float
+    rate_hz: float | None
+    drift_ppm: float | None
     gaps: int
+    age_s: float
     flat: list[str]
     clipped: list[str]
     offset_s: float
