@@ -70,36 +70,48 @@ def _refused(session: FaultySession) -> Outcome:
 
 
 def judged(session: FaultySession) -> Outcome:
+    """What became of each marker that was sent, and what that says."""
     fault, records = session.fault, session.records()
     outcome = Outcome(sees=[*_told(records[session.met], str(session.base))])
     if session.session.returncode not in (0, 130, None):
         outcome.sees += session.said("session.err")[-1:]
-    markers = {r["trial"]: r for r in records if r["event"] == "marker"}
+    onsets_s = {r["trial"]: r["onset_s"] for r in records if r["event"] == "marker"}
     ends = [r for r in records if r["event"] in ("cut", "decoded", "dropped")]
-    moment = (lambda onset_s: onset_s + _WINDOW_S) if fault.back_by == "window_end" else float
+    end_of = {_microseconds(onsets_s[end["trial"]]): end for end in ends}
     good_s: list[float] = []
     bad_s = [0.0]
-    for end in ends:
-        onset_s = markers[end["trial"]]["onset_s"]
-        if onset_s + _WINDOW_S < session.fault_s:
-            continue
-        if end["event"] == "dropped":
-            outcome.dropped[end["reason"]] += 1
-            is_good = end["reason"] in _AS_ASKED
-        else:
-            is_good = end["stamps"]["published"] - end["stamps"]["window_end"] < _ON_TIME_S
-            outcome.n_late += not is_good
-        (good_s if is_good else bad_s).append(moment(onset_s) - session.fault_s)
-    good_s = [after_s for after_s in good_s if after_s > max(bad_s)]
-    outcome.back_s = min(good_s, default=None) if max(bad_s) > 0 else 0.0
+    for sent_s in session.sent_s():
+        if fault.ends_s is not None and sent_s >= session.fault_s:
+            break  # to a session that is over
+        end = end_of.get(_microseconds(sent_s), {"event": "lost"})
+        is_good = _is_good(end)
+        if sent_s + _WINDOW_S > session.fault_s:
+            after_s = sent_s - session.fault_s + _WINDOW_S * (fault.back_by == "window_end")
+            (good_s if is_good else bad_s).append(after_s)
+            outcome.n_late += end["event"] == "decoded" and not is_good
+            if end["event"] == "dropped":
+                outcome.dropped[end["reason"]] += 1
+        outcome.n_lost += end["event"] == "lost"
+    outcome.back_s = min((at for at in good_s if at > max(bad_s)), default=None)
+    if max(bad_s) == 0:
+        outcome.back_s = 0.0
     if fault.ends_s is not None:
         outcome.back_s = session.over_s - session.fault_s
-    until_s = session.fault_s if fault.ends_s is not None else np.inf
-    sent = Counter(round(at_s * 1e6) for at_s in session.sent_s() if at_s < until_s)
-    known = Counter(round(markers[end["trial"]]["onset_s"] * 1e6) for end in ends)
-    outcome.n_lost = (sent - known).total()
     outcome.broken = [*_broken(session, outcome, ends)]
+    if n_twice := len(ends) - len(end_of):
+        outcome.broken.append(f"{n_twice} markers entered twice")
     return outcome
+
+
+def _microseconds(stamp_s: float) -> int:
+    return round(stamp_s * 1e6)
+
+
+def _is_good(end: Record) -> bool:
+    """Whether a trial was answered on time, or ended as it has to."""
+    if "stamps" in end:
+        return bool(end["stamps"]["published"] - end["stamps"]["window_end"] < _ON_TIME_S)
+    return end.get("reason") in _AS_ASKED
 
 
 def _told(records: Sequence[Record], base: str) -> Iterator[str]:
@@ -119,7 +131,7 @@ def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) ->
         yield f"not within {limit_s:g} s"
     if outcome.n_lost:
         yield f"{outcome.n_lost} markers lost"
-    if wrong := {reason for reason, n in outcome.dropped.items() if n} - {*fault.drops, *_AS_ASKED}:
+    if wrong := outcome.dropped.keys() - {*fault.drops, *_AS_ASKED}:
         yield f"dropped as {', '.join(sorted(wrong))}"
     if code not in fault.exits:
         yield f"exit status {code}"
@@ -146,7 +158,7 @@ def row(fault: Fault, outcome: Outcome) -> str:
     """A line of the table."""
     sees = "; ".join(dict.fromkeys(outcome.sees)) or "nothing"
     back = "" if outcome.back_s is None else f"{outcome.back_s:.1f}"
-    dropped = ", ".join(f"{n} {why}" for why, n in sorted(outcome.dropped.items()) if n)
+    dropped = ", ".join(f"{n} {why}" for why, n in sorted(outcome.dropped.items()))
     kept = "; ".join(outcome.broken) or "kept"
     cells = [fault.what, sees, back, outcome.n_late, dropped or 0, outcome.n_lost, kept]
     return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"

@@ -79,9 +79,9 @@ def test_what_the_reader_lost_is_told_by_onsets(tmp_path: Path) -> None:
 
 def test_a_marker_without_an_end_is_lost(tmp_path: Path) -> None:
     ends = on_time()
-    del ends[9], ends[12]
+    del ends[8], ends[9]
     outcome = judged(Session(tmp_path, ends))
-    assert outcome.n_lost == 2
+    assert (outcome.n_lost, outcome.back_s) == (2, 2.0)
     assert outcome.broken == ["2 markers lost"]
     assert judged(Session(tmp_path, ends, "terminate", over_s=101.0)).n_lost == 0  # sent to nobody
 
@@ -97,6 +97,11 @@ def test_every_other_promise_is_looked_at(tmp_path: Path) -> None:
         assert word in broken
     assert "no report.html" in broken
     assert "temporary folder" in broken
+    session = Session(tmp_path, on_time(), "terminate", over_s=101.0)
+    first = [record for record in session.records() if record.get("trial") == 0]
+    again = [*session.records(), *({**record, "trial": 99} for record in first)]
+    session.records = lambda: again
+    assert judged(session).broken[-1] == "1 markers entered twice"
     session.folder = tmp_path / "other"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "report.html").touch()
