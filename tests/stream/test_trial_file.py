@@ -14,9 +14,9 @@ from stream.acquire.markers import Event
 from stream.acquire.trials import Trial
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.books.trial_file import TrialFile, check_trial_file, complete
-from stream.pipeline.books.trial_formats import COLUMNS, Head
+from stream.pipeline.books.trial_formats import COLUMNS, Head, channel_types
 
-HEAD = Head(["Cz", "Pz"], 100.0, (-2, 7), "microvolts", None)
+HEAD = Head(["Cz", "Pz"], 100.0, (-2, 7), ["eeg", "eeg"])
 TEXTS = (
     "a/b",
     "a\0",
@@ -99,7 +99,7 @@ def test_what_a_crash_cut_short_costs_the_trials_that_it_cut(
 def test_another_stream_does_not_go_on_in_the_same_file(tmp_path: Path) -> None:
     save(tmp_path, trial(1))
     with pytest.raises(Problem, match=r"\(Cz, Pz\).*\(Cz, Oz\), .* now.*new session"):
-        save(tmp_path, head=Head(["Cz", "Oz"], 100.0, (-2, 7), "microvolts", None))
+        save(tmp_path, head=Head(["Cz", "Oz"], 100.0, (-2, 7), ["eeg", "eeg"]))
     assert str(complete(tmp_path, tmp_path / "t.npz")).startswith("1 trial saved: ")
 
 
@@ -136,13 +136,13 @@ def test_trials_that_cannot_be_made_a_file_are_kept(tmp_path: Path) -> None:
 
 
 def test_epochs_have_the_table_and_volts(tmp_path: Path) -> None:
-    head = Head([*HEAD.channels, "STI"], 100.0, (-2, 7), "microvolts", "STI")
+    head = Head([*HEAD.channels, "STI"], 100.0, (-2, 7), ["eeg", "eog", "stim"])
     wide = [trial(1, "a/b"), trial(2, "a/c")]
     for one in wide:
         codes = np.full((10, 1), 5, np.float32)
         object.__setattr__(one, "samples", np.hstack([one.samples, codes]))
     epochs, _ = saved_epochs(tmp_path, *wide, head=head)
-    assert epochs.get_channel_types() == ["eeg", "eeg", "stim"]
+    assert epochs.get_channel_types() == ["eeg", "eog", "stim"]
     expected = np.stack([one.samples.T for one in wide])
     np.testing.assert_allclose(epochs.get_data()[:, :2], expected[:, :2] * 1e-6, rtol=1e-6)
     assert (epochs.get_data()[:, 2] == 5).all()
@@ -151,6 +151,20 @@ def test_epochs_have_the_table_and_volts(tmp_path: Path) -> None:
     table = [dict(row) for row in epochs.metadata]  # MNE gives a DataFrame where there is pandas
     values = [2, "a/c", "of a/c", 3, 2.0, 0.001, 2.0]
     assert table[1] == dict(zip(COLUMNS, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "unit", "types"),
+    [
+        ([], "microvolts", ["eeg", "eog", "misc", "stim"]),
+        (["EEG", "EOG", "EEG", "EEG"], "", ["eeg", "eog", "misc", "stim"]),
+        (["EEG", "", "gaze", ""], "microvolts", ["eeg", "eog", "misc", "stim"]),
+        (["mag", "", "grad", ""], "femtoteslas", ["mag", "eog", "misc", "stim"]),
+        (["MEG", "MEG", "MEG", "MEG"], "femtoteslas/cm", ["grad", "eog", "misc", "stim"]),
+    ],
+)
+def test_channels_have_the_types_of_mne(kinds: list[str], unit: str, types: list[str]) -> None:
+    assert channel_types(["Cz", "HEOG", "AUX 1", "codes"], kinds, unit, "codes") == types
 
 
 def test_trials_with_one_stamp_are_saved_as_epochs(tmp_path: Path) -> None:
@@ -198,7 +212,7 @@ def test_any_text_may_be_the_name_of_a_stimulus(tmp_path: Path) -> None:
 def test_electrodes_with_standard_names_have_their_places(
     tmp_path: Path, names: list[str], n_placed: int, said: str | None
 ) -> None:
-    head = Head(names, 100.0, (0, 0), "", None)
+    head = Head(names, 100.0, (0, 0), ["eeg"] * 3)
     one = trial(1)
     object.__setattr__(one, "samples", np.zeros((1, 3), np.float32))
     epochs, sentence = saved_epochs(tmp_path, one, head=head)

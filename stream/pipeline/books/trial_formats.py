@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from stream.acquire.channels import brain_channels
+
 COLUMNS = ("trial", "stimulus", "group", "repeat", "onset_s", "residual_s", "first_stamp_s")
 """What is said of each trial."""
 Row = Mapping[str, Any]
 _LONGEST, _LONGEST_NAME = 1000, 100  # characters of a text, and of the name of an event
-_EEG, _STIM = ("eeg", 1e-6), ("stim", 1.0)
-_MEG = {"femtoteslas": ("mag", 1e-15), "femtoteslas/cm": ("grad", 1e-13)}
+_MEG = {"femtoteslas": "mag", "femtoteslas/cm": "grad"}
+_BESIDE = ("eog", "ecg", "emg")
+_SI = {"mag": 1e-15, "grad": 1e-13} | dict.fromkeys(("eeg", *_BESIDE), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,42 @@ class Head:
 
     Attributes:
         window: first and last sample, counted from the onset's; both belong to it.
-        unit: as signals are kept; "" where it is not known.
-        trigger: the channel that holds codes, and no signal.
+        types: what each channel is, in MNE's words.
     """
 
     channels: Sequence[str]
     rate_hz: float
     window: tuple[int, int]
-    unit: str
-    trigger: str | None
+    types: Sequence[str]
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.channels), self.window[1] - self.window[0] + 1
+
+
+def channel_types(
+    channels: Sequence[str], kinds: Sequence[str], unit: str, trigger: str | None
+) -> list[str]:
+    """MNE's types of channels, by the stream's words for their kinds, and by their labels.
+
+    Args:
+        kinds: one a channel, or none.
+        unit: in which signals are kept; "" where it is not known.
+        trigger: the channel that holds codes, and no signal.
+    """
+    brain = brain_channels(channels, kinds)
+    types = []
+    for name, kind in zip(channels, kinds or [""] * len(channels), strict=True):
+        if name == trigger:
+            types.append("stim")
+        elif name in brain:
+            types.append(
+                kind.casefold() if kind.casefold() in _MEG.values() else _MEG.get(unit, "eeg")
+            )
+        else:
+            told = f"{kind} {name}".casefold()
+            types.append(next((beside for beside in _BESIDE if beside in told), "misc"))
+    return types
 
 
 def write_npz(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray) -> list[str]:
@@ -57,8 +83,8 @@ def write_epochs(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray
     """Writes trials in volts or teslas, by onset; returns what is to be said of them."""
     import mne  # here: it takes a second to import, and only this file format needs it
 
-    kinds = [_STIM if name == head.trigger else _MEG.get(head.unit, _EEG) for name in head.channels]
-    info = mne.create_info(list(head.channels), head.rate_hz, [kind for kind, _ in kinds])
+    info = mne.create_info(list(head.channels), head.rate_hz, list(head.types), verbose="ERROR")
+    factors = np.array([[_SI.get(kind, 1.0)] for kind in head.types])
     names = _event_names({row["stimulus"] for row in rows})
     codes = {stimulus: code for code, stimulus in enumerate(names, start=1)}
     onsets_s = np.array([row["onset_s"] for row in rows])
@@ -66,7 +92,7 @@ def write_epochs(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray
     events[:, 0] = _apart(np.round((onsets_s - onsets_s[0]) * head.rate_hz).astype(int))
     events[:, 2] = [codes[row["stimulus"]] for row in rows]
     epochs = mne.EpochsArray(
-        np.multiply(trials, np.array([[factor] for _, factor in kinds]), dtype=np.float64),
+        np.multiply(trials, factors, dtype=np.float64),
         info,
         events,
         tmin=head.window[0] / head.rate_hz,

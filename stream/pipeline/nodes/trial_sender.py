@@ -18,7 +18,7 @@ from stream.acquire.trial_stream import TrialStream
 from stream.acquire.trials import Drop, Opened, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.books.trial_file import TrialFile
-from stream.pipeline.books.trial_formats import Head
+from stream.pipeline.books.trial_formats import Head, channel_types
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
@@ -103,7 +103,8 @@ class TrialSender:
         if config.save_trials is not None:
             window = (self.trials.window.first, self.trials.window.last)
             trigger = config.trigger.channel if config.trigger is not None else None
-            head = Head(list(channels), rate_hz, window, signal.unit, trigger)
+            types = channel_types(channels, kinds, signal.unit, trigger)
+            head = Head(list(channels), rate_hz, window, types)
             self._trial_file = TrialFile(config.folder, head)
         self._notices: list[str] = []
         self._next_look_s = self._next_alive_s = 0.0
