@@ -14,7 +14,7 @@ from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
 from stream.pipeline.lock import held
-from stream.pipeline.states import ORDERS, Event, Lifecycle, State
+from stream.pipeline.states import ORDERS, Event, Lifecycle, Seen, State
 from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
@@ -154,31 +154,25 @@ class Session:
         self._supervisor.listen(20)
         while self._supervisor.asked:
             self._obey(self._supervisor.asked.pop(0))
+        ready = broken = False
         try:
             if self._life.state is not State.STARTING:
                 self._supervisor.look_after()
-            elif self._supervisor.is_ready():
-                self._on(Event.READY)
+            else:
+                ready = self._supervisor.is_ready()
         except Problem as problem:
             self.failure = self.failure or str(problem)
-            self._on(Event.BROKEN)
+            broken = True
         if not self._folder.is_dir():
             self.failure = f"the session folder '{self._folder}' is gone, and its books with it"
             self._on(Event.ABORT)
         while self._supervisor.events:
             self._view.say(self._supervisor.events.pop(0))
-        if moved:
-            self._life.moved(time.monotonic())
-        elif self._supervisor.is_over(RESULTS):
-            self._on(Event.RESULTS_OVER)
-        elif self._supervisor.is_over(READER):  # before it is quiet, there are answers to come
-            self._on(Event.READER_OVER)
-        if self._life.can(Event.FINISH) and self._source_ended():
-            self._on(Event.FINISH)
-        if self._supervisor.is_over(PAINT):
-            self._on(Event.PAINTER_OVER)
-        if self._life.is_time_up(time.monotonic()):
-            self._on(Event.TIME_UP)
+        over = frozenset(filter(self._supervisor.is_over, (RESULTS, READER, PAINT)))
+        source_ended = self._life.can(Event.FINISH) and self._source_ended()
+        seen = Seen(moved, ready, broken, over, source_ended)
+        for event in self._life.events(seen, time.monotonic()):
+            self._on(event)
 
     def _obey(self, asked: Asked) -> None:
         done = self._control.obey(asked)

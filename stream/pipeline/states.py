@@ -1,6 +1,7 @@
 """The states of a session, and the one table of what leads from each to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum, auto
 
 from stream.pipeline.wire.nodes import PAINT, READER, RESULTS
@@ -73,6 +74,22 @@ ORDERS: Mapping[State, tuple[tuple[str, str], ...]] = {
 }
 """What is said to which node when a state is entered; also to one that is started again later."""
 
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of a session in one look."""
+
+    moved: bool = False
+    """Something came over the bus."""
+    ready: bool = False
+    """All nodes that are needed, of a session that starts."""
+    broken: bool = False
+    """One of them cannot go on."""
+    over: frozenset[str] = frozenset()
+    """Nodes that have come to their end, will not come to one, or are none of the session's."""
+    source_ended: bool = False
+
+
 _QUIET_S = 45.0  # the longest silence on the way to the end
 _WAITS_S = {
     State.FINISHING: _QUIET_S,
@@ -108,11 +125,22 @@ class Lifecycle:
         self.state, self._since_s = TABLE[self.state][event], now_s
         return True
 
-    def moved(self, now_s: float) -> None:
-        """Something came over the bus."""
-        if self.state in _MOVE:
-            self._since_s = now_s
-
-    def is_time_up(self, now_s: float) -> bool:
-        """Whether the state has lasted for too long."""
-        return now_s - self._since_s > self._waits_s.get(self.state, float("inf"))
+    def events(self, seen: Seen, now_s: float) -> Iterator[Event]:
+        """What happens, in turn: each is to have led on before the next is asked for."""
+        if seen.broken:
+            yield Event.BROKEN
+        elif seen.ready:
+            yield Event.READY
+        if seen.moved:
+            if self.state in _MOVE:
+                self._since_s = now_s
+        elif RESULTS in seen.over:
+            yield Event.RESULTS_OVER
+        elif READER in seen.over:  # before it is quiet, there are answers to come
+            yield Event.READER_OVER
+        if seen.source_ended:
+            yield Event.FINISH
+        if PAINT in seen.over:
+            yield Event.PAINTER_OVER
+        if now_s - self._since_s > self._waits_s.get(self.state, float("inf")):
+            yield Event.TIME_UP
