@@ -129,7 +129,7 @@ def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) ->
     limit_s = fault.ends_s or fault.within_s
     if limit_s and not (outcome.back_s is not None and outcome.back_s <= limit_s):
         yield f"not within {limit_s:g} s"
-    if outcome.n_lost:
+    if outcome.n_lost and fault.leaves:
         yield f"{outcome.n_lost} markers lost"
     if wrong := outcome.dropped.keys() - {*fault.drops, *_AS_ASKED}:
         yield f"dropped as {', '.join(sorted(wrong))}"
@@ -159,8 +159,9 @@ def row(fault: Fault, outcome: Outcome) -> str:
     sees = "; ".join(dict.fromkeys(outcome.sees)) or "nothing"
     back = "" if outcome.back_s is None else f"{outcome.back_s:.1f}"
     dropped = ", ".join(f"{n} {why}" for why, n in sorted(outcome.dropped.items()))
+    lost = outcome.n_lost if fault.leaves else "its books"
     kept = "; ".join(outcome.broken) or "kept"
-    cells = [fault.what, sees, back, outcome.n_late, dropped or 0, outcome.n_lost, kept]
+    cells = [fault.what, sees, back, outcome.n_late, dropped or 0, lost, kept]
     return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
 
 

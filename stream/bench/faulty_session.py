@@ -59,7 +59,9 @@ class Fault(Frozen):
     ends_s: float | None = None
     """The fault ends the session, in this time; else the bench does when all was seen."""
     exits: tuple[int, ...] = (130, 1)
+    """Statuses with which it may end; 1: something was lost, and told."""
     leaves: tuple[str, ...] = ("summary.json", "report.html")
+    """In the session's folder; nothing: the fault takes the books."""
 
 
 class FaultySession:

@@ -360,7 +360,13 @@ class Supervisor:
         node.restart_at_s = now_s + restart.pause_s
 
     def _start_again(self, node: _Node) -> None:
-        name = node.spec.name
+        name, sockets = node.spec.name, self.config.endpoints.folder
+        if not sockets.is_dir():
+            raise Problem(
+                f"{name} cannot be started again, as the folder of the session's sockets is gone "
+                f"('{sockets}'): keep what sweeps temporary folders from it, or set TMPDIR to "
+                "another place"
+            )
         node.restarts += 1
         if name == READER and isinstance(self.config.source, LiveSource):
             # What the lost one gave out nobody knows: it may still be on its way to the ledger.

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from hvf_core.problem import Problem
 from stream.pipeline.back_off import BackOff, Restart
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import drain, open_socket
@@ -88,8 +90,7 @@ class Stage:
             self.is_over = True
             self.supervisor.end()
             self.reports.close(0)
-            sockets = self.config.endpoints.control.removeprefix("ipc://")
-            shutil.rmtree(Path(sockets).parent)
+            shutil.rmtree(self.config.endpoints.folder, ignore_errors=True)
 
     def lives(self) -> list[list]:
         path = self.folder / "moody.lives"
@@ -134,6 +135,16 @@ def test_nothing_waits_for_an_optional_node_and_it_is_told_to_finish_once_it_lis
     made.look_until(lambda: made.supervisor.is_over("moody"))
     assert (made.folder / "moody.ended").read_text() == "finish"
     assert made.supervisor.events == []
+
+
+def test_a_folder_of_sockets_that_was_swept_ends_the_session(stage) -> None:
+    made = stage("serves")
+    made.supervisor.wait_until_ready()
+    shutil.rmtree(made.config.endpoints.folder)
+    (pid,) = [n.process.pid for n in made.supervisor._nodes.values() if n.spec.name == "steady"]
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(Problem, match=r"steady cannot be started again.*sockets is gone.*TMPDIR"):
+        made.look_until(lambda: made.supervisor.is_over("steady"))
 
 
 def test_one_that_dies_is_restarted_and_the_others_are_left_alone(stage) -> None:

@@ -55,10 +55,15 @@ class Endpoints(Settings):
         ports = _free_ports(len(names))
         return cls(**{name: f"tcp://127.0.0.1:{ports.pop()}#{folder / KEYS}" for name in names})
 
+    @property
+    def folder(self) -> Path:
+        """What `local` has made; without it nobody can join the session any more."""
+        scheme, _, rest = self.control.partition("://")
+        return Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
+
     def remove(self) -> None:
         """Removes the folder that `local` has made."""
-        scheme, _, rest = self.control.partition("://")
-        folder = Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
+        folder = self.folder
         # What another machine's session, or another program, names so is not ours.
         if folder.name.startswith(_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(folder, ignore_errors=True)
