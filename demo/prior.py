@@ -21,6 +21,7 @@ from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.commands.options import bar
 from offline_train.data.features import extract_features
+from offline_train.data.images import content_of
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.paint import paint_trials
 from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
@@ -43,7 +44,9 @@ def make_prior_of_demo(assets: Path, n_concepts: int, exemplars: int) -> Prior:
     np.random.default_rng(settings.seed).shuffle(ids)
     encoders = [load_encoder(spec) for spec in read_specs(assets / "encoders.json")]
     with bar("encoding images") as tell, tempfile.TemporaryDirectory() as cache:
-        features = extract_features(ids, picture_of, encoders, Path(cache), tell)
+        # An id says all of its picture, as long as the cache lives.
+        contents = dict(zip(ids, ids, strict=True))
+        features = extract_features(contents, picture_of, encoders, Path(cache), tell)
     # One of the encoders is the base's own VAE at the size of the pictures.
     side = base.spec.size_px // 8
     latents = features.embeddings["demo-vae"].reshape(-1, 4, side, side)
@@ -94,7 +97,8 @@ def evaluate_demo_paintings(
         bundle, directory, max(settings.repeats), shown=tests, amplitude=amplitude
     )
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
-    features = extract_features(trials.items, picture_of, encoders, directory.with_name("features"))
+    contents = {item: content_of(picture_of(item)) for item in trials.items}
+    features = extract_features(contents, picture_of, encoders, directory.with_name("features"))
     conditions = conditions_of(bundle, prior, trials, features, settings.repeats, settings.seed)
     base = load_base(read_base_spec(ASSETS))
     with bar("painting") as tell:

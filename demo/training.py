@@ -31,6 +31,7 @@ from offline_train.brain.calibrate import fit_calibration, save_calibration
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.features import Features, extract_features
+from offline_train.data.images import content_of
 from offline_train.data.prepare import prepare, prepare_test
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Study
@@ -104,7 +105,7 @@ def _extract(pictures: Mapping[str, np.ndarray], cache_dir: Path, progress: Prog
     task = progress.add_task("encoding images", total=len(pictures))
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
     return extract_features(
-        list(pictures),
+        {id: content_of(picture) for id, picture in pictures.items()},
         pictures.__getitem__,
         encoders,
         cache_dir,

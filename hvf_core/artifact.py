@@ -75,14 +75,17 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """Writes arrays as safetensors and returns the file's SHA-256.
+def write_tensors(
+    path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str] | None = None
+) -> str:
+    """Writes arrays, and facts about them, as safetensors and returns the file's SHA-256.
 
     Raises:
         Problem: it cannot be written, as on a disk that is full.
     """
     try:
-        save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
+        ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
+        save_file(ordered, path, dict(facts) if facts else None)
     except SafetensorError as error:
         raise Problem(
             f"{path} cannot be written ({error}): make room, or name another disk"

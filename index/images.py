@@ -16,6 +16,8 @@ from hvf_core.problem import Problem
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Only these are tried, whatever a file's name says: Pillow starts programs for some others."""
+READING = 2
+"""To be raised when the same file gives other pixels than before, as their features do then too."""
 MOST_PIXELS = 89_478_485
 """From where on Pillow warns of an image that takes all memory; 12 megapixels take 36 MB."""
 

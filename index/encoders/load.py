@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from decoder.weights import weights_sha256
 from hvf_core.problem import Problem
@@ -18,26 +19,42 @@ from hvf_core.specs import loading
 from index.encoders.parts import Parts
 from index.encoders.spec import LOADERS, EncoderSpec
 
+BATCH = 32
+"""Images embedded at once."""
+_N_NUMBERS = 64
+_ROUNDING = 5e-4  # relative to the largest; hardware that rounds more only costs encoding again
+
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """A loaded encoder; `checksum` is the SHA-256 of its weights, whatever file they came from."""
+    """A loaded encoder."""
 
     spec: EncoderSpec
     checksum: str
+    """The SHA-256 of its weights, whatever file they came from."""
+    fingerprint: tuple[float, ...]
+    """Some numbers of what it gives for one picture: weights do not tell all that decides it."""
     _parts: Parts = field(repr=False)
     _device: torch.device = field(repr=False)
 
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """An RGB image (h, w, 3) of any size as the network takes it, which is small."""
+        return self._parts.prepare(_checked(image))
+
     @torch.inference_mode()
+    def embed(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Embeds what `prepare` gave, all at once, as (n, dim)."""
+        embedded = self._parts.embed(torch.stack(list(prepared)).to(self._device))
+        return embedded.float().cpu().numpy()
+
     def encode(
-        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], batch: int = 32
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], batch: int = BATCH
     ) -> NDArray[np.float32]:
         """Embeds RGB images, (n, h, w, 3) or a list of (h, w, 3) of any sizes, as (n, dim)."""
         out = np.empty((len(images), self.spec.dim), np.float32)
         for first in range(0, len(images), batch):
-            part = [self._parts.prepare(_checked(image)) for image in images[first : first + batch]]
-            embedded = self._parts.embed(torch.stack(part).to(self._device))
-            out[first : first + batch] = embedded.float().cpu().numpy()
+            part = [self.prepare(image) for image in images[first : first + batch]]
+            out[first : first + batch] = self.embed(part)
         return out
 
 
@@ -65,16 +82,27 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
     with loading(f"image encoder '{spec.name}'", spec.source, way_out):
         parts = resolve_name(LOADERS[spec.kind])(spec)
     parts.network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    encoder = ImageEncoder(spec, weights_sha256(parts.network), parts, torch.device(device))
-    _try_out(encoder)
-    return encoder
+    fingerprint = _tried_out(spec, parts, torch.device(device))
+    return ImageEncoder(
+        spec, weights_sha256(parts.network), fingerprint, parts, torch.device(device)
+    )
 
 
-def _try_out(encoder: ImageEncoder) -> None:
-    spec = encoder.spec
-    blank = np.full((spec.size_px, spec.size_px, 3), 128, np.uint8)
+def same_encoder(fingerprint: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two of the same weights give the same embeddings, but for rounding."""
+    ours, theirs = np.array(fingerprint), np.array(other)
+    if ours.shape != theirs.shape:
+        return False
+    return bool((np.abs(ours - theirs) <= _ROUNDING * np.abs(ours).max()).all())
+
+
+def _tried_out(spec: EncoderSpec, parts: Parts, device: torch.device) -> tuple[float, ...]:
+    """Of a picture of hard edges, neither square nor of the network's size, some numbers."""
+    colours = (np.arange(9 * 12 * 3) * 101 % 256).astype(np.uint8).reshape(9, 12, 3)
+    edge_px = spec.size_px // 6 + 1
+    picture = colours.repeat(edge_px, axis=0).repeat(edge_px, axis=1)
     with torch.inference_mode():
-        vector = encoder._parts.embed(encoder._parts.prepare(blank)[None].to(encoder._device))
+        vector = parts.embed(parts.prepare(picture)[None].to(device)).float()
     if vector.shape != (1, spec.dim):
         raise Problem(
             f"image encoder '{spec.name}' gives {vector.numel()} numbers per image, its spec says "
@@ -85,3 +113,5 @@ def _try_out(encoder: ImageEncoder) -> None:
             f"image encoder '{spec.name}' gives numbers that are not finite, so its weights "
             f"'{spec.source}' are damaged: fetch them again"
         )
+    chosen = np.linspace(0, spec.dim - 1, min(spec.dim, _N_NUMBERS)).astype(int)
+    return tuple(vector[0].cpu().numpy()[chosen].tolist())

@@ -21,7 +21,7 @@ class Parts(NamedTuple):
 
 def squared(image: NDArray[np.uint8], size_px: int) -> Tensor:
     """An RGB image as (3, size_px, size_px) in 0..1: shorter side resized, middle cut out."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float().div_(255)
     height, width = tensor.shape[2:]
     scale = size_px / min(height, width)
     size = (max(size_px, round(height * scale)), max(size_px, round(width * scale)))

@@ -50,8 +50,6 @@ def evaluate_prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import check_bundle, check_fits, load_prior
     from decoder.painting.spec import read_base_spec
-    from index.images import read_image
-    from offline_train.data.images import image_files
     from offline_train.data.trial_set import load_trial_set
     from offline_train.paintings.nets import PAPER, load_feature_net, read_feature_nets
     from offline_train.paintings.paint import paint_trials
@@ -62,7 +60,7 @@ def evaluate_prior(
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
-    features = features_of(trial_set.items, images, encoders, cache)
+    pictures, features = features_of(trial_set.items, images, encoders, cache)
     conditions = conditions_of(
         opened, painted_with, trial_set, features, settings.repeats, settings.seed
     )
@@ -71,14 +69,13 @@ def evaluate_prior(
     loaded = load_base(read_base_spec(base), place, precision)
     check_fits(painted_with, loaded)
     loaded_nets = [load_feature_net(spec, place) for spec in specs]
-    files = image_files(images)
     with bar("painting") as tell:
         paintings, facts = paint_trials(
             conditions,
             painted_with,
             loaded,
             trial_set.items,
-            lambda item: read_image(files[item]),
+            pictures.read,
             settings,
             tell,
         )

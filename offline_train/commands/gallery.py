@@ -34,18 +34,18 @@ def gallery(
     """
     from decoder.bundle import load_bundle
     from index.gallery import save_gallery
-    from index.images import read_image
     from offline_train.brain.gallery import build_gallery
-    from offline_train.data.images import image_files
+    from offline_train.data.features import label_features
 
     opened = load_bundle(bundle)
     classes = [label for label in labels.split(",") if label]
-    files = {} if classes else image_files(images)
-    ids = classes or list(files)
-    features = features_of(ids, images, encoders, cache, bool(classes))
+    if classes:
+        ids, pictures, features = classes, None, label_features(sorted(classes))
+    else:
+        shown, features = features_of(None, images, encoders, cache)
+        ids, pictures = list(shown.files), map(shown.read, shown.files)  # one at a time
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
     made = build_gallery(ids, ids, features, opened, command_line())
-    pictures = (read_image(path) for path in files.values())  # one in memory at a time
-    save_gallery(out, made, pictures if files else None)
+    save_gallery(out, made, pictures)
     console.print(f"{len(made)} images in '{out}'")
     console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...")

@@ -59,6 +59,7 @@ def mbp(
     from offline_train.brain.calibrate import fit_calibration, save_calibration
     from offline_train.brain.gallery import build_gallery
     from offline_train.brain.train import make_bundle, train
+    from offline_train.data.features import label_features
     from offline_train.data.trial_set import load_trial_set
 
     usual = dict(PRESETS[preset])
@@ -75,7 +76,10 @@ def mbp(
     learnt, held_out = load_trial_set(trials), None
     if "split" in learnt.table:
         learnt = learnt.select(["train"], "split")
-    features = features_of(learnt.items, images, encoders, cache, labels)
+    if labels:
+        features = label_features(sorted(learnt.items))
+    else:
+        _, features = features_of(learnt.items, images, encoders, cache)
     if painted_with is not None:
         features.check_encoders(painted_with.manifest.image_encoders, f"the prior '{prior}'")
     if hold_out is None:

@@ -10,13 +10,13 @@ from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag, called
-from hvf_core.problem import Problem, WrongUsage
+from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
 from index.encoders.spec import PRESETS as ENCODERS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
-    from index.images import read_image
     from offline_train.data.features import Features
+    from offline_train.data.images import Pictures
 
 TRAIN = called("hvf-train", "python -m offline_train")
 LIVE = called("hvf-live", "python run_realtime.py")
@@ -52,29 +52,23 @@ def bar(text: str) -> Iterator[Callable[..., None]]:
 
 
 def features_of(
-    items: Sequence[str],
-    images: Path | None,
-    encoders: str | None,
-    cache: Path,
-    labels: bool = False,
-) -> "Features":
-    """What image encoders see in the images of these stimuli; or, of classes, one-hot vectors."""
+    items: Sequence[str] | None, images: Path | None, encoders: str | None, cache: Path
+) -> "tuple[Pictures, Features]":
+    """The images of these stimuli, or all of a folder, and what image encoders see in them."""
     import torch
 
     from index.encoders.load import load_encoder
     from index.encoders.spec import read_specs
-    from offline_train.data.features import extract_features, label_features
-    from offline_train.data.images import image_files
+    from offline_train.data.features import extract_features
+    from offline_train.data.images import pictures_of
 
-    if labels:
-        return label_features(sorted(items))
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
-    files = image_files(images)
-    absent = next((item for item in items if item not in files), None)
-    if absent is not None:
-        raise Problem(f"the folder '{images}' has no image of stimulus '{absent}'; add it")
+    specs = read_specs(encoders)
+    with bar("reading images") as tell:
+        pictures = pictures_of(images, items, tell)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = [load_encoder(spec, device) for spec in read_specs(encoders)]
+    loaded = [load_encoder(spec, device) for spec in specs]
     with bar("encoding images") as tell:
-        return extract_features(items, lambda item: read_image(files[item]), loaded, cache, tell)
+        contents, say = pictures.contents, console.print
+        return pictures, extract_features(contents, pictures.read, loaded, cache, tell, say)

@@ -48,7 +48,6 @@ def prior(
 
     Example: python -m offline_train prior --images train --encoders hvf.json --base sdxl-base ...
     """
-    import numpy as np
     import torch
     from accelerate import PartialState
 
@@ -57,7 +56,6 @@ def prior(
     from decoder.painting.spec import read_base_spec
     from index.encoders.load import load_encoder
     from index.encoders.parts import square_picture
-    from index.images import read_image
     from offline_train.data.images import image_files
     from offline_train.data.latents import (
         cache_latents,
@@ -70,12 +68,8 @@ def prior(
 
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
-    files = image_files(images)
     # In no order, so that the images that are only looked at, the last ones, are of all kinds.
-    items = sorted(files, key=lambda item: (zlib.crc32(item.encode()), item))
-
-    def read(item: str) -> np.ndarray:
-        return read_image(files[item])
+    items = sorted(image_files(images), key=lambda item: (zlib.crc32(item.encode()), item))
 
     # Where several processes train, the others wait until the first has encoded all images.
     state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
@@ -83,19 +77,20 @@ def prior(
     loaded = load_base(read_base_spec(base))
     size_px = settings.size_px or loaded.spec.size_px
     with state.main_process_first():
-        features = features_of(items, images, encoders, cache)
+        pictures, features = features_of(items, images, encoders, cache)
         vae = load_encoder(vae_encoder(loaded.spec, size_px), str(state.device))
         latents = shared_latents(features, vae)
         if latents is None:
             factor = loaded.vae.config["scaling_factor"]
-            folder = latents_folder(cache, vae, features.items)
+            contents, read, say = pictures.contents, pictures.read, console.print
+            folder = latents_folder(cache, vae, contents)
             with bar("encoding latents") as tell:
-                latents = cache_latents(features.items, read, vae, factor, folder, tell)
+                latents = cache_latents(contents, read, vae, factor, folder, tell, say)
     board = None
     if state.is_main_process:
         looked_at = items[max(0, len(items) - settings.n_samples) :]
-        pictures = [square_picture(read(item), size_px) for item in looked_at]
-        board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), pictures, features, loaded)
+        squares = [square_picture(pictures.read(item), size_px) for item in looked_at]
+        board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), squares, features, loaded)
     with bar("training the prior") as tell:
 
         def follow(step: PriorProgress) -> None:

@@ -1,4 +1,8 @@
-"""Features: the embeddings of images by frozen encoders, extracted once, kept by image id."""
+"""Features: the embeddings of images by frozen encoders, extracted once.
+
+The cache knows images by their content, and encoders by their weights and by what these give: other
+names cost nothing, and nothing that has changed is taken for what it was.
+"""
 
 import hashlib
 import json
@@ -9,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from torch import Tensor
 
 from decoder.bundle import ImageEncoderRecord
+from hvf_core.artifact import write_tensors
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
-from index.encoders.load import ImageEncoder
+from index.encoders.load import BATCH, ImageEncoder, same_encoder
+from index.images import READING
 from offline_train.checkpoint import identify
 
 BLOCK = 256
@@ -62,104 +68,142 @@ def label_features(labels: Sequence[str]) -> Features:
 
 
 def extract_features(
-    items: Sequence[str],
-    load_image: Callable[[str], np.ndarray],
+    contents: Mapping[str, str],
+    read: Callable[[str], np.ndarray],
     encoders: Sequence[ImageEncoder],
     cache_dir: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Features:
     """Encodes images, or takes what was encoded before from the cache.
 
-    The cache trusts ids: an image that changes needs another id, or another cache.
-
     Args:
-        load_image: gives the uint8 (height, width, 3) image of an id; called once an image, and
-            only for those that some encoder has not seen.
-        encoders: frozen image encoders; each has a folder in the cache, named by its checksum.
+        contents: what names the content of each image, by its id.
+        read: gives the uint8 (height, width, 3) image of an id; called only for images of which
+            some encoder has not seen the content, and one of them is in memory at a time.
+        encoders: frozen image encoders; each has a folder in the cache.
         cache_dir: where embeddings are kept, written every `BLOCK` images.
         progress: told how many of the images to be encoded are done.
+        say: hears of files of the cache that are set aside, as they are damaged.
 
     Raises:
-        Problem: when a cache file is damaged, or an encoder gives embeddings that are not finite
-            or nearly the same for all images.
+        Problem: when images cannot be read, after all others were encoded; or an encoder gives
+            embeddings that are not finite or nearly the same for all images.
     """
-    folders = {
-        encoder.spec.name: cache_dir / f"{encoder.spec.name}-{encoder.checksum[:16]}"
-        for encoder in encoders
-    }
-    known = {
-        encoder.spec.name: _read_cache(folders[encoder.spec.name], encoder) for encoder in encoders
-    }
-    todo = [
-        item for item in dict.fromkeys(items) if any(item not in seen for seen in known.values())
-    ]
+    caches = [_Cache(cache_dir, encoder, say) for encoder in encoders]
+    todo = {content: item for item, content in contents.items()}
+    todo = {c: item for c, item in todo.items() if any(c not in cache.known for cache in caches)}
+    unread: list[str] = []
     for start in range(0, len(todo), BLOCK):
-        block = todo[start : start + BLOCK]
-        images = {item: load_image(item) for item in block}
-        for encoder in encoders:
-            seen = known[encoder.spec.name]
-            unseen = [item for item in block if item not in seen]
-            if unseen:
-                embeddings = _encode(encoder, [images[item] for item in unseen])
-                _append_to_cache(folders[encoder.spec.name], encoder, unseen, embeddings)
-                seen.update(zip(unseen, embeddings, strict=True))
+        block = list(todo.items())[start : start + BLOCK]
+        for first in range(0, len(block), BATCH):
+            unread += _encode(dict(block[first : first + BATCH]), read, caches)
+        for cache in caches:
+            cache.write()
         progress(start + len(block), len(todo))
-    found = {name: np.stack([seen[item] for item in items]) for name, seen in known.items()}
-    for name, array in found.items():
-        if len(items) > 1:
-            refuse_collapsed(array, name)
+    if unread:
+        rest = "" if len(unread) == 1 else f" (one of {len(unread)}: {'; '.join(unread[1:])})"
+        raise Problem(unread[0] + rest)
+    found = {}
+    for cache in caches:
+        name, distinct = cache.encoder.spec.name, dict.fromkeys(contents.values())
+        if len(distinct) > 1:
+            refuse_collapsed(np.stack([cache.known[content] for content in distinct]), name)
+        found[name] = np.stack([cache.known[content] for content in contents.values()])
     records = tuple(
         ImageEncoderRecord(name=e.spec.name, dim=e.spec.dim, checksum=e.checksum) for e in encoders
     )
-    return Features(tuple(items), records, found)
+    return Features(tuple(contents), records, found)
 
 
-def _encode(encoder: ImageEncoder, images: list[np.ndarray]) -> np.ndarray:
-    embeddings = encoder.encode(images)
-    if not np.isfinite(embeddings).all():
-        raise Problem(
-            f"image encoder {encoder.spec.name!r} gives values that are not finite: "
-            "its weights are damaged, fetch them again"
-        )
-    return embeddings
-
-
-def _append_to_cache(
-    folder: Path, encoder: ImageEncoder, ids: list[str], embeddings: np.ndarray
-) -> None:
-    """Adds a file to the cache, named by its ids, so that it takes no other one's place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{identify([*ids])[:16]}.safetensors"
-    draft = path.with_suffix(f".draft-{os.getpid()}")
-    metadata = {
-        "ids": json.dumps(ids),
-        "encoder": encoder.checksum,
-        "sha256": hashlib.sha256(embeddings.tobytes()).hexdigest(),
-    }
-    save_file({"embeddings": embeddings}, draft, metadata)
-    draft.replace(path)
-
-
-def _read_cache(folder: Path, encoder: ImageEncoder) -> dict[str, np.ndarray]:
-    known: dict[str, np.ndarray] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+def _encode(
+    items: Mapping[str, str], read: Callable[[str], np.ndarray], caches: Sequence["_Cache"]
+) -> list[str]:
+    """Embeds images, by content, where they are not known; returns why some cannot be read."""
+    prepared: list[dict[str, Tensor]] = [{} for _ in caches]
+    unread = []
+    for content, item in items.items():
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata()
-                embeddings = file.get_tensor("embeddings")
-            ids = json.loads(metadata["ids"])
-            sound = (
-                embeddings.dtype == np.float32
-                and embeddings.shape == (len(ids), encoder.spec.dim)
-                and metadata["encoder"] == encoder.checksum
-                and metadata["sha256"] == hashlib.sha256(embeddings.tobytes()).hexdigest()
-            )
-        except (SafetensorError, KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
+            image = read(item)
+        except Problem as problem:
+            unread.append(str(problem))
+            continue
+        for cache, own in zip(caches, prepared, strict=True):
+            if content not in cache.known:
+                own[content] = cache.encoder.prepare(image)
+        del image  # before the next one is read
+    for cache, own in zip(caches, prepared, strict=True):
+        if own:
+            cache.add(list(own), cache.encoder.embed(list(own.values())))
+    return unread
+
+
+class _Cache:
+    """What one encoder has seen.
+
+    Attributes:
+        known: its embeddings, by the content of the image.
+    """
+
+    def __init__(self, cache_dir: Path, encoder: ImageEncoder, say: Callable[[str], None]) -> None:
+        self.encoder = encoder
+        self.known: dict[str, np.ndarray] = {}
+        self._unwritten: list[str] = []
+        # A folder without READING at its end knew images by their names: it is left alone.
+        name = f"{encoder.spec.name}-{encoder.checksum[:16]}-{READING}"
+        self._folder = cache_dir / name
+        for path in sorted(self._folder.glob("*.safetensors")):
+            try:
+                self._read(path)
+            except FileNotFoundError:
+                continue  # another process has set it aside
+            except (SafetensorError, KeyError, TypeError, ValueError):
+                path.replace(path.with_suffix(".damaged"))
+                say(f"'{path}' is damaged and set aside: its images are encoded again")
+
+    def _read(self, path: Path) -> None:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata()
+            embeddings = file.get_tensor("embeddings")
+        contents, fingerprint = json.loads(facts["contents"]), json.loads(facts["fingerprint"])
+        if facts["sha256"] != _checksum(contents, embeddings):
+            raise ValueError("not what was written")
+        ours = self.encoder
+        is_ours = facts["encoder"] == ours.checksum and embeddings.shape[1] == ours.spec.dim
+        if is_ours and same_encoder(ours.fingerprint, fingerprint):
+            self.known.update(zip(contents, embeddings, strict=True))
+
+    def add(self, contents: Sequence[str], embeddings: np.ndarray) -> None:
+        if not np.isfinite(embeddings).all():
             raise Problem(
-                f"{path} is damaged or not of encoder {encoder.spec.name}: "
-                "delete this file, its images are then encoded again"
+                f"image encoder {self.encoder.spec.name!r} gives values that are not finite: "
+                "its weights are damaged, fetch them again"
             )
-        known.update(zip(ids, embeddings, strict=True))
-    return known
+        self.known.update(zip(contents, embeddings, strict=True))
+        self._unwritten.extend(contents)
+
+    def write(self) -> None:
+        """Adds a file, named by what is in it, so that it takes no other one's place."""
+        if not self._unwritten:
+            return
+        embeddings = np.stack([self.known[content] for content in self._unwritten])
+        facts = {
+            "contents": json.dumps(self._unwritten),
+            "encoder": self.encoder.checksum,
+            "fingerprint": json.dumps(self.encoder.fingerprint),
+            "sha256": _checksum(self._unwritten, embeddings),
+        }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{identify(dict(facts))[:16]}.safetensors"
+        draft = path.with_suffix(f".draft-{os.getpid()}")
+        try:
+            write_tensors(draft, {"embeddings": embeddings}, facts)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        self._unwritten.clear()
+
+
+def _checksum(contents: Sequence[str], embeddings: np.ndarray) -> str:
+    named = json.dumps([*contents, embeddings.dtype.str, embeddings.shape])
+    return hashlib.sha256(named.encode() + embeddings.tobytes()).hexdigest()

@@ -1,13 +1,70 @@
-"""Folders of images of stimuli: files whose names are the stimuli's ids."""
+"""Images of stimuli: files whose names are the stimuli's ids, known by what is in them."""
 
+import hashlib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
+from index.images import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The images of stimuli; they are read when they are asked for."""
+
+    files: Mapping[str, Path]
+    """By id."""
+    contents: Mapping[str, str]
+    """SHA-256 of each file's bytes, by id: equal names are not enough, nor are equal times."""
+
+    def read(self, item: str) -> NDArray[np.uint8]:
+        """An image as (height, width, 3).
+
+        Raises:
+            Problem: it cannot be read, or is no longer what it was when its content was looked at.
+        """
+        pixels = read_image(self.files[item])
+        if _content(self.files[item]) != self.contents[item]:
+            raise Problem(f"the image '{self.files[item]}' has just changed: start again")
+        return pixels
+
+
+def pictures_of(
+    folder: Path | None,
+    items: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pictures:
+    """The images of these stimuli, or all that are in a folder; every file is read once.
+
+    Raises:
+        Problem: as `image_files` does; a stimulus has no image there; or one cannot be read.
+    """
+    found = image_files(folder)
+    files: dict[str, Path] = {}
+    for item in found if items is None else items:
+        path = found.get(unicodedata.normalize("NFC", item))
+        if path is None:
+            raise Problem(f"the folder '{folder}' has no image of stimulus '{item}'; add it")
+        files[item] = path
+    contents: dict[str, str] = {}
+    for item, path in files.items():
+        contents[item] = _content(path)
+        progress(len(contents), len(files))
+    return Pictures(files, contents)
+
+
+def content_of(pixels: NDArray[np.uint8]) -> str:
+    """Names an image that is in no file, (height, width, 3), by its pixels."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def image_files(folder: Path | None) -> dict[str, Path]:
@@ -33,14 +90,24 @@ def image_files(folder: Path | None) -> dict[str, Path]:
     return files
 
 
+def _content(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise Problem(
+            f"the image '{path}' cannot be read ({error.strerror}): replace it, or take it out of "
+            "its folder"
+        ) from error
+
+
 def _images_below(folder: Path) -> Iterator[Path]:
     been: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
-        if here.resolve() in been:
+        if (real := here.resolve()) in been:
             folders.clear()
             continue
-        been.add(here.resolve())
+        been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (
             here / name

@@ -5,7 +5,8 @@ the mean latents times the VAE's scaling factor, encoded in float32 and kept in 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,9 @@ from decoder.painting.spec import BaseSpec
 from hvf_core.artifact import read_manifest, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
-from index.encoders.load import ImageEncoder
+from index.encoders.load import BATCH, ImageEncoder, same_encoder
 from index.encoders.spec import EncoderSpec
+from index.images import READING
 from offline_train.checkpoint import identify
 from offline_train.data.features import BLOCK, Features
 
@@ -26,9 +28,11 @@ _VERSION: Literal[1] = 1
 
 class _LatentsManifest(Frozen):
     schema_version: Literal[1] = _VERSION
-    items_sha256: str
+    contents_sha256: str
     encoder: str
     """Checksum of the VAE's weights."""
+    fingerprint: tuple[float, ...]
+    """Of the VAE."""
     scaling_factor: float
     """That the mean latents have been multiplied with."""
     size_px: int
@@ -61,40 +65,44 @@ def shared_latents(features: Features, vae: ImageEncoder) -> np.ndarray | None:
     return None
 
 
-def latents_folder(cache: Path, vae: ImageEncoder, items: Sequence[str]) -> Path:
-    """Where in a cache the latents of these images, by this VAE, lie."""
-    name = f"latents-{vae.spec.size_px}px-{vae.checksum[:16]}-{identify(list(items))[:16]}"
-    return cache / name
+def latents_folder(cache: Path, vae: ImageEncoder, contents: Mapping[str, str]) -> Path:
+    """Where in a cache the latents of images of these contents, by this VAE, lie."""
+    vae_name = f"{vae.spec.size_px}px-{vae.checksum[:16]}-{READING}"
+    return cache / f"latents-{vae_name}-{identify(list(contents.values()))[:16]}"
 
 
 def cache_latents(
-    items: Sequence[str],
-    load_image: Callable[[str], np.ndarray],
+    contents: Mapping[str, str],
+    read: Callable[[str], np.ndarray],
     vae: ImageEncoder,
     scaling_factor: float,
     directory: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> np.ndarray:
     """Encodes images, or goes on where an interrupted run of the same images was.
 
     Args:
-        load_image: gives the uint8 (height, width, 3) image of an id.
+        contents: what names the content of each image, by its id.
+        read: gives the uint8 (height, width, 3) image of an id; one is in memory at a time.
         vae: of `vae_encoder`, loaded.
         scaling_factor: of the VAE; what `vae` gives has been multiplied with it.
         progress: told how many images are done, and of how many.
+        say: hears that some are damaged, which are made again.
 
     Returns:
-        float16 (items, 4, side, side), memory-mapped, to be read only.
+        float16 (images, 4, side, side), memory-mapped, to be read only.
 
     Raises:
-        Problem: the directory holds latents of other images, of another VAE or size, or damaged
-            ones; or the VAE gives values that are not finite.
+        Problem: the directory holds latents of other images, of another VAE or size; an image
+            cannot be read; or the VAE gives values that are not finite.
     """
-    side = vae.spec.size_px // 8
+    items, side = tuple(contents), vae.spec.size_px // 8
     shape = (len(items), 4, side, side)
     manifest = _LatentsManifest(
-        items_sha256=identify(list(items)),
+        contents_sha256=identify(list(contents.values())),
         encoder=vae.checksum,
+        fingerprint=vae.fingerprint,
         scaling_factor=scaling_factor,
         size_px=vae.spec.size_px,
         n_items=len(items),
@@ -103,17 +111,23 @@ def cache_latents(
     path = directory / ARRAY
     if (directory / MANIFEST).exists():
         found = read_manifest(directory, MANIFEST, _LatentsManifest, _VERSION)
-        if found.model_copy(update={"blocks": ()}) != manifest:
+        same = found.model_copy(update={"blocks": (), "fingerprint": vae.fingerprint}) == manifest
+        if not same or not same_encoder(vae.fingerprint, found.fingerprint):
             raise Problem(
                 f"'{directory}' holds latents of other images, of another VAE or another size: "
                 "delete it, or name another folder"
             )
-        manifest = found
-        array = _opened(path, shape, manifest.blocks)
-    else:
-        array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        n_whole = _n_whole(path, shape, found.blocks)
+        if n_whole < len(found.blocks):
+            say(f"the latents in '{path}' are damaged from image {n_whole * BLOCK} on: made again")
+        manifest = found.model_copy(update={"blocks": found.blocks[:n_whole]})
+    if not manifest.blocks:
+        draft = path.with_suffix(f".draft-{os.getpid()}")
+        np.lib.format.open_memmap(draft, "w+", np.float16, shape).flush()
+        draft.replace(path)  # as what is there may be mapped by another process
+    array = np.lib.format.open_memmap(path, "r+")
     for first in range(len(manifest.blocks) * BLOCK, len(items), BLOCK):
-        encoded = vae.encode([load_image(item) for item in items[first : first + BLOCK]])
+        encoded = _encoded(items[first : first + BLOCK], read, vae)
         if not np.isfinite(encoded).all():
             raise Problem(
                 f"the VAE '{vae.spec.source}' gives values that are not finite: its weights are "
@@ -125,24 +139,30 @@ def cache_latents(
         manifest = manifest.model_copy(update={"blocks": (*manifest.blocks, _checksum(block))})
         write_manifest(directory / MANIFEST, manifest)
         progress(first + len(block), len(items))
-    return np.load(path, mmap_mode="r")
+    array.flags.writeable = False
+    return array  # and not what by now is at `path`: another process may have begun there too
 
 
-def _opened(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> np.memmap:
-    try:
-        array = np.load(path, mmap_mode="r+", allow_pickle=False)
-        reason = f"it holds {array.dtype} of the shape {array.shape}, not float16 of {shape}"
-        if array.shape == shape and array.dtype == np.float16:
-            blocks = (array[i * BLOCK : (i + 1) * BLOCK] for i in range(len(checksums)))
-            spoilt = [i for i, block in enumerate(blocks) if _checksum(block) != checksums[i]]
-            if not spoilt:
-                return array
-            reason = f"those from image {spoilt[0] * BLOCK} on are not what was written"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise Problem(
-        f"the latents in '{path}' are damaged ({reason}): delete the folder, they are made again"
+def _encoded(
+    items: Sequence[str], read: Callable[[str], np.ndarray], vae: ImageEncoder
+) -> np.ndarray:
+    batches = (items[first : first + BATCH] for first in range(0, len(items), BATCH))
+    return np.concatenate(
+        [vae.embed([vae.prepare(read(item)) for item in batch]) for batch in batches]
     )
+
+
+def _n_whole(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> int:
+    """How many blocks are what was written, up to the first that is not."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return 0
+    if array.shape != shape or array.dtype != np.float16:
+        return 0
+    blocks = (array[i * BLOCK : (i + 1) * BLOCK] for i in range(len(checksums)))
+    whole = (_checksum(block) == known for block, known in zip(blocks, checksums, strict=True))
+    return next((i for i, is_whole in enumerate(whole) if not is_whole), len(checksums))
 
 
 def _checksum(block: np.ndarray) -> str:

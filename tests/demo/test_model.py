@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch) -> None:
 def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
 
-    def full(arrays: object, path: Path) -> None:
+    def full(*_: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("hvf_core.artifact.save_file", full)

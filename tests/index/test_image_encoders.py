@@ -17,7 +17,7 @@ from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from index.encoders.health import embedding_health, refuse_collapsed
-from index.encoders.load import load_encoder
+from index.encoders.load import load_encoder, same_encoder
 from index.encoders.parts import squared
 from index.encoders.spec import LOADERS, PRESETS, EncoderSpec, Kind, read_specs
 
@@ -104,6 +104,54 @@ def test_embeddings_are_float32_repeatable_and_independent_of_the_batch(kind, re
     np.testing.assert_allclose(encoder.encode(pictures, batch=2), embedded, atol=1e-5)
     np.testing.assert_allclose(load_encoder(spec).encode(pictures[::-1])[::-1], embedded, atol=1e-5)
     assert encoder.encode([]).shape == (0, spec.dim)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "vae", "clip"])
+def test_a_fingerprint_is_the_same_wherever_the_same_encoder_runs(kind, request):
+    spec = request.getfixturevalue(kind)
+    encoder, again = load_encoder(spec), load_encoder(spec)
+    assert encoder.fingerprint == again.fingerprint
+    assert len(encoder.fingerprint) == min(64, spec.dim)
+    rounded = [x * (1 + (-1) ** i * 2**-12) for i, x in enumerate(encoder.fingerprint)]
+    assert same_encoder(encoder.fingerprint, rounded)
+    assert not same_encoder(encoder.fingerprint, encoder.fingerprint[:-1])
+
+
+def test_a_fingerprint_tells_what_weights_do_not(clip, vae, tmp_path, monkeypatch):
+    """Same weights, and other activations, heads, preprocessing or scaling."""
+    import open_clip
+
+    def check_other(encoder, changed, what):
+        other = load_encoder(changed)
+        assert other.checksum == encoder.checksum
+        assert not same_encoder(encoder.fingerprint, other.fingerprint), what
+
+    encoder = load_encoder(clip)
+    config = json.loads((tmp_path / "tiny-clip.json").read_text())
+    for name, change in {
+        "tiny-gelu": {"quick_gelu": True},
+        "tiny-heads": {"vision_cfg": config["vision_cfg"] | {"head_width": 16}},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(config | change))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+        check_other(encoder, clip.model_copy(update={"architecture": name}), name)
+    create = open_clip.create_model_and_transforms
+    for how in (
+        {"mean": [0.5] * 3, "std": [0.5] * 3},
+        {"interpolation": "bilinear"},
+        {"resize_mode": "squash"},
+    ):
+        prepare = open_clip.image_transform(32, is_train=False, **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                open_clip,
+                "create_model_and_transforms",
+                lambda *args, prepare=prepare, **more: (*create(*args, **more)[:2], prepare),
+            )
+            check_other(encoder, clip, how)
+    encoder, config = load_encoder(vae), Path(vae.source) / "config.json"
+    config.write_text(config.read_text().replace('"scaling_factor": 0.5', '"scaling_factor": 0.6'))
+    check_other(encoder, vae, "scaling")
 
 
 def test_images_of_different_sizes_are_encoded_together(classifier):

@@ -4,12 +4,15 @@ import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from hvf_core.problem import Problem
-from offline_train.data.images import image_files
+from index.images import read_image
+from offline_train.data.images import content_of, image_files, pictures_of
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -97,3 +100,55 @@ def test_two_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
     put(tmp_path, "caf\u00e9.png", "x/cafe\u0301.png")
     with pytest.raises(Problem, match="have the same name"):
         image_files(tmp_path)
+
+
+# --- what is in them -----------------------------------------------------------------------------
+
+
+def picture(path: Path, seed: int, **options: object) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def test_a_picture_s_content_is_its_file_s_bytes(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2), ("copies/c", 1)):
+        picture(tmp_path / f"{name}.png", seed)
+    times_ns = (tmp_path / "a.png").stat().st_mtime_ns
+    before = pictures_of(tmp_path)
+    assert before.contents["a"] == before.contents["c"] != before.contents["b"]
+    # Another picture of as many bytes, at the same time: neither size nor time tells it.
+    size = (tmp_path / "a.png").stat().st_size
+    content = picture(tmp_path / "a.png", 3).read_bytes()
+    assert len(content) == size
+    os.utime(tmp_path / "a.png", ns=(times_ns, times_ns))
+    after = pictures_of(tmp_path)
+    assert before.contents["a"] != after.contents["a"]
+    np.testing.assert_array_equal(after.read("a"), read_image(tmp_path / "a.png"))
+    with pytest.raises(Problem, match=r"a\.png' has just changed"):
+        before.read("a")
+
+
+def test_pictures_are_those_of_the_stimuli_asked_for(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png", ord(name))
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    picture(tmp_path / f"{apart}.png", 7)
+    told: list[tuple[int, int]] = []
+    found = pictures_of(tmp_path, ["b", composed, "a"], lambda *done: told.append(done))
+    assert list(found.files) == list(found.contents) == ["b", composed, "a"]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert list(pictures_of(tmp_path, [apart]).files) == [apart]  # as an older trial set spells it
+    with pytest.raises(Problem, match=r"has no image of stimulus 'd'; add it"):
+        pictures_of(tmp_path, ["a", "d"])
+    os.symlink(tmp_path / "nowhere", tmp_path / "e.png")
+    with pytest.raises(Problem, match=r"e\.png' cannot be read \(No such file"):
+        pictures_of(tmp_path)
+
+
+def test_pixels_have_a_content_of_their_own() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert content_of(pixels) == content_of(pixels.copy())
+    assert content_of(pixels) != content_of(pixels.reshape(4, 2, 3))
+    assert content_of(pixels) != content_of(pixels + 1)

@@ -1,5 +1,6 @@
 """Latents on disk: right, made once, gone on with, refused when they are others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,17 @@ from hvf_core.problem import Problem
 from index.encoders.load import ImageEncoder, load_encoder
 from offline_train.data import latents as latents_module
 from offline_train.data.features import Features
-from offline_train.data.latents import ARRAY, cache_latents, shared_latents, vae_encoder
+from offline_train.data.latents import (
+    ARRAY,
+    cache_latents,
+    latents_folder,
+    shared_latents,
+    vae_encoder,
+)
 from tests.tiny_sdxl import SIZE_PX, tiny_base
 
 ITEMS = tuple(f"image {n}" for n in range(10))
+CONTENTS = {item: f"content of {item}" for item in ITEMS}
 SCALING = 0.13025
 
 
@@ -56,7 +64,7 @@ class Camera:
 def test_they_are_the_scaled_mean_in_half_precision(
     base: DiffusionBase, vae: ImageEncoder, tmp_path: Path
 ) -> None:
-    made = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    made = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
     pixels = torch.from_numpy(np.stack([picture(item) for item in ITEMS])).permute(0, 3, 1, 2)
     with torch.no_grad():
         mean = base.vae.encode(pixels / 127.5 - 1).latent_dist.mean
@@ -68,62 +76,99 @@ def test_they_are_the_scaled_mean_in_half_precision(
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_repeated(
     vae: ImageEncoder, tmp_path: Path
 ) -> None:
-    whole = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "whole")
+    whole = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        cache_latents(ITEMS, Camera("image 6"), vae, SCALING, tmp_path / "latents")
+        cache_latents(CONTENTS, Camera("image 6"), vae, SCALING, tmp_path / "latents")
     second, told = Camera(), []
     made = cache_latents(
-        ITEMS, second, vae, SCALING, tmp_path / "latents", lambda *done: told.append(done)
+        CONTENTS, second, vae, SCALING, tmp_path / "latents", lambda *done: told.append(done)
     )
     assert second.taken == list(ITEMS[4:])
     assert told == [(8, 10), (10, 10)]
     assert np.array_equal(made, whole)
     third = Camera()
-    assert np.array_equal(cache_latents(ITEMS, third, vae, SCALING, tmp_path / "latents"), whole)
+    assert np.array_equal(cache_latents(CONTENTS, third, vae, SCALING, tmp_path / "latents"), whole)
     assert third.taken == []
 
 
 def test_those_of_other_images_another_vae_or_size_are_refused(
     base: DiffusionBase, vae: ImageEncoder, tmp_path: Path
 ) -> None:
-    cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
     other_vae = load_encoder(vae_encoder(tiny_base(tmp_path / "other", seed=1).spec, SIZE_PX))
     smaller = load_encoder(vae_encoder(base.spec, SIZE_PX // 2))
-    for items, encoder, scaling in (
-        (ITEMS[::-1], vae, SCALING),
-        (ITEMS, other_vae, SCALING),
-        (ITEMS, smaller, SCALING),
-        (ITEMS, vae, 0.18215),
+    changed = CONTENTS | {ITEMS[3]: "another content"}
+    otherwise = replace(vae, fingerprint=tuple(1.1 * x for x in vae.fingerprint))
+    for contents, encoder, scaling in (
+        (dict(reversed(CONTENTS.items())), vae, SCALING),
+        (changed, vae, SCALING),
+        (CONTENTS, other_vae, SCALING),
+        (CONTENTS, smaller, SCALING),
+        (CONTENTS, otherwise, SCALING),
+        (CONTENTS, vae, 0.18215),
     ):
         with pytest.raises(Problem, match="of other images, of another VAE or another size"):
-            cache_latents(items, Camera(), encoder, scaling, tmp_path / "latents")
+            cache_latents(contents, Camera(), encoder, scaling, tmp_path / "latents")
+    assert latents_folder(tmp_path, vae, changed) != latents_folder(tmp_path, vae, CONTENTS)
+    renamed = {f"other {item}": content for item, content in CONTENTS.items()}
+    assert latents_folder(tmp_path, vae, renamed) == latents_folder(tmp_path, vae, CONTENTS)
 
 
-@pytest.mark.parametrize("damage", ["a byte", "cut", "gone", "another array"])
-def test_damaged_ones_are_refused(vae: ImageEncoder, tmp_path: Path, damage: str) -> None:
-    cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+@pytest.mark.parametrize(
+    ("damage", "n_again"), [("a byte", 2), ("in the middle", 6), ("cut", 10), ("gone", 10)]
+)
+def test_damaged_ones_are_made_again_aloud(
+    vae: ImageEncoder, tmp_path: Path, damage: str, n_again: int
+) -> None:
+    whole = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "whole")
+    cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
     path = tmp_path / "latents" / ARRAY
     content = bytearray(path.read_bytes())
-    if damage == "a byte":
-        content[-1] ^= 1
-        path.write_bytes(content)
-    elif damage == "cut":
-        path.write_bytes(content[:-100])
-    elif damage == "gone":
+    if damage == "gone":
         path.unlink()
     else:
-        np.save(path, np.zeros((10, 4, 2, 2), np.float16))
-    with pytest.raises(Problem, match=r"are damaged .*delete the folder"):
-        cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+        content[{"a byte": -1, "in the middle": len(content) * 6 // 10, "cut": -1}[damage]] ^= 1
+        path.write_bytes(content[: -100 if damage == "cut" else None])
+    camera, said = Camera(), []
+    folder = tmp_path / "latents"
+    made = cache_latents(CONTENTS, camera, vae, SCALING, folder, say=said.append)
+    assert camera.taken == list(ITEMS[10 - n_again :])
+    assert said == [f"the latents in '{path}' are damaged from image {10 - n_again} on: made again"]
+    np.testing.assert_array_equal(made, whole)
+    cache_latents(CONTENTS, Camera(ITEMS[0]), vae, SCALING, folder, say=said.append)
+    assert len(said) == 1
+
+
+def test_another_array_in_their_place_is_replaced(vae: ImageEncoder, tmp_path: Path) -> None:
+    whole = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents").copy()
+    np.save(tmp_path / "latents" / ARRAY, np.zeros((10, 4, 2, 2), np.float16))
+    made = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
+    np.testing.assert_array_equal(made, whole)
+
+
+def test_a_second_program_that_begins_does_not_cut_the_file_of_the_first(
+    vae: ImageEncoder, tmp_path: Path
+) -> None:
+    class Beside(Camera):
+        def __call__(self, item: str) -> np.ndarray:
+            if item == ITEMS[1]:  # before the first block is on record
+                with pytest.raises(KeyboardInterrupt):
+                    cache_latents(CONTENTS, Camera("image 6"), vae, SCALING, tmp_path / "latents")
+            return super().__call__(item)
+
+    whole = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "whole")
+    for camera in (Beside(), Camera()):
+        made = cache_latents(CONTENTS, camera, vae, SCALING, tmp_path / "latents")
+        np.testing.assert_array_equal(made, whole)
 
 
 def test_values_that_are_not_finite_are_not_kept(
     base: DiffusionBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae = load_encoder(vae_encoder(base.spec, SIZE_PX))
-    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: np.full((4, 256), np.nan))
+    monkeypatch.setattr(ImageEncoder, "embed", lambda self, images: np.full((4, 256), np.nan))
     with pytest.raises(Problem, match="values that are not finite"):
-        cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+        cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
 
 
 def test_an_image_encoder_that_is_the_vae_at_that_size_has_them_already(
@@ -136,7 +181,7 @@ def test_an_image_encoder_that_is_the_vae_at_that_size_has_them_already(
         return Features(ITEMS, (record,), {"pixels": embeddings})
 
     shared = shared_latents(features(vae), vae)
-    made = cache_latents(ITEMS, Camera(), vae, SCALING, tmp_path / "latents")
+    made = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
     assert np.array_equal(shared.astype(np.float16), made)
     smaller = load_encoder(vae_encoder(base.spec, SIZE_PX // 2))
     assert shared_latents(features(smaller), vae) is None

@@ -23,6 +23,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
 from offline_train.commands.app import app
 from offline_train.data.features import Features, extract_features
+from offline_train.data.images import content_of
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
 from offline_train.paintings.nets import FeatureNet, FeatureNetSpec
 from offline_train.paintings.paint import paint_conditions
@@ -71,7 +72,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     encoder = {"name": "vae", "kind": "autoencoder_kl", "source": "./base", "subfolder": "vae"}
     (folder / "encoders.json").write_text(json.dumps([encoder | {"dim": 64, "size_px": 32}]))
     encoders = [load_encoder(spec) for spec in read_specs(folder / "encoders.json")]
-    features = extract_features(names, images.__getitem__, encoders, folder / "features")
+    contents = {name: content_of(image) for name, image in images.items()}
+    features = extract_features(contents, images.__getitem__, encoders, folder / "features")
     with write_trial_set(folder / "trials", FORMAT, {}) as writer:
         for session in ("s1", "s2", "s3", "s4"):
             writer.append(rng.normal(size=(8, 6, 20)).astype(np.float32), names, session=session)
