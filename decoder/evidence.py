@@ -56,6 +56,9 @@ class Repeats:
         shape: of what each repeat gives.
         max_bytes: for all sums together.
         say: hears a sentence when the first group is forgotten.
+
+    Attributes:
+        added: hears of each trial that is added: its number, its group, and what it gave.
     """
 
     def __init__(self, shape: tuple[int, ...], max_bytes: int, say: Callable[[str], None]) -> None:
@@ -63,6 +66,7 @@ class Repeats:
         self._most = max(1, max_bytes // (8 * math.prod(shape)))
         self._groups: OrderedDict[str, tuple[np.ndarray, set[int]]] = OrderedDict()
         self._has_forgotten = False
+        self.added: Callable[[int, str, np.ndarray], None] = lambda trial, group, given: None
 
     def of(self, group: str) -> tuple[np.ndarray, Set[int]]:
         """The sum, float64 and not to be changed, and the trials in it; zeros of a new group."""
@@ -78,6 +82,7 @@ class Repeats:
         if trial not in trials:
             trials.add(trial)
             sum_ += given
+            self.added(trial, group, given)
         if len(self._groups) > self._most:
             oldest, _ = self._groups.popitem(last=False)
             if not self._has_forgotten:

@@ -14,7 +14,7 @@ from decoder.answer import Answer, Ranker
 from decoder.anytime import Anytime, Shares
 from decoder.bundle import BundleManifest
 from decoder.calibration import Evidence
-from decoder.evidence import MAX_BYTES, evidence_of
+from decoder.evidence import MAX_BYTES, Repeats, evidence_of
 from hvf_core.problem import Problem
 
 _WARM_UPS = 20
@@ -84,6 +84,11 @@ class LiveDecoder:
         self._anytime = Anytime(shares)
         self._evidence = evidence_of(manifest, evidence, shares.shape, say, max_bytes)
 
+    @property
+    def repeats(self) -> Repeats:
+        """What the finished repeats have left."""
+        return self._evidence.repeats
+
     def warm_up(self) -> None:
         """Answers some times for nobody, as the first answers would else be late."""
         whole = np.ones((self.shares.n_channels, self._n_times), np.float32)
@@ -116,7 +121,7 @@ class LiveDecoder:
 
     def reset_group(self, group: str) -> None:
         """Begins a group anew: its next repeat is the first one."""
-        self._evidence.repeats.forget(group)
+        self.repeats.forget(group)
 
     def _taken(self, part: Slice) -> list[Answer]:
         marks = self._anytime.add(part.trial, part.first, part.array, part.final, part.corrects)

@@ -351,8 +351,7 @@ class Supervisor:
         restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
         of_what = f"{ending(node.process)}" + f", {node.last_words}" * bool(node.last_words)
         how = "ran out of memory" if node.out_of_memory else f"died ({of_what})"
-        lost = node.spec.lost_with(self.config)
-        after = f"; {lost}" if lost else ""
+        after = ""
         if restart.with_less_memory and node.spec.optional and self.config.painting is not None:
             self.config = self.config.with_less_memory()
             after = ", at half the size"

@@ -10,12 +10,13 @@ import zmq
 
 from decoder.answer import Answer
 from decoder.bundle import open_bundle
-from decoder.live import Slice
+from decoder.live import LiveDecoder, Slice
 from hvf_core.problem import Problem, needed
-from index.gallery import open_gallery
+from index.gallery import Gallery, open_gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.pipeline.decoding import Say, look_up_in, open_decoder
+from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import SessionConfig
@@ -32,26 +33,35 @@ from stream.pipeline.wire.nodes import DECODE
 from stream.pipeline.wire.orders import changed
 
 _ALIVE_S = 1.0
+_ANSWERS = 1000  # that are at hand, should their trials come again
 
 
 class Decoder:
     """The session's decoder, warm, between messages and messages.
 
-    A trial that comes again, since its answer was lost on the way, gets the same answer again.
+    What it learns of repeats is kept in the session folder: one that is started in its place goes
+    on from there. A trial that comes again, since its answer was lost, gets the same answer again.
 
-    Raises:
-        Problem: the bundle or the gallery cannot be used, or they are of different spaces.
+    Args:
+        config: of the session.
+        live: opened as the config asks for it.
+        gallery: in which it looks.
+        say: hears what a person should know.
     """
 
-    def __init__(self, config: SessionConfig, say: Say):
-        refuse_two_builds()
-        torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
-        self.config, self._say = config, say
-        self._gallery = open_gallery(needed(config.gallery))
+    def __init__(self, config: SessionConfig, live: LiveDecoder, gallery: Gallery, say: Say):
+        self.config, self.live, self._gallery, self._say = config, live, gallery, say
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
-        bundle = open_bundle(needed(config.bundle))
-        self.live = open_decoder(config, bundle, self._gallery, local_clock, say)
-        self.live.warm_up()
+        self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
+        path = config.folder / "logs" / "repeats.msgpack"
+        self._memory = Memory(path, live.repeats.shape)
+        for one in self._memory.recalled():
+            if one.trial is None:
+                live.reset_group(one.group)
+            else:
+                live.repeats.add(one.trial, one.group, one.given)
+                self._answers(one.trial).extend(one.answers)
+        live.repeats.added = lambda *learnt: self._learnt.append(learnt)
 
     def obey(self, verb: str, argument: str) -> None:
         """Does what the session orders between two slices."""
@@ -60,6 +70,7 @@ class Decoder:
         self.live.min_confidence = self.config.decoding.min_confidence
         if verb == "reset_group":
             self.live.reset_group(argument)
+            self._memory.forget(argument)
         elif verb == "gallery":
             self._gallery = open_gallery(needed(self.config.gallery))
             look_up_in(self._gallery, self.live, self.config, self._say)
@@ -68,13 +79,11 @@ class Decoder:
         """What is to be reported after a slice, answers with their embeddings."""
         received_s = local_clock()
         about = part.about
-        told = self._answered.setdefault(about.trial, [])
+        told = self._answers(about.trial)
         if told and not told[-1].answer.provisional:
             return [(report, None) for report in told if part.final]
         if part.first == 0:
             told.clear()
-            if len(self._answered) > 2 * self.config.trials.max_unanswered:
-                del self._answered[next(iter(self._answered))]
         slice_ = Slice(
             about.trial,
             about.group,
@@ -92,6 +101,18 @@ class Decoder:
         reports = [self._retrieval(part, answer, received_s) for answer in answers]
         told.extend(reports)
         return [(report, one.embedding) for report, one in zip(reports, answers, strict=True)]
+
+    def keep(self) -> None:
+        """Writes down what was learnt, now that the answer is out."""
+        while self._learnt:
+            trial, group, given = self._learnt.pop()
+            self._memory.learn(Learnt(group, trial, given, tuple(self._answers(trial))))
+
+    def _answers(self, trial: int) -> list[Retrieval]:
+        answers = self._answered.setdefault(trial, [])
+        if len(self._answered) > max(_ANSWERS, 2 * self.config.trials.max_unanswered):
+            del self._answered[next(iter(self._answered))]
+        return answers
 
     def _retrieval(self, part: TrialSlice, answer: Answer, received_s: float) -> Retrieval:
         ranked, gallery = answer.ranked, self._gallery
@@ -126,7 +147,12 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     def say(text: str, facts: Mapping[str, Any]) -> None:
         send(reports, Noted(node=DECODE, text=text, facts=facts))
 
-    decoder = Decoder(config, say)
+    refuse_two_builds()
+    torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
+    gallery, bundle = open_gallery(needed(config.gallery)), open_bundle(needed(config.bundle))
+    live = open_decoder(config, bundle, gallery, local_clock, say)
+    live.warm_up()
+    decoder = Decoder(config, live, gallery, say)
     socket = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
     trials = Listener(socket, config.session, lambda sentence: say(sentence, {}))
     painter = None
@@ -144,6 +170,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
                 if painter is None or embedding is None or isinstance(report, TrialDropped):
                     continue
                 painter.offer(report, embedding)  # now that the answer is out
+            decoder.keep()
         elif isinstance(message, TrialDropped):
             decoder.live.forget(message.trial)
         for verb, argument in lifeline.orders():

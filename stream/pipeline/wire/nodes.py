@@ -33,8 +33,6 @@ class NodeSpec:
     """Whether others have the processor first."""
     longest_pause_s: float = 0.5
     """Before a restart; pauses double up to here."""
-    lost_with: Callable[[SessionConfig], str] = lambda config: ""
-    """What it knew that a new one will not."""
 
 
 NODES = (
@@ -44,17 +42,8 @@ NODES = (
         DECODE,
         "stream.pipeline.nodes.decode",
         needed=lambda config: config.bundle is not None,
-        lost_with=lambda config: (
-            "what earlier repeats have shown is forgotten, so that they count anew"
-        ),
     ),
-    NodeSpec(
-        READER,
-        "stream.pipeline.nodes.reader",
-        lost_with=lambda config: (
-            "the adaptation begins anew" * (config.decoding.adaptation is not None)
-        ),
-    ),
+    NodeSpec(READER, "stream.pipeline.nodes.reader"),
     NodeSpec(
         PAINT,
         "stream.pipeline.nodes.paint",
