@@ -278,3 +278,17 @@ def test_whatever_is_done_to_a_ledger_its_sums_hold(tmp_path):
 
 def damage_of(ledger):
     return ledger.damage.replace("a line", "1 line")
+
+
+def test_a_marker_that_is_entered_under_another_number_has_its_outcome(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.announce(7)
+    ledger.settle(7, "dropped", reason="node_lost", detail="")
+    ledger.settle(2, "decoded")
+    ledger.same(2, 7)
+    assert not ledger.announce(2)
+    assert not ledger.settle(2, "cut")
+    assert ledger.outcome_of(2) == ("dropped", "node_lost")
+    assert (ledger.markers, ledger.outcomes) == (1, {"dropped": 1})
+    assert {record["trial"] for record in read_ledger(path)} == {7}

@@ -47,7 +47,9 @@ FACTS: Mapping[str, frozenset[str]] = {
         "painting": "of_trial state detail",
         "painted": f"of_trial {_IMAGE}",
         "stream": "name state age_s",
+        "listening": "node since_s",
         "node_lost": "node",
+        "unheard": "from_s until_s",
         "note": "node text facts",
         "control": "verb argument by outcome text stamp_s facts",
         "end": "reason",
@@ -71,6 +73,8 @@ _NEEDED: Mapping[str, frozenset[str]] = {
     event: frozenset(names.split())
     for event, names in {
         "marker": "trial",
+        "listening": "node since_s",
+        "unheard": "from_s until_s",
         "provisional": f"of_trial {_ANSWERED}",
         "decoded": f"trial stimulus {_ANSWERED}",
         "cut": "trial stamps",
@@ -86,7 +90,8 @@ _NEEDED: Mapping[str, frozenset[str]] = {
 
 
 def _check_of(event: str) -> TypeAdapter[Record]:
-    types: dict[str, Any] = {"trial": Number, "of_trial": Number, "age_s": float}
+    types: dict[str, Any] = {"trial": Number, "of_trial": Number}
+    types |= dict.fromkeys(("age_s", "since_s", "from_s", "until_s"), float)
     types |= types_of(_FROM[event]) if event in _FROM else {}
     needed, known = _NEEDED.get(event, frozenset()), {}
     for name in FACTS[event]:
@@ -124,7 +129,7 @@ class Ledger:
         self.markers = 0
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self._pending: dict[int, None] = {}
+        self._pending: dict[int, float] = {}  # when their markers could be read
         self._settled: dict[int, tuple[Outcome, str]] = {}
         self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
         self._entered = entered
@@ -142,13 +147,30 @@ class Ledger:
         """Numbers of the trials that have no outcome yet."""
         return tuple(self._pending)
 
+    def pending_before(self, moment_s: float) -> tuple[int, ...]:
+        """Those of them whose marker could be read before a moment."""
+        return tuple(trial for trial, at_s in self._pending.items() if at_s < moment_s)
+
     def outcome_of(self, trial: int) -> tuple[Outcome, str] | None:
         """The outcome of a trial and, where it was dropped, the reason; None while it is open."""
         return self._settled.get(trial)
 
+    def has(self, trial: int) -> bool:
+        """Whether the marker of a trial is entered."""
+        return trial in self._pending or trial in self._settled
+
+    def has_outcome(self, trial: int) -> bool:
+        """Whether a trial has an outcome, or one that waits for its marker."""
+        return trial in self._settled or trial in self._early
+
+    def same(self, trial: int, entered: int) -> None:
+        """This trial's marker is `entered` under another number, whose outcome it has."""
+        self._early.pop(trial, None)
+        self._settled[trial] = self._settled[entered]
+
     def announce(self, trial: int, **facts: Any) -> bool:
         """Enters a marker; False if it was entered before."""
-        if trial in self._pending or trial in self._settled:
+        if self.has(trial):
             return False
         self._write({"event": "marker", "trial": trial} | facts)
         if trial in self._early:
@@ -161,7 +183,7 @@ class Ledger:
 
         False if the trial has an outcome already.
         """
-        if trial in self._settled or trial in self._early:
+        if self.has_outcome(trial):
             return False
         if trial not in self._pending:
             self._early[trial] = (outcome, facts)
@@ -198,7 +220,7 @@ class Ledger:
         event = record["event"]
         if event == "marker" and record["trial"] not in self._settled:
             self.markers += 1
-            self._pending[record["trial"]] = None
+            self._pending[record["trial"]] = record.get("readable_s", 0.0)
         elif event in get_args(Outcome):
             if record["trial"] in self._pending:
                 del self._pending[record["trial"]]

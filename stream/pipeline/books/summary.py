@@ -51,6 +51,7 @@ class Tally:
         if not is_timed:  # trials wait for a decoder that starts
             del self._stages["hop"], self._stages["total"]
         self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
+        self._unheard: list[tuple[float, float]] = []  # from when to when
         self.painting = PaintingTally(is_timed)
 
     def count(self, record: Record) -> None:
@@ -66,6 +67,8 @@ class Tally:
                 self.painting.add(record["of_trial"], record["state"])
             case "painted":
                 self.painting.add_image(record["of_trial"], record)
+            case "unheard":
+                self._unheard.append((record["from_s"], record["until_s"]))
             case "note":
                 self._facts[record["node"]] |= record["facts"]
 
@@ -95,6 +98,8 @@ class Tally:
             "session": self._config.session,
             "end": end,
             "simulated": self._config.simulated,
+            "unheard_s": self._unheard,
+            "at_least": bool(self._unheard),
             "markers": ledger.markers,
             "decoded": ledger.outcomes["decoded"],
             "cut": ledger.outcomes["cut"],
@@ -167,6 +172,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a person wants to know of a session: names and what they come to."""
     yield "markers", _accounted(summary)
+    for from_s, until_s in summary.get("unheard_s", ()):
+        span = f"from {from_s:.1f} to {until_s:.1f} s of the clock, {until_s - from_s:.1f} s"
+        yield "· nobody listened", span
     if summary["n"]:
         chance = summary["chance"]
         five = min(5, summary["n_way"])
@@ -244,4 +252,5 @@ def _confidence_text(confidence: Mapping[str, Any]) -> str:
 def _accounted(summary: Mapping[str, Any]) -> str:
     parts = [f"{summary[what]} {what}" for what in ("decoded", "cut") if summary[what]]
     parts += [f"{n} dropped ({reason})" for reason, n in summary["dropped"].items()]
-    return f"{summary['markers']} = " + (" + ".join(parts) or "0")
+    at_least = "at least " * bool(summary.get("at_least"))
+    return f"{at_least}{summary['markers']} = " + (" + ".join(parts) or "0")

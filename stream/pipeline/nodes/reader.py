@@ -76,6 +76,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     command = _pump(config, sender, watches, eeg, arrivals, lifeline)
     if command == "finish":
         _pump_rest(sender, watches, arrivals)
+    sender.trials.acquisition.attention.until_s = local_clock()
     for inlet in inlets.values():
         inlet.stop()
     while not arrivals.empty():

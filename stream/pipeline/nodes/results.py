@@ -1,20 +1,23 @@
 """The results node: the only writer of the ledger, and the one place where answers come out."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import zmq
 
 from hvf_core.problem import needed
 from index.gallery import open_gallery
-from stream.acquire.chunk import StreamKind
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock, pylsl
+from stream.acquire.markers import Marker, marker_text
 from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
+from stream.pipeline.nodes.second_inlet import SecondInlet
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.messages import (
     Controlled,
@@ -33,43 +36,85 @@ from stream.pipeline.wire.messages import (
     StreamHealth,
     TrialCut,
     TrialDropped,
+    TrialRef,
     as_json,
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
+from stream.pipeline.witness import Attendance, Witness
 
 OUTLET_NAME = "hvf-live-results"
+WITNESSED = 10 * NUMBERS
+"""Beyond it are the numbers of markers that the reader did not announce."""
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
+_SURE_S = 1.0  # one inlet may get a marker later than another
 _REST_S = 0.5  # for what is on its way when the session ends, while it comes
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
 
 
-class Results:
-    """Enters every report into the ledger and publishes it."""
+class Bus(Protocol):
+    """Where messages are published, by their number `seq`."""
 
-    def __init__(self, config: SessionConfig, lifeline: Lifeline):
+    seq: int
+
+    def publish(self, message: Message) -> None: ...
+
+
+class Outlet(Protocol):
+    """Where answers come out for programs that have LSL only."""
+
+    def push_sample(self, sample: list[str]) -> None: ...
+
+
+class Results:
+    """Enters every report into the ledger and publishes it.
+
+    Args:
+        config: of the session.
+        incarnation: of this process.
+        publisher, outlet: where everything comes out.
+        clock: the reader's, in seconds.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        incarnation: str,
+        publisher: Bus,
+        outlet: Outlet,
+        clock: Callable[[], float] = local_clock,
+    ):
         self._config = config
-        self._publisher = Publisher(config.endpoints.results, config.session)
-        self._publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
+        self._publisher = publisher
+        self._outlet = outlet
+        self._clock = clock
         self._standing = Standing()
-        self._outlet = _outlet(config)
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
+        self._witness = Witness(config.marker_rule)
+        self._reader, self._reader_since_s, self._heard_until_s = "", 0.0, 0.0
+        self._next_witnessed = WITNESSED + 1
         self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)
-        self._ledger.note("start", session=config.session, node=lifeline.incarnation)
-        self._alive = NodeState(node=RESULTS, incarnation=lifeline.incarnation)
+        self._ledger.note("start", session=config.session, node=incarnation)
+        self._attendance = Attendance(config.folder / "logs" / "attendance")
+        self._alive = NodeState(node=RESULTS, incarnation=incarnation)
         self._next_alive_s = 0.0
-        self._reader = ""
-        self._orphans: tuple[int, ...] = ()
         self._orphans_until_s = 0.0
         self._streams: dict[StreamKind, StreamHealth] = {}
         self._facts: dict[str, Any] = {}
         self._notices: list[str] = []  # of what plays the streams, and its own
+        self.witnessed_s: tuple[float, float] | None = None
+        """From when and until when markers were taken by the second way, where there is one."""
         self.ended: str | None = None
         if self._ledger.damage:
             self.say(self._ledger.damage)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a reader of LSL has begun to listen, in this process's time or before."""
+        return self._attendance.since_s < float("inf")
 
     def obey(self, verb: str, argument: str) -> None:
         """Does what the session orders between two messages."""
@@ -84,8 +129,12 @@ class Results:
             case Retrieval():
                 self._answer(message)
             case MarkerSeen(about=about):
-                if self._ledger.announce(about.trial, **told("marker", message)):
-                    self._publish(message)
+                if not self._ledger.has(about.trial):
+                    number = self._witness.announced(message.mark)
+                    if number is None:
+                        self._announce(message)
+                    else:
+                        self._ledger.same(about.trial, number)
                 self._publish_settled(about.trial)
             case TrialDropped():
                 self._settle(message.trial, "dropped", **told("dropped", message))
@@ -123,21 +172,37 @@ class Results:
         self._notices.append(sentence)
         self._note("note", Noted(node=RESULTS, text=sentence, facts={}))
 
-    def look(self) -> None:
-        """Says that it is alive, and gives up the trials of a reader that was lost."""
-        now_s = time.monotonic()
-        if now_s >= self._next_alive_s:
-            self._next_alive_s = now_s + _ALIVE_S
-            self._publish(self._alive)
-        if self._orphans and now_s >= self._orphans_until_s:
-            self._drop(self._orphans, "node_lost", "the reader was lost with this trial")
-            self._orphans = ()
+    def saw(self, chunk: Chunk) -> None:
+        """Takes markers that this process has heard itself."""
+        for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
+            stamp_s = raw_s + chunk.offset_s
+            self._witness.saw(Marker(stamp_s, marker_text(row), chunk.readable_s, raw_s))
+
+    def look(self, is_idle: bool) -> None:
+        """Says that it is alive, and looks for what a reader that was lost has left.
+
+        Args:
+            is_idle: no report waits to be taken.
+        """
+        now_s = self._clock()
+        if now_s < self._next_alive_s:
+            return
+        self._next_alive_s = now_s + _ALIVE_S
+        self._publish(self._alive)
+        if isinstance(self._config.source, LiveSource):  # a file is read again by another reader
+            if is_idle and self.ended is None:
+                self._enter_missed(self._heard_until_s - _SURE_S)
+            self._drop_orphans(now_s)
 
     def close(self, end: str, is_orphan: bool) -> None:
         """Settles what is open, closes the ledger, writes the summary and publishes it.
 
         An orphan, whose session has ended before it, writes the report too.
         """
+        if self.has_begun:
+            self._enter_missed(self._heard_until_s if self.ended else float("inf"))
+            if not self.ended:  # a reader that was lost has not said when it ended
+                self._attend(RESULTS, self._clock(), self._clock())
         reason = "shutdown" if end == "stop" else "node_lost"
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         if strange := self._ledger.unannounced:
@@ -155,6 +220,48 @@ class Results:
             from stream.pipeline.books.page import write_report
 
             write_report(self._config, summary)
+
+    def _announce(self, message: MarkerSeen) -> None:
+        self._ledger.announce(message.about.trial, **told("marker", message))
+        self._publish(message)
+
+    def _enter_missed(self, until_s: float) -> None:
+        """Enters the markers that came until then and were announced by no reader."""
+        for event in self._witness.missed(self._attendance.since_s, until_s):
+            about = TrialRef(
+                session=self._config.session,
+                trial=self._next_witnessed,
+                stimulus=event.stimulus,
+                group=event.group,
+                repeat=event.repeat,
+                onset_s=event.onset_s,
+            )
+            seen = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
+            self._announce(seen)
+            self._drop((about.trial,), "node_lost", "no reader was there when the marker came")
+
+    def _drop_orphans(self, now_s: float) -> None:
+        """Gives up the trials of readers before this one, once their answers had time to come."""
+        if now_s >= self._orphans_until_s:
+            orphans = self._ledger.pending_before(self._reader_since_s)
+            self._drop(orphans, "node_lost", "the reader was lost with this trial")
+
+    def _attend(self, who: str, since_s: float, until_s: float) -> None:
+        """Somebody has said what he heard; tells of times at which nobody listened."""
+        # What was seen and is not announced yet is not in the ledger, whatever a reader says.
+        if self.witnessed_s is not None:
+            witness_since_s, sure_until_s = self.witnessed_s
+            sure_until_s = self._witness.sure_until_s(sure_until_s)
+            self._attendance.listened("witness", witness_since_s, sure_until_s)
+            until_s = min(until_s, sure_until_s)
+        self._attendance.listened(who, since_s, until_s)
+        for from_s, to_s in self._attendance.gaps(who):
+            self._ledger.note("unheard", from_s=from_s, until_s=to_s)
+            self.say(
+                f"nobody listened for {to_s - from_s:.1f} s: markers of that time, if there were "
+                "any, are in no record"
+            )
+        self._attendance.keep()
 
     def _note(self, event: str, message: Message, **facts: Any) -> None:
         self._ledger.note(event, **facts, **told(event, message))
@@ -178,14 +285,14 @@ class Results:
     def _answer(self, message: Retrieval) -> None:
         trial, answer = message.about.trial, message.answer
         message.stamps["published"] = local_clock()
-        if self._ledger.outcome_of(trial) is None:
+        is_out = answer.provisional and (trial, answer.tmax_s) in self._provisional
+        if not is_out and not self._ledger.has_outcome(trial):
             self._publish(message)
             self._outlet.push_sample([as_json(message)])
         facts = told("decoded", message)
         if not answer.provisional:
             self._settle(trial, "decoded", **facts)
-        elif (trial, answer.tmax_s) not in self._provisional:
-            # A trial that was sent again to a new decoder is answered again.
+        elif not is_out:  # a trial that is sent again is answered again
             self._ledger.note("provisional", of_trial=trial, **facts)
 
     def _publish(self, message: Message) -> None:
@@ -197,6 +304,11 @@ class Results:
         self._standing.entered(record)
         if record["event"] == "provisional":
             self._provisional.add((record["of_trial"], record["tmax_s"]))
+        elif record["event"] == "listening":
+            self._reader, self._reader_since_s = record["node"], record["since_s"]
+        elif record["event"] == "marker" and record["trial"] > WITNESSED:
+            self._next_witnessed = record["trial"] + 1
+            self._witness.entered(record["mark"], record["trial"])
 
     def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
         for trial in trials:
@@ -215,12 +327,18 @@ class Results:
             self._publish(Settled(trial=trial, outcome=outcome, reason=reason, **sums))
 
     def _on_node_state(self, message: NodeState) -> None:
-        if message.node == READER and message.incarnation != self._reader:
-            if self._reader:
-                self._ledger.note("node_lost", node=self._reader)
-                self._orphans = self._ledger.pending
-                self._orphans_until_s = time.monotonic() + _ORPHAN_GRACE_S
-            self._reader = message.incarnation
+        if message.node == READER and message.since_s >= self._reader_since_s:
+            if message.incarnation != self._reader:
+                if self._reader:
+                    self._ledger.note("node_lost", node=self._reader)
+                    self._orphans_until_s = self._clock() + _ORPHAN_GRACE_S
+                since_s, self._heard_until_s = message.since_s, 0.0
+                self._ledger.note("listening", node=message.incarnation, since_s=since_s)
+            if isinstance(self._config.source, LiveSource):
+                self._attendance.begin(message.since_s)
+            if message.to == self._alive.incarnation:
+                self._attend(message.incarnation, message.since_s, message.until_s)
+                self._heard_until_s = message.until_s
         self._publish(message)
 
 
@@ -235,18 +353,35 @@ def _outlet(config: SessionConfig) -> Any:
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Collects reports until it is told that no more come."""
     socket = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
-    results = Results(config, lifeline)
+    publisher = Publisher(config.endpoints.results, config.session)
+    publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
+    results = Results(config, lifeline.incarnation, publisher, _outlet(config))
     reports = Listener(socket, config.session, results.say)
+    second = None
     lifeline.ready()
     while (command := lifeline.command()) is None:
         message = reports.receive(wait_ms=100)
         if message is not None:
             results.take(message)
-        results.look()
+        if second is not None:
+            _hear(second, results)
+        elif results.has_begun and isinstance(config.source, LiveSource) and config.source.markers:
+            second = SecondInlet(config.source, config.source.markers)
+        results.look(is_idle=not reports.is_waiting)
         for verb, argument in lifeline.orders():
             results.obey(verb, argument)
     _take_the_rest(results, reports)
+    if second is not None:
+        _hear(second, results)
     results.close(results.ended or command, lifeline.is_orphan)
+
+
+def _hear(second: SecondInlet, results: Results) -> None:
+    now_s = local_clock()
+    for chunk in second.taken():
+        results.saw(chunk)
+    if second.since_s < now_s:
+        results.witnessed_s = (second.since_s, now_s)
 
 
 def _take_the_rest(results: Results, reports: Listener) -> None:

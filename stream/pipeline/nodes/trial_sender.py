@@ -131,8 +131,13 @@ class TrialSender:
             self.say(notices.pop(0))
 
     def _say_alive(self) -> None:
-        heard = {"since_s": self._since_s, "until_s": self.trials.acquisition.attention.until_s}
-        alive = NodeState(node=READER, incarnation=self._lifeline.incarnation, **heard)
+        alive = NodeState(
+            node=READER,
+            incarnation=self._lifeline.incarnation,
+            since_s=self._since_s,
+            until_s=self.trials.acquisition.attention.until_s,
+            to=self._outbox.has_told,
+        )
         send(self.reports, alive)
 
     def obey(self) -> None:
@@ -167,7 +172,7 @@ class TrialSender:
             elif isinstance(message, NodeState):
                 self._outbox.on_node_state(message)
         self._outbox.flush()
-        if now_s >= self._next_alive_s and self._outbox.has_told_all:
+        if now_s >= self._next_alive_s:
             self._next_alive_s = now_s + _ALIVE_S
             self._say_alive()
         self._say_notices()

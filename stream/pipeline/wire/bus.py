@@ -101,6 +101,11 @@ class Listener:
         self.n_passed_over = 0
         self._socket, self._session, self._tell = socket, session, tell
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is there to be taken."""
+        return bool(self._socket.poll(0))
+
     def receive(self, wait_ms: int = 0) -> Message | None:
         """The next message; None if none comes in time, or what comes is none."""
         if not self._socket.poll(wait_ms):

@@ -218,13 +218,15 @@ class Settled(Message):
 class NodeState(Message):
     """A node says that it is alive, and which process of its name it is.
 
-    The reader has announced all markers that came between `since_s` and `until_s`, on its clock.
+    The reader has announced all markers that came between `since_s` and `until_s`, on its clock, to
+    the process `to`.
     """
 
     node: str
     incarnation: str
     since_s: float = 0.0
     until_s: float = 0.0
+    to: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

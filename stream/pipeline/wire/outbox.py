@@ -60,9 +60,10 @@ class Outbox:
         return self._n_unanswered >= self._max_unanswered
 
     @property
-    def has_told_all(self) -> bool:
-        """Whether nothing waits for room on its way to the results node."""
-        return all(kept.n_reported == len(kept.reports) for kept in self._kept.values())
+    def has_told(self) -> str:
+        """The process of the results node to which all was sent; none while some waits for room."""
+        is_told = all(kept.n_reported == len(kept.reports) for kept in self._kept.values())
+        return self._incarnations.get(RESULTS, "") if is_told else ""
 
     @property
     def waits_for_decoder(self) -> bool:

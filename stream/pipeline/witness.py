@@ -1,0 +1,112 @@
+"""Who heard the markers: a second witness beside the reader, and when nobody listened."""
+
+from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
+
+from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
+
+_REMEMBERED = 1000  # markers that were announced and not seen: they come within milliseconds
+
+
+class Witness:
+    """Matches the markers that it sees itself with those that the reader announces.
+
+    By their marks, as often as each comes, and in whatever order: what both have seen is the
+    reader's. What it never announces was missed; if it announces that later all the same, it is
+    told under which number the marker is entered.
+
+    Args:
+        rule: which markers are stimuli.
+    """
+
+    def __init__(self, rule: MarkerRule):
+        self._reads = MarkerReader(rule)
+        self._seen: deque[Event] = deque()  # and not announced
+        self._ahead: OrderedDict[str, int] = OrderedDict()  # how often announced, and not seen
+        self._entered: defaultdict[str, list[int]] = defaultdict(list)  # numbers, by mark
+
+    def saw(self, marker: Marker) -> None:
+        """Takes a marker that came by the second way."""
+        event = self._reads.read(marker)
+        if event is None:
+            return
+        if self._ahead.get(event.mark):
+            self._ahead[event.mark] -= 1
+        else:
+            self._seen.append(event)
+
+    def announced(self, mark: str) -> int | None:
+        """Takes what the reader announces; the number of the marker where it is entered already."""
+        if self._entered[mark]:
+            return self._entered[mark].pop(0)
+        for event in self._seen:
+            if event.mark == mark:
+                self._seen.remove(event)
+                return None
+        self._ahead[mark] = self._ahead.pop(mark, 0) + 1
+        if len(self._ahead) > _REMEMBERED:
+            self._ahead.popitem(last=False)
+        return None
+
+    def missed(self, since_s: float, until_s: float) -> list[Event]:
+        """What came between these times and was not announced; what came before is let go."""
+        events = [event for event in self._seen if event.readable_s < until_s]
+        self._seen = deque(event for event in self._seen if event.readable_s >= until_s)
+        return [event for event in events if event.readable_s >= since_s]
+
+    def entered(self, mark: str, number: int) -> None:
+        """A marker that was missed is in the ledger, now or since before a crash."""
+        self._entered[mark].append(number)
+
+    def sure_until_s(self, now_s: float) -> float:
+        """Until when all that came is in the ledger, or was announced."""
+        return min((event.readable_s for event in self._seen), default=now_s)
+
+
+class Attendance:
+    """Up to when all markers are in the ledger, and the times at which nobody listened.
+
+    Args:
+        path: keeps that time, for the next process.
+
+    Attributes:
+        since_s: when the first reader began to listen; infinite before.
+        until_s: up to when somebody has always listened since.
+    """
+
+    def __init__(self, path: Path):
+        path.touch()
+        self._file = path.open("r+b", buffering=0)
+        kept = self._file.read().split() or (b"inf", b"inf")
+        self.since_s, self.until_s = map(float, kept)
+        self._later: dict[str, tuple[float, float]] = {}  # who listens, but did not at `until_s`
+
+    def begin(self, since_s: float) -> None:
+        """A reader listens; with the first one it begins."""
+        if self.since_s == float("inf"):
+            self.since_s = self.until_s = since_s
+            self.keep()
+
+    def listened(self, who: str, since_s: float, until_s: float) -> None:
+        """Somebody heard all that came between these times."""
+        self._later[who] = (since_s, until_s)
+        for since_s, until_s in sorted(self._later.values()):
+            if since_s <= self.until_s < until_s:
+                self.until_s = until_s
+        self._later = {one: span for one, span in self._later.items() if span[1] > self.until_s}
+
+    def gaps(self, who: str) -> list[tuple[float, float]]:
+        """The times before this one's at which nobody listened; the last one goes on listening."""
+        found = []
+        while who in self._later:
+            start_s, stop_s = self.until_s, min(since_s for since_s, _ in self._later.values())
+            found.append((start_s, stop_s))
+            self.until_s = stop_s
+            for who, span in list(self._later.items()):
+                self.listened(who, *span)
+        return found
+
+    def keep(self) -> None:
+        """Writes it down: in place, by one call, so that it is always whole."""
+        self._file.seek(0)
+        self._file.write(f"{self.since_s:24.9f} {self.until_s:24.9f}".encode())

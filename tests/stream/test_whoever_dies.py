@@ -1,0 +1,442 @@
+"""Reader, decoder and results node die, hang and are late in any order: every marker ends once.
+
+The real outbox, decoder, results node, ledger and witness, between sockets that lose what real ones
+lose: of a receiver that dies what it had not taken, of a sender what it had not handed over.
+"""
+
+import json
+from collections import Counter, defaultdict
+from random import Random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import zmq
+
+from decoder.anytime import WholeTrials
+from decoder.bundle import BrainEncoderRecord, BundleManifest, HVFRecord, ImageEncoderRecord
+from decoder.live import LiveDecoder
+from index.gallery import Gallery
+from index.ranking import Ranker
+from index.search.flat import Flat
+from stream.acquire.chunk import Chunk
+from stream.acquire.markers import Marker, MarkerReader, MarkerRule
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.nodes import results as results_node
+from stream.pipeline.nodes.decode import Decoder
+from stream.pipeline.nodes.results import WITNESSED, Results
+from stream.pipeline.wire.bus import try_send
+from stream.pipeline.wire.config import NUMBERS, Endpoints, LiveSource, SessionConfig, TrialSettings
+from stream.pipeline.wire.frames import pack, unpack
+from stream.pipeline.wire.messages import (
+    End,
+    MarkerSeen,
+    NodeState,
+    Settled,
+    TrialDropped,
+    TrialRef,
+    TrialSlice,
+)
+from stream.pipeline.wire.outbox import Outbox
+
+N_RUNS, N_STEPS = 500, 150
+N_SLICES = 3
+N_STIMULI = 4
+MANIFEST = BundleManifest(
+    channels=("a", "b"),
+    rate_hz=10,
+    tmin_s=0.0,
+    tmax_s=0.2,
+    preprocessing={},
+    brain_encoder=BrainEncoderRecord(hidden=2),
+    image_encoders=(ImageEncoderRecord(name="semantic", dim=2, checksum="5e"),),
+    hvf=HVFRecord(hidden=2),
+    embedding_dim=2,
+    logit_scale=1.0,
+    space="s",
+    calibration=None,
+)
+ANGLES = np.linspace(0, 2 * np.pi, N_STIMULI, endpoint=False)
+EMBEDDINGS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
+NAMES = tuple(f"stimulus {n}" for n in range(N_STIMULI))
+GALLERY = Gallery(NAMES, NAMES, EMBEDDINGS, "s", (), "test")
+
+
+def live_decoder():
+    """One that answers after two samples of three, and after all, by the sum of its EEG."""
+    shares = WholeTrials(SimpleNamespace(n_times=N_SLICES, n_channels=2), (2, 3))
+
+    def engine(x):
+        z = x.sum(axis=1)
+        return (z / max(np.linalg.norm(z), 1e-6),)
+
+    told = {"clock": lambda: 0.0, "say": pytest.fail}
+    return LiveDecoder(MANIFEST, shares, Ranker(Flat(EMBEDDINGS), GALLERY), engine, **told)
+
+
+class Link:
+    """A socket that sends to a node: what was handed over already, and what waits at the sender."""
+
+    def __init__(self, room=10**9):
+        self.room, self.waiting, self.there = room, [], []
+
+    def send(self, frame, flags):
+        assert flags == zmq.NOBLOCK
+        if len(self.waiting) >= self.room:
+            raise zmq.Again
+        self.waiting.append(frame)
+
+    def move(self, n):
+        self.there += self.waiting[:n]
+        del self.waiting[:n]
+
+    def take(self):
+        self.move(1)
+        return unpack(self.there.pop(0))
+
+    def __len__(self):
+        return len(self.there) + len(self.waiting)
+
+
+class Reader:
+    """Opens a trial for each marker, and cuts it slice by slice."""
+
+    def __init__(self, world, first, incarnation):
+        self.world, self.number, self.incarnation = world, first, incarnation
+        self.since_s, self.until_s = world.now_s, 0.0
+        self.reports, self.trials = Link(world.random.choice([2, 10**9])), Link(room=0)
+        self.outbox = Outbox(self.reports, self.trials, max_unanswered=4)
+        self.heard, self.late, self.bus = [], [], []
+        self.reads = MarkerReader(MarkerRule())
+        self.open = {}  # slices that were cut, by trial
+        self.next_alive_s = 0.0
+        self.say_alive()
+
+    def say_alive(self):
+        alive = NodeState(
+            node="reader",
+            incarnation=self.incarnation,
+            since_s=self.since_s,
+            until_s=self.until_s,
+            to=self.outbox.has_told,
+        )
+        try_send(self.reports, pack(alive))
+
+    def step(self):
+        for moment_s, marker in [one for one in self.late if one[0] <= self.world.now_s]:
+            self.late.remove((moment_s, marker))
+            self.heard.append(marker)
+        if self.heard:
+            self.announce(self.reads.read(self.heard.pop(0)))
+        elif self.open:
+            self.cut(self.world.random.choice(list(self.open)))
+        if not self.heard:
+            self.until_s = self.world.now_s
+        self.listen()
+
+    def listen(self):
+        while self.bus:
+            message = self.bus.pop(0)
+            if isinstance(message, Settled):
+                self.outbox.on_settled(message)
+            elif isinstance(message, NodeState):
+                self.outbox.on_node_state(message)
+        self.outbox.flush()
+        if self.world.now_s > self.next_alive_s:
+            self.next_alive_s = self.world.now_s + 1.0
+            self.say_alive()
+
+    def announce(self, event):
+        fields = ("stimulus", "group", "repeat", "onset_s")
+        told = {name: getattr(event, name) for name in fields}
+        about = TrialRef(session="s", trial=self.number, **told)
+        self.outbox.announce(MarkerSeen(about=about, readable_s=self.world.now_s, mark=event.mark))
+        if event.is_duplicate:
+            self.drop(self.number, "duplicate")
+        else:
+            self.open[self.number] = (about, 0)
+        self.number += 1
+
+    def drop(self, trial, reason):
+        self.open.pop(trial, None)
+        self.outbox.report(TrialDropped(trial=trial, reason=reason, detail=""))
+
+    def cut(self, trial):
+        about, first = self.open.pop(trial)
+        if self.world.random.random() < 0.05:
+            self.drop(trial, "gap")
+            return
+        if not (final := first == N_SLICES - 1):
+            self.open[trial] = (about, first + 1)
+        noise = np.random.default_rng(round(about.onset_s * 1e6)).normal(0, 0.2, (N_SLICES, 2, 1))
+        seen = EMBEDDINGS[NAMES.index(about.stimulus)][:, None] + noise[first]
+        told = {"about": about, "residual_s": 0.0, "stamps": {"window_end": 0.0}}
+        array = seen.astype(np.float32)
+        self.outbox.send_slice(
+            TrialSlice(**told, first=first, corrects=0, final=final, array=array)
+        )
+
+
+class Bus:
+    """To the reader, once it has joined; what came before it has not heard."""
+
+    def __init__(self, world):
+        self.world, self.seq, self.has_joined = world, 0, False
+
+    def publish(self, message):
+        if self.has_joined:
+            self.world.reader_bus(message)
+
+
+class World:
+    """A session in virtual time. Everything in it is drawn."""
+
+    def __init__(self, folder, seed, n_steps=N_STEPS):
+        self.random = Random(seed)
+        self.folder = folder / str(seed)
+        (self.folder / "logs").mkdir(parents=True)
+        self.config = SessionConfig(
+            session="s",
+            folder=self.folder,
+            endpoints=Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x")),
+            source=LiveSource(eeg="eeg", markers="markers"),
+            trials=TrialSettings(max_unanswered=4),
+        )
+        self.now_s = 100.0
+        self.lives = Counter()
+        self.sent = []  # when it came, its stamp, its text
+        self.outlet = []  # what came out over LSL
+        self.links = []  # to the results node
+        self.reader = self.decoder = self.results = None
+        for start in (self.start_results, self.start_decoder, self.start_reader):
+            start()
+        while not self.results.has_begun:
+            self.step_results()
+        self.run(n_steps)
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def run(self, n_steps):
+        acts = [self.mark] * 8 + [self.step_reader] * 24 + [self.step_decoder] * 20
+        acts += [self.step_results] * 12 + [self.pass_time] * 3 + [self.hang] * 3
+        acts += [self.kill_reader, self.kill_decoder, self.kill_results]
+        acts += [self.start_reader, self.start_decoder, self.start_results] * 4
+        for _ in range(n_steps):
+            self.now_s += self.random.random() * 0.2
+            self.random.choice(acts)()
+
+    def mark(self):
+        raw_s, name = self.now_s, self.random.choice(NAMES)
+        if self.sent and self.random.random() < 0.1:  # an old one comes again
+            _, raw_s, name = self.random.choice(self.sent)
+        self.sent.append((self.now_s, raw_s, name))
+        is_seen = self.results is not None and self.witness_since_s <= self.now_s
+        if self.reader is not None:  # which may get it far too late
+            late_s = self.random.choice([0.0] * 9 + [4.0 * is_seen])
+            marker = Marker(raw_s, name, self.now_s, raw_s)
+            self.reader.late.append((self.now_s + late_s, marker))
+        if is_seen:
+            row = np.array([[name]], object)
+            self.witnessed.append(Chunk(np.array([raw_s]), row, 0.0, self.now_s))
+
+    def pass_time(self):
+        self.now_s += self.random.random() * 3
+
+    def hang(self):
+        """One of them stands still until it is drawn again."""
+        one = self.random.choice(["reader", "decoder", "results"])
+        self.hung = None if self.hung == one else one
+
+    hung = None
+
+    def start_reader(self):
+        if self.reader is None:
+            first = 1 + NUMBERS * self.lives["reader"]
+            self.reader = Reader(self, first, self.born("reader"))
+            self.links.append(self.reader.reports)
+            self.join_decoder()
+
+    def start_decoder(self):
+        if self.decoder is None:
+            self.decoder = Decoder(self.config, live_decoder(), GALLERY, pytest.fail)
+            self.decoder_link, self.decoder_name = Link(), self.born("decode")
+            self.links.append(self.decoder_link)
+            self.inbox = []  # links from readers
+            self.join_decoder()
+            self.decoder_alive()
+
+    def join_decoder(self):
+        if self.decoder is not None and self.reader is not None:
+            self.reader.trials.room = self.random.choice([1, 3, 100])
+            self.inbox.append(self.reader.trials)
+
+    def start_results(self):
+        if self.results is None:
+            self.bus = Bus(self)
+            outlet = SimpleNamespace(push_sample=self.outlet.extend)
+            clock = lambda: self.now_s  # noqa: E731
+            name = self.born("results")
+            self.results = Results(self.config, name, self.bus, outlet, clock)
+            self.witness_since_s = self.now_s + self.random.choice([0.0, 1.0])
+            self.witnessed = []
+
+    def kill_reader(self):
+        if self.reader is not None and self.hung != "reader":
+            for link in (self.reader.reports, self.reader.trials):
+                link.move(self.random.randint(0, len(link)))
+                link.waiting.clear()
+            self.reader = None
+
+    def kill_decoder(self):
+        if self.decoder is not None:
+            self.decoder_link.move(self.random.randint(0, len(self.decoder_link)))
+            self.decoder_link.waiting.clear()
+            if self.reader is not None:
+                self.reader.trials.there.clear()
+                self.reader.trials.waiting.clear()
+                self.reader.trials.room = 0
+            self.decoder = None
+
+    def kill_results(self):
+        if self.results is not None:
+            for link in self.links:
+                link.move(self.random.randint(0, len(link)))
+                link.there.clear()
+            self.results = None
+
+    def step_reader(self):
+        if self.reader is not None and self.hung != "reader":
+            self.reader.step()
+
+    def step_decoder(self):
+        if self.decoder is None or self.hung == "decoder":
+            return
+        links = [link for link in self.inbox if len(link)]
+        if links:
+            message = self.random.choice(links).take()
+            if isinstance(message, TrialSlice):
+                for report, _ in self.decoder.take(message):
+                    self.decoder_link.send(pack(report), zmq.NOBLOCK)
+                self.decoder.keep()
+            else:
+                self.decoder.live.forget(message.trial)
+        if self.now_s > self.next_alive_s:
+            self.decoder_alive()
+
+    def decoder_alive(self):
+        self.next_alive_s = self.now_s + 1.0
+        alive = NodeState(node="decode", incarnation=self.decoder_name)
+        self.decoder_link.send(pack(alive), zmq.NOBLOCK)
+
+    def step_results(self):
+        if self.results is None or self.hung == "results":
+            return
+        self.bus.has_joined |= self.random.random() < 0.3
+        for link in self.links:
+            link.move(self.random.randint(0, len(link)))
+        for _ in range(3):
+            if links := [link for link in self.links if link.there]:
+                self.results.take(self.random.choice(links).take())
+        while self.witnessed:
+            self.results.saw(self.witnessed.pop(0))
+        if self.witness_since_s <= self.now_s:
+            self.results.witnessed_s = (self.witness_since_s, self.now_s)
+        self.results.look(is_idle=not any(link.there for link in self.links))
+
+    def born(self, name):
+        self.lives[name] += 1
+        return f"{name}-{self.lives[name]}"
+
+    def reader_bus(self, message):
+        if self.reader is not None:
+            self.reader.bus.append(message)
+
+    # --- how it ends -----------------------------------------------------------------------------
+
+    def finish(self):
+        """All that lives goes on until nothing is open any more; it must come to that."""
+        self.hung = None
+        self.start_results()
+        self.start_decoder()
+        if self.reader is not None and self.random.random() < 0.8:
+            self.finish_reader()
+        for _ in range(80):  # whoever was lost is not heard any more
+            self.settle_down()
+        # What waits for a reader that will not come back does not wait until the end.
+        newest = 1 + NUMBERS * (self.lives["reader"] - 1)
+        pending = self.results._ledger.pending
+        assert self.reader is None or all(n >= newest for n in pending), (newest, pending)
+        self.results.close("finish")
+
+    def finish_reader(self):
+        for _ in range(3000):
+            self.settle_down()
+            reader = self.reader
+            if not (reader.late or reader.heard or reader.open or self.reader.outbox.n_kept):
+                break
+        else:
+            raise AssertionError(f"{self.reader.outbox.n_kept} trials are kept for ever")
+        self.reader.until_s = self.now_s
+        self.reader.say_alive()
+        self.reader.reports.room = 10**9
+        self.reader.reports.send(pack(End(reason="finish", facts={})), zmq.NOBLOCK)
+        while len(self.reader.reports):
+            self.settle_down()
+
+    def settle_down(self):
+        self.now_s += 0.05
+        self.step_reader()
+        self.step_decoder()
+        self.step_results()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(results_node, "_LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("stream.pipeline.books.summary.versions", lambda *names: {})
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_every_marker_ends_once_whoever_dies_in_whatever_order(part, tmp_path):
+    for seed in range(part * N_RUNS // 5, (part + 1) * N_RUNS // 5):
+        world = World(tmp_path, seed)
+        world.finish()
+        check(world, f"seed {seed}")
+
+
+def check(world, seed):
+    records = read_ledger(world.folder / "ledger.jsonl")
+    of = defaultdict(list)
+    for record in records:
+        of[record["event"]].append(record)
+    markers = {record["trial"]: record for record in of["marker"]}
+    ends = of["decoded"] + of["dropped"]
+    assert len(markers) == len(of["marker"]), f"{seed}: a number is used twice"
+    assert Counter(r["trial"] for r in ends) == Counter(markers.keys()), f"{seed}: one end each"
+    # Each that was sent is there once, or nobody listened when it was.
+    unheard = [(record["from_s"], record["until_s"]) for record in of["unheard"]]
+    came = defaultdict(list)  # by stamp and text
+    for at_s, raw_s, name in world.sent:
+        came[raw_s, name].append(at_s)
+    there = Counter((r["onset_s"], r["stimulus"]) for r in markers.values())
+    for marker, times_s in came.items():
+        heard = [t for t in times_s if not any(a - 1e-3 <= t <= b + 1e-3 for a, b in unheard)]
+        n = there.pop(marker, 0)
+        assert n <= len(times_s), f"{seed}: {marker} is counted twice"
+        # Twins, of one stamp and text, are at least not counted more often than they came.
+        n_due = len(heard) if len(times_s) == 1 else min(1, len(heard))
+        assert n >= n_due, f"{seed}: {marker} of {heard} is in no record, {unheard}"
+    assert not there
+    if world.lives["reader"] == 1 and world.reader is not None:
+        assert not unheard, f"{seed}: one reader has listened all the time"
+    # What came out over LSL is one answer each, and comes again only with another results node.
+    out = defaultdict(list)
+    for answer in map(json.loads, world.outlet):
+        out[answer["trial"], answer["tmax_s"]].append((answer["n_repeats"], answer["scores"]))
+    for told in out.values():
+        assert told == told[:1] * len(told), f"{seed}: {told}"
+        assert len(told) <= world.lives["results"]
+    # Whose answer it is: as the trial itself says.
+    for record in of["decoded"]:
+        assert record["stimulus"] == markers[record["trial"]]["stimulus"]
+        assert record["trial"] < WITNESSED
