@@ -233,7 +233,7 @@ class World:
         is_seen = self.results is not None and self.witness_since_s <= self.now_s
         if self.reader is not None:  # which may get it far too late
             late_s = self.random.choice([0.0] * 9 + [4.0 * is_seen])
-            marker = Marker(raw_s, name, self.now_s, raw_s)
+            marker = Marker(raw_s, name, self.now_s)
             self.reader.late.append((self.now_s + late_s, marker))
         if is_seen:
             row = np.array([[name]], object)
@@ -366,7 +366,7 @@ class World:
         newest = 1 + NUMBERS * (self.lives["reader"] - 1)
         pending = self.results._ledger.pending
         assert self.reader is None or all(n >= newest for n in pending), (newest, pending)
-        self.results.close("finish")
+        self.results.close("finish", is_orphan=False)
 
     def finish_reader(self):
         for _ in range(3000):

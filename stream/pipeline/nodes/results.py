@@ -175,8 +175,8 @@ class Results:
     def saw(self, chunk: Chunk) -> None:
         """Takes markers that this process has heard itself."""
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
-            stamp_s = raw_s + chunk.offset_s
-            self._witness.saw(Marker(stamp_s, marker_text(row), chunk.readable_s, raw_s))
+            text = marker_text(row)
+            self._witness.saw(Marker(raw_s, text, chunk.readable_s, chunk.offset_s))
 
     def look(self, is_idle: bool) -> None:
         """Says that it is alive, and looks for what a reader that was lost has left.
