@@ -1,5 +1,6 @@
 """Runs one session from its start to its summary."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -38,7 +39,7 @@ def new_folder(folder: Path) -> Path:
         Problem: the folder holds a session, or cannot be made.
     """
     folder = folder.absolute()
-    if (folder / "config.json").exists():
+    if os.path.exists(folder / "config.json"):  # False also of a name that is too long
         raise Problem(f"the folder '{folder}' holds a session already; name another with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)

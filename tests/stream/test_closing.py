@@ -30,7 +30,7 @@ def write_session(folder: Path, ends: list[str | None], transport: Transport = "
     ledger = Ledger(folder / "ledger.jsonl")
     ledger.note("start", session=config.session, node="results-1")
     for trial, end in enumerate(ends, 1):
-        ledger.announce(trial, stimulus="é", group="é", repeat=None, onset_s=0.0, readable_s=0.1)
+        ledger.announce(trial, stimulus="é", group="é", repeat=0, onset_s=0.0, readable_s=0.1)
         if end == "cut":
             ledger.settle(trial, "cut", residual_s=0.0, stamps=STAMPS)
         elif end is not None:
