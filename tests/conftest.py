@@ -1,6 +1,7 @@
 """Every LSL stream of the tests is in a session of its own."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,7 +24,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A second thread only spins where matrices are small, and takes the core of the worker beside it.
 assert "numpy" not in sys.modules, "its BLAS reads this once, when it is imported"
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-_CONFIG = Path(tempfile.mkdtemp(prefix="hvf-tests-")) / "lsl_api.cfg"
+# What tests leave in the temporary folder goes with it; those of pytest are kept, as it does.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+tempfile.tempdir = tempfile.mkdtemp(prefix="hvf-tests-")
+_CONFIG = Path(tempfile.tempdir) / "lsl_api.cfg"
 # The usual 32 ports are used up where several run beside each other; then streams are not found.
 _PORT = 17_000 + 64 * (os.getpid() % 240)
 _CONFIG.write_text(
@@ -47,6 +51,10 @@ def pytest_configure() -> None:
     from hvf_core.torchvision_ops import declare_missing_ops
 
     declare_missing_ops()  # before any test module imports diffusers
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CONFIG.parent, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

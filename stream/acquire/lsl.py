@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,17 @@ def _import_pylsl() -> Any:
     return pylsl
 
 
+def config_file() -> str | None:
+    """The lsl_api.cfg that is in force: liblsl takes the first of these that is there."""
+    own = os.path.expanduser("~/lsl_api/lsl_api.cfg")
+    places = (os.environ.get("LSLAPICFG", ""), "lsl_api.cfg", own, "/etc/lsl_api/lsl_api.cfg")
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
 pylsl = _import_pylsl()
+if "LSLAPICFG" not in os.environ and config_file() is None:
+    with suppress(NotImplementedError):  # of an older liblsl
+        pylsl.set_config_content("[log]\nlevel = -1\n")  # what is well goes without saying
 local_clock = pylsl.local_clock
 
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name

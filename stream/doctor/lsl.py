@@ -32,14 +32,9 @@ def library(named: Named) -> Iterator[Verdict]:
 
 
 def configuration(named: Named) -> Iterator[Verdict]:
-    """liblsl takes the first of these files that is there."""
-    file = os.environ.get("LSLAPICFG", "")
-    places = (
-        "lsl_api.cfg",
-        os.path.expanduser("~/lsl_api/lsl_api.cfg"),
-        "/etc/lsl_api/lsl_api.cfg",
-    )
-    found = next((one for one in (file, *places) if os.path.isfile(one)), None)
+    from stream.acquire.lsl import config_file
+
+    file, found = os.environ.get("LSLAPICFG", ""), config_file()
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     try:
         parser.read(found or (), encoding="utf-8")
