@@ -6,11 +6,12 @@ killed, stands still or gets odd input; then the books are held against what the
 
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,8 @@ import typer
 
 from hvf_core.options import Flag
 from hvf_core.specs import read_presets
-from stream.bench.faulty_session import Fault, FaultySession
-from stream.pipeline.books.ledger import Record
+from stream.bench.faulty_session import N_BESIDE, Fault, FaultySession
+from stream.pipeline.books.ledger import Record, read_ledger
 
 FAULTS = read_presets(Path(__file__).with_suffix(".toml"), Fault)
 _WINDOW_S = 1.0
@@ -100,6 +101,8 @@ def judged(session: FaultySession) -> Outcome:
     outcome.broken = [*_broken(session, outcome, ends)]
     if n_twice := len(ends) - len(end_of):
         outcome.broken.append(f"{n_twice} markers entered twice")
+    if n_strange := len(end_of.keys() - set(map(_microseconds, session.sent_s()))):
+        outcome.broken.append(f"{n_strange} markers entered that were not sent")
     return outcome
 
 
@@ -148,8 +151,12 @@ def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) ->
         yield f"{left} processes left"
     if any(session.tmp.glob("hvf-*")):
         yield "files left in the temporary folder"
-    for file in session.base.glob("*.npz"):
-        saved = set(np.load(file)["trial"].tolist())
+    beside = session.base / "beside" / "ledger.jsonl"
+    if beside.exists() and str(read_ledger(beside)).count("'decoded'") != N_BESIDE:
+        yield "the other session has not decoded what it has shown"
+    for name in (word for word in fault.arguments if word.endswith(".npz")):
+        file = session.base / name
+        saved = set(np.load(file)["trial"].tolist()) if file.exists() else set()
         if not {end["trial"] for end in ends if end["event"] == "decoded"} <= saved:
             yield "trials that were decoded are not saved"
 
@@ -167,36 +174,46 @@ def row(fault: Fault, outcome: Outcome) -> str:
 
 def main(
     only: Annotated[str | None, typer.Option(help="one fault, or several: NAME,NAME")] = None,
-    into: Annotated[Path | None, typer.Option(help="a page whose table is replaced")] = None,
+    into: Annotated[Path | None, typer.Option(help="a page with this table, for new rows")] = None,
     keep: Annotated[Path | None, typer.Option(help="where the sessions are kept")] = None,
     names: Annotated[bool, Flag("--list", help="Says what faults there are")] = False,
 ) -> None:
     """Puts every fault into a session of its own, and prints the table; 1 if a promise broke."""
-    chosen = [FAULTS[name] for name in (only.split(",") if only else FAULTS)]
+    wanted = only.split(",") if only else list(FAULTS)
+    if unknown := set(wanted) - FAULTS.keys():
+        raise typer.BadParameter(f"no fault is called '{unknown.pop()}': --list names them all")
     if names:
-        for fault in chosen:
-            typer.echo(f"{fault.name:20}{fault.what}")
+        for name in wanted:
+            typer.echo(f"{name:20}{FAULTS[name].what}")
         return
     for asked in (signal.SIGINT, signal.SIGHUP):  # nohup, or a shell's `&`, has them ignored
         signal.signal(asked, signal.SIG_DFL)
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
+    rows: dict[str, str] = {}
     broken = False
-    for fault in chosen:
+    for name in wanted:
         base = Path(tempfile.mkdtemp(prefix="faults-", dir=keep))
-        outcome = outcome_of(fault, base)
+        outcome = outcome_of(FAULTS[name], base)
         if keep is None:
             shutil.rmtree(base)
         broken = broken or bool(outcome.broken)
-        lines.append(row(fault, outcome))
-        typer.echo(lines[-1])
-    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}"
-    typer.echo(load)
+        rows[name] = row(FAULTS[name], outcome)
+        typer.echo(rows[name])
+    measured = f"Measured with {os.cpu_count()} cores at a load of {os.getloadavg()[2]:.1f}."
+    typer.echo(measured)
     if into is not None:
-        page = into.read_text(encoding="utf-8").splitlines()
-        at = [i for i, line in enumerate(page) if line.startswith("|")]
-        page[at[0] : at[-1] + 1] = lines
-        into.write_text("\n".join(page) + "\n", encoding="utf-8")
+        into.write_text(_with_rows(into.read_text(encoding="utf-8"), rows, measured), "utf-8")
     raise SystemExit(broken)
+
+
+def _with_rows(page: str, rows: Mapping[str, str], measured: str) -> str:
+    """The page, whose table has these rows; others stay that it had, and are faults still."""
+    before, after = page.partition("| fault |")[0], page.rpartition(" |\n")[2]
+    before = re.sub(r"^Measured with .*$", measured, before, flags=re.MULTILINE)
+    had = {line.split(" | ")[0]: line for line in page.splitlines() if line.startswith("| ")}
+    kept = {name: had.get(f"| {fault.what}") for name, fault in FAULTS.items()}
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
+    lines += [line for name in FAULTS if (line := rows.get(name, kept[name])) is not None]
+    return before + "\n".join(lines) + "\n" + after
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _SOA_S = 0.3
 _CALM_S = 2.0  # of answers before the fault
 _START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
 _STRAY = {"control": (zmq.DEALER, [b"nobody", b"beat", b""])}  # by socket; others take one frame
+N_BESIDE = 10  # trials of a session beside the one that is looked at
 _TMP_PATH = 106  # characters, too many for the path of a socket
 
 
@@ -180,6 +181,17 @@ class FaultySession:
             case ["remove", "sockets"]:
                 for folder in self.tmp.glob("hvf-*"):
                     shutil.rmtree(folder)
+            case ["beside"]:  # another session, at the same time
+                demo = [
+                    "run_realtime.py",
+                    "--no-paint",
+                    "--headless",
+                    "--out",
+                    self.base / "beside",
+                ]
+                self._start("beside", [*demo, "--trials", N_BESIDE, "--repeats", 1]).wait(
+                    _END_WAIT_S
+                )
             case ["spin"]:
                 spin = (sys.executable, "-c", "while True: pass")
                 self._spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stream.bench import faulty_session
-from stream.bench.faults import FAULTS, judged, row
+from stream.bench.faults import FAULTS, _with_rows, judged, row
 
 FAULT_S = 100.0
 
@@ -107,6 +107,19 @@ def test_every_other_promise_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "other" / "report.html").touch()
     (tmp_path / "other" / "summary.json").write_text('{"markers": 15}')
     assert "the summary has another sum" in judged(session).broken
+
+
+def test_a_page_keeps_the_rows_that_are_not_new() -> None:
+    def line(name: str, text: str) -> str:
+        return f"| {FAULTS[name].what} | {text} |"
+
+    old = [line("kill-decode", "old"), line("kill-reader", "old"), "| a fault of before | old |"]
+    page = "# Page\n\nMeasured with 1 cores.\n\n| fault | x |\n|---|---|\n" + "\n".join(old)
+    rows = {"kill-reader": line("kill-reader", "new"), "none": line("none", "new")}
+    lines = _with_rows(page + "\n\nThe end | of it.\n", rows, "Measured with 2 cores.").splitlines()
+    assert lines[:4] == ["# Page", "", "Measured with 2 cores.", ""]
+    expected = [rows["none"], line("kill-decode", "old"), rows["kill-reader"]]
+    assert lines[6:] == [*expected, "", "The end | of it."]
 
 
 @pytest.mark.parametrize("name", FAULTS)
