@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from hvf_core.problem import Problem
-from stream.acquire.inlet import Inlet, ReturnGuard
+from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, pylsl
 from stream.acquire.markers import marker_text
+from stream.acquire.watch.return_guard import ReturnGuard
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow

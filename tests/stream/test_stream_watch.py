@@ -7,10 +7,10 @@ import pytest
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
-from stream.acquire.inlet import ReturnGuard
 from stream.acquire.lsl import FoundStream, local_clock, pylsl
 from stream.acquire.units import EEG, MICROVOLTS
 from stream.acquire.watch.rate import Flow
+from stream.acquire.watch.return_guard import ReturnGuard
 from stream.pipeline.nodes.stream_watch import StreamWatch
 from tests.waiting import wait_until
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
-from stream.acquire.inlet import Inlet, ReturnGuard
+from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, local_clock
+from stream.acquire.watch.return_guard import ReturnGuard
 from stream.pipeline.wire.config import LiveSource
 
 _GUARD_S = 3.0

@@ -8,11 +8,12 @@ import zmq
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk, StreamKind
-from stream.acquire.inlet import Inlet, ReturnGuard
+from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import local_clock
 from stream.acquire.units import odd_size, unknown_units
 from stream.acquire.watch.health import HealthMonitor, MarkerMonitor
 from stream.acquire.watch.rate import Flow
+from stream.acquire.watch.return_guard import ReturnGuard
 from stream.pipeline.wire.bus import send
 from stream.pipeline.wire.messages import StreamHealth
 
