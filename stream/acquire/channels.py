@@ -38,6 +38,18 @@ def renamed(labels: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
     return channels
 
 
+def order_of(labels: Sequence[str], there: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each of these labels is in a stream that has the same ones; None where that is unclear.
+
+    Labels that come more than once are clear only in the same order.
+    """
+    if list(labels) == list(there):
+        return tuple(range(len(there)))
+    if len(set(there)) < len(there) or set(labels) != set(there):
+        return None
+    return tuple(there.index(label) for label in labels)
+
+
 def column_of(name: str, stream_channels: Sequence[str]) -> int | None:
     """Where a channel is in a stream, by its name, if need be in other capitals (FP1, Fp1)."""
     if name in stream_channels:

@@ -42,6 +42,9 @@ class Inlet:
         units: of the channels that are a signal, as they are kept.
         told_units: of all channels, in the stream's words.
         hurry: every sample is delivered as it comes; else a few at a time, which costs less.
+        in_doubt: its source was started again, and samples wait until somebody has looked at what
+            it sends now, and calls `go_on`.
+        order: where each of `channels` is in what comes, if their order is another than at first.
         offset_s: the clock offset in force.
         offset_uncertainty_s: the round trip of the probe that gave it.
     """
@@ -55,6 +58,8 @@ class Inlet:
     ):
         self.stream = stream
         self.hurry = True
+        self.in_doubt = threading.Event()
+        self.order: Sequence[int] | None = None
         self._few = max(1, int(_FEW_S * stream.rate_hz))
         self._deliver = deliver
         self._stopping = threading.Event()
@@ -91,7 +96,12 @@ class Inlet:
             )
         ]
 
-    def follow(self, stream: FoundStream) -> "pylsl.StreamInfo":
+    def go_on(self, stream: FoundStream, order: Sequence[int] | None) -> None:
+        """Takes what its source sends from now on, as this stream and in this `order`."""
+        self.stream, self.order = stream, order
+        self.in_doubt.clear()
+
+    def follow(self, stream: FoundStream, order: Sequence[int] | None = None) -> "pylsl.StreamInfo":
         """Takes its samples from this stream from now on; returns what it says of itself.
 
         Raises:
@@ -108,7 +118,9 @@ class Inlet:
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
                 "check that its program still runs and that a firewall lets it through"
             ) from None
+        self.order = order
         self.stream, self._offset, self._inlet = stream, offset, inlet
+        self.in_doubt.clear()
         return info
 
     @property
@@ -164,17 +176,28 @@ class Inlet:
             self._deliver(Chunk(raw_s, texts, self.offset_s, local_clock()))
 
     def _pull_numbers(self) -> None:
-        samples, raw_s = self._inlet.pull_chunk(
+        inlet = self._inlet
+        samples, raw_s = inlet.pull_chunk(
             _PULL_WAIT_S,
             _PULL_SAMPLES,
             dest_obj=self._buffer,
             min_samples=1 if self.hurry else self._few,
             as_numpy=True,
         )
-        if len(raw_s):
-            readable_s = local_clock()
-            samples = samples.copy() if self._factors is None else samples * self._factors
-            self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
+        readable_s = local_clock()
+        # liblsl follows a source that was started again by itself, whatever it sends now; it says
+        # so before the first of its samples can be pulled.
+        if inlet.was_clock_reset():
+            self.in_doubt.set()
+        if not len(raw_s):
+            return
+        while self.in_doubt.is_set() and not self._stopping.is_set():
+            self._stopping.wait(_PULL_WAIT_S)
+        if inlet is not self._inlet or self.in_doubt.is_set():
+            return
+        samples = samples if self.order is None else samples[:, self.order]
+        samples = samples.copy() if self._factors is None else samples * self._factors
+        self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
 
     def _watch_offset(self) -> None:
         while not self._stopping.wait(_OFFSET_PERIOD_S):

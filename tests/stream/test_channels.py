@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from stream.acquire.channels import brain_channels, column_of, renamed
+from stream.acquire.channels import brain_channels, column_of, order_of, renamed
 
 LABELS = st.lists(st.text(max_size=3), min_size=1, max_size=8, unique=True)
 
@@ -40,6 +40,19 @@ def test_two_channels_can_change_their_names() -> None:
 )
 def test_the_channels_of_the_brain(labels: list[str], kinds: list[str], brain: list[str]) -> None:
     assert list(brain_channels(labels, kinds)) == brain
+
+
+@given(labels=LABELS, seed=st.randoms(use_true_random=False))
+def test_an_order_puts_channels_back_by_their_labels(labels, seed) -> None:
+    there = list(labels)
+    seed.shuffle(there)
+    assert [there[column] for column in order_of(labels, there)] == labels
+    assert order_of(labels, [*there[:-1], "another one"]) is None
+
+
+def test_labels_that_come_twice_are_clear_in_the_same_order_only() -> None:
+    assert order_of(("EEG", "EEG", "A"), ("EEG", "EEG", "A")) == (0, 1, 2)
+    assert order_of(("EEG", "EEG", "A"), ("EEG", "A", "EEG")) is None
 
 
 def test_a_column_is_found_in_other_capitals_unless_two_could_be_meant() -> None:

@@ -107,14 +107,18 @@ class Network:
 
     def __init__(self, monkeypatch, is_chosen=False, **shape):
         self.stream = Stream("run-1", "uid-1", **shape)
-        self.labels = ("1",)
-        self.followed = []
+        self.labels, self.order = ("1",), None
+        self.followed, self.went_on = [], []
         self.guard = ReturnGuard(self, is_chosen)
         self._monkeypatch = monkeypatch
 
-    def follow(self, stream):
+    def follow(self, stream, order):
         self.followed.append(stream.source_id)
-        self.stream = stream
+        self.stream, self.order = stream, order
+
+    def go_on(self, stream, order):
+        self.went_on.append(stream.uid)
+        self.stream, self.order = stream, order
 
     def look(self, *found, times=1):
         for _ in range(times):
@@ -179,7 +183,8 @@ def test_its_own_source_with_another_rate_is_refused(monkeypatch):
     ("labels", "units", "differs"),
     [
         (["EEG1", "EEG2", "AUX7"], "volts", None),
-        (["EEG2", "EEG1", "AUX7"], "volts", "channel names"),
+        (["EEG1", "EEG2", "AUX8"], "volts", "channel names"),
+        (["EEG1", "EEG1", "AUX7"], "volts", "channel names"),
         (["EEG1", "EEG2", "AUX7"], "microvolts", "units"),
     ],
 )
@@ -190,9 +195,52 @@ def test_a_source_that_describes_its_channels_otherwise_is_another(outlet, label
     info.set_channel_labels(labels)
     info.set_channel_units(units)
     again = pylsl.StreamOutlet(info)
-    change = ReturnGuard(inlet)._compare(find_stream(f"{name}-again", 20.0))
+    found = ReturnGuard(inlet)._compare(find_stream(f"{name}-again", 20.0))
     del again
-    assert change is None if differs is None else f"with other {differs} than" in change
+    assert found.change == "" if differs is None else f"with other {differs} than" in found.change
+    assert found.order is None
+
+
+@pytest.mark.parametrize("source", ["the same", "another"])
+def test_channels_that_come_back_in_another_order_are_put_in_that_of_before(source):
+    """No sample of the stream that came back is handed on before somebody has looked at it."""
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+
+    def open_outlet(labels, units, source_id):
+        info = pylsl.StreamInfo(name, "EEG", 3, 100.0, "float32", source_id)
+        info.set_channel_labels(labels)
+        info.set_channel_units(units)
+        return pylsl.StreamOutlet(info)
+
+    arrived = queue.SimpleQueue()
+    outlet = open_outlet(["A", "B", "T"], ["volts", "microvolts", "none"], name)
+    inlet = Inlet(find_stream(name, 20.0), arrived.put, unscaled=["T"])
+    inlet.start()
+    assert outlet.wait_for_consumers(20.0)
+    outlet.push_sample([1e-6, 2.0, 3.0])
+    np.testing.assert_allclose(arrived.get(timeout=20.0).samples, [[1, 2, 3]], rtol=1e-6)
+    del outlet
+    source_id = name if source == "the same" else f"{name}-2"
+    outlet = open_outlet(["T", "A", "B"], ["none", "volts", "microvolts"], source_id)
+    guard = ReturnGuard(inlet)
+    if source == "the same":  # which liblsl follows by itself
+        assert outlet.wait_for_consumers(30.0)
+        outlet.push_sample([3.0, 1e-6, 2.0])
+        wait_until(inlet.in_doubt.is_set, 20.0)
+        time.sleep(0.3)
+        assert arrived.empty()
+
+    def is_taken():
+        guard.look()
+        time.sleep(0.1)
+        return inlet.order is not None and outlet.have_consumers()
+
+    wait_until(is_taken, 60.0)
+    assert "channels in another order" in guard.said[-1]
+    outlet.push_sample([3.0, 1e-6, 2.0])
+    np.testing.assert_allclose(arrived.get(timeout=20.0).samples[0], [1, 2, 3], rtol=1e-6)
+    assert inlet.order == (1, 2, 0)
+    inlet.stop()
 
 
 def test_markers_of_a_new_source_come_after_those_of_the_old_one():

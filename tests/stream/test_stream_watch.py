@@ -1,5 +1,6 @@
 """What a session makes of a stream that answers under its name and is another."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +35,7 @@ def watch() -> StreamWatch:
         channels=("Cz",),
         labels=("Cz",),
         check=lambda: None,
+        in_doubt=threading.Event(),
         signal=EEG,
         units={"Cz": MICROVOLTS},
         **facts,

@@ -78,7 +78,7 @@ class StreamWatch:
             self._state, self._next_report_s = state, now_s + _REPORT_S
             self._report(flow if self._kind == "eeg" else Flow())
         may_be_another = self._had_gap or self._health.is_quiet(local_clock())
-        if may_be_another and now_s >= self._next_guard_s:
+        if self._inlet.in_doubt.is_set() or (may_be_another and now_s >= self._next_guard_s):
             self._next_guard_s = now_s + _GUARD_S[self._kind]
             self._had_gap &= not self._guard.look()
         if self._guard.refusal is not None:
