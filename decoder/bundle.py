@@ -32,8 +32,11 @@ from hvf_core.specs import Frozen
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "bundle.json"
 
-Part = Literal["brain", "hvf", "preprocessing"]
+Part = Literal["brain", "hvf", "preprocessing", "seen"]
 PARTS: tuple[Part, ...] = ("brain", "hvf", "preprocessing")
+"""Those that every bundle has."""
+SEEN: Part = "seen"
+"""What it remembers of its training's trials, for evaluations alone; few bundles of before do."""
 
 
 class ImageEncoderRecord(Frozen):
@@ -187,18 +190,19 @@ def space_of(
 def save_bundle(
     directory: Path, manifest: BundleManifest, parts: Mapping[Part, Mapping[str, np.ndarray]]
 ) -> Bundle:
-    """Writes a bundle of all three parts whole or not at all; one that was there is replaced.
+    """Writes a bundle of all its parts whole or not at all; one that was there is replaced.
 
     The manifest's `files` are filled in here. Preprocessing without state has no arrays.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.
     """
-    for part in PARTS:
-        check_finite(part, parts[part])
+    for part, arrays in parts.items():
+        check_finite(part, arrays)
     with sealed_directory(directory, MANIFEST) as draft:
         files = {
-            _file_of(part): write_tensors(draft / _file_of(part), parts[part]) for part in PARTS
+            _file_of(part): write_tensors(draft / _file_of(part), arrays)
+            for part, arrays in parts.items()
         }
         write_manifest(draft / MANIFEST, manifest.model_copy(update={"files": files}))
     return load_bundle(directory)
@@ -229,10 +233,9 @@ def open_bundle(directory: Path) -> Bundle:
     Raises:
         Problem: when it is missing, made by a newer program, or its manifest is not consistent.
     """
-    files = map(_file_of, PARTS)
-    return Bundle(
-        directory, read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION, files)
-    )
+    files, seen = map(_file_of, PARTS), _file_of(SEEN)
+    manifest = read_manifest(directory, MANIFEST, BundleManifest, SCHEMA_VERSION, files, seen)
+    return Bundle(directory, manifest)
 
 
 def _file_of(part: Part) -> str:

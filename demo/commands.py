@@ -188,4 +188,4 @@ def evaluate_paintings(
             n_images=images,
             amplitude=amplitude,
         )
-    show_paintings(*found, out, title="simulated subject, test concepts")
+    show_paintings(*found, out, title="simulated subject, test concepts: ")

@@ -50,6 +50,7 @@ def evaluate_demo(
         seed=settings.seed,
         tmax_s=[*settings.tmax_s, bundle.manifest.tmax_s],
         evidence=settings.evidence,
+        seen=settings.seen,
     )
 
 

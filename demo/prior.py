@@ -22,6 +22,7 @@ from index.encoders.spec import read_specs
 from offline_train.commands.options import bar
 from offline_train.data.features import extract_features
 from offline_train.data.images import content_of
+from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
 from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
 from offline_train.paintings.paint import paint_trials
 from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
@@ -96,6 +97,7 @@ def evaluate_demo_paintings(
     trials = simulated_tests(
         bundle, directory, max(settings.repeats), shown=tests, amplitude=amplitude
     )
+    seen = check_seen(bundle, trials, settings.seen, GIVE_OTHERS)
     encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
     contents = {item: content_of(picture_of(item)) for item in trials.items}
     features = extract_features(contents, picture_of, encoders, directory.with_name("features"))
@@ -110,4 +112,4 @@ def evaluate_demo_paintings(
     truth = {name: labels.tolist() for name, labels in attribute_labels(shown).items()}
     reader = load_classifier(_WEIGHTS).eval()
     facts = {"subject": "simulated", "amplitude": amplitude, **told}
-    return paintings, score(paintings, nets, facts, attribute_scores(reader, truth))
+    return paintings, score(paintings, nets, facts, attribute_scores(reader, truth), seen)

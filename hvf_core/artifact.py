@@ -106,8 +106,13 @@ def read_manifest(
     model: type[Manifest],
     schema_version: int,
     files: Iterable[str] = (),
+    optional: str = "",
 ) -> Manifest:
-    """The manifest of a directory; it must give the checksums of `files`, where some are named."""
+    """The manifest of a directory.
+
+    Where `files` are named, it gives the checksums of these, perhaps of an `optional` one, and of
+    no other.
+    """
     path = directory / name
     if not os.path.isfile(path):  # False also of a name that no file can have
         raise Problem(f"there is no {path}: give the directory in which {name} lies, or make it")
@@ -128,7 +133,8 @@ def read_manifest(
             f"{path} is not valid {first_fault(error)}: mend it there, or make it again"
         ) from error
     wanted = sorted(files)
-    if wanted and (given := sorted(found.get("files", ()))) != wanted:
+    given = sorted(found.get("files", ()))
+    if wanted and [name for name in given if name != optional] != wanted:
         raise Problem(
             f"{path} gives checksums of {', '.join(given)}, expected {', '.join(wanted)}: "
             "make its directory again"

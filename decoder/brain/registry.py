@@ -9,7 +9,7 @@ import numpy as np
 
 from decoder.brain.base import BrainEncoder
 from decoder.brain.names import CLASSES, BrainEncoderName
-from decoder.bundle import Bundle, BundleManifest, HVFRecord, Part, save_bundle, space_of
+from decoder.bundle import SEEN, Bundle, BundleManifest, HVFRecord, Part, save_bundle, space_of
 from decoder.hvf import HVF
 from decoder.weights import arrays_of, filled
 
@@ -62,12 +62,13 @@ def save_networks(
     brain: BrainEncoder,
     hvf: HVF,
     arrays: Mapping[str, np.ndarray],
+    seen: Mapping[str, np.ndarray] | None = None,
     **told: Any,
 ) -> Bundle:
     """Writes networks as a bundle; one that was there is replaced.
 
-    `arrays` are those of the preprocessing, `told` the fields of `BundleManifest` that the networks
-    themselves do not tell.
+    `arrays` are those of the preprocessing, `seen` what is to be remembered of the training's
+    trials, `told` the fields of `BundleManifest` that the networks themselves do not tell.
 
     Raises:
         Problem: when a weight is not finite, or `directory` holds something else.
@@ -84,4 +85,6 @@ def save_networks(
         "hvf": weights,
         "preprocessing": arrays,
     }
+    if seen is not None:
+        parts[SEEN] = seen
     return save_bundle(directory, manifest, parts)

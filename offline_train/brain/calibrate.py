@@ -1,6 +1,5 @@
 """Fits the temperatures that make a bundle's probabilities mean what they say."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -48,7 +47,7 @@ def fit_calibration(
     with the repeats drawn and ordered at random several times.
 
     Args:
-        trial_set: trials of stimuli that it was not trained on; `check_held_out` says so.
+        trial_set: trials of stimuli that it was not trained on; `check_seen` says so.
         gallery: has the embeddings of these stimuli; its other images are not used.
         tmax_s: ends of the window; by default every 0.1 s, and the bundle's.
         repeats: by default 1, 2, 4, 8, ... as far as every stimulus has them; 1 is always there.
@@ -115,26 +114,6 @@ def fit_temperature(scores: np.ndarray, right: np.ndarray) -> float:
         options={"xatol": 1e-4},
     )
     return math.exp(found.x)
-
-
-def check_held_out(bundle: Bundle, trial_set: TrialSet) -> None:
-    """Refuses trials on which the bundle may have been trained.
-
-    Of the trial set on disk that the bundle was trained on, a selection passes only when the
-    training took exactly the rest of it.
-
-    Raises:
-        Problem: when that cannot be excluded.
-    """
-    training = bundle.manifest.training
-    if training.get("trials_sha256") != trial_set.checksum:
-        return
-    rest = np.setdiff1d(np.arange(len(trial_set.data)), trial_set.rows)
-    if training.get("selection_sha256") != hashlib.sha256(rest.tobytes()).hexdigest():
-        raise Problem(
-            f"the bundle '{bundle.directory}' was trained on this trial set, where it is surer "
-            "than on anything new: give trials of stimuli that it has not seen"
-        )
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:

@@ -27,6 +27,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.seen import memory_of
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ def make_bundle(
         models.brain,
         models.hvf,
         trial_set.preprocessing_arrays,
+        memory_of(trial_set),
         **format.model_dump(exclude={"provenance"}),
         brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
         image_encoders=features.encoders,

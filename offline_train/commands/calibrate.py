@@ -23,12 +23,13 @@ def calibrate(
     """
     from decoder.bundle import load_bundle
     from index.gallery import load_gallery
-    from offline_train.brain.calibrate import check_held_out, fit_calibration, save_calibration
+    from offline_train.brain.calibrate import fit_calibration, save_calibration
     from offline_train.data.trial_set import load_trial_set
+    from offline_train.evaluate.seen import check_seen, told
 
     opened, trial_set = load_bundle(bundle), load_trial_set(trials)
-    check_held_out(opened, trial_set)
+    seen = check_seen(opened, trial_set)
     with console.status("calibrating"):
         found = fit_calibration(opened, trial_set, load_gallery(gallery), seed=seed)
     save_calibration(opened, found)
-    console.print(f"'{bundle}' is calibrated on {found.n_items} stimuli")
+    console.print(f"'{bundle}' is calibrated on {told(seen, found.n_items)}")

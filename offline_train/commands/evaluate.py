@@ -49,6 +49,7 @@ def evaluate(
         seed=settings.seed,
         tmax_s=[*settings.tmax_s, opened.manifest.tmax_s],
         evidence=settings.evidence,
+        seen=settings.seen,
     )
     show_evaluation(found, out)
 

@@ -51,6 +51,7 @@ def evaluate_prior(
     from decoder.painting.prior import check_bundle, check_fits, load_prior
     from decoder.painting.spec import read_base_spec
     from offline_train.data.trial_set import load_trial_set
+    from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
     from offline_train.paintings.nets import PAPER, load_feature_net, read_feature_nets
     from offline_train.paintings.paint import paint_trials
     from offline_train.paintings.scores import conditions_of, score
@@ -60,6 +61,7 @@ def evaluate_prior(
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)
     trial_set = load_trial_set(trials)
+    seen = check_seen(opened, trial_set, settings.seen, GIVE_OTHERS)
     pictures, features = features_of(trial_set.items, images, encoders, cache)
     conditions = conditions_of(
         opened, painted_with, trial_set, features, settings.repeats, settings.seed
@@ -80,7 +82,7 @@ def evaluate_prior(
             tell,
         )
     with console.status("scoring"):
-        scores = score(paintings, loaded_nets, facts | {"device": place})
+        scores = score(paintings, loaded_nets, facts | {"device": place}, of_training=seen)
     show_paintings(paintings, scores, out)
 
 
@@ -96,5 +98,5 @@ def show_paintings(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_manifest(out / "paintings.json", scores)
-        write_grid(paintings, out / "paintings.png", title=title)
+        write_grid(paintings, out / "paintings.png", title=f"{title}{scores.items}")
         console.print(f"in '{out}': paintings.json, paintings.png")

@@ -52,7 +52,7 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
     """Refuses trials that are not cut and preprocessed as the bundle needs them.
 
     Raises:
-        Problem: when channels, rate, window or preprocessing differ.
+        Problem: when channels, rate, window or preprocessing differ, or what was fitted for it.
     """
     for name in ("channels", "rate_hz", "tmin_s", "tmax_s", "preprocessing"):
         has, needs = getattr(trial_set.format, name), getattr(bundle.manifest, name)
@@ -62,6 +62,14 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
             raise Problem(
                 f"the trial set has {name} {has}, the bundle needs {needs}: "
                 "prepare the trials as the bundle's were prepared"
+            )
+    fitted = bundle.arrays("preprocessing")
+    for name in {"whitener", "scale"} & fitted.keys() & trial_set.preprocessing_arrays.keys():
+        has, needs = trial_set.preprocessing_arrays[name], fitted[name]
+        if has.shape != needs.shape or not np.allclose(has, needs, 1e-3, 1e-3 * abs(needs).max()):
+            raise Problem(
+                f"the {name} of the trial set was fitted to other trials than the bundle's, which "
+                "a live session uses: make the set with `prepare-test` and this bundle"
             )
 
 

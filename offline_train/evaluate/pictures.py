@@ -53,8 +53,8 @@ def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
     )
     evidence = "averaged EEG" if evaluation.evidence == "mean" else "added evidence"
     figure.suptitle(
-        f"{evaluation.n_way}-way retrieval of {evaluation.n_items} held-out stimuli, "
-        f"{evidence}{evaluation.origin}\nbands: {evaluation.interval}",
+        f"{evaluation.n_way}-way retrieval of {evaluation.items}, {evidence}\n"
+        f"bands: {evaluation.interval}",
         fontsize=11,
     )
 
@@ -111,7 +111,7 @@ def _draw_reliability(figure: Figure, evaluation: Evaluation) -> None:
     panels[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
     state = "calibrated" if evaluation.calibrated else "NOT calibrated (temperature 1)"
     figure.suptitle(
-        f"reliability of the first answer, {state}, {evaluation.n_way}-way{evaluation.origin}",
+        f"reliability of the first answer, {state}, {evaluation.n_way}-way\n{evaluation.items}",
         fontsize=11,
     )
 

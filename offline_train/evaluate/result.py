@@ -6,6 +6,7 @@ from rich.table import Table
 from decoder.calibration import Evidence
 from hvf_core.specs import Frozen
 from offline_train.evaluate.metrics import Estimate, ReliabilityBin
+from offline_train.evaluate.seen import Seen, told
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Confidences below which a selective decoder gives no answer."""
@@ -60,7 +61,7 @@ class EvaluationPoint(Frozen):
 
 
 class Evaluation(Frozen):
-    """Accuracy and calibration on stimuli that are held out from training."""
+    """Accuracy and calibration, by right on stimuli that are held out from training."""
 
     n_items: int
     """Stimuli decoded."""
@@ -85,12 +86,14 @@ class Evaluation(Frozen):
     seed: int
     space: str
     trials_sha256: str
+    seen: Seen | None = None
+    """How much of this the bundle was trained on; None where it does not say."""
 
     def table(self) -> Table:
         """The evaluation as a table for a terminal of 80 columns."""
         calibrated = "calibrated" if self.calibrated else "NOT calibrated (temperature 1)"
         table = Table(
-            title=f"{self.n_way}-way retrieval of {self.n_items} held-out stimuli{self.origin}",
+            title=f"{self.n_way}-way retrieval of {self.items}",
             caption=f"{self.protocol}; evidence: {self.evidence}\n"
             f"intervals: {self.interval}\n"
             f"{calibrated}, pooled ECE {_percent(self.pooled.ece)} %, "
@@ -123,7 +126,7 @@ class Evaluation(Frozen):
         last = [p for p in self.points if p.tmax_s == self.points[-1].tmax_s]
         table = Table(
             title=f"top-1 % (answered %) at {last[0].tmax_s:g} s, "
-            f"when unsure answers are withheld{self.origin}",
+            f"when unsure answers are withheld; {self.items}",
             box=box.SIMPLE_HEAD,
             padding=(0, 1),
         )
@@ -136,9 +139,9 @@ class Evaluation(Frozen):
         return table
 
     @property
-    def origin(self) -> str:
-        """What titles say of trials that are no person's."""
-        return " (simulated)" if self.simulated else ""
+    def items(self) -> str:
+        """What titles say of what was decoded, such as `200 held-out stimuli (simulated)`."""
+        return told(self.seen, self.n_items) + " (simulated)" * self.simulated
 
 
 def _percent(found: Estimate) -> str:

@@ -39,6 +39,7 @@ from offline_train.evaluate.result import (
     Reliability,
     Selective,
 )
+from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
 
 
 class _Answers(NamedTuple):
@@ -65,6 +66,7 @@ def evaluate(
     *,
     tmax_s: Sequence[float] | None = None,
     evidence: Evidence = "mean",
+    seen: bool = False,
 ) -> Evaluation:
     """Measures accuracy and calibration, by the end of the window and the number of repeats.
 
@@ -73,21 +75,23 @@ def evaluate(
     Guo et al., ICML 2017, with 15 bins of equal width.
 
     Args:
-        trial_set: trials of stimuli that it has not seen, preprocessed as the bundle says.
+        trial_set: trials that it has not seen, preprocessed as the bundle says.
         repeats: numbers of repeats, drawn without replacement and in random order for each
             stimulus.
         draws: how often they are drawn; once where every draw gives the same answer.
         seed: of the draws, the bootstrap and the simulated noise.
         tmax_s: ends of the window; None is that of the bundle only, the final answer.
         evidence: `mean` averages the EEG of repeats, `added` adds their log-probabilities.
+        seen: take trials that the bundle was trained on; the result says so wherever it is shown.
 
     Raises:
         Problem: when gallery, trials and bundle do not belong together, a stimulus is not in the
-            gallery or has too few repeats, a tmax lies outside the window, or evidence is to be
-            added and the bundle is not calibrated.
+            gallery or has too few repeats, a tmax lies outside the window, evidence is to be added
+            and the bundle is not calibrated, or it was trained on some of the trials.
     """
     check_space(gallery, bundle.manifest.space)
     check_trials(bundle, trial_set)
+    of_training = check_seen(bundle, trial_set, seen, GIVE_OTHERS)
     if not repeats:
         raise Problem("no number of repeats is given: name at least one, such as 1")
     manifest = bundle.manifest
@@ -119,6 +123,7 @@ def evaluate(
         seed=seed,
         space=gallery.space,
         trials_sha256=trial_set.checksum,
+        seen=of_training,
     )
 
 

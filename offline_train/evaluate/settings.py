@@ -17,5 +17,7 @@ class EvaluateSettings(Settings):
     """Times after onset at which to answer as well, as 0.3,0.5; the whole window always."""
     evidence: Evidence = setting("mean", option="--evidence")
     """Of repeats: average their EEG, or add log-likelihoods."""
+    seen: bool = setting(False, option="--seen")
+    """Take trials that the bundle was trained on, and say so in all that comes of it."""
     seed: int = setting(0, option="--seed", ge=0)
     """Of the draws of repeats."""

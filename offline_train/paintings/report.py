@@ -14,7 +14,7 @@ _SAID = {CEILING: "painted from\nthe image", FLOOR: "from another\nimage's trial
 def scores_table(scores: PaintingScores) -> Table:
     """Metrics by conditions, with intervals; so turned, the paper's fit a terminal."""
     table = Table(
-        title=f"paintings, n = {scores.n_images} images, 95 % intervals over images",
+        title=f"paintings of {scores.items}, 95 % intervals over images",
         title_justify="left",
     )
     table.add_column("painted from")
@@ -29,7 +29,8 @@ def scores_table(scores: PaintingScores) -> Table:
 
 def differences_table(scores: PaintingScores) -> Table:
     """Paired differences of neighbouring conditions by every two-way metric."""
-    table = Table(title="differences, paired by image", title_justify="left")
+    title = f"differences, paired by image; {scores.items}"
+    table = Table(title=title, title_justify="left")
     for heading in ("metric", "better", "worse", "difference", "separate"):
         table.add_column(heading)
     for row in scores.differences:

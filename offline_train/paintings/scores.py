@@ -22,6 +22,7 @@ from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_trials, draw_in_order, embed
 from offline_train.evaluate.metrics import Estimate, estimated_mean
+from offline_train.evaluate.seen import Seen, told
 from offline_train.paintings.metrics import (
     correlation_distance,
     pixel_correlation,
@@ -61,6 +62,13 @@ class PaintingScores(Frozen):
     """Whose features were compared."""
     settings: dict[str, bool | int | float | str]
     versions: dict[str, str]
+    seen: Seen | None = None
+    """How much of the trials the bundle was trained on; None where it does not say."""
+
+    @property
+    def items(self) -> str:
+        """What titles say of what was painted, such as `200 held-out stimuli`."""
+        return told(self.seen, self.n_images)
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ def score(
     nets: Sequence[FeatureNet],
     settings: Mapping[str, bool | int | float | str],
     more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    of_training: Seen | None = None,
 ) -> PaintingScores:
     """Scores paintings by pixels and by the features of networks.
 
@@ -143,6 +152,7 @@ def score(
         nets: whose features are compared.
         settings: how it was painted, to be found in the result.
         more: further scores, by name: from paintings, uint8 (images, size, size, 3), to (images,).
+        of_training: how much of the trials is, as `check_seen` says.
     """
     conditions = tuple(paintings.samples)
     size_px = paintings.samples[conditions[0]].shape[2]
@@ -176,6 +186,7 @@ def score(
         nets=tuple(net.spec for net in nets),
         settings=dict(settings),
         versions=versions(*_PACKAGES),
+        seen=of_training,
     )
 
 

@@ -20,5 +20,7 @@ class PaintingsSettings(Settings):
     """Of the diffusion model; its own by default."""
     skip_projector: bool = setting(False, option="--skip-projector")
     """Paint as the paper's released code does."""
+    seen: bool = setting(False, option="--seen")
+    """Take trials that the bundle was trained on, and say so in all that comes of it."""
     seed: int = setting(0, option="--seed", ge=0)
     """Of the paintings and the draws of repeats."""

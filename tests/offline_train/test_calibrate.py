@@ -18,13 +18,10 @@ from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from offline_train.brain.calibrate import (
-    check_held_out,
     fit_calibration,
     fit_temperature,
     save_calibration,
 )
-from offline_train.brain.settings import TrainSettings
-from offline_train.brain.train import make_bundle, train
 from offline_train.commands.mbp import tenth_to_hold_out
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
@@ -283,27 +280,6 @@ def test_what_cannot_be_calibrated_is_refused(world) -> None:
         fit_calibration(bundle, trials, gallery, tmax_s=[0.4])
     with pytest.raises(Problem, match="0 repeats"):
         fit_calibration(bundle, trials, gallery, repeats=[0])
-
-
-def test_trials_of_the_training_are_not_held_out(plant, tmp_path: Path) -> None:
-    planted = plant(n_train=40, n_test=10)
-    settings = TrainSettings(epochs=1, batch_size=64, dim=8, hidden=8, device="cpu")
-    items = planted.train.items
-    learnt, held_out = planted.train.select(items[:30]), planted.train.select(items[30:])
-
-    def bundle_of(trials: TrialSet) -> Bundle:
-        models = train(trials, planted.features, settings)
-        return make_bundle(tmp_path / "b", models, trials, planted.features, settings, "a test")
-
-    bundle = bundle_of(learnt)
-    check_held_out(bundle, held_out)
-    check_held_out(bundle, planted.test)
-    for overlapping in (learnt, planted.train, planted.train.select(items[29:])):
-        with pytest.raises(Problem, match="was trained on this trial set"):
-            check_held_out(bundle, overlapping)
-    bundle = bundle_of(planted.train)
-    with pytest.raises(Problem, match="was trained on this trial set"):
-        check_held_out(bundle, held_out)
 
 
 @pytest.mark.parametrize(

@@ -249,12 +249,12 @@ def test_too_few_repeats_or_images_are_refused(world: World) -> None:
         conditions_of(world.bundle, world.prior, two, world.features, [1])
 
 
-def command(world: World, *more: object, **paths: Path) -> Result:
+def command(world: World, *more: object, seen: str = "--seen", **paths: Path) -> Result:
     told = {name: world.folder / name for name in ("bundle", "prior", "base", "trials", "images")}
     told |= {"encoders": world.folder / "encoders.json", "cache": world.folder / "features"} | paths
     options = [part for name, path in told.items() for part in (f"--{name}", path)]
-    given = ["evaluate-prior", *options, "--device", "cpu", *more]
-    return CliRunner().invoke(app, [str(part) for part in given])
+    given = ["evaluate-prior", *options, "--device", "cpu", seen, *more]
+    return CliRunner().invoke(app, [str(part) for part in given if part])
 
 
 def test_the_command_paints_scores_and_shows(world: World, tmp_path: Path) -> None:
@@ -270,6 +270,7 @@ def test_the_command_paints_scores_and_shows(world: World, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     text = (tmp_path / "report" / "paintings.json").read_text()
     found = PaintingScores.model_validate_json(text)
+    assert found.items == "8 stimuli, SEEN: 32 trials were trained on"
     assert found.conditions == (CEILING, brain_name(4), brain_name(1), FLOOR)
     assert (found.n_images, found.n_samples) == (8, 2)
     assert list(found.scores[FLOOR]) == ["PixCorr", "SSIM", "early", "late"]
@@ -292,6 +293,7 @@ def test_the_command_refuses_in_one_sentence_what_does_not_fit(
     done = command(world, images=tmp_path / "images", cache=tmp_path / "features")
     assert isinstance(done.exception, Problem)
     assert "has no image of stimulus 'item0'" in str(done.exception)
+    assert "was trained on 32 of these 32 trials" in str(command(world, seen="").exception)
     done = command(world, prior=tmp_path / "nowhere")
     assert isinstance(done.exception, Problem)
     done = command(world)  # 20 repeats by default
