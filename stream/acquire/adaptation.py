@@ -5,7 +5,7 @@ symmetric matrix A is made of what the session has shown so far, and x' = A x fo
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class Adaptation:
     Attributes:
         n_absorbed: trials that the matrix is made of, windows of a rest among them.
         n_outliers: trials that were left out for their power.
+        n_taken: trials that were added in this process, pending ones among them.
 
     Raises:
         Problem: the bundle has no trial covariance.
@@ -58,7 +59,7 @@ class Adaptation:
         self._floor = _FLOOR * power / n * np.eye(n)
         self._sum = np.zeros((n, n))
         self._weight = 0.0  # trials in the sum
-        self.n_absorbed = self.n_outliers = 0
+        self.n_absorbed = self.n_outliers = self.n_taken = 0
         self._powers = deque([power] * _START, _MEMORY)
         self._pending: list[tuple[float, np.ndarray]] = []
         self._matrix = np.eye(n, dtype=np.float32)
@@ -114,6 +115,7 @@ class Adaptation:
                 "cannot be adapted to: look at the amplifier's channels, or reject such trials"
             )
         self._pending.append((last_stamp_s, trial_covariance(trial)))
+        self.n_taken += 1
 
     def matrix(self, onset_s: float) -> np.ndarray:
         """The matrix for a trial: float32 (output channels, output channels), to be kept as it is.
@@ -147,11 +149,15 @@ class Adaptation:
             "pending_covariance": np.array([c for _, c in self._pending]).reshape(-1, n, n),
         }
 
-    def save(self, path: Path) -> None:
-        """Writes the state as safetensors, whole or not at all."""
-        draft = path.with_name(f".{path.name}.draft")
-        write_tensors(draft, self.state())
-        draft.replace(path)
+    def go_on_from(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes what another process has come to, as `state` has it, for its own."""
+        self._sum, self._weight = state["covariance_sum"].copy(), float(state["weight"][0])
+        self.n_absorbed, self.n_outliers = map(int, state["counts"])
+        self._powers = deque(map(float, state["powers"]), _MEMORY)
+        stamps_s = map(float, state["pending_last_stamp_s"])
+        self._pending = list(zip(stamps_s, state["pending_covariance"], strict=True))
+        if self._weight:
+            self._matrix = self._made()
 
     def _absorb(self, covariance: np.ndarray) -> None:
         power = float(np.trace(covariance))
@@ -170,6 +176,13 @@ class Adaptation:
         gains, directions = np.linalg.eigh(matrix)
         gains = np.minimum(gains, self._settings.max_gain)
         return ((directions * gains) @ directions.T).astype(np.float32)
+
+
+def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes the state of an adaptation as safetensors, whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    write_tensors(draft, state)
+    draft.replace(path)
 
 
 def monge_map(live: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ class Memory:
 
     def __init__(self, path: Path, shape: tuple[int, ...]):
         self._path, self._shape = path, shape
+        path.parent.mkdir(exist_ok=True)
         self._file = path.open("ab", buffering=0)
 
     def recalled(self) -> Iterator[Learnt]:

@@ -75,16 +75,18 @@ class Attendance:
     """
 
     def __init__(self, path: Path):
-        path.touch()
-        self._file = path.open("r+b", buffering=0)
-        kept = self._file.read().split() or (b"inf", b"inf")
-        self.since_s, self.until_s = map(float, kept)
+        self._path = path
+        self.since_s = self.until_s = float("inf")
+        if path.exists():
+            self.since_s, self.until_s = map(float, path.read_text().split())
         self._later: dict[str, tuple[float, float]] = {}  # who listens, but did not at `until_s`
 
     def begin(self, since_s: float) -> None:
         """A reader listens; with the first one it begins."""
         if self.since_s == float("inf"):
             self.since_s = self.until_s = since_s
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.touch()
             self.keep()
 
     def listened(self, who: str, since_s: float, until_s: float) -> None:
@@ -108,5 +110,5 @@ class Attendance:
 
     def keep(self) -> None:
         """Writes it down: in place, by one call, so that it is always whole."""
-        self._file.seek(0)
-        self._file.write(f"{self.since_s:24.9f} {self.until_s:24.9f}".encode())
+        with self._path.open("r+b", buffering=0) as file:
+            file.write(f"{self.since_s:24.9f} {self.until_s:24.9f}".encode())

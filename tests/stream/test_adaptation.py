@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
 from hvf_core.problem import Problem
-from stream.acquire.adaptation import Adaptation, AdaptationSettings, monge_map
+from stream.acquire.adaptation import Adaptation, AdaptationSettings, monge_map, write_state
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings, fit
 
 N = 4
@@ -341,7 +341,7 @@ def test_what_is_saved_is_the_state_and_no_view_of_what_goes_on(tmp_path):
     adaptation.add(7.0, trial_of(positive(2), rng))
     state = adaptation.state()
     path = tmp_path / "adaptation.safetensors"
-    adaptation.save(path)
+    write_state(path, adaptation.state())
     adaptation.add(9.0, trial_of(positive(3), rng))
     adaptation.matrix(math.inf)
     saved = load_file(path)
@@ -350,6 +350,28 @@ def test_what_is_saved_is_the_state_and_no_view_of_what_goes_on(tmp_path):
         np.testing.assert_array_equal(array, saved[name])
     assert (saved["weight"].tolist(), saved["pending_last_stamp_s"].tolist()) == ([3.0], [7.0])
     assert [path.name for path in tmp_path.iterdir()] == ["adaptation.safetensors"]
+
+
+@pytest.mark.parametrize("n_before", [0, 1, 4, 40])
+def test_one_that_goes_on_from_what_was_kept_gives_what_it_would_have_given(n_before, tmp_path):
+    """A reader that dies and is started again adapts as if it had lived."""
+    rng, reference = np.random.default_rng(n_before), positive(99)
+    trials = [trial_of(positive(seed), rng) for seed in range(50)]
+    trials[7] *= 50  # an outlier
+    lived = adapted(reference, [])
+    again = lived
+    for number, trial in enumerate(trials):
+        if number == n_before:
+            write_state(tmp_path / "a.safetensors", lived.state())
+            again = adapted(reference, [])
+            again.go_on_from(load_file(tmp_path / "a.safetensors"))
+        onset_s = number - 1.5 + 0.3 * (number % 3)  # one or two are pending
+        for one in {id(lived): lived, id(again): again}.values():
+            one.add(float(number), trial)
+        np.testing.assert_array_equal(lived.matrix(onset_s), again.matrix(onset_s))
+    assert (lived.n_absorbed, lived.n_outliers) == (again.n_absorbed, again.n_outliers)
+    for name, array in lived.state().items():
+        np.testing.assert_array_equal(array, again.state()[name])
 
 
 def test_a_bundle_without_a_trial_covariance_cannot_be_adapted():

@@ -13,12 +13,6 @@ import numpy as np
 import pytest
 import zmq
 
-from decoder.anytime import WholeTrials
-from decoder.bundle import BrainEncoderRecord, BundleManifest, HVFRecord, ImageEncoderRecord
-from decoder.live import LiveDecoder
-from index.gallery import Gallery
-from index.ranking import Ranker
-from index.search.flat import Flat
 from stream.acquire.chunk import Chunk
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule
 from stream.pipeline.books.ledger import read_ledger
@@ -38,40 +32,9 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
 )
 from stream.pipeline.wire.outbox import Outbox
+from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
 N_RUNS, N_STEPS = 500, 150
-N_SLICES = 3
-N_STIMULI = 4
-MANIFEST = BundleManifest(
-    channels=("a", "b"),
-    rate_hz=10,
-    tmin_s=0.0,
-    tmax_s=0.2,
-    preprocessing={},
-    brain_encoder=BrainEncoderRecord(hidden=2),
-    image_encoders=(ImageEncoderRecord(name="semantic", dim=2, checksum="5e"),),
-    hvf=HVFRecord(hidden=2),
-    embedding_dim=2,
-    logit_scale=1.0,
-    space="s",
-    calibration=None,
-)
-ANGLES = np.linspace(0, 2 * np.pi, N_STIMULI, endpoint=False)
-EMBEDDINGS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
-NAMES = tuple(f"stimulus {n}" for n in range(N_STIMULI))
-GALLERY = Gallery(NAMES, NAMES, EMBEDDINGS, "s", (), "test")
-
-
-def live_decoder():
-    """One that answers after two samples of three, and after all, by the sum of its EEG."""
-    shares = WholeTrials(SimpleNamespace(n_times=N_SLICES, n_channels=2), (2, 3))
-
-    def engine(x):
-        z = x.sum(axis=1)
-        return (z / max(np.linalg.norm(z), 1e-6),)
-
-    told = {"clock": lambda: 0.0, "say": pytest.fail}
-    return LiveDecoder(MANIFEST, shares, Ranker(Flat(EMBEDDINGS), GALLERY), engine, **told)
 
 
 class Link:
@@ -194,7 +157,7 @@ class World:
     def __init__(self, folder, seed, n_steps=N_STEPS):
         self.random = Random(seed)
         self.folder = folder / str(seed)
-        (self.folder / "logs").mkdir(parents=True)
+        self.folder.mkdir()
         self.config = SessionConfig(
             session="s",
             folder=self.folder,

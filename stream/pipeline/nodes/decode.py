@@ -53,8 +53,7 @@ class Decoder:
         self.config, self.live, self._gallery, self._say = config, live, gallery, say
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
-        path = config.folder / "logs" / "repeats.msgpack"
-        self._memory = Memory(path, live.repeats.shape)
+        self._memory = Memory(config.kept("repeats.msgpack"), live.repeats.shape)
         for one in self._memory.recalled():
             if one.trial is None:
                 live.reset_group(one.group)

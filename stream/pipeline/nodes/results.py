@@ -98,7 +98,7 @@ class Results:
         self._next_witnessed = WITNESSED + 1
         self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)
         self._ledger.note("start", session=config.session, node=incarnation)
-        self._attendance = Attendance(config.folder / "logs" / "attendance")
+        self._attendance = Attendance(config.kept("attendance"))
         self._alive = NodeState(node=RESULTS, incarnation=incarnation)
         self._next_alive_s = 0.0
         self._orphans_until_s = 0.0

@@ -1,14 +1,17 @@
 """Sends what a trial stream says: slices to the decoder, outcomes to the ledger."""
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import zmq
+from safetensors.numpy import load_file
 
 from decoder.bundle import open_bundle
 from hvf_core.problem import needed
 from index.gallery import open_gallery
+from stream.acquire.adaptation import write_state
 from stream.acquire.chunk import Chunk, SampleFormat, StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Event
@@ -43,6 +46,7 @@ from stream.pipeline.wire.outbox import Outbox
 ADAPTATION = "adaptation.safetensors"
 """In the session folder: what the adaptation had come to at the end."""
 _ALIVE_S = 1.0
+_CALM_S = 0.02  # until the next sample that is waited for
 _LOOK_S = 0.005  # how often the bus is looked at while samples stream
 _PATIENCE_S = {"finish": 20.0, "stop": 3.0}  # for the answers that are still due at the end
 
@@ -76,6 +80,8 @@ class TrialSender:
         self._config = config
         self._lifeline = lifeline
         self._adaptation = None
+        self._adaptation_path = config.folder / ADAPTATION
+        self._n_kept, self._keeping = 0, threading.Thread()
         plan = replace(trial_plan(config), first_number=config.first_trial)
         if config.gallery is not None:
             plan = replace(plan, is_known=set(open_gallery(config.gallery).ids).__contains__)
@@ -86,6 +92,9 @@ class TrialSender:
             marks = bundle.manifest.marks(config.decoding.tmax_s)[:-1]
             plan = replace(plan, preprocessing=preprocessing, marks=marks)
             self._adaptation = starting_adaptation(config, preprocessing)
+            kept = self._adaptation_path  # by a reader before this one
+            if self._adaptation is not None and config.first_trial > 1 and kept.exists():
+                self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)
@@ -178,7 +187,22 @@ class TrialSender:
         self._say_notices()
         if self._feed is not None:
             self._feed.flush()
+        self._keep_adaptation()
         self.obey()
+
+    def _keep_adaptation(self) -> None:
+        """Writes down what was adapted to, for a reader after this one, while nobody waits.
+
+        In a thread: to replace a file may take as long as the disk takes to write it.
+        """
+        is_due = self.trials.acquisition.next_due_in_s < _CALM_S
+        if self._adaptation is None or is_due or self._keeping.is_alive():
+            return
+        if self._adaptation.n_taken > self._n_kept:
+            self._n_kept = self._adaptation.n_taken
+            told = (self._adaptation_path, self._adaptation.state())
+            self._keeping = threading.Thread(target=write_state, args=told)
+            self._keeping.start()
 
     def wait_for_room(self) -> None:
         """In virtual time the recording waits for the decoder, so that no trial overflows."""
@@ -196,7 +220,9 @@ class TrialSender:
         if self._trial_file is not None:
             self._trial_file.close()
         if self._adaptation is not None:
-            self._adaptation.save(self._config.folder / ADAPTATION)
+            if self._n_kept:
+                self._keeping.join()
+            write_state(self._adaptation_path, self._adaptation.state())
         self._say_alive()
         facts = self.trials.acquisition.facts() | {"notices": self._notices}
         if self._feed is not None:

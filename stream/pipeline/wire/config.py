@@ -20,6 +20,8 @@ from stream.sources.settings import ReadSettings, ReplaySettings
 
 NUMBERS = 10**8
 """Of trials that each process of the reader can give: more markers than any session has."""
+KEPT = "kept"
+"""In the session folder, while the session runs: what processes keep for those after them."""
 Here = Annotated[Path, AfterValidator(Path.absolute)]
 """A path, from the folder in which the command runs."""
 
@@ -220,6 +222,10 @@ class SessionConfig(SessionSettings):
         painting = needed(self.painting)
         smaller = painting.model_copy(update={"halvings": painting.halvings + 1})
         return self.model_copy(update={"painting": smaller})
+
+    def kept(self, name: str) -> Path:
+        """A file that a process keeps for one that is started in its place."""
+        return self.folder / KEPT / name
 
     def write(self, name: str = "config.json") -> Path:
         """Writes the config into the session folder and returns its path."""

@@ -1,0 +1,150 @@
+"""Each marker counts once, whoever hears of it first; times at which nobody listened are told."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.acquire.markers import Marker, MarkerRule
+from stream.pipeline.witness import Attendance, Witness
+
+NEVER = float("inf")
+
+
+def marker(raw_s, text="a", readable_s=None):
+    return Marker(raw_s, text, raw_s if readable_s is None else readable_s)
+
+
+def missed(witness, until_s=NEVER, since_s=0.0):
+    return [(event.onset_s, event.stimulus) for event in witness.missed(since_s, until_s)]
+
+
+def test_what_both_have_heard_is_the_readers_whoever_was_first():
+    witness = Witness(MarkerRule())
+    witness.saw(marker(1.0))
+    assert witness.announced(marker(1.0).mark) is None
+    assert witness.announced(marker(2.0).mark) is None
+    witness.saw(marker(2.0))
+    assert missed(witness) == []
+
+
+def test_what_the_reader_never_announces_is_missed_once_it_is_sure():
+    witness = Witness(MarkerRule())
+    for raw_s in (1.0, 2.0, 3.0):
+        witness.saw(marker(raw_s))
+    assert witness.sure_until_s(9.0) == 1.0
+    assert missed(witness, until_s=2.5) == [(1.0, "a"), (2.0, "a")]
+    assert witness.sure_until_s(9.0) == 3.0
+    assert missed(witness, until_s=2.5) == []
+    witness.announced(marker(3.0).mark)
+    assert witness.sure_until_s(9.0) == 9.0
+
+
+def test_what_the_reader_announces_too_late_is_known_by_its_number():
+    witness = Witness(MarkerRule())
+    witness.saw(marker(1.0))
+    (event,) = witness.missed(0.0, NEVER)
+    witness.entered(event.mark, 17)
+    assert witness.announced(event.mark) == 17
+    assert witness.announced(marker(1.5).mark) is None
+
+
+def test_only_stimuli_are_witnessed_as_the_rule_has_it():
+    witness = Witness(MarkerRule(stimulus="^stim/(?P<id>.+)$", start="^go$"))
+    for raw_s, text in enumerate(["stim/x", "go", "stim/y", "break"]):
+        witness.saw(marker(float(raw_s), text))
+    assert missed(witness) == [(2.0, "y")]
+
+
+def test_what_came_before_the_session_is_let_go():
+    witness = Witness(MarkerRule())
+    for raw_s in (1.0, 2.0):
+        witness.saw(marker(raw_s))
+    assert missed(witness, since_s=1.5) == [(2.0, "a")]
+    assert missed(witness) == []
+
+
+def test_stamps_that_are_no_number_and_any_text_are_the_same_marker_twice():
+    witness = Witness(MarkerRule())
+    for raw_s, text in ((float("nan"), "a"), (float("inf"), "b"), (1.0, "\ud800")):
+        witness.saw(marker(raw_s, text, 1.0))
+        witness.announced(marker(raw_s, text, 1.0).mark)
+    assert missed(witness) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=12), st.randoms(use_true_random=False))
+def test_twins_count_as_often_as_they_were_seen(stamps, random):
+    """Each is seen; some are announced, before or after; the sum is theirs."""
+    witness = Witness(MarkerRule())
+    announced = [raw_s for raw_s in stamps if random.random() < 0.5]
+    acts = [("saw", raw_s) for raw_s in stamps] + [("announced", raw_s) for raw_s in announced]
+    random.shuffle(acts)
+    for act, raw_s in acts:
+        one = marker(float(raw_s))
+        if act == "saw":
+            witness.saw(one)
+        else:
+            assert witness.announced(one.mark) is None
+    left = Counter(map(float, stamps)) - Counter(map(float, announced))
+    assert Counter(onset_s for onset_s, _ in missed(witness)) == left
+
+
+# --- who listened when ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def attendance(tmp_path):
+    made = Attendance(tmp_path / "attendance")
+    made.begin(10.0)
+    return made
+
+
+def test_it_begins_with_the_first_reader(tmp_path):
+    attendance = Attendance(tmp_path / "attendance")
+    attendance.listened("witness", 1.0, 5.0)
+    assert attendance.gaps("witness") == []
+    attendance.begin(10.0)
+    attendance.begin(20.0)
+    assert (attendance.since_s, attendance.until_s) == (10.0, 10.0)
+
+
+def test_one_who_listens_is_enough(attendance):
+    attendance.listened("reader-1", 10.0, 20.0)
+    attendance.listened("witness", 12.0, 30.0)
+    attendance.listened("reader-2", 25.0, 28.0)
+    assert attendance.gaps("reader-2") == []
+    assert attendance.until_s == 30.0
+
+
+def test_a_time_at_which_nobody_listened_ends_with_whoever_was_back_first(attendance):
+    attendance.listened("reader-1", 10.0, 20.0)
+    attendance.listened("witness", 23.0, 40.0)
+    assert attendance.until_s == 20.0  # the reader may live, and only be slow to say so
+    attendance.listened("reader-2", 26.0, 30.0)
+    assert attendance.gaps("reader-2") == [(20.0, 23.0)]
+    assert attendance.until_s == 40.0
+
+
+def test_several_gaps_are_told_apart(attendance):
+    attendance.listened("witness", 15.0, 16.0)
+    attendance.listened("reader-2", 20.0, 30.0)
+    assert attendance.gaps("reader-2") == [(10.0, 15.0), (16.0, 20.0)]
+
+
+def test_a_reader_that_lived_all_the_time_leaves_no_gap_however_late_it_speaks(attendance):
+    attendance.listened("witness", 15.0, 60.0)
+    attendance.listened("reader-1", 10.0, 30.0)
+    assert attendance.gaps("reader-1") == []
+    assert attendance.until_s == 60.0
+
+
+def test_the_next_process_goes_on_from_what_was_kept(attendance, tmp_path):
+    attendance.listened("reader-1", 10.0, 20.25)
+    attendance.keep()
+    after = Attendance(tmp_path / "attendance")
+    assert (after.since_s, after.until_s) == (10.0, 20.25)
+    after.begin(30.0)
+    after.listened("reader-2", 30.0, 31.0)
+    assert after.gaps("reader-2") == [(20.25, 30.0)]
