@@ -1,5 +1,6 @@
 """How a session's folder is made whole once it is over: its books, its saved trials, its report."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.page import REPORT, write_report
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
 from stream.pipeline.wire.orders import changed
 
@@ -58,18 +59,22 @@ def make_whole(config: SessionConfig, detail: str, end: str = LOST) -> Made:
             write_report(config, summary)
         except Problem as problem:
             failures.append(str(problem))
+    shutil.rmtree(config.folder / KEPT, ignore_errors=True)  # nobody will go on from it
     return Made(summary, was_whole, said, "; ".join(failures) or None)
 
 
 def lost(summary: Mapping[str, Any]) -> str | None:
     """What a session has lost by its own fault, in a sentence."""
-    n = summary["dropped"].get("node_lost", 0)
-    if not n:
+    n, unheard_s = summary["dropped"].get("node_lost", 0), summary.get("unheard_s", ())
+    told = []
+    if n:
+        told.append(f"{n} of {summary['markers']} trials were lost (node_lost)")
+    if unheard_s:
+        deaf_s = sum(until_s - from_s for from_s, until_s in unheard_s)
+        told.append(f"nobody listened to the markers for {deaf_s:.1f} s")
+    if not told:
         return None
-    return (
-        f"{n} of {summary['markers']} trials were lost with a process of the session that ended "
-        "(node_lost); look into its log"
-    )
+    return f"{' and '.join(told)}, as a process of the session ended; look into its log"
 
 
 def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str, Any], int]:
