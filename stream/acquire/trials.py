@@ -286,9 +286,16 @@ class TrialCutter:
         return self._trial(open_.number, open_.event, onset, self._stops[n_stops - 1])
 
     def _is_between(self, onset: int, event: Event) -> bool:
-        """Whether samples are missing at the onset itself: not even the nearest one is near."""
-        residual_s = float(self._ring.stamps_s(onset, 1)[0]) - event.onset_s
-        return abs(residual_s) > _MAX_RESIDUAL / self._rate_hz
+        """Whether samples are missing at the onset itself: not even the nearest one is near.
+
+        Where none are, the line of the stamps was corrected there.
+        """
+        ring = self._ring
+        residual_s = float(ring.stamps_s(onset, 1)[0]) - event.onset_s
+        if abs(residual_s) <= _MAX_RESIDUAL / self._rate_hz:
+            return False
+        before = onset - (residual_s > 0)  # the last sample before the onset
+        return before < ring.oldest or before + 1 == ring.next or ring.broken(before, 2)
 
     def _trial(self, number: int, event: Event, onset: int, count: int) -> Trial:
         ring, first = self._ring, onset + self._window.first
