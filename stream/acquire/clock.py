@@ -31,7 +31,7 @@ _LONGEST_OPENING_S = 1.0  # a burst that is no longer is heard to its end before
 _LONGEST_PAUSE_S = 60.0  # between two stamps of one clock
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
-_BURST_JITTER_AT_FIRST = 1 / 32  # of the longest burst
+_BURST_JITTER_AT_FIRST_S, _BURST_JITTER_AT_FIRST = 1e-3, 1 / 32  # and of the longest burst
 _SPAN_MEMORY_S = 8.0  # for how long the longest burst was
 _OFFSET_STEP_S = 5e-3
 _UNIX_S = (1e9, 5e9)  # the years 2001 to 2128
@@ -212,7 +212,7 @@ class StreamClock:
         opening, self._opening = self._opening, []
         if longest > 1:
             self._burst_share, self._span_s = 1.0, (longest - 1) * period_s
-            self._jitter_s = max(self._jitter_s, _BURST_JITTER_AT_FIRST * self._span_s)
+            self._jitter_s = _BURST_JITTER_AT_FIRST_S + _BURST_JITTER_AT_FIRST * self._span_s
             first_s = min(raw - place * period_s for place, raw in ends)
         else:
             first_s = next((raw - i * period_s for i, raw in _agreeing(opening)), 0.0)
@@ -301,5 +301,5 @@ def _agreeing(raw_s: list[float]) -> list[tuple[int, float]]:
     return [
         one
         for one, before, after in zip(timed, ends, ends[2:], strict=False)
-        if min(abs(one[1] - before), abs(one[1] - after)) < _LONGEST_PAUSE_S or len(timed) == 1
+        if min(abs(one[1] - before), abs(one[1] - after)) < _LONGEST_OPENING_S or len(timed) == 1
     ]
