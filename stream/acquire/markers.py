@@ -84,7 +84,8 @@ class BadSpan:
         if not isinstance(fields, dict) or not {"bad", "duration_s"} <= fields.keys():
             return None
         duration_s = fields["duration_s"]
-        if not isinstance(duration_s, int | float) or not 0 <= duration_s < math.inf:
+        is_span = isinstance(duration_s, int | float) and 0 <= duration_s < math.inf
+        if not is_span or not is_time(marker.stamp_s):
             return None
         return cls(marker.stamp_s, marker.stamp_s + duration_s, str(fields["bad"]))
 
