@@ -92,22 +92,6 @@ def first_reason(session, number):
     return "" if markers[number - 1][1] in KNOWN else "unknown_stimulus"
 
 
-@settings(max_examples=250, deadline=None)
-@given(sessions(), chunkings)
-def test_outcomes_are_those_of_the_oracle(session, chunk_sizes):
-    outcomes = run(session, chunk_sizes, **PATIENT)
-    check_books(session, outcomes)
-    for outcome in outcomes:
-        at_once = first_reason(session, outcome.number)
-        if at_once:
-            assert outcome.reason == at_once
-            continue
-        acceptable = reasons(session, outcome.event.onset_s)
-        assert outcome.reason in (acceptable or {""})
-        if outcome.trial is not None:
-            check_trial(session, outcome)
-
-
 @settings(max_examples=150, deadline=None)
 @given(sessions(), chunkings, chunkings)
 def test_trials_do_not_depend_on_the_chunks_of_the_eeg(session, chunk_sizes, others):
