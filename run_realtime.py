@@ -6,8 +6,8 @@ from hvf_core.problem import one_sentence
 def main() -> None:
     """Runs a command.
 
-    Exits with 0 when everything was decoded or accounted for, 1 when something failed, 2 on wrong
-    usage, and 130 after Ctrl-C.
+    Exits with 0 when everything was decoded or accounted for, 1 when something failed or was lost,
+    2 on wrong usage, and after Ctrl-C or another signal with 128 more than its number: 130.
     """
     with one_sentence():
         from stream.commands.app import run_command

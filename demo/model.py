@@ -5,7 +5,10 @@ the gallery's images, which are drawn. `python -m demo train` makes it.
 """
 
 import hashlib
+import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +33,7 @@ from index.gallery import Gallery, open_gallery, save_gallery
 COMMAND = "python -m demo train"
 SHIPPED = ASSETS / "model"
 _HVF = PRIOR / "hvf.safetensors"
+_DRAFT, _DRAFT_S = ".demo-", 3600.0  # one that is older is nobody's: unpacking takes seconds
 _WAY_OUT = "get it again from where the program is from"
 # What the cache holds was made by these: another place is taken where they change.
 _MADE_BY = (Path(__file__), *sorted(Path(__file__).parent.glob("**/world/*.py")))
@@ -53,7 +57,8 @@ def ready_model() -> DemoModel:
     if not folder.exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".demo-", dir=folder.parent) as draft:
+            _sweep(folder.parent)
+            with TemporaryDirectory(prefix=_DRAFT, dir=folder.parent) as draft:
                 unpack(SHIPPED, Path(draft) / folder.name)
                 _settle(Path(draft) / folder.name, folder)
         except OSError as error:
@@ -112,6 +117,14 @@ def _halved(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _whole(path: Path) -> dict[str, np.ndarray]:
     with loading("a part of the demo's model", str(path), _WAY_OUT):
         return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+
+
+def _sweep(cache: Path) -> None:
+    """Removes the drafts of runs that were killed."""
+    for draft in cache.glob(f"{_DRAFT}*"):
+        with suppress(FileNotFoundError):  # somebody else has removed it
+            if time.time() - draft.stat().st_mtime > _DRAFT_S:
+                shutil.rmtree(draft)
 
 
 def _settle(made: Path, folder: Path) -> None:

@@ -24,7 +24,7 @@ from stream.sources.settings import ALL
 if TYPE_CHECKING:
     from stream.sources.recording import Recording
 
-_KILLED = "it runs still or was killed: `python run_realtime.py finish` makes it whole"
+_KILLED = "it runs still or was killed: `run_realtime.py finish FOLDER` makes it whole"
 
 
 def recording(named: Named) -> Iterator[Verdict]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_what_was_packed_is_unpacked_again(demo_model: DemoModel, tmp_path: Path
     gallery = load_gallery(again.gallery)
     assert np.allclose(gallery.embeddings, load_gallery(demo_model.gallery).embeddings, atol=1e-6)
     assert all(image.is_file() for image in gallery.images)
+
+
+def test_drafts_of_runs_that_were_killed_go_and_others_stay(tmp_path: Path, monkeypatch) -> None:
+    for name in (".demo-old", ".demo-new"):
+        (tmp_path / name / "part").mkdir(parents=True)
+    os.utime(tmp_path / ".demo-old", (0, 0))
+    monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path))
+    model = ready_model()
+    assert {path.name for path in tmp_path.iterdir()} == {".demo-new", model.bundle.parent.name}
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
