@@ -52,6 +52,14 @@ def test_nodes_import_no_torch_before_they_need_it(node: str) -> None:
     assert done.stdout.strip() == "False", done.stdout + done.stderr
 
 
+def test_the_reader_is_back_without_what_takes_long_to_import() -> None:
+    program = (
+        "import sys, stream.pipeline.nodes.reader; print({'scipy.signal', 'mne'} & {*sys.modules})"
+    )
+    done = _run(sys.executable, "-c", program)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
 def test_live_parts_do_not_import_training() -> None:
     program = (
         "import sys, run_realtime, stream.pipeline.nodes.decode, stream.pipeline.nodes.reader; "

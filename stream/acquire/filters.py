@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy import signal
 
 from hvf_core.problem import Problem
 from stream.acquire.settings import FilterSettings
@@ -24,6 +23,8 @@ REACH = 12
 
 def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
     """Second-order sections (n, 6); raises `Problem` where the frequency is not below rate / 2."""
+    from scipy import signal  # here: half a second, that a reader without filters does without
+
     if one.freq_hz >= rate_hz / 2:
         raise Problem(
             f"a {one.kind} at {one.freq_hz:g} Hz needs a rate above {2 * one.freq_hz:g} Hz, "
@@ -36,6 +37,8 @@ def sections(one: FilterSettings, rate_hz: float) -> np.ndarray:
 
 def delay_s(filters: Sequence[FilterSettings], rate_hz: float, at_hz: float) -> float:
     """The group delay of filters one after another at a frequency, which the EEG comes late by."""
+    from scipy import signal
+
     near_hz = np.array([at_hz - 0.01, at_hz + 0.01])
     responses = [
         signal.freqz_sos(sections(one, rate_hz), near_hz, fs=rate_hz)[1] for one in filters
@@ -58,6 +61,9 @@ class StreamFilter:
     """
 
     def __init__(self, filters: tuple[FilterSettings, ...], rate_hz: float, columns: Sequence[int]):
+        from scipy import signal
+
+        self._filter = signal.sosfilt
         self.delay_s = delay_s(filters, rate_hz, DELAY_AT_HZ)
         self._columns = list(columns)
         self._sos = np.concatenate([sections(one, rate_hz) for one in filters])
@@ -80,7 +86,7 @@ class StreamFilter:
             part = samples[start:stop].astype(np.float64)
             if self._state is None or start in breaks:
                 self._state = self._rest * part[0]
-            filtered[start:stop], self._state = signal.sosfilt(
+            filtered[start:stop], self._state = self._filter(
                 self._sos, part, axis=0, zi=self._state
             )
         return filtered

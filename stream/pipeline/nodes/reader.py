@@ -6,6 +6,7 @@ Here is where samples come from and when they are looked at; `TrialSender` does 
 import queue
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -37,7 +38,12 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) -> None:
     arrivals: Arrivals = queue.SimpleQueue()
-    eeg_stream = find_stream(source.eeg, source.wait_s, source.source_id)
+    markers = source.markers
+    with ThreadPoolExecutor(1) as beside:  # to find a stream takes a second: both are looked for
+        found = markers and beside.submit(
+            find_stream, markers, source.wait_s, source.marker_source_id
+        )
+        eeg_stream = find_stream(source.eeg, source.wait_s, source.source_id)
     if eeg_stream.rate_hz <= 0:
         raise Problem(
             f"the stream {eeg_stream} has no sampling rate, an EEG stream has one; give the name "
@@ -51,8 +57,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
         unscaled=trigger,
     )
     inlets: dict[StreamKind, Inlet] = {"eeg": eeg}
-    if source.markers is not None:
-        marker_stream = find_stream(source.markers, source.wait_s, source.marker_source_id)
+    if found:
+        marker_stream = found.result()
         if marker_stream.rate_hz > 0:
             raise Problem(
                 f"the stream {marker_stream} is sampled at a rate, a marker stream is irregular; "
