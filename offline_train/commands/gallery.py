@@ -1,5 +1,6 @@
 """gallery: embeds the images that are told apart."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,12 +41,12 @@ def gallery(
     opened = load_bundle(bundle)
     classes = [label for label in labels.split(",") if label]
     if classes:
-        ids, pictures, features = classes, None, label_features(sorted(classes))
+        ids, files, features = classes, None, label_features(sorted(classes))
     else:
-        shown, features = features_of(None, images, encoders, cache)
-        ids, pictures = list(shown.files), map(shown.read, shown.files)  # one at a time
+        pictures, features = features_of(None, images, encoders, cache)
+        ids, files = list(pictures.files), tuple(pictures.files.values())
     features.check_encoders(opened.manifest.image_encoders, f"the bundle '{bundle}'")
     made = build_gallery(ids, ids, features, opened, command_line())
-    save_gallery(out, made, pictures)
+    save_gallery(out, replace(made, images=files))  # which are copied as they are
     console.print(f"{len(made)} images in '{out}'")
     console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...")

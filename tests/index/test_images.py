@@ -207,6 +207,7 @@ def _whole_files() -> list[bytes]:
     return [*files, file.getvalue()]
 
 
+@pytest.mark.slow
 def test_any_bytes_are_an_image_or_a_sentence_that_names_the_file(tmp_path: Path) -> None:
     files, rng, path = _whole_files(), random.Random(0), tmp_path / "photo.jpg"
     n_read = 0

@@ -1,6 +1,7 @@
 """Folders of images: every file that a person put there, by its id; what programs put there not."""
 
 import os
+import tracemalloc
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hvf_core.problem import Problem
+from index.encoders.spec import EncoderSpec
 from index.images import read_image
+from offline_train.data.features import extract_features
 from offline_train.data.images import content_of, image_files, pictures_of
 
 
@@ -152,3 +155,35 @@ def test_pixels_have_a_content_of_their_own() -> None:
     assert content_of(pixels) == content_of(pixels.copy())
     assert content_of(pixels) != content_of(pixels.reshape(4, 2, 3))
     assert content_of(pixels) != content_of(pixels + 1)
+
+
+def test_photos_take_no_more_memory_the_more_there_are(tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 3), dtype=np.uint8)
+    for n, pixels in enumerate(small):
+        photo = Image.fromarray(pixels).resize((600, 400))
+        photo.save(tmp_path / f"{n:02d}.jpg", quality=20)
+    peaks = {}
+    for n in (4, 40):
+        pictures = pictures_of(tmp_path, [f"{i:02d}" for i in range(n)])
+        tracemalloc.start()
+        extract_features(pictures.contents, pictures.read, [MeanColour()], tmp_path / f"cache{n}")
+        peaks[n] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    one = 600 * 400 * 3
+    assert one < peaks[40] < 3 * one
+    assert peaks[40] - peaks[4] < one / 2
+
+
+class MeanColour:
+    """An image encoder that keeps three numbers of each image, times that of a channel."""
+
+    spec = EncoderSpec(name="mean", kind="classifier", source="none", dim=9, size_px=1)
+    checksum = "0" * 64
+    fingerprint = (1.0, 2.0)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        colour = image.mean(axis=(0, 1), dtype=np.float32)
+        return np.outer(colour - 128, colour - 120).ravel()
+
+    def embed(self, prepared: list[np.ndarray]) -> np.ndarray:
+        return np.stack(prepared)
