@@ -23,7 +23,7 @@ MOST_PIXELS = 89_478_485
 
 _FAULTS = (
     *(OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, struct.error),
-    *(EOFError, Image.DecompressionBombError),
+    *(EOFError, MemoryError, Image.DecompressionBombError),
 )
 """What Pillow raises at damaged files."""
 
