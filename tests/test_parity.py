@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import mne
 import numpy as np
 import pytest
 import pyxdf
@@ -18,6 +19,8 @@ from tests.sessions import (
     listen,
     node_pid,
     run,
+    start,
+    trials_of,
     wait_for_decoded,
 )
 from tests.waiting import wait_until
@@ -96,3 +99,28 @@ def test_a_recording_that_was_killed_loses_at_most_a_second(tmp_path: Path) -> N
     for recording in (first, second):
         numbers = recording.samples[:, 0]
         np.testing.assert_array_equal(np.diff(numbers), 1)
+
+
+def test_a_reader_that_dies_in_virtual_time_repeats_nothing_and_skips_nothing(tmp_path) -> None:
+    """Another one reads the file again, and gives its trials the numbers that they had."""
+    n_s, folder, path = 1500, tmp_path / "session", tmp_path / "long_raw.fif"
+    noise = np.random.default_rng(0).normal(0, 1e-5, (4, n_s * 250)).astype(np.float32)
+    raw = mne.io.RawArray(noise, mne.create_info(4, 250.0, "eeg"), verbose="ERROR")
+    onsets_s = np.arange(n_s - 2) + 0.7
+    raw.set_annotations(mne.Annotations(onsets_s, 0.0, [f"m{n % 50}" for n in range(n_s - 2)]))
+    raw.save(path, verbose="ERROR")
+    command = ("replay", path, "--speed", "max", "--tmax", "0.3", "--headless", "--out", folder)
+    process = start(*command, "--save-trials", tmp_path / "t.npz")
+    wait_for_decoded(folder, 40)
+    os.kill(node_pid(folder, "reader"), signal.SIGKILL)
+    done = finish(process)
+    assert done.code == 0, done.err
+    assert "reader died (signal 9)" in done.out
+    told = check_accounted(folder)
+    assert told["markers"] == told["cut"] == len(onsets_s)
+    onsets = [record["onset_s"] for record in trials_of(folder, "marker")]
+    np.testing.assert_allclose(np.diff(onsets), 1, atol=1e-3)
+    assert len(np.load(tmp_path / "t.npz")["trials"]) == len(onsets_s)
+    recording = read_recording(folder / "recording.xdf")
+    assert (len(recording.stamps_s), len(recording.markers)) == (n_s * 250, len(onsets_s))
+    assert (np.diff(recording.stamps_s) > 0).all()

@@ -149,6 +149,7 @@ EXAMPLES = [
         raw_s=np.arange(4.0).tobytes(),
         texts=[],
         offset_s=0.25,
+        first=250,
         array=np.ones((4, 1), np.float32),
     ),
     Recorded(
@@ -157,6 +158,7 @@ EXAMPLES = [
         raw_s=np.arange(2.0).tobytes(),
         texts=["Käse", ""],
         offset_s=-3.5,
+        first=0,
         array=np.empty(0),
     ),
     End(reason="finish", facts={"gaps": 2}),
@@ -307,6 +309,7 @@ def test_another_version_is_named(version):
 
 
 RECORDED = {"v": VERSION, "stream": "eeg", "raw_s": b"", "texts": [], "offset_s": 0.0} | EEG_STREAM
+RECORDED["first"] = 0
 
 
 def recorded(array, body=b"12345678"):

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hvf_core.problem import Problem
 from stream.acquire.lsl import pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
 from stream.pipeline.wire.nodes import RECORD
 from stream.sources.xdf_writer import XdfWriter
@@ -27,6 +28,9 @@ class Recorder:
         self._writer: XdfWriter | None = None
         self._path = _free_path(config)
         self._offsets: dict[int, float] = {}
+        # A file is read again from its start by a reader that is started again.
+        self._skips = isinstance(config.source, FileSource)
+        self._n: Counter[int] = Counter()
         self._recorded: tuple[list[str], float, str] | None = None  # the EEG stream
 
     def fits(self, message: Recorded) -> bool:
@@ -39,12 +43,16 @@ class Recorder:
         if self._writer is None:
             self._writer = self._opened(recorded)
         stream_id = _EEG if recorded.stream == "eeg" else _MARKERS
-        raw_s = np.frombuffer(recorded.raw_s, np.float64)
+        again = max(0, self._n[stream_id] - recorded.first) if self._skips else 0
+        raw_s = np.frombuffer(recorded.raw_s, np.float64)[again:]
+        if not len(raw_s):
+            return
+        self._n[stream_id] = recorded.first + again + len(raw_s)
         if self._offsets.get(stream_id) != recorded.offset_s:
             self._offsets[stream_id] = recorded.offset_s
             self._writer.write_offset(stream_id, float(raw_s[0]), recorded.offset_s)
         samples = recorded.array if stream_id == _EEG else [[text] for text in recorded.texts]
-        self._writer.write_samples(stream_id, raw_s, samples)
+        self._writer.write_samples(stream_id, raw_s, samples[again:])
 
     def _opened(self, recorded: Recorded) -> XdfWriter:
         n = len(recorded.channels)

@@ -1,6 +1,7 @@
 """Hands the recorder what the reader takes from its streams, raw, in pieces of a tenth second."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ class RecordingFeed:
         self._channels = list(channels)
         self._rate_hz = rate_hz
         self._format = channel_format
+        self._n: Counter[StreamKind] = Counter()
         self.n_lost = 0
 
     def add(self, stream: StreamKind, chunk: Chunk) -> None:
@@ -74,6 +76,8 @@ class RecordingFeed:
             raw_s=np.asarray(raw_s, np.float64).tobytes(),
             texts=texts,
             offset_s=offset_s,
+            first=self._n[stream],
             array=array,
         )
+        self._n[stream] += len(raw_s)
         self.n_lost += not send(self._socket, message)

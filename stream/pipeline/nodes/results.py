@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
@@ -53,27 +53,14 @@ _REST_S = 0.5  # for what is on its way when the session ends, while it comes
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
 
 
-class Bus(Protocol):
-    """Where messages are published, by their number `seq`."""
-
-    seq: int
-
-    def publish(self, message: Message) -> None: ...
-
-
-class Outlet(Protocol):
-    """Where answers come out for programs that have LSL only."""
-
-    def push_sample(self, sample: list[str]) -> None: ...
-
-
 class Results:
     """Enters every report into the ledger and publishes it.
 
     Args:
         config: of the session.
         incarnation: of this process.
-        publisher, outlet: where everything comes out.
+        publisher: where everything comes out.
+        outlet: of LSL, for answers.
         clock: the reader's, in seconds.
     """
 
@@ -81,11 +68,12 @@ class Results:
         self,
         config: SessionConfig,
         incarnation: str,
-        publisher: Bus,
-        outlet: Outlet,
+        publisher: Publisher,
+        outlet: Any,
         clock: Callable[[], float] = local_clock,
     ):
         self._config = config
+        self._is_live = isinstance(config.source, LiveSource)
         self._publisher = publisher
         self._outlet = outlet
         self._clock = clock
@@ -189,7 +177,7 @@ class Results:
             return
         self._next_alive_s = now_s + _ALIVE_S
         self._publish(self._alive)
-        if isinstance(self._config.source, LiveSource):  # a file is read again by another reader
+        if self._is_live:  # a file is read again by another reader
             if is_idle and self.ended is None:
                 self._enter_missed(self._heard_until_s - _SURE_S)
             self._drop_orphans(now_s)
@@ -334,12 +322,15 @@ class Results:
                     self._orphans_until_s = self._clock() + _ORPHAN_GRACE_S
                 since_s, self._heard_until_s = message.since_s, 0.0
                 self._ledger.note("listening", node=message.incarnation, since_s=since_s)
-            if isinstance(self._config.source, LiveSource):
-                self._attendance.begin(message.since_s)
-            if message.to == self._alive.incarnation:
-                self._attend(message.incarnation, message.since_s, message.until_s)
-                self._heard_until_s = message.until_s
+            if self._is_live:
+                self._hear_reader(message)
         self._publish(message)
+
+    def _hear_reader(self, message: NodeState) -> None:
+        self._attendance.begin(message.since_s)
+        if message.to == self._alive.incarnation:
+            self._attend(message.incarnation, message.since_s, message.until_s)
+            self._heard_until_s = message.until_s
 
 
 def _outlet(config: SessionConfig) -> Any:

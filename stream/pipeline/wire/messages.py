@@ -261,7 +261,8 @@ class Recorded(Message):
 
     `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); markers travel
     as `texts`, with an empty array. `offset_s` is the clock offset in force from these samples on.
-    Every message says what the EEG stream is, so that a recorder can begin with any of them.
+    Every message says what the EEG stream is, so that a recorder can begin with any.
+    `first` is the number of its first sample, or marker, of those that its reader has taken.
     """
 
     channels: list[str]
@@ -271,6 +272,7 @@ class Recorded(Message):
     raw_s: bytes
     texts: list[str]
     offset_s: float
+    first: Number
     array: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:

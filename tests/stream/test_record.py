@@ -1,0 +1,61 @@
+"""The recorder writes what was taken, each sample once, whoever has taken it."""
+
+import numpy as np
+import pytest
+
+from stream.pipeline.nodes.record import Recorder
+from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
+from stream.pipeline.wire.messages import Recorded
+from stream.sources.read import read_recording
+
+RATE_HZ = 100.0
+
+
+def recorder(folder, source):
+    endpoints = Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x"))
+    return Recorder(SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source))
+
+
+def message(stream, first, stop):
+    """Samples, which say their number, or markers, one every ten samples."""
+    numbers = np.arange(first, stop, dtype=float)
+    is_eeg = stream == "eeg"
+    return Recorded(
+        channels=["Cz"],
+        rate_hz=RATE_HZ,
+        channel_format="float32",
+        stream=stream,
+        raw_s=(numbers / RATE_HZ * (1 if is_eeg else 10)).tobytes(),
+        texts=[] if is_eeg else [f"m{number:g}" for number in numbers],
+        offset_s=0.0,
+        first=first,
+        array=numbers[:, None].astype(np.float32) if is_eeg else np.empty(0),
+    )
+
+
+def recorded(folder):
+    recording = read_recording(folder / "recording.xdf")
+    return recording.samples[:, 0].tolist(), [marker.text for marker in recording.markers]
+
+
+@pytest.mark.parametrize("sizes", [(30, 30), (30, 7), (7, 30), (1, 200)])
+def test_a_file_that_is_read_again_from_its_start_is_recorded_once(sizes, tmp_path):
+    """The first reader dies after 120 samples and 12 markers; the second begins anew."""
+    made = recorder(tmp_path, FileSource(path=tmp_path / "x.fif"))
+    for size, n in zip(sizes, (120, 200), strict=True):
+        for first in range(0, n, size):
+            made.write(message("eeg", first, min(first + size, n)))
+        for first in range(0, n // 10, 5):
+            made.write(message("markers", first, min(first + 5, n // 10)))
+    made.close()
+    assert recorded(tmp_path) == (list(range(200)), [f"m{n}" for n in range(20)])
+
+
+def test_live_a_new_reader_counts_anew_and_nothing_is_passed_over(tmp_path):
+    made = recorder(tmp_path, LiveSource(eeg="eeg", markers="markers"))
+    first, second = message("eeg", 0, 50), message("eeg", 0, 50)
+    made.write(first)
+    object.__setattr__(second, "raw_s", (np.arange(50, 100) / RATE_HZ).tobytes())
+    made.write(second)
+    made.close()
+    assert recorded(tmp_path)[0] == [*range(50), *range(50)]
