@@ -301,7 +301,7 @@ def test_an_empty_xdf_stream_beside_the_real_one_is_passed_over_aloud(tmp_path, 
     for notice, kind in zip(recording.notices, ("EEG", "marker"), strict=False):
         assert f"empty {kind} streams are passed over" in notice
     with pytest.raises(Problem, match="has no samples of 'amp'"):
-        read_recording(tmp_path / "a.xdf", eeg_stream="2" if turn == 1 else "1")
+        read_recording(tmp_path / "a.xdf", ReadSettings(eeg_stream="2" if turn == 1 else "1"))
 
 
 def test_xdf_that_was_cut_short_is_read_up_to_its_last_whole_chunk(tmp_path, caplog):
