@@ -92,9 +92,11 @@ def prepare_test(
 
 def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSettings:
     """What is not asked for is as the first recording has it, or the usual."""
-    names = asked.given("channel_map")
-    if names is not None and isinstance(names.value, dict):  # else it is refused with all the rest
-        first = first.renamed(names.value)
+    names, true_rate = (asked.given(name) for name in ("channel_map", "true_rate_hz"))
+    first = first.corrected(  # what is of another kind is refused with all the rest
+        names.value if names is not None and isinstance(names.value, dict) else {},
+        true_rate.value if true_rate is not None and isinstance(true_rate.value, float) else None,
+    )
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
         asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})

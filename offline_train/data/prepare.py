@@ -139,7 +139,7 @@ def _trials(
     sizes: dict[str, float] = {}
     adaptation = settings.adaptation if isinstance(settings, PrepareTestSettings) else None
     for recording, facts in study.parts:
-        recording = recording.renamed(settings.channel_map)
+        recording = recording.corrected(settings.channel_map, settings.true_rate_hz)
         signals.append(recording.signal(preprocessing.settings.channels))
         signals[-1].check(signals[0], f"'{facts.name}'")
         sizes[facts.name] = recording.size(preprocessing.settings.channels)

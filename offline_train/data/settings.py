@@ -25,6 +25,8 @@ class CutSettings(Settings):
     """Trials that are refused."""
     channel_map: dict[str, str] = setting({}, option="--rename")
     """Channels that the recordings call otherwise than the model does: MINE=ITS,MINE=ITS."""
+    true_rate_hz: float | None = setting(None, option="--true-rate", gt=0)
+    """Of recordings that declare a wrong one."""
 
 
 class PrepareSettings(CutSettings):

@@ -161,7 +161,7 @@ class Acquisition:
                 f"{real_hz:.2f} Hz ({real_hz / self._rate_hz - 1:+.1%}): it declares a wrong rate, "
                 "or loses samples again and again; trials are cut by the declared one, and those "
                 "that are 1 % too long or short by it are dropped, so mend it in the program that "
-                "sends the stream"
+                "sends the stream, or give the true one with --true-rate"
             )
 
     def _read_triggers(

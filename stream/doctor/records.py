@@ -35,7 +35,7 @@ def recording(named: Named) -> Iterator[Verdict]:
     from stream.sources.read import read_recording
 
     found = read_recording(file, settings.replay or ALL)
-    found = found.renamed(settings.channel_map)
+    found = found.corrected(settings.channel_map, settings.true_rate_hz)
     reader = MarkerReader(settings.marker_rule)
     events = [reader.read(Marker(one.stamp_s, one.text, one.stamp_s)) for one in found.markers]
     shown = {event.stimulus for event in events if event is not None}

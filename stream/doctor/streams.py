@@ -54,18 +54,21 @@ def flow(named: Named) -> Iterator[Verdict]:
             (inlet.stream.rate_hz, "it is regular, name a stream of markers, or --trigger"),
         )
     if source.eeg in inlets:
-        yield from _fits(inlets[source.eeg], trigger, settings.bundle)
-        yield from _flows(inlets[source.eeg], trigger, chunks[source.eeg])
+        rate_hz = settings.true_rate_hz or inlets[source.eeg].stream.rate_hz
+        yield from _fits(inlets[source.eeg], rate_hz, trigger, settings.bundle)
+        yield from _flows(inlets[source.eeg], rate_hz, trigger, chunks[source.eeg])
 
 
-def _fits(inlet: "Inlet", trigger: Sequence[str], bundle: Path | None) -> Iterator[Verdict]:
+def _fits(
+    inlet: "Inlet", rate_hz: float, trigger: Sequence[str], bundle: Path | None
+) -> Iterator[Verdict]:
     yield verdict(
         f"{inlet.stream} is there, {inlet.signal}: {' '.join(inlet.channels)}",
         (not set(trigger) <= set(inlet.channels), f"it has no channel {trigger}, see --trigger"),
     )
     if bundle is not None:
         needs = Preprocessing.of(open_bundle(bundle))
-        yield from refused(lambda: needs.prepare(inlet.channels, inlet.stream.rate_hz))
+        yield from refused(lambda: needs.prepare(inlet.channels, rate_hz))
         yield from refused(lambda: inlet.signal.check(needs.signal, f"stream {inlet.stream}"))
 
 
@@ -73,13 +76,14 @@ def _offset(inlet: "Inlet") -> str:
     return f"clock offset {inlet.offset_s * 1e3:.2f} +- {inlet.offset_uncertainty_s * 1e3:.2f} ms"
 
 
-def _flows(inlet: "Inlet", trigger: Sequence[str], chunks: Sequence[Chunk]) -> Iterator[Verdict]:
+def _flows(
+    inlet: "Inlet", told_hz: float, trigger: Sequence[str], chunks: Sequence[Chunk]
+) -> Iterator[Verdict]:
     """Rate, delays and channels by what came; the first chunk may have waited for us."""
     if not inlet.stream.rate_hz:
         raise Problem(f"{inlet.stream} is irregular: name a stream of EEG with --eeg")
     if len(chunks) < 2:
         raise Problem(f"no samples of {inlet.stream} came in {_LISTEN_S:g} s: start the amplifier")
-    told_hz = inlet.stream.rate_hz
     monitor = HealthMonitor(inlet.channels, told_hz)
     for one in chunks:
         monitor.arrived(one.samples, one.readable_s)

@@ -35,6 +35,6 @@ def starting_adaptation(config: SessionConfig, preprocessing: Preprocessing) -> 
     from stream.sources.cut_recording import rest_windows
     from stream.sources.read import read_recording
 
-    rest = read_recording(settings.rest).renamed(config.channel_map)
+    rest = read_recording(settings.rest).corrected(config.channel_map, config.true_rate_hz)
     windows = rest_windows(rest, preprocessing)
     return Adaptation.from_rest(preprocessing, windows, settings.adaptation)

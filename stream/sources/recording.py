@@ -57,9 +57,10 @@ class Recording:
     bad_spans: tuple[BadSpan, ...] = ()
     notices: tuple[str, ...] = ()
 
-    def renamed(self, names: Mapping[str, str]) -> "Recording":
-        """The same with channels that are called otherwise; see `channels.renamed`."""
-        return replace(self, channels=renamed(self.channels, names))
+    def corrected(self, names: Mapping[str, str], rate_hz: float | None) -> "Recording":
+        """The same with channels by other names (see `channels.renamed`), and at its true rate."""
+        channels = renamed(self.channels, names)
+        return replace(self, channels=channels, rate_hz=rate_hz or self.rate_hz)
 
     def signal(self, channels: Iterable[str]) -> Signal:
         """What those of these channels that there are record, for the most part."""

@@ -305,6 +305,15 @@ def test_what_a_person_should_know_of_a_part_is_told_with_it(tmp_path):
     assert len(told["two"]) == len(told["three"]) == 1
     assert "it looks like Unix time" in told["two"][0]
     assert "its samples come at 247.52 Hz" in told["three"][0]
+    true_rate = {"true_rate_hz": RATE_HZ / 1.01}
+    prepare(
+        study(three=replace(recording, stamps_s=stamps_s)),
+        make_settings(rate_hz=true_rate["true_rate_hz"]),
+        tmp_path / "true",
+        settings=true_rate,
+        on_recording=lambda name, so_far: told.update({name: so_far.notices}),
+    )
+    assert told["three"] == ()
 
 
 def test_recordings_without_a_trial_are_a_problem_and_leave_nothing_behind(tmp_path):

@@ -66,7 +66,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
                 "stream that carries codes with --trigger"
             )
         inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
-    told = (eeg.channels, eeg_stream.rate_hz, eeg.channel_format, eeg.signal, eeg.kinds)
+    rate_hz = config.true_rate_hz or eeg_stream.rate_hz
+    told = (eeg.channels, rate_hz, eeg.channel_format, eeg.signal, eeg.kinds)
     sender = TrialSender(config, lifeline, *told, since_s=local_clock())
     for inlet in inlets.values():
         if inlet.stream.notice:
@@ -142,7 +143,8 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     from stream.sources.read import read_recording
     from stream.sources.virtual_time import play
 
-    recording = read_recording(source.path, source, source.stop_s).renamed(config.channel_map)
+    recording = read_recording(source.path, source, source.stop_s)
+    recording = recording.corrected(config.channel_map, config.true_rate_hz)
     channels, rate_hz = recording.channels, recording.rate_hz
     signal = recording.signal(channels)
     sender = TrialSender(config, lifeline, channels, rate_hz, "float32", signal, recording.kinds)

@@ -161,6 +161,8 @@ class SessionSettings(Settings):
     """How trials are cut, and what is waited for."""
     channel_map: dict[str, str] = setting({}, option="--rename")
     """Channels that the stream calls otherwise than the bundle: MINE=ITS,MINE=ITS."""
+    true_rate_hz: float | None = setting(None, option="--true-rate", gt=0)
+    """Of an EEG stream that declares a wrong one."""
     reject: RejectSettings = RejectSettings()
     """Which trials hold no brain signal."""
     trigger: TriggerSettings | None = None
