@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from _thread import interrupt_main
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ class Lifeline:
 
     def __init__(self, node: str, endpoint: str, supervised: bool):
         self.incarnation = f"{node}-{os.getpid()}"
-        self.is_orphan = False
+        self.is_orphan = self._is_ready = False
         self._command: Command | None = None
         self._orders: deque[tuple[str, str]] = deque()
         self._next_beat_s = 0.0
@@ -49,19 +50,27 @@ class Lifeline:
             self._socket = open_socket(zmq.DEALER, endpoint, bind=False, line=os.environ[LINE])
         self._node = node.encode()
         for number in ASK_TO_END:
-            signal.signal(number, signal.SIG_IGN if supervised else self._stop)
-        if supervised:
-            threading.Thread(target=self._outlive_nobody, daemon=True).start()
+            signal.signal(number, self._leave if supervised else self._stop)
 
     def _stop(self, *_: object) -> None:
         self._command = "stop"
 
-    def _outlive_nobody(self) -> None:
+    def _leave(self, *_: object) -> None:
+        """Ends an orphan that still loads, which may take long and is for nobody any more."""
+        if self.is_orphan and not self._is_ready:
+            raise SystemExit(1)
+
+    def outlive_nobody(self) -> None:
         """Stops when standard input ends: it does with the supervisor, whatever became of him."""
+        if self._socket is not None:
+            threading.Thread(target=self._wait_for_the_end, daemon=True).start()
+
+    def _wait_for_the_end(self) -> None:
         while os.read(0, 1):
             pass
         self.is_orphan = True
         self._stop()
+        interrupt_main()
 
     def say(self, word: str, text: str = "") -> None:
         """Tells the supervisor `ready`, `beat`, `done`, `failed` or `broken`, with a sentence."""
@@ -69,6 +78,7 @@ class Lifeline:
             self._socket.send_multipart([self._node, word.encode(), text.encode()])
 
     def ready(self) -> None:
+        self._is_ready = True
         self.say("ready", self.incarnation)
 
     def command(self) -> Command | None:
@@ -104,6 +114,7 @@ def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:
     try:
         config = read_config(Path(arguments[0]))
         lifeline = Lifeline(node, config.endpoints.control, "--supervised" in sys.argv)
+        lifeline.outlive_nobody()
         run(config, lifeline)
         lifeline.say("done")
     except Problem as problem:
