@@ -44,6 +44,8 @@ def run(config, lifeline):
         raise Problem("there is no prior in 'x'; give another with --paint")
     if mood == "loads for ever":
         time.sleep(10_000)
+    if mood == "has no room":
+        raise OSError(28, "No space left on device", "ledger.jsonl")
     if mood == "dies":
         sys.exit(3)
     if mood == "is killed":
@@ -67,9 +69,11 @@ run_node(NAME, run)
 class Stage:
     """A supervisor with a node `steady` and an optional node `moody`."""
 
-    def __init__(self, folder: Path, moods: list[str], painting: PaintingSettings | None):
+    def __init__(
+        self, folder: Path, moods: list[str], painting: PaintingSettings | None, steady: str
+    ):
         self.folder = folder
-        (folder / "moods.json").write_text(json.dumps({"steady": ["serves"], "moody": moods}))
+        (folder / "moods.json").write_text(json.dumps({"steady": [steady], "moody": moods}))
         self.config = SessionConfig(
             session="s",
             folder=folder,
@@ -114,10 +118,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     stages = []
 
-    def set_up(*moods: str, painting: PaintingSettings | None = None) -> Stage:
+    def set_up(
+        *moods: str, painting: PaintingSettings | None = None, steady: str = "serves"
+    ) -> Stage:
         folder = tmp_path / "session"
         folder.mkdir()
-        stages.append(Stage(folder, list(moods), painting))
+        stages.append(Stage(folder, list(moods), painting, steady))
         return stages[-1]
 
     yield set_up
@@ -183,6 +189,15 @@ def test_one_that_runs_out_of_memory_repeatedly_gets_by_with_less(stage) -> None
         "moody died (signal 9) and is restarted in 0.5 s",
         "moody ran out of memory and is restarted in 1 s, at half the size",
     ]
+
+
+def test_one_that_is_needed_and_cannot_be_kept_alive_is_a_problem_that_says_why(stage) -> None:
+    made = stage("serves", steady="has no room")
+    with pytest.raises(Problem, match="died 6 times; No space left on device"):
+        made.look_until(lambda: made.supervisor.is_over("steady"))
+    assert made.supervisor.is_over("steady")
+    why = "code 1, No space left on device: 'ledger.jsonl'"
+    assert made.supervisor.events == [f"steady died ({why}) and is restarted in 0.5 s"] * 5
 
 
 def test_one_that_does_not_end_is_ended(stage) -> None:
