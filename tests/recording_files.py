@@ -58,8 +58,8 @@ def write_brainvision(folder, samples_uv, markers=BV_MARKERS, unit="µV"):
 
 
 def write_set(path, samples_uv, events, n_trials=1):
-    """An EEGLAB recording; `events` are (type, latency), latencies count from 1."""
-    rows = [(kind, float(latency), 1.0) for kind, latency in events]
+    """An EEGLAB recording; `events` are (type, latency[, duration]), latencies count from 1."""
+    rows = [(kind, float(latency), *map(float, more or [1])) for kind, latency, *more in events]
     fields = [("type", object), ("latency", object), ("duration", object)]
     eeg = {
         "setname": "s",
@@ -97,25 +97,30 @@ def write_edf(path, samples, channels):
 
 
 def write_edf_plus(path, samples, starts_s, annotations, kind="EDF+D", unit="uV"):
-    """Records of one second of a channel; `samples` (n,) in 0.1 units.
+    """Records of one second of a channel; `samples` (n,) in 0.1 units. A .bdf has three bytes each.
 
-    `starts_s` are when the records began, `annotations` (onset, text) stand in the first of them.
+    `starts_s` are when the records began; `annotations` (onset, text[, duration]) stand in the
+    first of them.
     """
-    rate, told = int(RATE_HZ), 200  # samples of the two signals in a record
-    head = "0".ljust(8) + "X X X X".ljust(80) + "Startdate 01-MAY-2024 X X X".ljust(80)
+    is_bdf, rate = path.suffix == ".bdf", int(RATE_HZ)
+    width, magic, name = (3, "\xffBIOSEMI", "BDF") if is_bdf else (2, "0".ljust(8), "EDF")
+    tals = [f"+{start_s:g}\x14\x14\0".encode() for start_s in starts_s]
+    for onset_s, text, *duration_s in annotations:
+        span = "".join(f"\x15{one:g}" for one in duration_s)
+        tals[0] += f"{onset_s:+g}{span}\x14{text}\x14\0".encode()
+    told = -(-max(map(len, tals)) // width)  # samples of the annotations in a record
+    head = magic + "X X X X".ljust(80) + "Startdate 01-MAY-2024 X X X".ljust(80)
     head += "01.05.2412.30.00" + str(256 * 3).ljust(8) + kind.ljust(44)
     head += str(len(starts_s)).ljust(8) + "1".ljust(8) + "2".ljust(4)
-    both = [("Cz", 16), ("EDF Annotations", 16), ("", 80), ("", 80), (unit, 8), ("", 8)]
+    both = [("Cz", 16), (f"{name} Annotations", 16), ("", 80), ("", 80), (unit, 8), ("", 8)]
     both += [("-3276.7", 8), ("-1", 8), ("3276.7", 8), ("1", 8), ("-32767", 8), ("-32767", 8)]
     both += [("32767", 8), ("32767", 8), ("", 80), ("", 80), (str(rate), 8), (str(told), 8)]
     head += "".join(text.ljust(width) for text, width in both) + "".ljust(64)
-    body = []
-    for number, start_s in enumerate(starts_s):
-        body.append(samples[number * rate :][:rate].astype("<i2").tobytes())
-        tal = f"+{start_s:g}\x14\x14\0"
-        if number == 0:
-            tal += "".join(f"{onset_s:+g}\x14{text}\x14\0" for onset_s, text in annotations)
-        body.append(tal.encode().ljust(2 * told, b"\0"))
+    integers = np.ascontiguousarray(samples.astype("<i4")).view(np.uint8).reshape(-1, 4)[:, :width]
+    body = [
+        integers[number * rate :][:rate].tobytes() + tal.ljust(width * told, b"\0")
+        for number, tal in enumerate(tals)
+    ]
     path.write_bytes(head.encode("latin-1") + b"".join(body))
     return path
 

@@ -1,12 +1,8 @@
 """No trial spans a join of a recording or a span marked bad, whatever wrote the file."""
 
-from itertools import pairwise
-
 import mne
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from stream.acquire.reject import RejectSettings
@@ -18,7 +14,6 @@ from tests.recording_files import (
     RATE_HZ,
     make_raw,
     save_fif,
-    write_brainvision,
     write_edf_plus,
     write_set,
 )
@@ -58,56 +53,6 @@ def numbered(n=N):
     return raw
 
 
-def plain_cut(onset, joins, bad=()):
-    """What may become of a trial by the numbers of samples, the slow and obvious way."""
-    first, last = onset + FIRST, onset + LAST
-    pieces = [0, *sorted(joins), N]
-    for start, stop in pairwise(pieces):
-        if start <= onset < stop:
-            outside = ["no_data"] if first < 0 or last >= N else []
-            if (first < start and start > 0) or (last >= stop and stop < N):
-                return [*outside, "gap"]
-            if any(start < last and stop > first for start, stop in bad):
-                return [*outside, "rejected"][:1]
-            return outside or [float(number) for number in range(first, last + 1)]
-    raise AssertionError("an onset outside of the recording")
-
-
-JOINS = ["boundary", "BAD boundary", "EDGE boundary", "BAD_ACQ_SKIP", "New Segment/", "EDGE"]
-
-
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    onsets=st.lists(st.integers(0, N - 1), min_size=1, max_size=8, unique=True),
-    joins=st.dictionaries(st.integers(1, N - 1), st.sampled_from(JOINS), max_size=6),
-    bad=st.lists(st.tuples(st.integers(0, N - 200), st.integers(0, 150)), max_size=3),
-    chunk_samples=st.sampled_from([1, 7, 64, 4000]),
-)
-def test_every_trial_is_the_plain_cut_of_its_piece(
-    tmp_path_factory, onsets, joins, bad, chunk_samples
-):
-    raw = numbered()
-    rows = [(onset, 0, f"stim/{onset}") for onset in onsets]
-    rows += [(join, 0, text) for join, text in joins.items()]
-    # A quarter of a sample beside them: .fif keeps onsets as float32.
-    rows += [(start + 0.25, count, "bad_blink") for start, count in bad]
-    starts, counts, texts = zip(*rows, strict=True)
-    raw.set_annotations(
-        mne.Annotations(np.array(starts) / RATE_HZ, np.array(counts) / RATE_HZ, list(texts))
-    )
-    recording = read_recording(save_fif(raw, tmp_path_factory.mktemp("fif") / "a_raw.fif"))
-    found = outcomes(recording, chunk_samples)
-    spans = [(start + 0.25, start + 0.25 + count) for start, count in bad]
-    for onset in onsets:
-        told, expected = found[f"stim/{onset}"], plain_cut(onset, joins, spans)
-        if isinstance(told, tuple):
-            assert told[0] in expected
-        else:
-            np.testing.assert_allclose(told, expected, atol=0.1)
-    assert len(found) == len(onsets)
-
-
 def test_eeglab_puts_a_join_between_two_samples(tmp_path):
     events = [("a", 980), ("boundary", 1000.5), ("b", 1021), ("c", 1020), ("d", 900)]
     samples_uv = np.arange(3000.0)[None].repeat(2, axis=0)
@@ -124,21 +69,6 @@ def test_eeglab_with_numbers_for_types_calls_a_join_99_below_zero(tmp_path, kind
     recording = read_recording(write_set(tmp_path / "s.set", samples_uv, events))
     assert reasons(recording) == {"7": "gap", "8": "cut", "-9": "cut"}
     assert outcomes(recording)["8"][0] == 1000.0
-
-
-def test_brainvision_pieces(tmp_path):
-    samples_uv = np.tile(np.arange(1000) / 10, (1, 1))
-    markers = (
-        *("New Segment,,1,1,0,20240501123000000000", "Comment,a,101,1,0"),
-        *("Comment,b,450,1,0", "New Segment,,501,1,0", "Comment,c,700,1,0"),
-    )
-    path = write_brainvision(tmp_path, samples_uv, markers)
-    found = reasons(read_recording(path))
-    assert {text.removeprefix("Comment/"): one for text, one in found.items()} == {
-        "a": "cut",
-        "b": "gap",
-        "c": "cut",
-    }
 
 
 def test_what_mne_fills_with_zeros_was_not_recorded(tmp_path):

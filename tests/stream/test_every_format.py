@@ -1,0 +1,91 @@
+"""Every trial of a recording is the plain cut of its piece, whatever wrote the file."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream.acquire.trial_stream import TrialPlan, TrialStream
+from stream.acquire.trials import Drop, Trial, Window
+from stream.sources.read import read_recording
+from stream.sources.virtual_time import play
+from tests.recording_files import RATE_HZ
+from tests.takes import FORMATS, Take
+
+N = 2000
+WINDOW = Window(-20, 100)
+UNITS = {"uV": 1.0, "mV": 1e3, "nV": 1e-3}
+
+
+@st.composite
+def takes(draw, suffix):
+    is_in_records = suffix in (".edf", ".bdf")
+    # MNE writes no annotation from outside to a .fif, and two formats count from 1 on.
+    outside = {"_raw.fif": (0, -1), ".vhdr": (0, 300), ".set": (0, 300)}
+    before, after = outside.get(suffix, (-300, 300))
+    onsets = draw(st.sets(st.integers(before, N + after), min_size=1, max_size=8))
+    whole_records = st.integers(1, N // int(RATE_HZ) - 1).map(lambda k: k * int(RATE_HZ))
+    joins = draw(st.sets(whole_records if is_in_records else st.integers(1, N - 1), max_size=5))
+    bad = draw(st.lists(st.tuples(st.integers(0, N - 200), st.integers(0, 150)), max_size=3))
+    return Take(
+        N,
+        {onset: f"stim/{onset}" for onset in onsets},
+        tuple(joins),
+        tuple((start + 0.25, count) for start, count in bad),  # .fif keeps onsets as float32
+        "uV" if suffix in ("_raw.fif", ".set") else draw(st.sampled_from(list(UNITS))),
+    )
+
+
+def plain_cut(take, onset):
+    """The first sample of the trial, or the reasons for none: the slow and obvious way."""
+    first, last = onset + WINDOW.first, onset + WINDOW.last
+    reasons = {"no_data"} if first < 0 or last >= take.n else set()
+    pieces = list(pairwise([0, *sorted(take.joins), take.n]))
+    if sum(start <= last and first < stop for start, stop in pieces) > 1:
+        reasons.add("gap")
+    # Half a sample: BrainVision has no quarters, so that edges may meet.
+    spans = [(start, start + count) for start, count in take.bad]
+    if not reasons and any(a + 0.5 < last and b - 0.5 > first for a, b in spans):
+        return {"rejected"}
+    touched = any(a - 0.5 < last and b + 0.5 > first for a, b in spans)
+    return reasons or ({first, "rejected"} if touched else {first})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_trial_is_the_plain_cut_of_its_piece(suffix, tmp_path_factory):
+    @settings(
+        max_examples=100,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(takes(suffix), st.sampled_from([1, 7, 64, N]))
+    def check(take, chunk_samples):
+        path = FORMATS[suffix](take, tmp_path_factory.mktemp("take") / f"take{suffix}")
+        recording = read_recording(path)
+        window_s = (WINDOW.first / recording.rate_hz, WINDOW.last / recording.rate_hz)
+        trials = TrialStream(recording.channels, recording.rate_hz, TrialPlan(window_s=window_s))
+        found = {}
+
+        def hear(said):
+            for one in said:
+                if isinstance(one, Trial | Drop):
+                    assert found.setdefault(one.event.stimulus, one) is one
+                    permitted = plain_cut(take, int(one.event.stimulus.removeprefix("stim/")))
+                    if isinstance(one, Drop):
+                        assert one.reason in permitted, permitted
+                        continue
+                    numbers = one.samples[:, 0] / UNITS[take.unit]
+                    assert round(float(numbers[0])) in permitted, permitted
+                    expected = np.arange(WINDOW.count) + round(float(numbers[0]))
+                    np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-3)
+
+        for stream, chunk in play(recording, chunk_samples):
+            hear([*trials.add(stream, chunk), *trials.due(chunk.readable_s)])
+        hear(trials.end("no_data", "the recording ended"))
+        assert set(found) == set(take.texts.values())
+
+    check()
