@@ -11,8 +11,8 @@ from index.gallery import Gallery, load_gallery, save_gallery
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import read_config
-from stream.pipeline.wire.frames import unpack_numbered
-from stream.pipeline.wire.messages import Controlled, Message, SessionClosed
+from stream.pipeline.wire.frames import pack, unpack_numbered
+from stream.pipeline.wire.messages import Controlled, Message, SessionClosed, TrialCut
 from tests.sessions import (
     amplifier,
     check_accounted,
@@ -175,15 +175,20 @@ def _dropped_as_unknown(folder: Path) -> list[dict]:
     return [r for r in trials_of(folder, "marker") if r["trial"] in dropped]
 
 
-def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(
+def test_nonsense_on_any_socket_ends_nothing_and_is_answered_on_the_control_socket(
     cap: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "session"
     process = listen(cap, folder)
     wait_for_decoded(folder, 1)
-    socket = open_socket(
-        zmq.DEALER, read_config(folder / "config.json").endpoints.control, bind=False
-    )
+    endpoints = read_config(folder / "config.json").endpoints
+    forged = TrialCut(trial=999_999, residual_s=0.0, stamps={})
+    for endpoint in (endpoints.reports, endpoints.recording):
+        stray = open_socket(zmq.PUSH, endpoint, bind=False)
+        for frame in (b"hello", b"", pack(forged)):
+            stray.send(frame)
+        stray.close()
+    socket = open_socket(zmq.DEALER, endpoints.control, bind=False)
     for frames in (
         [b""],
         [b"x", b"y"],
@@ -197,15 +202,17 @@ def test_nonsense_on_the_control_socket_is_answered_and_ends_nothing(
         assert socket.poll(SOON_MS), frames
         assert socket.recv_multipart()[0] == b"refused"
     for frames in ([b"x"], [b"x", b"y"], [b"\xff", b"\xfe", b"\xfd"], [b"x", b"mark", b"y", b"z"]):
-        asker = open_socket(
-            zmq.REQ, read_config(folder / "config.json").endpoints.control, bind=False
-        )
+        asker = open_socket(zmq.REQ, endpoints.control, bind=False)
         asker.send_multipart(frames)
         assert asker.poll(SOON_MS), frames
         assert asker.recv_multipart()[0] == b"refused"
         asker.close()
+    wait_for_decoded(folder, len(trials_of(folder, "cut")) + 1)  # it goes on
     socket.send_multipart([b"x", b"stop", b""])
     assert socket.recv_multipart()[0] == b"done"
     socket.close()
-    assert finish(process).code == 0
+    done = finish(process)
+    assert done.code == 0
+    assert "results: a message is passed over: a frame of 5 bytes is no message" in done.out
+    assert "outcomes of 1 trials that nobody announced are left out: 999999" in done.out
     check_accounted(folder)
