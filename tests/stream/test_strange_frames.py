@@ -1,0 +1,340 @@
+"""What is no message of the session costs itself only, on whichever socket it comes."""
+
+import json
+import pickle
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgpack
+import numpy as np
+import pytest
+import pyxdf
+import zmq
+
+from decoder.painting.step import Step
+from stream.acquire.units import Signal
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.nodes import decode, paint, record, results
+from stream.pipeline.nodes.trial_sender import TrialSender
+from stream.pipeline.wire.bus import Publisher, open_socket
+from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
+from stream.pipeline.wire.frames import VERSION, pack, prefix, unpack
+from stream.pipeline.wire.messages import (
+    Embedded,
+    End,
+    MarkerSeen,
+    Message,
+    Noted,
+    Painted,
+    Recorded,
+    Retrieval,
+    SessionClosed,
+    Settled,
+    TrialCut,
+    TrialDropped,
+    TrialSlice,
+)
+from tests.refs import about, answer
+from tests.tiny_bundle import tiny_models
+from tests.waiting import wait_until
+
+STAMPS = {"window_end": 1.0, "readable": 1.0, "cut": 1.0}
+SEEN = MarkerSeen(about=about(1), readable_s=0.5, mark="m")
+CUT = TrialCut(trial=1, residual_s=0.0, stamps=STAMPS)
+ANSWER = Retrieval(
+    about=about(1),
+    answer=answer(),
+    ids=["a"],
+    labels=["A"],
+    scores=[0.5],
+    probabilities=[0.5],
+    confidence=0.5,
+    calibrated=True,
+    abstain=False,
+    rank=1,
+    stamps=STAMPS,
+)
+EEG = np.zeros((4, 2), np.float32)
+PIECE = Recorded(
+    channels=["Cz", "Pz"],
+    rate_hz=100.0,
+    channel_format="float32",
+    stream="eeg",
+    raw_s=np.arange(4.0).tobytes(),
+    texts=[],
+    offset_s=0.0,
+    array=EEG,
+)
+WHOLE = TrialSlice(
+    about=about(1),
+    first=0,
+    corrects=0,
+    final=True,
+    residual_s=0.0,
+    stamps=STAMPS,
+    array=np.ones((4, 20), np.float32),
+)
+Z = np.eye(8, dtype=np.float32)[0]
+TO_PAINT = Embedded(about=about(1), answer=answer(), top_id="a", stamps=STAMPS, array=Z)
+
+
+def of_format(version: object, kind: type = TrialDropped) -> bytes:
+    header = msgpack.packb({"v": version, "trial": 1, "reason": "gap", "detail": ""})
+    return prefix(kind) + len(header).to_bytes(4, "little") + header
+
+
+def changed(message: Message, **fields: object) -> bytes:
+    """A frame that its sender would never make."""
+    frame = pack(message)
+    n = int.from_bytes(frame[1:5], "little")
+    header = msgpack.packb(msgpack.unpackb(frame[5 : 5 + n]) | fields)
+    return frame[:1] + len(header).to_bytes(4, "little") + header + frame[5 + n :]
+
+
+FORGED = Path("forged").absolute()
+
+
+class _Evil:
+    def __reduce__(self) -> tuple:
+        return FORGED.touch, ()
+
+
+NO_MESSAGES = [
+    b"",
+    b"hello",
+    b"\xff" * 1000,
+    json.dumps({"event": "marker", "trial": 1}).encode(),
+    pickle.dumps(_Evil()),
+    pack(WHOLE)[:-1],
+    of_format(VERSION - 1),
+    of_format(VERSION, Message.__subclasses__()[-1]),
+    pack(SEEN, session="another"),
+    pack(replace(SEEN, about=about(1, session="another"))),
+    pack(replace(WHOLE, about=about(1, session="another"))),
+    pack(replace(TO_PAINT, about=about(9, session="another"))),
+    pack(PIECE, session="another"),
+    changed(CUT, trial="1"),
+    changed(CUT, trial=-1),
+    changed(CUT, trial=2**63),
+    changed(CUT, stamps={"cut": "now"}),
+    changed(TrialDropped(trial=1, reason="gap", detail=""), reason="bored"),
+    changed(ANSWER, ids=[], labels=[], scores=[], probabilities=[]),
+    changed(ANSWER, labels=["A", "B"]),
+    changed(ANSWER, confidence=float("nan")),
+    changed(ANSWER, stamps={}),
+    changed(Noted(node="paint", text="", facts={}), facts={"a": b"\0"}),
+    changed(End(reason="stop", facts={}), facts={"notices": 7}),
+    changed(PIECE, raw_s=b""),
+    changed(PIECE, texts=["x"]),
+    changed(PIECE, rate_hz=float("nan")),
+    changed(PIECE, channel_format="string"),
+    changed(WHOLE, corrects=5),
+    changed(WHOLE, dtype="<i4"),
+    changed(TO_PAINT, dtype="<i4"),
+    changed(WHOLE, dtype="O"),
+]
+NO_MESSAGES += [b"once more"] * (100 - len(NO_MESSAGES))
+TOLD = ["a message is passed over", "10 messages are by now", "100 messages are by now"]
+
+
+class Line:
+    """The line to a supervisor that says nothing until it is told to."""
+
+    incarnation, is_orphan, is_over = "node-1", False, False
+
+    def ready(self) -> None:
+        pass
+
+    def command(self) -> str | None:
+        return "finish" if self.is_over else None
+
+    def orders(self) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[SessionConfig]:
+    endpoints = Endpoints.local()
+    source = LiveSource(eeg="EEG", markers="m")
+    yield SessionConfig(session="s", folder=tmp_path, endpoints=endpoints, source=source)
+    endpoints.remove()
+    assert not FORGED.exists()
+
+
+@contextmanager
+def runs(node, config: SessionConfig, *more: object) -> Iterator[None]:
+    """A node in a thread; at the end it is told to finish, and has to."""
+    line, failed = Line(), []
+
+    def run() -> None:
+        try:
+            node(config, line, *more)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        line.is_over = True
+        thread.join(60)
+    assert not thread.is_alive()
+    assert failed == []
+
+
+def sender(endpoint: str, bind: bool = False) -> zmq.Socket:
+    return open_socket(zmq.PUSH, endpoint, bind=bind)
+
+
+def told_of(notes: list[str]) -> list[str]:
+    return [note for note in notes if "passed over" in note]
+
+
+def are_told(notes: list[str]) -> bool:
+    found = told_of(notes)
+    return len(found) == 3 and all(map(str.startswith, found, TOLD))
+
+
+@pytest.mark.slow
+def test_the_ledger_has_all_that_is_true_and_says_what_was_not(config: SessionConfig) -> None:
+    answer_to_none = replace(ANSWER, about=about(999))
+    path = config.folder / "ledger.jsonl"
+    with runs(results.run, config):
+        reports = sender(config.endpoints.reports)
+        reports.send(pack(SEEN))
+        for frame in [*NO_MESSAGES, pack(answer_to_none), pack(SessionClosed(summary={}))]:
+            reports.send(frame)
+        reports.send(pack(CUT))
+        facts = {"image_ms": "long", "painted": "all", "given_up": {"a": [1]}}
+        reports.send(pack(Noted(node="paint", text="I paint", facts=facts)))
+        reports.send(pack(End(reason="finish", facts={})))
+        wait_until(lambda: path.exists() and "I paint" in path.read_text())
+    reports.close(0)
+    ledger = read_ledger(path)
+    notes = [record["text"] for record in ledger if record["event"] == "note"]
+    assert are_told(notes)
+    assert "outcomes of 1 trials that nobody announced are left out: 999" in notes
+    summary = json.loads((config.folder / "summary.json").read_text())
+    assert (summary["markers"], summary["cut"], summary["end"]) == (1, 1, "finish")
+    assert told_of(summary["streams"]["notices"]) == told_of(notes)
+
+
+def test_the_decoder_answers_on(config: SessionConfig, tmp_path: Path) -> None:
+    models = tiny_models(tmp_path)
+    config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
+    reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+    trials = sender(config.endpoints.trials, bind=True)
+    with runs(decode.run, config):
+        for frame in [*NO_MESSAGES, pack(SEEN), pack(replace(WHOLE, about=about(2)))]:
+            trials.send(frame)
+        for array in (WHOLE.array[:3], WHOLE.array * np.nan, WHOLE.array[:, :19], WHOLE.array[:0]):
+            trials.send(pack(replace(WHOLE, array=array)))
+        trials.send(pack(replace(WHOLE, first=10, corrects=10)))
+        trials.send(pack(WHOLE))
+        heard: list[Message] = []
+
+        def is_answered() -> bool:
+            while reports.poll(0):
+                heard.append(unpack(reports.recv()))
+            return any(isinstance(one, Retrieval) and one.about.trial == 1 for one in heard)
+
+        wait_until(is_answered)
+    reports.close(0)
+    trials.close(0)
+    assert are_told([one.text for one in heard if isinstance(one, Noted)])
+    assert [one.about.trial for one in heard if isinstance(one, Retrieval)] == [2, 1]
+    assert {one.reason for one in heard if isinstance(one, TrialDropped)} == {"rejected"}
+
+
+def test_the_recording_goes_on(config: SessionConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    publisher = Publisher(config.endpoints.results, config.session)
+    with runs(record.run, config):
+        wait_until(lambda: publisher.is_heard(Retrieval))
+        feed = sender(config.endpoints.recording)
+        feed.send(pack(PIECE))
+        for frame in NO_MESSAGES:
+            feed.send(frame)
+        feed.send(pack(replace(PIECE, channels=["Oz", "Fz"])))
+        feed.send(pack(replace(PIECE, rate_hz=50.0)))
+        feed.send(pack(ANSWER))
+        feed.send(pack(replace(PIECE, raw_s=np.arange(4.0, 8.0).tobytes())))
+        path = config.folder / "recording.xdf"
+        newest = struct.pack("<Bd", 8, 7.0)  # the stamp of the last sample, as XDF has it
+        wait_until(lambda: path.exists() and newest in path.read_bytes())
+    feed.close(0)
+    publisher.close()
+    (eeg,) = (one for one in pyxdf.load_xdf(path)[0] if one["info"]["name"] == ["EEG"])
+    assert len(eeg["time_stamps"]) == 8
+    assert are_told(capfd.readouterr().err.splitlines())
+
+
+class Painter:
+    """Paints in one step."""
+
+    about, facts = "fake", {}
+
+    def paint(self, job, seed, on_step, start):
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        return pixels if on_step(Step(0, 1, 0.0, lambda _: pixels[None])) else None
+
+
+def test_what_is_painted_is_of_the_session(config: SessionConfig) -> None:
+    painting = PaintingSettings(prior=config.folder / "prior")
+    config = config.model_copy(update={"painting": painting, "bundle": config.folder})
+    reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+    heard: list[Message] = []
+
+    def painted() -> list[int]:
+        while reports.poll(0):
+            heard.append(unpack(reports.recv()))
+        return [one.about.trial for one in heard if isinstance(one, Painted)]
+
+    def passed_over() -> list[str]:
+        painted()
+        return told_of([one.text for one in heard if isinstance(one, Noted)])
+
+    (config.folder / "images").mkdir()
+    with runs(paint.serve, config, Painter()):
+        embeddings = open_socket(
+            zmq.PUSH, config.endpoints.embeddings, bind=False, latest_only=True
+        )
+        stranger = replace(TO_PAINT, about=about(2**40, session="another"))
+        for frame in (b"hello", pack(CUT), pack(stranger)):
+            embeddings.send(frame)
+        wait_until(passed_over)
+        embeddings.send(pack(TO_PAINT))
+        wait_until(painted)
+    assert painted() == [1]
+    reports.close(0)
+    embeddings.close(0)
+
+
+def test_the_reader_goes_on(config: SessionConfig) -> None:
+    reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
+    line = SimpleNamespace(incarnation="reader-1", orders=lambda: iter(()), command=lambda: None)
+    results_node = open_socket(zmq.XPUB, config.endpoints.results, bind=True)
+    sends = TrialSender(config, line, ("Cz",), 100.0, "float32", Signal("eeg", "microvolts"))
+    for _ in range(2):
+        assert results_node.poll(60_000)  # it is subscribed
+        results_node.recv()
+    settled = pack(Settled(trial=1, outcome="cut", reason="", markers=1, pending=0))
+    for frame in (settled[:-1], pack(SEEN, session="another"), settled[:1] + b"hello", settled):
+        results_node.send(frame)
+    notes: list[str] = []
+
+    def has_told() -> bool:
+        sends.look()
+        while reports.poll(0):
+            message = unpack(reports.recv())
+            notes.extend([message.text] if isinstance(message, Noted) else [])
+        return bool(told_of(notes))
+
+    wait_until(has_told)
+    results_node.close(0)
+    reports.close(0)
