@@ -74,10 +74,10 @@ class TrialInfo(Frozen):
     """What these channels record: `eeg`, `meg` ...; "" where that is not known."""
     unit: str = "microvolts"
     """In which a stream of them comes, before whitening and scaling; "" where not known."""
-    rate_hz: float = Field(gt=0)
-    tmin_s: float
+    rate_hz: float = Field(gt=0, le=1e6)
+    tmin_s: float = Field(ge=-1e3, le=1e3)
     """First sample of a trial after its onset."""
-    tmax_s: float
+    tmax_s: float = Field(ge=-1e3, le=1e3)
     """Last sample of a trial after its onset, inclusive as in MNE."""
     preprocessing: dict[str, JsonValue] = Field(default_factory=dict)
     """Settings of the preprocessing that makes them, which validates them itself."""
@@ -101,7 +101,7 @@ class BundleManifest(TrialInfo):
     image_encoders: tuple[ImageEncoderRecord, ...] = Field(min_length=1)
     hvf: HVFRecord
     embedding_dim: int = Field(gt=0)
-    logit_scale: float
+    logit_scale: float = Field(allow_inf_nan=False)
     """Natural logarithm of the factor on cosines before the softmax, as learnt."""
     space: str
     """Names the embedding space; see `space_of`."""

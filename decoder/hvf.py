@@ -47,5 +47,5 @@ def load_hvf(bundle: Bundle) -> HVF:
     """
     manifest = bundle.manifest
     dims = {encoder.name: encoder.dim for encoder in manifest.image_encoders}
-    hvf = HVF(dims, manifest.embedding_dim, manifest.hvf.hidden)
-    return filled(hvf, bundle.arrays("hvf"), bundle.file("hvf"))
+    sizes = (dims, manifest.embedding_dim, manifest.hvf.hidden)
+    return filled(lambda: HVF(*sizes), bundle.arrays("hvf"), bundle.file("hvf"))

@@ -1,7 +1,7 @@
 """The weights of networks, as arrays and back: a network is filled from a file, or kept as one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,15 +14,23 @@ from hvf_core.problem import Problem
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def filled(network: Network, tensors: Mapping[str, Tensor | np.ndarray], file: Path) -> Network:
-    """The network with the tensors of a file, in evaluation mode.
+def filled(
+    make: Callable[[], Network], tensors: Mapping[str, Tensor | np.ndarray], file: Path
+) -> Network:
+    """A network with the tensors of a file, in evaluation mode.
+
+    It is made once its sizes are known to be the tensors': a manifest can ask for any.
 
     Raises:
         Problem: when they are not the network's.
     """
+    found = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
     try:
-        network.load_state_dict({name: torch.as_tensor(t) for name, t in tensors.items()})
-    except RuntimeError as error:
+        with torch.device("meta"):  # where tensors have a size, and take no memory
+            make().load_state_dict(found, assign=True)
+        network = make()
+        network.load_state_dict(found)
+    except (RuntimeError, OverflowError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise Problem(
             f"'{file}' does not fit the manifest beside it ({reason}): make its folder again"

@@ -4,6 +4,8 @@ A table of ids, labels and images, and a file of embeddings. Opening it reads th
 are mapped into memory, where all processes of a session share them, and pictures are left alone.
 """
 
+import hashlib
+import json
 import math
 import shutil
 import unicodedata
@@ -18,7 +20,7 @@ from PIL import Image
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from decoder.bundle import ImageEncoderRecord
+from decoder.bundle import BundleManifest, ImageEncoderRecord
 from hvf_core.artifact import (
     check_files,
     read_manifest,
@@ -135,7 +137,8 @@ def save_gallery(
             images = tuple(f"images/{i:05d}{path.suffix}" for i, path in enumerate(gallery.images))
             for name, path in zip(images, gallery.images, strict=True):
                 shutil.copyfile(path, draft / name)
-        checksum = write_tensors(draft / EMBEDDINGS, {"embeddings": gallery.embeddings})
+        told = {"ids": _ids_sha256(gallery)}
+        checksum = write_tensors(draft / EMBEDDINGS, {"embeddings": gallery.embeddings}, told)
         manifest = GalleryManifest(
             space=gallery.space,
             image_encoders=gallery.image_encoders,
@@ -153,11 +156,22 @@ def load_gallery(directory: Path) -> Gallery:
     """Opens a gallery and verifies it: the work of whoever starts a session or an evaluation.
 
     Raises:
-        Problem: when it is missing, damaged, made by a newer program, or not consistent.
+        Problem: when it is missing, damaged, made by a newer program, or not consistent: its ids
+            are not those of its embeddings, or its images lie elsewhere.
     """
     # Older galleries give checksums of their images too, which are left alone here.
     check_files(directory, {EMBEDDINGS: _manifest(directory).files.get(EMBEDDINGS, "")})
     gallery = open_gallery(directory)
+    with safe_open(directory / EMBEDDINGS, "np") as file:
+        of_ids = (file.metadata() or {}).get("ids")  # which those of before do not tell
+    if of_ids not in (None, _ids_sha256(gallery)):
+        raise Problem(
+            f"the ids in {directory / MANIFEST} are not those that its embeddings were made of: "
+            "copy the whole gallery again, or make it again"
+        )
+    for path in (directory / "images", *(gallery.images or ())):
+        if path.is_symlink():
+            raise Problem(f"{path} is a link, images lie in the gallery itself: copy them there")
     gallery.check()
     return gallery
 
@@ -179,6 +193,10 @@ def open_gallery(directory: Path) -> Gallery:
         created_by=manifest.created_by,
         images=None if images is None else tuple(directory / name for name in images),
     )
+
+
+def _ids_sha256(gallery: Gallery) -> str:
+    return hashlib.sha256(json.dumps(gallery.ids).encode()).hexdigest()
 
 
 def _manifest(directory: Path) -> GalleryManifest:
@@ -204,14 +222,19 @@ def _mapped(path: Path) -> np.ndarray:
         ) from None
 
 
-def check_space(gallery: Gallery, space: str) -> None:
+def check_space(gallery: Gallery, bundle: BundleManifest) -> None:
     """Refuses a gallery whose embeddings cannot be compared with a bundle's.
 
     Raises:
-        Problem: when the gallery is of another space than `space`.
+        Problem: when the gallery is of another space, or as wide as none of it is.
     """
-    if gallery.space != space:
+    if gallery.space != bundle.space:
         raise Problem(
             f"the gallery is of the embedding space {gallery.space[:12]}, the bundle decodes into "
-            f"{space[:12]}: make the gallery again with this bundle"
+            f"{bundle.space[:12]}: make the gallery again with this bundle"
+        )
+    if (width := gallery.embeddings.shape[1]) != bundle.embedding_dim:
+        raise Problem(
+            f"the gallery's embeddings have {width} numbers, the bundle's {bundle.embedding_dim}: "
+            "make the gallery again with this bundle"
         )

@@ -1,6 +1,7 @@
 """Brain encoders are made, a bundle's is loaded, and a trained one kept, here."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -47,14 +48,15 @@ def load_brain_encoder(bundle: Bundle) -> BrainEncoder:
             short for it.
     """
     manifest = bundle.manifest
-    encoder = make_brain_encoder(
+    make = partial(
+        make_brain_encoder,
         manifest.brain_encoder.name,
         n_channels=len(manifest.channels),
         n_times=manifest.n_times,
         dim=manifest.embedding_dim,
         hidden=manifest.brain_encoder.hidden,
     )
-    return filled(encoder, bundle.arrays("brain"), bundle.file("brain"))
+    return filled(make, bundle.arrays("brain"), bundle.file("brain"))
 
 
 def save_networks(

@@ -5,7 +5,7 @@ of it; an IP-Adapter, kept as stock diffusers reads it, turns z_c into four toke
 attends to (HVF, ICLR 2026). Its HVF is the one that a brain encoder is trained against.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,7 @@ class PriorManifest(Frozen):
     image_encoders: tuple[ImageEncoderRecord, ...] = Field(min_length=1)
     space: str
     """Names the embedding space; that of a bundle must be the same (`bundle.space_of`)."""
-    z_norm: float = Field(gt=0)
+    z_norm: float = Field(gt=0, allow_inf_nan=False)
     """Mean L2 norm of z_f over the training images."""
     training: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
@@ -81,13 +81,13 @@ class Prior:
     @cached_property
     def hvf(self) -> HVF:
         dims = {encoder.name: encoder.dim for encoder in self.manifest.image_encoders}
-        hvf = HVF(dims, self.manifest.embedding_dim, self.manifest.hvf.hidden)
-        return self._filled(hvf, HVF_FILE)
+        sizes = (dims, self.manifest.embedding_dim, self.manifest.hvf.hidden)
+        return self._filled(lambda: HVF(*sizes), HVF_FILE)
 
     @cached_property
     def projector(self) -> ResMLP:
-        made = make_projector(self.manifest.embedding_dim, self.manifest.projector_hidden)
-        return self._filled(made, PROJECTOR_FILE)
+        sizes = (self.manifest.embedding_dim, self.manifest.projector_hidden)
+        return self._filled(lambda: make_projector(*sizes), PROJECTOR_FILE)
 
     @cached_property
     def adapter(self) -> dict[str, dict[str, Tensor]]:
@@ -111,9 +111,9 @@ class Prior:
         z = z * (self.manifest.z_norm / torch.linalg.vector_norm(z, dim=-1, keepdim=True))
         return z if skip_projector else self.projector(z)
 
-    def _filled(self, network: Network, file: str) -> Network:
+    def _filled(self, make: Callable[[], Network], file: str) -> Network:
         path = self.directory / file
-        return filled(network, _tensors(path), path).requires_grad_(False)
+        return filled(make, _tensors(path), path).requires_grad_(False)
 
 
 def save_prior(

@@ -57,7 +57,7 @@ def fit_calibration(
             trials, gallery and bundle do not belong together.
     """
     check_trials(bundle, trial_set)
-    check_space(gallery, bundle.manifest.space)
+    check_space(gallery, bundle.manifest)
     if len(trial_set.items) < 2:
         raise Problem(
             f"a calibration tells stimuli apart, the trial set has {len(trial_set.items)}: "

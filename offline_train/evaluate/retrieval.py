@@ -89,7 +89,7 @@ def evaluate(
             gallery or has too few repeats, a tmax lies outside the window, evidence is to be added
             and the bundle is not calibrated, or it was trained on some of the trials.
     """
-    check_space(gallery, bundle.manifest.space)
+    check_space(gallery, bundle.manifest)
     check_trials(bundle, trial_set)
     of_training = check_seen(bundle, trial_set, seen, GIVE_OTHERS)
     if not repeats:

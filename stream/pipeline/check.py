@@ -28,7 +28,7 @@ def check(settings: SessionSettings) -> None:
             f"was trained with {manifest.tmin_s:g}; leave --tmin out, or train a bundle for it"
         )
     _check_decoding(bundle, settings.decoding)
-    check_space(load_gallery(needed(settings.gallery)), manifest.space)
+    check_space(load_gallery(needed(settings.gallery)), manifest)
 
 
 def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:

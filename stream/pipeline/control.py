@@ -106,7 +106,7 @@ class Control:
         self._refuse_without_decoder()
         config = self._nodes.config
         gallery = load_gallery(path)
-        check_space(gallery, open_bundle(needed(config.bundle)).manifest.space)
+        check_space(gallery, open_bundle(needed(config.bundle)).manifest)
         self._change("gallery", str(path))
         facts = {"old": str(config.gallery), "new": str(path)}
         return f"answers are now among the {len(gallery)} images of '{path}'", facts

@@ -32,7 +32,7 @@ def open_decoder(
         Problem: the bundle cannot be used, or the gallery is of another space.
     """
     manifest, settings = bundle.manifest, config.decoding
-    check_space(gallery, manifest.space)
+    check_space(gallery, manifest)
     shares = shares_of(load_brain_encoder(bundle), manifest.marks(settings.tmax_s))
     decoder = LiveDecoder(
         manifest,
@@ -56,7 +56,7 @@ def look_up_in(gallery: Gallery, decoder: LiveDecoder, config: SessionConfig, sa
     Raises:
         Problem: the gallery is of another space than the bundle.
     """
-    check_space(gallery, decoder.manifest.space)
+    check_space(gallery, decoder.manifest)
     if _may_search(config):
         decoder.engine = _engine(gallery, decoder.shares, config, say)
     decoder.ranker = Ranker(Flat(gallery.embeddings), gallery)

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
-from decoder.bundle import ImageEncoderRecord
+from decoder.bundle import BundleManifest, ImageEncoderRecord
+from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space, load_gallery, open_gallery, save_gallery
 
@@ -28,6 +29,41 @@ def gallery_of(n: int = 4) -> Gallery:
         image_encoders=(ImageEncoderRecord(name="vae", dim=3, checksum="7a"),),
         created_by="test",
     )
+
+
+def bundle_of(space: str, dim: int) -> BundleManifest:
+    return BundleManifest.model_construct(space=space, embedding_dim=dim)
+
+
+def test_ids_that_changed_places_and_images_elsewhere_are_refused(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "g", gallery_of(), np.zeros((4, 2, 2, 3), np.uint8))
+    manifest, image = tmp_path / "g/gallery.json", tmp_path / "g/images/00002.png"
+    whole = manifest.read_text()
+    told = json.loads(whole)
+    told["ids"].reverse()
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(Problem, match="are not those that its embeddings were made of"):
+        load_gallery(tmp_path / "g")
+    for elsewhere in ("../a.png", "/etc/passwd", "images/../../a.png", "images/a/../b.png"):
+        told = json.loads(whole)
+        told["images"][1] = elsewhere
+        manifest.write_text(json.dumps(told))
+        with pytest.raises(Problem, match=r"not valid at images\.1"):
+            open_gallery(tmp_path / "g")
+    manifest.write_text(whole)
+    image.unlink()
+    image.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(Problem, match="is a link"):
+        load_gallery(tmp_path / "g")
+
+
+def test_a_gallery_of_before_does_not_say_of_which_ids_its_embeddings_are(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "g", gallery_of())
+    file, manifest = tmp_path / "g/embeddings.safetensors", tmp_path / "g/gallery.json"
+    now = file_sha256(file)
+    save_file({"embeddings": gallery_of().embeddings}, file)
+    manifest.write_text(manifest.read_text().replace(now, file_sha256(file)))
+    assert load_gallery(tmp_path / "g").ids == gallery_of().ids
 
 
 def test_a_gallery_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -51,9 +87,11 @@ def test_pictures_are_kept_without_loss_and_copied_along(tmp_path: Path) -> None
 
 
 def test_a_gallery_of_another_space_is_refused() -> None:
-    check_space(gallery_of(), "abc")
+    check_space(gallery_of(), bundle_of("abc", 6))
     with pytest.raises(Problem, match="space abc, the bundle decodes into xyz"):
-        check_space(gallery_of(), "xyz")
+        check_space(gallery_of(), bundle_of("xyz", 6))
+    with pytest.raises(Problem, match="embeddings have 6 numbers, the bundle's 7"):
+        check_space(gallery_of(), bundle_of("abc", 7))
 
 
 def test_reading_a_gallery_needs_no_torch(tmp_path: Path) -> None:

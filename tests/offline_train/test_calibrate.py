@@ -63,7 +63,7 @@ def identity_bundle(directory: Path, scale: float) -> Bundle:
         brain[name] = np.zeros_like(brain[name])
     return save_networks(
         directory,
-        filled(network, brain, directory),
+        filled(lambda: network, brain, directory),
         hvf_of(ENCODERS, DIM, 2),
         {},
         **FORMAT.model_dump(exclude={"provenance"}),
