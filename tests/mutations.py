@@ -9,6 +9,7 @@ import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from typing import Any
 
 from hvf_core.problem import Problem
@@ -27,7 +28,7 @@ def mutations(data: bytes, n: int = N, seed: int = 0) -> Iterator[bytes]:
     for _ in range(n):
         changed = data
         if values and chance.random() < 0.5:
-            swapped = _swapped(chance, values)
+            swapped = swapped_in(chance, values)
             changed = b"".join(json.dumps(value).encode() + b"\n" for value in swapped)
         else:
             for _ in range(chance.randint(1, 3)):
@@ -91,9 +92,9 @@ _WAYS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 )
 
 
-def _swapped(chance: random.Random, value: list[Any]) -> list[Any]:
+def swapped_in(chance: random.Random, value: Any) -> Any:
     """The same with another value somewhere, two that have changed places, or one that is gone."""
-    copy = json.loads(json.dumps(value))
+    copy = deepcopy(value)
     places = list(_places(copy))
     (holder, key), (other, its) = chance.choice(places), chance.choice(places)
     match chance.randrange(4):
@@ -102,7 +103,7 @@ def _swapped(chance: random.Random, value: list[Any]) -> list[Any]:
         case 1:
             holder[key] = chance.choice(_ODD)
         case 2:
-            holder[key], other[its] = json.loads(json.dumps([other[its], holder[key]]))
+            holder[key], other[its] = deepcopy([other[its], holder[key]])
         case 3:
             del holder[key]
     return copy
