@@ -46,6 +46,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
     as_json,
 )
+from tests.mutations import N, outcomes
 from tests.refs import about, answer
 from tests.sessions import ROOT
 
@@ -413,6 +414,11 @@ def test_a_frame_that_was_changed_anywhere_is_read_or_refused(frame, flips, stop
     for at, bits in flips:
         damaged[at % len(damaged)] ^= bits
     message_or_problem(bytes(damaged[:stop]))
+
+
+def test_frames_that_disks_and_networks_damage():
+    for number, frame in enumerate(map(pack, EXAMPLES)):
+        outcomes(unpack, frame, n=N // len(EXAMPLES) + 1, seed=number)
 
 
 # --- the config that all nodes read --------------------------------------------------------------

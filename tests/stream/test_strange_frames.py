@@ -1,11 +1,13 @@
 """What is no message of the session costs itself only, on whichever socket it comes."""
 
+import io
 import json
 import pickle
+import random
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +17,15 @@ import numpy as np
 import pytest
 import pyxdf
 import zmq
+from rich.console import Console
 
 from decoder.painting.step import Step
+from hvf_core.problem import Problem
 from stream.acquire.units import Signal
-from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.page import write_report
+from stream.pipeline.books.summary import summary_table
+from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.nodes import decode, paint, record, results
 from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.bus import Publisher, open_socket
@@ -39,7 +46,9 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
 )
+from tests.mutations import N, swapped_in
 from tests.refs import about, answer
+from tests.stream.test_messages import EXAMPLES
 from tests.tiny_bundle import tiny_models
 from tests.waiting import wait_until
 
@@ -338,3 +347,72 @@ def test_the_reader_goes_on(config: SessionConfig) -> None:
     wait_until(has_told)
     results_node.close(0)
     reports.close(0)
+
+
+# --- frames that are forged, and read as messages: what takes them has to bear them ---------------
+
+
+def forged(messages: Sequence[Message], seed: int) -> Iterator[Message]:
+    """Messages that were changed in a field or two and can still be read: N tries."""
+    chance = random.Random(seed)
+    for _ in range(N):
+        frame = pack(chance.choice(messages))
+        n = int.from_bytes(frame[1:5], "little")
+        header = swapped_in(chance, msgpack.unpackb(frame[5 : 5 + n]))
+        with suppress(Problem, OverflowError, ValueError, TypeError):
+            packed = msgpack.packb(header)  # not all can be sent
+            yield unpack(frame[:1] + len(packed).to_bytes(4, "little") + packed + frame[5 + n :])
+
+
+@pytest.mark.slow
+def test_whatever_is_reported_the_books_sum_and_can_be_shown(config: SessionConfig) -> None:
+    painting = PaintingSettings(prior=config.folder / "prior")
+    config = config.model_copy(update={"painting": painting})
+    node = results.Results(config, Line())
+    screen = Console(file=io.StringIO(), width=100)
+    view = TerminalView(screen, True, None, "forged")
+    n_taken = 0
+    for message in forged(EXAMPLES, seed=0):
+        n_taken += 1
+        node.take(message)
+        view.take(message)
+    node.close("finish", False)
+    view.close()
+    assert 50 < n_taken < N
+    ledger = Ledger(config.folder / "ledger.jsonl")
+    assert (ledger.damage, ledger.pending) == ("", ())
+    summary = json.loads((config.folder / "summary.json").read_text())
+    assert summary["markers"] == ledger.markers == ledger.outcomes.total()
+    screen.print(summary_table(summary))
+    write_report(config, summary)
+
+
+def test_whatever_slices_come_the_decoder_answers_or_drops(
+    config: SessionConfig, tmp_path: Path
+) -> None:
+    models = tiny_models(tmp_path)
+    config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
+    decoder = decode.Decoder(config, lambda text, facts: None)
+    first = replace(WHOLE, final=False, array=WHOLE.array[:, :10])
+    second = replace(WHOLE, first=10, array=WHOLE.array[:, 10:])
+    corrected = replace(second, corrects=3, array=WHOLE.array[:, 7:])
+    for message in forged([WHOLE, first, second, corrected], seed=0):
+        for report, _ in decoder.take(message):
+            assert report == unpack(pack(report))
+    n = len(decoder.take(replace(WHOLE, about=about(12345))))
+    assert n == 1
+
+
+def test_whatever_is_to_be_recorded_the_file_is_whole(config: SessionConfig) -> None:
+    recorder = record.Recorder(config)
+    marker = replace(PIECE, stream="markers", raw_s=bytes(8), texts=["a"], array=np.empty(0))
+    pieces = [PIECE, *forged([PIECE, marker], seed=0), PIECE]
+    for piece in pieces:
+        if recorder.fits(piece):
+            recorder.write(piece)
+    for answer_ in forged([ANSWER], seed=0):
+        answer_.stamps["published"] = 1.0  # as the results node does
+        recorder.write_answer(answer_)
+    recorder.close()
+    streams = pyxdf.load_xdf(config.folder / "recording.xdf")[0]
+    assert {stream["info"]["name"][0] for stream in streams} == {"EEG", "markers", "results"}
