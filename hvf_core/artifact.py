@@ -4,7 +4,6 @@ Bundles, galleries and trial sets are all kept this way.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -117,8 +117,8 @@ def read_manifest(
     if not os.path.isfile(path):  # False also of a name that no file can have
         raise Problem(f"there is no {path}: give the directory in which {name} lies, or make it")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = from_json(path.read_bytes())  # strict: half a character is none
+    except (OSError, ValueError) as error:
         raise Problem(f"{path} is not JSON ({error}): it is damaged, make it again") from error
     version = found.get("schema_version") if isinstance(found, dict) else None
     if isinstance(version, int) and version > schema_version:

@@ -49,17 +49,18 @@ def evaluate_session(folder: Path) -> Replayed:
         Problem: the session has no bundle or no recording.
     """
     config = read_config(folder / "config.json")
-    if config.bundle is None or not (folder / "recording.xdf").exists():
+    recording = folder / "recording.xdf"
+    if config.bundle is None or config.gallery is None or not recording.exists():
         raise Problem(
-            f"the session '{folder}' has no bundle or no recording.xdf; give the folder of a "
-            "session that decoded and recorded"
+            f"the session '{folder}' has no bundle, no gallery or no recording.xdf; give the "
+            "folder of a session that decoded and recorded"
         )
     damage: list[str] = []
     ledger = read_ledger(folder / "ledger.jsonl", damage.append)
     live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
     paused = {entry["trial"] for entry in ledger if entry.get("reason") == "paused"}
-    offline = _decode(folder / "recording.xdf", config, n_repeats, paused)
+    offline = _decode(recording, config, n_repeats, paused)
     n_equal = sum(entry["ids"] == offline.get(trial) for trial, entry in live.items())
     orders = tuple(
         f"{entry['verb']} {entry['argument']}"

@@ -1,6 +1,7 @@
 """Who heard the markers: a second witness beside the reader, and when nobody listened."""
 
 from collections import OrderedDict, defaultdict, deque
+from contextlib import suppress
 from pathlib import Path
 
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
@@ -78,7 +79,8 @@ class Attendance:
         self._path = path
         self.since_s = self.until_s = float("inf")
         if path.exists():
-            self.since_s, self.until_s = map(float, path.read_text().split())
+            with suppress(ValueError):  # a power cut may leave anything
+                self.since_s, self.until_s = map(float, path.read_bytes().split())
         self._later: dict[str, tuple[float, float]] = {}  # who listens, but did not at `until_s`
 
     def begin(self, since_s: float) -> None:

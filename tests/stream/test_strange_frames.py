@@ -19,13 +19,16 @@ import pyxdf
 import zmq
 from rich.console import Console
 
+from decoder.bundle import open_bundle
 from decoder.painting.step import Step
 from hvf_core.problem import Problem
+from index.gallery import open_gallery
 from stream.acquire.units import Signal
 from stream.pipeline.books.ledger import Ledger, read_ledger
 from stream.pipeline.books.page import write_report
 from stream.pipeline.books.summary import summary_table
 from stream.pipeline.books.terminal import TerminalView
+from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes import decode, paint, record, results
 from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.bus import Publisher, open_socket
@@ -46,7 +49,8 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
 )
-from tests.mutations import N, swapped_in
+from stream.pipeline.witness import Attendance
+from tests.mutations import N, outcomes, swapped_in
 from tests.refs import about, answer
 from tests.stream.test_messages import EXAMPLES
 from tests.tiny_bundle import tiny_models
@@ -169,6 +173,7 @@ class Line:
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[SessionConfig]:
     endpoints = Endpoints.local()
+    (tmp_path / "logs").mkdir()
     source = LiveSource(eeg="EEG", markers="m")
     yield SessionConfig(session="s", folder=tmp_path, endpoints=endpoints, source=source)
     endpoints.remove()
@@ -364,11 +369,11 @@ def forged(messages: Sequence[Message], seed: int) -> Iterator[Message]:
             yield unpack(frame[:1] + len(packed).to_bytes(4, "little") + packed + frame[5 + n :])
 
 
-@pytest.mark.slow
 def test_whatever_is_reported_the_books_sum_and_can_be_shown(config: SessionConfig) -> None:
     painting = PaintingSettings(prior=config.folder / "prior")
     config = config.model_copy(update={"painting": painting})
-    node = results.Results(config, Line())
+    told = SimpleNamespace(seq=0, publish=pack, push_sample=print)
+    node = results.Results(config, "results-1", told, told, lambda: 1.0)
     screen = Console(file=io.StringIO(), width=100)
     view = TerminalView(screen, True, None, "forged")
     n_taken = 0
@@ -392,7 +397,9 @@ def test_whatever_slices_come_the_decoder_answers_or_drops(
 ) -> None:
     models = tiny_models(tmp_path)
     config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
-    decoder = decode.Decoder(config, lambda text, facts: None)
+    gallery = open_gallery(config.gallery)
+    live = open_decoder(config, open_bundle(config.bundle), gallery, lambda: 1.0, print)
+    decoder = decode.Decoder(config, live, gallery, print)
     first = replace(WHOLE, final=False, array=WHOLE.array[:, :10])
     second = replace(WHOLE, first=10, array=WHOLE.array[:, 10:])
     corrected = replace(second, corrects=3, array=WHOLE.array[:, 7:])
@@ -416,3 +423,41 @@ def test_whatever_is_to_be_recorded_the_file_is_whole(config: SessionConfig) -> 
     recorder.close()
     streams = pyxdf.load_xdf(config.folder / "recording.xdf")[0]
     assert {stream["info"]["name"][0] for stream in streams} == {"EEG", "markers", "results"}
+
+
+def test_whatever_is_left_of_what_a_decoder_had_learnt_the_next_one_decodes(
+    config: SessionConfig, tmp_path: Path
+) -> None:
+    models = tiny_models(tmp_path)
+    config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
+    gallery, bundle = open_gallery(config.gallery), open_bundle(config.bundle)
+    live = open_decoder(config, bundle, gallery, lambda: 1.0, lambda *_: None)
+    first, kept = decode.Decoder(config, live, gallery, print), tmp_path / "logs/repeats.msgpack"
+    for trial in (1, 2):
+        first.take(replace(WHOLE, about=about(trial)))
+        first.keep()
+
+    def goes_on(data: bytes) -> None:
+        kept.write_bytes(data)
+        live.reset_group("g")
+        decoder = decode.Decoder(config, live, gallery, print)
+        assert len(decoder.take(replace(WHOLE, about=about(3)))) == 1
+        decoder.keep()
+
+    assert outcomes(goes_on, kept.read_bytes()) == N
+
+
+def test_whatever_is_left_of_when_somebody_listened_the_next_one_goes_on(tmp_path: Path) -> None:
+    def goes_on(data: bytes) -> None:
+        (tmp_path / "attendance").write_bytes(data)
+        attendance = Attendance(tmp_path / "attendance")
+        attendance.begin(3.0)
+        attendance.listened("reader", 3.0, 4.0)
+        attendance.gaps("reader")
+        attendance.keep()
+
+    attendance = Attendance(tmp_path / "attendance")
+    attendance.begin(1.0)
+    attendance.listened("reader", 1.0, 2.0)
+    attendance.keep()
+    assert outcomes(goes_on, (tmp_path / "attendance").read_bytes()) == N

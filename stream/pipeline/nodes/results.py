@@ -50,6 +50,7 @@ _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
 _SURE_S = 1.0  # one inlet may get a marker later than another
 _REST_S = 0.5  # for what is on its way when the session ends, while it comes
+_NOBODY = "no reader was there when the marker came"
 _LAST_WORDS_S = 0.3  # subscribers get the last messages before the sockets close
 
 
@@ -122,6 +123,7 @@ class Results:
                     if number is None:
                         self._announce(message)
                     else:
+                        self._drop((number,), "node_lost", _NOBODY)  # unless a crash came before
                         self._ledger.same(about.trial, number)
                 self._publish_settled(about.trial)
             case TrialDropped():
@@ -226,7 +228,7 @@ class Results:
             )
             seen = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
             self._announce(seen)
-            self._drop((about.trial,), "node_lost", "no reader was there when the marker came")
+            self._drop((about.trial,), "node_lost", _NOBODY)
 
     def _drop_orphans(self, now_s: float) -> None:
         """Gives up the trials of readers before this one, once their answers had time to come."""
