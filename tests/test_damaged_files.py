@@ -1,6 +1,5 @@
 """Files as disks, networks and people damage them: what reads them gives a result or a sentence."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import load_bundle
@@ -21,7 +19,6 @@ from hvf_core.problem import Problem
 from hvf_core.settings import merge
 from hvf_core.toml import read_toml, to_toml
 from index.gallery import load_gallery
-from index.images import read_image
 from offline_train.evaluate import session as evaluated
 from offline_train.evaluate.session import evaluate_session
 from stream.acquire.preprocess import Preprocessing
@@ -137,19 +134,6 @@ def with_size(told: object, name: str, size: int) -> object:
             for key, value in told.items()
         }
     return [with_size(value, name, size) for value in told] if isinstance(told, list) else told
-
-
-def test_images(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
-        file, path = io.BytesIO(), tmp_path / f"image.{kind.lower()}"
-        Image.fromarray(pixels).save(file, kind)
-
-        def read(data: bytes, path: Path = path) -> None:
-            path.write_bytes(data)
-            assert read_image(path).shape[2] == 3
-
-        assert outcomes(read, file.getvalue(), N // 5) < N // 5
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ PIECE = Recorded(
     raw_s=np.arange(4.0).tobytes(),
     texts=[],
     offset_s=0.0,
+    first=0,
     array=EEG,
 )
 WHOLE = TrialSlice(
@@ -173,7 +174,6 @@ class Line:
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[SessionConfig]:
     endpoints = Endpoints.local()
-    (tmp_path / "logs").mkdir()
     source = LiveSource(eeg="EEG", markers="m")
     yield SessionConfig(session="s", folder=tmp_path, endpoints=endpoints, source=source)
     endpoints.remove()
@@ -277,7 +277,7 @@ def test_the_recording_goes_on(config: SessionConfig, capfd: pytest.CaptureFixtu
         feed.send(pack(replace(PIECE, channels=["Oz", "Fz"])))
         feed.send(pack(replace(PIECE, rate_hz=50.0)))
         feed.send(pack(ANSWER))
-        feed.send(pack(replace(PIECE, raw_s=np.arange(4.0, 8.0).tobytes())))
+        feed.send(pack(replace(PIECE, first=4, raw_s=np.arange(4.0, 8.0).tobytes())))
         path = config.folder / "recording.xdf"
         newest = struct.pack("<Bd", 8, 7.0)  # the stamp of the last sample, as XDF has it
         wait_until(lambda: path.exists() and newest in path.read_bytes())
@@ -432,7 +432,7 @@ def test_whatever_is_left_of_what_a_decoder_had_learnt_the_next_one_decodes(
     config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
     gallery, bundle = open_gallery(config.gallery), open_bundle(config.bundle)
     live = open_decoder(config, bundle, gallery, lambda: 1.0, lambda *_: None)
-    first, kept = decode.Decoder(config, live, gallery, print), tmp_path / "logs/repeats.msgpack"
+    first, kept = decode.Decoder(config, live, gallery, print), config.kept("repeats.msgpack")
     for trial in (1, 2):
         first.take(replace(WHOLE, about=about(trial)))
         first.keep()
