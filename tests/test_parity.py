@@ -76,6 +76,26 @@ def test_live_stamps_are_nearly_those_that_pyxdf_gives_afterwards(session) -> No
     assert np.abs(difference_s).max() < 1e-3
 
 
+def test_trials_outlive_the_reader_that_saved_them(tmp_path: Path) -> None:
+    folder, trials = tmp_path / "session", tmp_path / "trials-epo.fif"
+    with amplifier("amp-saved"):
+        process = listen("amp-saved", folder, "--save-trials", trials)
+        wait_for_decoded(folder, 4)
+        os.kill(node_pid(folder, "reader"), signal.SIGKILL)
+        wait_for_decoded(folder, 4 + len(trials_of(folder, "cut")))
+        interrupt(process)
+        said = finish(process).out
+    assert check_accounted(folder)["cut"] >= 8
+    saved = mne.read_epochs(trials, verbose="ERROR")
+    cut = [record["trial"] for record in trials_of(folder, "cut")]
+    assert {row["trial"] for row in saved.metadata} >= set(cut)
+    # A sample's value is its number: a trial is whole, and where its onset says.
+    first = saved.get_data()[:, 0, 0] * 1e6
+    onsets_s = np.array([row["onset_s"] for row in saved.metadata])
+    np.testing.assert_allclose((first - first[0]) / 250, onsets_s - onsets_s[0], atol=0.003)
+    assert f"{len(saved)} trials saved: {trials}" in said
+
+
 def holds_seconds(recording: Path, n: int) -> bool:
     """Whether what is written so far has n seconds of four channels and their stamps."""
     return recording.exists() and recording.stat().st_size > n * 250 * (4 * 4 + 8)

@@ -275,7 +275,7 @@ class TrialSender:
             try:
                 self._trial_file.add(trial)
             except OSError as error:  # what is left of the session is worth more than its end
-                self.say(f"trials are saved no more, from {trial.number} on: {error}")
+                self.say(f"no trial is saved from {trial.number} on ({error.strerror})")
                 self._trial_file = None
         if self._config.bundle is None:
             stamps = self._stamps(trial)
