@@ -29,9 +29,9 @@ _SOURCE_END_WAIT_S = 5.0
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Ctrl-C is for the session alone, which ends its processes in order. Windows calls it otherwise.
 _NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-_LOW_PRIORITY = getattr(
-    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
-)  # elsewhere the node sees to it
+# Elsewhere the node sees to it.
+_LOW_PRIORITY = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
+_SILENT_S = 5.0  # after which it is said of a node that is needed
 _KILLED = -9  # by a signal that Windows does not have
 _AT_ONCE = 1000  # messages: whoever floods the session does not keep it from its work
 _WORDS = ("ready", "beat", "done", "failed", "broken", "out_of_memory")
@@ -59,6 +59,7 @@ class _Node:
     """Of what it died; it may do better once it is started again."""
     out_of_memory: bool = False
     was_hung: bool = False
+    is_silent: bool = False
     given_up: bool = False
     last_beat_s: float = field(default_factory=time.monotonic)
     started_s: float = field(default_factory=time.monotonic)
@@ -333,6 +334,10 @@ class Supervisor:
             node.process.kill()
             node.process.wait()
             node.was_hung = True
+        elif node.ready and not node.spec.optional and node.is_silent != (silent_s > _SILENT_S):
+            node.is_silent = not node.is_silent
+            how = f"has been silent for {silent_s:.0f} s" if node.is_silent else "goes on"
+            self.say(f"{node.spec.name} {how}")
 
     def _bury(self, node: _Node) -> None:
         """Says what becomes of a node that died, and when it is started again."""
@@ -362,9 +367,8 @@ class Supervisor:
         name, sockets = node.spec.name, self.config.endpoints.folder
         if not sockets.is_dir():
             raise Problem(
-                f"{name} cannot be started again, as the folder of the session's sockets is gone "
-                f"('{sockets}'): keep what sweeps temporary folders from it, or set TMPDIR to "
-                "another place"
+                f"{name} cannot be started again: the folder of the session's sockets '{sockets}' "
+                "was swept away; set TMPDIR to a place that nobody sweeps"
             )
         node.restarts += 1
         if name == READER and isinstance(self.config.source, LiveSource):
@@ -375,7 +379,7 @@ class Supervisor:
         path = self.config.write(f"config-{name}.json")
         node.process = self._start(node.spec, path, node.line)
         node.started_s = node.last_beat_s = time.monotonic()
-        node.ready = node.out_of_memory = node.was_hung = False
+        node.ready = node.out_of_memory = node.was_hung = node.is_silent = False
         node.last_words = ""
         node.address, node.restart_at_s = None, None
         node.orders.clear()

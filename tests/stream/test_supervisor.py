@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 import zmq
 
 from hvf_core.problem import Problem
+from stream.pipeline import supervisor
 from stream.pipeline.back_off import BackOff, Restart
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.bus import drain, open_socket
@@ -143,13 +145,27 @@ def test_nothing_waits_for_an_optional_node_and_it_is_told_to_finish_once_it_lis
     assert made.supervisor.events == []
 
 
+def test_it_is_said_of_a_node_that_it_stands_still_and_goes_on(stage, monkeypatch) -> None:
+    monkeypatch.setattr(supervisor, "_SILENT_S", 2.0)
+    made = stage("serves")
+    made.supervisor.wait_until_ready()
+    (pid,) = [n.process.pid for n in made.supervisor._nodes.values() if n.spec.name == "steady"]
+    os.kill(pid, signal.SIGSTOP)
+    made.look_until(lambda: made.supervisor.events)
+    os.kill(pid, signal.SIGCONT)
+    made.look_until(lambda: len(made.supervisor.events) > 1)
+    silent, back = made.supervisor.events
+    assert re.fullmatch(r"steady has been silent for \d+ s", silent)
+    assert back == "steady goes on"
+
+
 def test_a_folder_of_sockets_that_was_swept_ends_the_session(stage) -> None:
     made = stage("serves")
     made.supervisor.wait_until_ready()
     shutil.rmtree(made.config.endpoints.folder)
     (pid,) = [n.process.pid for n in made.supervisor._nodes.values() if n.spec.name == "steady"]
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(Problem, match=r"steady cannot be started again.*sockets is gone.*TMPDIR"):
+    with pytest.raises(Problem, match=r"steady cannot be started again.*sockets.* swept.*TMPDIR"):
         made.look_until(lambda: made.supervisor.is_over("steady"))
 
 
