@@ -24,6 +24,7 @@ from demo.subject import SimulatedSubject, SubjectSettings
 from offline_train.evaluate.session import evaluate_session
 from stream.acquire.lsl import find_stream, pylsl
 from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.wire.config import read_config
 from tests.sessions import (
     PATIENCE_S,
     Done,
@@ -75,7 +76,9 @@ def live(demo_model: DemoModel, tmp_path_factory: pytest.TempPathFactory) -> Pla
         *("--trials", N_TRIALS, "--repeats", 2, "--soa", 0.5, "--tmax", "0.3,0.5,1.0"),
         *("--headless", "--out", folder),
     )
-    inlet = pylsl.StreamInlet(find_stream("hvf-live-results", wait_s=PATIENCE_S).info)
+    found = find_stream("hvf-live-results", wait_s=PATIENCE_S)
+    assert found.source_id.endswith(read_config(folder / "config.json").session)
+    inlet = pylsl.StreamInlet(found.info)
     inlet.open_stream(PATIENCE_S)
     heard = []
     while process.poll() is None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stream.pipeline.books.ledger import read_ledger
-from tests.calling import call
+from tests.calling import ROOT, call
 from tests.sessions import (
     amplifier,
     check_accounted,
@@ -90,6 +91,26 @@ def test_a_session_whose_lines_nobody_reads_any_more(cap: str, tmp_path, tempora
     assert said.startswith("nobody reads what is printed any more")
     check_accounted(folder)
     assert (folder / "report.html").is_file()
+
+
+def test_a_session_whose_terminal_is_closed(cap: str, tmp_path, temporary) -> None:
+    """Without it nothing more is said; what moves on the screen is stopped."""
+    import pty
+
+    folder = tmp_path / "session"
+    streams = ("--eeg", cap, "--markers", f"{cap}-markers", "--tmin", "0", "--tmax", "0.2")
+    command = [sys.executable, "run_realtime.py", "live", *streams, "--wait", "100"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(command[0], [*command, "--out", str(folder)])
+    wait_for_decoded(folder, 1)  # which prints less than a terminal keeps
+    os.close(terminal)
+    _, ended = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == 129
+    check_accounted(folder)
+    assert (folder / "report.html").is_file()
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_session_whose_folder_is_gone_ends_in_a_sentence(cap: str, tmp_path, temporary) -> None:

@@ -120,6 +120,36 @@ with one_sentence():
     assert "initialization failed" in other.stderr
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_end_a_program_in_a_line_and_it_cleans_up(name: str, status: int) -> None:
+    program = """
+import signal, sys, tempfile
+from hvf_core.problem import one_sentence
+with one_sentence(), tempfile.TemporaryDirectory() as draft:
+    print(draft, flush=True)
+    signal.raise_signal(getattr(signal, sys.argv[1]))
+    print("went on")
+"""
+    done = python(program, name)
+    assert (done.returncode, done.stderr) == (status, f"ended by {name}\n")
+    (draft,) = done.stdout.splitlines()
+    assert not Path(draft).exists()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    program = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+from hvf_core.problem import asked_to_end, one_sentence
+with one_sentence(), asked_to_end() as came:
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGTERM)
+    print(*came)
+"""
+    done = python(program)
+    assert (done.returncode, done.stdout) == (0, f"{signal.SIGTERM.value}\n"), done.stderr
+
+
 def test_a_ctrl_c_that_python_loses_comes_again() -> None:
     done = python(LOST)
     assert (done.stdout, done.stderr) == ("went on\n", "interrupted\n")
