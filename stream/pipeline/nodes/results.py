@@ -11,6 +11,7 @@ from index.gallery import open_gallery
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock, pylsl
 from stream.acquire.markers import Marker, marker_text
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
@@ -260,7 +261,8 @@ class Results:
     def _health(self, kind: StreamKind) -> dict[str, Any]:
         """What the summary tells of a stream; nothing where none was heard."""
         common = ("state", "offset_s", "offset_uncertainty_s")
-        names = (*common, "rate_hz", "flat", "clipped") if kind == "eeg" else (*common, "age_s")
+        of_eeg = (*common, *Flow._fields, "flat", "clipped")
+        names = of_eeg if kind == "eeg" else (*common, "age_s")
         stream = self._streams.get(kind)
         return {name: getattr(stream, name) for name in names} if stream is not None else {}
 
