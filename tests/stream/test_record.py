@@ -16,12 +16,14 @@ def recorder(folder, source):
     return Recorder(SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source))
 
 
-def message(stream, first, stop):
+def message(stream, first, stop, **described):
     """Samples, which say their number, or markers, one every ten samples."""
     numbers = np.arange(first, stop, dtype=float)
     is_eeg = stream == "eeg"
+    described = {"channels": ["Cz"]} | described
+    samples = np.repeat(numbers[:, None], len(described["channels"]), axis=1)
     return Recorded(
-        channels=["Cz"],
+        **described,
         rate_hz=RATE_HZ,
         channel_format="float32",
         stream=stream,
@@ -29,7 +31,7 @@ def message(stream, first, stop):
         texts=[] if is_eeg else [f"m{number:g}" for number in numbers],
         offset_s=0.0,
         first=first,
-        array=numbers[:, None].astype(np.float32) if is_eeg else np.empty(0),
+        array=samples.astype(np.float32) if is_eeg else np.empty(0),
     )
 
 
@@ -59,3 +61,17 @@ def test_live_a_new_reader_counts_anew_and_nothing_is_passed_over(tmp_path):
     made.write(second)
     made.close()
     assert recorded(tmp_path)[0] == [*range(50), *range(50)]
+
+
+def test_what_the_stream_says_of_its_channels_is_recorded(tmp_path):
+    """Also where it is no XML."""
+    made = recorder(tmp_path, LiveSource(eeg="eeg", markers="markers"))
+    channels = ["MEG1", "<ECG>&", "a\x01\x1b[2Jb"]
+    told = {"channels": channels, "kinds": ["MEG", "ECG", "MEG"], "unit": "femtoteslas"}
+    made.write(message("eeg", 0, 50, **told))
+    made.close()
+    recording = read_recording(tmp_path / "recording.xdf")
+    assert recording.channels == ("MEG1", "<ECG>&", r"a\x01\x1b[2Jb")
+    assert recording.kinds == ("MEG", "ECG", "MEG")
+    assert str(recording.signal(recording.brain_channels)) == "MEG in femtoteslas"
+    assert recording.brain_channels == (channels[0], r"a\x01\x1b[2Jb")

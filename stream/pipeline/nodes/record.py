@@ -9,6 +9,7 @@ import numpy as np
 import zmq
 
 from hvf_core.problem import Problem
+from hvf_core.text import printable
 from stream.acquire.lsl import pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket
@@ -59,8 +60,11 @@ class Recorder:
         writer = XdfWriter(self._path)
         names = ("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg")
         eeg = pylsl.StreamInfo(*names)
-        eeg.set_channel_labels(list(recorded.channels))
-        eeg.set_channel_units("microvolts")
+        # What cannot be printed would make a header that nobody can read.
+        eeg.set_channel_labels(list(map(printable, recorded.channels)))
+        if recorded.kinds:
+            eeg.set_channel_types(list(map(printable, recorded.kinds)))
+        eeg.set_channel_units(printable(recorded.unit))
         writer.add_stream(_EEG, eeg)
         for stream_id, name in ((_MARKERS, "markers"), (_RESULTS, "results")):
             info = pylsl.StreamInfo(name, name.title(), 1, 0.0, "string", f"hvf-{name}")

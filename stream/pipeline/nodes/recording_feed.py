@@ -28,13 +28,15 @@ class RecordingFeed:
         self,
         config: SessionConfig,
         channels: Sequence[str],
+        kinds: Sequence[str],
+        unit: str,
         rate_hz: float,
         channel_format: SampleFormat,
     ):
         self._socket = open_socket(zmq.PUSH, config.endpoints.recording, bind=False, queue=_QUEUE)
         self._pending: list[Chunk] = []
         self._next_piece_s = 0.0
-        self._channels = list(channels)
+        self._channels, self._kinds, self._unit = list(channels), list(kinds), unit
         self._rate_hz = rate_hz
         self._format = channel_format
         self._n: Counter[StreamKind] = Counter()
@@ -70,6 +72,8 @@ class RecordingFeed:
     ) -> None:
         message = Recorded(
             channels=self._channels,
+            kinds=self._kinds,
+            unit=self._unit,
             rate_hz=self._rate_hz,
             channel_format=self._format,
             stream=stream,

@@ -106,7 +106,9 @@ class TrialSender:
         self._outbox = Outbox(self.reports, to_decoder, config.trials.max_unanswered)
         self._feed = None
         if config.record:
-            self._feed = RecordingFeed(config, channels, rate_hz, channel_format)
+            self._feed = RecordingFeed(
+                config, channels, kinds, signal.unit, rate_hz, channel_format
+            )
         self._signals = SignalsFeed(config, channels, rate_hz)
         self._trial_file: TrialFile | None = None
         if config.save_trials is not None:

@@ -263,9 +263,13 @@ class Recorded(Message):
     as `texts`, with an empty array. `offset_s` is the clock offset in force from these samples on.
     Every message says what the EEG stream is, so that a recorder can begin with any.
     `first` is the number of its first sample, or marker, of those that its reader has taken.
+    `kinds` are the channels' in the stream's words, empty where it has none; `unit` is the one in
+    which those of the brain are kept.
     """
 
     channels: list[str]
+    kinds: list[str] = field(default_factory=list)
+    unit: str = "microvolts"
     rate_hz: Annotated[Finite, Field(gt=0)]
     channel_format: SampleFormat
     stream: StreamKind
@@ -280,6 +284,8 @@ class Recorded(Message):
         shape = (n, len(self.channels)) if is_eeg else (0,)
         if not n or n * 8 != len(self.raw_s) or len(self.texts) != (0 if is_eeg else n):
             raise ValueError(f"{len(self.raw_s)} bytes of stamps for {len(self.texts)} texts")
+        if len(self.kinds) not in (0, len(self.channels)):
+            raise ValueError(f"{len(self.kinds)} kinds of {len(self.channels)} channels")
         kinds = "iu" if is_eeg and self.channel_format == "int32" else "iuf"
         if self.array.shape != shape or self.array.dtype.kind not in kinds:
             raise ValueError(f"{self.array.dtype} of shape {self.array.shape}, expected {shape}")
