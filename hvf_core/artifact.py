@@ -3,9 +3,12 @@
 Bundles, galleries and trial sets are all kept this way.
 """
 
+import errno
+import glob
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +23,15 @@ from safetensors.numpy import save_file
 from hvf_core.problem import Problem
 from hvf_core.specs import first_fault
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where what a killed process leaves stays
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
+
 Manifest = TypeVar("Manifest", bound=BaseModel)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_folder() -> Path:
@@ -40,13 +51,39 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
-    """Yields a draft beside `directory` that takes its place when the block ends well.
+def space_needed(path: Path) -> Iterator[None]:
+    """Turns what a disk that is full raises into a `Problem`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _FULL:
+            raise
+        raise Problem(
+            f"{path} cannot be written ({error}): make room, or name another disk"
+        ) from None
 
-    A reader therefore sees the old directory or the new one, never half of one. A directory that
-    is neither empty nor holds a file `manifest_name` is not ours: a `Problem`, as a file is.
+
+def refuse_unwritable(directory: Path) -> None:
+    """Refuses a directory in which no file can be made, before any work is done for it."""
+    try:
+        there = next(
+            place for place in (directory, *directory.absolute().parents) if place.exists()
+        )
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise Problem(
+            f"{directory} cannot be written ({error.strerror}): name another place"
+        ) from None
+
+
+def refuse_foreign(directory: Path, manifest_name: str) -> None:
+    """Refuses a place for a `sealed_directory`, before any work is done for it.
+
+    A directory that is neither empty nor holds a file `manifest_name` is not ours: a `Problem`, as
+    a file is, and a place that cannot be written.
     """
-    directory = directory.resolve()  # where it is a link, what it points to is replaced
+    refuse_unwritable(directory.parent)
     replaceable = directory.is_dir() and (
         (directory / manifest_name).is_file() or not any(directory.iterdir())
     )
@@ -55,12 +92,29 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
             f"{directory} is there already and holds no {manifest_name}, so it is left alone: "
             "name a directory that is new or empty"
         )
+
+
+@contextmanager
+def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
+    """Yields a draft beside `directory` that takes its place when the block ends well.
+
+    A reader therefore sees the old directory or the new one, never half of one. What is there and
+    is not ours is left alone, as `refuse_foreign` says.
+
+    Raises:
+        Problem: it cannot be written, or is not ours.
+    """
+    directory = directory.resolve()  # where it is a link, what it points to is replaced
+    refuse_foreign(directory, manifest_name)
+    _clear(directory)
     draft = directory.with_name(f".{directory.name}.draft-{os.getpid()}")
     old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
+    lock = _lock(draft)
     try:
-        yield draft
+        with space_needed(directory):
+            yield draft
         try:
             if directory.exists():
                 directory.rename(old)
@@ -73,6 +127,40 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _clear(directory: Path) -> None:
+    """Takes away what killed processes left beside a directory; where it is gone, it is back."""
+    name = glob.escape(directory.name)
+    for draft in directory.parent.glob(f".{name}.draft-*"):
+        lock = _lock(draft)
+        if lock is None:  # it is being written
+            return
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(lock)
+    for old in directory.parent.glob(f".{name}.old-*") if _HAS_LOCKS else ():
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(directory)
+
+
+def _lock(folder: Path) -> int | None:
+    """Holds a folder until this process ends; None where another does, or there are no locks."""
+    if not _HAS_LOCKS:
+        return None
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
 
 
 def write_tensors(
@@ -83,21 +171,21 @@ def write_tensors(
     Raises:
         Problem: it cannot be written, as on a disk that is full.
     """
-    try:
+    with space_needed(path):
         ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
         save_file(ordered, path, dict(facts) if facts else None)
-    except SafetensorError as error:
-        raise Problem(
-            f"{path} cannot be written ({error}): make room, or name another disk"
-        ) from None
     return file_sha256(path)
 
 
 def write_manifest(path: Path, manifest: BaseModel) -> None:
     """Writes a manifest as indented JSON; one that was there is replaced at once."""
     draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    try:
+        with space_needed(path):
+            draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_manifest(

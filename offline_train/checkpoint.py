@@ -1,4 +1,8 @@
-"""The state of a training, in one file, so that it can go on from there."""
+"""The state of a training, in one file, so that it can go on from there.
+
+The file is called by what decides the training's result, wherever that is to be written: other data
+or settings begin for themselves, the same ones go on.
+"""
 
 import hashlib
 import json
@@ -12,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from hvf_core.artifact import space_needed
 from hvf_core.problem import Problem
 
-FILE = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter."""
 
@@ -32,9 +36,10 @@ def save_checkpoint(
     history: Sequence[dict[str, float]],
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the state of a training, in place of an earlier one.
+    """Writes the state of a training into a directory, in place of an earlier one.
 
-    `history` says how far it is; `average` holds running means of parameters, by their names.
+    `history` says how far it is; `average` holds running means of parameters, by their names. A
+    disk that is full is a `Problem`; the earlier state is then still there.
     """
     tensors = {f"average/{name}": tensor for name, tensor in (average or {}).items()}
     for name, parameter in model.named_parameters():
@@ -43,9 +48,14 @@ def save_checkpoint(
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
     tensors |= dict(model.named_buffers())  # the running means of batch normalisation
     directory.mkdir(parents=True, exist_ok=True)
-    draft = directory / f".{FILE}.draft-{os.getpid()}"
-    save_file(tensors, draft, {"training": training, "history": json.dumps(list(history))})
-    draft.replace(directory / FILE)
+    path = _file(directory, training)
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+    try:
+        with space_needed(path):
+            save_file(tensors, draft, {"training": training, "history": json.dumps([*history])})
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def load_checkpoint(
@@ -57,10 +67,11 @@ def load_checkpoint(
 ) -> list[dict[str, float]]:
     """Puts the state of an interrupted training into `model`, `optimizer` and `average`.
 
-    Returns the history so far, empty when there is no checkpoint; a damaged one, or one of another
-    training, is a `Problem`.
+    Returns the history so far, empty when there is no checkpoint; a damaged one is a `Problem`.
     """
-    path = directory / FILE
+    path = _file(directory, training)
+    for draft in directory.glob(f".{path.name}.draft-*"):  # of a training that was killed
+        draft.unlink(missing_ok=True)
     if not path.exists():
         return []
     try:
@@ -70,10 +81,7 @@ def load_checkpoint(
     except SafetensorError as error:
         raise Problem(f"{path} is damaged ({error}): delete it to train from the start") from error
     if metadata is None or metadata.get("training") != training:
-        raise Problem(
-            f"{path} is of a training with other data or settings: "
-            "delete it, or give another checkpoint directory"
-        )
+        raise Problem(f"{path} is of another training: delete it to train from the start")
     for name, parameter in model.named_parameters():
         parameter.data.copy_(tensors[name])
         optimizer.state[parameter] = {
@@ -84,3 +92,7 @@ def load_checkpoint(
     for name, mean in (average or {}).items():
         mean.copy_(tensors[f"average/{name}"])
     return json.loads(metadata["history"])
+
+
+def _file(directory: Path, training: str) -> Path:
+    return directory / f"{training[:16]}.safetensors"

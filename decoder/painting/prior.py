@@ -28,6 +28,7 @@ from hvf_core.artifact import (
     file_sha256,
     read_manifest,
     sealed_directory,
+    space_needed,
     write_manifest,
 )
 from hvf_core.problem import Problem
@@ -145,7 +146,8 @@ def save_prior(
         for file, tensors in parts.items():
             check_finite(file, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
             kept = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
-            save_file(kept, draft / file)
+            with space_needed(directory):
+                save_file(kept, draft / file)
         update = {
             "space": _space(draft / HVF_FILE, manifest),
             "files": {file: file_sha256(draft / file) for file in parts},

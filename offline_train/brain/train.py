@@ -108,14 +108,14 @@ def train(
     Args:
         features: of every stimulus in the trial set, and perhaps of others.
         on_progress: called after every step.
-        checkpoint_dir: where the state is kept after each epoch; a training of the same data and
-            settings that was interrupted goes on from there.
+        checkpoint_dir: where states of trainings are kept, after each epoch; one of the same data
+            and settings that was interrupted goes on from there.
         frozen_hvf: trains the brain encoder against this HVF, which stays as it is: that of a
             Fusion Prior, so that what is decoded can be painted.
 
     Raises:
         Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
-            the checkpoint is damaged or of another training, or the HVF has another width.
+            the checkpoint is damaged, or the HVF has another width.
     """
     if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
         raise Problem(

@@ -35,6 +35,10 @@ def evaluate(
         return
     if bundle is None or gallery is None or trials is None:
         raise WrongUsage("give --session, or --bundle, --gallery and --trials")
+    if out is not None:
+        from hvf_core.artifact import refuse_unwritable
+
+        refuse_unwritable(out)
     from decoder.bundle import load_bundle
     from index.gallery import load_gallery
     from offline_train.data.trial_set import load_trial_set

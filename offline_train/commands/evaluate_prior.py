@@ -50,6 +50,7 @@ def evaluate_prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import check_bundle, check_fits, load_prior
     from decoder.painting.spec import read_base_spec
+    from hvf_core.artifact import refuse_unwritable
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
     from offline_train.paintings.nets import PAPER, load_feature_net, read_feature_nets
@@ -57,6 +58,8 @@ def evaluate_prior(
     from offline_train.paintings.scores import conditions_of, score
 
     settings = asked.settings()
+    if out is not None:
+        refuse_unwritable(out)
     specs = PAPER if nets is None else read_feature_nets(nets)
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)

@@ -34,10 +34,12 @@ def gallery(
     Example: python -m offline_train gallery --bundle b --images test_images --encoders hvf.json ...
     """
     from decoder.bundle import load_bundle
-    from index.gallery import save_gallery
+    from hvf_core.artifact import refuse_foreign
+    from index.gallery import MANIFEST, save_gallery
     from offline_train.brain.gallery import build_gallery
     from offline_train.data.features import label_features
 
+    refuse_foreign(out, MANIFEST)
     opened = load_bundle(bundle)
     classes = [label for label in labels.split(",") if label]
     if classes:

@@ -1,7 +1,7 @@
 """mbp: trains a brain encoder and writes a calibrated bundle."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,7 @@ from hvf_core.provenance import command_line
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
+    CHECKPOINTS,
     TRAIN,
     Cache,
     Encoders,
@@ -20,6 +21,14 @@ from offline_train.commands.options import (
     console,
     features_of,
 )
+
+if TYPE_CHECKING:
+    from decoder.bundle import Bundle
+    from offline_train.data.features import Features
+    from offline_train.data.trial_set import TrialSet
+
+FEW = 50
+"""Stimuli on which a calibration is hardly one; a hundred are better."""
 
 
 @with_settings(TrainSettings)
@@ -56,12 +65,13 @@ def mbp(
 
     Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
     """
-    from offline_train.brain.calibrate import fit_calibration, save_calibration
-    from offline_train.brain.gallery import build_gallery
+    from decoder.bundle import MANIFEST
+    from hvf_core.artifact import refuse_foreign, sealed_directory
     from offline_train.brain.train import make_bundle, train
     from offline_train.data.features import label_features
     from offline_train.data.trial_set import load_trial_set
 
+    refuse_foreign(out, MANIFEST)
     usual = dict(PRESETS[preset])
     if every_trial:
         rows = {"repeats_per_row": 1, "rows_per_item": None}
@@ -93,21 +103,44 @@ def mbp(
             features,
             settings,
             lambda step: tell(step.step, step.n_steps),
-            checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
+            checkpoint_dir=cache / CHECKPOINTS,
             frozen_hvf=None if painted_with is None else painted_with.hvf,
         )
-    bundle = make_bundle(out, models, learnt, features, settings, command_line())
-    console.print(f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}")
-    if held_out is None:
-        console.print("not calibrated, as no stimuli were held out: see `calibrate --help`")
-    else:
-        items = held_out.items
-        among = build_gallery(items, items, features, bundle, command_line())
-        with console.status("calibrating"):
-            found = fit_calibration(bundle, held_out, among)
-        save_calibration(bundle, found)
-        console.print(f"calibrated on {found.n_items} stimuli that were held out")
+    told = f"bundle in '{out}', last loss {models.history[-1]['loss']:.3f}"
+    with sealed_directory(out, MANIFEST) as draft:
+        bundle = make_bundle(draft, models, learnt, features, settings, command_line())
+        if held_out is None:
+            told += "\nnot calibrated, as no stimuli were held out: see `calibrate --help`"
+        else:
+            told += "\n" + _calibrate(bundle, held_out, features)
+    console.print(told)
     console.print(f"next: {TRAIN} gallery --bundle {out} ...")
+
+
+def _calibrate(bundle: "Bundle", held_out: "TrialSet", features: "Features") -> str:
+    """Calibrates on what was held out, and says how often that is found, and what chance is."""
+    from offline_train.brain.calibrate import fit_calibration, save_calibration
+    from offline_train.brain.gallery import build_gallery
+    from offline_train.evaluate.retrieval import evaluate
+
+    items = held_out.items
+    among = build_gallery(items, items, features, bundle, command_line())
+    with console.status("calibrating"):
+        found = fit_calibration(bundle, held_out, among)
+        save_calibration(bundle, found)
+        judged = evaluate(bundle, held_out, among, sorted({1, found.repeats[-1]}), seen=True)
+    right = " and ".join(
+        f"{100 * point.top1.value:.1f} % ({100 * point.top1.low:.1f} to "
+        f"{100 * point.top1.high:.1f}) from {point.repeats} repeat{'s' * (point.repeats > 1)}"
+        for point in judged.points
+    )
+    told = (
+        f"calibrated on {found.n_items} stimuli; of {judged.items} the right one comes first in "
+        f"{right}, by chance in {100 * judged.chance_top1:.1f} %"
+    )
+    if found.n_items < FEW:
+        told += f"\nprobabilities that rest on {found.n_items} stimuli are a guess: hold out more"
+    return told
 
 
 def tenth_to_hold_out(n_items: int) -> int:

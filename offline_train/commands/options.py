@@ -37,6 +37,8 @@ Encoders = Annotated[
     str | None, typer.Option(help=f"JSON list of image encoders, or one of {', '.join(ENCODERS)}")
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
+CHECKPOINTS = "checkpoints"
+"""Where in the cache the states of trainings are kept, wherever their results are to be."""
 
 console = Screen()
 

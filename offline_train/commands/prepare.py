@@ -45,7 +45,7 @@ def prepare(
     """
     from offline_train.data.prepare import prepare as prepare_trials
 
-    study = _read(files, images, asked)
+    study = _read(files, images, asked, out)
     line = {}
     if baseline_start is not None or baseline_stop is not None:
         ends_s = (-0.2 if baseline_start is None else baseline_start, baseline_stop or 0.0)
@@ -79,7 +79,7 @@ def prepare_test(
 
     settings = asked.settings()
     trial_set = prepare_test_trials(
-        _read(files, images, asked),
+        _read(files, images, asked, out),
         Preprocessing.of(load_bundle(bundle)),
         out,
         settings,
@@ -105,10 +105,13 @@ def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSetti
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
 
 
-def _read(files: list[Path], images: Path | None, asked: Asked[Any]) -> "Study":
-    """Part of each recording, read."""
+def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) -> "Study":
+    """Part of each recording, read; not before it is known that `out` can be written."""
+    from hvf_core.artifact import refuse_foreign
     from offline_train.data.studies.recordings import recordings
+    from offline_train.data.trial_set import MANIFEST
 
+    refuse_foreign(out, MANIFEST)
     picked = asked.section("recording", RecordingPart)
     study = recordings(files, images, picked, picked.stop_s)
     parts = list(track(study.parts, "reading", len(files), console=console))

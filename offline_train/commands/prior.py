@@ -11,6 +11,7 @@ from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (
+    CHECKPOINTS,
     TRAIN,
     Base,
     Cache,
@@ -52,8 +53,9 @@ def prior(
     from accelerate import PartialState
 
     from decoder.painting.base import load_base
-    from decoder.painting.prior import read_adapter
+    from decoder.painting.prior import PRIOR, read_adapter
     from decoder.painting.spec import read_base_spec
+    from hvf_core.artifact import refuse_foreign
     from index.encoders.load import load_encoder
     from index.encoders.parts import square_picture
     from offline_train.data.images import image_files
@@ -66,6 +68,7 @@ def prior(
     from offline_train.prior.samples import PriorBoard
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
 
+    refuse_foreign(out, PRIOR)
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
     # In no order, so that the images that are only looked at, the last ones, are of all kinds.
@@ -105,7 +108,7 @@ def prior(
                 loaded,
                 settings,
                 follow,
-                checkpoint_dir=out.with_name(f"{out.name}-checkpoint"),
+                checkpoint_dir=cache / CHECKPOINTS,
                 look=None if board is None else board.look,
                 start_from=adapter,
             )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
+from hvf_core.artifact import space_needed
 from hvf_core.problem import Problem, needed
 from offline_train.data.settings import CutSettings, PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
@@ -73,7 +74,8 @@ def prepare(
     )
     signals: list[Signal] = []
     rows: list[tuple[Facts, str]] = []
-    with tempfile.TemporaryFile() as spool:
+    spool_at = Path(tempfile.gettempdir())
+    with space_needed(spool_at), tempfile.TemporaryFile(dir=spool_at) as spool:
         for facts, stimulus, trial in _trials(study, plan, settings, signals, on_recording):
             spool.write(trial.tobytes())
             rows.append((facts, stimulus))

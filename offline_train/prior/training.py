@@ -86,14 +86,14 @@ def train_prior(
             adapter's processors.
         settings: how.
         on_progress: called after every step, on the first process.
-        checkpoint_dir: where the state is kept; a training of the same data and settings that was
-            interrupted goes on from there.
+        checkpoint_dir: where states of trainings are kept; one of the same data and settings that
+            was interrupted goes on from there.
         look: called every `sample_every` steps and at the end, on the first process.
         start_from: an IP-Adapter to begin with, in place of the UNet's own keys and values.
 
     Raises:
-        Problem: too few images, a loss that is no longer finite, a checkpoint that is damaged or of
-            another training, an IP-Adapter of another base, or a base that predicts no noise.
+        Problem: too few images, a loss that is no longer finite, a checkpoint that is damaged or
+            further on, an IP-Adapter of another base, or a base that predicts no noise.
     """
     _check_predicts_noise(base)
     n_images = len(features.items) - settings.n_samples
@@ -126,6 +126,11 @@ def train_prior(
     if checkpoint_dir is not None:
         history = load_checkpoint(checkpoint_dir, training, networks, optimizer, means)
     first = average.optimization_step = int(history[-1]["step"]) if history else 0
+    if first > settings.steps:
+        raise Problem(
+            f"this training is {first} steps far in '{checkpoint_dir}', {settings.steps} are asked "
+            "for: ask for as many or more, or delete the state that it is in"
+        )
     model = accelerator.prepare(networks)
     draws = Draws(latents, features, base, settings, accelerator)
     sums = torch.zeros(2, device=device)  # of losses and of gradients' norms

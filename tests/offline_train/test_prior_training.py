@@ -260,12 +260,16 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
         assert torch.equal(weights(resumed)[name], tensor), name
 
 
-def test_a_checkpoint_of_another_training_is_refused(base: DiffusionBase, tmp_path: Path) -> None:
-    train_prior(
-        *world(), base, SETTINGS.model_copy(update={"lr": 2e-3}), checkpoint_dir=tmp_path / "state"
-    )
-    with pytest.raises(Problem, match="of a training with other data or settings"):
-        train_prior(*world(), base, SETTINGS, checkpoint_dir=tmp_path / "state")
+def test_more_steps_go_on_from_fewer_and_fewer_are_not_given_for_more(
+    base: DiffusionBase, tmp_path: Path
+) -> None:
+    for asked in ({"lr": 2e-3}, {}):  # another training begins for itself
+        settings = SETTINGS.model_copy(update=asked)
+        train_prior(*world(), base, settings, checkpoint_dir=tmp_path / "state")
+    assert len(list((tmp_path / "state").iterdir())) == 2
+    fewer = SETTINGS.model_copy(update={"steps": 8})
+    with pytest.raises(Problem, match=r"is 12 steps far .* 8 are asked for"):
+        train_prior(*world(), base, fewer, checkpoint_dir=tmp_path / "state")
 
 
 def test_clipping_clips(tmp_path: Path) -> None:
