@@ -160,14 +160,16 @@ class Bundle:
         """Reads the arrays of a part, by name.
 
         Raises:
-            Problem: when its file is damaged.
+            Problem: when its file is damaged, or a value is not finite.
         """
         try:
-            return load_file(self.file(part))
+            arrays = load_file(self.file(part))
         except SafetensorError as error:
             raise Problem(
                 f"{self.file(part)} is no safetensors file ({error}): make the bundle again"
             ) from None
+        check_finite(str(self.file(part)), arrays)
+        return arrays
 
 
 def space_of(
@@ -219,7 +221,8 @@ def load_bundle(directory: Path) -> Bundle:
     bundle = open_bundle(directory)
     manifest = bundle.manifest
     check_files(directory, manifest.files)
-    if space_of(bundle.arrays("hvf"), manifest.image_encoders) != manifest.space:
+    arrays = {part: bundle.arrays(part) for part in PARTS}
+    if space_of(arrays["hvf"], manifest.image_encoders) != manifest.space:
         raise Problem(
             f"the embedding space that {directory / MANIFEST} names is not that of its HVF and "
             "image encoders: make the bundle again"

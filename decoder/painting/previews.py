@@ -45,7 +45,7 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
 
     def linear(latents: Tensor) -> np.ndarray:
         colours = torch.einsum("rc,nchw->nhwr", weights, latents.float()) + offsets
-        return colours.clamp(0, 255).round().byte().cpu().numpy()
+        return finite(colours).clamp(0, 255).round().byte().cpu().numpy()
 
     return linear
 
@@ -67,5 +67,20 @@ def encode(base: DiffusionBase, picture: Tensor) -> Tensor:
 
 def _to_pixels(painted: Tensor) -> np.ndarray:
     """From (n, 3, h, w) in -1..1, as stock pipelines round it."""
-    unit = (painted / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+    unit = (finite(painted) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
     return (unit * 255).round().astype(np.uint8)
+
+
+def finite(values: Tensor) -> Tensor:
+    """The same; what is not finite would be painted black.
+
+    Raises:
+        Problem: a value is not finite.
+    """
+    if not values.isfinite().all():
+        raise Problem(
+            "what is painted has values that are not finite: the weights of the diffusion model, "
+            "its VAE or the prior are damaged, or too large for this precision; fetch or make them "
+            "again"
+        )
+    return values

@@ -144,8 +144,8 @@ def save_prior(
     }
     with sealed_directory(directory, PRIOR) as draft:
         for file, tensors in parts.items():
-            check_finite(file, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
             kept = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
+            check_finite(file, {name: tensor.numpy() for name, tensor in kept.items()})
             with space_needed(directory):
                 save_file(kept, draft / file)
         update = {
@@ -240,8 +240,14 @@ def _space(hvf_file: Path, manifest: PriorManifest) -> str:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise Problem(
             f"'{path}' cannot be read as safetensors ({error}): fetch or make it again"
         ) from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise Problem(
+                f"tensor {name} of '{path}' has values that are not finite: make or fetch it again"
+            )
+    return tensors

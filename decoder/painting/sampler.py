@@ -94,9 +94,14 @@ class Sampler:
         self._check()
 
     def warm_up(self) -> None:
-        """Paints once, so that what is compiled, tuned or loaded at first use is so by now."""
+        """Paints once, so that what is compiled, tuned or loaded at first use is so by now.
+
+        Raises:
+            Problem: what is painted is not finite.
+        """
 
         def one_step(step: Step) -> bool:
+            previews.finite(step.estimate)
             step.preview()
             return False
 
@@ -124,7 +129,8 @@ class Sampler:
             uint8 (n, size, size, 3), or None where it was given up.
 
         Raises:
-            Problem: an embedding of another width, or with values that are not finite.
+            Problem: an embedding of another width, or values that are not finite, in an embedding
+                or in what is painted of it.
         """
         latents = self.denoise(z_c, seeds, on_step, start)
         return None if latents is None else previews.decode(self._base, latents)

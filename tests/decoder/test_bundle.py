@@ -129,6 +129,18 @@ def test_a_bundle_that_is_not_finite_is_not_written(bundle: Bundle, tmp_path: Pa
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("part", ["brain", "hvf", "preprocessing"])
+def test_a_bundle_of_weights_that_are_not_finite_is_refused(bundle: Bundle, part: str) -> None:
+    arrays = {name: array.copy() for name, array in bundle.arrays(part).items()}
+    name = sorted(arrays)[0]
+    arrays[name].flat[0] = np.inf
+    save_file(arrays, bundle.file(part))
+    sha256 = file_sha256(bundle.file(part))
+    edit(bundle, lambda manifest: manifest["files"].update({f"{part}.safetensors": sha256}))
+    with pytest.raises(Problem, match=f"{name} of .*{part}.safetensors has values that are not"):
+        load_bundle(bundle.directory)
+
+
 def flip_a_byte(bundle: Bundle) -> None:
     path = bundle.directory / "brain.safetensors"
     content = bytearray(path.read_bytes())

@@ -7,6 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from decoder.bundle import HVFRecord, ImageEncoderRecord, space_of
 from decoder.hvf import HVF
@@ -20,6 +21,7 @@ from decoder.painting.prior import (
     save_prior,
 )
 from decoder.painting.sampler import Sampler
+from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from tests.tiny_sdxl import DIM, WIDTH, tiny_adapter, tiny_base
 
@@ -156,5 +158,28 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     adapter["image_proj"]["proj.bias"][0] = np.nan
     prior = load_prior(tmp_path / "prior")
     with pytest.raises(Problem, match="not finite"):
-        save_prior(prior.directory, prior.manifest, prior.hvf, prior.projector, adapter)
+        save_prior(prior.directory, *parts_of(prior), adapter)
+    adapter["image_proj"]["proj.bias"][0] = 1e5  # more than half precision holds
+    with pytest.raises(Problem, match="not finite"):
+        save_prior(prior.directory, *parts_of(prior), adapter, torch.float16)
     assert (tmp_path / "prior" / "prior.json").read_text() == before
+
+
+def parts_of(prior: Prior) -> tuple:
+    return prior.manifest, prior.hvf, prior.projector
+
+
+@pytest.mark.parametrize("part", ["hvf", "projector", "adapter"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, part: str) -> None:
+    write(tmp_path / "prior", tiny_base(tmp_path / "base"))
+    name = {"adapter": "ip_adapter"}.get(part, part) + ".safetensors"
+    path = tmp_path / "prior" / name
+    tensors = load_file(path)
+    tensors[min(tensors)].view(-1)[0] = np.nan
+    save_file(tensors, path)
+    manifest = tmp_path / "prior" / "prior.json"
+    told = json.loads(manifest.read_text())
+    told["files"][name] = file_sha256(path)
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(Problem, match=f"{min(tensors)} of .*{name}' has values that are not"):
+        getattr(load_prior(tmp_path / "prior"), part)

@@ -287,6 +287,32 @@ def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path, value: float
         sampler(tmp_path).paint(z, [1, 2])
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "adapter", "tiny_vae"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_paint_no_black_picture(
+    tmp_path: Path, part: str, value: float
+) -> None:
+    base = tiny_base(tmp_path)
+    adapter = tiny_adapter(base.unet)
+    if part == "adapter":
+        adapter["image_proj"]["proj.bias"][3] = value
+    else:
+        with torch.no_grad():  # where it reaches every pixel
+            list(
+                getattr(base, part).decoder.parameters()
+                if "vae" in part
+                else [base.unet.conv_out.weight]
+            )[-1].view(-1)[:3] = value
+    painter = Sampler(
+        base, adapter, SamplerSettings(preview="tiny" if part == "tiny_vae" else "none")
+    )
+    with pytest.raises(Problem, match="painted has values that are not finite"):
+        painter.warm_up()
+    if part != "tiny_vae":
+        with pytest.raises(Problem, match="painted has values that are not finite"):
+            painter.paint(embeddings(1), [1])
+
+
 def test_what_no_job_could_do_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"cannot paint 60 px.*multiple of 8"):
         sampler(tmp_path / "a", SamplerSettings(size_px=60))
