@@ -63,7 +63,7 @@ def on_screen(flow: Flow) -> str:
     return screen.file.getvalue()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     ppm=st.floats(-200, 200),
     lost=st.sets(st.sampled_from([2000, 3500, 5000, 6200]), max_size=3),
