@@ -69,6 +69,7 @@ def test_a_model_of_the_first_half_decodes_the_second_half_live(tmp_path) -> Non
         ["gallery", "--bundle", bundle, "--labels", "rt,square", "--out", gallery],
     ]
     steps[0] += ["--whitening", "none", "--scaling", "robust", "--out", trials]
+    steps[1] += ["--cache", tmp_path / "features"]
     for step in steps:
         done = run(*step, module="offline_train")
         assert done.code == 0, done.err

@@ -164,6 +164,7 @@ def test_a_preset_yields_to_a_file_and_a_file_to_the_command_line(tmp_path: Path
     file = tmp_path / "mbp.toml"
     file.write_text("dim = 8\nhidden = 8\nepochs = 9\nprefix_share = 0.25\nrows_per_item = 2\n")
     asked = ("mbp", tmp_path / "trials", "--out", tmp_path / "bundle", "--labels", "--config", file)
+    asked += ("--cache", tmp_path / "features")
     done = command(*asked, "--preset", "released", "--epochs", 1, "--every-trial")
     assert done.exit_code == 0, done.output
     learnt = load_bundle(tmp_path / "bundle").manifest.training["settings"]
