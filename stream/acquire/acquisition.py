@@ -62,6 +62,7 @@ class Acquisition:
 
     Attributes:
         cutter: what the trials are cut by.
+        marker_reader: what markers mean.
         n_gaps: in the samples so far.
         notices: sentences that a person should read, until somebody takes them.
         attention: of whoever hands over what comes as it comes.
@@ -83,7 +84,7 @@ class Acquisition:
         self._rate_watch, self._told_rate = RateWatch(rate_hz), False
         self._triggers = triggers
         self._cross_check = CrossCheck() if cross_check else None
-        self._marker_reader = MarkerReader(marker_rule or MarkerRule())
+        self.marker_reader = MarkerReader(marker_rule or MarkerRule())
         reach = max(window.last, 0) - min(window.first, 0) + 1
         self._ring = Ring(int(cutting.history_s * rate_hz) + reach, n_channels)
         self.cutter = TrialCutter(self._ring, cutting)
@@ -113,7 +114,7 @@ class Acquisition:
         """What a summary tells of the streams; `cross_check` only where there is one."""
         facts: dict[str, Any] = {
             **self.flow._asdict(),
-            "ignored_markers": self._marker_reader.n_ignored,
+            "ignored_markers": self.marker_reader.n_ignored,
         }
         if self._filter is not None:
             facts["filter_delay_ms_at_10_hz"] = round(1e3 * self._filter.delay_s, 2)
@@ -202,7 +203,7 @@ class Acquisition:
         if (span := BadSpan.of(marker)) is not None:
             self.cutter.mark_bad(span)
             return []
-        event = self._marker_reader.read(marker)
+        event = self.marker_reader.read(marker)
         return self.cutter.open(event) if event is not None else []
 
     def due(self, now_s: float) -> list[Trial | Drop]:

@@ -221,6 +221,7 @@ class MarkerReader:
 
     Attributes:
         n_ignored: markers that opened no trial.
+        is_on: whether markers open trials now, as the rule's `start` and `stop` have it.
     """
 
     def __init__(self, rule: MarkerRule):
@@ -228,13 +229,13 @@ class MarkerReader:
         self._codes = None if rule.codes is None else read_codes(rule.codes)
         self._presented: Counter[str] = Counter()
         self._seen: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
-        self._is_on = rule.start is None
+        self.is_on = rule.start is None
         self.n_ignored = 0
 
     def read(self, marker: Marker) -> Event | None:
         """The trial that this marker opens; None for a marker that opens none."""
         text = _column(marker.text, self._rule.column)
-        parts = None if self._is_switch(text) or not self._is_on else _parts(text, self._rule)
+        parts = None if self._is_switch(text) or not self.is_on else _parts(text, self._rule)
         stimulus = None if parts is None else self._stimulus(_name(str(parts["id"])))
         if parts is None or stimulus is None:
             self.n_ignored += 1
@@ -263,7 +264,7 @@ class MarkerReader:
         rule = self._rule
         for pattern, is_on in ((rule.stop, False), (rule.start, True)):
             if pattern is not None and re.search(pattern, text):
-                self._is_on = is_on
+                self.is_on = is_on
                 return True
         return rule.ignore is not None and re.search(rule.ignore, text) is not None
 

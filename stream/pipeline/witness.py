@@ -9,6 +9,28 @@ from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 _REMEMBERED = 1000  # markers that were announced and not seen: they come within milliseconds
 
 
+class Switch:
+    """Whether markers open trials (`start` and `stop` of the rule), for whoever reads them next.
+
+    Args:
+        path: keeps it, once it has changed.
+        reads: goes on from there.
+    """
+
+    def __init__(self, path: Path, reads: MarkerReader):
+        self._path, self._reads = path, reads
+        if path.exists():
+            reads.is_on = path.read_text() == "on"
+        self._was_on = reads.is_on
+
+    def look(self) -> None:
+        """Writes down a change."""
+        if self._reads.is_on != self._was_on:
+            self._was_on = self._reads.is_on
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.write_text("on" if self._was_on else "off")
+
+
 class Witness:
     """Matches the markers that it sees itself with those that the reader announces.
 
@@ -18,17 +40,22 @@ class Witness:
 
     Args:
         rule: which markers are stimuli.
+        switch: see `Switch`.
     """
 
-    def __init__(self, rule: MarkerRule):
-        self._reads = MarkerReader(rule)
+    def __init__(self, rule: MarkerRule, switch: Path):
+        self._reads, self._switch_path = MarkerReader(rule), switch
+        self._switch: Switch | None = None
         self._seen: deque[Event] = deque()  # and not announced
         self._ahead: OrderedDict[str, int] = OrderedDict()  # how often announced, and not seen
         self._entered: defaultdict[str, list[int]] = defaultdict(list)  # numbers, by mark
 
     def saw(self, marker: Marker) -> None:
         """Takes a marker that came by the second way."""
+        if self._switch is None:  # by now it is what the reader has made of it
+            self._switch = Switch(self._switch_path, self._reads)
         event = self._reads.read(marker)
+        self._switch.look()
         if event is None:
             return
         if self._ahead.get(event.mark):

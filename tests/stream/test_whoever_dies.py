@@ -15,7 +15,7 @@ import zmq
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule
-from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.ledger import Ledger, read_ledger, told
 from stream.pipeline.nodes import results as results_node
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.nodes.results import WITNESSED, Results
@@ -32,6 +32,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
 )
 from stream.pipeline.wire.outbox import Outbox
+from tests.refs import about
 from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
 N_RUNS, N_STEPS = 500, 150
@@ -111,13 +112,13 @@ class Reader:
 
     def announce(self, event):
         fields = ("stimulus", "group", "repeat", "onset_s")
-        told = {name: getattr(event, name) for name in fields}
-        about = TrialRef(session="s", trial=self.number, **told)
-        self.outbox.announce(MarkerSeen(about=about, readable_s=self.world.now_s, mark=event.mark))
+        shown = {name: getattr(event, name) for name in fields}
+        ref = TrialRef(session="s", trial=self.number, **shown)
+        self.outbox.announce(MarkerSeen(about=ref, readable_s=self.world.now_s, mark=event.mark))
         if event.is_duplicate:
             self.drop(self.number, "duplicate")
         else:
-            self.open[self.number] = (about, 0)
+            self.open[self.number] = (ref, 0)
         self.number += 1
 
     def drop(self, trial, reason):
@@ -125,18 +126,18 @@ class Reader:
         self.outbox.report(TrialDropped(trial=trial, reason=reason, detail=""))
 
     def cut(self, trial):
-        about, first = self.open.pop(trial)
+        ref, first = self.open.pop(trial)
         if self.world.random.random() < 0.05:
             self.drop(trial, "gap")
             return
         if not (final := first == N_SLICES - 1):
-            self.open[trial] = (about, first + 1)
-        noise = np.random.default_rng(round(about.onset_s * 1e6)).normal(0, 0.2, (N_SLICES, 2, 1))
-        seen = EMBEDDINGS[NAMES.index(about.stimulus)][:, None] + noise[first]
-        told = {"about": about, "residual_s": 0.0, "stamps": {"window_end": 0.0}}
+            self.open[trial] = (ref, first + 1)
+        noise = np.random.default_rng(round(ref.onset_s * 1e6)).normal(0, 0.2, (N_SLICES, 2, 1))
+        seen = EMBEDDINGS[NAMES.index(ref.stimulus)][:, None] + noise[first]
+        facts = {"about": ref, "residual_s": 0.0, "stamps": {"window_end": 0.0}}
         array = seen.astype(np.float32)
         self.outbox.send_slice(
-            TrialSlice(**told, first=first, corrects=0, final=final, array=array)
+            TrialSlice(**facts, first=first, corrects=0, final=final, array=array)
         )
 
 
@@ -396,10 +397,27 @@ def check(world, seed):
     out = defaultdict(list)
     for answer in map(json.loads, world.outlet):
         out[answer["trial"], answer["tmax_s"]].append((answer["n_repeats"], answer["scores"]))
-    for told in out.values():
-        assert told == told[:1] * len(told), f"{seed}: {told}"
-        assert len(told) <= world.lives["results"]
+    for answers in out.values():
+        assert answers == answers[:1] * len(answers), f"{seed}: {answers}"
+        assert len(answers) <= world.lives["results"]
     # Whose answer it is: as the trial itself says.
     for record in of["decoded"]:
         assert record["stimulus"] == markers[record["trial"]]["stimulus"]
         assert record["trial"] < WITNESSED
+
+
+def test_what_was_being_entered_when_a_results_node_died_is_ended_by_the_next(tmp_path):
+    world = World(tmp_path, seed=0, n_steps=0)
+    path = world.folder / "ledger.jsonl"
+    lost = MarkerSeen(about=about(WITNESSED + 1), readable_s=100.0, mark="m")
+    ledger = Ledger(path)
+    ledger.announce(WITNESSED + 1, **told("marker", lost))
+    world.kill_results()
+    world.start_results()
+    late = MarkerSeen(about=about(1), readable_s=100.0, mark="m")
+    world.results.take(late)  # by a reader that was there, only slow
+    world.results.close("finish", is_orphan=False)
+    ends = [record for record in read_ledger(path) if record["event"] == "dropped"]
+    assert [(record["trial"], record["reason"]) for record in ends] == [
+        (WITNESSED + 1, "node_lost")
+    ]

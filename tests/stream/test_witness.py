@@ -1,13 +1,14 @@
 """Each marker counts once, whoever hears of it first; times at which nobody listened are told."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.acquire.markers import Marker, MarkerRule
-from stream.pipeline.witness import Attendance, Witness
+from stream.acquire.markers import Marker, MarkerReader, MarkerRule
+from stream.pipeline.witness import Attendance, Switch, Witness
 
 NEVER = float("inf")
 
@@ -16,12 +17,16 @@ def marker(raw_s, text="a", readable_s=None):
     return Marker(raw_s, text, raw_s if readable_s is None else readable_s)
 
 
+@pytest.fixture
+def witness(tmp_path):
+    return Witness(MarkerRule(), tmp_path / "kept" / "switch")
+
+
 def missed(witness, until_s=NEVER, since_s=0.0):
     return [(event.onset_s, event.stimulus) for event in witness.missed(since_s, until_s)]
 
 
-def test_what_both_have_heard_is_the_readers_whoever_was_first():
-    witness = Witness(MarkerRule())
+def test_what_both_have_heard_is_the_readers_whoever_was_first(witness):
     witness.saw(marker(1.0))
     assert witness.announced(marker(1.0).mark) is None
     assert witness.announced(marker(2.0).mark) is None
@@ -29,8 +34,7 @@ def test_what_both_have_heard_is_the_readers_whoever_was_first():
     assert missed(witness) == []
 
 
-def test_what_the_reader_never_announces_is_missed_once_it_is_sure():
-    witness = Witness(MarkerRule())
+def test_what_the_reader_never_announces_is_missed_once_it_is_sure(witness):
     for raw_s in (1.0, 2.0, 3.0):
         witness.saw(marker(raw_s))
     assert witness.sure_until_s(9.0) == 1.0
@@ -41,8 +45,7 @@ def test_what_the_reader_never_announces_is_missed_once_it_is_sure():
     assert witness.sure_until_s(9.0) == 9.0
 
 
-def test_what_the_reader_announces_too_late_is_known_by_its_number():
-    witness = Witness(MarkerRule())
+def test_what_the_reader_announces_too_late_is_known_by_its_number(witness):
     witness.saw(marker(1.0))
     (event,) = witness.missed(0.0, NEVER)
     witness.entered(event.mark, 17)
@@ -50,23 +53,22 @@ def test_what_the_reader_announces_too_late_is_known_by_its_number():
     assert witness.announced(marker(1.5).mark) is None
 
 
-def test_only_stimuli_are_witnessed_as_the_rule_has_it():
-    witness = Witness(MarkerRule(stimulus="^stim/(?P<id>.+)$", start="^go$"))
+def test_only_stimuli_are_witnessed_as_the_rule_has_it(tmp_path):
+    rule = MarkerRule(stimulus="^stim/(?P<id>.+)$", start="^go$")
+    witness = Witness(rule, tmp_path / "switch")
     for raw_s, text in enumerate(["stim/x", "go", "stim/y", "break"]):
         witness.saw(marker(float(raw_s), text))
     assert missed(witness) == [(2.0, "y")]
 
 
-def test_what_came_before_the_session_is_let_go():
-    witness = Witness(MarkerRule())
+def test_what_came_before_the_session_is_let_go(witness):
     for raw_s in (1.0, 2.0):
         witness.saw(marker(raw_s))
     assert missed(witness, since_s=1.5) == [(2.0, "a")]
     assert missed(witness) == []
 
 
-def test_stamps_that_are_no_number_and_any_text_are_the_same_marker_twice():
-    witness = Witness(MarkerRule())
+def test_stamps_that_are_no_number_and_any_text_are_the_same_marker_twice(witness):
     for raw_s, text in ((float("nan"), "a"), (float("inf"), "b"), (1.0, "\ud800")):
         witness.saw(marker(raw_s, text, 1.0))
         witness.announced(marker(raw_s, text, 1.0).mark)
@@ -77,7 +79,7 @@ def test_stamps_that_are_no_number_and_any_text_are_the_same_marker_twice():
 @given(st.lists(st.integers(0, 3), max_size=12), st.randoms(use_true_random=False))
 def test_twins_count_as_often_as_they_were_seen(stamps, random):
     """Each is seen; some are announced, before or after; the sum is theirs."""
-    witness = Witness(MarkerRule())
+    witness = Witness(MarkerRule(), Path("never written"))
     announced = [raw_s for raw_s in stamps if random.random() < 0.5]
     acts = [("saw", raw_s) for raw_s in stamps] + [("announced", raw_s) for raw_s in announced]
     random.shuffle(acts)
@@ -89,6 +91,26 @@ def test_twins_count_as_often_as_they_were_seen(stamps, random):
             assert witness.announced(one.mark) is None
     left = Counter(map(float, stamps)) - Counter(map(float, announced))
     assert Counter(onset_s for onset_s, _ in missed(witness)) == left
+
+
+def test_whoever_reads_markers_next_knows_whether_they_open_trials(tmp_path):
+    rule, path = MarkerRule(start="^go$", stop="^halt$"), tmp_path / "kept" / "switch"
+
+    def reader():
+        reads = MarkerReader(rule)
+        return reads, Switch(path, reads)
+
+    reads, switch = reader()
+    assert reads.read(marker(1.0)) is None
+    for text, is_on in (("go", True), ("halt", False), ("go", True)):
+        reads.read(marker(2.0, text))
+        switch.look()
+        assert reader()[0].is_on == is_on
+    witness = Witness(rule, path)
+    witness.saw(marker(3.0))
+    assert missed(witness) == [(3.0, "a")]
+    witness.saw(marker(4.0, "halt"))  # while there is no reader
+    assert not reader()[0].is_on
 
 
 # --- who listened when ---------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Results:
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
         self._tally = Tally(config, n_way)
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
-        self._witness = Witness(config.marker_rule)
+        self._witness = Witness(config.marker_rule, config.kept("switch"))
         self._reader, self._reader_since_s, self._heard_until_s = "", 0.0, 0.0
         self._next_witnessed = WITNESSED + 1
         self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)

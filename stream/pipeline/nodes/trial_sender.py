@@ -42,6 +42,7 @@ from stream.pipeline.wire.messages import (
 from stream.pipeline.wire.nodes import READER
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.wire.outbox import Outbox
+from stream.pipeline.witness import Switch
 
 ADAPTATION = "adaptation.safetensors"
 """In the session folder: what the adaptation had come to at the end."""
@@ -96,6 +97,9 @@ class TrialSender:
             if self._adaptation is not None and config.first_trial > 1 and kept.exists():
                 self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
+        self._switch = None
+        if isinstance(config.source, LiveSource):
+            self._switch = Switch(config.kept("switch"), self.trials.acquisition.marker_reader)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)
         results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
@@ -130,6 +134,8 @@ class TrialSender:
             self._feed.add(stream, chunk)
         self._signals.add(stream, chunk)
         self._send(self.trials.add(stream, chunk))
+        if self._switch is not None:
+            self._switch.look()
 
     def say(self, sentence: str) -> None:
         """Tells the screen and the ledger what a person should know of the streams."""
