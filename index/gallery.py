@@ -123,7 +123,8 @@ def save_gallery(
         The gallery as opened there, with the paths of its images.
 
     Raises:
-        Problem: as `Gallery.check` says, or `directory` holds something else.
+        Problem: as `Gallery.check` says, an image cannot be copied, or `directory` holds something
+            else.
     """
     gallery.check()
     images = None
@@ -136,7 +137,13 @@ def save_gallery(
         elif gallery.images is not None:
             images = tuple(f"images/{i:05d}{path.suffix}" for i, path in enumerate(gallery.images))
             for name, path in zip(images, gallery.images, strict=True):
-                shutil.copyfile(path, draft / name)
+                try:
+                    shutil.copyfile(path, draft / name)
+                except OSError as error:
+                    raise Problem(
+                        f"the image '{path}' cannot be copied into '{directory}' "
+                        f"({error.strerror}): put it back, or make room"
+                    ) from error
         told = {"ids": _ids_sha256(gallery)}
         checksum = write_tensors(draft / EMBEDDINGS, {"embeddings": gallery.embeddings}, told)
         manifest = GalleryManifest(

@@ -80,6 +80,8 @@ def image_files(folder: Path | None) -> dict[str, Path]:
         raise Problem(f"there is no folder of images '{folder}'; give one with --images")
     files: dict[str, Path] = {}
     for path in sorted(_images_below(folder)):
+        if any("\ud800" <= letter <= "\udfff" for letter in path.stem):  # bytes of another code
+            raise Problem(f"the image {str(path)!a} has a name that is no Unicode: rename it")
         other = files.setdefault(unicodedata.normalize("NFC", path.stem), path)
         if other is not path:
             raise Problem(

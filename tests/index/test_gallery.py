@@ -233,3 +233,12 @@ def test_pictures_are_asked_for_one_after_the_other(tmp_path: Path) -> None:
 
     save_gallery(tmp_path / "g", gallery_of(), pictures())
     assert written == [0, 1, 2, 3]
+
+
+def test_an_image_that_cannot_be_copied_leaves_the_gallery_that_was_there(tmp_path: Path) -> None:
+    save_gallery(tmp_path / "g", gallery_of(3))
+    images = tuple(tmp_path / f"{row}.png" for row in range(4))
+    with pytest.raises(Problem, match=r"0\.png' cannot be copied into .*g' \(No such file"):
+        save_gallery(tmp_path / "g", replace(gallery_of(4), images=images))
+    assert len(load_gallery(tmp_path / "g")) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["g"]

@@ -1,6 +1,7 @@
 """Folders of images: every file that a person put there, by its id; what programs put there not."""
 
 import os
+import sys
 import tracemalloc
 import unicodedata
 from pathlib import Path
@@ -76,6 +77,13 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(Problem, match=r"locked' cannot be read \(Permission denied\)"):
+        image_files(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(Problem, match=r"caf\\udce9\.png' has a name that is no Unicode: rename it"):
         image_files(tmp_path)
 
 
