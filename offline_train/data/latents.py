@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from decoder.painting.spec import BaseSpec
-from hvf_core.artifact import read_manifest, write_manifest
+from hvf_core.artifact import read_manifest, space_needed, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from index.encoders.load import BATCH, ImageEncoder, same_encoder
@@ -122,9 +122,7 @@ def cache_latents(
             say(f"the latents in '{path}' are damaged from image {n_whole * BLOCK} on: made again")
         manifest = found.model_copy(update={"blocks": found.blocks[:n_whole]})
     if not manifest.blocks:
-        draft = path.with_suffix(f".draft-{os.getpid()}")
-        np.lib.format.open_memmap(draft, "w+", np.float16, shape).flush()
-        draft.replace(path)  # as what is there may be mapped by another process
+        _make_room(path, shape)
     array = np.lib.format.open_memmap(path, "r+")
     for first in range(len(manifest.blocks) * BLOCK, len(items), BLOCK):
         encoded = _encoded(items[first : first + BLOCK], read, vae)
@@ -150,6 +148,21 @@ def _encoded(
     return np.concatenate(
         [vae.embed([vae.prepare(read(item)) for item in batch]) for batch in batches]
     )
+
+
+def _make_room(path: Path, shape: tuple[int, ...]) -> None:
+    """Puts an empty array there; one that another process may have mapped is left to it."""
+    draft = path.with_suffix(f".draft-{os.getpid()}")
+    try:
+        with space_needed(path):
+            np.lib.format.open_memmap(draft, "w+", np.float16, shape).flush()
+            if hasattr(os, "posix_fallocate"):
+                # Where a disk is full a write to what is mapped would end the process at once.
+                with draft.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, draft.stat().st_size)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _n_whole(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> int:

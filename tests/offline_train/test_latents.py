@@ -1,5 +1,7 @@
 """Latents on disk: right, made once, gone on with, refused when they are others."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +162,22 @@ def test_a_second_program_that_begins_does_not_cut_the_file_of_the_first(
     for camera in (Beside(), Camera()):
         made = cache_latents(CONTENTS, camera, vae, SCALING, tmp_path / "latents")
         np.testing.assert_array_equal(made, whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no disk that can be asked")
+def test_a_disk_that_is_too_small_is_told_before_anything_is_encoded(
+    vae: ImageEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        camera = Camera()
+        with pytest.raises(Problem, match=r"latents\.npy cannot be written \(.*No space"):
+            cache_latents(CONTENTS, camera, vae, SCALING, tmp_path / "latents")
+    assert (camera.taken, list((tmp_path / "latents").iterdir())) == ([], [])
+    cache_latents(CONTENTS, camera, vae, SCALING, tmp_path / "latents")
 
 
 def test_values_that_are_not_finite_are_not_kept(
