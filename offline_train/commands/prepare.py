@@ -1,5 +1,6 @@
 """From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ def prepare(
     kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
     if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
-    settings = _settings(asked.also(line), next(iter(study.parts)).data)
+    settings = _settings(asked.also(line), [part.data for part in study.parts])
     trial_set = prepare_trials(
         study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
@@ -90,18 +91,36 @@ def prepare_test(
     console.print(f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...")
 
 
-def _settings(asked: Asked[PrepareSettings], first: "Recording") -> PrepareSettings:
-    """What is not asked for is as the first recording has it, or the usual."""
+def _settings(asked: Asked[PrepareSettings], recordings: "Sequence[Recording]") -> PrepareSettings:
+    """What is not asked for is as the first recording has it, or the usual.
+
+    Channels of no brain, and those that are dead or wildly scaled in all recordings, are left out.
+    """
+    from offline_train.data.prepare import odd_everywhere
+
     names, true_rate = (asked.given(name) for name in ("channel_map", "true_rate_hz"))
-    first = first.corrected(  # what is of another kind is refused with all the rest
-        names.value if names is not None and isinstance(names.value, dict) else {},
-        true_rate.value if true_rate is not None and isinstance(true_rate.value, float) else None,
-    )
+    # What is of another kind is refused with all the rest.
+    other_names = names.value if names is not None and isinstance(names.value, dict) else {}
+    true_hz = true_rate.value if true_rate is not None else None
+    true_hz = true_hz if isinstance(true_hz, float) else None
+    corrected = [recording.corrected(other_names, true_hz) for recording in recordings]
+    first = corrected[0]
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
         asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})
-    usual = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996, "channels": first.brain_channels}
-    usual["output_channels"] = first.brain_channels if channels is None else channels.value
+    usual: dict[str, Any] = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
+    usual["channels"] = brain = first.brain_channels
+    if channels is None:
+        odd = odd_everywhere([recording.odd_channels(brain) for recording in corrected])
+        if (reference := asked.given("preprocessing.reference")) is not None:
+            odd.pop(str(reference.value), None)  # which may well be flat
+        usual["channels"] = tuple(name for name in brain if name not in odd)
+        beside = dict.fromkeys(set(first.channels) - set(brain), "no EEG or MEG")
+        left_out = [f"{name} ({why})" for name, why in sorted((beside | odd).items())]
+        if left_out:
+            why = "" if not odd else "; numbers are how much they move, SD over a second"
+            console.print(f"channels that are left out: {', '.join(left_out)}{why}")
+    usual["output_channels"] = usual["channels"] if channels is None else channels.value
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
 
 

@@ -73,13 +73,15 @@ def prepare(
         reject=settings.reject,
     )
     signals: list[Signal] = []
+    odd: list[dict[str, str]] = []
     rows: list[tuple[Facts, str]] = []
     spool_at = Path(tempfile.gettempdir())
     with space_needed(spool_at), tempfile.TemporaryFile(dir=spool_at) as spool:
-        for facts, stimulus, trial in _trials(study, plan, settings, signals, on_recording):
+        for facts, stimulus, trial in _trials(study, plan, settings, signals, odd, on_recording):
             spool.write(trial.tobytes())
             rows.append((facts, stimulus))
         spool.flush()
+        _check_channels(odd, asked)
         shape = (len(rows), len(asked.channels), asked.n_times)
         trials = np.memmap(spool, np.float32, "r", shape=shape)
         learnt = np.array([facts.split in ("train", None) for facts, _ in rows])
@@ -124,7 +126,8 @@ def prepare_test(
     signal = preprocessing.signal
     trial_format = _format(preprocessing.settings, signal, study, provenance)
     with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
-        for facts, stimulus, trial in _trials(study, plan, settings, [signal], on_recording):
+        cut = _trials(study, plan, settings, [signal], [], on_recording)
+        for facts, stimulus, trial in cut:
             writer.append(trial[None], **_columns(study, facts, [stimulus]))
     return load_trial_set(directory)
 
@@ -134,9 +137,13 @@ def _trials(
     plan: TrialPlan,
     settings: CutSettings,
     signals: list[Signal],
+    odd: list[dict[str, str]],
     on_recording: Callable[[str, Prepared], None],
 ) -> Iterator[tuple[Facts, str, np.ndarray]]:
-    """The trials of a study that are left, with their facts and stimuli; the first signal holds."""
+    """The trials of a study that are left, with their facts and stimuli; the first signal holds.
+
+    `signals` and `odd` take what the parts record, and which of their channels are odd.
+    """
     prepared, preprocessing = Prepared(), needed(plan.preprocessing)
     sizes: dict[str, float] = {}
     adaptation = settings.adaptation if isinstance(settings, PrepareTestSettings) else None
@@ -147,7 +154,8 @@ def _trials(
         sizes[facts.name] = recording.size(preprocessing.settings.channels)
         _check_sizes(sizes)
         adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-        notices: list[str] = []
+        odd.append(recording.odd_channels(preprocessing.settings.channels))
+        notices = [_told(odd[-1])] if odd[-1] else []
         for outcome in cut_trials(recording, plan, adapted, notices.append):
             if isinstance(outcome, Drop):
                 prepared.dropped[outcome.reason] += 1
@@ -175,6 +183,29 @@ def _check_sizes(sizes: Mapping[str, float]) -> None:
             f"the channels of '{large}' move by {moving[large]:.3g} and those of '{small}' by "
             f"{moving[small]:.3g} (SD over a second), so one of them is in another unit than its "
             "file says: correct the unit in the file, or leave the recording out"
+        )
+
+
+def odd_everywhere(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Channels that are odd in all of some recordings, as `Recording.odd_channels` finds them."""
+    names = [{name.casefold() for name in odd} for odd in found]
+    common = set.intersection(*names) if names else set()
+    return {name: text for name, text in (found or [{}])[0].items() if name.casefold() in common}
+
+
+def _told(odd: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{name} ({text})" for name, text in odd.items())
+    return f"channels that move far less or more than the others (SD over a second): {listed}"
+
+
+def _check_channels(found: Sequence[Mapping[str, str]], settings: PreprocessSettings) -> None:
+    """Refuses channels that whitening would take for quiet or loud ones, and live ones drown."""
+    odd = odd_everywhere(found)
+    odd.pop(settings.reference, None)  # which is flat where it is recorded at all
+    if odd:
+        raise Problem(
+            f"{_told(odd)}, in all of the recordings, so that a model would learn nothing of them "
+            "and break down where they are well: leave them out of the channels"
         )
 
 

@@ -7,7 +7,10 @@ from hvf_core.problem import Problem
 
 _BRAIN = {"eeg", "meg", "mag", "grad", "seeg", "ecog", "dbs"}  # kinds of MNE and of LSL
 # Labels of what is recorded beside EEG, which many programs declare as EEG with all the rest.
-_BESIDE = re.compile(r"[vh]?eog|ecg|ekg|emg|gsr|aux|acc|trig|status|sti(m| ?\d)", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"[vh]?eog|ecg|ekg|emg|gsr|eda|resp|pleth|ppg|temp|photo|aux|acc|trig|status|sti(m| ?\d)",
+    re.IGNORECASE,
+)
 
 
 def brain_channels(labels: Sequence[str], kinds: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from stream.acquire.markers import BadSpan
 from stream.acquire.units import Signal, odd_size, unknown_units
 
 _SECONDS = 20  # that are looked at
+_ODD = 30.0  # times more or less than the others: a cap's electrodes differ by a few times
 
 Offsets = tuple[tuple[float, float], ...]
 
@@ -82,6 +83,24 @@ class Recording:
         sizes = [seconds.std(axis=0) for seconds in self._seconds(channels)]
         moving = [np.median(one[one > 0]) for one in sizes if (one > 0).any()]
         return float(np.median(moving)) if moving else 0.0
+
+    def odd_channels(self, channels: Iterable[str]) -> dict[str, str]:
+        """Those of these channels that are dead or wildly scaled, and by how much they move.
+
+        It goes by the others of the same unit, and as `size` by twenty seconds at most.
+        """
+        wanted = {name.casefold() for name in channels}
+        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        if not at:
+            return {}
+        sizes = np.median([seconds.std(axis=0) for seconds in self._seconds(channels)], axis=0)
+        units, odd = np.array([self.units[i] for i in at]), {}
+        for i, size, unit in zip(at, sizes, units, strict=True):
+            alike = sizes[(units == unit) & (sizes > 0)]
+            usual = float(np.median(alike)) if len(alike) else 0.0
+            if size < usual / _ODD or size > usual * _ODD:
+                odd[self.channels[i]] = f"{size:.3g} beside {usual:.3g}"
+        return odd
 
     def unit_notices(self) -> Iterator[str]:
         """Sentences on units that nobody knows, and on values that cannot be EEG in theirs."""

@@ -171,3 +171,28 @@ def test_a_preset_yields_to_a_file_and_a_file_to_the_command_line(tmp_path: Path
     assert (learnt["warmup_steps"], learnt["target_dropout"]) == (0, 0.1), "of the preset"
     assert (learnt["dim"], learnt["prefix_share"]) == (8, 0.25), "of the file"
     assert (learnt["epochs"], learnt["rows_per_item"], learnt["repeats_per_row"]) == (1, None, 1)
+
+
+def test_prepare_leaves_out_and_tells_what_is_dead_or_of_no_brain(tmp_path: Path) -> None:
+    import mne
+
+    names = ["Fz", "Cz", "Pz", "Oz", "VEOG", "GSR"]
+    samples = np.random.default_rng(0).standard_normal((6, 4000)) * 1e-5
+    samples[2] = 3e-6
+    info = mne.create_info(names, 200, ["eeg"] * 5 + ["misc"])
+    raw = mne.io.RawArray(samples, info, verbose="ERROR")
+    raw.set_annotations(mne.Annotations(np.arange(1.0, 19.0), 0, ["a", "b"] * 9))
+    raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
+    asked = ("prepare", tmp_path / "s1_raw.fif", "--rate", 0, "--out", tmp_path / "trials")
+    done = command(*asked)
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "left out: GSR (no EEG or MEG), Pz (0 beside " in told
+    assert "VEOG (no EEG or MEG)" in told
+    assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Oz")
+    done = command(*asked, "--channels", "Fz,Pz,Oz")
+    assert "Pz (0 beside " in str(done.exception)
+    assert "leave them out of the channels" in str(done.exception)
+    done = command(*asked, "--reference", "Pz")
+    assert done.exit_code == 0, done.output
+    assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Pz", "Oz")

@@ -362,3 +362,49 @@ def test_recordings_that_differ_by_orders_of_magnitude_are_refused_by_name(tmp_p
         prepare(study(one=one, two=in_volts), make_settings(), tmp_path / "set")
     louder = replace(two, samples=two.samples * 8)
     assert len(prepare(study(one=one, two=louder), make_settings(), tmp_path / "set")) == 10
+
+
+def with_channel(recording, name, change):
+    """The same, with one channel's samples changed."""
+    samples = recording.samples.copy()
+    at = recording.channels.index(name)
+    samples[:, at] = change(samples[:, at])
+    return replace(recording, samples=samples)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: 0 * x, lambda x: 0 * x + 7, lambda x: 1e6 * x, lambda x: 1e-3 * x],
+    ids=["dead", "constant", "wild", "faint"],
+)
+def test_a_channel_that_is_odd_in_all_recordings_is_refused_and_in_some_told(tmp_path, change):
+    well = [make_recording(ONSETS, seed) for seed in range(2)]
+    ill = [with_channel(recording, "Pz", change) for recording in well]
+    choice = make_settings(whitening="mvnn")
+    with pytest.raises(Problem, match=r"Pz \(.* beside .*leave them out of the channels"):
+        prepare(study(one=ill[0], two=ill[1]), choice, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    told = {}
+    prepare(
+        study(one=ill[0], two=well[1]),
+        choice,
+        tmp_path / "set",
+        on_recording=lambda name, so_far: told.update({name: so_far.notices}),
+    )
+    assert len(told["one"]) == 1
+    assert "Pz (" in told["one"][0]
+    assert told["two"] == ()
+    beside = make_settings(channels=("Oz", "Cz"), output_channels=("Oz",))
+    assert len(prepare(study(one=ill[0], two=ill[1]), beside, tmp_path / "set")) == 10
+    referenced = make_settings(reference="Pz")
+    assert len(prepare(study(one=ill[0], two=ill[1]), referenced, tmp_path / "set")) == 10
+
+
+def test_channels_of_another_unit_are_not_compared():
+    recording = make_recording(ONSETS)
+    loud = with_channel(recording, "Fz", lambda x: 1e4 * x)
+    assert list(loud.odd_channels(CAP)) == ["Fz"]
+    assert loud.odd_channels(("cz", "PZ")) == {}
+    mixed = replace(loud, units=("femtoteslas", *loud.units[1:]))
+    assert mixed.odd_channels(CAP) == {}
+    assert mixed.odd_channels(("none",)) == {}

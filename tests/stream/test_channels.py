@@ -30,6 +30,7 @@ def test_two_channels_can_change_their_names() -> None:
         (["Cz", "Oz"], [], ["Cz", "Oz"]),
         (["Cz", "ECG", "AUX1", "Oz"], [], ["Cz", "Oz"]),
         (["Cz", "x", "Oz"], ["EEG", "AUX", "EEG"], ["Cz", "Oz"]),
+        (["Cz", "Photo", "Resp", "EDA", "T7"], ["eeg"] * 5, ["Cz", "T7"]),
         (["Cz", "VEOG", "Status"], ["eeg", "eeg", "eeg"], ["Cz"]),
         (["M1", "G1", "E1", "s"], ["mag", "grad", "eeg", "stim"], ["M1", "G1", "E1"]),
         (["Cz", "TRIGGER"], ["Data", "Data"], ["Cz"]),
