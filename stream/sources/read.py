@@ -1,6 +1,7 @@
 """Reads a recording, by the ending of its name."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def read_recording(
     and where more than one stream or stim channel could be meant.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also of a name that no file can have
         raise Problem(f"there is no file '{path}'; give the path of a recording")
     if path.name.lower().endswith(".xdf"):
         if asked.stim_channel is not None:
