@@ -22,7 +22,14 @@ from index.gallery import load_gallery
 from offline_train.evaluate import session as evaluated
 from offline_train.evaluate.session import evaluate_session
 from stream.acquire.preprocess import Preprocessing
-from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
+from stream.pipeline.books.closing import make_whole
+from stream.pipeline.wire.config import (
+    Endpoints,
+    LiveSource,
+    SessionConfig,
+    SessionSettings,
+    read_config,
+)
 from stream.sources.read import read_recording
 from tests.mutations import N, bounded_memory, outcomes
 from tests.recording_files import MARKER_HEADER, eeg_header, eeg_stream, write_xdf
@@ -222,3 +229,19 @@ def test_sessions(session: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert replayed.agrees
     assert (replayed.n_live, replayed.n_offline, replayed.damage) == (2, 2, "")
     assert outcomes(read, whole, N // 2) > 0
+
+
+def test_sessions_that_are_finished(session: Path) -> None:
+    config, ledger = read_config(session / "config.json"), session / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+
+    def finish(data: bytes) -> None:
+        ledger.write_bytes(data)
+        (session / "summary.json").unlink(missing_ok=True)
+        made = make_whole(config, "of a crash")
+        assert made.failure is None
+        told = made.summary
+        n_ends = told["decoded"] + told["cut"] + sum(told["dropped"].values())
+        assert told["markers"] == n_ends
+
+    assert outcomes(finish, b"".join(lines[:-2]), N // 2) > 0

@@ -20,9 +20,10 @@ import zmq
 from rich.console import Console
 
 from decoder.bundle import open_bundle
+from decoder.live import LiveDecoder
 from decoder.painting.step import Step
 from hvf_core.problem import Problem
-from index.gallery import open_gallery
+from index.gallery import Gallery, open_gallery
 from stream.acquire.units import Signal
 from stream.pipeline.books.ledger import Ledger, read_ledger
 from stream.pipeline.books.page import write_report
@@ -392,14 +393,22 @@ def test_whatever_is_reported_the_books_sum_and_can_be_shown(config: SessionConf
     write_report(config, summary)
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiveDecoder, Gallery]:
+    """It takes seconds."""
+    models = tiny_models(tmp_path_factory.mktemp("models"))
+    source = LiveSource(eeg="EEG", markers="m")
+    told = {"session": "s", "folder": models, "source": source, "bundle": models / "bundle"}
+    endpoints = Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x"))
+    config = SessionConfig(**told, endpoints=endpoints, gallery=models / "gallery")
+    bundle, gallery = open_bundle(config.bundle), open_gallery(config.gallery)
+    return open_decoder(config, bundle, gallery, lambda: 1.0, lambda *_: None), gallery
+
+
 def test_whatever_slices_come_the_decoder_answers_or_drops(
-    config: SessionConfig, tmp_path: Path
+    config: SessionConfig, opened: tuple[LiveDecoder, Gallery]
 ) -> None:
-    models = tiny_models(tmp_path)
-    config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
-    gallery = open_gallery(config.gallery)
-    live = open_decoder(config, open_bundle(config.bundle), gallery, lambda: 1.0, print)
-    decoder = decode.Decoder(config, live, gallery, print)
+    decoder = decode.Decoder(config, *opened, print)
     first = replace(WHOLE, final=False, array=WHOLE.array[:, :10])
     second = replace(WHOLE, first=10, array=WHOLE.array[:, 10:])
     corrected = replace(second, corrects=3, array=WHOLE.array[:, 7:])
@@ -426,21 +435,17 @@ def test_whatever_is_to_be_recorded_the_file_is_whole(config: SessionConfig) -> 
 
 
 def test_whatever_is_left_of_what_a_decoder_had_learnt_the_next_one_decodes(
-    config: SessionConfig, tmp_path: Path
+    config: SessionConfig, opened: tuple[LiveDecoder, Gallery]
 ) -> None:
-    models = tiny_models(tmp_path)
-    config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
-    gallery, bundle = open_gallery(config.gallery), open_bundle(config.bundle)
-    live = open_decoder(config, bundle, gallery, lambda: 1.0, lambda *_: None)
-    first, kept = decode.Decoder(config, live, gallery, print), config.kept("repeats.msgpack")
+    first, kept = decode.Decoder(config, *opened, print), config.kept("repeats.msgpack")
     for trial in (1, 2):
         first.take(replace(WHOLE, about=about(trial)))
         first.keep()
 
     def goes_on(data: bytes) -> None:
         kept.write_bytes(data)
-        live.reset_group("g")
-        decoder = decode.Decoder(config, live, gallery, print)
+        opened[0].reset_group("g")
+        decoder = decode.Decoder(config, *opened, print)
         assert len(decoder.take(replace(WHOLE, about=about(3)))) == 1
         decoder.keep()
 
