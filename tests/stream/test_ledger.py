@@ -166,6 +166,23 @@ def test_what_is_read_back_is_what_was_written(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_none_as_json_has_no_such(tmp_path, odd):
+    path, entered = tmp_path / "ledger.jsonl", []
+    ledger = Ledger(path, entered.append)
+    ledger.announce(1, stimulus="a", onset_s=odd, readable_s=2.0)
+    ledger.settle(1, "cut", residual_s=odd, stamps={"window_end": 1.0})
+    ledger.note("note", node="a", text="", facts={"list": [1.0, odd]})
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for line in path.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert read_ledger(path) == entered
+    assert [entered[0]["onset_s"], entered[2]["facts"]] == [None, {"list": [1.0, None]}]
+
+
 def test_nothing_waits_in_memory_for_the_file_to_be_closed(tmp_path):
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)

@@ -5,6 +5,7 @@ without a decoder; in a session with one, markers = decoded + dropped once it is
 """
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,7 @@ def _check_of(event: str) -> TypeAdapter[Record]:
     needed, known = _NEEDED.get(event, frozenset()), {}
     for name in FACTS[event]:
         type_ = types.get(name, str)
-        known[name] = type_ if name in needed else NotRequired[type_]
+        known[name] = type_ if name in needed else NotRequired[type_ | None]
     return TypeAdapter(map_of(event, known | {"event": str}, "ignore"))
 
 
@@ -209,7 +210,12 @@ class Ledger:
 
     def _write(self, record: Record) -> None:
         try:
-            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            line = json.dumps(record, separators=(",", ":"), allow_nan=False)
+        except ValueError:  # JSON has no such numbers, as a marker's stamp may be
+            record = _finite(record)
+            line = json.dumps(record, separators=(",", ":"))
+        try:
+            self._file.write(line + "\n")
             self._file.flush()  # to the system: a killed process loses nothing
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._file.name) from None
@@ -220,7 +226,7 @@ class Ledger:
         event = record["event"]
         if event == "marker" and record["trial"] not in self._settled:
             self.markers += 1
-            self._pending[record["trial"]] = record.get("readable_s", 0.0)
+            self._pending[record["trial"]] = record.get("readable_s") or 0.0
         elif event in get_args(Outcome):
             if record["trial"] in self._pending:
                 del self._pending[record["trial"]]
@@ -236,6 +242,15 @@ class Ledger:
                 f"{dict(self.outcomes)}"
             )
         self._entered(record)
+
+
+def _finite(value: Any) -> Any:
+    """The same, with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _resume(path: Path) -> Iterator[Record | None]:

@@ -67,7 +67,7 @@ class MarkerSeen(Message):
     """
 
     about: TrialRef
-    readable_s: float
+    readable_s: Finite
     mark: str
 
 
@@ -108,7 +108,7 @@ class TrialCut(Message):
 
     trial: Number
     residual_s: float
-    stamps: Mapping[str, float]
+    stamps: Mapping[str, Finite]
 
 
 @dataclass(frozen=True, kw_only=True)
