@@ -28,7 +28,6 @@ _SHIFT_PERIODS = 0.6  # ... by this many periods ...
 _SHIFT_JITTERS = 2.0  # ... or, in a stream that scatters, this many jitters
 _OPENING_MOMENTS = 3
 _LONGEST_OPENING_S = 1.0  # a burst that is no longer is heard to its end before time begins
-_LONGEST_PAUSE_S = 60.0  # between two stamps of one clock
 _SAME_MOMENT = 0.25  # samples closer than this part of a period were stamped in one go
 _BURST_SHARE = 0.4  # of such samples, in a stream that is stamped burst by burst
 _BURST_JITTER_AT_FIRST_S, _BURST_JITTER_AT_FIRST = 1e-3, 1 / 32  # and of the longest burst
@@ -92,7 +91,7 @@ class StreamClock:
     samples are missing before it: at most for `_DOUBT_S`, and only then. After missing samples a
     new segment begins; the period is kept, so it is exact from its first stamps on. In a stream
     that is stamped in bursts only the last sample of a burst tells the time, since the others
-    waited for it.
+    waited for it: doubts last until one burst has ended on the line, or two off it.
     """
 
     def __init__(self, rate_hz: float):
@@ -151,8 +150,8 @@ class StreamClock:
         after_s = raw - before
         same_moment = abs(after_s) < _SAME_MOMENT * self._nominal_s
         self._burst_share += _MEMORY * (same_moment - self._burst_share)
-        begins = not same_moment and 0 < after_s < _LONGEST_PAUSE_S  # a burst, if there are any
-        if bursts and begins and not self._doubtful:
+        begins = not same_moment and 0 < after_s < _LONGEST_OPENING_S  # a burst, if there are any
+        if bursts and begins:
             self._end_burst()
         late_s = raw - self._time_s - (len(self._doubtful) + 1) * self.period_s
         # A burst that waited for longer than others did is heard to its end: only that tells the
@@ -160,9 +159,8 @@ class StreamClock:
         off_s = self._off_s() + (self._span_s if bursts and not self._doubtful else 0.0)
         if abs(late_s) > off_s or self._has_shifted():
             self._doubtful.append(raw)
-            is_long = len(self._doubtful) > self._patience or self._has_shifted()
-            is_whole = not bursts or (begins and len(self._doubtful) > 1)
-            if is_long and is_whole:
+            is_lost = self._has_shifted() or (not bursts and len(self._doubtful) > self._patience)
+            if is_lost and (not bursts or (begins and len(self._doubtful) > 1)):
                 self._break(stamps_s, breaks)
             return
         self._clear_doubts(0.0 if bursts else off_s, stamps_s)
@@ -177,10 +175,10 @@ class StreamClock:
     def _end_burst(self) -> None:
         """The last stamp ended its burst, so it did not wait: learns how late it was.
 
-        Samples are missing where it is off the line, and that of the next burst too: a burst from
-        which some were lost may have waited for as long as the others.
+        Samples are missing where it is off the line, and that of the next burst too: one alone was
+        late, and a burst from which some are missing may have waited for as long as the others.
         """
-        if abs(self._late_s) > self._off_s():
+        if self._doubtful or abs(self._late_s) > self._off_s():
             self._n_off += 1
             return
         self._n_off = 0
