@@ -41,7 +41,7 @@ def stampings(draw, rate_hz):
     """Each sample on its own, exactly or late, or bursts of 20 to 200 ms; losses that it shows."""
     kind = draw(st.sampled_from(["exact", "late", "bursts", "bursts"]))
     if kind == "exact":
-        return Stamping(shake=0.05), (1, 90)
+        return Stamping(shake_s=0.05 / rate_hz), (1, 90)
     if kind == "late":
         return Stamping(late_s=draw(st.floats(0.05, 0.5)) / rate_hz), (4, 90)
     size = max(2, round(draw(st.floats(0.02, 0.2)) * rate_hz))

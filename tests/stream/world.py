@@ -74,13 +74,13 @@ class Stamping:
     Attributes:
         size: samples of a burst; 1: each has its own stamp.
         joined: how many of the first burst are not heard.
-        shake: periods by which stamps are early or late, at most.
+        shake_s: by which stamps are early or late, at most.
         late_s: by which they are late on the mean, exponentially distributed.
     """
 
     size: int = 1
     joined: int = 0
-    shake: float = 0.0
+    shake_s: float = 0.0
     late_s: float = 0.0
 
     def stamps_s(self, numbers: np.ndarray, true_s: np.ndarray, seed: int) -> np.ndarray:
@@ -88,19 +88,19 @@ class Stamping:
         rng = np.random.default_rng(seed)
         burst = (numbers + self.joined) // self.size
         ends = np.flatnonzero(np.diff(burst, append=burst[-1] + 1))
-        shaken_s = rng.uniform(-1, 1, len(ends)) * self.shake * np.diff(true_s[:2], prepend=0)[-1]
-        ended_s = true_s[ends] + shaken_s + rng.exponential(1, len(ends)) * self.late_s
+        ended_s = true_s[ends] + rng.uniform(-1, 1, len(ends)) * self.shake_s
+        ended_s += rng.exponential(1, len(ends)) * self.late_s
         return np.maximum.accumulate(ended_s)[np.searchsorted(ends, np.arange(len(burst)))]
 
     def slack_s(self, period_s: float) -> float:
         """How far off the line through such stamps may be: two samples where bursts have one."""
         if self.size > 1:
             return 2 * period_s + 2 * self.late_s
-        return 1.5 * period_s if self.late_s else 2 * self.shake * period_s
+        return 1.5 * period_s if self.late_s else 2 * self.shake_s
 
     def n_held(self, rate_hz: float) -> int:
         """Samples that may be kept back, as only later ones tell their time."""
-        return max(4, round(0.05 * rate_hz)) + 2 + (2 * self.size if self.size > 1 else 0)
+        return max(4, round(0.05 * rate_hz)) + 2 + (3 * self.size if self.size > 1 else 0)
 
 
 @dataclass(frozen=True)
