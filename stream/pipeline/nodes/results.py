@@ -375,8 +375,7 @@ def _hear(second: SecondInlet, results: Results) -> None:
     now_s = local_clock()
     for chunk in second.taken():
         results.saw(chunk)
-    if second.since_s < now_s:
-        results.witnessed_s = (second.since_s, now_s)
+    results.witnessed_s = (second.since_s, now_s) if second.since_s < now_s else None
 
 
 def _take_the_rest(results: Results, reports: Listener) -> None:

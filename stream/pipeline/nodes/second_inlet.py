@@ -19,7 +19,7 @@ class SecondInlet:
     """Hears a marker stream in threads of this process, from when it is there.
 
     Attributes:
-        since_s: from when on; infinite before.
+        since_s: from when on; infinite before, and once it hears no more.
     """
 
     def __init__(self, source: LiveSource, name: str):
@@ -41,9 +41,13 @@ class SecondInlet:
         inlet.start()
         self.since_s = local_clock()
         guard = ReturnGuard(inlet, self._source.marker_source_id is not None)
-        while True:
-            time.sleep(_GUARD_S)
-            guard.look()
+        try:
+            while True:
+                time.sleep(_GUARD_S)
+                inlet.check()
+                guard.look()
+        finally:
+            self.since_s = float("inf")
 
     def _opened(self) -> Inlet | None:
         try:
