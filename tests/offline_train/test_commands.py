@@ -196,3 +196,36 @@ def test_prepare_leaves_out_and_tells_what_is_dead_or_of_no_brain(tmp_path: Path
     done = command(*asked, "--reference", "Pz")
     assert done.exit_code == 0, done.output
     assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Pz", "Oz")
+
+
+def test_mbp_ends_with_how_often_held_out_stimuli_are_found_and_writes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"s{n:02d}" for n in range(24)]
+    with write_trial_set(tmp_path / "trials", FORMAT, {}) as writer:
+        for session in ("s1", "s2"):
+            trials = rng.standard_normal((24, 6, 20)).astype(np.float32)
+            writer.append(trials, names, session=session)
+    asked = ("mbp", tmp_path / "trials", "--labels", "--cache", tmp_path / "features")
+    asked += ("--out", tmp_path / "bundle", "--epochs", 1, "--hold-out", 8)
+    done = command(*asked)
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "calibrated on 8 stimuli; of 8 held-out stimuli the right one comes first in " in told
+    assert "from 1 repeat and " in told
+    assert "from 2 repeats, by chance in 12.5 %" in told
+    assert "probabilities that rest on 8 stimuli are a guess: hold out more" in told
+    before = load_bundle(tmp_path / "bundle").manifest
+    assert before.calibration is not None
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("offline_train.brain.calibrate.fit_calibration", interrupt)
+    assert command(*asked, "--seed", 1).exit_code != 0
+    assert load_bundle(tmp_path / "bundle").manifest == before  # not an uncalibrated one
+    assert list(tmp_path.glob(".*")) == []
+    monkeypatch.undo()
+    done = command(*asked[:-4], "--epochs", 1, "--hold-out", 0)
+    assert "not calibrated, as no stimuli were held out" in done.output
