@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from stream.bench import faulty_session
 from stream.bench.faults import FAULTS, _with_rows, judged, row
+from tests.calling import ROOT
 
 FAULT_S = 100.0
 
@@ -120,6 +123,18 @@ def test_a_page_keeps_the_rows_that_are_not_new() -> None:
     assert lines[:4] == ["# Page", "", "Measured with 2 cores.", ""]
     expected = [rows["none"], line("kill-decode", "old"), rows["kill-reader"]]
     assert lines[6:] == [*expected, "", "The end | of it."]
+
+
+@pytest.mark.slow
+def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stream.bench.faults", "--only", "odd-markers"]
+    command += ["--keep", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    what, _, _, _, dropped, lost, kept = line.strip("| ").split(" | ")
+    assert what == FAULTS["odd-markers"].what
+    assert (dropped, lost) == ("5 unknown_stimulus", "0"), line
+    assert kept in ("kept", "not within 3 s")  # on a machine with much other work
 
 
 @pytest.mark.parametrize("name", FAULTS)
