@@ -5,7 +5,7 @@ Here is where samples come from and when they are looked at; `TrialSender` does 
 
 import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -38,35 +38,14 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
 def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) -> None:
     arrivals: Arrivals = queue.SimpleQueue()
-    markers = source.markers
-    with ThreadPoolExecutor(1) as beside:  # to find a stream takes a second: both are looked for
-        found = markers and beside.submit(
-            find_stream, markers, source.wait_s, source.marker_source_id
-        )
-        eeg_stream = find_stream(source.eeg, source.wait_s, source.source_id)
-    if eeg_stream.rate_hz <= 0:
-        raise Problem(
-            f"the stream {eeg_stream} has no sampling rate, an EEG stream has one; give the name "
-            "of the EEG stream with --eeg"
-        )
     trigger = [config.trigger.channel] if config.trigger is not None else []
-    eeg = Inlet(
-        eeg_stream,
-        lambda chunk: arrivals.put(("eeg", chunk)),
-        names=config.channel_map,
-        unscaled=trigger,
-    )
+    with ThreadPoolExecutor(1) as beside:  # to find and open a stream is a second and a half
+        opening = beside.submit(_open_markers, source, arrivals)
+        eeg = _open_eeg(source, config.channel_map, trigger, arrivals)
     inlets: dict[StreamKind, Inlet] = {"eeg": eeg}
-    if found:
-        marker_stream = found.result()
-        if marker_stream.rate_hz > 0:
-            raise Problem(
-                f"the stream {marker_stream} is sampled at a rate, a marker stream is irregular; "
-                "give the name of the marker stream with --markers, or the channel of an EEG "
-                "stream that carries codes with --trigger"
-            )
-        inlets["markers"] = Inlet(marker_stream, lambda chunk: arrivals.put(("markers", chunk)))
-    rate_hz = config.true_rate_hz or eeg_stream.rate_hz
+    if (markers := opening.result()) is not None:
+        inlets["markers"] = markers
+    rate_hz = config.true_rate_hz or eeg.stream.rate_hz
     told = (eeg.channels, rate_hz, eeg.channel_format, eeg.signal, eeg.kinds)
     sender = TrialSender(config, lifeline, *told, since_s=local_clock())
     for inlet in inlets.values():
@@ -89,6 +68,31 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     while not arrivals.empty():
         _take_next(sender, watches, arrivals)
     sender.end(command)
+
+
+def _open_eeg(
+    source: LiveSource, names: Mapping[str, str], trigger: Sequence[str], arrivals: Arrivals
+) -> Inlet:
+    stream = find_stream(source.eeg, source.wait_s, source.source_id)
+    if stream.rate_hz <= 0:
+        raise Problem(
+            f"the stream {stream} has no sampling rate, an EEG stream has one; give the name "
+            "of the EEG stream with --eeg"
+        )
+    return Inlet(stream, lambda chunk: arrivals.put(("eeg", chunk)), names=names, unscaled=trigger)
+
+
+def _open_markers(source: LiveSource, arrivals: Arrivals) -> Inlet | None:
+    if source.markers is None:
+        return None
+    stream = find_stream(source.markers, source.wait_s, source.marker_source_id)
+    if stream.rate_hz > 0:
+        raise Problem(
+            f"the stream {stream} is sampled at a rate, a marker stream is irregular; "
+            "give the name of the marker stream with --markers, or the channel of an EEG "
+            "stream that carries codes with --trigger"
+        )
+    return Inlet(stream, lambda chunk: arrivals.put(("markers", chunk)))
 
 
 def _pump(
