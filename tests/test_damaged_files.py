@@ -232,6 +232,17 @@ def test_sessions(session: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert outcomes(read, whole, N // 2) > 0
 
 
+def test_answers_whose_lines_are_damaged_are_not_compared(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluated, "open_decoder", lambda *_: Pretended())
+    ledger = session / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"decoded", "trial": 2', '"decoded", "trial": '))
+    replayed = evaluate_session(session)
+    assert (replayed.n_live, replayed.n_offline, replayed.agrees) == (1, 1, True)
+    assert replayed.damage.startswith("a line of ledger.jsonl is damaged and left out")
+
+
 def test_sessions_that_are_finished(session: Path) -> None:
     config, ledger = read_config(session / "config.json"), session / "ledger.jsonl"
     lines = ledger.read_bytes().splitlines(keepends=True)
