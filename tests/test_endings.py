@@ -192,6 +192,7 @@ def test_all_processes_that_are_killed_leave_what_finish_makes_whole(
     for pid in (process.pid, *(node_pid(folder, node) for node in ("results", "reader", "record"))):
         os.kill(pid, signal.SIGKILL)
     finish(process)
+    wait_until(lambda: not processes_of(str(folder)))
     done = call("finish", folder)
     assert done.code == 0, done.err
     told = check_accounted(folder)
