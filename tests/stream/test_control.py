@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoder.bundle import open_bundle
 from hvf_core.settings import live_settings
-from index.gallery import Gallery, save_gallery
+from index.gallery import Gallery, open_gallery, save_gallery
 from stream.pipeline.control import VERBS, Control
+from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.wire.asked import Asked
@@ -166,9 +168,13 @@ def test_nothing_that_is_asked_breaks_it(models, asks) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the engine holds the gallery")
 def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> None:
-    n_threads, said = torch.get_num_threads(), []
-    decoder = Decoder(stage.nodes.config, lambda text, facts: said.append(text))
-    torch.set_num_threads(n_threads)
+    said, config = [], stage.nodes.config
+
+    def say(text: str, facts: object) -> None:
+        said.append(text)
+
+    gallery, bundle = open_gallery(config.gallery), open_bundle(config.bundle)
+    decoder = Decoder(config, open_decoder(config, bundle, gallery, float, say), gallery, say)
     before, engine = decoder.live.ranker, decoder.live.engine
     decoder.obey("gallery", str(models / "gallery"))
     assert decoder.live.ranker is not before
