@@ -16,7 +16,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from safetensors.numpy import load_file
 
-from decoder.bundle import MANIFEST, SCHEMA_VERSION, BundleManifest, load_bundle, save_bundle
+from decoder.bundle import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    SEEN,
+    BundleManifest,
+    Part,
+    load_bundle,
+    save_bundle,
+)
 from demo.settings import ASSETS, PRIOR
 from demo.stimuli import gallery_stimuli, render
 from hvf_core.artifact import (
@@ -77,6 +85,7 @@ def pack(model: DemoModel, folder: Path) -> None:
         "brain": _halved(bundle.arrays("brain")),
         "preprocessing": bundle.arrays("preprocessing"),
         "gallery": _halved({"embeddings": gallery.embeddings}),
+        "seen": {**(seen := bundle.arrays(SEEN)), **_halved({"trials": seen["trials"]})},
     }
     files = {
         f"{part}.safetensors": write_tensors(folder / f"{part}.safetensors", arrays)
@@ -93,9 +102,14 @@ def unpack(shipped: Path, folder: Path) -> DemoModel:
     """
     manifest = read_manifest(shipped, MANIFEST, BundleManifest, SCHEMA_VERSION)
     check_files(shipped, manifest.files)
-    preprocessing = load_file(shipped / "preprocessing.safetensors")
-    parts = {"brain": _whole(shipped / "brain.safetensors"), "hvf": _whole(_HVF)}
-    save_bundle(folder / "bundle", manifest, parts | {"preprocessing": preprocessing})
+    parts: dict[Part, dict[str, np.ndarray]] = {
+        "brain": _whole(shipped / "brain.safetensors"),
+        "hvf": _whole(_HVF),
+        "preprocessing": load_file(shipped / "preprocessing.safetensors"),
+        SEEN: load_file(shipped / "seen.safetensors"),
+    }
+    parts[SEEN]["trials"] = parts[SEEN]["trials"].astype(np.float32)
+    save_bundle(folder / "bundle", manifest, parts)
     tests = gallery_stimuli()
     embeddings = _whole(shipped / "gallery.safetensors")["embeddings"]
     gallery = Gallery(

@@ -48,6 +48,12 @@ def test_it_was_made_at_todays_settings() -> None:
     assert recipe["command"] == COMMAND
 
 
+def test_it_remembers_every_trial_of_its_training(demo_model: DemoModel) -> None:
+    settings, seen = DemoSettings(), load_bundle(demo_model.bundle).arrays("seen")
+    assert seen["trials"].shape == (settings.n_concepts * settings.sessions, 8)
+    assert seen["stimuli"].shape == (settings.n_concepts,)
+
+
 def test_it_is_small() -> None:
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 7e6
 
