@@ -100,7 +100,7 @@ def worlds(draw):
         numbers = numbers[(numbers < at) | (numbers >= at + 300)]
         away_s = draw(st.sampled_from([-1, 1])) * draw(st.floats(100, 1e5))
         runs.append((start_s + at / rate_hz, runs[0][1] + away_s))
-    first = draw(st.integers(-60, 10))
+    first = draw(st.integers(-60, -1) | st.integers(0, 10))
     edges = np.flatnonzero(np.diff(numbers, prepend=-9) > 1)
     odd_stamps = draw(st.dictionaries(st.integers(1, N // 10), st.sampled_from(ODD), max_size=6))
     return World(

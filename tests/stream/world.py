@@ -27,7 +27,7 @@ class SenderClock:
     Attributes:
         runs: (since when, by the reader's clock; by how much it is behind that), one after another.
         drift: by how much it falls behind in a second.
-        error_s: of a measurement, at most; never 0, as one that is repeated counts once.
+        error_s: of a measurement, at most.
         outliers: numbers of measurements that are wrong, never two of three in a row. Not the first
             one, as nobody can know better then.
     """
@@ -47,7 +47,9 @@ class SenderClock:
         """The offsets in force at these times, of which the first is that of the first sample."""
         rng, offset = np.random.default_rng(self.seed), ClockOffset()
         times_s = np.arange(at_s[0], at_s[-1] + MEASURED_EVERY_S, MEASURED_EVERY_S)
-        measured_s = self.behind_s(times_s) + rng.uniform(-1, 1, len(times_s)) * self.error_s
+        errors_s = rng.uniform(0.5, 1, len(times_s)) * self.error_s
+        errors_s[::2] *= -1  # no two in a row are equal, which would count as one
+        measured_s = self.behind_s(times_s) + errors_s
         for number in self.outliers:
             measured_s[number : number + 1] += rng.choice(OUTLIERS_S)
         offsets_s = np.array([offset.believe(one) for one in measured_s.tolist()])
