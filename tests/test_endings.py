@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hvf_core.problem import Problem
 from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.lock import held
 from tests.calling import ROOT, call
 from tests.sessions import (
     amplifier,
@@ -50,8 +52,17 @@ def cap() -> Iterator[str]:
 
 def processes_of(*names: str) -> list[str]:
     """What runs with one of these names on its command line."""
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    lines = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
     return [line for line in lines.splitlines() if any(name in line for name in names)]
+
+
+def runs(folder: Path) -> bool:
+    """Whether any process of a session lives."""
+    try:
+        with held(folder):
+            return False
+    except Problem:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -67,7 +78,7 @@ def test_a_session_that_a_signal_ends(tmp_path, temporary, signals: list[str], s
         process.send_signal(getattr(signal, name))
         time.sleep(0.1)
     done = finish(process)
-    wait_until(lambda: not processes_of(str(tmp_path)))  # of the source, too
+    wait_until(lambda: not processes_of(str(tmp_path)) and not runs(folder))  # source, too
     assert done.code == status, done.err
     assert "Traceback" not in done.out + done.err
     assert check_accounted(folder)["end"] == "stop"
@@ -192,7 +203,7 @@ def test_all_processes_that_are_killed_leave_what_finish_makes_whole(
     for pid in (process.pid, *(node_pid(folder, node) for node in ("results", "reader", "record"))):
         os.kill(pid, signal.SIGKILL)
     finish(process)
-    wait_until(lambda: not processes_of(str(folder)))
+    wait_until(lambda: not runs(folder))  # what is killed is there for a moment more
     done = call("finish", folder)
     assert done.code == 0, done.err
     told = check_accounted(folder)
