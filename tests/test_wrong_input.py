@@ -144,5 +144,5 @@ def test_a_calibration_on_the_very_trials_of_the_training(models: Path, tmp_path
         module="offline_train",
     )
     assert done.code == 1
-    assert "was trained on this trial set" in done.one_sentence()
+    assert "was trained on 2 of these 2 trials" in done.one_sentence()
     assert json.loads(path.read_text()) == trained

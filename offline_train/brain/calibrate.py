@@ -27,6 +27,8 @@ STEP_S = 0.1
 """Between the ends of the window that are fitted by default."""
 DRAWS = 4
 """Of the repeats of each stimulus."""
+FEW = 50
+"""Stimuli on which a calibration is hardly one; a hundred are better."""
 MAX_ITEMS = 500
 """Stimuli that are fitted on; of more, these many are drawn, so that all scores fit in memory."""
 LOG_TEMPERATURES = (math.log(1e-2), math.log(1e4))
@@ -132,6 +134,12 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
         )
     write_manifest(path, bundle.manifest.model_copy(update={"calibration": calibration}))
     return load_bundle(bundle.directory)
+
+
+def doubt(calibration: Calibration) -> str:
+    """What is to be said beside the number of its stimuli, where they are few."""
+    few = " (too few: probabilities that rest on them are a guess)"
+    return few if calibration.n_items < FEW else ""
 
 
 def _fit_ends(

@@ -23,7 +23,7 @@ def calibrate(
     """
     from decoder.bundle import load_bundle
     from index.gallery import load_gallery
-    from offline_train.brain.calibrate import fit_calibration, save_calibration
+    from offline_train.brain.calibrate import doubt, fit_calibration, save_calibration
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.seen import check_seen, told
 
@@ -32,4 +32,4 @@ def calibrate(
     with console.status("calibrating"):
         found = fit_calibration(opened, trial_set, load_gallery(gallery), seed=seed)
     save_calibration(opened, found)
-    console.print(f"'{bundle}' is calibrated on {told(seen, found.n_items)}")
+    console.print(f"'{bundle}' is calibrated on {told(seen, found.n_items)}{doubt(found)}")

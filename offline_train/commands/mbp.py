@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from offline_train.data.features import Features
     from offline_train.data.trial_set import TrialSet
 
-FEW = 50
-"""Stimuli on which a calibration is hardly one; a hundred are better."""
-
 
 @with_settings(TrainSettings)
 def mbp(
@@ -119,7 +116,7 @@ def mbp(
 
 def _calibrate(bundle: "Bundle", held_out: "TrialSet", features: "Features") -> str:
     """Calibrates on what was held out, and says how often that is found, and what chance is."""
-    from offline_train.brain.calibrate import fit_calibration, save_calibration
+    from offline_train.brain.calibrate import doubt, fit_calibration, save_calibration
     from offline_train.brain.gallery import build_gallery
     from offline_train.evaluate.retrieval import evaluate
 
@@ -134,13 +131,10 @@ def _calibrate(bundle: "Bundle", held_out: "TrialSet", features: "Features") -> 
         f"{100 * point.top1.high:.1f}) from {point.repeats} repeat{'s' * (point.repeats > 1)}"
         for point in judged.points
     )
-    told = (
-        f"calibrated on {found.n_items} stimuli; of {judged.items} the right one comes first in "
-        f"{right}, by chance in {100 * judged.chance_top1:.1f} %"
+    return (
+        f"calibrated on {found.n_items} stimuli{doubt(found)}; of {judged.items} the right one "
+        f"comes first in {right}, by chance in {100 * judged.chance_top1:.1f} %"
     )
-    if found.n_items < FEW:
-        told += f"\nprobabilities that rest on {found.n_items} stimuli are a guess: hold out more"
-    return told
 
 
 def tenth_to_hold_out(n_items: int) -> int:

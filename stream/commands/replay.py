@@ -25,8 +25,9 @@ def replay(
     Example: python run_realtime.py replay subject01.vhdr --bundle my-bundle --speed 4
     """
     settings = asked.settings({"replay": {}})
-    if not file.exists():
-        raise Problem(f"there is no file '{file}'; give the path of a recording")
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise Problem(f"'{file}' {what}; give the path of a recording")
     played = needed(settings.replay)
     session = new_id()
     player: list[str] | None = None

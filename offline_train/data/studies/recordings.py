@@ -35,7 +35,9 @@ def recordings(
             if path.is_dir():  # a recorder that was started again has begun recording-2.xdf
                 files = sorted(path.glob("recording*.xdf"), key=lambda file: (len(file.name), file))
             if not files:
-                raise Problem(f"the folder '{path}' holds no recording.xdf; give a session")
+                raise Problem(
+                    f"the folder '{path}' holds no recording.xdf; give files, or a session"
+                )
             for file in files:
                 facts = Facts(session=path.name if path.is_dir() else path.stem)
                 yield StudyPart(read_recording(file, asked, stop_s), facts)
