@@ -22,8 +22,10 @@ settings.load_profile("fixed")
 # Where the tests run in the background SIGINT is ignored, and so it would be by every session.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A second thread only spins where matrices are small, and takes the core of the worker beside it.
-assert "numpy" not in sys.modules, "its BLAS reads this once, when it is imported"
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+if not _ONE_THREAD.items() <= os.environ.items():  # child processes inherit it
+    assert "numpy" not in sys.modules, "its BLAS reads this once, when it is imported"
+    os.environ.update(_ONE_THREAD)
 # What tests leave in the temporary folder goes with it; those of pytest are kept, as it does.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
 tempfile.tempdir = tempfile.mkdtemp(prefix="hvf-tests-")

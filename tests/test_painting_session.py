@@ -92,7 +92,8 @@ def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Sessio
     counts = {name: told["painting"][name] for name in ("painted", "cancelled", "failed")}
     assert counts == {"painted": 1, "cancelled": 0, "failed": 0}
     assert told["painting"]["superseded"] == len(STIMULI) - 1
-    assert told["painting"]["image_ms"]["p50"] > told["painting"]["paint_ms"]["p50"] > 0
+    assert told["painting"]["paint_ms"]["p50"] > 0
+    assert "image_ms" not in told["painting"]  # in virtual time a window's end is no moment
     assert "waiting for the last image" in replayed.done.out
     assert f"trial {len(STIMULI)}: painted" in replayed.done.out
     assert "paint: tiny paints 64 px in 4 steps" in replayed.done.out

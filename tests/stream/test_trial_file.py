@@ -110,7 +110,7 @@ def test_what_is_not_saved_is_said_in_numbers(tmp_path: Path) -> None:
         ledger.announce(number)
     for number in (2, 3):
         ledger.settle(number, "dropped", reason="gap", detail="")
-    ledger.settle(4, "cut")
+    ledger.settle(4, "cut", residual_s=0.0, stamps={})
     ledger.settle(5, "dropped", reason="node_lost", detail="")  # not answered, and saved
     ledger.close()
     done = complete(tmp_path, tmp_path / "t.npz")
