@@ -4,6 +4,7 @@ import contextlib
 import copy
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from hvf_core.problem import Problem
 if TYPE_CHECKING:
     import onnxruntime
 
+# ONNX Runtime would leave a file in the temporary folder, and tell its makers of each import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 OPSET = 20  # the first with Gelu as one node; LayerNormalization is one since 17
 LOWEST_COSINE: dict[Precision, float] = {"fp32": 0.9999, "fp16": 0.999}
 _WAY_OUT: dict[Precision, str] = {

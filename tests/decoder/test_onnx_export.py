@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -22,6 +24,14 @@ pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 SHAPE = (4, 25)
+
+
+def test_onnx_runtime_leaves_nothing_in_the_temporary_folder(tmp_path):
+    program = "import decoder.engines.export, onnxruntime"
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", program], env=env, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
