@@ -108,7 +108,7 @@ class MarkerRule(Settings):
     one that it does not have opens no trial.
     """
 
-    stimulus: str = setting(r"(?is)^(?!response/|syncstatus/|new segment/).+$", option="--stimuli")
+    stimulus: str = setting(r"(?is)^(?!response/|syncstatus/|new segment/).*$", option="--stimuli")
     """Regular expression: which markers are stimuli (group `id`: their id)."""
     codes: Path | None = setting(None, option="--codes")
     """Table of what markers mean: a CSV file with the columns `code` and `id`."""
