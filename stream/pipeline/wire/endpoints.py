@@ -1,10 +1,9 @@
 """The addresses at which the nodes of a session meet."""
 
 import os
-import shutil
 import socket
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from pydantic import field_validator
 from hvf_core.settings import Settings
 
 Transport = Literal["auto", "ipc", "tcp"]
-KEYS = "client.json"
+KEYS, BINDING_KEYS = "client.json", "server.json"
 _PREFIX = "hvf-"
 _LONGEST_IPC = 103  # bytes of a path on macOS; Linux takes four more
 
@@ -62,11 +61,15 @@ class Endpoints(Settings):
         return Path(rest if scheme == "ipc" else rest.partition("#")[2]).parent
 
     def remove(self) -> None:
-        """Removes the folder that `local` has made."""
+        """Removes the folder that `local` has made, wherever temporary files were then."""
         folder = self.folder
-        # What another machine's session, or another program, names so is not ours.
-        if folder.name.startswith(_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
-            shutil.rmtree(folder, ignore_errors=True)
+        # What another machine's session, or another program, names so is not ours: of such a
+        # folder nothing else goes, and while something is left it stays.
+        if folder.name.startswith(_PREFIX):
+            with suppress(OSError):
+                for name in (*type(self).model_fields, KEYS, BINDING_KEYS):
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
 
     @field_validator("*")
     @classmethod

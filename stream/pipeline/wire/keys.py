@@ -15,6 +15,7 @@ from zmq.utils import z85
 
 from hvf_core.problem import Problem
 from hvf_core.specs import read_spec
+from stream.pipeline.wire.endpoints import BINDING_KEYS
 
 
 def write_keys(endpoint: str) -> None:
@@ -54,7 +55,7 @@ def secure(socket: zmq.SyncSocket, endpoint: str, *, bind: bool) -> str:
 
 
 def _of_binding(file: str) -> Path:
-    return Path(file).with_name("server.json")
+    return Path(file).with_name(BINDING_KEYS)
 
 
 @cache
