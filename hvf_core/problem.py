@@ -7,6 +7,7 @@ from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from threading import Timer
 from typing import IO, ClassVar, TypeVar
 
@@ -35,6 +36,15 @@ class WrongUsage(Problem):
     """A command line that cannot be understood, or asks for what does not fit together."""
 
     exit_status = 2
+
+
+@contextmanager
+def naming(file: str | Path) -> Iterator[None]:
+    """Errors of the system, as that of a full disk, name the file that was written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 SIGNALLED = 128

@@ -14,8 +14,7 @@ from demo.evaluation import evaluate_demo
 from demo.model import DemoModel
 from offline_train.evaluate.settings import EvaluateSettings
 from stream.pipeline.books.ledger import read_ledger
-from stream.pipeline.nodes.results import WITNESSED
-from stream.pipeline.wire.config import NUMBERS
+from stream.pipeline.wire.config import NUMBERS, WITNESSED
 from tests.sessions import (
     check_accounted,
     finish,

@@ -29,6 +29,11 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
         made = make_whole(config, "completed by finish")
         config.endpoints.remove()
     if made.was_whole:
+        lacking = list(made.summary.get("ledger_faults", ()))
+        if n_lost := (made.summary.get("saved_trials") or {}).get("n_lost"):
+            lacking.append(f"{n_lost} trials that were cut could not be written to their file")
+        if lacking:
+            raise Problem(f"no more can be made of '{folder}': {'; '.join(lacking)}")
         raise Problem(f"nothing is missing in '{folder}': it has its summary and its report")
     console = Output(sys.stdout).console
     console.print(summary_table(made.summary))

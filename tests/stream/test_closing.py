@@ -1,16 +1,29 @@
 """Whatever a crash has left of a session, `finish` makes it whole, once, and lets others alone."""
 
 import json
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvf_core.problem import Problem
+from stream.acquire.markers import Event
+from stream.acquire.trials import Trial
 from stream.pipeline.books.closing import lost, make_whole
 from stream.pipeline.books.ledger import Ledger, read_ledger
+from stream.pipeline.books.trial_file import TrialFile
+from stream.pipeline.books.trial_formats import Head
 from stream.pipeline.lock import held
-from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.config import (
+    NUMBERS,
+    WITNESSED,
+    Endpoints,
+    LiveSource,
+    SessionConfig,
+)
 from stream.pipeline.wire.endpoints import Transport
 from tests.calling import call
 
@@ -120,6 +133,116 @@ def test_what_a_session_was_told_counts_where_its_books_are_closed_later(tmp_pat
     )
     done = call("finish", tmp_path)
     assert (done.code, "gone" in done.one_sentence()) == (1, True)
+
+
+SAVED = 5
+
+
+def write_trials(folder: Path) -> Path:
+    """A session that was killed after it has cut and saved some trials; where they are to go."""
+    config = write_session(folder, ["cut"] * SAVED)
+    config.endpoints.remove()
+    path = folder.parent / "t.npz"
+    config.model_copy(update={"save_trials": path}).write()
+    file = TrialFile(folder, Head(["Cz"], 100.0, (0, 9), ["eeg"]))
+    for number in range(1, SAVED + 1):
+        event = Event(number, "é", "é", 1, number)
+        samples = np.full((10, 1), number, np.float32)
+        file.add(Trial(number, event, 0.0, number, number, number, samples, True))
+    file.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("gone", "emptied"),
+    [
+        (["trials.jsonl"], []),
+        (["trials.f32"], []),
+        (["trials.f32", "trials.jsonl"], []),
+        ([], ["trials.jsonl"]),
+        ([], ["trials.f32"]),
+    ],
+)
+def test_trials_that_were_saved_and_are_gone_are_told(tmp_path, gone, emptied) -> None:
+    folder = tmp_path / "s"
+    path = write_trials(folder)
+    for name in gone:
+        (folder / name).unlink()
+    for name in emptied:
+        (folder / name).write_bytes(b"")
+    done = call("finish", folder)
+    assert (done.code, path.exists()) == (1, False)
+    assert f"{SAVED} that were cut, and could not be written" in done.one_sentence()
+    left = "trials.f32" not in gone + emptied
+    assert left == (folder / "trials.f32").exists() == ("samples of them are kept" in done.err)
+    again = call("finish", folder)
+    assert again.code == 1
+    assert again.one_sentence().startswith(f"no more can be made of '{folder}': {SAVED} trials")
+
+
+@pytest.mark.parametrize("n_kept", range(11))
+def test_a_ledger_that_lacks_markers_says_that_its_sums_are_lower_bounds(tmp_path, n_kept) -> None:
+    folder = tmp_path / "s"
+    path = write_trials(folder)
+    ledger = folder / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:n_kept]))
+    done = call("finish", folder)
+    told = json.loads((folder / "summary.json").read_text())
+    whole = n_kept >= len(lines) - 1  # the last is an outcome, and its marker is there
+    assert (told["at_least"], done.code) == (not whole, int(not whole))
+    assert ("at least" in done.out) == (not whole)
+    assert told["saved_trials"] == {"path": str(path), "n": SAVED, "n_lost": 0}
+    if not whole:
+        lacks = SAVED - n_kept // 2
+        assert ("a marker" if lacks == 1 else f"{lacks} markers") in done.one_sentence()
+
+
+@pytest.mark.parametrize("where", [1, 3, 5, 7])
+def test_a_hole_in_a_ledger_is_seen_by_the_numbers_around_it(tmp_path, where) -> None:
+    config = write_session(tmp_path, ["cut"] * 6)
+    config.endpoints.remove()
+    ledger = tmp_path / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:where] + lines[where + 4 :]))
+    made = make_whole(config, "why")
+    assert made.summary["at_least"]
+    assert made.failure == "the ledger lacks 2 markers, as the numbers of the trials show"
+
+
+def test_a_marker_under_the_number_of_a_witness_is_not_lacking(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for number in (1, 2, NUMBERS + 2, WITNESSED + 1):
+        ledger.announce(number)
+    assert ledger.faults() == []
+    ledger.announce(NUMBERS + 4)
+    assert len(ledger.faults()) == 1
+
+
+def test_the_sockets_of_a_killed_session_go_wherever_they_are(tmp_path, monkeypatch) -> None:
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "then"))
+    config = write_session(tmp_path / "s", ["cut"])
+    sockets, others = config.endpoints.folder, tmp_path / "then" / "hvf-mine"
+    (sockets / "control").touch()
+    others.mkdir()
+    (others / "letter").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "now"))
+    assert call("finish", tmp_path / "s").code == 0
+    assert not sockets.exists()
+    endpoints = config.endpoints.model_copy(update={"control": f"ipc://{others}/control"})
+    endpoints.remove()
+    assert [file.name for file in others.iterdir()] == ["letter"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    config = write_session(tmp_path, ["cut", None])
+    config.endpoints.remove()
+    (tmp_path / ".summary.json.draft").symlink_to("/dev/full")
+    with pytest.raises(Problem, match=rf"No space left on device: '{tmp_path}/summary.json'"):
+        make_whole(config, "why")
 
 
 def test_finish_of_what_is_no_session_is_one_sentence(tmp_path: Path) -> None:

@@ -50,14 +50,14 @@ def save(folder: Path, *trials: Trial, head: Head = HEAD) -> None:
 
 def saved_epochs(tmp_path: Path, *trials: Trial, head: Head = HEAD) -> tuple[mne.Epochs, str]:
     save(tmp_path / "s", *trials, head=head)
-    said = str(complete(tmp_path / "s", tmp_path / "t-epo.fif"))
+    said = str(complete(tmp_path / "s", tmp_path / "t-epo.fif", "id"))
     return mne.read_epochs(tmp_path / "t-epo.fif", verbose="ERROR"), said
 
 
 def test_a_reader_that_is_restarted_goes_on_in_the_same_file(tmp_path: Path) -> None:
     save(tmp_path / "s", trial(1), trial(2))
     save(tmp_path / "s", trial(2), trial(7, "house"))  # the second of them is cut again
-    done = complete(tmp_path / "s", tmp_path / "t.npz")
+    done = complete(tmp_path / "s", tmp_path / "t.npz", "id")
     assert done is not None
     assert (done.n, done.n_lost) == (3, 0)
     saved = np.load(tmp_path / "t.npz", allow_pickle=False)
@@ -69,7 +69,7 @@ def test_a_reader_that_is_restarted_goes_on_in_the_same_file(tmp_path: Path) -> 
     assert saved["channels"].tolist() == HEAD.channels
     assert set(COLUMNS) < set(saved.files)
     assert list((tmp_path / "s").iterdir()) == []
-    assert complete(tmp_path / "s", tmp_path / "t.npz") is None  # and once is enough
+    assert complete(tmp_path / "s", tmp_path / "t.npz", "id") is None  # and once is enough
 
 
 @settings(max_examples=200, deadline=None)
@@ -88,7 +88,7 @@ def test_what_a_crash_cut_short_costs_the_trials_that_it_cut(
     with (folder / "trials.jsonl").open("ab") as file:
         file.write(rubbish.replace(b"\n", b""))
     save(folder, trial(8), trial(9))
-    complete(folder, folder / "t.npz")
+    complete(folder, folder / "t.npz", "id")
     saved = np.load(folder / "t.npz")
     numbers = [*range(1, left + 1), 8, 9]
     assert saved["trial"].tolist() == numbers
@@ -100,7 +100,7 @@ def test_another_stream_does_not_go_on_in_the_same_file(tmp_path: Path) -> None:
     save(tmp_path, trial(1))
     with pytest.raises(Problem, match=r"\(Cz, Pz\).*\(Cz, Oz\), .* now.*new session"):
         save(tmp_path, head=Head(["Cz", "Oz"], 100.0, (-2, 7), ["eeg", "eeg"]))
-    assert str(complete(tmp_path, tmp_path / "t.npz")).startswith("1 trial saved: ")
+    assert str(complete(tmp_path, tmp_path / "t.npz", "id")).startswith("1 trial saved: ")
 
 
 def test_what_is_not_saved_is_said_in_numbers(tmp_path: Path) -> None:
@@ -113,24 +113,38 @@ def test_what_is_not_saved_is_said_in_numbers(tmp_path: Path) -> None:
     ledger.settle(4, "cut", residual_s=0.0, stamps={})
     ledger.settle(5, "dropped", reason="node_lost", detail="")  # not answered, and saved
     ledger.close()
-    done = complete(tmp_path, tmp_path / "t.npz")
+    done = complete(tmp_path, tmp_path / "t.npz", "id")
     assert done is not None
     assert (done.n, done.n_lost, done.dropped) == (2, 1, {"gap": 2})
     expected = "2 dropped (gap), 1 that were cut, and could not be written"
     assert str(done) == f"2 trials saved: {tmp_path / 't.npz'}; not among them: {expected}"
 
 
+@pytest.mark.parametrize(("name", "own"), [("t.npz", "t-id.npz"), ("t-epo.fif", "t-id-epo.fif")])
+def test_a_file_that_has_come_meanwhile_is_not_written_over(
+    tmp_path: Path, name: str, own: str
+) -> None:
+    save(tmp_path / "s", trial(1))
+    (tmp_path / name).write_text("another's")
+    done = complete(tmp_path / "s", tmp_path / name, "id")
+    assert done is not None
+    assert (done.n, done.path) == (1, tmp_path / own)
+    assert f"'{tmp_path / name}' was there already" in str(done)
+    assert (tmp_path / name).read_text() == "another's"
+    assert done.path.is_file()
+
+
 def test_without_trials_there_is_no_file(tmp_path: Path) -> None:
     save(tmp_path)
-    assert str(complete(tmp_path, tmp_path / "t-epo.fif")) == "no trials saved"
+    assert str(complete(tmp_path, tmp_path / "t-epo.fif", "id")) == "no trials saved"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_trials_that_cannot_be_made_a_file_are_kept(tmp_path: Path) -> None:
     save(tmp_path, trial(1))
     with pytest.raises(Problem, match=r"kept in .*finish"):
-        complete(tmp_path, tmp_path / "gone" / "t.npz")
-    done = complete(tmp_path, tmp_path / "t.npz")
+        complete(tmp_path, tmp_path / "gone" / "t.npz", "id")
+    done = complete(tmp_path, tmp_path / "t.npz", "id")
     assert done is not None
     assert done.n == 1
 
@@ -192,7 +206,7 @@ def test_any_text_may_be_the_name_of_a_stimulus(tmp_path: Path) -> None:
         assert [row["trial"] for row in epochs[name].metadata] == [n]
 
     save(tmp_path / "s", *trials)
-    said = complete(tmp_path / "s", tmp_path / "t.npz")
+    said = complete(tmp_path / "s", tmp_path / "t.npz", "id")
     assert "2 stimuli with a text cut to 1000 characters" in str(said)
     saved = np.load(tmp_path / "t.npz", allow_pickle=False)["stimulus"].tolist()
     assert saved[2:12] == list(TEXTS[2:])
@@ -224,6 +238,9 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     for path in (tmp_path / "t.csv", tmp_path / "none" / "t.npz"):
         with pytest.raises(Problem):
             check_trial_file(path)
+    (tmp_path / "there-epo.fif").touch()
+    with pytest.raises(Problem, match="is there already: name another"):
+        check_trial_file(tmp_path / "there-epo.fif")
     (tmp_path / "t.npz").mkdir()
     with pytest.raises(Problem, match="that you may write"):
         check_trial_file(tmp_path / "t.npz")

@@ -18,9 +18,16 @@ from stream.acquire.markers import Marker, MarkerReader, MarkerRule
 from stream.pipeline.books.ledger import Ledger, read_ledger, told
 from stream.pipeline.nodes import results as results_node
 from stream.pipeline.nodes.decode import Decoder
-from stream.pipeline.nodes.results import WITNESSED, Results
+from stream.pipeline.nodes.results import Results
 from stream.pipeline.wire.bus import try_send
-from stream.pipeline.wire.config import NUMBERS, Endpoints, LiveSource, SessionConfig, TrialSettings
+from stream.pipeline.wire.config import (
+    NUMBERS,
+    WITNESSED,
+    Endpoints,
+    LiveSource,
+    SessionConfig,
+    TrialSettings,
+)
 from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.messages import (
     End,

@@ -1,7 +1,8 @@
 """How a session's folder is made whole once it is over: its books, its saved trials, its report."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hvf_core.problem import Problem
@@ -9,7 +10,7 @@ from index.gallery import open_gallery
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.page import REPORT, write_report
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
-from stream.pipeline.books.trial_file import complete
+from stream.pipeline.books.trial_file import complete, numbers_of
 from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
 from stream.pipeline.wire.orders import changed
@@ -41,26 +42,47 @@ def make_whole(config: SessionConfig, detail: str, end: str = LOST) -> Made:
     Raises:
         Problem: the books cannot be closed.
     """
-    said, failures = [], []
+    said: list[str] = []
+    failures: list[str] = []
     summary = read_summary(config.folder)
     if summary is None:
         summary, n_open = _close_books(config, detail, end)
         said.append(f"the books are closed; trials without an end, dropped ({detail}): {n_open}")
     try:
-        if (saved := complete(config.folder, config.save_trials)) is not None:
-            said.append(str(saved))
-            if saved.n_lost:
-                failures.append(f"trials that were cut are not in the file: {saved}")
+        summary = _save_trials(config, summary, said, failures)
     except Problem as problem:
         failures.append(str(problem))
     was_whole = not (said or failures) and (config.folder / REPORT).is_file()
     if not was_whole:
+        failures += summary.get("ledger_faults", ())
         try:
             write_report(config, summary)
         except Problem as problem:
             failures.append(str(problem))
     shutil.rmtree(config.folder / KEPT, ignore_errors=True)  # nobody will go on from it
     return Made(summary, was_whole, said, "; ".join(failures) or None)
+
+
+def _save_trials(
+    config: SessionConfig, summary: dict[str, Any], said: list[str], failures: list[str]
+) -> dict[str, Any]:
+    """Makes the file of the trials, once; the summary that says so."""
+    if config.save_trials is None or summary.get("saved_trials") is not None:
+        return summary
+    # Sessions of before have not entered it.
+    if "saved_trials" not in summary and not numbers_of(config.folder):
+        return summary
+    saved = complete(config.folder, config.save_trials, config.session)
+    if saved is None:
+        return summary
+    said.append(str(saved))
+    if saved.n_lost:
+        failures.append(f"trials that were cut are not in the file: {saved}")
+    facts = {"path": str(saved.path), "n": saved.n, "n_lost": saved.n_lost}
+    summary = summary | {"saved_trials": facts}
+    with _room_for(config):
+        write_summary(config.folder, summary)
+    return summary
 
 
 def lost(summary: Mapping[str, Any]) -> str | None:
@@ -80,7 +102,7 @@ def lost(summary: Mapping[str, Any]) -> str | None:
 def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str, Any], int]:
     """Ends what is open in the ledger, and writes the summary; how many trials were open."""
     records: list[Record] = []
-    try:
+    with _room_for(config):
         ledger = Ledger(config.folder / "ledger.jsonl", records.append)
         pending = ledger.pending
         for trial in pending:
@@ -95,16 +117,25 @@ def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str
             for record in records
             if record["event"] == "note" and record["node"] in (SOURCE, READER)
         ]
-        notices += [ledger.damage] * bool(ledger.damage)
-        summary = _tally(config, records).summary(ledger, [*ends, end][0])
+        faults = ledger.faults(numbers_of(config.folder))
+        if not any(record["event"] == "start" for record in records):
+            faults.append("the ledger has lost its beginning")
+        summary = _tally(config, records).summary(ledger, [*ends, end][0], faults)
         summary["streams"] = {"notices": notices}
         write_summary(config.folder, summary)
+    return summary, len(pending)
+
+
+@contextmanager
+def _room_for(config: SessionConfig) -> Iterator[None]:
+    """Says what is to be done where the books cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise Problem(
             f"the books of the session cannot be closed ({error.strerror}: '{error.filename}'): "
             f"make room, then `python run_realtime.py finish {config.folder}`"
         ) from None
-    return summary, len(pending)
 
 
 def _tally(config: SessionConfig, records: Sequence[Record]) -> Tally:

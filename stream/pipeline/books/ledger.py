@@ -8,13 +8,14 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, get_args
 
 from pydantic import TypeAdapter
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, naming
+from stream.pipeline.wire.config import NUMBERS, WITNESSED
 from stream.pipeline.wire.fields import Number, Outcome
 from stream.pipeline.wire.frames import map_of
 from stream.pipeline.wire.messages import (
@@ -202,11 +203,30 @@ class Ledger:
         of the session, as far as it knows, and not in its sums."""
         return tuple(self._early)
 
+    def faults(self, known: Iterable[int] = ()) -> list[str]:
+        """Sentences on what it lacks, if anything: its sums are then lower bounds.
+
+        Args:
+            known: numbers of trials that were found elsewhere.
+        """
+        there = self._pending.keys() | self._settled.keys()
+        last: dict[int, int] = {}  # of each reader, which numbers its trials one by one
+        for number in sorted(n for n in there.union(known) if n <= WITNESSED):
+            last[(number - 1) // NUMBERS] = (number - 1) % NUMBERS + 1
+        # One that a reader announced late may stand there under the number of a witness.
+        n_lacking = sum(last.values()) - len(there)
+        told = [self.damage] * bool(self.damage)
+        if n_lacking > 0:
+            markers = "a marker" if n_lacking == 1 else f"{n_lacking} markers"
+            told.append(f"the ledger lacks {markers}, as the numbers of the trials show")
+        return told
+
     def close(self) -> None:
         """Ends the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self._file.name):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def _write(self, record: Record) -> None:
         try:
@@ -214,11 +234,9 @@ class Ledger:
         except ValueError:  # JSON has no such numbers, as a marker's stamp may be
             record = _finite(record)
             line = json.dumps(record, separators=(",", ":"))
-        try:
+        with naming(self._file.name):
             self._file.write(line + "\n")
             self._file.flush()  # to the system: a killed process loses nothing
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._file.name) from None
         self._take(record)
 
     def _take(self, record: Record) -> None:

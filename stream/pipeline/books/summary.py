@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
+from hvf_core.problem import naming
 from hvf_core.provenance import versions
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
@@ -87,8 +88,8 @@ class Tally:
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
 
-    def summary(self, ledger: Ledger, end: str) -> dict[str, Any]:
-        """All of `summary.json`."""
+    def summary(self, ledger: Ledger, end: str, faults: Sequence[str] = ()) -> dict[str, Any]:
+        """All of `summary.json`; `faults` are those of the ledger."""
         ranks = [rank for some in self._ranks.values() for rank in some]
         painting = None
         if self._config.painting is not None:
@@ -99,11 +100,13 @@ class Tally:
             "end": end,
             "simulated": self._config.simulated,
             "unheard_s": self._unheard,
-            "at_least": bool(self._unheard),
+            "at_least": bool(self._unheard or faults),
+            "ledger_faults": list(faults),
             "markers": ledger.markers,
             "decoded": ledger.outcomes["decoded"],
             "cut": ledger.outcomes["cut"],
             "dropped": dict(sorted(ledger.reasons.items())),
+            "saved_trials": None,
             "n_way": self.n_way,
             **_hits(ranks),
             "chance": 1 / self.n_way if self.n_way else None,
@@ -153,7 +156,8 @@ def _checksum(folder: Path | None, manifest: str) -> str | None:
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes `summary.json`, whole or not at all."""
     draft = folder / f".{_FILE}.draft"
-    draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with naming(folder / _FILE):
+        draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / _FILE)
 
 
@@ -199,7 +203,8 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     delay_ms = streams.get("filter_delay_ms_at_10_hz")
     if delay_ms is not None:
         yield "filters' delay", f"{delay_ms:.1f} ms at 10 Hz, by which the EEG comes late"
-    for sentence in streams.get("notices", ()):
+    notices = (*streams.get("notices", ()), *summary.get("ledger_faults", ()))
+    for sentence in dict.fromkeys(notices):
         yield "notice", sentence
     for stage, values in summary["latency_ms"].items():
         yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"

@@ -98,18 +98,17 @@ class SavedTrials:
         return "; ".join([text, *self.notes])
 
 
-def complete(folder: Path, path: Path | None) -> SavedTrials | None:
+def complete(folder: Path, path: Path, session: str) -> SavedTrials | None:
     """Makes the file `path` of what a session has written to its folder.
 
-    To be called when the session is over, however that came. None where it saves no trials, or
-    where the file was made before.
+    To be called until that is done, when the session is over, however that came. Where there is a
+    file `path` by now, which is another's, the session is put into the name of this one. None where
+    nothing was to be saved.
 
     Raises:
         Problem: the file cannot be written; what it is made of is kept.
     """
     head, rows, _ = _read(folder)
-    if path is None or head is None:
-        return None
     # A reader that took up what another one left may have cut a trial again.
     first = {
         (row["trial"], row["onset_s"], row["stimulus"]): i
@@ -117,28 +116,43 @@ def complete(folder: Path, path: Path | None) -> SavedTrials | None:
     }
     chosen = sorted(first.values(), key=lambda i: (rows[i]["onset_s"], i))
     notes: list[str] = []
+    if path.exists() and chosen:
+        notes.append(f"'{path}' was there already, and is as it was")
+        path = _beside(path, session)
+    n_lost, dropped = _missing(folder / "ledger.jsonl", {row["trial"] for row in rows})
+    if head is None and not n_lost:
+        return None
+    # The last trial of a process that was killed may have got no line.
+    n_bytes_told = 0 if head is None else (len(rows) + 1) * _size(head)
     try:
-        if chosen:
+        if head is not None and chosen:
             trials = _samples(folder, head, chosen)
-            notes = _write(path, head, [rows[i] for i in chosen], trials)
+            notes += _write(path, head, [rows[i] for i in chosen], trials)
             del trials  # Windows removes no file that is mapped
-        (folder / _SAMPLES).unlink()
-        (folder / _ROWS).unlink()
+        if n_lost and _n_bytes(folder) > n_bytes_told:
+            notes.append(f"samples of them are kept in '{folder / _SAMPLES}'")
+        else:
+            (folder / _SAMPLES).unlink(missing_ok=True)
+            (folder / _ROWS).unlink(missing_ok=True)
     except (OSError, MemoryError) as error:
         raise Problem(
             f"the trials cannot be saved as '{path}' ({error or 'no memory'}); they are kept in "
             f"'{folder}': make room, and run `python run_realtime.py finish {folder}`"
         ) from None
-    saved = {row["trial"] for row in rows}
-    n_lost, dropped = _missing(folder / "ledger.jsonl", saved)
     return SavedTrials(path, len(chosen), n_lost, dropped, notes)
+
+
+def numbers_of(folder: Path) -> list[int]:
+    """Of the trials that a session has written to its folder, and made no file of yet."""
+    return [row["trial"] for row in _read(folder)[1]]
 
 
 def check_trial_file(path: Path) -> None:
     """Refuses a path that no trials can be written to, before a session is spent on them.
 
     Raises:
-        Problem: another ending than `SUFFIXES`, or no folder that may be written to.
+        Problem: another ending than `SUFFIXES`, no folder that may be written to, or a file that
+            is there.
     """
     if not path.name.endswith(SUFFIXES):
         raise Problem(
@@ -149,6 +163,20 @@ def check_trial_file(path: Path) -> None:
         raise Problem(f"trials cannot be saved as '{path}': make the folder '{folder}' first")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise Problem(f"trials cannot be saved as '{path}': name a file that you may write")
+    if path.exists():
+        raise Problem(f"trials cannot be saved as '{path}', which is there already: name another")
+
+
+def _beside(path: Path, session: str) -> Path:
+    """The same place, under a name that is this session's."""
+    suffix = next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
+    return path.with_name(f"{path.name.removesuffix(suffix)}-{session}{suffix}")
+
+
+def _n_bytes(folder: Path) -> int:
+    """Of the samples."""
+    samples = folder / _SAMPLES
+    return samples.stat().st_size if samples.exists() else 0
 
 
 def _missing(ledger: Path, saved: set[int]) -> tuple[int, Counter[str]]:

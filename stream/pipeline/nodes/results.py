@@ -18,7 +18,7 @@ from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.second_inlet import SecondInlet
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
-from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
+from stream.pipeline.wire.config import WITNESSED, LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.messages import (
     Controlled,
@@ -45,8 +45,6 @@ from stream.pipeline.wire.orders import changed
 from stream.pipeline.witness import Attendance, Witness
 
 OUTLET_NAME = "hvf-live-results"
-WITNESSED = 10 * NUMBERS
-"""Beyond it are the numbers of markers that the reader did not announce."""
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
 _SURE_S = 1.0  # one inlet may get a marker later than another
@@ -203,7 +201,8 @@ class Results:
         self._ledger.close()
         streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
         streams["notices"] = self._notices + streams.get("notices", [])
-        summary = self._tally.summary(self._ledger, end) | {"streams": streams}
+        summary = self._tally.summary(self._ledger, end, self._ledger.faults())
+        summary["streams"] = streams
         write_summary(self._config.folder, summary)
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, model_validator
 
 from decoder.calibration import Evidence
 from decoder.engines.choice import EngineChoice, Precision
-from hvf_core.problem import needed
+from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
 from stream.acquire.markers import MarkerRule
@@ -20,6 +20,8 @@ from stream.sources.settings import ReadSettings, ReplaySettings
 
 NUMBERS = 10**8
 """Of trials that each process of the reader can give: more markers than any session has."""
+WITNESSED = 10 * NUMBERS
+"""Beyond it are the numbers of markers that the reader did not announce."""
 KEPT = "kept"
 """In the session folder, while the session runs: what processes keep for those after them."""
 Here = Annotated[Path, AfterValidator(Path.absolute)]
@@ -232,7 +234,8 @@ class SessionConfig(SessionSettings):
     def write(self, name: str = "config.json") -> Path:
         """Writes the config into the session folder and returns its path."""
         path = self.folder / name
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with naming(path):
+            path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return path
 
 
