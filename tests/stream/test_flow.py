@@ -86,6 +86,7 @@ def test_nothing_is_told_before_it_is_known() -> None:
     assert Flow().told() == ""
     assert "EEG" not in dict(summary_rows(SUMMARY | {"streams": streamed(0, lasts_s=2.0).facts()}))
     assert " Hz" not in on_screen(Flow())
+    assert "stream 'cap' is streaming" in on_screen(Flow())  # which is news, as it is of markers
 
 
 @pytest.mark.parametrize("percent", [-20, -2, 2, 20])

@@ -133,7 +133,7 @@ class TerminalView:
 
     def _on_health(self, message: StreamHealth) -> None:
         before = self._streams.get(message.kind)
-        changed = before is not None and message.state != before.state
+        changed = message.state != (before.state if before is not None else "waiting")
         if changed and not self._progress.finished:  # after its last trial a stream may end
             self.say(f"stream '{message.stream}' is {message.state}")
         self._streams[message.kind] = message
