@@ -10,7 +10,8 @@ from typing import Any
 import zmq
 
 from hvf_core.problem import Problem, asked_to_end, sentence_of
-from stream.pipeline.books.closing import LOST, lost, make_whole
+from stream.acquire.lsl import local_clock
+from stream.pipeline.books.closing import FAILED, LOST, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
@@ -23,10 +24,12 @@ from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
+from stream.pipeline.witness import Parting
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
 _LAST_WORDS_S = 2.0
+_LISTENING = (State.RUNNING, State.PAUSED)
 _UNFINISHED = (
     "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
 )
@@ -77,7 +80,7 @@ class Session:
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder
-        self._has_begun = False
+        self._has_begun, self._left_s = False, float("inf")
         self._is_ended = self._is_aborted = False  # by whoever watches it
         self.asked_by: int | None = None  # the signal that ended it
         self.is_unread = False  # and was ended for that
@@ -132,7 +135,8 @@ class Session:
             return None
         end = "stop" if self._is_ended else LOST
         try:
-            made = make_whole(self._supervisor.config, "no answer when the session ended", end)
+            detail = "no answer when the session ended"
+            made = make_whole(self._supervisor.config, detail, end, self.failure)
         except Problem as problem:
             told = [self.failure] if self.failure else []
             if not told or self._folder.is_dir():  # else there is nothing to be closed any more
@@ -198,6 +202,10 @@ class Session:
         if not self._life.on(event, time.monotonic()):
             return False
         state = self._life.state
+        if state is State.STOPPING or (before in _LISTENING and state not in _LISTENING):
+            self._left_s = min(self._left_s, local_clock())
+            end = {State.STOPPING: "stop", State.CLOSING: FAILED}.get(state, "finish")
+            Parting(end, self._left_s).keep(self._config.kept("parting"))
         if before is State.STARTING and state is State.RUNNING:
             self._has_begun = True
             self._supervisor.go()

@@ -166,7 +166,7 @@ class Supervisor:
                 self.answer(envelope, "refused", text)
 
     def look_after(self) -> None:
-        """Restarts nodes that died or hang.
+        """Restarts nodes that died or hang, but for those that were told to stop.
 
         Raises:
             Problem: a node that is needed cannot go on; it is told once.
@@ -175,7 +175,10 @@ class Supervisor:
             if self.is_over(node.spec.name):
                 continue
             self._kill_if_hung(node)
-            if node.restart_at_s is not None:
+            if node.asked == "stop" and node.process.poll() is not None:
+                self.listen(100)  # another would only begin anew
+                node.given_up = not node.done
+            elif node.restart_at_s is not None:
                 if time.monotonic() >= node.restart_at_s:
                     try:
                         self._start_again(node)
@@ -302,13 +305,11 @@ class Supervisor:
             self._control.send_multipart([node.address, order.encode()])
 
     def _refuse_dead(self, node: _Node) -> None:
-        code = node.process.poll()
-        if code is None:
+        if (code := node.process.poll()) is None:
             return
         self.listen(100)  # its last words
-        if node.done:
-            return  # in virtual time all may be over before the last node is ready
-        raise self._problem(node, f"ended with code {code} before it was ready")
+        if not node.done:  # in virtual time all may be over before the last node is ready
+            raise self._problem(node, f"ended with code {code} before it was ready")
 
     def _problem(self, node: _Node, what: str) -> Problem:
         name, why = node.spec.name, node.last_words
@@ -358,8 +359,7 @@ class Supervisor:
         how = "ran out of memory" if node.out_of_memory else f"died ({of_what})"
         after = ""
         if restart.with_less_memory and node.spec.optional and self.config.painting is not None:
-            self.config = self.config.with_less_memory()
-            after = ", at half the size"
+            self.config, after = self.config.with_less_memory(), ", at half the size"
         self.say(f"{name} {how} and is restarted in {restart.pause_s:g} s{after}")
         node.restart_at_s = now_s + restart.pause_s
 

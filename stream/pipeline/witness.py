@@ -3,6 +3,7 @@
 from collections import OrderedDict, defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 
@@ -91,6 +92,35 @@ class Witness:
         return min((event.readable_s for event in self._seen), default=now_s)
 
 
+class Parting(NamedTuple):
+    """When a session has left for its end: markers that come later are nobody's.
+
+    Attributes:
+        end: how, as the ledger calls it.
+        at_s: on the clock of its stamps.
+    """
+
+    end: str
+    at_s: float
+
+    def keep(self, path: Path) -> None:
+        """Writes it down, for whoever closes the books, where the disk takes it."""
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{self.end} {self.at_s:.9f}")
+
+
+def read_parting(path: Path) -> Parting | None:
+    """What was kept of it; None of a session that has not left, or could not write it down."""
+    if not path.exists():
+        return None
+    try:
+        end, at_s = path.read_text().split()
+        return Parting(end, float(at_s))
+    except ValueError:  # a disk that is full has taken half of it
+        return None
+
+
 class Attendance:
     """Up to when all markers are in the ledger, and the times at which nobody listened.
 
@@ -108,6 +138,7 @@ class Attendance:
         if path.exists():
             with suppress(ValueError):  # a power cut may leave anything
                 self.since_s, self.until_s = map(float, path.read_bytes().split())
+        self._is_new = self.since_s == float("inf")
         self._later: dict[str, tuple[float, float]] = {}  # who listens, but did not at `until_s`
 
     def begin(self, since_s: float) -> None:
@@ -117,6 +148,10 @@ class Attendance:
             self._path.parent.mkdir(exist_ok=True)
             self._path.touch()
             self.keep()
+
+    def is_first(self, since_s: float) -> bool:
+        """Whether this process and a reader of this time are the first: none before was lost."""
+        return self._is_new and since_s == self.since_s
 
     def listened(self, who: str, since_s: float, until_s: float) -> None:
         """Somebody heard all that came between these times."""
@@ -133,8 +168,8 @@ class Attendance:
             start_s, stop_s = self.until_s, min(since_s for since_s, _ in self._later.values())
             found.append((start_s, stop_s))
             self.until_s = stop_s
-            for who, span in list(self._later.items()):
-                self.listened(who, *span)
+            for other, span in list(self._later.items()):
+                self.listened(other, *span)
         return found
 
     def keep(self) -> None:

@@ -25,6 +25,7 @@ from stream.pipeline.wire.config import (
     SessionConfig,
 )
 from stream.pipeline.wire.endpoints import Transport
+from stream.pipeline.witness import Attendance, Parting
 from tests.calling import call
 
 STAMPS = {"window_end": 1.0, "readable": 1.001, "cut": 1.002}
@@ -92,6 +93,33 @@ def test_a_ledger_that_ends_anywhere_is_closed_and_its_sums_hold(place, ends, cu
     before = {file: file.read_bytes() for file in folder.iterdir()}
     assert make_whole(config, "again").was_whole
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_session_that_failed_says_why_in_its_summary_and_its_report(tmp_path: Path) -> None:
+    config = write_session(tmp_path, ["cut"])
+    config.endpoints.remove()
+    assert "failure" not in make_whole(config, "why", "stop").summary
+    made = make_whole(config, "why", "stop", "the reader died <6> times")
+    assert made.summary == json.loads((tmp_path / "summary.json").read_text())
+    told = (made.summary["end"], made.summary["failure"])
+    assert told == ("failed", "the reader died <6> times")
+    assert "the reader died &lt;6&gt; times" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("left_s", [12.0, 15.5, None])
+def test_where_no_results_node_was_there_at_the_end_it_is_told_since_when(tmp_path, left_s) -> None:
+    config = write_session(tmp_path, ["cut"])
+    config.endpoints.remove()
+    attendance = Attendance(config.kept("attendance"))
+    attendance.begin(10.0)
+    attendance.listened("reader-1", 10.0, 12.5)
+    attendance.keep()
+    if left_s is not None:
+        Parting("stop", left_s).keep(config.kept("parting"))
+    summary = make_whole(config, "why", "stop").summary
+    unheard_s = [[12.5, 15.5]] if left_s == 15.5 else []
+    assert json.loads((tmp_path / "summary.json").read_text())["unheard_s"] == unheard_s
+    assert (lost(summary) is not None) == summary["at_least"] == bool(unheard_s)
 
 
 def test_finish_says_what_was_missing_and_refuses_what_is_whole(tmp_path: Path) -> None:

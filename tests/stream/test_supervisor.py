@@ -216,6 +216,20 @@ def test_one_that_is_needed_and_cannot_be_kept_alive_is_a_problem_that_says_why(
     assert made.supervisor.events == [f"steady died ({why}) and is restarted in 0.5 s"] * 5
 
 
+@pytest.mark.parametrize("is_dead", [False, True], ids=["after", "before"])
+def test_one_that_dies_while_it_is_to_stop_is_not_restarted(stage, is_dead, monkeypatch) -> None:
+    made = stage("dies" if is_dead else "loads")
+    made.supervisor.wait_until_ready()
+    if is_dead:
+        made.look_until(lambda: any("is restarted" in said for said in made.supervisor.events))
+    made.supervisor.command("stop", "moody")
+    if not is_dead:
+        made.look_until((made.folder / "loading").exists)
+        made.supervisor._nodes["moody"].process.kill()
+    made.look_until(lambda: made.supervisor.is_over("moody"))
+    assert len(made.lives()) == 1
+
+
 def test_one_that_does_not_end_is_ended(stage) -> None:
     made = stage("is deaf")
     made.supervisor.wait_until_ready()

@@ -39,6 +39,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
 )
 from stream.pipeline.wire.outbox import Outbox
+from stream.pipeline.witness import Parting
 from tests.refs import about
 from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
@@ -327,6 +328,8 @@ class World:
     def finish(self):
         """All that lives goes on until nothing is open any more; it must come to that."""
         self.hung = None
+        if self.random.random() < 0.5:
+            Parting("finish", self.now_s).keep(self.config.kept("parting"))
         self.start_results()
         self.start_decoder()
         if self.reader is not None and self.random.random() < 0.8:
@@ -428,3 +431,39 @@ def test_what_was_being_entered_when_a_results_node_died_is_ended_by_the_next(tm
     assert [(record["trial"], record["reason"]) for record in ends] == [
         (WITNESSED + 1, "node_lost")
     ]
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["no reader", "a reader that is new"])
+def test_what_came_while_all_hung_is_at_least_told_where_the_session_is_stopped(is_read, tmp_path):
+    world = World(tmp_path, seed=0, n_steps=0)
+    for _ in range(40):
+        world.settle_down()
+    last_s = world.now_s
+    for wait_s in (5.0, 5.0):  # while reader and results node stand still
+        world.now_s += wait_s
+        world.mark()
+    world.now_s += 1.0
+    left_s = world.now_s
+    Parting("stop", left_s).keep(world.config.kept("parting"))
+    for act in (world.kill_reader, world.kill_results):
+        act()
+    world.now_s += 4.0
+    world.start_results()
+    world.witness_since_s = world.now_s
+    for _ in range(10):
+        world.settle_down()
+    world.mark()  # it is nobody's
+    world.settle_down()
+    if is_read:  # it has begun to listen after the session was stopped, and is never answered
+        world.start_reader()
+        world.bus.has_joined = False
+        world.results.take(world.reader.reports.take())
+        world.results.take(End(reason="stop", facts={}))
+    world.results.close(world.results.ended or "finish", is_orphan=False)
+    records = read_ledger(world.folder / "ledger.jsonl")
+    ((from_s, until_s),) = [(r["from_s"], r["until_s"]) for r in records if r["event"] == "unheard"]
+    assert last_s - 2.0 <= from_s <= last_s
+    assert until_s == pytest.approx(left_s, abs=1e-6)
+    assert not [record for record in records if record["event"] == "marker"]
+    summary = json.loads((world.folder / "summary.json").read_text())
+    assert (summary["end"], summary["at_least"]) == ("stop", True)

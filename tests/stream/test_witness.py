@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule
-from stream.pipeline.witness import Attendance, Switch, Witness
+from stream.pipeline.witness import Attendance, Parting, Switch, Witness, read_parting
 
 NEVER = float("inf")
 
@@ -170,3 +170,20 @@ def test_the_next_process_goes_on_from_what_was_kept(attendance, tmp_path):
     after.begin(30.0)
     after.listened("reader-2", 30.0, 31.0)
     assert after.gaps("reader-2") == [(20.25, 30.0)]
+
+
+def test_whoever_listens_beside_it_after_the_end_leaves_one_gap_up_to_the_end(attendance):
+    attendance.listened("results", 15.0, 15.0)
+    attendance.listened("witness", 20.0, 25.0)
+    assert attendance.gaps("results") == [(10.0, 15.0)]
+
+
+def test_when_a_session_has_left_is_read_as_it_was_kept_and_half_of_it_is_nothing(tmp_path):
+    path = tmp_path / "kept" / "parting"
+    assert read_parting(path) is None
+    Parting("stop", 31072.25).keep(path)
+    assert read_parting(path) == Parting("stop", 31072.25)
+    for rest in ("", "stop", "stop x"):
+        path.write_text(rest)
+        assert read_parting(path) is None
+    Parting("stop", 1.0).keep(tmp_path / "gone" / "kept" / "parting")  # a folder that was removed

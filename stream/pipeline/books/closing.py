@@ -14,7 +14,10 @@ from stream.pipeline.books.trial_file import complete, numbers_of
 from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
 from stream.pipeline.wire.orders import changed
+from stream.pipeline.witness import Attendance, read_parting
 
+FAILED = "failed"
+"""How a session has ended that could not go on; its summary says why."""
 LOST = "lost"
 """How a session has ended that did not get to say it."""
 
@@ -31,13 +34,14 @@ class Made(NamedTuple):
     """What could not be made, though the books are closed."""
 
 
-def make_whole(config: SessionConfig, detail: str, end: str = LOST) -> Made:
+def make_whole(config: SessionConfig, detail: str, end: str = LOST, why: str | None = None) -> Made:
     """Closes books that are open, and makes what is missing of saved trials and report.
 
     Args:
         config: of a session none of whose processes lives.
         detail: why trials without an end are dropped.
         end: "stop" where somebody has asked for the end.
+        why: the session failed; the summary tells it.
 
     Raises:
         Problem: the books cannot be closed.
@@ -48,11 +52,18 @@ def make_whole(config: SessionConfig, detail: str, end: str = LOST) -> Made:
     if summary is None:
         summary, n_open = _close_books(config, detail, end)
         said.append(f"the books are closed; trials without an end, dropped ({detail}): {n_open}")
+    is_told = why is None or summary.get("failure") == why
+    if not is_told:
+        summary |= {"end": FAILED, "failure": why}
+        try:
+            write_summary(config.folder, summary)
+        except OSError as error:
+            failures.append(f"summary.json does not say that the session failed ({error.strerror})")
     try:
         summary = _save_trials(config, summary, said, failures)
     except Problem as problem:
         failures.append(str(problem))
-    was_whole = not (said or failures) and (config.folder / REPORT).is_file()
+    was_whole = is_told and not (said or failures) and (config.folder / REPORT).is_file()
     if not was_whole:
         failures += summary.get("ledger_faults", ())
         try:
@@ -110,6 +121,8 @@ def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str
             ledger.settle(trial, "dropped", reason=reason, detail=detail)
         ends = [record["reason"] for record in records if record["event"] == "end"]
         if not ends:
+            if (span := _unheard(config)) is not None:
+                ledger.note("unheard", from_s=span[0], until_s=span[1])
             ledger.note("end", reason=end)
         ledger.close()
         notices = [
@@ -136,6 +149,13 @@ def _room_for(config: SessionConfig) -> Iterator[None]:
             f"the books of the session cannot be closed ({error.strerror}: '{error.filename}'): "
             f"make room, then `python run_realtime.py finish {config.folder}`"
         ) from None
+
+
+def _unheard(config: SessionConfig) -> tuple[float, float] | None:
+    """From when until the session left for its end nobody is known to have heard its markers."""
+    parting = read_parting(config.kept("parting"))
+    since_s = Attendance(config.kept("attendance")).until_s
+    return (since_s, parting.at_s) if parting is not None and since_s < parting.at_s else None
 
 
 def _tally(config: SessionConfig, records: Sequence[Record]) -> Tally:

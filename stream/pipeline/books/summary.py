@@ -175,6 +175,8 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a person wants to know of a session: names and what they come to."""
+    if "failure" in summary:
+        yield "failed", summary["failure"]
     yield "markers", _accounted(summary)
     for from_s, until_s in summary.get("unheard_s", ()):
         span = f"from {from_s:.1f} to {until_s:.1f} s of the clock, {until_s - from_s:.1f} s"

@@ -42,7 +42,7 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import Attendance, Witness
+from stream.pipeline.witness import Attendance, Witness, read_parting
 
 OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
@@ -164,8 +164,7 @@ class Results:
     def saw(self, chunk: Chunk) -> None:
         """Takes markers that this process has heard itself."""
         for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True):
-            text = marker_text(row)
-            self._witness.saw(Marker(raw_s, text, chunk.readable_s, chunk.offset_s))
+            self._witness.saw(Marker(raw_s, marker_text(row), chunk.readable_s, chunk.offset_s))
 
     def look(self, is_idle: bool) -> None:
         """Says that it is alive, and looks for what a reader that was lost has left.
@@ -188,10 +187,11 @@ class Results:
 
         An orphan, whose session has ended before it, writes the report too.
         """
+        parting = read_parting(self._config.kept("parting"))
+        if parting is not None and self.ended is None and end == "finish":
+            end = parting.end
         if self.has_begun:
-            self._enter_missed(self._heard_until_s if self.ended else float("inf"))
-            if not self.ended:  # a reader that was lost has not said when it ended
-                self._attend(RESULTS, self._clock(), self._clock())
+            self._hear_the_rest(parting.at_s if parting is not None else float("inf"))
         reason = "shutdown" if end == "stop" else "node_lost"
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
         if strange := self._ledger.unannounced:
@@ -211,6 +211,15 @@ class Results:
 
             write_report(self._config, summary)
 
+    def _hear_the_rest(self, left_s: float) -> None:
+        """Enters what came until the session left for its end, and tells when nobody listened."""
+        heard_until_s = self._heard_until_s if self.ended else 0.0
+        self._enter_missed(heard_until_s or left_s)
+        # Where a process was lost nobody may have said up to when he heard all.
+        if not (heard_until_s or (self.ended and self._attendance.is_first(self._reader_since_s))):
+            left_s = min(left_s, self._clock())
+            self._attend(RESULTS, left_s, left_s)
+
     def _announce(self, message: MarkerSeen) -> None:
         self._ledger.announce(message.about.trial, **told("marker", message))
         self._publish(message)
@@ -226,8 +235,7 @@ class Results:
                 repeat=event.repeat,
                 onset_s=event.onset_s,
             )
-            seen = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
-            self._announce(seen)
+            self._announce(MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark))
             self._drop((about.trial,), "node_lost", _NOBODY)
 
     def _drop_orphans(self, now_s: float) -> None:
@@ -311,8 +319,7 @@ class Results:
 
     def _publish_settled(self, trial: int) -> None:
         # What was settled before is said again too: whoever sent it again did not hear it.
-        settled = self._ledger.outcome_of(trial)
-        if settled is not None:
+        if (settled := self._ledger.outcome_of(trial)) is not None:
             outcome, reason = settled
             sums = {"markers": self._ledger.markers, "pending": len(self._ledger.pending)}
             self._publish(Settled(trial=trial, outcome=outcome, reason=reason, **sums))
