@@ -44,7 +44,8 @@ os.environ["LSLAPICFG"] = str(_CONFIG)  # child processes inherit it
 os.environ["TERM"] = "xterm-256color"
 for _name in (
     *("COLUMNS", "LINES", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"),
-    *("TTY_COMPATIBLE", "HVF_LIVE_CACHE"),
+    # Without it every process of a session compiles the whole program anew.
+    *("TTY_COMPATIBLE", "HVF_LIVE_CACHE", "PYTHONDONTWRITEBYTECODE"),
 ):
     os.environ.pop(_name, None)
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -105,7 +106,8 @@ def drafts(folder: Path) -> list[Path]:
 def test_a_training_ended_twenty_times_at_any_moment_goes_on_to_the_same_bits(
     plant: Callable, tmp_path: Path, kind: str
 ) -> None:
-    planted = plant(n_train=24, n_test=2)
+    # Of a class that a process which is spawned finds too, as it does not find one of a conftest.
+    planted = SimpleNamespace(**vars(plant(n_train=24, n_test=2)))
     make(kind, tmp_path / "whole", planted, lambda step: None)
     whole = contents(tmp_path / "whole/made")
     rng = np.random.default_rng(2)

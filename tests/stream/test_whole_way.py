@@ -28,7 +28,7 @@ TEXTS = [
     ('{"stimulus": "\\ud800"}', "\\ud800"),
     ('{"image": "cat"}', None),
     ("Response/R  1", None),
-    ("", None),
+    ("", ""),
 ]
 NO_DATA_AFTER_S = 2.0
 
