@@ -21,7 +21,6 @@ from stream.acquire.watch.rate import Flow, RateWatch
 
 _STILL_S = 0.5  # between two looks: the process, or the machine, stood still
 _SETTLED_S = 1.0  # after that, LSL has handed over what it kept meanwhile
-_FIRST_S = 7.0  # longer than later ones the first sample may take, from a busy machine's inlet
 
 
 class Attention:
@@ -212,8 +211,6 @@ class Acquisition:
         # Stream time: a source whose stamps lag, such as a fast replay, is not taken for silent.
         if self._last_arrival_s is not None:
             now_s += self._ring.newest_stamp_s - max(self._last_arrival_s, self.attention.awake_s)
-        elif self.attention.awake_s > -np.inf:  # live
-            now_s -= _FIRST_S
         outcomes = self.cutter.due(now_s)
         self._compare_clocks(outcomes, now_s)
         return outcomes

@@ -313,7 +313,9 @@ class TrialCutter:
 
     def _waited_out(self, open_: _Open, now_s: float) -> Drop | None:
         number, event = open_.number, open_.event
-        if now_s - event.onset_s > self._patience_s:
+        # Before the first sample nobody knows how far the stamps of a fast replay lie behind.
+        since_s = event.onset_s if self._ring.next else max(event.onset_s, event.readable_s)
+        if now_s - since_s > self._patience_s:
             waited = f"no samples {self._patience_s:.1f} s after onset"
             return Drop(number, event, "no_data", waited)
         # A source that catches up, after it was frozen, has done so by then.

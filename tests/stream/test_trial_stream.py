@@ -207,16 +207,14 @@ def test_a_trigger_beside_markers_is_compared_with_them_and_opens_no_trial(sourc
 # --- a reader that stands still, or falls behind -------------------------------------------------
 
 
-def live(pauses=(), markers=range(100, 3000, 100), busy_s=0.0, streams_s=np.inf, first_s=0.0):
+def live(pauses=(), markers=range(100, 3000, 100), busy_s=0.0, streams_s=np.inf):
     """How markers end, by their sample, for a reader that looks every 20 ms at what came.
 
     In `pauses` (from, to) it sleeps; LSL hands over what it kept 30 ms later. Each marker keeps it
-    busy for `busy_s`. The stream ends after `streams_s`, and all after 30 s. Its first samples
-    come at `first_s`, with all that have waited.
+    busy for `busy_s`. The stream ends after `streams_s`, and all after 30 s.
     """
     trials = whole()
     chunks = [("eeg", eeg(n, n + 2)) for n in range(0, 3000, 2) if n < streams_s * RATE_HZ]
-    chunks = [(of, replace(one, readable_s=max(one.readable_s, first_s))) for of, one in chunks]
     chunks += [("markers", marker(at, str(at))) for at in markers]
     chunks.sort(key=lambda one: one[1].readable_s)
     queue, ended, now_s = [], {}, 0.0
@@ -250,9 +248,16 @@ def test_a_reader_that_stood_still_cuts_what_it_finds(pauses):
     assert live(pauses) == dict.fromkeys(range(100, 3000, 100), "")
 
 
-def test_first_samples_may_come_late_to_a_busy_machine():
-    assert live(first_s=6.0) == dict.fromkeys(range(100, 3000, 100), "")
-    assert set(live(streams_s=0.0).values()) == {"no_data"}
+@pytest.mark.parametrize(("eeg_s", "end"), [(2.2, Trial), (2.6, Drop)])
+def test_a_marker_before_the_first_sample_waits_from_when_it_came(eeg_s, end):
+    """The stamps of a fast replay begin minutes in the past."""
+    trials, lag_s = whole(), 230.0
+    told = trials.add("markers", replace(marker(100), readable_s=lag_s))
+    for now_s in np.arange(0, eeg_s, 0.02) + lag_s:
+        told += trials.due(now_s)
+    told += trials.add("eeg", replace(eeg(0, 300), readable_s=lag_s + eeg_s))
+    told += trials.due(lag_s + eeg_s)
+    assert [type(one) for one in told] == [Opened, end]
 
 
 def test_a_reader_that_is_behind_calls_no_stream_silent():

@@ -118,9 +118,10 @@ def _pump_rest(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> Non
     quiet_s = time.monotonic() + _QUIET_S
     end_s = time.monotonic() + _REST_S
     cutter = sender.trials.acquisition.cutter
-    while time.monotonic() < min(quiet_s, end_s):
-        if cutter.is_paused and cutter.next_end_s == np.inf:
-            return  # a source that goes on, and no trial of it is open
+    while time.monotonic() < end_s:
+        is_whole, is_quiet = cutter.next_end_s == np.inf, time.monotonic() > quiet_s
+        if is_whole if cutter.is_paused else is_quiet:  # paused: a source that goes on
+            return
         if _take_next(sender, watches, arrivals):
             quiet_s = time.monotonic() + _QUIET_S
 
