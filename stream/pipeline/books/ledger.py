@@ -35,27 +35,28 @@ from stream.pipeline.wire.messages import (
 Record = dict[str, Any]
 """A line of the ledger: its `event`, the facts that this kind has, and the `trial` that it opens or
 ends; of what happens to a trial on its way, the number is `of_trial`."""
-_ANSWER = "stimulus n_repeats tmax_s rank ids scores probabilities calibrated abstain stamps"
-_IMAGE = "stimulus n_repeats tmax_s provisional seed ip_scale steps size_px strength file stamps"
+_ANSWER = "n_repeats* tmax_s* rank* ids* scores probabilities* calibrated* abstain* stamps*"
+_IMAGE = "n_repeats tmax_s* provisional* seed* ip_scale steps size_px strength file* stamps*"
+_KINDS = {
+    "start": "session node",
+    "marker": "trial* stimulus group repeat onset_s readable_s mark",
+    "provisional": f"of_trial* stimulus {_ANSWER}",
+    "decoded": f"trial* stimulus* {_ANSWER}",
+    "cut": "trial* residual_s stamps*",
+    "dropped": "trial* reason* detail",
+    "painting": "of_trial* state* detail",
+    "painted": f"of_trial* stimulus {_IMAGE}",
+    "stream": "name state age_s",
+    "listening": "node* since_s*",
+    "node_lost": "node",
+    "unheard": "from_s* until_s*",
+    "note": "node* text facts*",
+    "control": "verb* argument* by outcome* text stamp_s facts",
+    "end": "reason*",
+}
+"""Who reads a ledger needs facts with a star; of others another version may have more or fewer."""
 FACTS: Mapping[str, frozenset[str]] = {
-    event: frozenset(names.split())
-    for event, names in {
-        "start": "session node",
-        "marker": "trial stimulus group repeat onset_s readable_s mark",
-        "provisional": f"of_trial {_ANSWER}",
-        "decoded": f"trial {_ANSWER}",
-        "cut": "trial residual_s stamps",
-        "dropped": "trial reason detail",
-        "painting": "of_trial state detail",
-        "painted": f"of_trial {_IMAGE}",
-        "stream": "name state age_s",
-        "listening": "node since_s",
-        "node_lost": "node",
-        "unheard": "from_s until_s",
-        "note": "node text facts",
-        "control": "verb argument by outcome text stamp_s facts",
-        "end": "reason",
-    }.items()
+    event: frozenset(names.replace("*", "").split()) for event, names in _KINDS.items()
 }
 """The kinds of records, and the facts of each."""
 _FROM: Mapping[str, type] = {
@@ -70,35 +71,16 @@ _FROM: Mapping[str, type] = {
     "control": Controlled,
 }
 """Of what message the facts of a record are; those of others are texts and numbers."""
-_ANSWERED = "n_repeats tmax_s rank ids probabilities calibrated abstain stamps"
-_NEEDED: Mapping[str, frozenset[str]] = {
-    event: frozenset(names.split())
-    for event, names in {
-        "marker": "trial",
-        "listening": "node since_s",
-        "unheard": "from_s until_s",
-        "provisional": f"of_trial {_ANSWERED}",
-        "decoded": f"trial stimulus {_ANSWERED}",
-        "cut": "trial stamps",
-        "dropped": "trial reason",
-        "painting": "of_trial state",
-        "painted": "of_trial tmax_s provisional seed file stamps",
-        "note": "node facts",
-        "control": "verb argument outcome",
-        "end": "reason",
-    }.items()
-}
-"""What those who read a ledger cannot do without; other versions may have more or fewer facts."""
 
 
 def _check_of(event: str) -> TypeAdapter[Record]:
     types: dict[str, Any] = {"trial": Number, "of_trial": Number}
     types |= dict.fromkeys(("age_s", "since_s", "from_s", "until_s"), float)
     types |= types_of(_FROM[event]) if event in _FROM else {}
-    needed, known = _NEEDED.get(event, frozenset()), {}
-    for name in FACTS[event]:
-        type_ = types.get(name, str)
-        known[name] = type_ if name in needed else NotRequired[type_ | None]
+    known = {}
+    for name in _KINDS[event].split():
+        type_ = types.get(name.rstrip("*"), str)
+        known[name.rstrip("*")] = type_ if name.endswith("*") else NotRequired[type_ | None]
     return TypeAdapter(map_of(event, known | {"event": str}, "ignore"))
 
 
