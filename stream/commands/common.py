@@ -65,8 +65,8 @@ def run(
 ) -> None:
     """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
     from stream.pipeline.books.output import Output
-    from stream.pipeline.books.page import REPORT
     from stream.pipeline.books.summary import summary_table
+    from stream.pipeline.report.page import REPORT
     from stream.pipeline.session import Session
 
     output = Output(sys.stdout)

@@ -18,9 +18,9 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
     """
     from stream.pipeline.books.closing import make_whole
     from stream.pipeline.books.output import Output
-    from stream.pipeline.books.page import REPORT
     from stream.pipeline.books.summary import summary_table
     from stream.pipeline.lock import held
+    from stream.pipeline.report.page import REPORT
     from stream.pipeline.wire.config import read_config
 
     folder = folder.absolute()

@@ -12,8 +12,8 @@ from hvf_core.problem import Problem
 from index.gallery import Gallery, save_gallery
 from stream.pipeline.books.image_files import save_png
 from stream.pipeline.books.ledger import Ledger
-from stream.pipeline.books.page import MOST_TRIALS, write_report
 from stream.pipeline.books.summary import Tally
+from stream.pipeline.report.page import MOST_TRIALS, write_report
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 
 ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)

@@ -26,12 +26,12 @@ from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery
 from stream.acquire.units import Signal
 from stream.pipeline.books.ledger import Ledger, read_ledger
-from stream.pipeline.books.page import write_report
 from stream.pipeline.books.summary import summary_table
 from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes import decode, paint, record, results
 from stream.pipeline.nodes.trial_sender import TrialSender
+from stream.pipeline.report.page import write_report
 from stream.pipeline.wire.bus import Publisher, open_socket
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
 from stream.pipeline.wire.frames import VERSION, pack, prefix, unpack

@@ -1,1 +1,1 @@
-"""The books of a session: ledger, summary, report, terminal."""
+"""The books of a session: ledger, summary, terminal, the file of trials."""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from stream.pipeline.books.ledger import Ledger, Record
-from stream.pipeline.books.page import REPORT, write_report
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete, numbers_of
+from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
 from stream.pipeline.wire.orders import changed

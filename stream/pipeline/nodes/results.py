@@ -207,7 +207,7 @@ class Results:
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
         if is_orphan:  # there is nobody else to do it
-            from stream.pipeline.books.page import write_report
+            from stream.pipeline.report.page import write_report
 
             write_report(self._config, summary)
 

@@ -1,0 +1,1 @@
+"""The page that a session leaves: what it came to, in numbers, curves and pictures."""
