@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hvf_core.problem import Problem
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Only these are tried, whatever a file's name says: Pillow starts programs for some others."""
 READING = 2
 """To be raised when the same file gives other pixels than before, as their features do then too."""

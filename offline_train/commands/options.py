@@ -62,11 +62,13 @@ def features_of(
     from index.encoders.load import load_encoder
     from index.encoders.spec import read_specs
     from offline_train.data.features import extract_features
-    from offline_train.data.images import pictures_of
+    from offline_train.data.images import passed_over, pictures_of
 
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
     specs = read_specs(encoders)
+    for sentence in passed_over(images):
+        console.print(sentence)
     with bar("reading images") as tell:
         pictures = pictures_of(images, items, tell)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.images import read_image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def image_files(folder: Path | None) -> dict[str, Path]:
     if folder is None or not folder.is_dir():
         raise Problem(f"there is no folder of images '{folder}'; give one with --images")
     files: dict[str, Path] = {}
-    for path in sorted(_images_below(folder)):
+    for path in sorted(filter(_is_image, _files_below(folder))):
         if any("\ud800" <= letter <= "\udfff" for letter in path.stem):  # bytes of another code
             raise Problem(f"the image {str(path)!a} has a name that is no Unicode: rename it")
         other = files.setdefault(unicodedata.normalize("NFC", path.stem), path)
@@ -92,6 +93,21 @@ def image_files(folder: Path | None) -> dict[str, Path]:
     return files
 
 
+def passed_over(folder: Path) -> Iterator[str]:
+    """A sentence, if there are any, on the files in a folder that are no images to this program."""
+    there = _files_below(folder) if folder.is_dir() else ()
+    if kinds := Counter(p.suffix.lower() or p.name for p in there if not _is_image(p)):
+        told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
+        yield (
+            f"{kinds.total()} files in '{folder}' are passed over ({told}): images end in "
+            f"{', '.join(IMAGE_SUFFIXES)}; convert them if they are images"
+        )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _content(path: Path) -> str:
     try:
         return file_sha256(path)
@@ -102,7 +118,7 @@ def _content(path: Path) -> str:
         ) from error
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path) -> Iterator[Path]:
     been: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
@@ -111,11 +127,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
             continue
         been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            here / name
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
+        yield from (here / name for name in names if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> None:

@@ -16,7 +16,7 @@ from hvf_core.problem import Problem
 from index.encoders.spec import EncoderSpec
 from index.images import read_image
 from offline_train.data.features import extract_features
-from offline_train.data.images import content_of, image_files, pictures_of
+from offline_train.data.images import content_of, image_files, passed_over, pictures_of
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -28,8 +28,16 @@ def put(folder: Path, *names: str) -> Path:
 
 def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
     put(tmp_path, "b/x.PNG", "a.jpg", "b/c/y.jpeg", "a/z.webp", "w.bmp", "notes.txt", "b/v.tif")
-    assert list(image_files(tmp_path)) == ["z", "a", "y", "x", "w"]
+    assert list(image_files(tmp_path)) == ["z", "a", "y", "v", "x", "w"]
     assert image_files(tmp_path)["y"] == tmp_path / "b/c/y.jpeg"
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", ".DS_Store")
+    assert list(passed_over(tmp_path)) == []
+    put(tmp_path, "b.HEIC", "c/d.heic", "c/notes.txt", "README")
+    (sentence,) = passed_over(tmp_path)
+    assert sentence.startswith(f"4 files in '{tmp_path}' are passed over (2 .heic, ")
 
 
 def test_what_is_hidden_is_left_out(tmp_path: Path) -> None:
