@@ -103,7 +103,7 @@ class Evaluation(Frozen):
         )
         columns = ("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %")
         for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right")
         for i, point in enumerate(self.points):
             same_end = i > 0 and self.points[i - 1].tmax_s == point.tmax_s
             if i > 0 and not same_end:
@@ -130,10 +130,10 @@ class Evaluation(Frozen):
             box=box.SIMPLE_HEAD,
             padding=(0, 1),
         )
-        table.add_column("sure", justify="right", no_wrap=True)
+        table.add_column("sure", justify="right")
         for point in last:
             name = "1 repeat" if point.repeats == 1 else f"{point.repeats} repeats"
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right")
         for i, threshold in enumerate(THRESHOLDS):
             table.add_row(f"{threshold:g}", *[_selective(point.selective[i]) for point in last])
         return table

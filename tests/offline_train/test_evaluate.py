@@ -248,11 +248,14 @@ def test_the_table_fits_at_its_widest(trained: tuple) -> None:
     found = evaluate(bundle, planted.test, gallery, [1], 2)
     certain = found.points[0].top1.model_copy(update={"value": 1.0, "low": 1.0, "high": 1.0})
     point = found.points[0].model_copy(update={"top1": certain, "top5": certain, "nll": 12.34})
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(found.model_copy(update={"points": (point,)}).table())
-    assert capture.get().count("100.0 (100.0-100.0)") == 2
-    assert "…" not in capture.get()
+    wide = found.model_copy(update={"points": (point,) * 8})
+    for width, n in ((100, 16), (80, 0)):
+        console = Console(width=width)
+        with console.capture() as capture:
+            console.print(wide.table(), wide.selective_table())
+        assert capture.get().count("100.0 (100.0-100.0)") == n  # else on two lines
+        assert capture.get().count("(100.0-100.0)") == 16
+        assert "…" not in capture.get()
 
 
 def test_withheld_answers_shrink_coverage_only(trained: tuple) -> None:
