@@ -53,9 +53,12 @@ def main(
     )
     subject = SimulatedSubject(brain, recording_seed=10_000 + settings.seed)
     recording = simulate_recording(subject, shown, responses(brain, shown), settings.soa_s, name)
-    outlets = Outlets(name, CHANNELS, settings.rate_hz)
+    # A session that plays it for itself knows what it is, and says so everywhere.
+    outlets = Outlets(name, CHANNELS, settings.rate_hz, simulated=not wait_for_go_line)
     if wait_for_go_line:
         wait_for_go()
+    else:
+        print(f"a simulated subject: streams '{name}' and '{name}-markers' wait to be heard")
     outlets.wait_for_consumers()
     replay(recording, outlets, 1.0)
     outlets.linger()

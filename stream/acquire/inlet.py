@@ -65,6 +65,9 @@ class Inlet:
         self._stopping = threading.Event()
         self._failure: str | None = None
         info = self.follow(stream)
+        if info.desc().child_value("simulated") == "true":
+            said = f"the EEG of stream '{stream.name}' is simulated"
+            stream.notice = f"{stream.notice}; {said}" if stream.notice else said
         self.labels = labels_of(info) or tuple(str(i + 1) for i in range(stream.n_channels))
         self.channels = renamed(self.labels, names or {})
         shape = (_PULL_SAMPLES, stream.n_channels)

@@ -22,9 +22,17 @@ class Outlets:
     Args:
         name: the EEG stream's; the marker stream is called `name` + "-markers".
         signal: what the stream says that it is.
+        simulated: it says, too, that nobody's EEG is in it.
     """
 
-    def __init__(self, name: str, channels: Sequence[str], rate_hz: float, signal: Signal = EEG):
+    def __init__(
+        self,
+        name: str,
+        channels: Sequence[str],
+        rate_hz: float,
+        signal: Signal = EEG,
+        simulated: bool = False,
+    ):
         self.eeg_name, self.marker_name = name, f"{name}-markers"
         source_id = f"hvf-live-{name}"
         n = len(channels)
@@ -33,6 +41,8 @@ class Outlets:
         eeg.set_channel_labels(list(channels))
         eeg.set_channel_types(kind)
         eeg.set_channel_units(unit)
+        if simulated:
+            eeg.desc().append_child_value("simulated", "true")
         markers = pylsl.StreamInfo(
             self.marker_name, "Markers", 1, 0, "string", f"{source_id}-markers"
         )

@@ -14,6 +14,7 @@ from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, pylsl
 from stream.acquire.markers import marker_text
 from stream.acquire.watch.return_guard import ReturnGuard
+from stream.sources.outlets import Outlets
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -46,6 +47,13 @@ def test_a_trigger_is_known_by_the_name_that_it_has_here(outlet):
     assert inlet.channels == ("Cz", "EEG2", "STI")
     assert inlet.labels == ("EEG1", "EEG2", "AUX7")
     np.testing.assert_allclose(samples, [[1.0, 2.0, 9.0]], rtol=1e-6)
+
+
+def test_eeg_of_nobody_is_said_to_be_simulated():
+    name = f"demo-{uuid.uuid4().hex[:8]}"
+    outlets = Outlets(name, ["Cz"], 100.0, simulated=True)
+    inlet = Inlet(find_stream(outlets.eeg_name, 20.0), [].append)
+    assert inlet.stream.notice == f"the EEG of stream '{name}' is simulated"
 
 
 @pytest.fixture
