@@ -28,9 +28,9 @@ FAULTS = read_presets(Path(__file__).with_suffix(".toml"), Fault)
 _WINDOW_S = 1.0
 _ON_TIME_S = 0.25  # from the window's end to its answer
 _AS_ASKED = ("unknown_stimulus", "shutdown")  # drops that are no sign of a fault
-_COLUMNS = (
-    *("fault", "what the operator sees", "recovered after, s", "trials late", "trials dropped"),
-    *("lost without account", "promises"),
+_HEAD = (
+    "| fault | what the operator sees | recovered after, s | trials late | trials dropped "
+    "| lost without account | promises |\n" + 7 * "|---" + "|"
 )
 
 
@@ -190,6 +190,7 @@ def main(
         signal.signal(asked, signal.SIG_DFL)
     rows: dict[str, str] = {}
     broken = False
+    typer.echo(_HEAD)
     for name in wanted:
         base = Path(tempfile.mkdtemp(prefix="faults-", dir=keep))
         outcome = outcome_of(FAULTS[name], base)
@@ -211,9 +212,8 @@ def _with_rows(page: str, rows: Mapping[str, str], measured: str) -> str:
     before = re.sub(r"^Measured with .*$", measured, before, flags=re.MULTILINE)
     had = {line.split(" | ")[0]: line for line in page.splitlines() if line.startswith("| ")}
     kept = {name: had.get(f"| {fault.what}") for name, fault in FAULTS.items()}
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
-    lines += [line for name in FAULTS if (line := rows.get(name, kept[name])) is not None]
-    return before + "\n".join(lines) + "\n" + after
+    lines = [line for name in FAULTS if (line := rows.get(name, kept[name])) is not None]
+    return before + "\n".join([_HEAD, *lines]) + "\n" + after
 
 
 if __name__ == "__main__":

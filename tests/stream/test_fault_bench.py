@@ -130,7 +130,8 @@ def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stream.bench.faults", "--only", "odd-markers"]
     command += ["--keep", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    head, line = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert head.count("|") == line.count("|")
     what, _, _, _, dropped, lost, kept = line.strip("| ").split(" | ")
     assert what == FAULTS["odd-markers"].what
     assert (dropped, lost) == ("5 unknown_stimulus", "0"), line
