@@ -85,7 +85,7 @@ def test_a_session_that_a_signal_ends(tmp_path, temporary, signals: list[str], s
     assert (folder / "report.html").is_file()
     assert list(temporary.iterdir()) == []
     again = call("finish", folder)
-    assert again.one_sentence().startswith("nothing is missing")
+    assert again.out.startswith("nothing is missing")
 
 
 def test_a_session_whose_lines_nobody_reads_any_more(cap: str, tmp_path, temporary) -> None:

@@ -439,6 +439,7 @@ def test_config_prints_what_a_session_reads_again(tmp_path: Path) -> None:
         (["liv"], "'liv' is no command; did you mean 'live'?"),
         (["live", "--set", "source.eeg=E"], "give --markers, or --trigger, or both"),
         (["--config", "none.toml"], "the settings 'none.toml' cannot be read"),
+        (["live", "--channels", "A=B"], "--rename MINE=ITS"),
         (["live", "--eeg", "caf\udce9"], "'caf?' is no UTF-8"),
         (["--seed", "-1"], "--seed -1 must be greater than or equal to 0"),
         (["config", "--set", "trials.tmin_s=2"], "a trial from 2 to 1 s has no samples"),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hvf_core.problem import Problem
 from hvf_core.specs import Frozen, is_path, read_presets, read_spec, source_from
 
 Kind = Literal["open_clip", "autoencoder_kl", "classifier"]
@@ -61,8 +62,12 @@ def read_specs(encoders: str | Path) -> tuple[EncoderSpec, ...]:
     if str(encoders) in PRESETS:
         return PRESETS[str(encoders)]
     file = Path(encoders)
-    what = f"the list of image encoders, if none of the presets {', '.join(PRESETS)},"
-    specs = read_spec(file, tuple[EncoderSpec, ...], what)
+    if not file.is_file():
+        raise Problem(
+            f"'{encoders}' is neither a file nor a preset of image encoders: give --encoders "
+            f"{' or '.join(PRESETS)}, or a JSON list of your own, as docs/training.md shows one"
+        )
+    specs = read_spec(file, tuple[EncoderSpec, ...], "the list of image encoders")
     return tuple(
         spec.model_copy(update={"source": source_from(file.parent, spec.source)}) for spec in specs
     )

@@ -29,6 +29,11 @@ def run_command() -> None:
         near = get_close_matches(first, COMMANDS, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise WrongUsage(f"'{first}' is no command; {hint}there are {', '.join(COMMANDS)}")
+    if any(argument.split("=")[0] == "--channels" for argument in arguments):
+        raise WrongUsage(
+            "there is no --channels here, as the bundle has picked its channels; where a stream "
+            "calls them otherwise: --rename MINE=ITS,MINE=ITS"
+        )
     if first not in (*COMMANDS, "--help"):
         arguments = ["demo", *arguments]
     run_app(app, called("hvf-live", "run_realtime.py"), arguments)

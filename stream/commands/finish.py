@@ -34,7 +34,8 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
             lacking.append(f"{n_lost} trials that were cut could not be written to their file")
         if lacking:
             raise Problem(f"no more can be made of '{folder}': {'; '.join(lacking)}")
-        raise Problem(f"nothing is missing in '{folder}': it has its summary and its report")
+        print(f"nothing is missing in '{folder}': it has its summary and its report")
+        return
     console = Output(sys.stdout).console
     console.print(summary_table(made.summary))
     for line in (*made.said, f"report: {folder / REPORT}"):

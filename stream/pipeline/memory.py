@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, naming
 from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.messages import Retrieval
 
@@ -61,7 +61,8 @@ class Memory:
         """Adds a record."""
         given, frames = np.ascontiguousarray(learnt.given), [pack(one) for one in learnt.answers]
         record = (learnt.group, learnt.trial, given.tobytes(), given.dtype.str, frames)
-        self._file.write(msgpack.packb(record))
+        with naming(self._path):
+            self._file.write(msgpack.packb(record))
 
     def forget(self, group: str) -> None:
         """Adds that a group begins anew."""

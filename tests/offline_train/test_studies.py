@@ -33,7 +33,11 @@ def test_files_are_sessions_and_are_read_one_by_one(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_session_is_one_session(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"holds no recording\.xdf"):
+    with pytest.raises(Problem, match=r"holds no recording\.xdf; give .* themselves, or"):
+        list(recordings([tmp_path]).parts)
+    for name in ("b_raw.fif", "a_raw.fif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(Problem, match=r"themselves, as '.*/a_raw.fif' of 2 that are there, or a"):
         list(recordings([tmp_path]).parts)
 
 

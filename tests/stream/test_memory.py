@@ -106,6 +106,13 @@ def test_a_file_that_was_cut_at_any_byte_is_used_as_far_as_it_is_whole(tmp_path)
         assert [one.trial for one in after.recalled()] == [*range(n_whole), 9]
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    (tmp_path / "memory").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left.*memory") as caught:
+        Memory(tmp_path / "memory", (1,)).forget("a")
+    assert caught.value.filename == str(tmp_path / "memory")
+
+
 def test_damage_ends_what_is_recalled_and_raises_nothing(tmp_path):
     path, shape = tmp_path / "kept" / "memory", (2, 3)
     memory = Memory(path, shape)

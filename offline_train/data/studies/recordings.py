@@ -6,7 +6,7 @@ from pathlib import Path
 from hvf_core.problem import Problem
 from offline_train.data.images import image_files
 from offline_train.data.study import Facts, ShownImage, Study, StudyPart
-from stream.sources.read import read_recording
+from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.settings import ALL, ReadSettings
 
 
@@ -35,8 +35,11 @@ def recordings(
             if path.is_dir():  # a recorder that was started again has begun recording-2.xdf
                 files = sorted(path.glob("recording*.xdf"), key=lambda file: (len(file.name), file))
             if not files:
+                there = sorted(f.name for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
+                hint = f", as '{path / there[0]}' of {len(there)} that are there" if there else ""
                 raise Problem(
-                    f"the folder '{path}' holds no recording.xdf; give files, or a session"
+                    f"the folder '{path}' is no session, as it holds no recording.xdf; give the "
+                    f"recordings themselves{hint}, or a session"
                 )
             for file in files:
                 facts = Facts(session=path.name if path.is_dir() else path.stem)

@@ -110,6 +110,8 @@ def unpack_numbered(frame: bytes, session: str = "") -> tuple[int, Message]:
         message = KINDS[kind](**header)
     except _DAMAGE as error:
         why = first_fault(error) if isinstance(error, ValidationError) else repr(error)
+        if isinstance(error, struct.error):
+            why = f"it is shorter than the {_PREFIX.size} bytes that every frame begins with"
         raise Problem(
             f"a frame of {len(frame)} bytes is no message of hvf-live ({why[:120]}); check that no "
             "other program uses this session's sockets"
