@@ -20,6 +20,7 @@ from stream.pipeline.wire.config import (
     SessionConfig,
     read_config,
 )
+from stream.pipeline.wire.flat import as_json
 from stream.pipeline.wire.frames import KINDS, VERSION, pack, prefix, unpack, unpack_numbered
 from stream.pipeline.wire.messages import (
     ChannelQuality,
@@ -44,7 +45,6 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
-    as_json,
 )
 from tests.mutations import N, outcomes
 from tests.refs import about, answer

@@ -8,6 +8,7 @@ import pytest
 import zmq
 
 from stream.pipeline.wire.bus import open_socket, receive
+from stream.pipeline.wire.flat import flat
 from stream.pipeline.wire.frames import unpack
 from stream.pipeline.wire.messages import (
     MarkerSeen,
@@ -16,7 +17,6 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialSlice,
-    flat,
 )
 from stream.pipeline.wire.outbox import Outbox
 from tests.refs import about

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from hvf_core.problem import Problem, naming
 from stream.pipeline.wire.config import NUMBERS, WITNESSED
 from stream.pipeline.wire.fields import Number, Outcome
+from stream.pipeline.wire.flat import flat, types_of
 from stream.pipeline.wire.frames import map_of
 from stream.pipeline.wire.messages import (
     Controlled,
@@ -28,8 +29,6 @@ from stream.pipeline.wire.messages import (
     Retrieval,
     TrialCut,
     TrialDropped,
-    flat,
-    types_of,
 )
 
 Record = dict[str, Any]

@@ -17,6 +17,7 @@ from stream.acquire.lsl import local_clock
 from stream.pipeline.books.image_files import encoded, save_png
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.fields import Fate
+from stream.pipeline.wire.flat import flat
 from stream.pipeline.wire.mailbox import Mailbox
 from stream.pipeline.wire.messages import (
     Embedded,
@@ -25,7 +26,6 @@ from stream.pipeline.wire.messages import (
     Painted,
     PaintingState,
     Preview,
-    flat,
 )
 from stream.pipeline.wire.nodes import PAINT
 from stream.pipeline.wire.orders import changed

@@ -14,7 +14,8 @@ from stream.acquire.lsl import pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
-from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed, as_json
+from stream.pipeline.wire.flat import as_json
+from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed
 from stream.pipeline.wire.nodes import RECORD
 from stream.sources.xdf_writer import XdfWriter
 

@@ -9,7 +9,7 @@ import zmq
 from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.chunk import Chunk, StreamKind
-from stream.acquire.lsl import local_clock, pylsl
+from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Marker, marker_text
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record, told
@@ -17,9 +17,11 @@ from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.second_inlet import SecondInlet
+from stream.pipeline.outputs.lsl import opened
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
 from stream.pipeline.wire.config import WITNESSED, LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
+from stream.pipeline.wire.flat import as_json
 from stream.pipeline.wire.messages import (
     Controlled,
     End,
@@ -38,13 +40,11 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
     TrialRef,
-    as_json,
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.witness import Attendance, Witness, read_parting
 
-OUTLET_NAME = "hvf-live-results"
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
 _SURE_S = 1.0  # one inlet may get a marker later than another
@@ -343,20 +343,12 @@ class Results:
             self._heard_until_s = message.until_s
 
 
-def _outlet(config: SessionConfig) -> Any:
-    """The LSL outlet of answers as JSON strings, for programs that have nothing but LSL."""
-    source_id = f"{OUTLET_NAME}-{config.session}"
-    info = pylsl.StreamInfo(OUTLET_NAME, "Results", 1, 0, "string", source_id)
-    info.desc().append_child_value("session", config.session)
-    return pylsl.StreamOutlet(info)
-
-
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Collects reports until it is told that no more come."""
     socket = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     publisher = Publisher(config.endpoints.results, config.session)
     publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
-    results = Results(config, lifeline.incarnation, publisher, _outlet(config))
+    results = Results(config, lifeline.incarnation, publisher, opened(config))
     reports = Listener(socket, config.session, results.say)
     second = None
     lifeline.ready()

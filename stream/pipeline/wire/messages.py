@@ -4,10 +4,9 @@ A message that was received has fields of the types that stand here; what its fi
 in common is checked whenever one is made.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -377,24 +376,3 @@ class Snapshot(Message):
 
 
 NESTED: Mapping[str, type] = {"about": TrialRef, "answer": AnswerRef}
-
-
-def types_of(kind: type) -> dict[str, Any]:
-    """The types of all fields of a message by name, those of its trial and answer among them."""
-    types: dict[str, Any] = {}
-    for name, type_ in get_type_hints(kind, include_extras=True).items():
-        types |= types_of(type_) if name in NESTED else {name: type_}
-    return types
-
-
-def flat(message: Message) -> dict[str, Any]:
-    """All fields of a message by name, those of its trial and answer among them."""
-    fields: dict[str, Any] = {}
-    for name, value in vars(message).items():
-        fields |= vars(value) if name in NESTED else {name: value}
-    return fields
-
-
-def as_json(retrieval: Retrieval) -> str:
-    """An answer for programs that have LSL only, and for the recording."""
-    return json.dumps(flat(retrieval), separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""What a session comes to, for programs that do not listen to its bus."""
