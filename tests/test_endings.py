@@ -167,7 +167,7 @@ def test_sessions_in_a_row_leave_nothing_behind(tmp_path, monkeypatch) -> None:
         check_accounted(folder)
         assert sorted(folder.iterdir()) == [
             *(folder / name for name in ("config.json", "ledger.jsonl", "logs", "recording.xdf")),
-            *(folder / name for name in ("report.html", "summary.json")),
+            *(folder / name for name in ("report.html", "summary.json", "trials.csv")),
         ]
         shutil.rmtree(folder)
         assert processes_of(str(tmp_path)) == []

@@ -12,7 +12,7 @@ from hvf_core.problem import Problem
 def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) -> None:
     """Ends every open trial in the ledger of a session that was cut off; writes what is missing.
 
-    That is its summary, the trials of --save-trials, and its report.
+    That is its summary, the trials of --save-trials, its trials.csv, and its report.
 
     Example: python run_realtime.py finish sessions/20261122-101500-ab12
     """

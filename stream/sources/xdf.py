@@ -6,11 +6,15 @@ XDF 1.0 (https://github.com/sccn/xdf/wiki/Specifications): four magic bytes, the
 
 import io
 import logging
+import re
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -25,6 +29,8 @@ Tag = IntEnum("Tag", "FILE_HEADER STREAM_HEADER SAMPLES CLOCK_OFFSET BOUNDARY ST
 BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 STRING = "string"
+# What a header says of its stream itself, before anything that describes it.
+_TOLD = re.compile(r"<(name|type|nominal_srate)>([^<]*)</")
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
 _JUMP_S = 5e-3  # of one measured offset, between two that agree
 
@@ -64,6 +70,33 @@ def _chunk_end(data: bytes, start: int) -> int | None:
 def _after_next_boundary(data: bytes, start: int) -> int:
     found = data.find(BOUNDARY_UUID, start)
     return len(data) if found < 0 else found + len(BOUNDARY_UUID)
+
+
+def first_stamp_s(path: Path, name: str = "") -> float | None:
+    """When the first sample of a file's EEG, a stream of that type or `name`, was taken.
+
+    It is on the recorder's clock, and the file is read no further; None where there is no sample.
+    """
+    eeg: set[bytes] = set()
+    offsets_s: dict[bytes, float] = {}
+    with path.open("rb") as file, suppress(struct.error, IndexError, ValueError):  # at damage
+        file.seek(len(MAGIC))
+        while (head := file.read(1)) and (size := head[0]) in LENGTH_FORMATS:
+            end = int.from_bytes(file.read(size), "little") + file.tell()
+            tag, stream = int.from_bytes(file.read(2), "little"), file.read(4)
+            if tag == Tag.STREAM_HEADER:
+                header = file.read(end - file.tell()).decode(errors="replace")
+                told = dict(reversed(_TOLD.findall(header)))
+                is_eeg = told.get("type", "").lower() == "eeg" or told.get("name") == escape(name)
+                if is_eeg and float(told.get("nominal_srate", 0)):
+                    eeg.add(stream)
+            elif tag == Tag.CLOCK_OFFSET:
+                offsets_s.setdefault(stream, struct.unpack("<dd", file.read(16))[1])
+            elif tag == Tag.SAMPLES and stream in eeg:
+                file.seek(file.read(1)[0] + 1, io.SEEK_CUR)  # their number; a stamp follows
+                return float(struct.unpack("<d", file.read(8))[0]) + offsets_s.get(stream, 0.0)
+            file.seek(end)
+    return None
 
 
 def on_one_clock(

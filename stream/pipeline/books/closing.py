@@ -1,4 +1,4 @@
-"""How a session's folder is made whole once it is over: its books, its saved trials, its report."""
+"""How a session's folder is made whole once it is over: books, saved trials, table, report."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from index.gallery import open_gallery
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete, numbers_of
+from stream.pipeline.books.trials_table import TABLE, write_trials_table
 from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE
@@ -35,7 +36,7 @@ class Made(NamedTuple):
 
 
 def make_whole(config: SessionConfig, detail: str, end: str = LOST, why: str | None = None) -> Made:
-    """Closes books that are open, and makes what is missing of saved trials and report.
+    """Closes books that are open, and makes what is missing of saved trials, table and report.
 
     Args:
         config: of a session none of whose processes lives.
@@ -63,15 +64,22 @@ def make_whole(config: SessionConfig, detail: str, end: str = LOST, why: str | N
         summary = _save_trials(config, summary, said, failures)
     except Problem as problem:
         failures.append(str(problem))
-    was_whole = is_told and not (said or failures) and (config.folder / REPORT).is_file()
+    is_there = all((config.folder / name).is_file() for name in (TABLE, REPORT))
+    was_whole = is_told and not (said or failures) and is_there
     if not was_whole:
         failures += summary.get("ledger_faults", ())
         try:
-            write_report(config, summary)
+            write_pages(config, summary)
         except Problem as problem:
             failures.append(str(problem))
     shutil.rmtree(config.folder / KEPT, ignore_errors=True)  # nobody will go on from it
     return Made(summary, was_whole, said, "; ".join(failures) or None)
+
+
+def write_pages(config: SessionConfig, summary: Mapping[str, Any]) -> None:
+    """Writes what is made of closed books for people and programs: the table and the report."""
+    write_trials_table(config)
+    write_report(config, summary)
 
 
 def _save_trials(

@@ -185,7 +185,7 @@ class Results:
     def close(self, end: str, is_orphan: bool) -> None:
         """Settles what is open, closes the ledger, writes the summary and publishes it.
 
-        An orphan, whose session has ended before it, writes the report too.
+        An orphan, whose session has ended before it, writes table and report too.
         """
         parting = read_parting(self._config.kept("parting"))
         if parting is not None and self.ended is None and end == "finish":
@@ -207,9 +207,9 @@ class Results:
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
         if is_orphan:  # there is nobody else to do it
-            from stream.pipeline.report.page import write_report
+            from stream.pipeline.books.closing import write_pages
 
-            write_report(self._config, summary)
+            write_pages(self._config, summary)
 
     def _hear_the_rest(self, left_s: float) -> None:
         """Enters what came until the session left for its end, and tells when nobody listened."""
