@@ -16,6 +16,24 @@ _CONSUMER_WAIT_S = 60.0
 _LINGER_S = 1.0  # so that consumers have the last samples before the outlets go
 
 
+def eeg_outlet(
+    name: str,
+    channels: Sequence[str],
+    rate_hz: float,
+    signal: Signal = EEG,
+    simulated: bool = False,
+) -> "pylsl.StreamOutlet":
+    """A stream of EEG or MEG (float32), which tells its channels and unit, and what is simulated."""
+    kind, unit = signal.kind.upper() or "EEG", signal.unit or MICROVOLTS
+    info = pylsl.StreamInfo(name, kind, len(channels), rate_hz, "float32", f"hvf-live-{name}")
+    info.set_channel_labels(list(channels))
+    info.set_channel_types(kind)
+    info.set_channel_units(unit)
+    if simulated:
+        info.desc().append_child_value("simulated", "true")
+    return pylsl.StreamOutlet(info)
+
+
 class Outlets:
     """The streams of a player: EEG or MEG (float32) and markers (one string column).
 
@@ -34,19 +52,10 @@ class Outlets:
         simulated: bool = False,
     ):
         self.eeg_name, self.marker_name = name, f"{name}-markers"
-        source_id = f"hvf-live-{name}"
-        n = len(channels)
-        kind, unit = signal.kind.upper() or "EEG", signal.unit or MICROVOLTS
-        eeg = pylsl.StreamInfo(name, kind, n, rate_hz, "float32", source_id)
-        eeg.set_channel_labels(list(channels))
-        eeg.set_channel_types(kind)
-        eeg.set_channel_units(unit)
-        if simulated:
-            eeg.desc().append_child_value("simulated", "true")
         markers = pylsl.StreamInfo(
-            self.marker_name, "Markers", 1, 0, "string", f"{source_id}-markers"
+            self.marker_name, "Markers", 1, 0, "string", f"hvf-live-{name}-markers"
         )
-        self._eeg = pylsl.StreamOutlet(eeg)
+        self._eeg = eeg_outlet(name, channels, rate_hz, signal, simulated)
         self._markers = pylsl.StreamOutlet(markers)
 
     def wait_for_consumers(self) -> None:
