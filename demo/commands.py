@@ -124,6 +124,27 @@ def recordings(
 
 
 @app.command()
+def subject(
+    markers: Annotated[str, typer.Option(help="Stream that says what is shown, by image ids")],
+    name: Annotated[str, typer.Option(help="Of the EEG stream")] = "simulated-subject",
+    amplitude: Annotated[float, typer.Option(min=0.0, help="Of the evoked response")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise")] = 0,
+) -> None:
+    """Plays the EEG of the simulated subject, which sees what a program's markers say.
+
+    Until Ctrl-C. The images are those of `images` in OUT/test.
+
+    Example: python -m demo subject --markers closed-loop
+    """
+    from demo.live_subject import watch
+    from demo.model import ready_model
+
+    live = f"python run_realtime.py live --eeg {name} --markers {markers}"
+    console.print(f"to decode it: {live} --bundle {ready_model().bundle}", soft_wrap=True)
+    watch(markers, name, amplitude, seed)
+
+
+@app.command()
 @with_settings(EvaluateSettings)
 def evaluate(
     asked: Asked[EvaluateSettings],

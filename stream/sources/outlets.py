@@ -23,7 +23,7 @@ def eeg_outlet(
     signal: Signal = EEG,
     simulated: bool = False,
 ) -> "pylsl.StreamOutlet":
-    """A stream of EEG or MEG (float32), which tells its channels and unit, and what is simulated."""
+    """A stream of EEG or MEG (float32), which says what its channels are, and if it is made up."""
     kind, unit = signal.kind.upper() or "EEG", signal.unit or MICROVOLTS
     info = pylsl.StreamInfo(name, kind, len(channels), rate_hz, "float32", f"hvf-live-{name}")
     info.set_channel_labels(list(channels))

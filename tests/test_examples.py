@@ -1,0 +1,160 @@
+"""The examples, as they stand: each is run as its first lines say, without a screen or a cap."""
+
+import re
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.signal import welch
+
+from stream.acquire.lsl import local_clock, pylsl
+from tests.calling import ROOT
+from tests.sessions import finish, start
+
+pytestmark = pytest.mark.slow
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example finds the client of this very program, as where it is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
+def example(name: str, *arguments: object) -> Any:
+    return start(*map(str, arguments), module=f"examples/{name}.py")
+
+
+def inlet_of(name: str) -> Any:
+    (info,) = pylsl.resolve_byprop("name", name, 1, 60)
+    inlet = pylsl.StreamInlet(info, processing_flags=0)
+    inlet.open_stream(60)
+    return inlet
+
+
+def heard(inlet: Any, enough: Callable[[np.ndarray], bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Samples and stamps until there are enough of them."""
+    samples, stamps_s = [], []
+    while not stamps_s or not enough(np.array(stamps_s)):
+        sample, stamp_s = inlet.pull_sample(60)
+        assert sample is not None
+        samples.append(sample)
+        stamps_s.append(stamp_s)
+    return np.array(samples), np.array(stamps_s)
+
+
+def marker_outlet(name: str) -> Any:
+    info = pylsl.StreamInfo(name, "Markers", 1, 0, "string", str(uuid.uuid4()))
+    return pylsl.StreamOutlet(info)
+
+
+def test_amplifier_is_a_cap_of_32_channels_with_a_trigger_channel() -> None:
+    name = f"cap-{uuid.uuid4()}"
+    markers = marker_outlet(f"{name}-markers")
+    cap = example("amplifier", "--name", name, "--rate", 250, "--trigger", f"{name}-markers")
+    inlet = inlet_of(name)
+    info = inlet.info()
+    assert len(info.get_channel_labels()) == info.channel_count() == 33
+    assert set(info.get_channel_units()[:32]) == {"microvolts"}
+    assert markers.wait_for_consumers(60)
+    onsets_s = {}
+    for text in ("stimulus", *"23456789"):  # the first ones may come while it still connects
+        onsets_s[float(text) if text.isdecimal() else 1.0] = onset_s = local_clock()
+        markers.push_sample([text], onset_s)
+        time.sleep(0.3)
+    samples, stamps_s = heard(inlet, lambda stamps_s: stamps_s[-1] > onset_s + 0.1)
+    np.testing.assert_allclose(np.diff(stamps_s), 1 / 250, atol=1e-6)
+    pulses = {code: stamps_s[samples[:, 32] == code] for code in set(samples[:, 32]) - {0}}
+    assert pulses.keys() >= {5, 6, 7, 8, 9}
+    assert pulses.keys() <= onsets_s.keys()
+    for code in (5, 6, 7, 8, 9):
+        assert 0 <= pulses[code][0] - onsets_s[code] < 1 / 250
+        assert len(pulses[code]) in (2, 3)
+    cap.send_signal(signal.SIGINT)
+    done = finish(cap)
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"simulated cap .* 250 Hz\nended by Ctrl-C after \d+\.\d s\n", done.out)
+
+
+def test_its_eeg_looks_like_eeg_in_chunks_of_any_size() -> None:
+    from amplifier import LABELS, Cap
+
+    whole = Cap(250, 60, seed=1).read(20_000)
+    cap = Cap(250, 60, seed=1)
+    np.testing.assert_array_equal(np.vstack([cap.read(n) for n in (1, 7, 992)]), whole[:1000])
+    assert ((whole.std(axis=0) > 5) & (whole.std(axis=0) < 50)).all()
+    hz, power = welch(whole, 250, nperseg=1000, axis=0)
+
+    def between(low_hz: float, high_hz: float, label: str) -> float:
+        return power[(hz >= low_hz) & (hz <= high_hz), LABELS.index(label)].mean()
+
+    assert between(2, 4, "C3") > 3 * between(8, 16, "F3") > 6 * between(30, 50, "C3")
+    assert between(9, 11, "Oz") > 10 * between(9, 11, "F3")
+    assert between(59.5, 60.5, "Fz") > 3 * between(64, 66, "Fz")
+    assert np.ptp(whole[:, 0]) > 2 * np.ptp(whole[:, LABELS.index("Pz")])  # blinks
+
+
+def test_the_simulated_subject_sees_what_markers_say(tmp_path: Path) -> None:
+    from demo.recordings import responses
+    from demo.stimuli import gallery_stimuli
+    from demo.subject import SubjectSettings
+
+    name = f"subject-{uuid.uuid4()}"
+    options = ("--name", name, "--markers", f"{name}-markers", "--amplitude", "30")
+    subject = start("subject", *options, module="demo")
+    inlet = inlet_of(name)
+    shown = gallery_stimuli()[3]
+    (expected,) = responses(SubjectSettings(seed=1, amplitude=30), [shown]).values()
+    for _ in range(2):  # the program with the markers comes, goes, and comes again
+        markers = marker_outlet(f"{name}-markers")
+        assert markers.wait_for_consumers(60)
+        onset_s = local_clock()
+        markers.push_sample(["no image"], onset_s)
+        markers.push_sample([shown.id], onset_s)
+        samples, stamps_s = heard(inlet, lambda stamps_s: stamps_s[-1] > onset_s + 1.2)  # noqa: B023
+        onset = np.abs(stamps_s - onset_s).argmin()
+        fits = [
+            np.corrcoef(samples[onset + lag :][: expected.shape[1]].ravel(), expected.T.ravel())[
+                0, 1
+            ]
+            for lag in range(-10, 11)
+        ]
+        assert max(fits) > 0.8
+        assert abs(np.argmax(fits) - 10) <= 4  # latencies vary by 5 ms (SD)
+        del markers
+    subject.send_signal(signal.SIGINT)
+    done = finish(subject)
+    assert done.out.count("not seen: 'no image'") == 2
+    assert f"live --eeg {name} --markers {name}-markers --bundle" in done.out
+
+
+def test_psychopys_self_check_sends_stamped_ids_at_an_even_pace(tmp_path: Path) -> None:
+    for id in "abc":
+        (tmp_path / f"{id}.png").touch()
+    options = ("--images", tmp_path, "--check", "--wait", 0, "--markers", f"check-{uuid.uuid4()}")
+    timing = ("--soa", 0.1, "--on", 0.05, "--repeats", 3, "--iti", 0.1)
+    done = finish(example("psychopy_rsvp", *options, *timing))
+    assert (done.code, done.err) == (0, "")
+    said, heard, soa = done.out.splitlines()
+    assert said == "no display: timing of markers only"
+    assert heard == "9 markers, 9 of them heard with their stamps"
+    assert re.fullmatch(r"SOA 1\d\d\.\d ms .*, 100.0 asked for; dropped frames: \d+", soa)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(2, 9), st.integers(1, 9))
+def test_psychopys_images_come_equally_often_and_none_twice_in_a_row(n: int, repeats: int) -> None:
+    from psychopy_rsvp import orders
+
+    rounds = list(orders([Path(str(i)) for i in range(n)], repeats))
+    assert [sorted(order) for order in rounds] == [sorted(rounds[0])] * repeats
+    assert all(a != b for a, b in pairwise(chain(*rounds)))
