@@ -10,6 +10,7 @@ from decoder.bundle import load_bundle
 from decoder.live import Slice
 from hvf_core.problem import Problem, needed
 from index.gallery import load_gallery
+from stream.acquire.markers import evidence_group
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
 from stream.pipeline.books.ledger import read_ledger
@@ -92,12 +93,13 @@ def _decode(
         if isinstance(outcome, Drop) or outcome.trial.number in paused:
             continue
         trial = outcome.trial
-        group = seen[trial.event.group]
-        group.append(Slice(trial.number, trial.event.group, None, 0, True, outcome.array))
+        name = evidence_group(trial.event.group, trial.event.block)
+        group = seen[name]
+        group.append(Slice(trial.number, name, None, 0, True, outcome.array))
         *_, answer = decoder.take(group[-1])
         n_live = n_repeats.get(trial.number, len(group))
         if n_live < answer.ranked.n_repeats:
-            decoder.reset_group(trial.event.group)
+            decoder.reset_group(name)
             for repeat in group[-n_live:]:
                 *_, answer = decoder.take(repeat)
         ids[trial.number] = [gallery.ids[row] for row in answer.ranked.rows]

@@ -62,8 +62,19 @@ class Event:
     """Whether this stimulus came with this very stamp before; it does not count as a repeat."""
     fault: str = ""
     """Why `onset_s` is no onset, but when the marker could be read: its stamp is no time."""
+    block: int = 0
+    """How many markers that begin a new block came before."""
+    text: str = ""
+    """Of its marker, as it was sent."""
+    sent_s: float = math.nan
+    """Its stamp, as it was sent."""
     mark: str = ""
     """Of its marker."""
+
+
+def evidence_group(group: str, block: int) -> str:
+    """Whose repeats are put together: those of a group, within a block."""
+    return f"{group}#{block}"
 
 
 @dataclass(frozen=True)
@@ -126,8 +137,11 @@ class MarkerRule(Settings):
     """Open trials only after a marker in which this is found."""
     stop: str | None = setting(None, option="--stop-on")
     """Open none after a marker in which this is found, until one that starts again."""
+    reset: str | None = setting(None, option="--reset-on")
+    """A marker in which this is found opens no trial, and begins a block: the next repeat of every
+    stimulus is its first."""
 
-    @field_validator("stimulus", "ignore", "start", "stop")
+    @field_validator("stimulus", "ignore", "start", "stop", "reset")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
@@ -217,11 +231,13 @@ def _name(text: str) -> str:
 
 
 class MarkerReader:
-    """Turns markers into events, counts the presentations of each group, and minds start and stop.
+    """Turns markers into events, counts presentations in a block, and minds start, stop and reset.
 
     Attributes:
         n_ignored: markers that opened no trial.
         is_on: whether markers open trials now, as the rule's `start` and `stop` have it.
+        block: how many markers have begun a new one.
+        begun_by: the mark of the last of them.
     """
 
     def __init__(self, rule: MarkerRule):
@@ -230,12 +246,14 @@ class MarkerReader:
         self._presented: Counter[str] = Counter()
         self._seen: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
         self.is_on = rule.start is None
+        self.block, self.begun_by = 0, ""
         self.n_ignored = 0
 
     def read(self, marker: Marker) -> Event | None:
         """The trial that this marker opens; None for a marker that opens none."""
         text = _column(marker.text, self._rule.column)
-        parts = None if self._is_switch(text) or not self.is_on else _parts(text, self._rule)
+        passed_over = self._begins_block(marker, text) or self._is_switch(text) or not self.is_on
+        parts = None if passed_over else _parts(text, self._rule)
         stimulus = None if parts is None else self._stimulus(_name(str(parts["id"])))
         if parts is None or stimulus is None:
             self.n_ignored += 1
@@ -254,11 +272,22 @@ class MarkerReader:
             readable_s=marker.readable_s,
             is_duplicate=is_duplicate,
             fault=fault,
+            block=self.block,
+            text=marker.text,
+            sent_s=marker.raw_s,
             mark=marker.mark,
         )
 
     def _stimulus(self, named: str) -> str | None:
         return named if self._codes is None else self._codes.get(plain_code(named))
+
+    def _begins_block(self, marker: Marker, text: str) -> bool:
+        if self._rule.reset is None or not re.search(self._rule.reset, text):
+            return False
+        if marker.mark != self.begun_by:  # one that is heard twice begins one block
+            self.block, self.begun_by = self.block + 1, marker.mark
+            self._presented.clear()
+        return True
 
     def _is_switch(self, text: str) -> bool:
         rule = self._rule

@@ -1,5 +1,6 @@
 """Who heard the markers: a second witness beside the reader, and when nobody listened."""
 
+import os
 from collections import OrderedDict, defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ _REMEMBERED = 1000  # markers that were announced and not seen: they come within
 
 
 class Switch:
-    """Whether markers open trials (`start` and `stop` of the rule), for whoever reads them next.
+    """Whether markers open trials, and in which block, for whoever reads them next.
 
     Args:
         path: keeps it, once it has changed.
@@ -21,15 +22,24 @@ class Switch:
     def __init__(self, path: Path, reads: MarkerReader):
         self._path, self._reads = path, reads
         if path.exists():
-            reads.is_on = path.read_text() == "on"
-        self._was_on = reads.is_on
+            is_on, block, *begun_by = path.read_text().split()
+            reads.is_on, reads.block = is_on == "on", int(block)
+            reads.begun_by = "".join(begun_by)
+        self._was = self._now
+
+    @property
+    def _now(self) -> str:
+        reads = self._reads
+        return f"{'on' if reads.is_on else 'off'} {reads.block} {reads.begun_by}"
 
     def look(self) -> None:
-        """Writes down a change."""
-        if self._reads.is_on != self._was_on:
-            self._was_on = self._reads.is_on
+        """Writes down a change, whole at any moment: reader and witness both do."""
+        if self._now != self._was:
+            self._was = self._now
             self._path.parent.mkdir(exist_ok=True)
-            self._path.write_text("on" if self._was_on else "off")
+            draft = self._path.with_name(f"{self._path.name}-{os.getpid()}")
+            draft.write_text(self._was)
+            draft.replace(self._path)
 
 
 class Witness:

@@ -92,8 +92,11 @@ def test_any_marker_can_be_sent_on_and_harms_none_after_it(value):
             group=event.group,
             repeat=event.repeat,
             onset_s=event.onset_s,
+            block=event.block,
         )
-        message = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
+        told = {name: getattr(event, name) for name in ("readable_s", "text", "sent_s", "mark")}
+        message = MarkerSeen(about=about, **told)
+        assert (message.text, message.sent_s) == (text, 1.0)
         assert unpack(pack(message)) == message
     after = reader.read(Marker(2.0, '{"stimulus": "next", "group": "its own"}', 2.0))
     assert (after.stimulus, after.group, after.repeat) == ("next", "its own", 1)
@@ -337,3 +340,22 @@ def test_responses_and_segments_are_no_stimuli_unless_they_are_asked_for():
     assert [one and one[0] for one in meaning(texts)] == [None] * 3 + texts[3:]
     (asked,) = meaning(texts[:1], stimulus=r"^Response/R +(?P<id>\d+)$")
     assert asked == ("1", "1", 1)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "next block"]), max_size=30))
+def test_a_block_begins_with_its_marker_and_presentations_are_counted_anew(texts):
+    events, _ = read_all(texts, reset="block$")
+    block, seen = 0, Counter()
+    for text, event in zip(texts, events, strict=True):
+        if text == "next block":
+            assert event is None
+            block, seen = block + 1, Counter()
+        else:
+            seen[text] += 1
+            assert (event.block, event.stimulus, event.repeat) == (block, text, seen[text])
+
+
+def test_a_marker_that_comes_twice_begins_one_block():
+    events, reader = read_all(["x", "a", "x", "a", "x"], [1.0, 2.0, 3.0, 4.0, 3.0], reset="x")
+    assert [event and event.block for event in events] == [None, 1, None, 2, None]
+    assert reader.block == 2

@@ -29,13 +29,13 @@ def decoder_in(folder, evidence="mean"):
     return Decoder(config_of(folder), live_decoder(evidence), GALLERY, pytest.fail)
 
 
-def slices(trial):
+def slices(trial, block=0):
     """Of a presentation of every second stimulus in turn, with much noise."""
     name = trial % 2
     noise = np.random.default_rng(trial).normal(0, 2, (N_SLICES, 2, 1)).astype(np.float32)
     for first in range(N_SLICES):
         yield TrialSlice(
-            about=about(trial, stimulus=NAMES[name], group=NAMES[name]),
+            about=about(trial, stimulus=NAMES[name], group=NAMES[name], block=block),
             first=first,
             corrects=0,
             final=first == N_SLICES - 1,
@@ -45,10 +45,10 @@ def slices(trial):
         )
 
 
-def answers_to(decoder, trial, n_slices=N_SLICES):
+def answers_to(decoder, trial, n_slices=N_SLICES, block=0):
     """All but the stamps of what is said to the first slices of a trial."""
     said = []
-    for part in list(slices(trial))[:n_slices]:
+    for part in list(slices(trial, block))[:n_slices]:
         said += [replace(report, stamps={}) for report, _ in decoder.take(part)]
         decoder.keep()
     return said
@@ -86,6 +86,29 @@ def test_a_group_that_began_anew_is_not_remembered(tmp_path):
     again = decoder_in(tmp_path / "s")
     assert answers_to(again, 8)[-1].answer.n_repeats == 1
     assert answers_to(again, 9)[-1].answer.n_repeats == 4
+
+
+@pytest.mark.parametrize("evidence", ["mean", "added"])
+def test_trials_of_two_blocks_that_overlap_are_never_put_together(tmp_path, evidence):
+    """Trials 6 and 7 come slice by slice in turn: each answer is that of its block alone."""
+    blocks = {trial: int(trial > 6) for trial in range(1, 13)}
+    alone = [decoder_in(tmp_path / f"alone {block}", evidence) for block in (0, 1)]
+    expected = {
+        trial: answers_to(alone[block], trial, block=block) for trial, block in blocks.items()
+    }
+    both = decoder_in(tmp_path / "both", evidence)
+    told = {trial: answers_to(both, trial) for trial in range(1, 6)} | {6: [], 7: []}
+    for couple in zip(slices(6), slices(7, 1), strict=True):
+        for part in couple:
+            told[part.about.trial] += [replace(said, stamps={}) for said, _ in both.take(part)]
+            both.keep()
+    told |= {trial: answers_to(both, trial, block=1) for trial in range(8, 13)}
+    assert told == expected
+    assert [told[trial][-1].answer.n_repeats for trial in (6, 7, 12)] == [3, 1, 3]
+    both.obey("reset_group", NAMES[0])  # in the newest block
+    again = decoder_in(tmp_path / "both", evidence)
+    assert answers_to(again, 14, block=0)[-1].answer.n_repeats == 4
+    assert answers_to(again, 16, block=1)[-1].answer.n_repeats == 1
 
 
 def test_a_file_that_was_cut_at_any_byte_is_used_as_far_as_it_is_whole(tmp_path):

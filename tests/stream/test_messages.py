@@ -94,7 +94,9 @@ EEG_TO_WATCH = Eeg(
     array=np.ones((2, 1), np.float32),
 )
 EXAMPLES = [
-    MarkerSeen(about=replace(ABOUT, trial=2**40), readable_s=0.1, mark="ü"),
+    MarkerSeen(
+        about=replace(ABOUT, trial=2**40, block=3), readable_s=0.1, text="ü", sent_s=-7.5, mark="ü"
+    ),
     WHOLE,
     TrialDropped(trial=1, reason="gap", detail="samples are missing\nin the window"),
     TrialCut(trial=1, residual_s=-0.00049, stamps=STAMPS),
@@ -311,6 +313,7 @@ def test_another_version_is_named(version):
 
 RECORDED = {"v": VERSION, "stream": "eeg", "raw_s": b"", "texts": [], "offset_s": 0.0} | EEG_STREAM
 RECORDED["first"] = 0
+SENT = {"text": "", "sent_s": 0.0, "mark": ""}
 
 
 def recorded(array, body=b"12345678"):
@@ -333,10 +336,22 @@ def recorded(array, body=b"12345678"):
         b"\xff" + frame_of({"v": VERSION} | END)[1:],
         frame_of(["v", VERSION]),
         frame_of(
-            {"v": VERSION, "about": "trial 7", "readable_s": 0.1, "mark": ""}, kind=MarkerSeen
+            {
+                "v": VERSION,
+                "about": "trial 7",
+                "readable_s": 0.1,
+            }
+            | SENT,
+            kind=MarkerSeen,
         ),
         frame_of(
-            {"v": VERSION, "about": {"trial": 7}, "readable_s": 0.1, "mark": ""}, kind=MarkerSeen
+            {
+                "v": VERSION,
+                "about": {"trial": 7},
+                "readable_s": 0.1,
+            }
+            | SENT,
+            kind=MarkerSeen,
         ),
         recorded({"dtype": "<f4", "shape": [2**63]}, b"1234"),
         recorded(None, b""),

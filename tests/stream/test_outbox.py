@@ -47,7 +47,7 @@ class FakeSocket:
 
 
 def marker(trial):
-    return MarkerSeen(about=about(trial), readable_s=0.0, mark=f"{trial}")
+    return MarkerSeen(about=about(trial), readable_s=0.0, text="t", sent_s=0.0, mark=f"{trial}")
 
 
 def eeg(trial, first=0, n_times=3, final=True):

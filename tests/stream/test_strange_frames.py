@@ -58,7 +58,7 @@ from tests.tiny_bundle import tiny_models
 from tests.waiting import wait_until
 
 STAMPS = {"window_end": 1.0, "readable": 1.0, "cut": 1.0}
-SEEN = MarkerSeen(about=about(1), readable_s=0.5, mark="m")
+SEEN = MarkerSeen(about=about(1), readable_s=0.5, text="m", sent_s=0.5, mark="m")
 CUT = TrialCut(trial=1, residual_s=0.0, stamps=STAMPS)
 ANSWER = Retrieval(
     about=about(1),

@@ -122,7 +122,8 @@ class Reader:
         fields = ("stimulus", "group", "repeat", "onset_s")
         shown = {name: getattr(event, name) for name in fields}
         ref = TrialRef(session="s", trial=self.number, **shown)
-        self.outbox.announce(MarkerSeen(about=ref, readable_s=self.world.now_s, mark=event.mark))
+        sent = {"text": event.text, "sent_s": event.sent_s, "mark": event.mark}
+        self.outbox.announce(MarkerSeen(about=ref, readable_s=self.world.now_s, **sent))
         if event.is_duplicate:
             self.drop(self.number, "duplicate")
         else:
@@ -419,12 +420,12 @@ def check(world, seed):
 def test_what_was_being_entered_when_a_results_node_died_is_ended_by_the_next(tmp_path):
     world = World(tmp_path, seed=0, n_steps=0)
     path = world.folder / "ledger.jsonl"
-    lost = MarkerSeen(about=about(WITNESSED + 1), readable_s=100.0, mark="m")
+    lost = MarkerSeen(about=about(WITNESSED + 1), readable_s=100.0, text="m", sent_s=0.0, mark="m")
     ledger = Ledger(path)
     ledger.announce(WITNESSED + 1, **told("marker", lost))
     world.kill_results()
     world.start_results()
-    late = MarkerSeen(about=about(1), readable_s=100.0, mark="m")
+    late = MarkerSeen(about=about(1), readable_s=100.0, text="m", sent_s=0.0, mark="m")
     world.results.take(late)  # by a reader that was there, only slow
     world.results.close("finish", is_orphan=False)
     ends = [record for record in read_ledger(path) if record["event"] == "dropped"]

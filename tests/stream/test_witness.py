@@ -113,6 +113,26 @@ def test_whoever_reads_markers_next_knows_whether_they_open_trials(tmp_path):
     assert not reader()[0].is_on
 
 
+def test_whoever_reads_markers_next_goes_on_in_the_block_that_it_is(tmp_path):
+    rule, path = MarkerRule(reset="^block"), tmp_path / "kept" / "switch"
+    reads = MarkerReader(rule)
+    switch = Switch(path, reads)
+    for stamp_s in (1.0, 2.0):
+        assert reads.read(marker(stamp_s, "block")) is None
+        switch.look()
+    witness = Witness(rule, path)
+    witness.saw(marker(2.0, "block"))  # which the reader has heard as well
+    witness.saw(marker(2.0, "block"))
+    again = MarkerReader(rule)
+    Switch(path, again)
+    assert (again.block, again.read(marker(3.0)).block) == (2, 2)
+    witness.saw(marker(4.0, "block"))  # while there is no reader
+    again = MarkerReader(rule)
+    Switch(path, again)
+    assert again.block == 3
+    assert [file.name for file in path.parent.iterdir()] == ["switch"]
+
+
 # --- who listened when ---------------------------------------------------------------------------
 
 

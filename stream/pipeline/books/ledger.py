@@ -38,7 +38,7 @@ _ANSWER = "n_repeats* tmax_s* rank* ids* scores probabilities* calibrated* absta
 _IMAGE = "n_repeats tmax_s* provisional* seed* ip_scale steps size_px strength file* stamps*"
 _KINDS = {
     "start": "session node",
-    "marker": "trial* stimulus group repeat onset_s readable_s mark",
+    "marker": "trial* stimulus group repeat onset_s block readable_s text sent_s mark",
     "provisional": f"of_trial* stimulus {_ANSWER}",
     "decoded": f"trial* stimulus* {_ANSWER}",
     "cut": "trial* residual_s stamps*",

@@ -15,6 +15,7 @@ from hvf_core.problem import Problem, needed
 from index.gallery import Gallery, open_gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
+from stream.acquire.markers import evidence_group
 from stream.pipeline.decoding import Say, look_up_in, open_decoder
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
@@ -53,6 +54,7 @@ class Decoder:
         self.config, self.live, self._gallery, self._say = config, live, gallery, say
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
+        self._block = 0  # the newest
         self._memory = Memory(config.kept("repeats.msgpack"), live.repeats.shape)
         for one in self._memory.recalled():
             if one.trial is None:
@@ -60,6 +62,7 @@ class Decoder:
             else:
                 live.repeats.add(one.trial, one.group, one.given)
                 self._answers(one.trial).extend(one.answers)
+                self._block = max([self._block, *(answer.about.block for answer in one.answers)])
         live.repeats.added = lambda *learnt: self._learnt.append(learnt)
 
     def obey(self, verb: str, argument: str) -> None:
@@ -68,8 +71,9 @@ class Decoder:
         self.live.top_k = self.config.top_k
         self.live.min_confidence = self.config.decoding.min_confidence
         if verb == "reset_group":
-            self.live.reset_group(argument)
-            self._memory.forget(argument)
+            group = evidence_group(argument, self._block)
+            self.live.reset_group(group)
+            self._memory.forget(group)
         elif verb == "gallery":
             self._gallery = open_gallery(needed(self.config.gallery))
             look_up_in(self._gallery, self.live, self.config, self._say)
@@ -78,6 +82,7 @@ class Decoder:
         """What is to be reported after a slice, answers with their embeddings."""
         received_s = local_clock()
         about = part.about
+        self._block = max(self._block, about.block)
         told = self._answers(about.trial)
         if told and not told[-1].answer.provisional:
             return [(report, None) for report in told if part.final]
@@ -85,7 +90,7 @@ class Decoder:
             told.clear()
         slice_ = Slice(
             about.trial,
-            about.group,
+            evidence_group(about.group, about.block),
             about.stimulus,
             part.first,
             part.final,

@@ -234,8 +234,17 @@ class Results:
                 group=event.group,
                 repeat=event.repeat,
                 onset_s=event.onset_s,
+                block=event.block,
             )
-            self._announce(MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark))
+            self._announce(
+                MarkerSeen(
+                    about=about,
+                    readable_s=event.readable_s,
+                    text=event.text,
+                    sent_s=event.sent_s,
+                    mark=event.mark,
+                )
+            )
             self._drop((about.trial,), "node_lost", _NOBODY)
 
     def _drop_orphans(self, now_s: float) -> None:

@@ -255,7 +255,13 @@ class TrialSender:
             match one:
                 case Opened():
                     about, event = self._about(one.number, one.event), one.event
-                    seen = MarkerSeen(about=about, readable_s=event.readable_s, mark=event.mark)
+                    seen = MarkerSeen(
+                        about=about,
+                        readable_s=event.readable_s,
+                        text=event.text,
+                        sent_s=event.sent_s,
+                        mark=event.mark,
+                    )
                     self._outbox.announce(seen)
                 case Slice():
                     self._send_slice(one)
@@ -298,6 +304,7 @@ class TrialSender:
             group=event.group,
             repeat=event.repeat,
             onset_s=event.onset_s,
+            block=event.block,
         )
 
     def _stamps(self, trial: Trial) -> dict[str, float]:

@@ -29,8 +29,8 @@ from stream.pipeline.wire.fields import (
 class TrialRef:
     """Which trial a message is about, and what was shown in it.
 
-    The `repeat`-th presentation of `group`, counted from 1, began at `onset_s`, seconds on the
-    reader's clock.
+    The `repeat`-th presentation of `group` in its `block`, counted from 1, began at `onset_s`,
+    seconds on the reader's clock; `block` counts the markers that began a new one.
     """
 
     session: str
@@ -39,6 +39,7 @@ class TrialRef:
     group: str
     repeat: int
     onset_s: float
+    block: Number = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,14 @@ class Message:
 class MarkerSeen(Message):
     """The reader announces a marker that opens a trial; it could be read at `readable_s`.
 
-    `mark` is the same wherever the same marker was read; see `stream.acquire.markers.Marker`.
+    It was sent as `text`, with the stamp `sent_s` in the sender's clock. `mark` is the same
+    wherever the same marker was read; see `stream.acquire.markers.Marker`.
     """
 
     about: TrialRef
     readable_s: Finite
+    text: str
+    sent_s: float
     mark: str
 
 
