@@ -37,7 +37,7 @@ ends; of what happens to a trial on its way, the number is `of_trial`."""
 _ANSWER = "n_repeats* tmax_s* rank* ids* scores probabilities* calibrated* abstain* stamps*"
 _IMAGE = "n_repeats tmax_s* provisional* seed* ip_scale steps size_px strength file* stamps*"
 _KINDS = {
-    "start": "session node",
+    "start": "session node at_s",
     "marker": "trial* stimulus group repeat onset_s block readable_s text sent_s mark",
     "provisional": f"of_trial* stimulus {_ANSWER}",
     "decoded": f"trial* stimulus* {_ANSWER}",
@@ -45,11 +45,11 @@ _KINDS = {
     "dropped": "trial* reason* detail",
     "painting": "of_trial* state* detail",
     "painted": f"of_trial* stimulus {_IMAGE}",
-    "stream": "name state age_s",
+    "stream": "name state age_s at_s",
     "listening": "node* since_s*",
-    "node_lost": "node",
+    "node_lost": "node at_s",
     "unheard": "from_s* until_s*",
-    "note": "node* text facts*",
+    "note": "node* text facts* at_s",
     "control": "verb* argument* by outcome* text stamp_s facts",
     "end": "reason*",
 }
@@ -74,7 +74,7 @@ _FROM: Mapping[str, type] = {
 
 def _check_of(event: str) -> TypeAdapter[Record]:
     types: dict[str, Any] = {"trial": Number, "of_trial": Number}
-    types |= dict.fromkeys(("age_s", "since_s", "from_s", "until_s"), float)
+    types |= dict.fromkeys(("age_s", "at_s", "since_s", "from_s", "until_s"), float)
     types |= types_of(_FROM[event]) if event in _FROM else {}
     known = {}
     for name in _KINDS[event].split():

@@ -85,7 +85,7 @@ class Results:
         self._reader, self._reader_since_s, self._heard_until_s = "", 0.0, 0.0
         self._next_witnessed = WITNESSED + 1
         self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)
-        self._ledger.note("start", session=config.session, node=incarnation)
+        self._ledger.note("start", session=config.session, node=incarnation, at_s=clock())
         self._attendance = Attendance(config.kept("attendance"))
         self._alive = NodeState(node=RESULTS, incarnation=incarnation)
         self._next_alive_s = 0.0
@@ -132,7 +132,7 @@ class Results:
             case NodeState():
                 self._on_node_state(message)
             case Noted():
-                self._note("note", message)
+                self._note("note", message, at_s=self._clock())
                 if message.node == SOURCE:
                     self._notices.append(message.text)
             case SessionState():
@@ -159,7 +159,8 @@ class Results:
     def say(self, sentence: str) -> None:
         """Enters what a person should know, and tells it."""
         self._notices.append(sentence)
-        self._note("note", Noted(node=RESULTS, text=sentence, facts={}))
+        said = Noted(node=RESULTS, text=sentence, facts={})
+        self._note("note", said, at_s=self._clock())
 
     def saw(self, chunk: Chunk) -> None:
         """Takes markers that this process has heard itself."""
@@ -285,8 +286,8 @@ class Results:
     def _on_health(self, message: StreamHealth) -> None:
         before = self._streams.get(message.kind)
         if before is None or message.state != before.state:
-            age_s = round(message.age_s, 3)
-            self._ledger.note("stream", name=message.stream, state=message.state, age_s=age_s)
+            facts = {"state": message.state, "age_s": round(message.age_s, 3)}
+            self._ledger.note("stream", name=message.stream, **facts, at_s=self._clock())
         self._streams[message.kind] = message
         self._publish(message)
 
@@ -337,7 +338,7 @@ class Results:
         if message.node == READER and message.since_s >= self._reader_since_s:
             if message.incarnation != self._reader:
                 if self._reader:
-                    self._ledger.note("node_lost", node=self._reader)
+                    self._ledger.note("node_lost", node=self._reader, at_s=self._clock())
                     self._orphans_until_s = self._clock() + _ORPHAN_GRACE_S
                 since_s, self._heard_until_s = message.since_s, 0.0
                 self._ledger.note("listening", node=message.incarnation, since_s=since_s)
