@@ -1,113 +1,15 @@
 """The page that a session leaves: whole, small, and honest about what it shows."""
 
+import base64
+import hashlib
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem
-from index.gallery import Gallery, save_gallery
-from stream.pipeline.books.image_files import save_png
-from stream.pipeline.books.ledger import Ledger
-from stream.pipeline.books.summary import Tally
-from stream.pipeline.report.page import MOST_TRIALS, write_report
-from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
-
-ENCODERS = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
-RNG = np.random.default_rng(0)
-
-
-def noise(px: int) -> np.ndarray:
-    return RNG.integers(0, 256, (px, px, 3), np.uint8)
-
-
-class Session:
-    """A session folder, and what a reader of its report sees."""
-
-    def __init__(self, folder: Path, *, images: bool = True, simulated: bool = False, **more):
-        self.folder = folder / "session"
-        self.folder.mkdir()
-        eye = np.eye(8, dtype=np.float32)
-        ids = (*(f"id-{n}" for n in range(7)), "<b>&'")
-        labels = (*(f"Label {n}" for n in range(7)), '"><script>alert(1)</script>')
-        gallery = Gallery(ids, labels, eye, "space", ENCODERS, "test")
-        pictures = [noise(64) for _ in ids] if images else None
-        save_gallery(folder / "gallery", gallery, pictures)
-        (folder / "bundle").mkdir()
-        (folder / "bundle" / "bundle.json").write_text("{}")
-        self.config = SessionConfig(
-            session="20261122-101500-ab12",
-            folder=self.folder,
-            endpoints=Endpoints.local(),
-            source=LiveSource(eeg="EEG", markers="m"),
-            simulated=simulated,
-            **(self.models(folder) | more),
-        )
-        self.tally = Tally(self.config, len(ids))
-        self.ledger = Ledger(self.folder / "ledger.jsonl", self.tally.count)
-
-    @staticmethod
-    def models(folder: Path) -> dict:
-        painting = PaintingSettings(prior=folder / "prior")
-        return {"bundle": folder / "bundle", "gallery": folder / "gallery", "painting": painting}
-
-    def decoded(self, trial: int, stimulus: str, best: str, n_repeats: int = 1) -> None:
-        self.ledger.announce(trial, stimulus=stimulus, group=f"group of {stimulus}")
-        facts = {
-            "stimulus": stimulus,
-            "n_repeats": n_repeats,
-            "tmax_s": 1.0,
-            "rank": 1 if stimulus == best else 2,
-            "ids": [best],
-            "scores": [0.5],
-            "probabilities": [0.625],
-            "calibrated": True,
-            "abstain": False,
-            "stamps": {"window_end": 1.0, "published": 1.003},
-        }
-        self.ledger.settle(trial, "decoded", **facts)
-
-    def painted(self, trial: int, px: int = 64) -> None:
-        file = f"images/trial-{trial:05d}.png"
-        save_png(self.folder / file, noise(px), {})
-        stamps = {"window_end": 1.0, "taken": 1.0, "painted": 3.0, "published": 3.0}
-        image = {"provisional": False, "tmax_s": 1.0, "seed": 40 + trial, "file": file}
-        self.ledger.note("painted", of_trial=trial, **image, stamps=stamps)
-
-    def report(self) -> str:
-        self.ledger.close()
-        path = write_report(self.config, self.tally.summary(self.ledger, "finish"))
-        assert path == self.folder / "report.html"
-        return path.read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """What is on a page, and what it would fetch."""
-
-    void = ("meta", "img", "br", "link")
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += " " + data
+from stream.pipeline.report.thumbnails import MOST_PICTURES
+from tests.report_page import Reader, Session
 
 
 def test_seen_retrieved_and_painted_are_side_by_side(tmp_path: Path) -> None:
@@ -161,9 +63,17 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     session.painted(1)
     page = session.report()
     seen = Reader(page)
-    tags = {tag for tag, _ in seen.tags}
-    assert not tags & {"script", "link", "iframe", "b"}
+    tags = [tag for tag, _ in seen.tags]
+    assert not set(tags) & {"link", "iframe", "b"}
     assert "<script>alert(1)</script>" in seen.text
+    assert not [name for _, given in seen.tags for name in given if name.startswith("on")]
+    # The one script is the program's, and the only one that the policy lets run.
+    assert tags.count("script") == 1
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for t, a in seen.tags if a.get("http-equiv")]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; ")
     sources = re.findall(r"url\(([^)]{0,12})", page)
     sources += [a["src"] for t, a in seen.tags if t == "img"]
     assert sources
@@ -179,27 +89,48 @@ def test_a_simulated_session_is_called_so(tmp_path: Path, simulated: bool) -> No
     assert ("Simulated subject" in Reader(session.report()).text) == simulated
 
 
-def test_of_a_long_session_a_part_is_shown(tmp_path: Path) -> None:
+def test_of_a_long_session_all_trials_are_shown_and_some_paintings_lie_beside_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.pipeline.report.cards.MOST_PICTURES", 8)
     session = Session(tmp_path)
-    n = 2 * MOST_TRIALS + 10
-    for trial in range(1, n + 1):
+    for trial in range(1, 41):
         session.decoded(trial, f"id-{trial % 7}", f"id-{trial % 5}")
-    session.painted(4)
-    session.painted(n)
-    seen = Reader(session.report())
-    assert f"2 of {n} decoded trials" in seen.text  # those that are painted
-    assert [t for t, _ in seen.tags].count("img") == 2
+        if trial % 2:
+            session.painted(trial)
+    page = session.report()
+    seen = Reader(page)
+    assert "All 40 trials" in seen.text
+    assert [t for t, _ in seen.tags].count("article") == 40
+    sources = [a["src"] for t, a in seen.tags if t == "img"]
+    assert all(a["loading"] == "lazy" for t, a in seen.tags if t == "img")
+    beside = [source for source in sources if not source.startswith("data:image/")]
+    assert len(sources) == 20
+    assert 4 <= len(sources) - len(beside) <= 8
+    assert all((session.folder / source).is_file() for source in beside)
+
+
+def test_of_many_images_of_a_gallery_no_more_are_in_the_page_than_load_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.pipeline.report.thumbnails.MOST_PICTURES", 2)
+    session = Session(tmp_path)
+    for trial in range(1, 8):
+        session.decoded(trial, f"id-{trial - 1}", f"id-{trial - 1}")
+    page = session.report()
+    assert page.count("{background-image:url(") == 4
+    assert Reader(page).text.count("not in the page") == 2 * 3
 
 
 @pytest.mark.slow
 def test_a_page_of_images_that_compress_badly_stays_below_ten_megabytes(tmp_path: Path) -> None:
     session = Session(tmp_path)
-    n = MOST_TRIALS // 4
+    n = MOST_PICTURES // 4
     for trial in range(1, n + 2):
         session.decoded(trial, "id-0", "id-0")
         session.painted(trial, px=256)
     page = session.report()
-    assert len(page.encode()) / (n + 1) * MOST_TRIALS < 10e6
+    assert len(page.encode()) / (n + 1) * MOST_PICTURES < 10e6
 
 
 def test_a_session_that_paints_nothing_has_a_page_too(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, S
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
-_STAGES = {
+STAGES = {
     "lsl": Span("· sampled → readable (LSL)", "window_end", "readable"),
     "cut": Span("· cut, preprocess", "readable", "cut"),
     "hop": Span("· to the decoder", "cut", "received"),
@@ -45,7 +45,7 @@ class Tally:
         self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
         self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
         self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
-        self._stages = dict(_STAGES)
+        self._stages = dict(STAGES)
         if not config.realtime:
             del self._stages["lsl"]  # needs stamps that run with the clock
         is_timed = not isinstance(config.source, FileSource)
@@ -84,7 +84,7 @@ class Tally:
 
     def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
-        add_spans({answer["tmax_s"]: _STAGES["total"]}, answer["stamps"], self._early_ms)
+        add_spans({answer["tmax_s"]: STAGES["total"]}, answer["stamps"], self._early_ms)
         if answer["rank"]:
             self._early[answer["tmax_s"]].append(answer["rank"])
 
@@ -209,7 +209,7 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for sentence in dict.fromkeys(notices):
         yield "notice", sentence
     for stage, values in summary["latency_ms"].items():
-        yield _STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
+        yield STAGES[stage].name, f"p50 {values['p50']:.2f} ms   p99 {values['p99']:.2f} ms"
     if summary["painting"] is not None:
         yield from _painting_rows(summary["painting"])
 
@@ -221,7 +221,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     for name, text in summary_rows(summary):
-        table.add_row(name, text, style="bold" if name == _STAGES["total"].name else None)
+        table.add_row(name, text, style="bold" if name == STAGES["total"].name else None)
     return table
 
 

@@ -159,8 +159,7 @@ class Results:
     def say(self, sentence: str) -> None:
         """Enters what a person should know, and tells it."""
         self._notices.append(sentence)
-        said = Noted(node=RESULTS, text=sentence, facts={})
-        self._note("note", said, at_s=self._clock())
+        self._note("note", Noted(node=RESULTS, text=sentence, facts={}), at_s=self._clock())
 
     def saw(self, chunk: Chunk) -> None:
         """Takes markers that this process has heard itself."""

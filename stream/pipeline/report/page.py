@@ -1,64 +1,41 @@
-"""report.html: a session on one page that needs nothing but itself, neither network nor script."""
+"""report.html: a session on one page that needs nothing but itself, but for a long one's paintings.
+
+All figures are those of ledger and summary, and of the recording where there is no decoder.
+"""
 
 import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
+from hvf_core.numbers import wilson
 from hvf_core.problem import Problem
-from index.gallery import Gallery, open_gallery
-from index.images import open_image
-from stream.pipeline.books.ledger import Record, read_ledger
+from index.gallery import open_gallery
+from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.summary import summary_rows
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.report.accuracy import ranked
+from stream.pipeline.report.cards import Cards
+from stream.pipeline.report.curves import accuracy_part, latency_part
+from stream.pipeline.report.markup import note, section, table
+from stream.pipeline.report.settings_part import settings_part
+from stream.pipeline.report.story import Story, n_runs, read_story
+from stream.pipeline.report.timeline import timeline_part
+from stream.pipeline.wire.config import FileSource, SessionConfig
 
 REPORT = "report.html"
-# Whatever a stimulus is called, the page can load nothing and run nothing: see its policy.
-_PAGE = Template(Path(__file__).with_name(REPORT).read_text(encoding="utf-8"))
-MOST_TRIALS = 600
-"""Of longer sessions the page shows every second trial, or every third and so on."""
-_LARGE_PX, _SMALL_PX = 256, 112  # of thumbnails; small ones keep a long page below 10 MB
-_FEW_TRIALS = 150
-
-
-class _Trial(NamedTuple):
-    """What the ledger has of a trial that was decoded."""
-
-    group: str
-    """Of the repeats that it belongs to."""
-    answer: Record
-    image: Record | None
-    """Of the last one that was painted."""
-    fate: str
-    """Why there is none."""
-
-
-@dataclass
-class _Thumbnails:
-    """Images of the gallery, each of which is in the page once, however often it is shown."""
-
-    gallery: Gallery | None
-    px: int
-    styles: dict[int, str] = field(default_factory=dict)  # by row
-
-    def of(self, id_: str) -> str:
-        """The HTML of an image of the gallery, with its label."""
-        gallery = self.gallery
-        row = gallery.row_of(id_) if gallery is not None else None
-        if gallery is None or row is None:
-            return _figure(_no_picture("not in the gallery"), id_)
-        label = gallery.labels[row]
-        if row not in self.styles:
-            uri = None if gallery.images is None else _data_uri(gallery.images[row], self.px)
-            if uri is None:
-                return _figure(_no_picture("no image"), label)
-            self.styles[row] = f".g{row}{{background-image:url({uri})}}"
-        alt = escape(label)
-        return _figure(f'<span class="p g{row}" role="img" aria-label="{alt}"></span>', label)
+_HERE = Path(__file__)
+_PAGE, _STYLE, _SCRIPT = (
+    _HERE.with_name(name).read_text(encoding="utf-8")
+    for name in (REPORT, "report.css", "report.js")
+)
+# Whatever a stimulus is called, the page can run nothing but its own script: see its policy.
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_SIMULATED = """<p class="note"><strong>Simulated subject.</strong> These numbers and images show
+that the system works, not how well it reads a person.</p>"""
 
 
 def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
@@ -79,134 +56,182 @@ def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
 
 
 def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
-    damage: list[str] = []
-    trials = _trials(config.folder, damage.append)
-    shown = _some_of(trials)
+    is_file = isinstance(config.source, FileSource)
+    story = read_story(config.folder, is_timed=config.realtime and not is_file)
     gallery = open_gallery(config.gallery) if config.gallery is not None else None
-    thumbnails = _Thumbnails(gallery, _LARGE_PX if len(shown) <= _FEW_TRIALS else _SMALL_PX)
-    cards = _cards(shown, thumbnails, config)
-    return _PAGE.substitute(
-        title=escape(f"Session {summary['session']}"),
-        styles="\n".join(thumbnails.styles.values()),
-        subject=_SIMULATED if summary["simulated"] else "",
-        numbers="\n".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
-            for name, text in summary_rows(summary)
+    paints = config.painting is not None
+    cards = Cards(story, gallery, config.folder, paints, not is_file)
+    numbers = table((), ((name, told) for name, told in summary_rows(summary)))
+    what = "Seen, retrieved, painted" if paints else "Seen, retrieved"
+    parts = [
+        accuracy_part(story, summary),
+        latency_part(story, summary),
+        timeline_part(story, _names(config)),
+        _streams(config, summary),
+        _signals(config, story),
+        settings_part(config, summary, numbers),
+        section(
+            "trials",
+            what if story.decoded else "Trials",
+            note(_which(story)),
+            cards.controls(),
+            cards.html(),
         ),
-        heading="Seen, retrieved, painted" if config.painting is not None else "Seen, retrieved",
-        which=escape(" ".join([_which(trials, shown), *damage])),
-        cards=cards,
-    )
-
-
-_SIMULATED = """<p class="note"><strong>Simulated subject.</strong> These numbers and images show
-that the system works, not how well it reads a person.</p>"""
-
-
-def _trials(folder: Path, say: Callable[[str], object]) -> list[_Trial]:
-    groups: dict[int, str] = {}
-    answers: dict[int, Record] = {}
-    images: dict[int, Record] = {}
-    fates: dict[int, str] = {}
-    for record in read_ledger(folder / "ledger.jsonl", say):
-        match record["event"]:
-            case "marker" if "group" in record:
-                groups[record["trial"]] = record["group"]
-            case "decoded":
-                answers[record["trial"]] = record
-            case "painted":
-                images[record["of_trial"]] = record
-            case "painting":
-                fates[record["of_trial"]] = f"{record['state']}: {record.get('detail', '')}"
-    never = "never begun: a newer trial came first, or there was no painter yet"
-    return [
-        _Trial(groups.get(n) or answer["stimulus"], answer, images.get(n), fates.get(n, never))
-        for n, answer in sorted(answers.items())
     ]
-
-
-def _some_of(trials: Sequence[_Trial]) -> Sequence[_Trial]:
-    if len(trials) <= MOST_TRIALS:
-        return trials
-    painted = [trial for trial in trials if trial.image is not None] or trials
-    return painted[:: -(-len(painted) // MOST_TRIALS)]
-
-
-def _which(trials: Sequence[_Trial], shown: Sequence[_Trial]) -> str:
-    if not trials:
-        return "No trial was decoded."
-    green = "A green edge: the first answer is the image that was seen; a red one: it is not."
-    if len(shown) == len(trials):
-        return f"All {len(trials)} decoded trials. {green}"
-    return (
-        f"{len(shown)} of {len(trials)} decoded trials; all answers are in ledger.jsonl, all "
-        f"painted images in the folder images. {green}"
+    return Template(_PAGE).substitute(
+        title=escape(f"Session {summary['session']}"),
+        script_hash=_HASH,
+        style=_STYLE + cards.styles,
+        script=_SCRIPT,
+        facts=escape(" · ".join(_facts(config, summary, story))),
+        notes="\n".join(_notes(summary, story)),
+        tiles="\n".join(_tiles(config, summary, story)),
+        parts="\n".join(part for part in parts if part),
     )
 
 
-def _cards(trials: Sequence[_Trial], thumbnails: _Thumbnails, config: SessionConfig) -> str:
-    """All in one block; where images came more than once, a block for each of them."""
-    blocks: dict[str, list[str]] = {}
-    repeated = any(trial.answer["n_repeats"] > 1 for trial in trials)
-    for trial in trials:
-        block = blocks.setdefault(trial.group if repeated else "", [])
-        block.append(_card(trial, thumbnails, config))
-    return "\n".join(
-        (f"<h3>{escape(group)}</h3>\n" if group else "")
-        + '<div class="cards">\n'
-        + "\n".join(block)
-        + "\n</div>"
-        for group, block in blocks.items()
-    )
-
-
-def _card(trial: _Trial, thumbnails: _Thumbnails, config: SessionConfig) -> str:
-    answer = trial.answer
-    told = [f"rank {answer['rank']}" if answer["rank"] else "not in the gallery"]
-    if answer["calibrated"]:
-        told.append(f"{answer['probabilities'][0]:.0%} sure")
-    if answer["n_repeats"] > 1:
-        told.append(f"{answer['n_repeats']} repeats")
-    pictures = {
-        "seen": thumbnails.of(answer["stimulus"]),
-        "retrieved": thumbnails.of(answer["ids"][0]),
-    }
-    if config.painting is not None:
-        pictures["painted"] = _painted(trial, thumbnails.px, config.folder)
-    row = "".join(f"<div><h4>{name}</h4>{picture}</div>" for name, picture in pictures.items())
-    right = {0: "", 1: " right"}.get(answer["rank"], " wrong")
-    title = f"trial {answer['trial']} · {escape(' · '.join(told))}"
-    return f'<article class="card{right}"><h3>{title}</h3><div class="row">{row}</div></article>'
-
-
-def _painted(trial: _Trial, px: int, folder: Path) -> str:
-    image = trial.image
-    if image is None:
-        return _figure(_no_picture(trial.fate), "–")
-    uri = _data_uri(folder / image["file"], px)
-    if uri is None:
-        return _figure(_no_picture(f"{image['file']} is missing or damaged"), "–")
-    alt = f"painted in trial {trial.answer['trial']}"
-    picture = f'<img class="p" loading="lazy" src="{uri}" alt="{alt}">'
-    early = f" at {image['tmax_s']:g} s" if image["provisional"] else ""
-    return _figure(picture, f"seed {image['seed']}{early}")
-
-
-def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _no_picture(why: str) -> str:
-    return f'<span class="p none">{escape(why)}</span>'
-
-
-def _data_uri(path: Path, px: int) -> str | None:
-    """A thumbnail; None where there is no image that can be read."""
+def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> Iterator[str]:
+    """When and how long the session was, and of what."""
     try:
-        thumbnail = open_image(path)
-    except Problem:
-        return None
-    file = io.BytesIO()
-    thumbnail.thumbnail((px, px))
-    thumbnail.save(file, "webp", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+        began = datetime.strptime(config.session[:15], "%Y%m%d-%H%M%S")
+    except ValueError:  # the id of a session that another program made
+        pass
+    else:
+        yield f"{began:%A}, {began.day} {began:%B %Y}, {began:%H:%M:%S}"
+    yield _duration(story.end_s - story.start_s)
+    if summary["simulated"]:
+        yield "simulated subject"
+    source = config.source
+    if isinstance(source, FileSource):
+        yield f"{source.path.name}, read in virtual time"
+    else:
+        yield f"EEG from {source.eeg}"
+    if summary["n_way"]:
+        yield f"{summary['n_way']} images to tell apart"
+    yield f"ended by {summary['end']}"
+
+
+def _duration(span_s: float) -> str:
+    minutes, seconds = divmod(round(span_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _notes(summary: Mapping[str, Any], story: Story) -> Iterator[str]:
+    """What a reader has to know before he believes a number."""
+    if summary["simulated"]:
+        yield _SIMULATED
+    for name, told in summary_rows(summary):
+        if name in ("failed", "notice", "· nobody listened"):
+            what = name.removeprefix("· ").capitalize()
+            yield f'<p class="note"><strong>{escape(what)}:</strong> {escape(told)}</p>'
+    if story.damage and story.damage not in summary.get("ledger_faults", ()):
+        yield f'<p class="note">{escape(story.damage)}</p>'
+
+
+def _tiles(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> Iterator[str]:
+    """The numbers that are asked for first."""
+    outcome = "decoded" if config.bundle is not None else "cut"
+    dropped = [f"{n} {reason}" for reason, n in summary["dropped"].items()]
+    yield _tile(
+        str(summary[outcome]),
+        f"{outcome} of {'at least ' * bool(summary.get('at_least'))}{summary['markers']} markers",
+        f"dropped: {', '.join(dropped)}" if dropped else "none was dropped",
+    )
+    if summary["n"]:
+        n = n_runs(ranked(story.decoded)) or summary["n"]
+        for k, name in ((1, "top1"), (5, "top5")):
+            low, high = wilson(summary[name], n)
+            chance = min(1.0, k * summary["chance"])
+            yield _tile(
+                f"{summary[name]:.1%}",
+                f"top-{min(k, summary['n_way'])} of {summary['n']} answers",
+                f"{low:.1%} to {high:.1%}, chance {chance:.1%}",
+            )
+    if "total" in summary["latency_ms"]:
+        took = summary["latency_ms"]["total"]
+        yield _tile(f"{took['p50']:.1f} ms", "to an answer (p50)", f"p99 {took['p99']:.1f} ms")
+    if summary["painting"] is not None:
+        took = summary["painting"].get("image_ms")
+        late = f"p50 {took['p50'] / 1e3:.2f} s after the window's end" if took else ""
+        yield _tile(str(summary["painting"]["painted"]), "painted", late)
+
+
+def _tile(number: str, what: str, more: str) -> str:
+    return (
+        f'<div class="tile"><strong>{escape(number)}</strong><span>{escape(what)}</span>'
+        f'<span class="dim">{escape(more)}</span></div>'
+    )
+
+
+def _streams(config: SessionConfig, summary: Mapping[str, Any]) -> str:
+    """How the streams were in the end."""
+    eeg = summary.get("streams", {})
+    source = config.source
+    if isinstance(source, FileSource):
+        return ""
+    markers = eeg.get("markers", {})
+    rows = [
+        (name, kind, found["state"], *_flow(found), _offset(found), _bad(found))
+        for name, kind, found in (
+            (source.eeg, "EEG", eeg),
+            (source.markers or "none", "markers", markers),
+        )
+        if "state" in found
+    ]
+    head = ("stream", "of", "in the end", "rate", "declared", "drift", "gaps", "offset", "bad")
+    return section("streams", "Streams", table(head, rows, "plain")) if rows else ""
+
+
+def _signals(config: SessionConfig, story: Story) -> str:
+    """What a session without a decoder recorded."""
+    if config.bundle is not None:
+        return ""
+    from stream.pipeline.report.signal_part import signal_part  # here: it imports scipy
+
+    return signal_part(config, story)
+
+
+def _names(config: SessionConfig) -> dict[str, str]:
+    """What streams are called where there is little room."""
+    source = config.source
+    if isinstance(source, FileSource):
+        return {}
+    return {source.eeg: "EEG"} | ({source.markers: "markers"} if source.markers else {})
+
+
+def _flow(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Rate, the declared one, drift and gaps."""
+    flow = Flow(found.get("rate_hz"), found.get("drift_ppm"), found.get("gaps") or 0)
+    if flow.rate_hz is None:
+        return ("–", "–", "–", "–")
+    declared = "–"
+    if flow.drift_ppm is not None:
+        declared = f"{flow.rate_hz * (1 + flow.drift_ppm * 1e-6):.6g} Hz"
+        drift = f"{flow.drift_ppm:+z.1f} ppm"
+    else:
+        drift = "runs at another rate"
+    return (f"{flow.rate_hz:.3f} Hz", declared, drift, str(flow.gaps))
+
+
+def _offset(found: Mapping[str, Any]) -> str:
+    offset_ms, error_ms = (1e3 * found[name] for name in ("offset_s", "offset_uncertainty_s"))
+    return f"{offset_ms:+z.3f} ± {error_ms:.3f} ms"
+
+
+def _bad(found: Mapping[str, Any]) -> str:
+    told = [f"{name}: {', '.join(found[name])}" for name in ("flat", "clipped") if found.get(name)]
+    return "; ".join(told) or "–"
+
+
+def _which(story: Story) -> str:
+    n, n_decoded = len(story.trials), len(story.decoded)
+    if not n_decoded:
+        return "No trial was decoded."
+    those = f"All {n} trials" if n_decoded == n else f"All {n} trials, {n_decoded} of them decoded"
+    return (
+        f"{those}. A green edge: the first answer is the image that was seen; a red one: it is "
+        "not; a grey one: there is no answer."
+    )

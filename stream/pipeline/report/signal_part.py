@@ -1,0 +1,239 @@
+"""Of a session that only cuts trials: how its channels were, and what they have in common."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hvf_core.problem import Problem
+from stream.acquire.channels import brain_channels
+from stream.acquire.trial_stream import TrialStream
+from stream.acquire.trials import Trial
+from stream.acquire.watch.signals import Quality, QualityMeter
+from stream.pipeline.report.charts import Frame, chart, line, text, ticks, time_axis, upright
+from stream.pipeline.report.markup import chart_with, folded, note, section, side_by_side, table
+from stream.pipeline.report.story import Story
+from stream.pipeline.trials import trial_plan
+from stream.pipeline.wire.config import FileSource, SessionConfig
+from stream.sources.recording import Recording
+
+MOST_BYTES = 500e6
+"""Of recordings that a session's end waits for; `finish` reads larger ones no more than it."""
+_UNITS = {"microvolts": "µV", "femtoteslas": "fT"}
+_MOST_COLUMNS, _MOST_POINTS = 60, 120
+_SHADES = 8
+_ODD = 4.0  # times what is usual
+_SAME_S = 5e-4  # onsets of one trial, as told and as found again
+
+
+@dataclass
+class Signals:
+    """What was measured of a session's recordings, channel by channel.
+
+    Attributes:
+        columns: of the channels that record the brain.
+        seconds: how each second was.
+        evoked: the sum of the trials (times, channels), from each of which the mean before its
+            onset was taken.
+    """
+
+    channels: Sequence[str]
+    unit: str
+    rate_hz: float
+    columns: Sequence[int]
+    seconds: list[Quality] = field(default_factory=list)
+    evoked: np.ndarray | None = None
+    first: int = 0
+    n_trials: int = 0
+
+    def add(self, recording: Recording, config: SessionConfig, onsets_s: np.ndarray) -> None:
+        """Measures a recording; of its trials those count that the session has cut."""
+        meter, n = QualityMeter(self.rate_hz, len(self.columns)), max(2, round(self.rate_hz))
+        for at in range(0, len(recording.samples), n):
+            samples = recording.samples[at : at + n, self.columns]
+            self.seconds += meter.take(samples, recording.stamps_s[at : at + n])
+        for trial in _trials(recording, config, self):
+            at = int(np.searchsorted(onsets_s, trial.event.onset_s - _SAME_S))
+            if at < len(onsets_s) and onsets_s[at] <= trial.event.onset_s + _SAME_S:
+                self._add_trial(trial)
+
+    def _add_trial(self, trial: Trial) -> None:
+        samples = trial.samples[:, self.columns].astype(np.float64)
+        before = samples[: max(0, -self.first)]
+        samples -= (before if len(before) else samples).mean(axis=0)
+        self.evoked = samples if self.evoked is None else self.evoked + samples
+        self.n_trials += 1
+
+
+def signal_part(config: SessionConfig, story: Story) -> str:
+    """The section; "" for a session without recording."""
+    try:
+        signals = measured(config, story)
+    except Problem as problem:
+        return section("signals", "Signals", note(f"There is nothing to show: {problem}."))
+    if signals is None or not signals.seconds:
+        return ""
+    return section(
+        "signals",
+        "Signals",
+        side_by_side(_evoked(signals), _over_time(signals)),
+        _channels(signals),
+    )
+
+
+def measured(config: SessionConfig, story: Story) -> Signals | None:
+    """Measures what the session recorded; None where that is nothing.
+
+    Raises:
+        Problem: a recording cannot be read, or is too large to be read while somebody waits.
+    """
+    onsets_s = np.array([trial.at_s for trial in story.trials if trial.fate == "cut"])
+    signals = None
+    for recording in _recordings(config):
+        if signals is None:
+            brain = brain_channels(recording.channels, recording.kinds)
+            columns = [i for i, name in enumerate(recording.channels) if name in brain]
+            unit = recording.units[columns[0]] if columns else ""
+            names = [recording.channels[i] for i in columns]
+            signals = Signals(names, _UNITS.get(unit, unit), recording.rate_hz, columns)
+        signals.add(recording, config, np.sort(onsets_s))
+    return signals
+
+
+def _recordings(config: SessionConfig) -> Iterator[Recording]:
+    from stream.sources.read import read_recording  # here, as MNE takes a second to import
+
+    source = config.source
+    paths = [source.path] if isinstance(source, FileSource) else []
+    paths = paths or sorted(config.folder.glob("recording*.xdf"))
+    n_bytes = sum(path.stat().st_size for path in paths if path.exists())
+    if n_bytes > MOST_BYTES:
+        raise Problem(
+            f"the recording has {n_bytes / 1e6:.0f} MB, which would take long to read; "
+            "`replay` looks at a part of it with --start and --stop"
+        )
+    for path in paths:
+        if isinstance(source, FileSource):
+            recording = read_recording(path, source, source.stop_s)
+        else:
+            recording = read_recording(path)
+        yield recording.corrected(config.channel_map, config.true_rate_hz)
+
+
+def _trials(recording: Recording, config: SessionConfig, signals: Signals) -> Iterator[Trial]:
+    from stream.sources.cut_recording import run_through
+
+    stream = TrialStream(
+        recording.channels, recording.rate_hz, trial_plan(config), kinds=recording.kinds
+    )
+    signals.first = stream.window.first
+    for one in run_through(stream, recording):
+        if isinstance(one, Trial) and one.is_whole:
+            yield one
+
+
+def _evoked(signals: Signals) -> str:
+    """All channels of the mean trial, and how far they lie apart."""
+    if signals.evoked is None:
+        return ""
+    mean = signals.evoked / signals.n_trials
+    power = mean.std(axis=1)
+    times_s = (signals.first + np.arange(len(mean))) / signals.rate_hz
+    step = max(1, len(times_s) // _MOST_POINTS)
+    largest = float(np.abs(mean).max()) or 1.0
+    y_ticks = ticks(-largest, largest, 5)
+    frame = Frame(
+        (float(times_s[0]), float(times_s[-1])),
+        (-largest * 1.05, largest * 1.05),
+        "s after the onset",
+        signals.unit,
+        ticks(float(times_s[0]), float(times_s[-1]), 6),
+        y_ticks,
+    )
+    marks = []
+    for channel in mean.T:
+        points = zip(times_s[::step].tolist(), channel[::step].tolist(), strict=True)
+        marks.append(line(frame, points, "faint"))
+    points = zip(times_s[::step].tolist(), power[::step].tolist(), strict=True)
+    marks += [line(frame, points, "c2"), upright(frame, 0.0, "onset")]
+    peak = int(power.argmax())
+    told = f"largest {power[peak]:.2g} {signals.unit} at {times_s[peak]:.3f} s"
+    caption = (
+        f"The mean of n = {signals.n_trials} trials, {len(signals.channels)} channels, from each "
+        f"the mean before the onset taken, no filter. The strong line: global field power, {told}."
+    )
+    title = "Evoked response"
+    return chart_with(title, chart(frame, f"{title}: global field power {told}", marks), caption)
+
+
+def _over_time(signals: Signals) -> str:
+    """Every channel's rms over the session, as shades: against the channels' median."""
+    rms = np.array([second.rms_uv for second in signals.seconds])
+    n_columns = min(_MOST_COLUMNS, len(rms))
+    parts = [part.mean(axis=0) for part in np.array_split(rms, n_columns)]
+    usual = float(np.median(rms)) or 1.0
+    # From a quarter of what is usual to four times it.
+    shades = np.log2(np.maximum(np.array(parts), 1e-9) / usual) / 4 + 0.5
+    levels = np.clip(np.rint(shades * _SHADES), 0, _SHADES).astype(int)
+    n_channels = len(signals.channels)
+    unit_s, unit = time_axis(len(rms))
+    row_px = 14 if n_channels <= 24 else 6
+    frame = Frame(
+        (0, len(rms) / unit_s),
+        (0, n_channels),
+        f"time ({unit})",
+        x_ticks=ticks(0, len(rms) / unit_s, 6),
+        height_px=max(230, row_px * n_channels + 48),
+        left_px=64,
+    )
+    width = (frame.px(frame.x[1]) - frame.px(0)) / n_columns
+    height = (frame.py(0) - frame.py(n_channels)) / n_channels
+    marks = []
+    for shade in range(_SHADES + 1):
+        cells = "".join(
+            f"M{frame.px(0) + i * width:.1f} {frame.py(n_channels - j):.1f}h{width:.2f}"
+            f"v{height:.2f}h-{width:.2f}z"
+            for i, j in zip(*np.nonzero(levels == shade), strict=True)
+        )
+        if cells:
+            opacity = f"{shade / _SHADES:.2f}"
+            marks.append(f'<path class="shade" fill-opacity="{opacity}" d="{cells}"/>')
+    every = -(-n_channels // 24)
+    for j in range(0, n_channels, every):
+        y = frame.py(n_channels - j - 0.5) + 4
+        marks.append(text(58, y, signals.channels[j][:9], "end"))
+    title = "Size of each channel over the session"
+    caption = f"rms in a second; the darkest is 4 times the median of {usual:.3g} {signals.unit}."
+    return chart_with(title, chart(frame, title, marks), caption)
+
+
+def _channels(signals: Signals) -> str:
+    """What each channel was like for most of the seconds, and which ones are to be looked at."""
+    seconds, unit = signals.seconds, signals.unit
+    rms, peaks, mains = (
+        np.median([getattr(second, name) for second in seconds], axis=0)
+        for name in ("rms_uv", "peak_to_peak_uv", "line_uv")
+    )
+    flat, clipped = (
+        np.mean([getattr(second, name) for second in seconds], axis=0)
+        for name in ("flat", "clipped")
+    )
+    hz = float(np.median([second.line_hz for second in seconds]))
+    usual = float(np.median(rms))
+    rows, noticed = [], []
+    for i, name in enumerate(signals.channels):
+        values = (f"{one[i]:.3g}" for one in (rms, peaks, mains))
+        often = [f"{one[i]:.0%}" if one[i] else "–" for one in (flat, clipped)]
+        rows.append((name, *values, *often))
+        told = [f"flat {often[0]}"] if flat[i] else []
+        told += [f"clipped {often[1]}"] if clipped[i] else []
+        told += [f"{rms[i]:.3g} {unit}"] if not usual / _ODD < rms[i] < usual * _ODD else []
+        told += ["mostly mains"] if mains[i] > rms[i] / 2 else []
+        noticed += [f"{name} ({', '.join(told)})"] if told else []
+    line_hz = f"{hz:g} Hz" if hz else "not sampled"
+    head = ("channel", f"rms ({unit})", f"peak to peak ({unit})", f"mains, {line_hz} ({unit})")
+    return (
+        note(f"To be looked at: {'; '.join(noticed) or 'no channel'}. Medians over the session.")
+        + note(f"The median channel: {usual:.3g} {unit} rms, of it mains {np.median(mains):.3g}.")
+        + folded("Channel by channel", table((*head, "flat", "clipped"), rows, "numbers"))
+    )
