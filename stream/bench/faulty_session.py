@@ -29,7 +29,6 @@ _ROOT = Path(__file__).parents[2]
 _SOA_S = 0.3
 _CALM_S = 2.0  # of answers before the fault
 _START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
-_STRAY = {"control": (zmq.DEALER, [b"nobody", b"beat", b""])}  # by socket; others take one frame
 N_BESIDE = 10  # trials of a session beside the one that is looked at
 _TMP_PATH = 106  # characters, too many for the path of a socket
 
@@ -49,7 +48,7 @@ class Fault(Frozen):
     paints: bool = False
     may_refuse: bool = False
     """The session may also refuse to begin, in a sentence."""
-    play_s: float = 7.0
+    play_s: float = 4.0
     """How long images are seen after the fault."""
     within_s: float = 3.0
     """Until answers are on time again; 0: never."""
@@ -170,28 +169,19 @@ class FaultySession:
                 size = self._process(who).memory_info().vms
                 self._process(who).rlimit(psutil.RLIMIT_AS, (size, psutil.RLIM_INFINITY))
             case ["frame", name]:
-                kind = zmq.DEALER if name == "control" else zmq.PUSH
-                socket = open_socket(kind, getattr(self._endpoints(), name), bind=False)
-                socket.send_multipart(
-                    [b"nobody", b"beat", b""] if name == "control" else [b"\x07x"]
-                )
-                socket.close()
+                is_line = name == "control"
+                kind = zmq.DEALER if is_line else zmq.PUSH
+                with open_socket(kind, getattr(self._endpoints(), name), bind=False) as socket:
+                    socket.send_multipart([b"nobody", b"beat", b""] if is_line else [b"\x07x"])
             case ["remove", "folder"]:
                 shutil.rmtree(self.folder)
             case ["remove", "sockets"]:
                 for folder in self.tmp.glob("hvf-*"):
                     shutil.rmtree(folder)
             case ["beside"]:  # another session, at the same time
-                demo = [
-                    "run_realtime.py",
-                    "--no-paint",
-                    "--headless",
-                    "--out",
-                    self.base / "beside",
-                ]
-                self._start("beside", [*demo, "--trials", N_BESIDE, "--repeats", 1]).wait(
-                    _END_WAIT_S
-                )
+                demo = ["run_realtime.py", "--no-paint", "--headless", "--trials", N_BESIDE]
+                demo += ["--repeats", 1, "--out", self.base / "beside"]
+                self._start("beside", demo).wait(_END_WAIT_S)
             case ["spin"]:
                 spin = (sys.executable, "-c", "while True: pass")
                 self._spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
@@ -210,16 +200,10 @@ class FaultySession:
         if not self._wait(self._endpoints, _START_WAIT_S):
             return False
         endpoint = needed(self._endpoints()).results
-        heard = open_socket(zmq.SUB, endpoint, bind=False, hears=(SessionState,))
-
-        def runs() -> bool:
-            message = receive(heard, 50)
-            return isinstance(message, SessionState) and message.state == "running"
-
-        try:
-            return self._wait(runs, _START_WAIT_S)
-        finally:
-            heard.close(0)
+        with open_socket(zmq.SUB, endpoint, bind=False, hears=(SessionState,)) as heard:
+            return self._wait(
+                lambda: getattr(receive(heard, 50), "state", None) == "running", _START_WAIT_S
+            )
 
     def _endpoints(self) -> Endpoints | None:
         path = self.folder / "config.json"
@@ -255,19 +239,18 @@ class FaultySession:
 
     def _process(self, who: str) -> psutil.Process:
         """The process of a node, which may be about to start, of the session or of the source."""
-        own = {"source": self.source, "session": self.session}
-        if who in own:
-            self._found[who] = psutil.Process(own[who].pid)
-            return self._found[who]
-        deadline_s = time.monotonic() + _PROCESS_WAIT_S
-        while True:
-            for process in self.left():
-                if f"stream.pipeline.nodes.{who} " in _command_line(process):
-                    self._found[who] = process
-                    return process
-            if time.monotonic() > deadline_s:
-                raise LookupError(f"there was no {who} to be found")
-            time.sleep(0.05)
+        own = {"source": self.source.pid, "session": self.session.pid}
+        found = [psutil.Process(own[who])] if who in own else []
+
+        def look() -> list[psutil.Process]:
+            of_node = f"stream.pipeline.nodes.{who} "
+            found.extend(one for one in self.left() if of_node in _command_line(one))
+            return found
+
+        if not found and not self._wait(look, _PROCESS_WAIT_S):
+            raise LookupError(f"there was no {who} to be found")
+        self._found[who] = found[0]
+        return found[0]
 
 
 def _command_line(process: psutil.Process) -> str:
