@@ -66,6 +66,7 @@ def run(
     """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
     from stream.pipeline.books.output import Output
     from stream.pipeline.books.summary import summary_table
+    from stream.pipeline.outputs.blind import summary_left
     from stream.pipeline.report.page import REPORT
     from stream.pipeline.session import Session
 
@@ -80,7 +81,7 @@ def run(
     if summary is None:
         console.print(f"the session was ended before it began; its logs are in {config.folder}")
     else:
-        console.print(summary_table(summary))
+        console.print(summary_table(summary_left(summary) if config.outputs.blind else summary))
         console.print(f"session folder: {config.folder}", highlight=False)
         what = "seen, retrieved and painted" if config.painting is not None else "report"
         console.print(f"{what}: {config.folder / REPORT}", highlight=False)

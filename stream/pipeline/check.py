@@ -1,5 +1,7 @@
 """Refuses, before anything is started, settings that the models of a session do not allow."""
 
+from importlib.util import find_spec
+
 from decoder.bundle import Bundle, load_bundle
 from decoder.calibration import temperature_of
 from hvf_core.problem import Problem, needed
@@ -16,6 +18,11 @@ def check(settings: SessionSettings) -> None:
     Raises:
         Problem: a model is missing or damaged, or cannot do what is asked for.
     """
+    if settings.outputs.osc is not None and find_spec("pythonosc") is None:
+        raise Problem(
+            f"--osc {settings.outputs.osc} needs python-osc, which is not installed: install it "
+            'with `pip install -c constraints.txt -e ".[osc]"`, or leave the option out'
+        )
     if settings.save_trials is not None:
         check_trial_file(settings.save_trials)
     if settings.bundle is None:

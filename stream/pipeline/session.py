@@ -16,6 +16,7 @@ from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
 from stream.pipeline.lock import held
+from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.states import ORDERS, Event, Lifecycle, Seen, State
 from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.asked import Asked
@@ -76,7 +77,7 @@ class Session:
         self._source = source
         self._is_virtual = isinstance(config.source, FileSource)
         shown = (headless, n_trials, title, config.gallery, not self._is_virtual)
-        self._view = TerminalView(output.console, *shown)
+        self._view = TerminalView(output.console, *shown, config.outputs.blind)
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder
@@ -183,7 +184,8 @@ class Session:
         done = self._control.obey(asked)
         self._supervisor.answer(asked.envelope, done.outcome, done.text)
         if asked.verb != "hello":  # who looks on leaves no trace
-            self._view.say(f"{done.by}: {done.verb} {done.argument}".rstrip() + f" ({done.text})")
+            seen = leaving(self._config)(done)
+            self._view.say(f"{done.by}: {done.verb} {seen.argument}".rstrip() + f" ({seen.text})")
             self._supervisor.report(done)
 
     def _hear(self) -> bool:

@@ -1,9 +1,11 @@
-"""How a session makes its trials, as its config says; for the reader and for who decodes again."""
+"""How a session makes and announces its trials: for the reader, and who is in its place."""
 
 from stream.acquire.adaptation import Adaptation
+from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trial_stream import TrialPlan
 from stream.pipeline.wire.config import LiveSource, SessionConfig, SessionSettings
+from stream.pipeline.wire.messages import MarkerSeen, TrialRef
 
 
 def trial_plan(config: SessionSettings) -> TrialPlan:
@@ -38,3 +40,27 @@ def starting_adaptation(config: SessionConfig, preprocessing: Preprocessing) -> 
     rest = read_recording(settings.rest).corrected(config.channel_map, config.true_rate_hz)
     windows = rest_windows(rest, preprocessing)
     return Adaptation.from_rest(preprocessing, windows, settings.adaptation)
+
+
+def trial_ref(session: str, number: int, event: Event) -> TrialRef:
+    """What messages of a trial are about."""
+    return TrialRef(
+        session=session,
+        trial=number,
+        stimulus=event.stimulus,
+        group=event.group,
+        repeat=event.repeat,
+        onset_s=event.onset_s,
+        block=event.block,
+    )
+
+
+def announcement(session: str, number: int, event: Event) -> MarkerSeen:
+    """The message of a marker that opens a trial."""
+    return MarkerSeen(
+        about=trial_ref(session, number, event),
+        readable_s=event.readable_s,
+        text=event.text,
+        sent_s=event.sent_s,
+        mark=event.mark,
+    )

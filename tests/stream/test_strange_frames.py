@@ -31,6 +31,7 @@ from stream.pipeline.books.terminal import TerminalView
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes import decode, paint, record, results
 from stream.pipeline.nodes.trial_sender import TrialSender
+from stream.pipeline.outputs.story import Story
 from stream.pipeline.report.page import write_report
 from stream.pipeline.wire.bus import Publisher, open_socket
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
@@ -373,8 +374,10 @@ def forged(messages: Sequence[Message], seed: int) -> Iterator[Message]:
 def test_whatever_is_reported_the_books_sum_and_can_be_shown(config: SessionConfig) -> None:
     painting = PaintingSettings(prior=config.folder / "prior")
     config = config.model_copy(update={"painting": painting})
-    told = SimpleNamespace(seq=0, publish=pack, push_sample=print)
-    node = results.Results(config, "results-1", told, told, lambda: 1.0)
+    told, story = SimpleNamespace(seq=0, publish=pack), Story(config)
+    node = results.Results(
+        config, "results-1", told, lambda record: list(story.told(1.0, record)), lambda: 1.0
+    )
     screen = Console(file=io.StringIO(), width=100)
     view = TerminalView(screen, True, None, "forged")
     n_taken = 0

@@ -6,8 +6,8 @@ lose: of a receiver that dies what it had not taken, of a sender what it had not
 
 import json
 from collections import Counter, defaultdict
+from contextlib import suppress
 from random import Random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from stream.pipeline.books.ledger import Ledger, read_ledger, told
 from stream.pipeline.nodes import results as results_node
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.nodes.results import Results
+from stream.pipeline.outputs.feed import Feed, Way
+from stream.pipeline.outputs.lsl import as_text
+from stream.pipeline.outputs.story import ENDS, Story
 from stream.pipeline.wire.bus import try_send
 from stream.pipeline.wire.config import (
     NUMBERS,
@@ -44,6 +47,10 @@ from tests.refs import about
 from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
 N_RUNS, N_STEPS = 500, 150
+
+
+class Killed(BaseException):
+    """What sends was killed when something was sent, and before it could write that down."""
 
 
 class Link:
@@ -165,7 +172,7 @@ class World:
     """A session in virtual time. Everything in it is drawn."""
 
     def __init__(self, folder, seed, n_steps=N_STEPS):
-        self.random = Random(seed)
+        self.random, self.chance = Random(seed), Random(seed)
         self.folder = folder / str(seed)
         self.folder.mkdir()
         self.config = SessionConfig(
@@ -178,7 +185,8 @@ class World:
         self.now_s = 100.0
         self.lives = Counter()
         self.sent = []  # when it came, its stamp, its text
-        self.outlet = []  # what came out over LSL
+        self.told = []  # what went out
+        self.is_killed = False  # in the middle of telling
         self.links = []  # to the results node
         self.reader = self.decoder = self.results = None
         for start in (self.start_results, self.start_decoder, self.start_reader):
@@ -246,10 +254,11 @@ class World:
     def start_results(self):
         if self.results is None:
             self.bus = Bus(self)
-            outlet = SimpleNamespace(push_sample=self.outlet.extend)
             clock = lambda: self.now_s  # noqa: E731
             name = self.born("results")
-            self.results = Results(self.config, name, self.bus, outlet, clock)
+            self.entered = []  # and not told yet
+            self.feed = Feed(Story(self.config), [Way(self, self.config.kept("told"), self.now_s)])
+            self.results = Results(self.config, name, self.bus, self.entered.append, clock)
             self.witness_since_s = self.now_s + self.random.choice([0.0, 1.0])
             self.witnessed = []
 
@@ -275,7 +284,10 @@ class World:
             for link in self.links:
                 link.move(self.random.randint(0, len(link)))
                 link.there.clear()
-            self.results = None
+            self.is_killed = self.chance.random() < 0.5
+            with suppress(Killed):
+                self.step_feed()
+            self.results, self.is_killed = None, False
 
     def step_reader(self):
         if self.reader is not None and self.hung != "reader":
@@ -315,6 +327,21 @@ class World:
         if self.witness_since_s <= self.now_s:
             self.results.witnessed_s = (self.witness_since_s, self.now_s)
         self.results.look(is_idle=not any(link.there for link in self.links))
+        self.step_feed()
+
+    def step_feed(self):
+        for _ in range(self.chance.randint(0, len(self.entered))):
+            self.feed.take(self.now_s, self.entered.pop(0), self.now_s)
+        self.feed.look(self.now_s)
+
+    @property
+    def is_heard(self):
+        return self.chance.random() < 0.3
+
+    def tell(self, told):
+        self.told.append(json.loads(as_text(told)[0]))
+        if self.is_killed:
+            raise Killed
 
     def born(self, name):
         self.lives[name] += 1
@@ -342,6 +369,9 @@ class World:
         pending = self.results._ledger.pending
         assert self.reader is None or all(n >= newest for n in pending), (newest, pending)
         self.results.close("finish", is_orphan=False)
+        for record in self.entered:
+            self.feed.take(self.now_s, record, self.now_s)
+        self.feed.end()
 
     def finish_reader(self):
         for _ in range(3000):
@@ -404,17 +434,32 @@ def check(world, seed):
     assert not there
     if world.lives["reader"] == 1 and world.reader is not None:
         assert not unheard, f"{seed}: one reader has listened all the time"
-    # What came out over LSL is one answer each, and comes again only with another results node.
-    out = defaultdict(list)
-    for answer in map(json.loads, world.outlet):
-        out[answer["trial"], answer["tmax_s"]].append((answer["n_repeats"], answer["scores"]))
-    for answers in out.values():
-        assert answers == answers[:1] * len(answers), f"{seed}: {answers}"
-        assert len(answers) <= world.lives["results"]
+    check_told(world, of, seed)
     # Whose answer it is: as the trial itself says.
     for record in of["decoded"]:
         assert record["stimulus"] == markers[record["trial"]]["stimulus"]
         assert record["trial"] < WITNESSED
+
+
+def check_told(world, of, seed):
+    """Each end went out once, or the last one before a node was killed twice, as the same."""
+    numbered = {told["n"]: told for told in world.told if told["event"] != "hello"}
+    assert list(numbered) == list(range(1, len(numbered) + 1)), f"{seed}: in order, none missing"
+    told = Counter(told["n"] for told in world.told if told["event"] != "hello")
+    assert sum(told.values()) - len(told) < world.lives["results"], f"{seed}: at most one a death"
+    for one in world.told:
+        if one["event"] != "hello":
+            assert one | {"at_s": 0} == numbered[one["n"]] | {"at_s": 0}
+    ends = [one for one in numbered.values() if one["event"] in ENDS]
+    assert Counter(one["trial"] for one in ends) == Counter(r["trial"] for r in of["marker"])
+    markers = {record["trial"]: record for record in of["marker"]}
+    for one in ends:
+        marker = markers[one["trial"]]
+        assert (one["marker"], one["sent_s"]) == (marker["text"], marker["sent_s"])
+    early = [(o["trial"], o["tmax_s"]) for o in numbered.values() if o["event"] == "provisional"]
+    assert max(Counter(early).values(), default=1) == 1
+    assert [one["event"] for one in numbered.values()].count("ended") == 1
+    assert world.told[-1]["event"] == "ended"
 
 
 def test_what_was_being_entered_when_a_results_node_died_is_ended_by_the_next(tmp_path):

@@ -27,6 +27,7 @@ from stream.pipeline.wire.messages import (
     Painted,
     PaintingState,
     Retrieval,
+    SessionState,
     TrialCut,
     TrialDropped,
 )
@@ -46,6 +47,7 @@ _KINDS = {
     "painting": "of_trial* state* detail",
     "painted": f"of_trial* stimulus {_IMAGE}",
     "stream": "name state age_s at_s",
+    "session": "state* at_s",
     "listening": "node* since_s*",
     "node_lost": "node at_s",
     "unheard": "from_s* until_s*",
@@ -68,6 +70,7 @@ _FROM: Mapping[str, type] = {
     "painted": Painted,
     "note": Noted,
     "control": Controlled,
+    "session": SessionState,
 }
 """Of what message the facts of a record are; those of others are texts and numbers."""
 

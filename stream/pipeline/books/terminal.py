@@ -36,7 +36,8 @@ class TerminalView:
     """Follows the results bus; `headless`, it is lines only, with nothing that moves below them.
 
     With a `gallery`, pictures of it are shown beside what was painted. How long something took is
-    told where it `is_timed`: in virtual time trials wait, and it means nothing.
+    told where it `is_timed`: in virtual time trials wait, and it means nothing. What is seen is not
+    told where it `is_blind`.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class TerminalView:
         title: str,
         gallery: Path | None = None,
         is_timed: bool = True,
+        is_blind: bool = False,
     ):
+        self._is_blind = is_blind
         self._is_timed = is_timed
         self._console = console
         self._headless = headless
@@ -101,7 +104,7 @@ class TerminalView:
                     self._pictures = pictures(message, self._seen(message.about.stimulus))
                 self.say(self._image_line(message))
             case Retrieval():
-                if not message.answer.provisional:
+                if not (message.answer.provisional or self._is_blind):
                     self._ranks += [message.rank] if message.rank else []
                     self._growth.add(message)
                 self.say(self._line(message))
@@ -170,15 +173,16 @@ class TerminalView:
     def _line(self, answer: Retrieval) -> Text:
         early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
         facts = [f"{answer.confidence:.0%} sure"] if answer.calibrated else []
-        if not answer.rank:
+        if not (answer.rank or self._is_blind):
             facts.append("not in the gallery")
-        elif answer.rank > 1 or answer.abstain:
+        elif answer.rank > 1 or (answer.rank and answer.abstain):
             facts.append(f"rank {answer.rank}")
         facts.append(f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1))
         if self._is_timed:
             latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
             facts.append(f"{latency_ms:.1f} ms")
-        line = Text(f"trial {answer.about.trial}: {printable(answer.about.stimulus)} → ")
+        shown = "" if self._is_blind else f"{printable(answer.about.stimulus)} "
+        line = Text(f"trial {answer.about.trial}: {shown}→ ")
         line.append_text(told(answer))
         line.append(f"{early} ({', '.join(facts)})")
         if answer.answer.provisional:

@@ -17,11 +17,12 @@ from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.second_inlet import SecondInlet
-from stream.pipeline.outputs.lsl import opened
+from stream.pipeline.outputs.blind import leaving
+from stream.pipeline.outputs.feed import Outputs
+from stream.pipeline.trials import announcement
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
 from stream.pipeline.wire.config import WITNESSED, LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
-from stream.pipeline.wire.flat import as_json
 from stream.pipeline.wire.messages import (
     Controlled,
     End,
@@ -39,7 +40,6 @@ from stream.pipeline.wire.messages import (
     StreamHealth,
     TrialCut,
     TrialDropped,
-    TrialRef,
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
@@ -60,7 +60,7 @@ class Results:
         config: of the session.
         incarnation: of this process.
         publisher: where everything comes out.
-        outlet: of LSL, for answers.
+        tell: is given each record of the ledger, those of before a restart too.
         clock: the reader's, in seconds.
     """
 
@@ -69,13 +69,13 @@ class Results:
         config: SessionConfig,
         incarnation: str,
         publisher: Publisher,
-        outlet: Any,
+        tell: Callable[[Record], None],
         clock: Callable[[], float] = local_clock,
     ):
         self._config = config
         self._is_live = isinstance(config.source, LiveSource)
         self._publisher = publisher
-        self._outlet = outlet
+        self._tell = tell
         self._clock = clock
         self._standing = Standing()
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
@@ -136,7 +136,7 @@ class Results:
                 if message.node == SOURCE:
                     self._notices.append(message.text)
             case SessionState():
-                self._publish(message)
+                self._note("session", message, at_s=self._clock())
             case Controlled():
                 self._note("control", message)
             case PaintingState(state="begun"):  # and will end in one of the other ways
@@ -227,25 +227,9 @@ class Results:
     def _enter_missed(self, until_s: float) -> None:
         """Enters the markers that came until then and were announced by no reader."""
         for event in self._witness.missed(self._attendance.since_s, until_s):
-            about = TrialRef(
-                session=self._config.session,
-                trial=self._next_witnessed,
-                stimulus=event.stimulus,
-                group=event.group,
-                repeat=event.repeat,
-                onset_s=event.onset_s,
-                block=event.block,
-            )
-            self._announce(
-                MarkerSeen(
-                    about=about,
-                    readable_s=event.readable_s,
-                    text=event.text,
-                    sent_s=event.sent_s,
-                    mark=event.mark,
-                )
-            )
-            self._drop((about.trial,), "node_lost", _NOBODY)
+            number = self._next_witnessed
+            self._announce(announcement(self._config.session, number, event))
+            self._drop((number,), "node_lost", _NOBODY)
 
     def _drop_orphans(self, now_s: float) -> None:
         """Gives up the trials of readers before this one, once their answers had time to come."""
@@ -296,7 +280,6 @@ class Results:
         is_out = answer.provisional and (trial, answer.tmax_s) in self._provisional
         if not is_out and not self._ledger.has_outcome(trial):
             self._publish(message)
-            self._outlet.push_sample([as_json(message)])
         facts = told("decoded", message)
         if not answer.provisional:
             self._settle(trial, "decoded", **facts)
@@ -317,6 +300,7 @@ class Results:
         elif record["event"] == "marker" and record["trial"] > WITNESSED:
             self._next_witnessed = record["trial"] + 1
             self._witness.entered(record["mark"], record["trial"])
+        self._tell(record)
 
     def _drop(self, trials: tuple[int, ...], reason: str, detail: str) -> None:
         for trial in trials:
@@ -355,9 +339,10 @@ class Results:
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Collects reports until it is told that no more come."""
     socket = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
-    publisher = Publisher(config.endpoints.results, config.session)
+    publisher = Publisher(config.endpoints.results, config.session, leaving(config))
     publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
-    results = Results(config, lifeline.incarnation, publisher, opened(config))
+    outputs = Outputs(config)
+    results = Results(config, lifeline.incarnation, publisher, outputs.entered)
     reports = Listener(socket, config.session, results.say)
     second = None
     lifeline.ready()
@@ -370,12 +355,15 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         elif results.has_begun and isinstance(config.source, LiveSource) and config.source.markers:
             second = SecondInlet(config.source, config.source.markers)
         results.look(is_idle=not reports.is_waiting)
+        for sentence in outputs.said():
+            results.say(sentence)
         for verb, argument in lifeline.orders():
             results.obey(verb, argument)
     _take_the_rest(results, reports)
     if second is not None:
         _hear(second, results)
     results.close(results.ended or command, lifeline.is_orphan)
+    outputs.close()
 
 
 def _hear(second: SecondInlet, results: Results) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import marker_text
 from stream.acquire.watch.signals import Decimator, QualityMeter
+from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.wire.bus import Publisher
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.messages import ChannelQuality, Eeg
@@ -23,7 +24,10 @@ class SignalsFeed:
     def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
         self._channels = list(channels)
         self._rate_hz = rate_hz
-        self._publisher = Publisher(config.endpoints.signals, config.session)
+        self._publisher = Publisher(config.endpoints.signals, config.session, leaving(config))
+        self._codes: list[int] = []  # columns whose codes tell what is shown
+        if config.outputs.blind and config.trigger is not None:
+            self._codes = [self._channels.index(config.trigger.channel)]
         self._decimator: Decimator | None = None
         self._meter: QualityMeter | None = None
         self._waiting: list[Chunk] = []
@@ -55,7 +59,8 @@ class SignalsFeed:
         self._publisher.close()
 
     def _send(self) -> None:
-        samples = np.concatenate([chunk.samples for chunk in self._waiting])
+        samples = np.concatenate([chunk.samples for chunk in self._waiting])  # a copy
+        samples[:, self._codes] = 0
         stamps_s = np.concatenate([chunk.raw_s + chunk.offset_s for chunk in self._waiting])
         self._waiting = []
         if self._decimator is not None:

@@ -14,7 +14,6 @@ from index.gallery import open_gallery
 from stream.acquire.adaptation import write_state
 from stream.acquire.chunk import Chunk, SampleFormat, StreamKind
 from stream.acquire.lsl import local_clock
-from stream.acquire.markers import Event
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialStream
@@ -25,18 +24,16 @@ from stream.pipeline.books.trial_formats import Head, channel_types
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
-from stream.pipeline.trials import starting_adaptation, trial_plan
+from stream.pipeline.trials import announcement, starting_adaptation, trial_plan, trial_ref
 from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.messages import (
     End,
-    MarkerSeen,
     NodeState,
     Noted,
     Settled,
     TrialCut,
     TrialDropped,
-    TrialRef,
     TrialSlice,
 )
 from stream.pipeline.wire.nodes import READER
@@ -254,15 +251,7 @@ class TrialSender:
         for one in told:
             match one:
                 case Opened():
-                    about, event = self._about(one.number, one.event), one.event
-                    seen = MarkerSeen(
-                        about=about,
-                        readable_s=event.readable_s,
-                        text=event.text,
-                        sent_s=event.sent_s,
-                        mark=event.mark,
-                    )
-                    self._outbox.announce(seen)
+                    self._outbox.announce(announcement(self._config.session, one.number, one.event))
                 case Slice():
                     self._send_slice(one)
                 case Drop(number=trial, reason=reason, detail=detail):
@@ -274,7 +263,7 @@ class TrialSender:
         trial = part.trial
         self._outbox.send_slice(
             TrialSlice(
-                about=self._about(trial.number, trial.event),
+                about=trial_ref(self._config.session, trial.number, trial.event),
                 first=part.first,
                 corrects=part.corrects,
                 final=part.final,
@@ -295,17 +284,6 @@ class TrialSender:
             stamps = self._stamps(trial)
             cut = TrialCut(trial=trial.number, residual_s=trial.residual_s, stamps=stamps)
             self._outbox.report(cut)
-
-    def _about(self, number: int, event: Event) -> TrialRef:
-        return TrialRef(
-            session=self._config.session,
-            trial=number,
-            stimulus=event.stimulus,
-            group=event.group,
-            repeat=event.repeat,
-            onset_s=event.onset_s,
-            block=event.block,
-        )
 
     def _stamps(self, trial: Trial) -> dict[str, float]:
         # In virtual time `readable_s` is the data's own; what took time counts from the chunk.

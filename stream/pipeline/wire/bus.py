@@ -139,12 +139,20 @@ class Publisher:
 
     It never waits for anybody.
 
+    Args:
+        left: what goes out of a message.
+
     Attributes:
         seq: number of the last message; set it to begin elsewhere than at 1.
     """
 
-    def __init__(self, endpoint: str, session: str):
-        self.seq, self._session = 0, session
+    def __init__(
+        self,
+        endpoint: str,
+        session: str,
+        left: Callable[[Message], Message] = lambda message: message,
+    ):
+        self.seq, self._session, self._left = 0, session, left
         self._socket = open_socket(zmq.XPUB, endpoint, bind=True)
         self._heard: set[bytes] = set()  # with what frames begin that somebody hears
 
@@ -162,7 +170,7 @@ class Publisher:
         """Sends a message; one that nobody hears costs its number only."""
         self.seq += 1
         if self.is_heard(type(message)):
-            try_send(self._socket, pack(message, self.seq, self._session))
+            try_send(self._socket, pack(self._left(message), self.seq, self._session))
 
     def close(self) -> None:
         self._socket.close(0)

@@ -15,6 +15,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
+from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReadSettings, ReplaySettings
 
@@ -185,6 +186,8 @@ class SessionSettings(Settings):
     """Write the trials as cut: NAME.npz or NAME-epo.fif."""
     record: bool = True
     """Write the streams to recording.xdf."""
+    outputs: OutputSettings = OutputSettings()
+    """Where answers go beside the bus."""
     transport: Transport = "auto"
     """Between the session's processes: tcp has keys; auto: ipc, or tcp where that is missing."""
 

@@ -1,0 +1,45 @@
+"""What goes out of a session beside its bus."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from hvf_core.problem import WrongUsage
+from hvf_core.settings import Settings, setting
+
+
+def parts_of(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; an IPv6 host is in brackets.
+
+    Raises:
+        WrongUsage: it is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise WrongUsage(
+            f"'{address}' is no HOST:PORT that can be sent to; give one such as 127.0.0.1:5000"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _checked(address: str) -> str:
+    parts_of(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked)]
+
+
+class OutputSettings(Settings):
+    """Where answers go, for programs that do not listen to the bus; see docs/results.md."""
+
+    lsl: bool = setting(True, option="--no-results")
+    """Send answers over LSL; the option leaves it."""
+    results: str = setting("hvf-live-results", option="--results", min_length=1)
+    """Name of the LSL stream of answers as JSON, with which those of the others begin."""
+    udp: Address | None = setting(None, option="--udp")
+    """Send what becomes of each marker to HOST:PORT too, as lines of text over UDP."""
+    osc: Address | None = setting(None, option="--osc")
+    """The same as OSC messages."""
+    blind: bool = setting(False, option="--blind")
+    """Keep what was shown in the session's folder: answers go out without the truth."""
