@@ -10,6 +10,7 @@ import pytest
 import pyxdf
 
 from stream.sources.read import read_recording
+from tests.metadata import rows_of
 from tests.sessions import (
     PATIENCE_S,
     amplifier,
@@ -88,10 +89,10 @@ def test_trials_outlive_the_reader_that_saved_them(tmp_path: Path) -> None:
     assert check_accounted(folder)["cut"] >= 8
     saved = mne.read_epochs(trials, verbose="ERROR")
     cut = [record["trial"] for record in trials_of(folder, "cut")]
-    assert {row["trial"] for row in saved.metadata} >= set(cut)
+    assert {row["trial"] for row in rows_of(saved)} >= set(cut)
     # A sample's value is its number: a trial is whole, and where its onset says.
     first = saved.get_data()[:, 0, 0] * 1e6
-    onsets_s = np.array([row["onset_s"] for row in saved.metadata])
+    onsets_s = np.array([row["onset_s"] for row in rows_of(saved)])
     np.testing.assert_allclose((first - first[0]) / 250, onsets_s - onsets_s[0], atol=0.003)
     assert f"{len(saved)} trials saved: {trials}" in said
 

@@ -123,14 +123,21 @@ def _place(epochs: Any, montage: Any) -> list[str]:
 
 def _table(rows: Sequence[Row]) -> Any:
     """The rows as MNE wants them, with pandas or without; the file is the same."""
-    # When it reads a file, MNE takes `&#128512;` for a sign, and then `&quot;` for one of JSON's.
-    texts = ("stimulus", "group")
-    plain = [{**row, **{name: row[name].replace("&#", "& #") for name in texts}} for row in rows]
+    plain = [
+        {name: _kept(one) if isinstance(one, str) else one for name, one in row.items()}
+        for row in rows
+    ]
     try:
         from pandas import DataFrame
     except ImportError:
         return plain
     return DataFrame(plain)
+
+
+def _kept(text: str) -> str:
+    """What comes back from a file; a lone surrogate, which no table of pandas holds, is escaped."""
+    # When it reads a file, MNE takes `&#128512;` for a sign, and then `&quot;` for one of JSON's.
+    return text.replace("&#", "& #").encode("utf-8", "backslashreplace").decode()
 
 
 def _event_names(stimuli: set[str]) -> dict[str, str]:
