@@ -33,7 +33,8 @@ def enter(folder: Path, *trials: tuple[str, str, dict]) -> Path:
     path.unlink(missing_ok=True)
     ledger = Ledger(path)
     for trial, (stimulus, outcome, facts) in enumerate(trials, 1):
-        about = {"stimulus": stimulus, "group": stimulus, "repeat": 1, "mark": "00"}
+        about = {"stimulus": stimulus, "group": stimulus, "repeat": 1, "block": 2, "mark": "00"}
+        about |= {"text": stimulus, "sent_s": 7.5}
         ledger.announce(trial, **about, onset_s=10.0 + trial, readable_s=10.5 + trial)
         ledger.settle(trial, outcome, **facts, **{"stimulus": stimulus} if "ids" in facts else {})
     ledger.close()
@@ -78,7 +79,8 @@ def test_whatever_stands_in_the_ledger_stands_in_the_table(place, stimuli, ids, 
     enter(place, *((one, *ends[i % 3]) for i, one in enumerate(stimuli)))
     write_trials_table(config_of(place))
     rows = read_back(place)
-    assert [row["stimulus"] for row in rows] == [row["group"] for row in rows] == stimuli
+    for name in ("stimulus", "group", "marker"):
+        assert [row[name] for row in rows] == stimuli
     assert [int(row["trial"]) for row in rows] == [*range(1, len(rows) + 1)]
     for i, row in enumerate(rows):
         assert float(row["onset_s"]) == 11.0 + i
@@ -131,7 +133,7 @@ def test_a_row_has_known_values(tmp_path: Path) -> None:
     told = {"recording_s": "7.0", "answer_2": "dog", "answer_3": "", "probability_2": "0.5"}
     told |= {"rank": "3", "abstain": "false", "calibrated": "true", "n_provisional": "1"}
     told |= {"latency_ms": "250.0", "painted": "images/1.png", "marker_readable_s": "11.5"}
-    assert told.items() <= first.items()
+    assert (told | {"block": "2", "sent_s": "7.5"}).items() <= first.items()
     assert {"reason": "late", "answer_1": "", "latency_ms": "", "n_provisional": "0"}.items() <= (
         second.items()
     )

@@ -16,8 +16,8 @@ TABLE = "trials.csv"
 TrialRow = Mapping[str, Any]
 """What is known of a marker, by columns; what is not known is left out, or None."""
 _N_ANSWERS = 5  # that there is always room for: tables of several sessions then fit together
-_MARKER = {"trial": int, "onset_s": float, "recording_s": float}
-_MARKER |= {"stimulus": str, "group": str, "repeat": int}
+_MARKER = {"trial": int, "onset_s": float, "recording_s": float, "sent_s": float, "marker": str}
+_MARKER |= {"stimulus": str, "group": str, "repeat": int, "block": int}
 _END = {"fate": str, "reason": str, "detail": str}
 _ANSWER = {"rank": int, "calibrated": bool, "abstain": bool, "tmax_s": float, "n_repeats": int}
 _ANSWER |= {"n_provisional": int, "latency_ms": float, "residual_s": float, "painted": str}
@@ -54,6 +54,7 @@ def trials_table(config: SessionConfig, records: Iterable[Record]) -> TrialsTabl
         if event == "marker":
             onset_s, readable_s = record.get("onset_s"), record.get("readable_s")
             row |= _chosen(record, _MARKER) | {"marker_readable_s": readable_s}
+            row["marker"] = record.get("text")
             if onset_s is not None and first_s is not None:
                 row["recording_s"] = onset_s - first_s
         elif event in get_args(Outcome):
