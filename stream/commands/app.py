@@ -8,12 +8,23 @@ from hvf_core.problem import WrongUsage
 from stream.commands.config import config
 from stream.commands.demo import demo
 from stream.commands.doctor import doctor
+from stream.commands.export import export
 from stream.commands.finish import finish
 from stream.commands.live import live
 from stream.commands.replay import replay
 from stream.commands.streams import streams
 
-COMMANDS = {c.__name__: c for c in (demo, live, replay, finish, streams, doctor, config)}
+_ALL = (
+    demo,
+    live,
+    replay,
+    finish,
+    export,
+    streams,
+    doctor,
+    config,
+)
+COMMANDS = {command.__name__: command for command in _ALL}
 
 app = app_of(
     "Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",

@@ -127,7 +127,7 @@ def complete(folder: Path, path: Path, session: str) -> SavedTrials | None:
     try:
         if head is not None and chosen:
             trials = _samples(folder, head, chosen)
-            notes += _write(path, head, [rows[i] for i in chosen], trials)
+            notes += write_whole(path, head, [rows[i] for i in chosen], trials)
             del trials  # Windows removes no file that is mapped
         if n_lost and _n_bytes(folder) > n_bytes_told:
             notes.append(f"samples of them are kept in '{folder / _SAMPLES}'")
@@ -229,8 +229,12 @@ def _samples(folder: Path, head: Head, chosen: Sequence[int]) -> np.ndarray:
     return trials if list(chosen) == list(range(n)) else trials[list(chosen)]
 
 
-def _write(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray) -> list[str]:
-    """Writes the file aside, and puts it into its place when it is whole."""
+def write_whole(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray) -> list[str]:
+    """Writes trials (n, channels, times) aside, and puts the file into its place when it is whole.
+
+    Returns:
+        What is to be said of it.
+    """
     draft = Path(tempfile.mkdtemp(prefix=".trials-", dir=path.parent))
     try:
         write = write_npz if path.suffix == ".npz" else write_epochs

@@ -1,0 +1,97 @@
+"""`export`: a session as BIDS, MNE's epochs or Parquet, for programs that are not this one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hvf_core.options import Asked, Flag, with_settings
+from hvf_core.problem import Problem, WrongUsage
+from hvf_core.settings import Given, settings_of
+from stream.exports.settings import REQUIRED, BidsFacts
+
+
+@with_settings(BidsFacts)
+def export(
+    folder: Annotated[Path, typer.Argument(help="Of a session that is over")],
+    asked: Asked[BidsFacts],
+    bids: Annotated[Path | None, typer.Option(help="Data set to write it into")] = None,
+    epochs: Annotated[Path | None, typer.Option(help="File NAME-epo.fif of its trials")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="File of the table of its trials")] = None,
+    overwrite: Annotated[bool, Flag("--overwrite", help="Replace what is there")] = False,
+) -> None:
+    """Writes a session as a BIDS data set, as MNE's epochs, or its table of trials as Parquet.
+
+    Example: python run_realtime.py export sessions/20261122-101500-ab12 --bids study
+    --subject 01 --task rsvp --line-freq 50
+    """
+    if bids is None and epochs is None and parquet is None:
+        raise WrongUsage("say what to make: --bids DIR, --epochs NAME-epo.fif, --parquet FILE")
+    if epochs is not None and not epochs.name.endswith(("-epo.fif", "_epo.fif")):
+        raise WrongUsage(f"--epochs '{epochs}' must end in -epo.fif, as MNE's files do")
+    for path in (epochs, parquet):
+        _check_file(path, overwrite)
+    facts = _asked_for(asked).settings() if bids is not None else BidsFacts()
+
+    from hvf_core.screen import Screen
+    from stream.exports.finished import finished_session, needs_recording
+
+    console = Screen()
+
+    def say(sentence: str) -> None:
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+    with finished_session(folder, say) as session:
+        if session.config.simulated:
+            say("the subject of this session is simulated, which the files say too")
+        if bids is not None or epochs is not None:
+            needs_recording(session)
+        try:
+            if bids is not None:
+                from stream.exports.bids import export_bids
+
+                for path in export_bids(session, bids, facts, overwrite, say):
+                    say(f"BIDS: {path}")
+            if epochs is not None:
+                from stream.exports.epochs import export_epochs
+
+                say(f"epochs: {epochs} ({export_epochs(session, epochs, say)} trials)")
+            if parquet is not None:
+                from stream.exports.parquet import export_parquet
+
+                say(f"table: {parquet} ({export_parquet(session, parquet)} markers)")
+        except (OSError, MemoryError) as error:
+            raise Problem(
+                f"the session cannot be exported ({error or 'no memory'}): make room, and export "
+                "it again with --overwrite"
+            ) from None
+
+
+def _check_file(path: Path | None, overwrite: bool) -> None:
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
+        raise Problem(f"'{path}' cannot be written: make the folder '{path.parent}' first")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise Problem(f"'{path}' is there already: name another, or give --overwrite")
+
+
+def _asked_for(asked: Asked[BidsFacts]) -> Asked[BidsFacts]:
+    """With what a data set cannot do without, which a person at a terminal is asked for."""
+    declared = settings_of(BidsFacts)
+    missing = [declared[path] for path in REQUIRED if asked.given(path) is None]
+    if not missing:
+        return asked
+    if not is_terminal():
+        named = ", ".join(f"{one.option} ({one.help})" for one in missing)
+        raise WrongUsage(f"a data set needs to know more of the session: give {named}")
+    told = {
+        one.path: Given(typer.prompt(f"{one.help} {one.option}"), one.option) for one in missing
+    }
+    return asked.also(told)
+
+
+def is_terminal() -> bool:
+    """Whether there is somebody to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

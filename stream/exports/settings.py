@@ -1,0 +1,52 @@
+"""What a data set has to say of a session, and a session does not know."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from hvf_core.settings import Settings, setting
+
+
+def _label(text: str) -> str:
+    if not (text.isascii() and text.isalnum()):
+        raise ValueError(f"'{text}' must be letters and digits alone, as BIDS has its labels")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_label)]
+
+
+class BidsFacts(Settings):
+    """The facts of a session, in the words of BIDS; without those that are required none is made.
+
+    What is left out stands there as `n/a`.
+    """
+
+    subject: Label | None = setting(None, option="--subject")
+    """Label of the participant, as 01."""
+    session: Label | None = setting(None, option="--session")
+    """Label of the session, where a participant has several."""
+    task: Label | None = setting(None, option="--task")
+    """Label of the task, as rsvp."""
+    run: int | None = setting(None, option="--run", ge=1)
+    """Number of the run, where a session has several."""
+    line_hz: float | None = setting(None, option="--line-freq", gt=0)
+    """Of the mains, 50 or 60."""
+    reference: str | None = setting(None, option="--reference")
+    """Where the reference electrode was, as FCz."""
+    ground: str | None = setting(None, option="--ground")
+    """Where the ground electrode was."""
+    manufacturer: str | None = setting(None, option="--manufacturer")
+    """Of the amplifier."""
+    montage: str | None = setting(None, option="--montage")
+    """Template places of the electrodes, by MNE's name, as colin27_1020."""
+    name: str = setting("EEG of a session of hvf-live", option="--name")
+    """Of a data set that is new."""
+    authors: tuple[str, ...] = setting((), option="--authors")
+    """Of a data set that is new."""
+    license: str | None = setting(None, option="--license")
+    """Of a data set that is new, as CC0."""
+
+
+REQUIRED = ("subject", "task", "line_hz")
+"""Without them there is no data set."""

@@ -1,0 +1,416 @@
+"""What is exported is read back by other programs: the same trials, ids and samples."""
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+from PIL import Image
+
+from index.gallery import Gallery, save_gallery
+from stream.exports.stimuli import write_stimuli
+from stream.pipeline.lock import held
+from tests.calling import call
+from tests.finished import LABELS, RATE_HZ, Piece, Session, finished
+from tests.tiny_bundle import TOY
+
+pandas = pytest.importorskip("pandas")
+mne_bids = pytest.importorskip("mne_bids")
+FACTS = ("--subject", "01", "--task", "rsvp", "--line-freq", "50")
+WHOLE = [Piece(100.0, 2500)]
+GAP = [Piece(100.0, 1250), Piece(105.8, 1500)]
+AGAIN = [Piece(100.0, 1250), Piece(109.0017, 1500)]  # the amplifier was off, and on again
+OTHER_CLOCK = [Piece(100.0, 1250), Piece(109.0017, 1500, 90.0)]
+PAUSE = [Piece(100.0, 1250), Piece(300.0017, 1250)]
+MARKERS = [
+    (99.0, "before"),
+    *((101.0 + 0.4013 * i, f"cat_{i % 3:02}" if i % 2 else "Käse 猫") for i in range(12)),
+    *((106.3, "in between"), (110.0, "cat_01"), (110.4, "-1"), (301.0, "late")),
+]
+
+
+def gallery(folder: Path, ids=("cat_00", "cat_01", "Käse 猫")) -> Path:
+    """Of photographs that know where they were taken."""
+    files = []
+    for number, _ in enumerate(ids):
+        exif = Image.Exif()
+        exif[0x010E] = "SECRET PLACE"
+        files.append(folder / f"{number}.jpg")
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(files[-1], exif=exif)
+    eye, labels = np.eye(8, dtype=np.float32)[: len(ids)], tuple(f"a {id_}" for id_ in ids)
+    save_gallery(folder / "gallery", Gallery(ids, labels, eye, "space", TOY, "test", tuple(files)))
+    return folder / "gallery"
+
+
+def exported(session: Session, root: Path, *more: object) -> list[str]:
+    """The lines that are printed."""
+    done = call("export", session.folder, "--bids", root, *FACTS, *more)
+    assert done.code == 0, done.err
+    return done.out.splitlines()
+
+
+def read_runs(root: Path, subject: str = "01") -> list[mne.io.BaseRaw]:
+    files = sorted(root.glob(f"sub-{subject}/**/*_eeg.vhdr"))
+    paths = [mne_bids.get_bids_path_from_fname(file) for file in files]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a reader has nothing to complain of
+        raws = [mne_bids.read_raw_bids(path, verbose="ERROR") for path in paths]
+    return [raw.load_data(verbose="ERROR") for raw in raws]
+
+
+def tsv(file: Path) -> list[dict[str, str]]:
+    return pandas.read_csv(file, sep="\t", dtype=str, keep_default_na=False).to_dict("records")
+
+
+def validated(root: Path) -> tuple[list[str], set[str]]:
+    """Errors, and the codes of warnings, of a data set and those in its derivatives."""
+    validator = shutil.which("bids-validator-deno", path=Path(sys.executable).parent)
+    assert validator, "pip install -e '.[test]'"
+    command = (validator, root, "--recursive", "--format", "json")
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    found = [told, *told["derivativesSummary"].values()]
+    issues = [issue for one in found for issue in one["issues"]["issues"]]
+    errors = [f"{i['code']} {i.get('location')}" for i in issues if i["severity"] == "error"]
+    return errors, {i["code"] for i in issues if i["severity"] != "error"}
+
+
+@pytest.mark.parametrize("pieces", [WHOLE, GAP, AGAIN, OTHER_CLOCK, PAUSE])
+def test_bids_is_read_back_as_what_was_recorded(tmp_path: Path, pieces) -> None:
+    session = finished(tmp_path / "s", pieces, MARKERS)
+    said = exported(session, tmp_path / "ds")
+    raws = read_runs(tmp_path / "ds")
+    assert len(raws) == (2 if pieces is PAUSE else 1)
+    texts = {n: text for n, (_, text) in enumerate(MARKERS, 1)}
+    found, good, seen = [], set(), {}
+    for raw in raws:
+        assert raw.ch_names == list(LABELS)
+        assert raw.get_channel_types() == ["eeg", "eeg", "eeg", "eog", "misc"]
+        data = raw.get_data()
+        data[:4] *= 1e6
+        skipped = np.zeros(raw.n_times, bool)
+        for one in raw.annotations:
+            place = round(one["onset"] * RATE_HZ)
+            if one["description"] == "BAD_ACQ_SKIP":
+                skipped[place : place + round(one["duration"] * RATE_HZ)] = True
+                continue
+            extras = one["extras"]
+            trial = int(extras["trial"])
+            seen[trial] = extras
+            assert texts[trial] == extras["stimulus"] == extras["marker"]
+            if trial in session.trials:
+                window = data[:, place - 25 : place + 76].T
+                np.testing.assert_allclose(window, session.trials[trial], rtol=3e-7)
+                assert abs(float(extras["residual_s"])) < 0.51 / RATE_HZ
+        assert not data[:, skipped].any()
+        found.append(data[:, ~skipped])
+        events, codes = mne.events_from_annotations(raw, {"image": 1}, verbose="ERROR")
+        epochs = mne.Epochs(
+            *(raw, events, codes, -0.1, 0.3), baseline=None, preload=True, verbose="ERROR"
+        )
+        images = [one for one in raw.annotations if one["description"] == "image"]
+        good |= {int(images[number]["extras"]["trial"]) for number in epochs.selection}
+    # MNE, which passes over what is marked bad, makes epochs of the very trials that were cut.
+    assert good == set(session.trials)
+    samples = np.concatenate(found, axis=1).T
+    assert len(session.samples) - 13 <= len(samples) <= len(session.samples)
+    np.testing.assert_allclose(samples, session.samples[: len(samples)], rtol=3e-7)
+    n_outside = len(MARKERS) - len(seen)
+    assert n_outside
+    assert f"{n_outside} markers lie outside of the recording, and are in the answers alone" in said
+    answers = [row for file in tmp_path.glob("ds/derivatives/**/*_events.tsv") for row in tsv(file)]
+    assert sorted(int(row["trial"]) for row in answers) == [*range(1, len(MARKERS) + 1)]
+    cut = {int(row["trial"]) for row in answers if row["fate"] == "cut"}
+    assert cut == set(session.trials)
+
+
+def test_channels_and_events_are_described_as_they_are(tmp_path: Path) -> None:
+    others = [(101.5, "Response/R  1"), (102.5, json.dumps({"bad": "blink", "duration_s": 0.4}))]
+    markers = sorted([(101.0, "a"), (102.7, "b"), (104.0, "tab\there"), *others])
+    session = finished(tmp_path / "s", GAP, markers)
+    exported(session, tmp_path / "ds", "--reference", "FCz", "--montage", "colin27_1020")
+    folder = tmp_path / "ds" / "sub-01" / "eeg"
+    channels = tsv(folder / "sub-01_task-rsvp_channels.tsv")
+    assert [row["type"] for row in channels] == ["EEG", "EEG", "EEG", "EOG", "MISC"]
+    assert [row["units"] for row in channels] == ["µV"] * 4 + ["g"]
+    assert {row["low_cutoff"] for row in channels} == {row["status"] for row in channels} == {"n/a"}
+    told = json.loads((folder / "sub-01_task-rsvp_eeg.json").read_text())
+    known = {"EEGReference": "FCz", "PowerLineFrequency": 50.0, "RecordingType": "discontinuous"}
+    assert known.items() <= told.items()
+    coordinates = json.loads((folder / "sub-01_space-CapTrak_coordsystem.json").read_text())
+    assert "not measured" in coordinates["EEGCoordinateSystemDescription"]
+    events = tsv(folder / "sub-01_task-rsvp_events.tsv")
+    found = [(row["trial_type"], row["marker"]) for row in events]
+    expected = [("image", "a"), ("marker", "Response/R  1"), ("BAD_marked", "blink")]
+    expected += [("image", "b"), ("image", "tab\\there"), ("BAD_ACQ_SKIP", "n/a")]
+    assert found == expected
+    bad = events[2]
+    assert (float(bad["onset"]), float(bad["duration"])) == pytest.approx((2.5, 0.4))
+    sidecar = json.loads((folder / "sub-01_task-rsvp_events.json").read_text())
+    assert set(sidecar) == set(events[0])
+    assert {one for one, _ in expected} == set(sidecar["trial_type"]["Levels"])
+    (raw,) = read_runs(tmp_path / "ds")
+    codes = mne.events_from_annotations(raw, {"image": 1}, verbose="ERROR")
+    epochs = mne.Epochs(raw, *codes, -0.1, 0.3, baseline=None, preload=True, verbose="ERROR")
+    assert len(epochs) == len(session.trials) == 2  # without the one that the blink is in
+
+
+def test_a_session_of_before_is_matched_by_its_stamps(tmp_path: Path) -> None:
+    session = finished(tmp_path / "s", GAP, [*MARKERS, (302.0, "Response/R 1")])
+    ledger = session.folder / "ledger.jsonl"
+    records = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for record in records:
+        for name in ("mark", "text", "sent_s", "block"):
+            record.pop(name, None)
+    ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
+    exported(session, tmp_path / "ds")
+    events = tsv(tmp_path / "ds/sub-01/eeg/sub-01_task-rsvp_events.tsv")
+    images = [row for row in events if row["trial_type"] == "image"]
+    assert len(images) == len(MARKERS) - 2
+    assert all(row["marker"] == row["stimulus"] for row in images)
+    assert not [row for row in events if row["trial_type"] == "marker"]
+    epochs = tmp_path / "t-epo.fif"
+    assert call("export", session.folder, "--epochs", epochs).code == 0
+    assert set(mne.read_epochs(epochs, verbose="ERROR").metadata["trial"]) == set(session.trials)
+
+
+def test_a_second_subject_joins_and_nothing_is_written_over(tmp_path: Path) -> None:
+    images, root = gallery(tmp_path), tmp_path / "ds"
+    session = finished(tmp_path / "s", WHOLE, MARKERS, gallery=images)
+    other = finished(tmp_path / "o", GAP, MARKERS, simulated=True, gallery=images)
+    exported(session, root, "--name", "Our study", "--authors", "A. Person")
+    participants = root / "participants.tsv"
+    participants.write_text(participants.read_text().replace("sub-01\tn/a", "sub-01\t33"))
+    (root / "README").write_text("ours")
+    before = {f: f.read_bytes() for f in root.glob("sub-01/**/*") if f.is_file()}
+    done = call("export", session.folder, "--bids", root, *FACTS)
+    assert done.code == 1
+    assert "give another --run, or --overwrite" in done.one_sentence()
+
+    done = call("export", other.folder, "--bids", root, "--subject", "02", *FACTS[2:])
+    assert done.code == 0, done.err
+    assert "simulated" in done.out
+    rows = {row["participant_id"]: row for row in tsv(participants)}
+    assert {name: row["simulated"] for name, row in rows.items()} == {
+        "sub-01": "false",
+        "sub-02": "true",
+    }
+    told = json.loads((root / "dataset_description.json").read_text())
+    assert (told["Name"], told["Authors"]) == ("Our study", ["A. Person"])
+    made_up = ["SIMULATED" in one["Description"] for one in told["GeneratedBy"]]
+    assert made_up == [False, True]
+    assert (root / "README").read_text() == "ours"
+    stimuli = tsv(root / "stimuli" / "stimuli.tsv")
+    assert (
+        len(stimuli)
+        == len({row["stimulus_id"] for row in stimuli})
+        == len({*dict(MARKERS).values()})
+    )
+
+    exported(session, root, "--overwrite")
+    exported(session, root, "--run", "2")
+    assert len(read_runs(root)) == 2
+    assert {row["age"] for row in tsv(participants)} == {"33", "n/a"}
+    assert {f: f.read_bytes() for f in before if f.suffix != ".tsv" or "scans" not in f.name} == {
+        f: data for f, data in before.items() if "scans" not in f.name
+    }
+
+
+def test_images_are_named_once_and_say_nothing_of_where_they_were_taken(tmp_path: Path) -> None:
+    images = gallery(tmp_path)
+    session = finished(tmp_path / "s", WHOLE, MARKERS, gallery=images)
+    exported(session, tmp_path / "ds")
+    folder = tmp_path / "ds" / "stimuli"
+    rows = {row["original_id"]: row for row in tsv(folder / "stimuli.tsv")}
+    assert rows["cat_01"]["stimulus_id"] == "stim-cat01"
+    assert rows["cat_01"]["description"] == "a cat_01"
+    there = {name: row["present"] for name, row in rows.items()}
+    assert {name for name, told in there.items() if told == "true"} == {
+        "cat_00",
+        "cat_01",
+        "Käse 猫",
+    }
+    for number, name in enumerate(("cat_00", "cat_01", "Käse 猫")):
+        file = folder / f"{rows[name]['stimulus_id']}_image.png"
+        with Image.open(file) as image, Image.open(tmp_path / f"{number}.jpg") as source:
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(source))
+            assert not image.getexif()
+        assert b"SECRET" not in file.read_bytes()
+    events = tsv(tmp_path / "ds/sub-01/eeg/sub-01_task-rsvp_events.tsv")
+    for row in events:
+        assert row["stim_id"] == rows[row["stimulus"]]["stimulus_id"]
+        file = rows[row["stimulus"]]["present"] == "true" and f"{row['stim_id']}_image.png"
+        assert row["stim_file"] == (file or "n/a")
+    shutil.rmtree(images)
+    said = exported(session, tmp_path / "without")
+    assert any(line.startswith("no images are copied, as the session's gallery") for line in said)
+
+
+def test_labels_are_letters_and_digits_and_each_is_there_once(tmp_path: Path) -> None:
+    ids = ["a_1", "a-1", "A1", "猫", "犬", "", "a_1"]
+    first = write_stimuli(tmp_path, ids, None, print)
+    assert first["a_1"].stim_id == "stim-a1"
+    names = [one.stim_id for one in first.values()]
+    assert all(name.isascii() and name.replace("-", "").isalnum() for name in names)
+    assert len({name.lower() for name in names}) == len(names) == 6
+    again = write_stimuli(tmp_path, ["x", *reversed(ids)], None, print)
+    assert again.items() >= first.items()
+    assert len(tsv(tmp_path / "stimuli" / "stimuli.tsv")) == 7
+
+
+def test_another_image_of_the_same_id_is_refused(tmp_path: Path) -> None:
+    for name, ids in (("a", ("x", "y")), ("b", ("y", "x"))):
+        (tmp_path / name).mkdir()
+        gallery(tmp_path / name, ids)
+        images = tmp_path / name / "gallery"
+        finished(tmp_path / name / "s", WHOLE, [(101.0, "x")], gallery=images)
+    root = tmp_path / "ds"
+    assert call("export", tmp_path / "a" / "s", "--bids", root, *FACTS).code == 0
+    done = call("export", tmp_path / "b" / "s", "--bids", root, "--subject", "02", *FACTS[2:])
+    assert done.code == 1
+    assert "shows another image" in done.one_sentence()
+
+
+@pytest.mark.parametrize("pieces", [GAP, PAUSE])
+def test_epochs_and_parquet_hold_the_trials_of_the_session(tmp_path: Path, pieces) -> None:
+    session = finished(tmp_path / "s", pieces, MARKERS)
+    epochs, parquet = tmp_path / "t-epo.fif", tmp_path / "t.parquet"
+    done = call("export", session.folder, "--epochs", epochs, "--parquet", parquet)
+    assert done.code == 0, done.err
+    assert f"({len(session.trials)} trials)" in done.out
+    found = mne.read_epochs(epochs, verbose="ERROR")
+    trials = found.metadata["trial"].tolist()
+    assert set(trials) == set(session.trials)
+    data = found.get_data()
+    data[:, :4] *= 1e6
+    for trial, epoch in zip(trials, data, strict=True):
+        np.testing.assert_allclose(epoch.T, session.trials[trial], rtol=3e-7)
+    table = pandas.read_csv(session.folder / "trials.csv")
+    same = pandas.read_parquet(parquet)
+    assert list(same.columns) == list(table.columns)
+    assert same["trial"].tolist() == table["trial"].tolist() == [*range(1, len(MARKERS) + 1)]
+    assert same["stimulus"].tolist() == [text for _, text in MARKERS]
+    assert same["fate"].tolist() == table["fate"].tolist()
+    np.testing.assert_array_equal(same["stamp_window_end_s"], table["stamp_window_end_s"])
+    of_trial = found.metadata.set_index("trial")
+    for trial in trials:
+        assert of_trial.loc[trial, "fate"] == "cut"
+        assert of_trial.loc[trial, "stimulus"] == MARKERS[trial - 1][1]
+    assert found.get_montage() is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "say what to make: --bids DIR"),
+        (("--bids", "ds"), "give --subject"),
+        (("--bids", "ds", "--subject", "1", "--task", "t"), "give --line-freq (Of the mains, 50"),
+        (("--bids", "ds", *FACTS, "--task", "my_task"), "letters and digits"),
+        (("--bids", "ds", *FACTS, "--montage", "cap"), "no montage 'cap'"),
+        (("--epochs", "t.fif"), "must end in -epo.fif"),
+        (("--epochs", "nowhere/t-epo.fif"), "make the folder"),
+        (("--bids", "s", *FACTS), "holds other files"),
+        (("--bids", "s/ledger.jsonl", *FACTS), "is no folder"),
+        (("--bids", "ds", *FACTS, "--cap", "x"), "No such option"),
+    ],
+)
+def test_wrong_input_is_one_sentence(tmp_path: Path, options, told: str) -> None:
+    finished(tmp_path / "s", WHOLE, MARKERS[:3])
+    paths = {"ds", "s", "t.fif", "nowhere/t-epo.fif", "s/ledger.jsonl"}
+    given = [tmp_path / one if one in paths else one for one in options]
+    done = call("export", tmp_path / "s", *given)
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "ds" / "sub-01").exists()
+
+
+def test_a_session_that_cannot_be_exported_says_why(tmp_path: Path) -> None:
+    def refused(folder: Path, *options: object) -> str:
+        done = call("export", folder, "--parquet", tmp_path / "t.parquet", *options)
+        assert done.code == 1
+        return done.one_sentence()
+
+    assert "no config.json" in refused(tmp_path)
+    session = finished(tmp_path / "s", WHOLE, [(50.0, "x")])
+    with held(session.folder):
+        assert "runs still" in refused(session.folder)
+    assert "holds none of the 0 trials" in refused(
+        session.folder, "--epochs", tmp_path / "t-epo.fif"
+    )
+    (tmp_path / "t.parquet").touch()
+    assert "is there already" in refused(session.folder)
+    (tmp_path / "t.parquet").unlink()
+    (session.folder / "recording.xdf").unlink()
+    assert "no recording.xdf" in refused(session.folder, "--bids", tmp_path / "ds", *FACTS)
+    (session.folder / "summary.json").unlink()
+    assert "finish" in refused(session.folder)
+
+
+def test_on_a_terminal_what_is_missing_is_asked_for(tmp_path: Path, monkeypatch) -> None:
+    from stream.commands import export
+
+    asked = []
+    answers = {"--subject": "07", "--task": "rsvp", "--line-freq": "60"}
+
+    def answer(text: str) -> str:
+        asked.append(text)
+        return answers[text.split()[-1]]
+
+    monkeypatch.setattr(export, "is_terminal", lambda: True)
+    monkeypatch.setattr(export.typer, "prompt", answer)
+    session = finished(tmp_path / "s", WHOLE, MARKERS)
+    done = call("export", session.folder, "--bids", tmp_path / "ds", "--task", "rsvp")
+    assert done.code == 0, done.err
+    assert [text.split()[-1] for text in asked] == ["--subject", "--line-freq"]
+    assert (tmp_path / "ds" / "sub-07" / "eeg" / "sub-07_task-rsvp_eeg.vhdr").is_file()
+
+
+@pytest.mark.slow
+def test_the_validator_finds_no_error(tmp_path: Path) -> None:
+    images = gallery(tmp_path)
+    for number, pieces in enumerate((WHOLE, GAP, PAUSE), 1):
+        more = [*MARKERS, (302.0, "Response/R  1")]
+        session = finished(tmp_path / str(number), pieces, more, gallery=images)
+        subject = ("--subject", f"{number:02}", "--session", "1", *FACTS[2:])
+        options = ("--montage", "colin27_1020", "--license", "CC0", "--authors", "A,B")
+        done = call("export", session.folder, "--bids", tmp_path / "ds", *subject, *options)
+        assert done.code == 0, done.err
+    errors, warned = validated(tmp_path / "ds")
+    assert errors == []
+    # What the documentation says of them.
+    known = {"JSON_KEY_RECOMMENDED", "SIDECAR_KEY_RECOMMENDED", "README_FILE_MISSING"}
+    assert warned <= known | {"TOO_FEW_AUTHORS", "NO_AUTHORS"}
+
+
+@pytest.mark.slow
+def test_braindecode_makes_windows_of_the_same_trials(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("braindecode.datasets")
+    windowers = pytest.importorskip("braindecode.preprocessing")
+    markers = [one for one in MARKERS if 100 < one[0] < 110.2]
+    session = finished(tmp_path / "s", AGAIN, markers)
+    exported(session, tmp_path / "ds")
+    (raw,) = read_runs(tmp_path / "ds")
+    data = datasets.BaseConcatDataset([datasets.RawDataset(raw, {"subject": "01"})])
+    windows = windowers.create_windows_from_events(
+        data,
+        trial_start_offset_samples=-25,
+        trial_stop_offset_samples=76,
+        mapping={"image": 0},
+        use_mne_epochs=True,  # which pass over what is marked bad
+        drop_bad_windows=True,
+        preload=True,
+    )
+    table = windows.get_metadata()
+    assert set(table["trial"].astype(int)) == set(session.trials)
+    texts = {n: text for n, (_, text) in enumerate(markers, 1)}
+    for (samples, _, _), row in zip(windows, table.to_dict("records"), strict=True):
+        trial = int(row["trial"])
+        assert row["stimulus"] == texts[trial]
+        expected = session.trials[trial].T * np.array([[1e-6]] * 4 + [[1.0]])
+        np.testing.assert_allclose(samples, expected, rtol=1e-6)
