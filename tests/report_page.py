@@ -91,11 +91,16 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict]] = []
         self.text = ""
+        self.rows: list[list[str]] = []  # of all tables
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
         self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
         if tag not in self.void:
             self.open.append(tag)
 
@@ -105,3 +110,5 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("style", "script"):
             self.text += " " + data
+            if self.open[-1] in ("th", "td"):
+                self.rows[-1][-1] += data

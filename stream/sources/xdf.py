@@ -99,6 +99,37 @@ def first_stamp_s(path: Path, name: str = "") -> float | None:
     return None
 
 
+def write_excerpt(path: Path, to: Path, most_bytes: float, n_pieces: int = 6) -> None:
+    """Writes a smaller file: of numbers pieces from all over the file, and all else it has.
+
+    Args:
+        most_bytes: of numbers, about.
+        n_pieces: of them, as far from each other as they can be.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    n_bytes, texts = path.stat().st_size, set()
+    with path.open("rb") as source, to.open("wb") as excerpt:
+        excerpt.write(source.read(len(MAGIC)))
+        while (start := source.tell()) < n_bytes:
+            head = source.read(15)  # a length, a tag, and the number of a stream
+            body = 1 + head[0]
+            end = start + body + int.from_bytes(head[1:body], "little")
+            if head[0] not in LENGTH_FORMATS or end > n_bytes:
+                return  # damage: what comes after it is not looked for
+            tag, stream = head[body : body + 2], head[body + 2 : body + 6]
+            is_samples = int.from_bytes(tag, "little") == Tag.SAMPLES
+            is_inside = start % (n_bytes / n_pieces) < most_bytes / n_pieces
+            source.seek(start)
+            if not is_samples or is_inside or stream in texts:
+                chunk = source.read(end - start)
+                if f"<channel_format>{STRING}<".encode() in chunk and not is_samples:
+                    texts.add(stream)
+                excerpt.write(chunk)
+            source.seek(end)
+
+
 def on_one_clock(
     stamps_s: Sequence[float] | np.ndarray,
     times_s: Sequence[float] | np.ndarray,

@@ -1,7 +1,9 @@
 """Of a session that only cuts trials: how its channels were, and what they have in common."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,11 +18,14 @@ from stream.pipeline.report.story import Story
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.sources.recording import Recording
+from stream.sources.xdf import write_excerpt
 
-MOST_BYTES = 500e6
-"""Of recordings that a session's end waits for; `finish` reads larger ones no more than it."""
+MOST_BYTES = 64e6
+"""Of recordings that a session's end waits for; of larger ones parts from all over are read."""
+_MOST_SECONDS = 60  # whose channels are looked at, from all over
+_MOST_SAMPLES = 150_000  # in which trials are cut
 _UNITS = {"microvolts": "µV", "femtoteslas": "fT"}
-_MOST_COLUMNS, _MOST_POINTS = 60, 120
+_MOST_POINTS = 120
 _SHADES = 8
 _ODD = 4.0  # times what is usual
 _SAME_S = 5e-4  # onsets of one trial, as told and as found again
@@ -41,6 +46,7 @@ class Signals:
     unit: str
     rate_hz: float
     columns: Sequence[int]
+    n_samples: int = 0
     seconds: list[Quality] = field(default_factory=list)
     evoked: np.ndarray | None = None
     first: int = 0
@@ -48,10 +54,21 @@ class Signals:
 
     def add(self, recording: Recording, config: SessionConfig, onsets_s: np.ndarray) -> None:
         """Measures a recording; of its trials those count that the session has cut."""
-        meter, n = QualityMeter(self.rate_hz, len(self.columns)), max(2, round(self.rate_hz))
-        for at in range(0, len(recording.samples), n):
-            samples = recording.samples[at : at + n, self.columns]
-            self.seconds += meter.take(samples, recording.stamps_s[at : at + n])
+        n = max(2, round(self.rate_hz))
+        whole = len(recording.samples) // n
+        looked_at = np.linspace(0, max(0, whole - 1), min(whole, _MOST_SECONDS), dtype=int)
+        for second in looked_at.tolist():
+            part = slice(second * n, (second + 1) * n)
+            meter = QualityMeter(self.rate_hz, len(self.columns))
+            samples = recording.samples[part, self.columns]
+            self.seconds += meter.take(samples, recording.stamps_s[part])
+        room = _MOST_SAMPLES - self.n_samples
+        self.n_samples += len(recording.samples)
+        if room < len(recording.samples):
+            if room < n:
+                return
+            until_s = float(recording.stamps_s[room] - recording.stamps_s[0])
+            recording = recording.slice(0.0, until_s)
         for trial in _trials(recording, config, self):
             at = int(np.searchsorted(onsets_s, trial.event.onset_s - _SAME_S))
             if at < len(onsets_s) and onsets_s[at] <= trial.event.onset_s + _SAME_S:
@@ -71,7 +88,7 @@ def signal_part(config: SessionConfig, story: Story) -> str:
         signals = measured(config, story)
     except Problem as problem:
         return section("signals", "Signals", note(f"There is nothing to show: {problem}."))
-    if signals is None or not signals.seconds:
+    if signals is None or not (signals.channels and signals.seconds):
         return ""
     return section(
         "signals",
@@ -85,7 +102,7 @@ def measured(config: SessionConfig, story: Story) -> Signals | None:
     """Measures what the session recorded; None where that is nothing.
 
     Raises:
-        Problem: a recording cannot be read, or is too large to be read while somebody waits.
+        Problem: a recording cannot be read.
     """
     onsets_s = np.array([trial.at_s for trial in story.trials if trial.fate == "cut"])
     signals = None
@@ -104,20 +121,22 @@ def _recordings(config: SessionConfig) -> Iterator[Recording]:
     from stream.sources.read import read_recording  # here, as MNE takes a second to import
 
     source = config.source
-    paths = [source.path] if isinstance(source, FileSource) else []
-    paths = paths or sorted(config.folder.glob("recording*.xdf"))
-    n_bytes = sum(path.stat().st_size for path in paths if path.exists())
-    if n_bytes > MOST_BYTES:
-        raise Problem(
-            f"the recording has {n_bytes / 1e6:.0f} MB, which would take long to read; "
-            "`replay` looks at a part of it with --start and --stop"
-        )
-    for path in paths:
-        if isinstance(source, FileSource):
-            recording = read_recording(path, source, source.stop_s)
-        else:
-            recording = read_recording(path)
-        yield recording.corrected(config.channel_map, config.true_rate_hz)
+    if isinstance(source, FileSource):
+        yield _known(config, read_recording(source.path, source, source.stop_s))
+        return
+    paths = sorted(config.folder.glob("recording*.xdf"))
+    n_bytes = sum(path.stat().st_size for path in paths)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            part = path
+            if n_bytes > MOST_BYTES:
+                part = Path(folder) / path.name
+                write_excerpt(path, part, MOST_BYTES * path.stat().st_size / n_bytes)
+            yield _known(config, read_recording(part))
+
+
+def _known(config: SessionConfig, recording: Recording) -> Recording:
+    return recording.corrected(config.channel_map, config.true_rate_hz)
 
 
 def _trials(recording: Recording, config: SessionConfig, signals: Signals) -> Iterator[Trial]:
@@ -157,10 +176,13 @@ def _evoked(signals: Signals) -> str:
     points = zip(times_s[::step].tolist(), power[::step].tolist(), strict=True)
     marks += [line(frame, points, "c2"), upright(frame, 0.0, "onset")]
     peak = int(power.argmax())
+    some_s = _MOST_SAMPLES / signals.rate_hz
+    part = f" of the first {some_s:.0f} s that were read" * (signals.n_samples > _MOST_SAMPLES)
     told = f"largest {power[peak]:.2g} {signals.unit} at {times_s[peak]:.3f} s"
     caption = (
-        f"The mean of n = {signals.n_trials} trials, {len(signals.channels)} channels, from each "
-        f"the mean before the onset taken, no filter. The strong line: global field power, {told}."
+        f"The mean of n = {signals.n_trials} trials{part}, {len(signals.channels)} channels, from "
+        f"each the mean before the onset taken, no filter. The strong line: global field power, "
+        f"{told}."
     )
     title = "Evoked response"
     return chart_with(title, chart(frame, f"{title}: global field power {told}", marks), caption)
@@ -169,30 +191,34 @@ def _evoked(signals: Signals) -> str:
 def _over_time(signals: Signals) -> str:
     """Every channel's rms over the session, as shades: against the channels' median."""
     rms = np.array([second.rms_uv for second in signals.seconds])
-    n_columns = min(_MOST_COLUMNS, len(rms))
-    parts = [part.mean(axis=0) for part in np.array_split(rms, n_columns)]
+    ends_s = np.array([second.until_s for second in signals.seconds])
     usual = float(np.median(rms)) or 1.0
     # From a quarter of what is usual to four times it.
-    shades = np.log2(np.maximum(np.array(parts), 1e-9) / usual) / 4 + 0.5
+    shades = np.log2(np.maximum(rms, 1e-9) / usual) / 4 + 0.5
     levels = np.clip(np.rint(shades * _SHADES), 0, _SHADES).astype(int)
     n_channels = len(signals.channels)
-    unit_s, unit = time_axis(len(rms))
+    span_s = max(float(ends_s[-1] - ends_s[0]), 0.0) + 1
+    unit_s, unit = time_axis(span_s)
     row_px = 14 if n_channels <= 24 else 6
     frame = Frame(
-        (0, len(rms) / unit_s),
+        (0, span_s / unit_s),
         (0, n_channels),
         f"time ({unit})",
-        x_ticks=ticks(0, len(rms) / unit_s, 6),
+        x_ticks=ticks(0, span_s / unit_s, 6),
         height_px=max(230, row_px * n_channels + 48),
         left_px=64,
     )
-    width = (frame.px(frame.x[1]) - frame.px(0)) / n_columns
+    # Up to the next second that was looked at, but not over a hole between two recordings.
+    steps_s = np.diff(ends_s, append=ends_s[-1] + 1)
+    widths_s = np.minimum(steps_s, 3 * np.median(steps_s))
+    lefts = [frame.px(x) for x in (ends_s - ends_s[0]) / unit_s]
+    widths = widths_s / unit_s * (frame.px(frame.x[1]) - frame.px(0)) / frame.x[1]
     height = (frame.py(0) - frame.py(n_channels)) / n_channels
     marks = []
     for shade in range(_SHADES + 1):
         cells = "".join(
-            f"M{frame.px(0) + i * width:.1f} {frame.py(n_channels - j):.1f}h{width:.2f}"
-            f"v{height:.2f}h-{width:.2f}z"
+            f"M{lefts[i]:.1f} {frame.py(n_channels - j):.1f}h{widths[i]:.1f}"
+            f"v{height:.2f}h-{widths[i]:.1f}z"
             for i, j in zip(*np.nonzero(levels == shade), strict=True)
         )
         if cells:
@@ -203,7 +229,10 @@ def _over_time(signals: Signals) -> str:
         y = frame.py(n_channels - j - 0.5) + 4
         marks.append(text(58, y, signals.channels[j][:9], "end"))
     title = "Size of each channel over the session"
-    caption = f"rms in a second; the darkest is 4 times the median of {usual:.3g} {signals.unit}."
+    caption = (
+        f"rms in a second, of {len(rms)} seconds from all over; the darkest is 4 times the median "
+        f"of {usual:.3g} {signals.unit}."
+    )
     return chart_with(title, chart(frame, title, marks), caption)
 
 
