@@ -39,20 +39,23 @@ class Session:
             session="20261122-101500-ab12",
             folder=self.folder,
             endpoints=Endpoints.local(),
-            source=LiveSource(eeg="EEG", markers="m"),
             simulated=simulated,
-            **(self.models(folder) | more),
+            **(self.usual(folder) | more),
         )
         self.tally = Tally(self.config, len(ids))
         self.ledger = Ledger(self.folder / "ledger.jsonl", self.tally.count)
 
     @staticmethod
-    def models(folder: Path) -> dict:
-        painting = PaintingSettings(prior=folder / "prior")
-        return {"bundle": folder / "bundle", "gallery": folder / "gallery", "painting": painting}
+    def usual(folder: Path) -> dict:
+        source = LiveSource(eeg="EEG", markers="m")
+        models = {"bundle": folder / "bundle", "gallery": folder / "gallery"}
+        return models | {"source": source, "painting": PaintingSettings(prior=folder / "prior")}
 
-    def decoded(self, trial: int, stimulus: str, best: str, n_repeats: int = 1) -> None:
-        self.ledger.announce(trial, stimulus=stimulus, group=f"group of {stimulus}")
+    def decoded(
+        self, trial: int, stimulus: str, best: str, n_repeats: int = 1, onset_s: float = 0.0, **more
+    ) -> None:
+        group = f"group of {stimulus}"
+        self.ledger.announce(trial, stimulus=stimulus, group=group, onset_s=onset_s)
         facts = {
             "stimulus": stimulus,
             "n_repeats": n_repeats,
@@ -65,7 +68,7 @@ class Session:
             "abstain": False,
             "stamps": {"window_end": 1.0, "published": 1.003},
         }
-        self.ledger.settle(trial, "decoded", **facts)
+        self.ledger.settle(trial, "decoded", **facts | more)
 
     def painted(self, trial: int, px: int = 64) -> None:
         file = f"images/trial-{trial:05d}.png"

@@ -14,7 +14,7 @@ if (form && list) {
     rank: (a, b) => number(a, "r", 1e9) - number(b, "r", 1e9),
     late: (a, b) => number(b, "l", -1) - number(a, "l", -1),
   };
-  let ordered = form.elements.order.value;
+  let ordered = all.length > cards.length ? "image" : "time"; // a browser may recall another
   const show = () => {
     const { kind, text, order } = Object.fromEntries(new FormData(form));
     const words = text.trim().toLowerCase().split(/\s+/);

@@ -16,6 +16,8 @@ Place = Callable[[float], float]
 _COLOURS = {"streaming": "ok", "recovered": "ok", "stalled": "stalled", "lost": "lost"}
 _NAME = 20  # characters
 _MOST_EVENTS = 500
+_STATES = "Streams: green is flowing, yellow silent, red lost. "
+_POINT = "A mark says what it is when the pointer rests on it."
 
 
 class _Span(NamedTuple):
@@ -64,10 +66,7 @@ def timeline_part(story: Story, names: Mapping[str, str]) -> str:
         "timeline",
         "From start to end",
         f'<div class="wide"><div class="chart broad">{svg}</div></div>',
-        note(
-            "Streams: green streams, yellow is silent, red is lost. A mark says what it is when "
-            "the pointer rests on it."
-        ),
+        note(_STATES * any(lane.spans for lane in lanes) + _POINT),
         _table(story),
     )
 
