@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from demo.model import DemoModel
 
-# The same examples in every run: what fails here fails everywhere.
-settings.register_profile("fixed", derandomize=True)
+# The same examples in every run, however busy the machine is: what fails here fails everywhere.
+settings.register_profile(
+    "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("fixed")
-# Where the tests run in the background SIGINT is ignored, and so it would be by every session.
+# In the background, and under nohup, these are ignored, and so they would be by every session.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A second thread only spins where matrices are small, and takes the core of the worker beside it.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 if not _ONE_THREAD.items() <= os.environ.items():  # child processes inherit it
