@@ -133,7 +133,7 @@ def save_gallery(
         if pictures is not None:
             images = tuple(f"images/{row:05d}.png" for row in range(len(gallery)))
             for name, picture in zip(images, pictures, strict=True):
-                Image.fromarray(picture).save(draft / name)
+                Image.fromarray(picture).save(draft / name, compress_level=1)
         elif gallery.images is not None:
             images = tuple(f"images/{i:05d}{path.suffix}" for i, path in enumerate(gallery.images))
             for name, path in zip(images, gallery.images, strict=True):

@@ -82,8 +82,9 @@ def _nothing_runs_on() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache that the demo's first run leaves on a fresh machine."""
-    return tmp_path_factory.mktemp("demo-cache")
+    """The cache that the demo's first run leaves on a fresh machine; of all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-cache"
 
 
 @pytest.fixture(scope="module")

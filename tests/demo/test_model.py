@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 import demo.model
+import demo.stimuli
 from decoder.bundle import load_bundle
 from demo.answers import ANSWERS, answers_of
 from demo.model import COMMAND, SHIPPED, DemoModel, pack, ready_model, unpack
@@ -22,6 +23,13 @@ from hvf_core.problem import Problem
 from index.gallery import load_gallery
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gallery's images are grey: to draw them is most of the work of a first run."""
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    monkeypatch.setattr(demo.model, "render", lambda stimulus: grey)
 
 
 def test_it_answers_as_when_it_was_made(demo_model: DemoModel, tmp_path: Path) -> None:
@@ -58,7 +66,7 @@ def test_it_is_small() -> None:
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 7e6
 
 
-def test_what_was_packed_is_unpacked_again(demo_model: DemoModel, tmp_path: Path) -> None:
+def test_what_was_packed_is_unpacked_again(demo_model: DemoModel, tmp_path: Path, undrawn) -> None:
     pack(demo_model, tmp_path / "shipped")
     again = unpack(tmp_path / "shipped", tmp_path)
     bundle, first = load_bundle(again.bundle), load_bundle(demo_model.bundle)
@@ -68,7 +76,9 @@ def test_what_was_packed_is_unpacked_again(demo_model: DemoModel, tmp_path: Path
     assert all(image.is_file() for image in gallery.images)
 
 
-def test_drafts_of_runs_that_were_killed_go_and_others_stay(tmp_path: Path, monkeypatch) -> None:
+def test_drafts_of_runs_that_were_killed_go_and_others_stay(
+    tmp_path: Path, monkeypatch, undrawn
+) -> None:
     for name in (".demo-old", ".demo-new"):
         (tmp_path / name / "part").mkdir(parents=True)
     os.utime(tmp_path / ".demo-old", (0, 0))
@@ -99,7 +109,7 @@ def test_a_prior_that_lacks_its_hvf_is_named(spoil, tmp_path: Path, monkeypatch)
         ready_model()
 
 
-def test_first_runs_at_once_leave_one_whole_model(tmp_path, monkeypatch) -> None:
+def test_first_runs_at_once_leave_one_whole_model(tmp_path, monkeypatch, undrawn) -> None:
     monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
     with ThreadPoolExecutor(3) as pool:
         models = {pool.submit(ready_model) for _ in range(3)}
@@ -131,7 +141,7 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch) -> None:
     assert not any((tmp_path / "cache").iterdir())
 
 
-def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch) -> None:
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch, undrawn) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -144,7 +154,9 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch) 
     assert ready_model().bundle.is_relative_to(tmp_path)
 
 
-def test_it_can_be_made_anew(tmp_path: Path) -> None:
+def test_it_can_be_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = demo.stimuli.test_concepts()[:20]
+    monkeypatch.setattr("demo.stimuli.test_concepts", lambda: tests)
     usual = DemoSettings()
     small = usual.model_copy(
         update={
