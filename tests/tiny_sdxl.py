@@ -1,7 +1,10 @@
 """Random models of SDXL's shape and a fraction of its size, and the stock pipelines around them."""
 
+import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import torch
 from diffusers import (
@@ -73,8 +76,10 @@ def tiny_scheduler() -> EulerDiscreteScheduler:
     )
 
 
-def write_tiny_base(folder: Path, seed: int = 0, **spec: object) -> Path:
-    """A base's folder, as `load_base` reads it; returns it."""
+@cache
+def _networks(seed: int) -> Path:
+    """Made once in a process, as that takes a while."""
+    folder = Path(mkdtemp())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tiny_unet().save_pretrained(folder / "unet")
@@ -86,6 +91,12 @@ def write_tiny_base(folder: Path, seed: int = 0, **spec: object) -> Path:
             "pooled_prompt_embeds": torch.randn(1, POOLED),
         }
     save_file(prompt, folder / EMPTY_PROMPT)
+    return folder
+
+
+def write_tiny_base(folder: Path, seed: int = 0, **spec: object) -> Path:
+    """A base's folder, as `load_base` reads it; returns it."""
+    shutil.copytree(_networks(seed), folder, dirs_exist_ok=True)
     told = {
         "name": "tiny",
         "family": "tiny",
@@ -104,7 +115,10 @@ def write_tiny_base(folder: Path, seed: int = 0, **spec: object) -> Path:
 
 def tiny_base(folder: Path, seed: int = 0, **spec: object) -> DiffusionBase:
     """The same, loaded."""
-    write_tiny_base(folder, seed, **spec)
+    return load_tiny_base(write_tiny_base(folder, seed, **spec))
+
+
+def load_tiny_base(folder: Path) -> DiffusionBase:
     read = BaseSpec.model_validate_json((folder / BASE).read_text(encoding="utf-8"))
     return load_base(read.at(folder))
 

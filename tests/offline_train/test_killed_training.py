@@ -23,7 +23,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
 from offline_train.prior.training import make_prior, train_prior
 from tests.offline_train import test_prior_training as prior_world
-from tests.tiny_sdxl import tiny_base
+from tests.tiny_sdxl import load_tiny_base, write_tiny_base
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def make(kind: str, folder: Path, planted: object, on_step: Callable[[int], None
         given = (planted.train, planted.features, SETTINGS)
         make_bundle(made, train(*given, tell, state), *given, "a test")
     else:
-        base, settings = tiny_base(folder / "base"), prior_world.SETTINGS
+        base, settings = load_tiny_base(planted.base), prior_world.SETTINGS
         latents, features = prior_world.world()
         trained = train_prior(latents, features, base, settings, tell, state)
         make_prior(made, trained, features, base, settings, "a test")
@@ -102,26 +102,46 @@ def drafts(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".draft-" in path.name or ".old-" in path.name]
 
 
-@pytest.mark.parametrize("kind", ["mbp", "prior"])
-def test_a_training_ended_twenty_times_at_any_moment_goes_on_to_the_same_bits(
-    plant: Callable, tmp_path: Path, kind: str
-) -> None:
-    # Of a class that a process which is spawned finds too, as it does not find one of a conftest.
-    planted = SimpleNamespace(**vars(plant(n_train=24, n_test=2)))
-    make(kind, tmp_path / "whole", planted, lambda step: None)
-    whole = contents(tmp_path / "whole/made")
+def moments_of(kind: str) -> list[tuple[str, int]]:
     rng = np.random.default_rng(2)
     moments = [("step", int(n)) for n in rng.integers(1, N_STEPS + 1, 11)]
     moments += [("checkpoint", int(n)) for n in rng.integers(1, N_CHECKPOINTS[kind] + 1, 5)]
-    moments += [("made", 0), ("step", 7), ("checkpoint", 2), ("made", 0)]
-    folders = [tmp_path / str(number) for number in range(20)]
-    for folder in folders:
-        (folder / "made").mkdir(parents=True)
-    asked = [(kind, folders[n], planted, moments[n], kill) for n in range(N_RAISED, 20)]
+    return [*moments, ("made", 0), ("step", 7), ("checkpoint", 2), ("made", 0)]
+
+
+@pytest.fixture(scope="module")
+def planted(plant: Callable, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    # Of a class that a process which is spawned finds too, as it does not find one of a conftest.
+    base = write_tiny_base(tmp_path_factory.mktemp("base"))
+    return SimpleNamespace(**vars(plant(n_train=24, n_test=2)), base=base)
+
+
+@pytest.fixture(scope="module")
+def killed(planted: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders KIND/NUMBER; the last of each kind are what a training that was killed left."""
+    root = tmp_path_factory.mktemp("killed")
+    asked = []
+    for kind in N_CHECKPOINTS:
+        for number, moment in enumerate(moments_of(kind)):
+            folder = root / kind / str(number)
+            (folder / "made").mkdir(parents=True)
+            if number >= N_RAISED:
+                asked.append((kind, folder, planted, moment, kill))
     child = multiprocessing.get_context("spawn").Process(target=each_in_a_fork, args=(asked,))
     child.start()
     child.join(200)
     assert child.exitcode == 0
+    return root
+
+
+@pytest.mark.parametrize("kind", N_CHECKPOINTS)
+def test_a_training_ended_twenty_times_at_any_moment_goes_on_to_the_same_bits(
+    planted: SimpleNamespace, killed: Path, tmp_path: Path, kind: str
+) -> None:
+    make(kind, tmp_path / "whole", planted, lambda step: None)
+    whole = contents(tmp_path / "whole/made")
+    moments = moments_of(kind)
+    folders = [killed / kind / str(number) for number in range(20)]
     for number, (folder, moment) in enumerate(zip(folders, moments, strict=True)):
         if number < N_RAISED:
             end = (interrupt, fill_disk)[number % 2]
