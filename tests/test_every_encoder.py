@@ -1,9 +1,10 @@
-"""Every brain encoder learns the demo's subject, and decodes a later session of it live."""
+"""Every brain encoder learns the demo's subject, and decodes a later session of it."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import mne
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 from scipy.stats import binomtest
 
 from decoder.brain.names import BrainEncoderName
+from decoder.bundle import load_bundle
+from decoder.live import Slice
 from demo.recordings import SIMULATED, simulate_recording
 from demo.settings import VISUAL_CHANNELS
 from demo.stimuli import Stimulus, render, stimuli, training_concepts
 from demo.subject import SimulatedSubject, SubjectSettings
-from index.gallery import save_gallery
+from index.gallery import load_gallery, save_gallery
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
@@ -24,9 +27,16 @@ from offline_train.data.prepare import prepare
 from offline_train.data.settings import PrepareSettings
 from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
-from stream.acquire.preprocess import PreprocessSettings
+from stream.acquire.markers import MarkerRule
+from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.pipeline.decoding import open_decoder
+from stream.pipeline.trials import trial_plan
+from stream.pipeline.wire.config import DecodingSettings, SessionSettings
+from stream.sources.cut_recording import cut_trials
+from stream.sources.read import read_recording
 from stream.sources.recording import Recording
-from tests.sessions import check_accounted, run, trials_of
+from tests.calling import call
+from tests.sessions import check_accounted, trials_of
 
 pytestmark = pytest.mark.slow
 CLASSES = stimuli(training_concepts()[:8], 1)
@@ -78,9 +88,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("name", get_args(BrainEncoderName))
 def test_an_encoder_decodes_a_later_session(name: str, world: World, tmp_path: Path) -> None:
-    bundle = trained(name, world, tmp_path)
+    answers = decoded(trained(name, world, tmp_path), world.later)
+    hits = [answer.ids[0] == answer.stimulus for answer in answers]
+    assert len(hits) == 2 * N_LATER
+    assert better_than_chance(hits[:N_LATER]) < 0.001
+    assert better_than_chance(hits[N_LATER:]) > 0.001  # nothing was evoked there
+
+
+def test_processes_answer_as_one_does(world: World, tmp_path: Path) -> None:
+    """Of an encoder that is not linear in the trial, so that its slices are collected first."""
+    bundle = trained("eegnet", world, tmp_path)
     folder = tmp_path / "session"
-    done = run(
+    done = call(
         *("replay", world.later, "--speed", "max", "--bundle", bundle, "--engine", "torch"),
         *("--stimuli", LATER_MARKERS, "--headless", "--out", folder),
     )
@@ -88,9 +107,33 @@ def test_an_encoder_decodes_a_later_session(name: str, world: World, tmp_path: P
     assert check_accounted(folder)["decoded"] == 2 * N_LATER
     answers = trials_of(folder, "decoded")
     assert {answer["n_repeats"] for answer in answers} == {1}
-    hits = [answer["ids"][0] == answer["stimulus"] for answer in answers]
-    assert better_than_chance(hits[:N_LATER]) < 0.001
-    assert better_than_chance(hits[N_LATER:]) > 0.001  # nothing was evoked there
+    here = [(answer.stimulus, answer.ids) for answer in decoded(bundle, world.later)]
+    assert [(answer["stimulus"], answer["ids"]) for answer in answers] == here
+
+
+class Answered(NamedTuple):
+    """A trial: what was shown, and the ids of the answer, the likeliest first."""
+
+    stimulus: str
+    ids: list[str]
+
+
+def decoded(folder: Path, recording: Path) -> list[Answered]:
+    """The answers that a session gives of a recording, by its code and without its processes."""
+    bundle, gallery = load_bundle(folder), load_gallery(folder.with_name("gallery"))
+    asked = SessionSettings(
+        bundle=folder,
+        decoding=DecodingSettings(engine="torch"),
+        marker_rule=MarkerRule(stimulus=LATER_MARKERS),
+    )
+    decoder = open_decoder(asked, bundle, gallery, time.monotonic, lambda *_: None)
+    plan = replace(trial_plan(asked), preprocessing=Preprocessing.of(bundle))
+    answers = []
+    for cut in cut_trials(read_recording(recording), plan):
+        event = cut.trial.event
+        *_, answer = decoder.take(Slice(cut.trial.number, event.group, None, 0, True, cut.array))
+        answers.append(Answered(event.stimulus, [gallery.ids[row] for row in answer.ranked.rows]))
+    return answers
 
 
 def trained(name: str, world: World, folder: Path) -> Path:
