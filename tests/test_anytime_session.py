@@ -25,13 +25,12 @@ from offline_train.evaluate.session import evaluate_session
 from stream.acquire.lsl import find_stream, pylsl
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.wire.config import read_config
+from tests.calling import Done, call
 from tests.sessions import (
     PATIENCE_S,
-    Done,
     check_accounted,
     finish,
     node_pid,
-    run,
     start,
     summary,
     trials_of,
@@ -74,7 +73,7 @@ def live(demo_model: DemoModel, tmp_path_factory: pytest.TempPathFactory) -> Pla
     folder = tmp_path_factory.mktemp("live") / "session"
     process = start(
         *("--trials", N_TRIALS, "--repeats", 2, "--soa", 0.5, "--tmax", "0.3,0.5,1.0"),
-        *("--headless", "--out", folder),
+        *("--no-paint", "--headless", "--out", folder),
     )
     found = find_stream("hvf-live-results", wait_s=PATIENCE_S)
     assert found.source_id.endswith(read_config(folder / "config.json").session)
@@ -106,7 +105,7 @@ def virtual(live: Played, engine_cache: Path, demo_model: DemoModel) -> Played:
 
 def replayed(live: Played, model: DemoModel, out: Path, *options: str | Path) -> Played:
     """Decodes a live session's recording again, in virtual time."""
-    done = run(
+    done = call(
         *("replay", live.folder / "recording.xdf", "--speed", "max", "--tmax", "0.3,0.5"),
         *("--bundle", model.bundle, "--gallery", model.gallery, "--headless", "--out", out),
         *options,
@@ -180,7 +179,7 @@ def test_the_summary_tells_of_early_answers_confidence_and_engine(live: Played) 
 
 
 def test_a_live_session_is_decoded_the_same_offline(live: Played) -> None:
-    again = run("evaluate", "--session", live.folder, module="offline_train")
+    again = call("evaluate", "--session", live.folder, module="offline_train")
     assert again.code == 0, again.out + again.err
     assert f"{N_TRIALS} with the same list of answers" in again.out
 
@@ -313,7 +312,8 @@ def resting_recording(path: Path, duration_s: float) -> Path:
 def test_a_decoder_that_dies_answers_everything_once(tmp_path: Path) -> None:
     folder = tmp_path / "session"
     process = start(
-        *("--trials", 10, "--soa", 0.4, "--tmax", "0.3,0.5", "--headless", "--out", folder)
+        *("--trials", 10, "--soa", 0.4, "--tmax", "0.3,0.5", "--no-paint", "--headless"),
+        *("--out", folder),
     )
     wait_for_decoded(folder, 3)
     os.kill(node_pid(folder, "decode"), signal.SIGKILL)

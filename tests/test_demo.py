@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from demo.evaluation import evaluate_demo
 from demo.model import DemoModel
+from demo.settings import DemoSettings
 from offline_train.evaluate.settings import EvaluateSettings
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.wire.config import NUMBERS, WITNESSED
@@ -29,6 +30,8 @@ from tests.sessions import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("demo_model")]
+# A painter loads for longer than these sessions last.
+PLAIN = ("--no-paint", "--headless")
 
 
 def test_accuracy_rises_with_amplitude_and_with_repeats(
@@ -41,8 +44,9 @@ def test_accuracy_rises_with_amplitude_and_with_repeats(
             demo_model.bundle,
             demo_model.gallery,
             folder,
-            EvaluateSettings(repeats=(1, 8)),
+            EvaluateSettings(repeats=(1, 4)),
             amplitude=amplitude,
+            soa_s=DemoSettings().soa_s,  # at which it was calibrated, too
         )
     once = [at[amplitude].points[0].top5.value for amplitude in sorted(at)]
     often = [at[amplitude].points[1].top5.value for amplitude in sorted(at)]
@@ -56,7 +60,7 @@ def test_accuracy_rises_with_amplitude_and_with_repeats(
 
 def test_a_results_node_that_dies_goes_on_with_its_ledger(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 12, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 12, "--soa", 0.4, *PLAIN, "--out", folder)
     wait_for_decoded(folder, 4)
     os.kill(node_pid(folder, "results"), signal.SIGKILL)
     done = finish(process)
@@ -67,7 +71,7 @@ def test_a_results_node_that_dies_goes_on_with_its_ledger(tmp_path: Path) -> Non
 
 def test_a_reader_that_dies_is_restarted_and_its_open_trials_are_accounted(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 200, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 200, "--soa", 0.4, *PLAIN, "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(node_pid(folder, "reader"), signal.SIGKILL)
     wait_for_ledger(folder, a_new_reader_has_decoded)
@@ -97,7 +101,7 @@ def a_new_reader_has_decoded(records: Sequence[dict[str, Any]]) -> bool:
 
 def test_a_subject_that_dies_is_a_failure_with_every_marker_accounted(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 40, "--soa", 0.4, "--headless", "--out", folder)
+    process = start("--trials", 40, "--soa", 0.4, *PLAIN, "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(source_pid(folder, "demo.live_subject"), signal.SIGKILL)
     done = finish(process)
@@ -122,23 +126,8 @@ def test_ctrl_c_ends_the_session_in_order(tmp_path: Path) -> None:
 
 def test_a_subject_without_evoked_responses_decodes_at_chance(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    done = run(
-        *(
-            "--trials",
-            60,
-            "--repeats",
-            1,
-            "--soa",
-            0.2,
-            "--amplitude",
-            0,
-            "--headless",
-            "--out",
-            folder,
-            "--seed",
-            3,
-        )
-    )
+    shown = ("--trials", 60, "--repeats", 1, "--soa", 0.2, "--amplitude", 0, "--seed", 3)
+    done = run(*shown, *PLAIN, "--out", folder)
     assert done.code == 0, done.err
     told = check_accounted(folder)
     top5 = sum(r["rank"] <= 5 for r in trials_of(folder, "decoded"))

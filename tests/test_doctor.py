@@ -28,7 +28,7 @@ from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
 from stream.sources.outlets import Outlets, sleep_until
 from stream.sources.xdf_writer import XdfWriter
-from tests.sessions import run
+from tests.calling import call
 from tests.stream_info import stream_info
 from tests.tiny_painting import CHANNELS, write_models, write_recording
 
@@ -99,7 +99,7 @@ def test_a_check_that_fails_dies_or_hangs_is_a_line_after_what_it_said_before() 
 @pytest.mark.slow
 @pytest.mark.usefixtures("demo_model")
 def test_this_machine_is_looked_at_line_by_line() -> None:
-    done = run("doctor")
+    done = call("doctor")
     lines = done.out.splitlines()
     sections = [line for line in lines if line in SECTIONS]
     assert sections == ["program", "machine", "LSL", "models"]
@@ -467,7 +467,7 @@ def test_a_user_without_name_and_home_can_report_too(
 def test_the_command_names_what_fails_and_writes_the_report(ill: Path, tmp_path: Path) -> None:
     file = tmp_path / "r.zip"
     (ill / "gallery/images/00001.png").unlink()
-    done = run("doctor", "--bundle", ill / "bundle", "--session", "/nowhere", "--bug-report", file)
+    done = call("doctor", "--bundle", ill / "bundle", "--session", "/nowhere", "--bug-report", file)
     assert done.code == 1
     fails = [line for line in done.out.splitlines() if line.startswith("FAIL")]
     assert any("1 of its 4 images" in line for line in fails)

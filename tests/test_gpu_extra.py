@@ -32,7 +32,7 @@ def test_a_session_runs_and_is_told_of_with_the_gpu_build_alone(
     (tmp_path / "site/sitecustomize.py").write_text(WITH_FAISS_GPU)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     folder = tmp_path / "session"
-    done = run("--trials", "4", "--repeats", "1", "--soa", "0.4", "--headless", "--out", folder)
+    done = run("--trials", "4", "--soa", "0.4", "--no-paint", "--headless", "--out", folder)
     assert done.code == 0, done.err
     told = check_accounted(folder)
     assert told["versions"]["faiss-gpu"] == version("faiss-cpu")

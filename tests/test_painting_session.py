@@ -21,6 +21,7 @@ from stream.pipeline.wire.messages import (
     Retrieval,
     SessionClosed,
 )
+from tests.calling import call
 from tests.sessions import (
     PATIENCE_S,
     Done,
@@ -28,7 +29,6 @@ from tests.sessions import (
     finish,
     interrupt,
     node_pid,
-    run,
     start,
     wait_for_ledger,
 )
@@ -141,7 +141,7 @@ def test_the_report_shows_it_and_the_last_lines_name_it(replayed: Session) -> No
 
 
 def test_a_session_that_painted_is_decoded_the_same_offline(replayed: Session) -> None:
-    again = run("evaluate", "--session", replayed.folder, module="offline_train")
+    again = call("evaluate", "--session", replayed.folder, module="offline_train")
     assert again.code == 0, again.out + again.err
     assert f"{len(STIMULI)} with the same list of answers" in again.out
 

@@ -10,6 +10,7 @@ import pytest
 import pyxdf
 
 from stream.sources.read import read_recording
+from tests.calling import call
 from tests.metadata import rows_of
 from tests.sessions import (
     PATIENCE_S,
@@ -19,7 +20,6 @@ from tests.sessions import (
     interrupt,
     listen,
     node_pid,
-    run,
     start,
     trials_of,
     wait_for_decoded,
@@ -43,7 +43,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def replayed(session: Path, out: Path, speed: str) -> dict[str, np.ndarray]:
     trials = out / "trials.npz"
-    done = run(
+    done = call(
         *("replay", session / "recording.xdf", "--speed", speed, "--tmin", "0", "--tmax", "0.2"),
         *("--headless", "--out", out / "session", "--save-trials", trials),
     )

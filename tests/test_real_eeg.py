@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tests.calling import EEGLAB
-from tests.sessions import check_accounted, run, trials_of
+from tests.calling import EEGLAB, call
+from tests.sessions import check_accounted, trials_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,7 +29,7 @@ def epochs() -> mne.Epochs:
 @pytest.mark.parametrize("speed", ["40", "max"])
 def test_trials_equal_mne_epochs(speed: str, epochs: mne.Epochs, tmp_path) -> None:
     trials = tmp_path / "trials.npz"
-    done = run(
+    done = call(
         *("replay", EEGLAB, "--speed", speed, "--headless"),
         *("--out", tmp_path / "session", "--save-trials", trials),
     )
@@ -49,7 +49,9 @@ def test_trials_equal_mne_epochs(speed: str, epochs: mne.Epochs, tmp_path) -> No
 def test_the_evoked_response_is_where_it_should_be(epochs: mne.Epochs, tmp_path) -> None:
     trials = tmp_path / "trials-epo.fif"
     arguments = ("--speed", "max", "--headless", "--stimuli", "square")
-    done = run("replay", EEGLAB, *arguments, "--out", tmp_path / "session", "--save-trials", trials)
+    done = call(
+        "replay", EEGLAB, *arguments, "--out", tmp_path / "session", "--save-trials", trials
+    )
     assert done.code == 0, done.err
     saved = mne.read_epochs(trials, verbose="ERROR").apply_baseline((TMIN_S, 0), verbose="ERROR")
     evoked = saved["square"].average(picks=["Pz"])
@@ -71,10 +73,10 @@ def test_a_model_of_the_first_half_decodes_the_second_half_live(tmp_path) -> Non
     steps[0] += ["--whitening", "none", "--scaling", "robust", "--out", trials]
     steps[1] += ["--cache", tmp_path / "features"]
     for step in steps:
-        done = run(*step, module="offline_train")
+        done = call(*step, module="offline_train")
         assert done.code == 0, done.err
     folder = tmp_path / "session"
-    done = run(
+    done = call(
         *("replay", EEGLAB, "--start", "119", "--speed", "20", "--bundle", bundle),
         *("--gallery", gallery, "--out", folder, "--headless"),
     )

@@ -51,7 +51,7 @@ def markers():
 
 def test_no_such_stream(tmp_path: Path) -> None:
     streams = ("--eeg", "Nobody", "--markers", "m", "--wait", "1")
-    done = run("live", *streams, "--headless", "--out", tmp_path / "s")
+    done = call("live", *streams, "--headless", "--out", tmp_path / "s")
     assert done.code == 1
     assert "no LSL stream named 'Nobody' within 1 s" in done.one_sentence()
 
@@ -120,7 +120,7 @@ def test_a_bundle_of_another_shape(models: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(manifest | {"tmax_s": 0.29}))
     arguments = ("--bundle", tmp_path / "models" / "bundle", "--speed", "max", "--headless")
     recording = tiny_recording(tmp_path)
-    done = run("replay", recording, *arguments, "--out", tmp_path / "s")
+    done = call("replay", recording, *arguments, "--out", tmp_path / "s")
     assert done.code == 1
     assert "shape" in done.one_sentence()
 
@@ -131,7 +131,7 @@ def test_a_recording_of_nothing_but_unknown_stimuli_is_accounted(
     """The reader is through with it before the decoder is up."""
     folder = tmp_path / "s"
     arguments = ("--bundle", models / "bundle", "--speed", "max", "--stimuli", "who", "--headless")
-    done = run("replay", tiny_recording(tmp_path), *arguments, "--out", folder)
+    done = call("replay", tiny_recording(tmp_path), *arguments, "--out", folder)
     assert done.code == 0, done.err
     assert json.loads((folder / "summary.json").read_text())["dropped"] == {"unknown_stimulus": 1}
 
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     arguments = ("--speed", speed, "--headless", "--out", tmp_path / "s")
-    done = run("replay", tmp_path / name, *arguments)
+    done = call("replay", tmp_path / name, *arguments)
     assert done.code == 1
     assert name in done.one_sentence()
 
@@ -165,7 +165,7 @@ def test_a_prior_that_is_missing_is_said_and_decoding_goes_on(models: Path, tmp_
     """Of three markers, one of a stimulus that the gallery does not have."""
     folder = tmp_path / "s"
     arguments = ("--bundle", models / "bundle", "--speed", "max", "--headless", "--out", folder)
-    done = run("replay", tiny_recording(tmp_path), *arguments, "--paint", tmp_path / "none")
+    done = call("replay", tiny_recording(tmp_path), *arguments, "--paint", tmp_path / "none")
     assert done.code == 0, done.err
     assert "Traceback" not in done.out + done.err
     (said,) = [line for line in done.out.splitlines() if "is given up" in line]
@@ -181,7 +181,7 @@ def test_a_prior_that_is_missing_is_said_and_decoding_goes_on(models: Path, tmp_
 def test_without_a_bundle_tmax_is_the_end_of_the_window(tmp_path: Path) -> None:
     trials = tmp_path / "trials.npz"
     arguments = ("--speed", "max", "--tmax", "0.3", "--headless", "--out", tmp_path / "s")
-    done = run("replay", tiny_recording(tmp_path), *arguments, "--save-trials", trials)
+    done = call("replay", tiny_recording(tmp_path), *arguments, "--save-trials", trials)
     assert done.code == 0, done.err
     assert np.load(trials)["times_s"][[0, -1]] == pytest.approx([-0.2, 0.3])
 

@@ -8,7 +8,7 @@ import pytest
 
 from offline_train.data.trial_set import load_trial_set
 from tests.calling import call
-from tests.sessions import check_accounted, run
+from tests.sessions import check_accounted
 from tests.takes import FORMATS, Take
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def replayed(path: Path, out: Path, *more: str) -> Mapping[str, np.ndarray]:
     out.mkdir(exist_ok=True)
     saved = out / "trials.npz"
     options = ("--headless", "--out", out / "session", "--save-trials", saved)
-    done = run("replay", path, *WINDOW, *options, *more)
+    done = call("replay", path, *WINDOW, *options, *more)
     assert done.code == 0, done.err
     told = check_accounted(out / "session")
     return {**np.load(saved, allow_pickle=False), "dropped": told["dropped"]}

@@ -13,12 +13,12 @@ from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.frames import pack, unpack_numbered
 from stream.pipeline.wire.messages import Controlled, Message, SessionClosed, TrialCut
+from tests.calling import call
 from tests.sessions import (
     amplifier,
     check_accounted,
     finish,
     listen,
-    run,
     start,
     trials_of,
     wait_for_decoded,
@@ -165,7 +165,7 @@ def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_p
     assert [record["n_repeats"] for record in decoded if record["stimulus"] == "b"].count(1) == 1
     assert {"d"} == {r["stimulus"] for r in _dropped_as_unknown(folder)}
     assert told["n_way"] == 3
-    again = run("evaluate", "--session", folder, module="offline_train")
+    again = call("evaluate", "--session", folder, module="offline_train")
     orders = f"told 'set top_k 2', 'reset_group a', 'gallery {tmp_path / 'fewer'}' while it ran"
     assert (again.code, orders in again.one_sentence()) == (1, True)
 
