@@ -339,11 +339,22 @@ def test_warming_up_takes_a_step_and_decodes_and_changes_nothing(
 
 @pytest.mark.slow
 def test_the_sampler_can_be_imported_before_anything_else() -> None:
-    """Also on a machine whose torchvision needs `declare_missing_ops`."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import decoder.painting.sampler"], capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    """Also on a machine whose torchvision has no operators, without which diffusers fails."""
+    program = """
+import sys
+import hvf_core.torchvision_ops
+
+class EndsAtDiffusers:
+    def find_spec(self, name, *_):
+        if name == "diffusers":
+            sys.exit("diffusers")
+
+sys.meta_path.insert(0, EndsAtDiffusers())
+hvf_core.torchvision_ops.declare_missing_ops = lambda: print("declared")
+import decoder.painting.sampler
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("declared\n", "diffusers\n")
 
 
 def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
