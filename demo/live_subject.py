@@ -16,10 +16,10 @@ import typer
 
 from demo.head import CHANNELS
 from demo.recordings import responses, simulate_recording
-from demo.stimuli import Stimulus, gallery_stimuli
+from demo.stimuli import gallery_stimuli, schedule
 from demo.subject import SimulatedSubject, SubjectSettings
 from hvf_core.options import Asked, with_settings
-from hvf_core.problem import Problem, one_sentence
+from hvf_core.problem import one_sentence
 from stream.acquire.lsl import local_clock, pylsl
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule, marker_text
 from stream.pipeline.wire.config import Presentation
@@ -29,25 +29,6 @@ from stream.sources.replay import replay
 SEED = 1  # of the brain that the demo's model was trained on
 _CHUNK_S = 0.02
 _LAG_S = 0.1  # samples leave so long after their stamps: what begins in them is known by then
-
-
-def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
-    """As few test images as these repeats allow, in random order, all once before any comes again.
-
-    Raises:
-        Problem: there are not so many test images.
-    """
-    tests = gallery_stimuli()
-    n_images = -(-n_trials // repeats)
-    if n_images > len(tests):
-        raise Problem(
-            f"{n_trials} trials with {repeats} repeats need {n_images} images, the demo has "
-            f"{len(tests)} test images; give fewer --trials or more --repeats"
-        )
-    rng = np.random.default_rng(seed)
-    images = rng.permutation(len(tests))[:n_images]
-    shown = [tests[i] for _ in range(repeats) for i in rng.permutation(images)]
-    return shown[:n_trials]
 
 
 class Shown:

@@ -122,6 +122,25 @@ def gallery_stimuli() -> list[Stimulus]:
     return stimuli(test_concepts(), 1)
 
 
+def schedule(n_trials: int, repeats: int, seed: int) -> list[Stimulus]:
+    """As few test images as these repeats allow, in random order, all once before any comes again.
+
+    Raises:
+        Problem: there are not so many test images.
+    """
+    tests = gallery_stimuli()
+    n_images = -(-n_trials // repeats)
+    if n_images > len(tests):
+        raise Problem(
+            f"{n_trials} trials with {repeats} repeats need {n_images} images, the demo has "
+            f"{len(tests)} test images; give fewer --trials or more --repeats"
+        )
+    rng = np.random.default_rng(seed)
+    images = rng.permutation(len(tests))[:n_images]
+    shown = [tests[i] for _ in range(repeats) for i in rng.permutation(images)]
+    return shown[:n_trials]
+
+
 def stimulus_from_id(id: str) -> Stimulus:
     """The stimulus whose id, such as `striped_red_star_03`, this is; raises Problem if none is."""
     match = re.fullmatch(r"([a-z]+)_([a-z]+)_([a-z]+)_([0-9]{2})", id)

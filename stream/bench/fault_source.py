@@ -16,8 +16,8 @@ import numpy as np
 import typer
 
 from demo.head import CHANNELS
-from demo.live_subject import schedule
 from demo.recordings import responses, simulate_recording
+from demo.stimuli import schedule
 from demo.subject import SimulatedSubject, SubjectSettings
 from stream.acquire.lsl import local_clock, pylsl
 from stream.sources.outlets import Outlets

@@ -24,9 +24,9 @@ def demo(
 
     Example: python run_realtime.py --trials 40 --repeats 4
     """
-    from demo.live_subject import schedule
     from demo.model import ready_model
     from demo.settings import ASSETS, PRIOR
+    from demo.stimuli import schedule
 
     if no_paint:
         asked = asked.without("painting", "--no-paint")
