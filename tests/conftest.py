@@ -1,6 +1,7 @@
 """Every LSL stream of the tests is in a session of its own."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -54,10 +55,23 @@ for _name in (
     os.environ.pop(_name, None)
 
 
-def pytest_configure() -> None:
+_IS_SLOW = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # its workers import the tests
+
     from hvf_core.torchvision_ops import declare_missing_ops
 
     declare_missing_ops()  # before any test module imports diffusers
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What is slow as a whole is not even imported for the fast tests: networks take seconds."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return bool(_IS_SLOW.search(collection_path.read_text("utf-8"))) or None
 
 
 def pytest_unconfigure() -> None:

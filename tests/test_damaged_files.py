@@ -36,6 +36,8 @@ from tests.recording_files import MARKER_HEADER, eeg_header, eeg_stream, write_x
 from tests.tiny_bundle import CHANNELS, tiny_models
 from tests.tiny_painting import write_models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import mne
 import numpy as np
-import torch
 
 from decoder.brain.mbp import MBP
 from decoder.bundle import BrainEncoderRecord, HVFRecord
 from decoder.hvf import HVF
-from decoder.painting.prior import PriorManifest, make_projector, save_prior
 from index.gallery import Gallery, save_gallery
 from tests.tiny_bundle import TOY, hvf_of, tiny_bundle, tiny_preprocessing
-from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet, write_tiny_base
 
 CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 ENCODERS = TOY
@@ -24,6 +21,10 @@ STIMULI = ("a", "b", "c", "d")
 
 def write_models(folder: Path, dim: int = DIM) -> Path:
     """`base`, `prior`, `bundle` and `gallery`, which fit each other, in a folder; returns it."""
+    import torch
+
+    from tests.tiny_sdxl import write_tiny_base  # diffusers takes seconds, and recordings need none
+
     torch.manual_seed(0)
     write_tiny_base(folder / "base")
     hvf = hvf_of(ENCODERS, dim, HIDDEN)
@@ -37,6 +38,9 @@ def write_models(folder: Path, dim: int = DIM) -> Path:
 
 
 def write_prior(folder: Path, hvf: HVF, dim: int, **more: object) -> None:
+    from decoder.painting.prior import PriorManifest, make_projector, save_prior
+    from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_unet
+
     adapter = tiny_adapter(tiny_unet(), dim)
     told = {
         "embedding_dim": dim,

@@ -14,6 +14,8 @@ from decoder.painting.spec import PRESETS
 from tests.full_sdxl import DIM, full_adapter, full_base
 from tests.tiny_sdxl import WIDTH, tiny_adapter, tiny_base
 
+pytestmark = pytest.mark.slow
+
 POSITIONS = 9
 
 
@@ -83,7 +85,6 @@ def test_keys_and_values_are_computed_once_and_kept_in_place(
     assert not torch.allclose(first, second, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_sdxl_at_its_full_size_is_painted_with_without_its_memory() -> None:
     """On the meta device: every shape of the real model, and none of its numbers."""
     spec = PRESETS["sdxl-turbo"]

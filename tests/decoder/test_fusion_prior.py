@@ -25,6 +25,8 @@ from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from tests.tiny_sdxl import DIM, WIDTH, tiny_adapter, tiny_base
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = (
     ImageEncoderRecord(name="what", dim=5, checksum="a"),
     ImageEncoderRecord(name="how", dim=7, checksum="b"),

@@ -24,6 +24,8 @@ from offline_train.data.latents import (
 )
 from tests.tiny_sdxl import SIZE_PX, tiny_base
 
+pytestmark = pytest.mark.slow
+
 ITEMS = tuple(f"image {n}" for n in range(10))
 CONTENTS = {item: f"content of {item}" for item in ITEMS}
 SCALING = 0.13025

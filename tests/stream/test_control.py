@@ -21,7 +21,7 @@ from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
 from stream.pipeline.wire.orders import changed
-from tests.tiny_painting import write_models
+from tests.tiny_bundle import tiny_models
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_models(tmp_path_factory.mktemp("models"))
+    return tiny_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

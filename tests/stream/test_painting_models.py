@@ -23,6 +23,8 @@ from tests.refs import about, answer
 from tests.tiny_painting import DIM, write_bundle, write_models, write_prior
 from tests.tiny_sdxl import SIZE_PX
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
