@@ -67,6 +67,11 @@ def pytest_configure(config: pytest.Config) -> None:
     declare_missing_ops()  # before any test module imports diffusers
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Sessions mostly wait, so one more than cores; fast tests compute. Each takes a GB."""
+    return min(8, (os.cpu_count() or 1) + (config.option.markexpr != "not slow"))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """What is slow as a whole is not even imported for the fast tests: networks take seconds."""
     if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
