@@ -17,6 +17,7 @@ from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
 from stream.pipeline.lock import held
 from stream.pipeline.outputs.blind import leaving
+from stream.pipeline.presence import Presence
 from stream.pipeline.states import ORDERS, Event, Lifecycle, Seen, State
 from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.asked import Asked
@@ -78,6 +79,7 @@ class Session:
         self._is_virtual = isinstance(config.source, FileSource)
         shown = (headless, n_trials, title, config.gallery, not self._is_virtual)
         self._view = TerminalView(output.console, *shown, config.outputs.blind)
+        self._title = title
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder
@@ -105,6 +107,10 @@ class Session:
                     "another with --out"
                 ) from None
             inherited = last.enter_context(held(folder))
+            self._presence = Presence(self._config, self._title)
+            last.callback(self._presence.end)
+            if self._presence.trouble:
+                self._view.say(self._presence.trouble)
             with ExitStack() as processes:
                 results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=heard)
                 self._results = Listener(results, self._config.session, self._view.say)
@@ -211,7 +217,9 @@ class Session:
         if before is State.STARTING and state is State.RUNNING:
             self._has_begun = True
             self._supervisor.go()
+            self._presence.say(ready=True)
             self._view.open()
+            self._view.ready()
         for order, name in ORDERS.get(state, ()):
             self._supervisor.command(order, name)
         self._supervisor.report(SessionState(state=state))

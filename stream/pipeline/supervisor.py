@@ -152,7 +152,7 @@ class Supervisor:
             wait_ms = 0
             envelope, words = parted(self._control.recv_multipart())
             try:
-                asked = read_asked(envelope, words)
+                asked = read_asked(envelope, words, self.config.session)
             except Problem as problem:
                 self.answer(envelope, "refused", str(problem))
                 continue

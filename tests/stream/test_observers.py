@@ -139,11 +139,11 @@ def test_whoever_is_in_step_knows_all_that_there_is_to_know(folder, steps, first
 
 def test_a_snapshot_is_bounded_and_says_how_many_there_were(folder: Path) -> None:
     results = Publishing(folder, 0)
-    for _ in range(500):
+    for _ in range(700):
         results.settle()
         results.publish(Noted(node="decode", text="x", facts={}))
     snapshot = results.standing.snapshot(results.config, results.ledger)
-    assert [record["trial"] for record in snapshot.trials] == list(range(301, 501))
-    assert (snapshot.markers, snapshot.pending, snapshot.outcomes) == (500, 0, {"decoded": 500})
-    assert len(snapshot.last) == 2
+    assert [record["trial"] for record in snapshot.trials] == list(range(501, 701))
+    assert (snapshot.markers, snapshot.pending, snapshot.outcomes) == (700, 0, {"decoded": 700})
+    assert len(snapshot.last) == 601  # of trials those of the last, of all else one
     assert snapshot.config["session"] == "s"

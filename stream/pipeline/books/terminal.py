@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -78,6 +79,12 @@ class TerminalView:
         """Shows what moves."""
         if not self._headless:
             self._live.start()
+
+    def ready(self) -> None:
+        """Says that markers count from now on, as large as can be; in virtual time nobody waits."""
+        line = "READY: markers count from now on"
+        if self._is_timed:
+            self._console.print(Panel.fit(line) if self._console.is_terminal else line)
 
     def close(self) -> None:
         """Takes it away, and leaves the table of answers."""

@@ -27,17 +27,23 @@ def parted(frames: Sequence[bytes]) -> tuple[tuple[bytes, ...], Sequence[bytes]]
     return tuple(frames[:n_envelope]), frames[n_envelope:]
 
 
-def read_asked(envelope: tuple[bytes, ...], words: Sequence[bytes]) -> Asked:
+def read_asked(envelope: tuple[bytes, ...], words: Sequence[bytes], session: str) -> Asked:
     """A request that can be obeyed or refused.
 
     Raises:
-        Problem: it is none.
+        Problem: it is none, or meant for another session, which had this address before.
     """
     try:
-        by, verb, argument = (word.decode() for word in words)
+        by, verb, argument, *meant = (word.decode() for word in words)
+        if len(meant) > 1:
+            raise ValueError("it is too many")
         if len(by) + len(verb) + len(argument) > _LONGEST:
             raise ValueError("it is too long")
     except ValueError:
-        text = "say three texts, which are short: who asks, a verb, its argument"
-        raise Problem(text) from None
+        raise Problem(
+            "say three texts, which are short: who asks, a verb, its argument; and, if you like, "
+            "the session's id"
+        ) from None
+    if meant and meant[0] not in (session, ""):
+        raise Problem(f"this is the session '{session}', not '{meant[0][:40]}'")
     return Asked(envelope, by, verb, argument)

@@ -367,7 +367,7 @@ class Snapshot(Message):
     """How the session stands at this place among the messages; those that follow go on from here.
 
     `outcomes` and `reasons` count, `trials` are the last outcomes in the ledger, and `last` holds
-    the frames of the last message of each kind, of each node or stream, in order.
+    the frames of the last message of each kind, of each node, stream or late trial, in order.
     """
 
     config: Mapping[str, Any]

@@ -1,0 +1,400 @@
+"""A running session, from another program: what it decodes, as it comes, and what it can be told.
+
+This one file needs pyzmq, msgpack and Python 3.10 or newer, and nothing else of hvf-live: copy it
+beside a stimulus program (docs/client.md). A closed loop, in which `show` pushes the marker:
+
+    from client import connect                # stream.client, where hvf-live is installed
+
+    with connect() as session:                # the one session of this machine
+        session.wait_ready(deadline_s=120)    # markers count from now on
+        for image in images:
+            for _ in range(8):
+                stamp_s = show(image)         # that of the marker, whose text is `image`
+                end = session.wait_for(image, stamp_s, deadline_s=5)
+                if end.answer and end.answer.confidence > 0.8:
+                    break                     # sure enough: on to the next image
+        session.finish()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, make_dataclass
+from functools import lru_cache, partial, partialmethod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgpack
+import zmq
+
+VERSION = 8  # of the format of messages; a session's is the same
+SILENT_S = 8.0  # a session that neither says nor answers anything for so long has ended
+KEPT = 1000  # trials, and messages that wait to be taken; older ones are in the session's ledger
+_NAMES = (
+    "MarkerSeen TrialSlice TrialDropped TrialCut Retrieval Embedded PaintingState Preview Painted "
+    "Settled NodeState Noted StreamHealth Recorded End SessionClosed Eeg ChannelQuality "
+    "SessionState Controlled Snapshot"
+)
+KINDS = dict(enumerate(_NAMES.split(), start=1))  # by the bytes that frames begin with
+# Where the sessions of this user say that they run; nobody else can enter.
+PLACE = Path(tempfile.gettempdir()) / f"hvf-live-{getattr(os, 'getuid', str)()}"
+_FOLLOWED = (1, 5, 10, 11, 16, 19, 21)  # kinds by which a session is followed
+_MOMENT_S = 0.02  # for which one thread keeps others waiting
+Got = TypeVar("Got")
+
+
+class ClientError(Exception):
+    """What went wrong, in a sentence."""
+
+
+class Refused(ClientError):
+    """The session does not do what it was asked for; the sentence is its own."""
+
+
+class SessionEnded(ClientError):
+    """The session has ended, and no other takes its place: connect again."""
+
+
+class TimeOut(ClientError):
+    """What was waited for has not come in time."""
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """The one end of a marker: `decoded`, `cut`, or `dropped` for a reason."""
+
+    trial: int
+    outcome: str
+    reason: str
+    marker: Mapping[str, Any]  # text, sent_s, stimulus, repeat, onset_s ..., if it was heard
+    answer: Any  # the final Retrieval; None where there is none, or it was lost on its way
+
+
+def mark_of(text: str, stamp_s: float) -> str:
+    """By what a session knows a marker: made of its text and stamp as they were sent."""
+    sent = struct.pack("<d", stamp_s) + text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(sent, digest_size=8).hexdigest()
+
+
+_class_of: Any = lru_cache(maxsize=1000)(partial(make_dataclass, frozen=True))
+
+
+def unpack(frame: bytes) -> Any:
+    """The message in a frame, a frozen dataclass that is called as its kind in docs/bus.md, and has
+    the fields of its header and message. An `array` is a memoryview, for `np.asarray` too."""
+    end = 5 + int.from_bytes(frame[1:5], "little")
+    header = msgpack.unpackb(frame[5:end])
+    if (version := header.pop("v")) != VERSION:
+        what = f"the session speaks format {version}, and this client {VERSION}"
+        raise ClientError(f"{what}: copy stream/client.py of the session's hvf-live")
+    if header.pop("dtype", None):  # float32, in what anybody hears
+        header["array"] = memoryview(frame)[end:].cast("f", header.pop("shape"))
+    for part, name in {"about": "TrialRef", "answer": "AnswerRef"}.items():
+        if part in header:
+            header[part] = _class_of(name, (*header[part],))(**header[part])
+    return _class_of(KINDS[frame[0]], (*header,))(**header)
+
+
+def discover() -> list[Any]:
+    """The sessions that run here: `session`, `folder`, `title`, `started`, `ready`, `endpoints`."""
+    is_ours = PLACE.is_dir() and (sys.platform == "win32" or PLACE.stat().st_uid == os.getuid())
+    said = map(_said_in, sorted(PLACE.glob("*.json")) if is_ours else ())
+    return [_class_of("Running", (*one,))(**one) for one in said if one]
+
+
+def _said_in(path: Path) -> dict[str, Any]:
+    """What a session says of itself; of one that is gone nothing: it held a lock on the file."""
+    said: dict[str, Any] = {}
+    try:
+        said = json.loads(path.read_bytes())
+        if sys.platform != "win32":
+            import fcntl
+
+            with path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        path.unlink()  # Windows has no such locks, and does not remove what somebody has open
+    except OSError as error:
+        return said if isinstance(error, (BlockingIOError, PermissionError)) else {}
+    return {}
+
+
+def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float = 5) -> Session:
+    """Joins a session, by its id, its folder, or its address `tcp://HOST:PORT` on another host.
+
+    None need be named where one alone runs here. An address needs `keys`, a copy of its file
+    `hvf-live.keys`. In the session's ledger, it is `by` who asked for something.
+    """
+    joined = Session(*_found(session, keys), by)
+    joined.until(lambda: joined.in_step or None, wait_s)
+    if not (joined.in_step or joined.is_answered):  # one that starts has no snapshot yet
+        joined.close()
+        raise TimeOut(f"nobody answers at '{session or joined.id}': it has ended or has other keys")
+    return joined
+
+
+def _found(wanted: str, keys: str) -> tuple[str, Mapping[str, str]]:
+    """A session's id, where it is known, and its endpoints."""
+    if wanted.startswith("tcp://"):
+        host, _, port = wanted.rpartition(":")
+        if not (keys and port.isdigit()):
+            raise ClientError(f"'{wanted}': give tcp://HOST:PORT and `keys`, of its hvf-live.keys")
+        names = enumerate(("results", "signals", "control"), int(port))
+        return "", {name: f"{host}:{at}#{keys}" for at, name in names}
+    if wanted and (Path(wanted) / "config.json").is_file():
+        config = json.loads((Path(wanted) / "config.json").read_text(encoding="utf-8"))
+        return config["session"], config["endpoints"]
+    running = discover()
+    chosen = [one for one in running if wanted in ("", one.session)]
+    if len(chosen) == 1:
+        return chosen[0].session, chosen[0].endpoints
+    told = "; ".join(f"{one.session} ({one.title}, in {one.folder})" for one in running) or "none"
+    what = f"there is no session '{wanted}'" if wanted else f"there are {len(running)} sessions"
+    raise ClientError(f"{what} on this machine; give one of those that run: {told}")
+
+
+class Session(AbstractContextManager["Session"]):
+    """A session that was joined, for any thread. `state`, which is `running` while it is ready, and
+    `snapshot`, how it stood when this client had to ask for it, are those of the last call."""
+
+    def __init__(self, session: str, endpoints: Mapping[str, str], by: str):
+        self.id, self.state, self.snapshot = session, "starting", None
+        self.in_step = self.is_answered = False
+        self.over: ClientError | None = None
+        self.markers: dict[int, Mapping[str, Any]] = {}
+        self.ends: dict[int, TrialEnd] = {}
+        self._passed: set[int] = set()  # trials that no wait for their text is about
+        self._n_markers = self._n_ended = 0
+        self._kinds: set[str] = set()  # that somebody listens to
+        self._waiting: deque[Any] = deque(maxlen=KEPT)
+        self._by, self._results = by, ""
+        self._looked_s = self._heard_s = self._asked_s = 0.0
+        self._addresses = {of: each.partition("#")[0] for of, each in endpoints.items()}
+        file = endpoints["control"].partition("#")[2]
+        try:
+            self._keys = json.loads(Path(file).read_text()) if file else {}
+        except (OSError, ValueError) as error:
+            raise ClientError(f"there are no keys in '{file}' ({error})") from None
+        self._context, self._lock = zmq.Context(), threading.RLock()
+        self._control = self._socket(zmq.DEALER, "control")
+        self._published = self._socket(zmq.SUB, "results", "signals")
+        for number in _FOLLOWED:
+            self._published.subscribe(bytes([number]))
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the session, which goes on."""
+        with self._lock:
+            self.over = self.over or ClientError(f"the session {self.id} was left by `close`")
+            self._context.destroy(linger=0)
+
+    def wait_ready(self, *, deadline_s: float) -> None:
+        """Waits until markers count: streams, decoder and recorder are there."""
+        if not self.until(lambda: (self.in_step and self.state == "running") or None, deadline_s):
+            raise TimeOut(f"{self.id} is not ready after {deadline_s:g} s: it is {self.state}")
+
+    def wait_for(
+        self, marker: str | int, stamp_s: float | None = None, nth: int = 1, *, deadline_s: float
+    ) -> TrialEnd:
+        """The end of a marker's trial, whatever it is; it may have come before.
+
+        Args:
+            marker: its text, or the number of the trial.
+            stamp_s: its stamp as it was sent: this very marker is meant. Without one it is the
+                `nth` of this text that came since this client joined and was not waited for yet;
+                those before it are passed over from then on, as is one whose time ran out.
+        """
+
+        def meant() -> list[int]:
+            if isinstance(marker, int):
+                return [marker] * nth
+            seen = [*self.markers.items()]
+            if stamp_s is not None:
+                mark = mark_of(marker, stamp_s)
+                return [n for n, one in seen if one["mark"] == mark][:1] * nth
+            named = [n for n, one in seen if marker in (one["stimulus"], one["text"])]
+            return [n for n in named if n not in self._passed][:nth]
+
+        def found() -> TrialEnd | None:
+            return self.ends.get(trials[-1]) if len(trials := meant()) == nth else None
+
+        try:
+            if (end := self.until(found, deadline_s)) is not None:
+                return end
+            what = "has no end" if len(meant()) == nth else f"was not heard by {self.id}"
+            raise TimeOut(f"{deadline_s:g} s later, marker '{marker}' ({stamp_s or 'any'}) {what}")
+        finally:
+            self._passed = (self._passed | {*meant()}) & self.markers.keys()
+
+    def listen(self, *kinds: str) -> Iterator[Any]:
+        """Messages of these kinds, of which `TrialEnd` is one, as they come, to the session's end.
+
+        They are sent here from now on, and no others are. Where you are slow, you get the newest.
+        """
+        self._hear(kinds)
+        return (one for some in iter(self.some, None) for one in some)
+
+    async def alisten(self, *kinds: str) -> AsyncIterator[Any]:
+        """The same for `async for`."""
+        self._hear(kinds)
+        while (some := await asyncio.to_thread(self.some)) is not None:
+            for one in some:
+                yield one
+
+    def ask(self, verb: str, argument: str = "", deadline_s: float = 5.0) -> str:
+        """Tells the session something (docs/control.md); its sentence on that, or Refused."""
+        if self.over is not None:
+            raise self.over
+        with self._socket(zmq.DEALER, "control") as socket:
+            socket.send_multipart(self._words(verb, argument))
+            if not socket.poll(int(deadline_s * 1e3)):
+                raise TimeOut(f"session {self.id} has not answered '{verb}' in {deadline_s:g} s")
+            *_, outcome, text = socket.recv_multipart()
+        if outcome != b"done":
+            raise Refused(text.decode())
+        return text.decode()
+
+    finish = partialmethod(ask, "finish")
+    stop = partialmethod(ask, "stop")
+    pause = partialmethod(ask, "pause")
+    resume = partialmethod(ask, "resume")
+    mark = partialmethod(ask, "mark")
+    reset_group = partialmethod(ask, "reset_group")
+    gallery = partialmethod(ask, "gallery")
+    set = partialmethod(ask, "set")
+
+    def some(self) -> list[Any] | None:
+        """What has come of what is listened to, after a moment at most; None when it is over."""
+        with self._lock:
+            if self.over is None:
+                self._look(0.0 if self._waiting else _MOMENT_S)
+            some = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if some or self.over is None:
+            return some
+        if self.state != "closed":
+            raise self.over
+        return None
+
+    def until(self, found: Callable[[], Got | None], deadline_s: float) -> Got | None:
+        """What is found, looked for whenever something has come; None where it is too late."""
+        until_s, wait_s = time.monotonic() + deadline_s, 0.0
+        while wait_s >= 0:
+            with self._lock:
+                if self.over is None:
+                    self._look(wait_s)
+                if (got := found()) is not None:
+                    return got
+            if self.over is not None:
+                raise self.over
+            wait_s = min(until_s - time.monotonic(), _MOMENT_S)
+        return None
+
+    def _look(self, wait_s: float) -> None:
+        """Takes what comes; asks how it stands where something was missed, or nothing comes."""
+        if time.monotonic() > self._looked_s + 1:  # what came meanwhile waits in the sockets
+            self._heard_s = time.monotonic()
+        came = bool(self._published.poll(int(wait_s * 1e3)))
+        while self._control.poll(0):
+            came = self.is_answered = bool(self._control.recv_multipart())
+        now_s = time.monotonic()
+        self._looked_s, self._heard_s = now_s, now_s if came else self._heard_s
+        while self._published.poll(0):
+            self._take(unpack(self._published.recv()))
+        if now_s > self._asked_s + 0.5 and (not self.in_step or now_s > self._heard_s + 2):
+            self._asked_s = now_s
+            self._control.send_multipart(self._words("hello"))
+        if now_s > self._heard_s + SILENT_S:
+            self._ended(f"nothing was heard of the session {self.id} for {SILENT_S:g} s")
+
+    def _take(self, message: Any) -> None:
+        kind, session = type(message).__name__, message.session
+        self.id = self.id or session
+        if session != self.id:
+            self._ended(f"{self.id} has ended: the session {session} is at its address now")
+        elif kind == "MarkerSeen":
+            self._saw({**vars(message), **vars(message.about)})
+        elif kind == "Retrieval" and not message.answer.provisional:
+            self._end(message.about.trial, "decoded", answer=message)
+        elif kind == "Settled":
+            self._settle(message)
+        elif kind == "NodeState" and message.node == "results":  # one that was restarted says less
+            self.in_step &= self._results in ("", message.incarnation)
+            self._results = message.incarnation
+        elif kind == "SessionState":
+            self.state = message.state
+        elif kind == "SessionClosed":
+            self.state = "closed"
+            self._ended(f"the session {session} has ended ({message.summary.get('end')})")
+        elif kind == "Snapshot" and not self.in_step:  # else somebody else has asked for it
+            self._stand(message)
+        if kind in self._kinds and session == self.id:
+            self._waiting.append(message)
+
+    def _ended(self, sentence: str) -> None:
+        self.over = self.over or SessionEnded(sentence)
+
+    def _saw(self, marker: Mapping[str, Any]) -> None:
+        self._n_markers += marker["trial"] not in self.markers
+        self.markers.setdefault(marker["trial"], marker)
+        if len(self.markers) > KEPT:
+            del self.markers[next(iter(self.markers))]
+
+    def _end(self, trial: int, outcome: str, reason: str = "", answer: Any = None) -> None:
+        if trial not in self.ends:
+            end = TrialEnd(trial, outcome, reason, self.markers.get(trial, {}), answer)
+            self.ends[trial] = end
+            if "TrialEnd" in self._kinds:
+                self._waiting.append(end)
+        if len(self.ends) > KEPT:
+            del self.ends[next(iter(self.ends))]
+
+    def _settle(self, told: Any) -> None:
+        if told.outcome != "decoded":
+            self._end(told.trial, told.outcome, told.reason)
+        # What has happened by its words, and was not heard, is in a snapshot.
+        n_ended = told.markers - told.pending
+        is_missed = told.trial not in self.ends or told.markers > self._n_markers
+        self.in_step = self.in_step and not (is_missed or n_ended > self._n_ended + 1)
+        self._n_ended = max(self._n_ended, n_ended)
+
+    def _stand(self, snapshot: Any) -> None:
+        for frame in snapshot.last:
+            self._take(unpack(frame))
+        for record in snapshot.trials:  # of an answer that was lost the end is there
+            self._end(record["trial"], record["event"], record.get("reason", ""))
+        self._n_markers, self._n_ended = snapshot.markers, snapshot.markers - snapshot.pending
+        if self.snapshot is None:  # what is waited for by its text comes from now on
+            self._passed |= self.markers.keys()
+        self.snapshot, self.in_step = snapshot, True
+
+    def _words(self, verb: str, argument: str = "") -> list[bytes]:
+        return [b"", *(word.encode() for word in (self._by, verb, argument, self.id))]
+
+    def _hear(self, kinds: tuple[str, ...]) -> None:
+        if unknown := {*kinds} - {*KINDS.values(), "TrialEnd"}:
+            raise ClientError(f"there are no messages {unknown}; there are {_NAMES} TrialEnd")
+        with self._lock:
+            self._kinds |= {*kinds}
+            for number in (number for number, kind in KINDS.items() if kind in kinds):
+                self._published.subscribe(bytes([number]))
+
+    def _socket(self, kind: int, *names: str) -> zmq.SyncSocket:
+        socket: zmq.SyncSocket = self._context.socket(kind)
+        socket.linger, socket.rcvhwm = 0, 10_000
+        for option, key in self._keys.items():
+            setattr(socket, option, key.encode())
+        for name in names:
+            socket.connect(self._addresses[name])
+        return socket

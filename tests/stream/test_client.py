@@ -1,0 +1,648 @@
+"""The client: one file, that knows of every marker's end once, and says why where it cannot."""
+
+import ast
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvf_core.problem import Problem
+from stream import client
+from stream.acquire.markers import Marker
+from stream.client import (
+    ClientError,
+    Refused,
+    Session,
+    SessionEnded,
+    TimeOut,
+    TrialEnd,
+    connect,
+    discover,
+    mark_of,
+    unpack,
+)
+from stream.pipeline.books.ledger import Ledger
+from stream.pipeline.books.standing import Standing
+from stream.pipeline.presence import Presence
+from stream.pipeline.wire import frames
+from stream.pipeline.wire.asked import parted, read_asked
+from stream.pipeline.wire.bus import Publisher, open_socket
+from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.messages import (
+    MarkerSeen,
+    Message,
+    NodeState,
+    Noted,
+    Recorded,
+    Retrieval,
+    SessionClosed,
+    SessionState,
+    Settled,
+    Snapshot,
+    StreamHealth,
+)
+from tests.refs import about, answer
+from tests.stream.test_messages import EXAMPLES
+from tests.waiting import wait_until
+
+FILE = Path(client.__file__)
+SOON_S = 60.0  # however busy the machine is
+NEVER_S = 0.2  # for what must not come
+
+
+# --- one file ------------------------------------------------------------------------------------
+
+
+def test_it_is_python_3_10_and_imports_pyzmq_msgpack_and_what_python_has() -> None:
+    tree = ast.parse(FILE.read_text(), feature_version=(3, 10))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module).split(".")[0])
+    assert imported - {"zmq", "msgpack"} <= sys.stdlib_module_names
+    assert len(FILE.read_text().splitlines()) <= 400
+
+
+def test_it_works_copied_alone_into_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(FILE.read_text())
+    program = (
+        "import sys; sys.path.insert(0, '.'); import client; client.discover(); "
+        "print(sorted({'numpy', 'stream', 'hvf_core', 'pydantic'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-I", "-W", "error", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# --- frames --------------------------------------------------------------------------------------
+
+
+def same(decoded: object, sent: object) -> bool:
+    if isinstance(sent, np.ndarray):
+        return np.array_equal(np.asarray(decoded), sent) and np.shape(decoded) == sent.shape
+    if is_dataclass(sent):
+        of_frame = {"session", "seq"} if isinstance(sent, Message) else set()
+        assert vars(decoded).keys() == vars(sent).keys() | of_frame
+        assert type(decoded).__name__ == type(sent).__name__
+        return all(same(getattr(decoded, name), value) for name, value in vars(sent).items())
+    if isinstance(sent, Snapshot | tuple | list):
+        return len(decoded) == len(sent) and all(map(same, decoded, sent))
+    return decoded == sent
+
+
+@pytest.mark.parametrize(
+    "message",
+    [message for message in EXAMPLES if not isinstance(message, Recorded)],  # none but the recorder
+    ids=lambda message: type(message).__name__,
+)
+def test_every_kind_of_message_is_read_as_it_was_sent(message: Message) -> None:
+    assert same(unpack(frames.pack(message, 7, "söß")), message)
+    assert unpack(frames.pack(message, 7, "söß")).session == "söß"
+
+
+def test_it_knows_the_kinds_and_the_version_of_the_session() -> None:
+    assert {number: kind.__name__ for number, kind in frames.KINDS.items()} == client.KINDS
+    assert client.VERSION == frames.VERSION
+    frame = frames.pack(SessionState(state="running"), 1, "s")
+    with pytest.raises(ClientError, match=r"speaks format 99, and this client \d+: copy stream/cl"):
+        unpack(frame.replace(b"\xa1v" + bytes([frames.VERSION]), b"\xa1v\x63"))
+
+
+finite = st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | finite | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Retrieval:
+    n = draw(st.integers(1, 4))
+    numbers = st.lists(finite, min_size=n, max_size=n)
+    return Retrieval(
+        about=about(draw(st.integers(0, 2**53 - 1)), stimulus=draw(texts), onset_s=draw(finite)),
+        answer=answer(draw(finite), draw(st.integers(0, 99))),
+        ids=draw(st.lists(texts, min_size=n, max_size=n)),
+        labels=draw(st.lists(texts, min_size=n, max_size=n)),
+        scores=draw(numbers),
+        probabilities=draw(numbers),
+        confidence=draw(finite),
+        calibrated=draw(st.booleans()),
+        abstain=draw(st.booleans()),
+        rank=draw(st.integers(0, 10**6)),
+        stamps={"window_end": draw(finite)} | draw(st.dictionaries(texts, finite, max_size=3)),
+    )
+
+
+@given(
+    answers() | st.builds(Noted, node=texts, text=texts, facts=st.dictionaries(texts, json_values)),
+    st.integers(0, 2**63),
+)
+def test_whatever_is_in_a_message_is_read_as_it_was_sent(message: Message, seq: int) -> None:
+    assert same(unpack(frames.pack(message, seq, "s")), message)
+
+
+@given(texts, finite)
+def test_a_marker_is_known_by_its_text_and_stamp_as_in_the_session(text: str, at_s: float) -> None:
+    assert mark_of(text, at_s) == Marker(at_s, text, readable_s=0.0, offset_s=3.5).mark
+
+
+# --- a session, as far as a client sees it -------------------------------------------------------
+
+
+class Books:
+    """What the results node publishes of trials, and the ends that a client has to know."""
+
+    def __init__(self, folder: Path, endpoints: Endpoints, send: Callable[[Message, int], None]):
+        self._send, self.seq, self.truth = send, 0, dict[int, str]()
+        self.standing = Standing()
+        (folder / "ledger.jsonl").unlink(missing_ok=True)
+        self.ledger = Ledger(folder / "ledger.jsonl", self.standing.entered)
+        source = LiveSource(eeg="EEG", markers="m")
+        self.config = SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source)
+
+    def publish(self, message: Message) -> None:
+        self.seq += 1
+        self.standing.published(self.seq, message)
+        self._send(message, self.seq)
+
+    def hello(self) -> None:
+        self.seq += 1
+        self._send(self.standing.snapshot(self.config, self.ledger), self.seq)
+
+    def marker(self, text: str = "cat", stamp_s: float = 1.0) -> int:
+        trial = self.ledger.markers + 1
+        self.ledger.announce(trial)
+        seen = about(trial, stimulus=text)
+        sent = {"text": text, "sent_s": stamp_s, "mark": mark_of(text, stamp_s)}
+        self.publish(MarkerSeen(about=seen, readable_s=0.0, **sent))
+        return trial
+
+    def answer(self, trial: int, confidence: float = 0.5) -> None:
+        facts = {"stamps": {"window_end": 1.0}, "calibrated": True, "abstain": False, "rank": 1}
+        told = {"ids": ["a"], "labels": ["A"], "scores": [1.0], "probabilities": [confidence]}
+        for how in (answer(0.5), answer(1.0)):
+            self.publish(
+                Retrieval(about=about(trial), answer=how, confidence=confidence, **told, **facts)
+            )
+        self.settle(trial, "decoded")
+
+    def settle(self, trial: int, outcome: str, reason: str = "gap") -> None:
+        facts = {"reason": reason} if outcome == "dropped" else {}
+        self.ledger.settle(trial, outcome, **facts)
+        self.truth[trial] = outcome
+        sums = {"markers": self.ledger.markers, "pending": len(self.ledger.pending)}
+        told = {"trial": trial, "outcome": outcome, "reason": facts.get("reason", "")}
+        self.publish(Settled(**told, **sums))
+
+
+class Running(threading.Thread):
+    """A session with sockets of its own, that does what a test tells it, in its own thread."""
+
+    def __init__(self, folder: Path, endpoints: Endpoints):
+        super().__init__(daemon=True)
+        self.endpoints, self.folder = endpoints, folder
+        self.told, self.asked = SimpleQueue[Callable[[], object] | None](), list[tuple[str, str]]()
+        self.lost = 0  # of the next messages, so many
+
+    def run(self) -> None:
+        publisher = Publisher(self.endpoints.results, "s")
+        control = open_socket(zmq.ROUTER, self.endpoints.control, bind=True)
+
+        def send(message: Message, seq: int) -> None:
+            publisher.seq = seq - 1
+            if self.lost:
+                self.lost -= 1
+            else:
+                publisher.publish(message)
+
+        self.books = Books(self.folder, self.endpoints, send)
+        while True:
+            is_asked = control.poll(2)
+            while not self.told.empty():  # what was told before is done before
+                if (do := self.told.get()) is None:
+                    publisher.close()
+                    control.close(0)
+                    return
+                do()
+            if is_asked:
+                envelope, words = parted(control.recv_multipart())
+                control.send_multipart([*envelope, *self._answer(words)])
+
+    def _answer(self, words: list[bytes]) -> list[bytes]:
+        try:
+            asked = read_asked((), words, "s")
+            if asked.verb == "hello":
+                self.books.hello()
+            else:
+                self.asked.append((asked.verb, asked.argument))
+            if asked.verb == "gallery":
+                raise Problem("no such gallery")
+        except Problem as problem:
+            return [b"refused", str(problem).encode()]
+        return [b"done", asked.by.encode()]
+
+    def do(self, *what: object) -> None:
+        """Has something done: `do("marker", "cat")`."""
+        name, *arguments = what
+        self.told.put(lambda: getattr(self.books, str(name))(*arguments))
+
+    def end(self) -> None:
+        self.told.put(None)
+        self.join(SOON_S)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sessions say that they run: here none of others does."""
+    for module in ("stream.client", "stream.pipeline.presence"):
+        monkeypatch.setattr(f"{module}.PLACE", tmp_path / "running")
+    return tmp_path / "running"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    endpoints = Endpoints.local()
+    session = Running(tmp_path, endpoints)
+    session.start()
+    yield session
+    session.end()
+    endpoints.remove()
+
+
+@pytest.fixture
+def joined(running: Running, tmp_path: Path) -> Iterator[Session]:
+    running.do("publish", NodeState(node="results", incarnation="one"))
+    running.do("publish", SessionState(state="running"))
+    with Session("s", running.endpoints.model_dump(), "a test") as session:
+        session.wait_ready(deadline_s=SOON_S)
+        yield session
+
+
+# --- the end of a marker -------------------------------------------------------------------------
+
+
+def test_the_end_is_found_whether_it_comes_before_or_after_and_whatever_it_is(
+    running: Running, joined: Session
+) -> None:
+    for trial, (text, end) in enumerate(
+        [("a", ("answer", 1, 0.9)), ("b", ("settle", 2, "cut")), ("c", ("settle", 3, "dropped"))], 1
+    ):
+        running.do("marker", text, float(trial))
+        running.do(*end)
+    last = joined.wait_for("c", 3.0, deadline_s=SOON_S)  # those before came before it was asked
+    told = (last.trial, last.outcome, last.reason, last.answer)
+    assert told == (3, "dropped", "gap", None)
+    first = joined.wait_for("a", 1.0, deadline_s=SOON_S)
+    assert (first.outcome, first.answer.confidence, first.answer.labels) == ("decoded", 0.9, ["A"])
+    assert first.answer.answer.provisional is False
+    assert first.marker["stimulus"] == "a"
+    assert joined.wait_for(2, deadline_s=SOON_S).outcome == "cut"
+    threading.Timer(0.05, lambda: [running.do("marker", "d"), running.do("answer", 4)]).start()
+    assert joined.wait_for("d", deadline_s=SOON_S).trial == 4
+
+
+def test_the_same_stimulus_again_and_again_is_told_apart(running: Running, joined: Session) -> None:
+    for trial in range(1, 8):
+        running.do("marker", "cat", float(trial))
+        running.do("answer", trial)
+    assert joined.wait_for("cat", 4.0, deadline_s=SOON_S).trial == 4  # by its stamp
+    assert joined.wait_for("cat", deadline_s=SOON_S).trial == 1  # the first not waited for
+    assert joined.wait_for("cat", deadline_s=SOON_S).trial == 2
+    assert joined.wait_for("cat", nth=2, deadline_s=SOON_S).trial == 5  # 4 was waited for
+    assert joined.wait_for("cat", deadline_s=SOON_S).trial == 6
+    assert joined.wait_for("cat", 4.0, deadline_s=SOON_S).trial == 4  # and may be again
+
+
+def test_a_wait_whose_time_ran_out_is_not_answered_by_that_marker_later(
+    running: Running, joined: Session
+) -> None:
+    running.do("marker", "cat", 1.0)
+    joined.until(lambda: joined.markers or None, SOON_S)
+    with pytest.raises(TimeOut, match=r"0.2 s later, marker 'cat' \(any\) has no end"):
+        joined.wait_for("cat", deadline_s=NEVER_S)
+    running.do("answer", 1)
+    running.do("marker", "cat", 2.0)
+    running.do("settle", 2, "cut")
+    assert joined.wait_for("cat", deadline_s=SOON_S).trial == 2
+    with pytest.raises(TimeOut, match=r"marker 'dog' \(2.5\) was not heard by s"):
+        joined.wait_for("dog", 2.5, deadline_s=NEVER_S)
+
+
+def test_who_joins_late_knows_what_was_and_waits_for_what_comes(running: Running) -> None:
+    running.do("publish", SessionState(state="running"))
+    for trial in (1, 2):
+        running.do("marker", "cat", float(trial))
+    running.do("answer", 1, 0.75)
+    with Session("s", running.endpoints.model_dump(), "late") as late:
+        late.wait_ready(deadline_s=SOON_S)
+        assert late.wait_for("cat", 1.0, deadline_s=SOON_S).answer.confidence == 0.75
+        running.do("marker", "cat", 3.0)
+        running.do("settle", 2, "cut")
+        running.do("settle", 3, "cut")
+        assert late.wait_for("cat", deadline_s=SOON_S).trial == 3
+        assert late.wait_for("cat", 2.0, deadline_s=SOON_S).outcome == "cut"
+        assert (late.snapshot.markers, late.snapshot.config["session"]) == (2, "s")
+
+
+@pytest.mark.parametrize("n_lost", [1, 2, 3, 4, 5, 7, 8])
+def test_what_was_lost_on_the_way_is_asked_for(running: Running, joined: Session, n_lost) -> None:
+    running.do("marker", "a", 1.0)
+    joined.until(lambda: joined.markers or None, SOON_S)
+    running.told.put(lambda: setattr(running, "lost", n_lost))
+    running.do("answer", 1)  # two answers, one of them provisional, and that it is settled
+    running.do("marker", "b", 2.0)
+    running.do("settle", 2, "dropped")
+    running.do("marker", "c", 3.0)
+    running.do("marker", "d", 4.0)
+    running.do("settle", 4, "cut")
+    if n_lost == 8:  # all of it, as where the results node was restarted
+        running.do("publish", NodeState(node="results", incarnation="another"))
+    assert joined.wait_for("a", 1.0, deadline_s=SOON_S).answer.confidence == 0.5
+    assert joined.wait_for("b", 2.0, deadline_s=SOON_S).outcome == "dropped"
+    assert joined.wait_for("d", 4.0, deadline_s=SOON_S).outcome == "cut"
+
+
+acts = st.sampled_from(["marker", "marker", "answer", "cut", "drop", "lose", "hello", "again"])
+
+
+@given(st.lists(acts, max_size=50), st.randoms(use_true_random=False))
+def test_whoever_is_in_step_knows_the_end_of_every_marker_once(nowhere, steps, random) -> None:
+    folder, endpoints = nowhere
+    queue: list[bytes] = []
+    books = Books(folder, endpoints, lambda m, seq: queue.append(frames.pack(m, seq, "s")))
+    with Session("s", endpoints.model_dump(), "a test") as follows:
+        follows._kinds.add("TrialEnd")
+        books.hello()
+        for step in [*steps, "marker", "cut"]:  # a loss of the last would be seen later
+            pending = books.ledger.pending
+            match step:
+                case "marker":
+                    books.marker()
+                case "answer" if pending:
+                    books.answer(random.choice(pending))
+                case "cut" if pending:
+                    books.settle(random.choice(pending), "cut")
+                case "drop" if pending:
+                    books.settle(random.choice(pending), "dropped")
+                case "again" if books.truth:  # as to a node that had not heard it
+                    sums = {"markers": books.ledger.markers, "pending": len(pending)}
+                    trial = random.choice([*books.truth])
+                    told = {"trial": trial, "outcome": books.truth[trial], "reason": ""}
+                    books.publish(Settled(**told, **sums))
+                case "hello":
+                    books.hello()
+                case "lose" if queue:
+                    del queue[random.randrange(len(queue))]
+            if random.random() < 0.5 or step == "cut":
+                for frame in queue:
+                    follows._take(unpack(frame))
+                queue.clear()
+        if not follows.in_step:
+            books.hello()
+            follows._take(unpack(queue.pop()))
+        assert {trial: end.outcome for trial, end in follows.ends.items()} == books.truth
+        assert all(bool(end.answer) == (end.outcome == "decoded") for end in follows.ends.values())
+        told = [end.trial for end in follows._waiting]
+        assert sorted(told) == sorted(books.truth)
+        assert follows.over is None
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Endpoints]]:
+    endpoints = Endpoints.local()
+    yield tmp_path_factory.mktemp("nowhere"), endpoints
+    endpoints.remove()
+
+
+def test_memory_is_bounded(nowhere) -> None:
+    folder, endpoints = nowhere
+    with Session("s", endpoints.model_dump(), "a test") as follows:
+        books = Books(
+            folder, endpoints, lambda m, seq: follows._take(unpack(frames.pack(m, seq, "s")))
+        )
+        for _ in range(3 * client.KEPT):
+            books.settle(books.marker(), "cut")
+        assert len(follows.ends) == len(follows.markers) == client.KEPT
+        assert max(follows.ends) == 3 * client.KEPT
+
+
+# --- listening -----------------------------------------------------------------------------------
+
+HEALTH = next(message for message in EXAMPLES if isinstance(message, StreamHealth))
+CLOSED = SessionClosed(summary={"end": "finish"})
+
+
+def test_what_is_listened_to_comes_and_nothing_else_until_the_session_ends(
+    running: Running, joined: Session
+) -> None:
+    heard = joined.listen("StreamHealth", "TrialEnd")
+    while not joined._waiting:  # until the session knows that it is listened to
+        running.do("publish", NodeState(node="decode", incarnation="x"))
+        running.do("publish", HEALTH)
+        joined._look(0.05)
+    running.do("marker", "a")
+    running.do("settle", 1, "cut")
+    wait_until(lambda: 1 in joined.ends or joined._look(0.01))
+    running.do("publish", CLOSED)
+    *health, end = heard
+    assert {type(one).__name__ for one in health} == {"StreamHealth"}
+    assert health[0].stream == HEALTH.stream
+    assert isinstance(end, TrialEnd)
+    with pytest.raises(SessionEnded, match=r"the session s has ended \(finish\)"):
+        joined.wait_for("b", deadline_s=SOON_S)
+    assert joined.wait_for("a", deadline_s=SOON_S).outcome == "cut"  # what is known is told
+    with pytest.raises(SessionEnded):
+        joined.pause()
+
+
+def test_messages_without_such_a_name_are_refused(joined: Session) -> None:
+    with pytest.raises(ClientError, match=r"there are no messages {'Cat'}; there are MarkerSeen"):
+        joined.listen("Cat")
+
+
+def test_it_all_works_under_asyncio_several_waits_at_once(
+    running: Running, joined: Session
+) -> None:
+    async def loop() -> list[TrialEnd]:
+        async def ends() -> list[TrialEnd]:
+            return [end async for end in joined.alisten("TrialEnd")]
+
+        heard = asyncio.create_task(ends())
+        await asyncio.sleep(0.05)
+        waits = [
+            asyncio.to_thread(joined.wait_for, text, deadline_s=SOON_S) for text in ("a", "b", "c")
+        ]
+        waits = [asyncio.create_task(wait) for wait in waits]
+        for trial, text in enumerate("cab", 1):
+            running.do("marker", text)
+            running.do("settle", trial, "cut")
+        assert [(await wait).trial for wait in waits] == [2, 3, 1]
+        assert await asyncio.to_thread(joined.mark, "x") == "a test"
+        running.do("publish", CLOSED)
+        return await heard
+
+    assert [end.trial for end in asyncio.run(loop())] == [1, 2, 3]
+
+
+# --- control -------------------------------------------------------------------------------------
+
+
+def test_the_verbs_are_those_of_the_session(running: Running, joined: Session) -> None:
+    from stream.pipeline.control import VERBS
+
+    said = [joined.finish(), joined.stop(), joined.pause(), joined.resume()]
+    assert said == ["a test"] * 4
+    assert joined.mark("half time") == joined.reset_group("a") == joined.set("top_k 3") == "a test"
+    with pytest.raises(Refused, match="no such gallery"):
+        joined.gallery("/none")
+    assert [verb for verb, _ in running.asked] == [
+        *("finish", "stop", "pause", "resume", "mark", "reset_group", "set", "gallery")
+    ]
+    assert set(VERBS) - {"hello"} == {verb for verb, _ in running.asked}
+    assert ("mark", "half time") in running.asked
+
+
+def test_a_word_for_another_session_is_refused_and_one_that_is_away_is_a_time_out(
+    running: Running, joined: Session
+) -> None:
+    joined.id = "another"
+    with pytest.raises(Refused, match="this is the session 's', not 'another'"):
+        joined.stop()
+    assert running.asked == []
+    joined.id = "s"
+    running.end()
+    with pytest.raises(TimeOut, match=r"session s has not answered 'stop' in 0.2 s"):
+        joined.ask("stop", deadline_s=NEVER_S)
+
+
+# --- its end -------------------------------------------------------------------------------------
+
+
+def test_a_session_that_died_is_noticed_and_one_that_only_is_silent_goes_on(
+    running: Running, joined: Session, monkeypatch
+) -> None:
+    monkeypatch.setattr(client, "SILENT_S", 3.0)  # it is asked after 2 s, and answers
+    assert joined.until(lambda: None, 4.0) is None
+    running.end()
+    with pytest.raises(SessionEnded, match=r"nothing was heard of the session s for 3 s"):
+        joined.wait_for("a", deadline_s=SOON_S)
+    with pytest.raises(SessionEnded, match="nothing was heard"):
+        list(joined.listen("StreamHealth"))
+
+
+def test_another_session_at_the_same_address_is_not_joined(joined: Session, running) -> None:
+    joined._take(unpack(frames.pack(SessionState(state="running"), 1, "t")))
+    with pytest.raises(SessionEnded, match=r"s has ended: the session t is at its address now"):
+        joined.wait_for("a", deadline_s=SOON_S)
+
+
+def test_who_has_left_is_told_so(joined: Session) -> None:
+    joined.close()
+    with pytest.raises(ClientError, match="the session s was left by `close`"):
+        joined.wait_for("a", deadline_s=SOON_S)
+
+
+def test_a_session_that_is_not_ready_in_time_says_what_it_is(running: Running) -> None:
+    running.do("publish", SessionState(state="paused"))
+    with Session("s", running.endpoints.model_dump(), "a test") as session:
+        session.until(lambda: session.in_step or None, SOON_S)
+        with pytest.raises(TimeOut, match=r"s is not ready after 0.2 s: it is paused"):
+            session.wait_ready(deadline_s=NEVER_S)
+
+
+# --- which one -----------------------------------------------------------------------------------
+
+
+def config_of(folder: Path, session: str, endpoints: Endpoints) -> SessionConfig:
+    source = LiveSource(eeg="EEG", markers="m")
+    return SessionConfig(session=session, folder=folder, endpoints=endpoints, source=source)
+
+
+def test_one_session_is_found_several_are_listed_and_none_is_said(place, running) -> None:
+    with pytest.raises(ClientError, match=r"there are 0 sessions on this machine; .*: none"):
+        connect()
+    first = Presence(config_of(running.folder, "s", running.endpoints), "live 'EEG'")
+    (found,) = discover()
+    assert (found.session, found.title, found.ready) == ("s", "live 'EEG'", False)
+    assert (found.folder, found.endpoints["results"]) == (
+        str(running.folder),
+        running.endpoints.results,
+    )
+    assert discover() == discover()
+    first.say(ready=True)
+    assert discover()[0].ready
+    with connect() as session:
+        assert session.id == "s"
+    second = Presence(config_of(running.folder, "t", running.endpoints), "replay 'x'")
+    both = r"s \(live 'EEG', in .*\); t \(replay 'x', in .*\)"
+    with pytest.raises(ClientError, match=f"there are 2 sessions on this machine; .*: {both}"):
+        connect()
+    with pytest.raises(ClientError, match=f"there is no session 'u' on this machine; .*{both}"):
+        connect("u")
+    with connect("s") as session:
+        assert session.id == "s"
+    second.end()
+    first.end()
+    assert discover() == []
+    assert list(place.iterdir()) == []
+
+
+def test_what_a_dead_session_left_is_passed_over_and_removed(place: Path, tmp_path: Path) -> None:
+    endpoints = Endpoints.local()
+    living = Presence(config_of(tmp_path, "living", endpoints), "x")
+    (place / "dead.json").write_text((place / "living.json").read_text().replace("living", "dead"))
+    assert [one.session for one in discover()] == ["living"]
+    assert [path.name for path in place.iterdir()] == ["living.json"]
+    assert place.stat().st_mode & 0o077 == 0
+    assert not {"secret", "public", "#"} & set(json.loads((place / "living.json").read_text()))
+    living.end()
+    endpoints.remove()
+
+
+def test_a_folder_that_others_can_enter_is_not_used(place: Path, tmp_path: Path) -> None:
+    place.mkdir(mode=0o755)
+    endpoints = Endpoints.local()
+    presence = Presence(config_of(tmp_path, "s", endpoints), "x")
+    assert "do not find this one (others can enter it: " in presence.trouble
+    presence.say(ready=True)
+    presence.end()
+    assert list(place.iterdir()) == []
+    endpoints.remove()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two users")
+def test_what_somebody_else_says_is_not_believed(place: Path, tmp_path: Path) -> None:
+    endpoints = Endpoints.local()
+    living = Presence(config_of(tmp_path, "s", endpoints), "x")
+    os.chown(place, 12345, -1)
+    assert discover() == []
+    living.end()
+    endpoints.remove()
+
+
+def test_a_session_is_joined_by_its_folder_and_one_that_is_over_says_so(running: Running) -> None:
+    config_of(running.folder, "s", running.endpoints).write()
+    with connect(str(running.folder)) as session:
+        assert (session.id, session.in_step) == ("s", True)
+    running.end()
+    with pytest.raises(TimeOut, match=r"nobody answers at '.*': it has ended or has other keys"):
+        connect(str(running.folder), wait_s=NEVER_S)
