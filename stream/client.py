@@ -19,10 +19,8 @@ beside a stimulus program (docs/client.md). A closed loop, in which `show` pushe
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
-import struct
 import sys
 import tempfile
 import threading
@@ -79,12 +77,6 @@ class TrialEnd:
     reason: str
     marker: Mapping[str, Any]  # text, sent_s, stimulus, repeat, onset_s ..., if it was heard
     answer: Any  # the final Retrieval; None where there is none, or it was lost on its way
-
-
-def mark_of(text: str, stamp_s: float) -> str:
-    """By what a session knows a marker: made of its text and stamp as they were sent."""
-    sent = struct.pack("<d", stamp_s) + text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(sent, digest_size=8).hexdigest()
 
 
 _class_of: Any = lru_cache(maxsize=1000)(partial(make_dataclass, frozen=True))
@@ -222,10 +214,13 @@ class Session(AbstractContextManager["Session"]):
                 return [marker] * nth
             seen = [*self.markers.items()]
             if stamp_s is not None:
-                mark = mark_of(marker, stamp_s)
-                return [n for n, one in seen if one["mark"] == mark][:1] * nth
+                at = [(n, one["text"]) for n, one in seen if one["sent_s"] == stamp_s]
+                return [n for n, text in at if text in (marker, "")][:1] * nth  # "": --blind
             named = [n for n, one in seen if marker in (one["stimulus"], one["text"])]
             return [n for n in named if n not in self._passed][:nth]
+
+        if isinstance(marker, str) and stamp_s is None and self._is_blind():
+            raise ClientError(f"{self.id} tells no marker's text, as it is --blind: give its stamp")
 
         def found() -> TrialEnd | None:
             return self.ends.get(trials[-1]) if len(trials := meant()) == nth else None
@@ -378,6 +373,10 @@ class Session(AbstractContextManager["Session"]):
         if self.snapshot is None:  # what is waited for by its text comes from now on
             self._passed |= self.markers.keys()
         self.snapshot, self.in_step = snapshot, True
+
+    def _is_blind(self) -> bool:
+        config = self.snapshot.config if self.snapshot is not None else {}
+        return bool(config.get("outputs", {}).get("blind"))
 
     def _words(self, verb: str, argument: str = "") -> list[bytes]:
         return [b"", *(word.encode() for word in (self._by, verb, argument, self.id))]

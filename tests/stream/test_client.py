@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from stream import client
-from stream.acquire.markers import Marker
 from stream.client import (
     ClientError,
     Refused,
@@ -30,11 +29,12 @@ from stream.client import (
     TrialEnd,
     connect,
     discover,
-    mark_of,
     unpack,
 )
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.books.standing import Standing
+from stream.pipeline.outputs.blind import leaving
+from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.presence import Presence
 from stream.pipeline.wire import frames
 from stream.pipeline.wire.asked import parted, read_asked
@@ -160,11 +160,6 @@ def test_whatever_is_in_a_message_is_read_as_it_was_sent(message: Message, seq: 
     assert same(unpack(frames.pack(message, seq, "s")), message)
 
 
-@given(texts, finite)
-def test_a_marker_is_known_by_its_text_and_stamp_as_in_the_session(text: str, at_s: float) -> None:
-    assert mark_of(text, at_s) == Marker(at_s, text, readable_s=0.0, offset_s=3.5).mark
-
-
 # --- a session, as far as a client sees it -------------------------------------------------------
 
 
@@ -180,20 +175,20 @@ class Books:
         self.config = SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source)
 
     def publish(self, message: Message) -> None:
+        message = leaving(self.config)(message)
         self.seq += 1
         self.standing.published(self.seq, message)
         self._send(message, self.seq)
 
     def hello(self) -> None:
         self.seq += 1
-        self._send(self.standing.snapshot(self.config, self.ledger), self.seq)
+        self._send(leaving(self.config)(self.standing.snapshot(self.config, self.ledger)), self.seq)
 
     def marker(self, text: str = "cat", stamp_s: float = 1.0) -> int:
         trial = self.ledger.markers + 1
         self.ledger.announce(trial)
         seen = about(trial, stimulus=text)
-        sent = {"text": text, "sent_s": stamp_s, "mark": mark_of(text, stamp_s)}
-        self.publish(MarkerSeen(about=seen, readable_s=0.0, **sent))
+        self.publish(MarkerSeen(about=seen, readable_s=0, text=text, sent_s=stamp_s, mark="x"))
         return trial
 
     def answer(self, trial: int, confidence: float = 0.5) -> None:
@@ -361,6 +356,22 @@ def test_who_joins_late_knows_what_was_and_waits_for_what_comes(running: Running
         assert late.wait_for("cat", deadline_s=SOON_S).trial == 3
         assert late.wait_for("cat", 2.0, deadline_s=SOON_S).outcome == "cut"
         assert (late.snapshot.markers, late.snapshot.config["session"]) == (2, "s")
+
+
+def test_in_a_blind_session_a_marker_is_known_by_its_stamp(running: Running) -> None:
+    blind = {"outputs": OutputSettings(blind=True)}
+    running.told.put(
+        lambda: setattr(running.books, "config", running.books.config.model_copy(update=blind))
+    )
+    running.do("publish", SessionState(state="running"))
+    with Session("s", running.endpoints.model_dump(), "a test") as joined:
+        joined.wait_ready(deadline_s=SOON_S)
+        for trial in (1, 2):
+            running.do("marker", "cat", float(trial))
+            running.do("settle", trial, "cut")
+        assert joined.wait_for("cat", 2.0, deadline_s=SOON_S).trial == 2
+        with pytest.raises(ClientError, match="s tells no marker's text, as it is --blind"):
+            joined.wait_for("cat", deadline_s=SOON_S)
 
 
 @pytest.mark.parametrize("n_lost", [1, 2, 3, 4, 5, 7, 8])
