@@ -136,7 +136,7 @@ def write_xdf(path, streams):
     """`streams` are (header, stamps, samples, offsets) and get the ids 1, 2, ..."""
     with closing(XdfWriter(path)) as xdf:
         for stream_id, (header, stamps_s, samples, *offsets) in enumerate(streams, 1):
-            xdf.add_stream(stream_id, header)
+            xdf.add_stream(stream_id, header.as_xml())
             xdf.write_samples(stream_id, stamps_s, samples)
             for time_s, offset_s in offsets:
                 xdf.write_offset(stream_id, time_s, offset_s)

@@ -334,7 +334,7 @@ def session(tmp_path: Path) -> Path:
         + json.dumps({"id": 'old "owl"'})
     )
     writer = XdfWriter(folder / "recording.xdf")
-    writer.add_stream(1, stream_info("BrainVision", "EEG", 2, 100.0, "float32"))
+    writer.add_stream(1, stream_info("BrainVision", "EEG", 2, 100.0, "float32").as_xml())
     writer.write_samples(1, np.arange(200) / 100, np.zeros((200, 2), np.float32))
     writer.close()
     ledger = Ledger(folder / "ledger.jsonl")

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.acquire.lsl import pylsl
-from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, Tag
+from stream.sources.xdf import BOUNDARY_UUID, LENGTH_FORMATS, MAGIC, STRING, Tag
 
 BOUNDARY_EVERY_S = 10.0
 STAMP_FOLLOWS = 8
-NUMBER_TYPES = {pylsl.cf_float32: "<f4", pylsl.cf_double64: "<f8", pylsl.cf_int32: "<i4"}
+NUMBER_TYPES = {"float32": "<f4", "double64": "<f8"}
+NUMBER_TYPES |= {f"int{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)}
 
 
 class XdfWriter:
@@ -28,30 +29,40 @@ class XdfWriter:
 
     Raises `Problem` where the file exists already or cannot be written; what was written before
     stays readable. `clock` (seconds, any origin) times the boundary chunks.
+
+    Attributes:
+        size_bytes: of the file by now.
     """
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.monotonic):
         self._path = Path(path)
         self._clock = clock
         self._streams: dict[int, _Stream] = {}
+        self.size_bytes = 0
         with self._named_errors():
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (closed by close)
         self._append(MAGIC)
         self._append(_chunk(Tag.FILE_HEADER, _xml({"version": 1.0})))
         self._write_boundary()
 
-    def add_stream(self, stream_id: int, info: "pylsl.StreamInfo") -> None:
-        """Announces a stream of numbers (`NUMBER_TYPES`) or strings; must come before its samples.
+    def add_stream(self, stream_id: int, header: str) -> None:
+        """Announces a stream; must come before its samples.
 
-        `stream_id` is any unused uint32. XDF stores about a stream what LSL says of it.
+        `stream_id` is any unused uint32, `header` the XML in which LSL describes a stream
+        (`StreamInfo.as_xml`), and is kept as it is. Raises `ValueError` where it is none.
         """
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id} was added before")
-        channel_format = info.channel_format()
-        if channel_format != pylsl.cf_string and channel_format not in NUMBER_TYPES:
-            raise ValueError(f"the stream '{info.name()}' has a format that is not written here")
-        self._append(_chunk(Tag.STREAM_HEADER, info.as_xml().encode(), stream_id))
-        self._streams[stream_id] = _Stream(info.channel_count(), NUMBER_TYPES.get(channel_format))
+        try:
+            told = ElementTree.fromstring(header)
+            n_channels = int(told.findtext("channel_count", ""))
+        except (ElementTree.ParseError, ValueError) as error:
+            raise ValueError(f"a header that describes no stream ({error})") from None
+        channel_format = told.findtext("channel_format", "")
+        if channel_format != STRING and channel_format not in NUMBER_TYPES:
+            raise ValueError(f"samples of the format '{channel_format}' cannot be written")
+        self._append(_chunk(Tag.STREAM_HEADER, header.encode(), stream_id))
+        self._streams[stream_id] = _Stream(n_channels, NUMBER_TYPES.get(channel_format))
 
     def write_samples(
         self,
@@ -115,6 +126,7 @@ class XdfWriter:
                 self._file.seek(start)
                 self._file.truncate()
                 raise
+        self.size_bytes = start + len(data)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

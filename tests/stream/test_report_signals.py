@@ -40,8 +40,9 @@ def write_recording(path: Path) -> None:
     eeg.set_channel_labels(list(CHANNELS))
     eeg.set_channel_units("microvolts")
     writer = XdfWriter(path)
-    writer.add_stream(1, eeg)
-    writer.add_stream(2, pylsl.StreamInfo("markers", "Markers", 1, 0, "string", "y"))
+    writer.add_stream(1, eeg.as_xml())
+    markers = pylsl.StreamInfo("markers", "Markers", 1, 0, "string", "y")
+    writer.add_stream(2, markers.as_xml())
     samples = signals().astype(np.float32)
     for at in range(0, len(samples), 50):
         writer.write_samples(1, 100.0 + np.arange(at, at + 50) / RATE_HZ, samples[at : at + 50])

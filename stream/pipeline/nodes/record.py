@@ -66,10 +66,10 @@ class Recorder:
         if recorded.kinds:
             eeg.set_channel_types(list(map(printable, recorded.kinds)))
         eeg.set_channel_units(printable(recorded.unit))
-        writer.add_stream(_EEG, eeg)
+        writer.add_stream(_EEG, eeg.as_xml())
         for stream_id, name in ((_MARKERS, "markers"), (_RESULTS, "results")):
             info = pylsl.StreamInfo(name, name.title(), 1, 0.0, "string", f"hvf-{name}")
-            writer.add_stream(stream_id, info)
+            writer.add_stream(stream_id, info.as_xml())
         return writer
 
     def write_answer(self, retrieval: Retrieval) -> None:
