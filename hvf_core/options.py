@@ -97,6 +97,8 @@ def with_settings(
             line = dict(from_assignments(tree, assignments or ()))
             for name, one in offered.items():
                 given = values.pop(name)
+                if isinstance(given, list):  # of an option that may be given several times
+                    given = ",".join(given) or None
                 if given is not None:
                     value = _flag(one) if given is True else value_of(one, given)
                     line[one.path] = Given(value, one.option)
@@ -145,7 +147,8 @@ def _option(name: str, one: Declared) -> inspect.Parameter:
             shown = ",".join(map(str, usual)) if isinstance(usual, tuple) else usual
             text += f"; {shown} by default"
         metavar = "|".join([*words, *map(str, one.choices)]) or "TEXT"
-        annotation = Annotated[str | None, typer.Option(one.option, help=text, metavar=metavar)]
+        text_of: Any = list[str] if tuple in kinds else str
+        annotation = Annotated[text_of | None, typer.Option(one.option, help=text, metavar=metavar)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 

@@ -201,22 +201,27 @@ def plain_code(text: str) -> str:
 
 
 def marker_text(values: Sequence[Any]) -> str:
-    """The columns of one marker as text: one as it is, several as a JSON list.
-
-    Bytes are UTF-8, or else Windows-1252: what older programs write, and any bytes can be read as.
-    """
+    """The columns of one marker as text: one as it is, several as a JSON list."""
     plain = [_plain(value) for value in values]
     return str(plain[0]) if len(plain) == 1 else json.dumps(plain, ensure_ascii=False)
 
 
-def _plain(value: Any) -> str | int | float:
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value.decode("cp1252", "replace")
+def as_text(value: bytes | str) -> str:
+    """A value of a text stream as it is read.
+
+    Bytes are UTF-8, or else Windows-1252: what older programs write, and any bytes can be read as.
+    """
     if isinstance(value, str):
         return _sendable(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("cp1252", "replace")
+
+
+def _plain(value: Any) -> str | int | float:
+    if isinstance(value, bytes | str):
+        return as_text(value)
     return int(value) if float(value).is_integer() else float(value)
 
 

@@ -11,6 +11,7 @@ from stream.commands.doctor import doctor
 from stream.commands.export import export
 from stream.commands.finish import finish
 from stream.commands.live import live
+from stream.commands.record import record
 from stream.commands.replay import replay
 from stream.commands.streams import streams
 
@@ -18,6 +19,7 @@ _ALL = (
     demo,
     live,
     replay,
+    record,
     finish,
     export,
     streams,

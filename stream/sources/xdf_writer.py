@@ -144,6 +144,15 @@ class XdfWriter:
             ) from error
 
 
+def free_path(path: Path) -> Path:
+    """The path, or where something is there NAME-2.xdf and so on: no recording is overwritten."""
+    free, n = path, 1
+    while free.exists():
+        n += 1
+        free = path.with_stem(f"{path.stem}-{n}")
+    return free
+
+
 @dataclass
 class _Stream:
     """A stream of the file, and what its footer will say."""
