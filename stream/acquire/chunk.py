@@ -6,8 +6,6 @@ from typing import Literal
 import numpy as np
 
 StreamKind = Literal["eeg", "markers"]
-SampleFormat = Literal["float32", "double64", "int32"]
-"""As which the samples of a stream are kept, as LSL calls it."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +17,16 @@ class Chunk:
         samples: (n, channels); rows of strings for a text stream.
         offset_s: what the raw stamps need added to be on the reader's clock.
         readable_s: when the chunk could be read, on the reader's clock.
+        unscaled: the samples as they were sent, where `samples` are in another unit.
     """
 
     raw_s: np.ndarray
     samples: np.ndarray
     offset_s: float
     readable_s: float
+    unscaled: np.ndarray | None = None
+
+    @property
+    def sent(self) -> np.ndarray:
+        """The samples as they were sent, (n, channels)."""
+        return self.samples if self.unscaled is None else self.unscaled

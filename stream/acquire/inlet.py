@@ -8,7 +8,7 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.channels import renamed
-from stream.acquire.chunk import Chunk, SampleFormat
+from stream.acquire.chunk import Chunk
 from stream.acquire.clock import ClockOffset
 from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.units import Signal, kept_as
@@ -35,6 +35,7 @@ class Inlet:
             femtoteslas), where the stream says its unit.
 
     Attributes:
+        header: all that the stream says of itself, XML.
         labels: from the stream's description; numbers from 1 where it has none.
         channels: the same by the names that they have here.
         signal: what the stream says that it records.
@@ -68,6 +69,7 @@ class Inlet:
         if info.desc().child_value("simulated") == "true":
             said = f"the EEG of stream '{stream.name}' is simulated"
             stream.notice = f"{stream.notice}; {said}" if stream.notice else said
+        self.header = info.as_xml()
         self.labels = labels_of(info) or tuple(str(i + 1) for i in range(stream.n_channels))
         self.channels = renamed(self.labels, names or {})
         shape = (_PULL_SAMPLES, stream.n_channels)
@@ -125,18 +127,6 @@ class Inlet:
         self.stream, self._offset, self._inlet = stream, offset, inlet
         self.in_doubt.clear()
         return info
-
-    @property
-    def channel_format(self) -> SampleFormat:
-        """As which the samples can be kept without loss."""
-        if self._factors is not None:
-            return "double64"
-        match np.dtype(self._inlet.np_dtype).name:
-            case "float32":
-                return "float32"
-            case "float64" | "int64":
-                return "double64"
-        return "int32"
 
     def start(self) -> None:
         for thread in self._threads:
@@ -199,8 +189,12 @@ class Inlet:
         if inlet is not self._inlet or self.in_doubt.is_set():
             return
         samples = samples if self.order is None else samples[:, self.order]
-        samples = samples.copy() if self._factors is None else samples * self._factors
-        self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
+        samples = samples.copy()  # of the buffer
+        if self._factors is None:
+            self._deliver(Chunk(raw_s, samples, self.offset_s, readable_s))
+        else:
+            scaled = samples * self._factors
+            self._deliver(Chunk(raw_s, scaled, self.offset_s, readable_s, samples))
 
     def _watch_offset(self) -> None:
         while not self._stopping.wait(_OFFSET_PERIOD_S):

@@ -29,6 +29,8 @@ Tag = IntEnum("Tag", "FILE_HEADER STREAM_HEADER SAMPLES CLOCK_OFFSET BOUNDARY ST
 BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 STRING = "string"
+SESSION_TYPE = "Results"
+"""Of the stream of a session's answers, which says what ids the streams of the session have."""
 # What a header says of its stream itself, before anything that describes it.
 _TOLD = re.compile(r"<(name|type|nominal_srate)>([^<]*)</")
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew

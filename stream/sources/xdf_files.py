@@ -11,7 +11,7 @@ from hvf_core.problem import Problem
 from stream.acquire.markers import marker_text
 from stream.acquire.units import kept_as
 from stream.sources.recording import RecordedMarker, Recording, sorted_markers, unreadable
-from stream.sources.xdf import MAGIC, STRING, on_one_clock, whole_chunks
+from stream.sources.xdf import MAGIC, SESSION_TYPE, STRING, on_one_clock, whole_chunks
 
 
 class _XdfStream:
@@ -31,6 +31,10 @@ class _XdfStream:
             stream["time_stamps"], stream["clock_times"], stream["clock_values"]
         )
         self.samples: np.ndarray | list[list[str]] = stream["time_series"]
+        recorded = ((info.get("desc") or [None])[0] or {}).get("recorded", [{}])[0] or {}
+        self.is_of_session = self.type == SESSION_TYPE and bool(recorded)
+        """Whether it holds a session's answers; it names the streams that the session read."""
+        self.read_ids = {kind: _text_of(recorded, kind) for kind in ("eeg", "markers")}
 
     def markers(self) -> tuple[RecordedMarker, ...]:
         return sorted_markers(zip(self.stamps_s, map(marker_text, self.samples), strict=True))
@@ -41,9 +45,12 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
         streams = _load_xdf(path)
     except Exception as error:  # damage surfaces in the libraries as anything
         raise unreadable(path, error) from error
+    sessions = [stream for stream in streams if stream.is_of_session]
+    streams = [stream for stream in streams if stream not in sessions]
     numeric = [stream for stream in streams if stream.format != STRING]
     likely = [stream for stream in numeric if stream.type.lower() == "eeg"]
     likely = likely or [stream for stream in numeric if stream.rate_hz > 0]
+    likely = _read_live("eeg", numeric, sessions) or likely
     notices: list[str] = []
     eeg = _choose(path, "EEG", "--eeg-stream", eeg_stream, numeric, likely, notices)
     if eeg is None:
@@ -56,6 +63,7 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
     irregular = [s for s in streams if s is not eeg and (s.rate_hz == 0 or s.format == STRING)]
     likely = [stream for stream in irregular if stream.type.lower() in ("markers", "marker")]
     likely = likely or [s for s in irregular if s.format.startswith((STRING, "int"))]
+    likely = _read_live("markers", irregular, sessions) or likely
     events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely, notices)
     made = list(map(kept_as, eeg.units, eeg.kinds))
     return Recording(
@@ -115,6 +123,14 @@ def _choose(
             f"choose one with {option}, by name or id: {_named(likely)}"
         )
     return likely[0] if likely else None
+
+
+def _read_live(
+    kind: str, possible: Sequence[_XdfStream], sessions: Sequence[_XdfStream]
+) -> list[_XdfStream]:
+    """The stream that a session read as this kind, where the file is the session's own."""
+    ids = {session.read_ids[kind] for session in sessions}
+    return [stream for stream in possible if str(stream.stream_id) in ids]
 
 
 def _described_channels(info: dict[str, Any]) -> Sequence[dict[str, Any]]:

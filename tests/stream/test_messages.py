@@ -56,7 +56,7 @@ EEG = np.random.default_rng(0).normal(size=(17, 250)).astype(np.float32)
 ABOUT = about(
     7, session="söß", stimulus="日本/01", group="größe", repeat=3, onset_s=12345.678901234567
 )
-EEG_STREAM = {"channels": ["Cz ü"], "rate_hz": 512.0, "channel_format": "float32"}
+HEADERS = {"headers": {"eeg": "<info>ü</info>", "markers": "<info />"}}
 
 
 def part(first: int, stop: int) -> TrialSlice:
@@ -147,7 +147,7 @@ EXAMPLES = [
         offset_uncertainty_s=2e-4,
     ),
     Recorded(
-        **EEG_STREAM,
+        **HEADERS,
         stream="eeg",
         raw_s=np.arange(4.0).tobytes(),
         texts=[],
@@ -156,10 +156,10 @@ EXAMPLES = [
         array=np.ones((4, 1), np.float32),
     ),
     Recorded(
-        **EEG_STREAM,
+        **HEADERS,
         stream="markers",
         raw_s=np.arange(2.0).tobytes(),
-        texts=["Käse", ""],
+        texts=[["Käse"], [""]],
         offset_s=-3.5,
         first=0,
         array=np.empty(0),
@@ -311,7 +311,7 @@ def test_another_version_is_named(version):
     assert is_one_sentence(caught.value)
 
 
-RECORDED = {"v": VERSION, "stream": "eeg", "raw_s": b"", "texts": [], "offset_s": 0.0} | EEG_STREAM
+RECORDED = {"v": VERSION, "stream": "eeg", "raw_s": b"", "texts": [], "offset_s": 0.0} | HEADERS
 RECORDED["first"] = 0
 SENT = {"text": "", "sent_s": 0.0, "mark": ""}
 

@@ -6,6 +6,7 @@ import pytest
 from stream.pipeline.nodes.record import Recorder
 from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Recorded
+from stream.recorder.header import made
 from stream.sources.read import read_recording
 
 RATE_HZ = 100.0
@@ -23,12 +24,13 @@ def message(stream, first, stop, **described):
     described = {"channels": ["Cz"]} | described
     samples = np.repeat(numbers[:, None], len(described["channels"]), axis=1)
     return Recorded(
-        **described,
-        rate_hz=RATE_HZ,
-        channel_format="float32",
+        headers={
+            "eeg": made("amp", "EEG", RATE_HZ, "float32", **described),
+            "markers": made("screen", "Markers", 0.0, "string"),
+        },
         stream=stream,
         raw_s=(numbers / RATE_HZ * (1 if is_eeg else 10)).tobytes(),
-        texts=[] if is_eeg else [f"m{number:g}" for number in numbers],
+        texts=[] if is_eeg else [[f"m{number:g}"] for number in numbers],
         offset_s=0.0,
         first=first,
         array=samples.astype(np.float32) if is_eeg else np.empty(0),
@@ -67,11 +69,13 @@ def test_what_the_stream_says_of_its_channels_is_recorded(tmp_path):
     """Also where it is no XML."""
     made = recorder(tmp_path, LiveSource(eeg="eeg", markers="markers"))
     channels = ["MEG1", "<ECG>&", "a\x01\x1b[2Jb"]
-    told = {"channels": channels, "kinds": ["MEG", "ECG", "MEG"], "unit": "femtoteslas"}
+    units = ["femtoteslas", "microvolts", "femtoteslas"]
+    told = {"channels": channels, "kinds": ["MEG", "ECG", "MEG"], "units": units}
     made.write(message("eeg", 0, 50, **told))
     made.close()
     recording = read_recording(tmp_path / "recording.xdf")
     assert recording.channels == ("MEG1", "<ECG>&", r"a\x01\x1b[2Jb")
     assert recording.kinds == ("MEG", "ECG", "MEG")
+    assert recording.units == tuple(units)
     assert str(recording.signal(recording.brain_channels)) == "MEG in femtoteslas"
     assert recording.brain_channels == (channels[0], r"a\x01\x1b[2Jb")

@@ -19,6 +19,7 @@ from stream.pipeline.nodes.stream_watch import StreamWatch
 from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.nodes import READER
+from stream.recorder.header import corrected, legible, made
 
 Arrivals = queue.SimpleQueue[tuple[StreamKind, Chunk]]
 Watches = Mapping[StreamKind, StreamWatch]
@@ -46,7 +47,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     if (markers := opening.result()) is not None:
         inlets["markers"] = markers
     rate_hz = config.true_rate_hz or eeg.stream.rate_hz
-    told = (eeg.channels, rate_hz, eeg.channel_format, eeg.signal, eeg.kinds)
+    told = (eeg.channels, rate_hz, _headers(config, inlets), eeg.signal, eeg.kinds)
     sender = TrialSender(config, lifeline, *told, since_s=local_clock())
     for inlet in inlets.values():
         if inlet.stream.notice:
@@ -68,6 +69,16 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     while not arrivals.empty():
         _take_next(sender, watches, arrivals)
     sender.end(command)
+
+
+def _headers(config: SessionConfig, inlets: Mapping[StreamKind, Inlet]) -> Mapping[StreamKind, str]:
+    """What the recording says of the streams: their own words, but for what a person corrects."""
+    headers = {kind: legible(inlet.header) for kind, inlet in inlets.items()}
+    if config.channel_map or config.true_rate_hz or config.trigger:
+        codes = [config.trigger.channel] if config.trigger is not None else []
+        told = (inlets["eeg"].channels, config.true_rate_hz, codes)
+        headers["eeg"] = corrected(headers["eeg"], *told)
+    return headers
 
 
 def _open_eeg(
@@ -151,8 +162,20 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
     recording = read_recording(source.path, source, source.stop_s)
     recording = recording.corrected(config.channel_map, config.true_rate_hz)
     channels, rate_hz = recording.channels, recording.rate_hz
-    signal = recording.signal(channels)
-    sender = TrialSender(config, lifeline, channels, rate_hz, "float32", signal, recording.kinds)
+    signal, kinds = recording.signal(channels), recording.kinds
+    headers: dict[StreamKind, str] = {
+        "eeg": made(
+            recording.name,
+            "EEG",
+            rate_hz,
+            "float32",
+            channels,
+            kinds,
+            recording.units,
+        ),
+        "markers": made("markers", "Markers", 0.0, "string"),
+    }
+    sender = TrialSender(config, lifeline, channels, rate_hz, headers, signal, kinds)
     for notice in recording.notices:
         sender.say(notice)
     lifeline.ready()

@@ -3,79 +3,94 @@
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import zmq
 
 from hvf_core.problem import Problem
-from hvf_core.text import printable
-from stream.acquire.lsl import pylsl
+from stream.acquire.chunk import StreamKind
+from stream.acquire.lsl import FoundStream, pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import Listener, open_socket
-from stream.pipeline.wire.config import FileSource, SessionConfig
+from stream.pipeline.wire.bus import Listener, open_socket, send
+from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.flat import as_json
-from stream.pipeline.wire.messages import Recorded, Retrieval, SessionClosed
+from stream.pipeline.wire.messages import Noted, Recorded, Retrieval, SessionClosed
 from stream.pipeline.wire.nodes import RECORD
-from stream.sources.xdf_writer import XdfWriter
+from stream.recorder.header import legible
+from stream.recorder.intake import Intake, StreamsFile, is_among
+from stream.sources.xdf import SESSION_TYPE
+from stream.sources.xdf_writer import XdfWriter, free_path
 
 _FLUSH_S = 0.5
-_EEG, _MARKERS, _RESULTS = 1, 2, 3
+_WRITE_S = 0.1
+_OFFSET_EVERY_S = 5.0
+_IDS: dict[StreamKind, int] = {"eeg": 1, "markers": 2}
+_RESULTS, _ALSO = 3, 4
 
 
 class Recorder:
-    """Writes three streams: EEG, markers, results. Stamps are raw, with their clock offsets."""
+    """Writes the streams of a session as they were sent, its answers, and what `also` takes.
 
-    def __init__(self, config: SessionConfig):
+    Stamps are raw, with their clock offsets.
+    """
+
+    def __init__(self, config: SessionConfig, also: Intake | None = None):
         self._writer: XdfWriter | None = None
-        self._path = _free_path(config)
-        self._offsets: dict[int, float] = {}
+        self._path = free_path(config.folder / "recording.xdf")
+        self._session = config.session
+        self._headers: dict[StreamKind, str] = {}
+        self._offsets: dict[StreamKind, tuple[float, float]] = {}
         # A file is read again from its start by a reader that is started again.
         self._skips = isinstance(config.source, FileSource)
-        self._n: Counter[int] = Counter()
-        self._recorded: tuple[list[str], float, str] | None = None  # the EEG stream
-
-    def fits(self, message: Recorded) -> bool:
-        """Whether it is of the EEG stream that is recorded, which the first one says."""
-        stream = (message.channels, message.rate_hz, message.channel_format)
-        self._recorded = self._recorded or stream
-        return stream == self._recorded
+        self._n: Counter[StreamKind] = Counter()
+        self._also = also
+        self._also_file: StreamsFile | None = None
 
     def write(self, recorded: Recorded) -> None:
-        if self._writer is None:
-            self._writer = self._opened(recorded)
-        stream_id = _EEG if recorded.stream == "eeg" else _MARKERS
-        again = max(0, self._n[stream_id] - recorded.first) if self._skips else 0
+        """Writes what was taken.
+
+        Raises:
+            ValueError, TypeError: it is not of the streams that the first one was of.
+        """
+        writer = self._writer = self._writer or self._opened()
+        kind = recorded.stream
+        for name in recorded.headers.keys() - self._headers.keys():
+            writer.add_stream(_IDS[name], recorded.headers[name])
+            self._headers[name] = recorded.headers[name]
+        if recorded.headers != self._headers:
+            raise ValueError("of another stream than is recorded")
+        again = max(0, self._n[kind] - recorded.first) if self._skips else 0
         raw_s = np.frombuffer(recorded.raw_s, np.float64)[again:]
         if not len(raw_s):
             return
-        self._n[stream_id] = recorded.first + again + len(raw_s)
-        if self._offsets.get(stream_id) != recorded.offset_s:
-            self._offsets[stream_id] = recorded.offset_s
-            self._writer.write_offset(stream_id, float(raw_s[0]), recorded.offset_s)
-        samples = recorded.array if stream_id == _EEG else [[text] for text in recorded.texts]
-        self._writer.write_samples(stream_id, raw_s, samples[again:])
+        at_s, offset_s = self._offsets.get(kind, (-np.inf, 0.0))
+        if offset_s != recorded.offset_s or abs(raw_s[0] - at_s) > _OFFSET_EVERY_S:
+            self._offsets[kind] = (float(raw_s[0]), recorded.offset_s)
+            writer.write_offset(_IDS[kind], *self._offsets[kind])
+        samples = recorded.texts or recorded.array
+        writer.write_samples(_IDS[kind], raw_s, samples[again:])
+        self._n[kind] = recorded.first + again + len(raw_s)
 
-    def _opened(self, recorded: Recorded) -> XdfWriter:
-        n = len(recorded.channels)
+    def _opened(self) -> XdfWriter:
         writer = XdfWriter(self._path)
-        names = ("EEG", "EEG", n, recorded.rate_hz, recorded.channel_format, "hvf-live-eeg")
-        eeg = pylsl.StreamInfo(*names)
-        # What cannot be printed would make a header that nobody can read.
-        eeg.set_channel_labels(list(map(printable, recorded.channels)))
-        if recorded.kinds:
-            eeg.set_channel_types(list(map(printable, recorded.kinds)))
-        eeg.set_channel_units(printable(recorded.unit))
-        writer.add_stream(_EEG, eeg.as_xml())
-        for stream_id, name in ((_MARKERS, "markers"), (_RESULTS, "results")):
-            info = pylsl.StreamInfo(name, name.title(), 1, 0.0, "string", f"hvf-{name}")
-            writer.add_stream(stream_id, info.as_xml())
+        name = f"hvf-live-results-{self._session}"
+        info = pylsl.StreamInfo(name, SESSION_TYPE, 1, 0.0, "string", name)
+        told = info.desc().append_child("recorded")
+        for kind, stream_id in _IDS.items():
+            told.append_child_value(kind, str(stream_id))
+        writer.add_stream(_RESULTS, legible(info.as_xml()))
         return writer
 
     def write_answer(self, retrieval: Retrieval) -> None:
         if self._writer is not None:
             stamp_s = np.array([retrieval.stamps["published"]])
             self._writer.write_samples(_RESULTS, stamp_s, [[as_json(retrieval)]])
+
+    def write_also(self) -> None:
+        """Writes what has come of the streams that the session does not read."""
+        if self._writer is not None and self._also is not None:
+            self._also_file = self._also_file or StreamsFile(self._writer, self._also, _ALSO)
+            self._also_file.write()
 
     def flush(self) -> None:
         if self._writer is not None:
@@ -86,13 +101,17 @@ class Recorder:
             self._writer.close()
 
 
-def _free_path(config: SessionConfig) -> Path:
-    """recording.xdf; recording-2.xdf and so on after a restart: no recording is overwritten."""
-    path, n = config.folder / "recording.xdf", 1
-    while path.exists():
-        n += 1
-        path = config.folder / f"recording-{n}.xdf"
-    return path
+def intake_of(config: SessionConfig) -> Intake | None:
+    """What takes the streams of --record-also; None where there are none to take."""
+    source = config.source
+    if not isinstance(source, LiveSource) or not source.record_also:
+        return None
+
+    def is_wanted(stream: FoundStream) -> bool:
+        is_ours = stream.name in (source.eeg, source.markers) or config.session in stream.source_id
+        return not is_ours and is_among(stream.name, source.record_also)
+
+    return Intake(is_wanted)
 
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
@@ -106,9 +125,14 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     heard = (Retrieval, SessionClosed)
     socket = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
     results = Listener(socket, config.session, say)
-    recorder = Recorder(config)
+    also = intake_of(config)
+    recorder = Recorder(config, also)
+    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+    if also is not None:
+        also.begin()
     lifeline.ready()
     next_flush_s = time.monotonic() + _FLUSH_S
+    next_write_s = 0.0
     closed = False
     while not closed and lifeline.command() is None:
         message = feed.receive(wait_ms=50)
@@ -118,20 +142,28 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             if isinstance(result, Retrieval):
                 recorder.write_answer(result)
             closed = closed or isinstance(result, SessionClosed)
-        if time.monotonic() >= next_flush_s:
+        now_s = time.monotonic()
+        if also is not None and now_s >= next_write_s:
+            next_write_s = now_s + _WRITE_S
+            recorder.write_also()
+            also.check()
+            for sentence in also.taken():
+                send(reports, Noted(node=RECORD, text=sentence, facts={}))
+        if now_s >= next_flush_s:
             recorder.flush()
             next_flush_s = time.monotonic() + _FLUSH_S
     for message in feed.drain():
         if isinstance(message, Recorded):
             _write(recorder, message, feed)
+    recorder.write_also()
     recorder.close()
 
 
 def _write(recorder: Recorder, message: Recorded, feed: Listener) -> None:
-    if recorder.fits(message):
+    try:
         recorder.write(message)
-    else:
-        feed.pass_over(Problem("it is of another EEG stream than is recorded; end what sends it"))
+    except (ValueError, TypeError) as error:
+        feed.pass_over(Problem(f"it does not fit what is recorded ({error}); end what sends it"))
 
 
 if __name__ == "__main__":

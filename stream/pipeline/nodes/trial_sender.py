@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import zmq
@@ -12,7 +12,7 @@ from decoder.bundle import open_bundle
 from hvf_core.problem import needed
 from index.gallery import open_gallery
 from stream.acquire.adaptation import write_state
-from stream.acquire.chunk import Chunk, SampleFormat, StreamKind
+from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
@@ -54,7 +54,7 @@ class TrialSender:
 
     Args:
         channels: labels of the EEG stream, as the bundle calls them.
-        channel_format: of the stream, for the recording.
+        headers: what each stream says of itself, for the recording.
         signal: what the stream records.
         kinds: what each channel records, in the stream's words.
         since_s: from when on it is heard, on the reader's clock; 0 in virtual time.
@@ -70,7 +70,7 @@ class TrialSender:
         lifeline: Lifeline,
         channels: Sequence[str],
         rate_hz: float,
-        channel_format: SampleFormat,
+        headers: Mapping[StreamKind, str],
         signal: Signal,
         kinds: Sequence[str] = (),
         since_s: float = 0.0,
@@ -107,9 +107,7 @@ class TrialSender:
         self._outbox = Outbox(self.reports, to_decoder, config.trials.max_unanswered)
         self._feed = None
         if config.record:
-            self._feed = RecordingFeed(
-                config, channels, kinds, signal.unit, rate_hz, channel_format
-            )
+            self._feed = RecordingFeed(config, headers)
         self._signals = SignalsFeed(config, channels, rate_hz)
         self._trial_file: TrialFile | None = None
         if config.save_trials is not None:

@@ -47,6 +47,8 @@ class LiveSource(Settings):
     """The same of the marker stream."""
     wait_s: float = setting(10.0, option="--wait", ge=0)
     """For the streams to appear."""
+    record_also: tuple[str, ...] = setting((), option="--record-also")
+    """Other streams for recording.xdf, by name or pattern: Gaze,Photo*."""
 
 
 class FileSource(ReadSettings):

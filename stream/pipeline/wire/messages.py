@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stream.acquire.chunk import SampleFormat, StreamKind
+from stream.acquire.chunk import StreamKind
 from stream.acquire.trials import Reason
 from stream.pipeline.wire.fields import (
     Facts,
@@ -260,38 +260,29 @@ class StreamHealth(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded(Message):
-    """What the reader took from a stream, for the recorder, before any processing.
+    """What the reader took from a stream, for the recorder, as it was sent.
 
-    `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); markers travel
-    as `texts`, with an empty array. `offset_s` is the clock offset in force from these samples on.
-    Every message says what the EEG stream is, so that a recorder can begin with any.
-    `first` is the number of its first sample, or marker, of those that its reader has taken.
-    `kinds` are the channels' in the stream's words, empty where it has none; `unit` is the one in
-    which those of the brain are kept.
+    `raw_s` holds the raw stamps (float64, n), `array` the samples (n, channels); those of a text
+    stream travel as `texts`, with an empty array. `offset_s` is the clock offset in force from
+    these samples on. `first` is the number of the first one of those that its reader has taken.
+    Every message has the XML in which each stream describes itself, so that a recorder can begin
+    with any.
     """
 
-    channels: list[str]
-    kinds: list[str] = field(default_factory=list)
-    unit: str = "microvolts"
-    rate_hz: Annotated[Finite, Field(gt=0)]
-    channel_format: SampleFormat
+    headers: dict[StreamKind, str] = field(repr=False)
     stream: StreamKind
     raw_s: bytes
-    texts: list[str]
+    texts: list[list[str]]
     offset_s: float
     first: Number
     array: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:
-        n, is_eeg = len(self.raw_s) // 8, self.stream == "eeg"
-        shape = (n, len(self.channels)) if is_eeg else (0,)
-        if not n or n * 8 != len(self.raw_s) or len(self.texts) != (0 if is_eeg else n):
-            raise ValueError(f"{len(self.raw_s)} bytes of stamps for {len(self.texts)} texts")
-        if len(self.kinds) not in (0, len(self.channels)):
-            raise ValueError(f"{len(self.kinds)} kinds of {len(self.channels)} channels")
-        kinds = "iu" if is_eeg and self.channel_format == "int32" else "iuf"
-        if self.array.shape != shape or self.array.dtype.kind not in kinds:
-            raise ValueError(f"{self.array.dtype} of shape {self.array.shape}, expected {shape}")
+        n = len(self.raw_s) // 8
+        if not n or n * 8 != len(self.raw_s) or self.stream not in self.headers:
+            raise ValueError(f"{len(self.raw_s)} bytes of stamps of '{self.stream}'")
+        if len(self.texts or self.array) != n or (self.texts and self.array.size):
+            raise ValueError(f"{len(self.texts)} texts and {len(self.array)} samples, expected {n}")
 
 
 @dataclass(frozen=True, kw_only=True)
