@@ -160,7 +160,8 @@ class Session(AbstractContextManager["Session"]):
     `snapshot`, how it stood when this client had to ask for it, are those of the last call."""
 
     def __init__(self, session: str, endpoints: Mapping[str, str], by: str):
-        self.id, self.state, self.snapshot = session, "starting", None
+        self.id, self.state = session, "starting"
+        self.snapshot: Any = None
         self.in_step = self.is_answered = False
         self.over: ClientError | None = None
         self.markers: dict[int, Mapping[str, Any]] = {}

@@ -23,7 +23,7 @@ from stream.pipeline.supervisor import Supervisor, ending
 from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
-from stream.pipeline.wire.keys import write_keys
+from stream.pipeline.wire.keys import lab_keys, make_lab_keys, write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
 from stream.pipeline.witness import Parting
@@ -99,6 +99,9 @@ class Session:
         with ExitStack() as last:
             signals = last.enter_context(asked_to_end())
             write_keys(endpoints.control)
+            if (listen := self._config.outputs.listen) is not None:
+                make_lab_keys()
+                self._view.say(f"other hosts are let in at {listen}, with a copy of {lab_keys()}")
             try:
                 self._config.write()
             except OSError as error:

@@ -19,6 +19,7 @@ from stream.pipeline.nodes.node import LINE
 from stream.pipeline.wire.asked import Asked, parted, read_asked
 from stream.pipeline.wire.bus import open_socket, send
 from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
+from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import Message, Noted
 from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR, NodeSpec
 from stream.sources.settings import NOTICE
@@ -91,7 +92,8 @@ class Supervisor:
         """As it is by now: what a node that is started again is given."""
         self.events: list[str] = []  # what a person should know, not shown yet
         self.asked: list[Asked] = []  # not answered yet
-        self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True)
+        also = lab_endpoint(config.outputs.listen, "control")
+        self._control = open_socket(zmq.ROUTER, config.endpoints.control, bind=True, also=also)
         self._reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         # The nodes' standard input: it ends with this process, however that ends, and they with it.
         self._stdin, self._held = os.pipe()
@@ -138,8 +140,7 @@ class Supervisor:
         if self.source is not None and self.source.stdin is not None:
             for line in self._source_log():
                 if line.startswith(NOTICE):
-                    text = line.removeprefix(NOTICE)
-                    self.report(Noted(node=SOURCE, text=text, facts={}))
+                    self.report(Noted(node=SOURCE, text=line.removeprefix(NOTICE), facts={}))
             with suppress(BrokenPipeError):  # it has just died, which is seen soon enough
                 self.source.stdin.write(b"go\n")
                 self.source.stdin.flush()
@@ -353,8 +354,7 @@ class Supervisor:
         # A process that nobody here has killed was most likely killed by the kernel, for memory.
         killed = node.process.returncode == _KILLED and not node.was_hung
         now_s = time.monotonic()
-        lived_s = now_s - node.started_s
-        restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
+        restart = node.back_off.after_death(now_s - node.started_s, node.out_of_memory or killed)
         of_what = f"{ending(node.process)}" + f", {node.last_words}" * bool(node.last_words)
         how = "ran out of memory" if node.out_of_memory else f"died ({of_what})"
         after = ""

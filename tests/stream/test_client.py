@@ -4,10 +4,12 @@ import ast
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,7 +42,8 @@ from stream.pipeline.wire import frames
 from stream.pipeline.wire.asked import parted, read_asked
 from stream.pipeline.wire.bus import Publisher, open_socket
 from stream.pipeline.wire.config import LiveSource, SessionConfig
-from stream.pipeline.wire.endpoints import Endpoints
+from stream.pipeline.wire.endpoints import Endpoints, Transport
+from stream.pipeline.wire.keys import lab_endpoint, lab_keys, make_lab_keys, write_keys
 from stream.pipeline.wire.messages import (
     MarkerSeen,
     Message,
@@ -212,15 +215,17 @@ class Books:
 class Running(threading.Thread):
     """A session with sockets of its own, that does what a test tells it, in its own thread."""
 
-    def __init__(self, folder: Path, endpoints: Endpoints):
+    def __init__(self, folder: Path, endpoints: Endpoints, listen: str | None = None):
         super().__init__(daemon=True)
-        self.endpoints, self.folder = endpoints, folder
+        self.endpoints, self.folder, self.listen = endpoints, folder, listen
         self.told, self.asked = SimpleQueue[Callable[[], object] | None](), list[tuple[str, str]]()
         self.lost = 0  # of the next messages, so many
 
     def run(self) -> None:
-        publisher = Publisher(self.endpoints.results, "s")
-        control = open_socket(zmq.ROUTER, self.endpoints.control, bind=True)
+        also = {name: lab_endpoint(self.listen, name) for name in ("results", "control")}
+        publisher = Publisher(self.endpoints.results, "s", also=also["results"])
+        control = self.endpoints.control
+        control = open_socket(zmq.ROUTER, control, bind=True, also=also["control"])
 
         def send(message: Message, seq: int) -> None:
             publisher.seq = seq - 1
@@ -657,3 +662,101 @@ def test_a_session_is_joined_by_its_folder_and_one_that_is_over_says_so(running:
     running.end()
     with pytest.raises(TimeOut, match=r"nobody answers at '.*': it has ended or has other keys"):
         connect(str(running.folder), wait_s=NEVER_S)
+
+
+# --- another host --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The keys of a lab, that are made at their first use."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    make_lab_keys()
+    return lab_keys()
+
+
+def free_port() -> int:
+    """The first of three ports that are free."""
+    while True:
+        with ExitStack() as open_:
+            first = open_.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with suppress(OSError):
+                for port in (first + 1, first + 2):
+                    open_.enter_context(socket.create_server(("127.0.0.1", port)))
+                return first
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_another_host_is_let_in_with_the_keys_of_the_lab(
+    lab: Path, tmp_path: Path, transport: Transport
+) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    endpoints = Endpoints.local(transport)
+    write_keys(endpoints.control)
+    far = Running(tmp_path, endpoints, listen)
+    far.start()
+    far.do("publish", SessionState(state="running"))
+    far.do("marker", "cat", 5.5)
+    copied = tmp_path / "hvf-live.keys"
+    copied.write_bytes(lab.read_bytes())
+    with connect(f"tcp://{listen}", keys=str(copied), wait_s=SOON_S) as session:
+        session.wait_ready(deadline_s=SOON_S)
+        assert session.id == "s"
+        assert session.mark("from afar") == "client"
+        far.do("answer", 1)
+        assert session.wait_for("cat", 5.5, deadline_s=SOON_S).answer.confidence == 0.5
+    with Session("s", endpoints.model_dump(), "near") as near:  # those of this host as before
+        near.wait_ready(deadline_s=SOON_S)
+    if transport == "tcp":  # and with its own keys alone
+        stranger = {name: f"{each.partition('#')[0]}#{lab}" for name, each in endpoints}
+        with Session("s", stranger, "far") as refused:
+            assert refused.until(lambda: refused.in_step or None, 1.0) is None
+    far.end()
+    endpoints.remove()
+
+
+def test_without_these_keys_nobody_is_let_in(lab: Path, tmp_path: Path, monkeypatch) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    endpoints = Endpoints.local()
+    far = Running(tmp_path, endpoints, listen)
+    far.start()
+    address = f"tcp://{listen}"
+    with pytest.raises(ClientError, match=r"give tcp://HOST:PORT and `keys`, of its hvf"):
+        connect(address)
+    with pytest.raises(ClientError, match="there are no keys in '/none'"):
+        connect(address, keys="/none")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another lab"))
+    make_lab_keys()
+    with pytest.raises(TimeOut, match=r"nobody answers at 'tcp://.*': it has ended or ha"):
+        connect(address, keys=str(lab_keys()), wait_s=1.0)
+    bare = zmq.Context.instance().socket(zmq.DEALER)  # who has no keys at all
+    bare.linger = 0
+    bare.connect(f"tcp://127.0.0.1:{int(listen.partition(':')[2]) + 2}")
+    bare.send_multipart([b"me", b"stop", b""])
+    assert not bare.poll(500)
+    bare.close()
+    assert far.asked == []
+    far.end()
+    endpoints.remove()
+
+
+def test_the_keys_of_a_lab_are_kept_and_nobody_else_reads_them(lab: Path) -> None:
+    before = lab.read_text()
+    make_lab_keys()
+    assert lab.read_text() == before
+    assert {path.name for path in lab.parent.iterdir()} == {"hvf-live.keys", "server.json"}
+    assert {path.stat().st_mode & 0o777 for path in lab.parent.iterdir()} == {0o600}
+    assert lab.parent.stat().st_mode & 0o077 == 0
+    secret = json.loads((lab.parent / "server.json").read_text())["curve_secretkey"]
+    assert secret not in before
+
+
+def test_a_port_that_somebody_has_is_said(lab: Path, tmp_path: Path) -> None:
+    endpoints = Endpoints.local()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        also = lab_endpoint(f"127.0.0.1:{taken.getsockname()[1]}", "results")
+        with pytest.raises(Problem, match=r"already in use.*: give another address with --listen"):
+            Publisher(endpoints.results, "s", also=also)
+    endpoints.remove()
+    with pytest.raises(Problem, match="65534 is the first of three ports"):
+        OutputSettings(listen="0.0.0.0:65534")

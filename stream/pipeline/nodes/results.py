@@ -23,6 +23,7 @@ from stream.pipeline.trials import announcement
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
 from stream.pipeline.wire.config import WITNESSED, LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
+from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import (
     Controlled,
     End,
@@ -339,7 +340,8 @@ class Results:
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Collects reports until it is told that no more come."""
     socket = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
-    publisher = Publisher(config.endpoints.results, config.session, leaving(config))
+    also = lab_endpoint(config.outputs.listen, "results")
+    publisher = Publisher(config.endpoints.results, config.session, leaving(config), also)
     publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
     outputs = Outputs(config)
     results = Results(config, lifeline.incarnation, publisher, outputs.entered)

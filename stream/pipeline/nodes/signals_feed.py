@@ -10,6 +10,7 @@ from stream.acquire.watch.signals import Decimator, QualityMeter
 from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.wire.bus import Publisher
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import ChannelQuality, Eeg
 
 _PIECE_S = 0.05
@@ -24,7 +25,8 @@ class SignalsFeed:
     def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
         self._channels = list(channels)
         self._rate_hz = rate_hz
-        self._publisher = Publisher(config.endpoints.signals, config.session, leaving(config))
+        also = lab_endpoint(config.outputs.listen, "signals")
+        self._publisher = Publisher(config.endpoints.signals, config.session, leaving(config), also)
         self._codes: list[int] = []  # columns whose codes tell what is shown
         if config.outputs.blind and config.trigger is not None:
             self._codes = [self._channels.index(config.trigger.channel)]

@@ -27,6 +27,12 @@ def _checked(address: str) -> str:
     return address
 
 
+def _has_room(address: str) -> str:
+    if (port := parts_of(address)[1]) > 65_533:
+        raise WrongUsage(f"{port} is the first of three ports, of which none is above 65535")
+    return address
+
+
 Address = Annotated[str, AfterValidator(_checked)]
 
 
@@ -41,5 +47,8 @@ class OutputSettings(Settings):
     """Send what becomes of each marker to HOST:PORT too, as lines of text over UDP."""
     osc: Address | None = setting(None, option="--osc")
     """The same as OSC messages."""
+    listen: Annotated[Address, AfterValidator(_has_room)] | None = setting(None, option="--listen")
+    """Let programs of other hosts in, with the lab's keys, at HOST:PORT and the two ports after it:
+    0.0.0.0:5757 is every address of this one."""
     blind: bool = setting(False, option="--blind")
     """Keep what was shown in the session's folder: answers go out without the truth."""

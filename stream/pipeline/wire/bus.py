@@ -22,6 +22,7 @@ def open_socket(
     latest_only: bool = False,
     hears: Sequence[type] = (),
     line: str = "",
+    also: str = "",
 ) -> zmq.SyncSocket:
     """A socket of the process's one context.
 
@@ -29,7 +30,8 @@ def open_socket(
     Where both ends are `latest_only`, a message replaces the one that waits before it, on whichever
     side of the wire that is, and a sender never finds its queue full. A SUB socket `hears` the
     kinds of messages that are given, or all; what it does not hear is never sent to it. A ROUTER
-    knows it as `line`, and nobody else by that name meanwhile.
+    knows it as `line`, and nobody else by that name meanwhile. One that binds is reached at `also`,
+    too, with the keys of that address.
 
     Raises:
         Problem: the address is taken, or cannot be; the keys that it needs are not there.
@@ -51,12 +53,17 @@ def open_socket(
     if not bind:
         socket.connect(address)
         return socket
+    _bind(socket, address, "start the session again" if is_tcp else "give --set transport=tcp")
+    if also:  # keys are those of the addresses that a socket is bound to from then on
+        _bind(socket, secure(socket, also, bind=True), "give another address with --listen")
+    return socket
+
+
+def _bind(socket: zmq.SyncSocket, address: str, way_out: str) -> None:
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
-        other = "start the session again" if is_tcp else "give --set transport=tcp"
-        raise Problem(f"nobody can be met at '{address}' ({error}): {other}") from None
-    return socket
+        raise Problem(f"nobody can be met at '{address}' ({error}): {way_out}") from None
 
 
 def try_send(socket: zmq.SyncSocket, frame: bytes) -> bool:
@@ -141,6 +148,7 @@ class Publisher:
 
     Args:
         left: what goes out of a message.
+        also: a second address, of other hosts.
 
     Attributes:
         seq: number of the last message; set it to begin elsewhere than at 1.
@@ -151,9 +159,10 @@ class Publisher:
         endpoint: str,
         session: str,
         left: Callable[[Message], Message] = lambda message: message,
+        also: str = "",
     ):
         self.seq, self._session, self._left = 0, session, left
-        self._socket = open_socket(zmq.XPUB, endpoint, bind=True)
+        self._socket = open_socket(zmq.XPUB, endpoint, bind=True, also=also)
         self._heard: set[bytes] = set()  # with what frames begin that somebody hears
 
     def is_heard(self, kind: type) -> bool:

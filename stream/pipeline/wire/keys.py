@@ -5,6 +5,8 @@ names, of a socket that connects, `server.json` those of one that binds.
 """
 
 import json
+import shutil
+import tempfile
 import threading
 from contextlib import suppress
 from functools import cache
@@ -17,12 +19,56 @@ from hvf_core.problem import Problem
 from hvf_core.specs import read_spec
 from stream.pipeline.wire.endpoints import BINDING_KEYS
 
+LAB = ("results", "signals", "control")
+"""The sockets that other hosts reach, in the order of their ports, from that of --listen on."""
+
 
 def write_keys(endpoint: str) -> None:
     """Makes keys of a session where its endpoints of tcp name them; other endpoints have none."""
-    if not endpoint.startswith("tcp:"):
+    if endpoint.startswith("tcp:"):
+        _make(endpoint.partition("#")[2])
+
+
+def lab_keys() -> Path:
+    """The keys of this user for other hosts, which he keeps: a copy of them is let in."""
+    from typer import get_app_dir  # here, as few sessions need it
+
+    return Path(get_app_dir("hvf-live")) / "keys" / "hvf-live.keys"
+
+
+def make_lab_keys() -> None:
+    """Makes `lab_keys` where there are none, whole or not at all.
+
+    Raises:
+        Problem: the folder cannot be written.
+    """
+    folder = lab_keys().parent
+    if lab_keys().is_file():
         return
-    file = endpoint.partition("#")[2]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        _make(str(made / lab_keys().name))
+        try:
+            made.rename(folder)
+        except OSError:  # another session was first
+            shutil.rmtree(made)
+    except OSError as error:
+        raise Problem(
+            f"no keys can be kept in '{folder}' ({error.strerror}), and nobody is let in without: "
+            "leave out --listen, or make room there"
+        ) from None
+
+
+def lab_endpoint(listen: str | None, name: str) -> str:
+    """Where programs of other hosts find a socket of a session; "" where they are not let in."""
+    if listen is None:
+        return ""
+    host, _, port = listen.rpartition(":")
+    return f"tcp://{host}:{int(port) + LAB.index(name)}#{lab_keys()}"
+
+
+def _make(file: str) -> None:
     server, server_secret = map(bytes.decode, zmq.curve_keypair())
     client, client_secret = map(bytes.decode, zmq.curve_keypair())
     connects = {"curve_serverkey": server, "curve_publickey": client}
@@ -31,6 +77,7 @@ def write_keys(endpoint: str) -> None:
     binds = {"curve_server": 1, "curve_secretkey": server_secret}
     binds |= {"zap_domain": client, "zap_enforce_domain": 1}
     for path, options in ((Path(file), connects), (_of_binding(file), binds)):
+        path.touch(mode=0o600)
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
