@@ -4,7 +4,6 @@ This one file needs pyzmq, msgpack and Python 3.10 or newer, and nothing else of
 beside a stimulus program (docs/client.md). A closed loop, in which `show` pushes the marker:
 
     from client import connect                # stream.client, where hvf-live is installed
-
     with connect() as session:                # the one session of this machine
         session.wait_ready(deadline_s=120)    # markers count from now on
         for image in images:
@@ -124,10 +123,10 @@ def _said_in(path: Path) -> dict[str, Any]:
 def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float = 5) -> Session:
     """Joins a session, by its id, its folder, or its address `tcp://HOST:PORT` on another host.
 
-    None need be named where one alone runs here. An address needs `keys`, a copy of its file
-    `hvf-live.keys`. In the session's ledger, it is `by` who asked for something.
+    None need be named where one alone runs here, and while none does it is waited for. An address
+    needs `keys`, a copy of its `hvf-live.keys`. In the ledger, it is `by` who asked for something.
     """
-    joined = Session(*_found(session, keys), by)
+    joined = Session(*_found(session, keys, time.monotonic() + wait_s), by)
     joined.until(lambda: joined.in_step or None, wait_s)
     if not (joined.in_step or joined.is_answered):  # one that starts has no snapshot yet
         joined.close()
@@ -135,7 +134,7 @@ def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float
     return joined
 
 
-def _found(wanted: str, keys: str) -> tuple[str, Mapping[str, str]]:
+def _found(wanted: str, keys: str, until_s: float) -> tuple[str, Mapping[str, str]]:
     """A session's id, where it is known, and its endpoints."""
     if wanted.startswith("tcp://"):
         host, _, port = wanted.rpartition(":")
@@ -146,7 +145,8 @@ def _found(wanted: str, keys: str) -> tuple[str, Mapping[str, str]]:
     if wanted and (Path(wanted) / "config.json").is_file():
         config = json.loads((Path(wanted) / "config.json").read_text(encoding="utf-8"))
         return config["session"], config["endpoints"]
-    running = discover()
+    while not (running := discover()) and not wanted and time.monotonic() < until_s:
+        time.sleep(0.1)
     chosen = [one for one in running if wanted in ("", one.session)]
     if len(chosen) == 1:
         return chosen[0].session, chosen[0].endpoints
@@ -376,7 +376,7 @@ class Session(AbstractContextManager["Session"]):
         self.snapshot, self.in_step = snapshot, True
 
     def _is_blind(self) -> bool:
-        config = self.snapshot.config if self.snapshot is not None else {}
+        config: Any = self.snapshot.config if self.snapshot is not None else {}
         return bool(config.get("outputs", {}).get("blind"))
 
     def _words(self, verb: str, argument: str = "") -> list[bytes]:

@@ -595,7 +595,7 @@ def config_of(folder: Path, session: str, endpoints: Endpoints) -> SessionConfig
 
 def test_one_session_is_found_several_are_listed_and_none_is_said(place, running) -> None:
     with pytest.raises(ClientError, match=r"there are 0 sessions on this machine; .*: none"):
-        connect()
+        connect(wait_s=NEVER_S)
     first = Presence(config_of(running.folder, "s", running.endpoints), "live 'EEG'")
     (found,) = discover()
     assert (found.session, found.title, found.ready) == ("s", "live 'EEG'", False)
@@ -620,6 +620,16 @@ def test_one_session_is_found_several_are_listed_and_none_is_said(place, running
     first.end()
     assert discover() == []
     assert list(place.iterdir()) == []
+
+
+def test_where_none_runs_one_is_waited_for(place: Path, running: Running) -> None:
+    begun = []
+    config = config_of(running.folder, "s", running.endpoints)
+    begins = threading.Timer(NEVER_S, lambda: begun.append(Presence(config, "x")))
+    begins.start()
+    with connect(wait_s=SOON_S) as session:
+        assert session.id == "s"
+    begins.join()
 
 
 def test_what_a_dead_session_left_is_passed_over_and_removed(place: Path, tmp_path: Path) -> None:
