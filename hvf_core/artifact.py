@@ -63,6 +63,18 @@ def space_needed(path: Path) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a draft that replaces a file when the block ends well; a full disk is a `Problem`."""
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
+    try:
+        with space_needed(path):
+            yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def refuse_unwritable(directory: Path) -> None:
     """Refuses a directory in which no file can be made, before any work is done for it."""
     try:
@@ -179,13 +191,8 @@ def write_tensors(
 
 def write_manifest(path: Path, manifest: BaseModel) -> None:
     """Writes a manifest as indented JSON; one that was there is replaced at once."""
-    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    try:
-        with space_needed(path):
-            draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(

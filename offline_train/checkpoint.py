@@ -6,7 +6,6 @@ or settings begin for themselves, the same ones go on.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from hvf_core.artifact import space_needed
+from hvf_core.artifact import whole_file
 from hvf_core.problem import Problem
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -49,13 +48,8 @@ def save_checkpoint(
     tensors |= dict(model.named_buffers())  # the running means of batch normalisation
     directory.mkdir(parents=True, exist_ok=True)
     path = _file(directory, training)
-    draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    try:
-        with space_needed(path):
-            save_file(tensors, draft, {"training": training, "history": json.dumps([*history])})
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        save_file(tensors, draft, {"training": training, "history": json.dumps([*history])})
 
 
 def load_checkpoint(

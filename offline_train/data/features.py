@@ -6,7 +6,6 @@ names cost nothing, and nothing that has changed is taken for what it was.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decoder.bundle import ImageEncoderRecord
-from hvf_core.artifact import write_tensors
+from hvf_core.artifact import whole_file, write_tensors
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
 from index.encoders.load import BATCH, ImageEncoder, same_encoder
@@ -195,12 +194,8 @@ class _Cache:
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{identify(dict(facts))[:16]}.safetensors"
-        draft = path.with_suffix(f".draft-{os.getpid()}")
-        try:
+        with whole_file(path) as draft:
             write_tensors(draft, {"embeddings": embeddings}, facts)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
         self._unwritten.clear()
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from decoder.painting.spec import BaseSpec
-from hvf_core.artifact import read_manifest, space_needed, write_manifest
+from hvf_core.artifact import read_manifest, whole_file, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from index.encoders.load import BATCH, ImageEncoder, same_encoder
@@ -152,17 +152,12 @@ def _encoded(
 
 def _make_room(path: Path, shape: tuple[int, ...]) -> None:
     """Puts an empty array there; one that another process may have mapped is left to it."""
-    draft = path.with_suffix(f".draft-{os.getpid()}")
-    try:
-        with space_needed(path):
-            np.lib.format.open_memmap(draft, "w+", np.float16, shape).flush()
-            if hasattr(os, "posix_fallocate"):
-                # Where a disk is full a write to what is mapped would end the process at once.
-                with draft.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, draft.stat().st_size)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        np.lib.format.open_memmap(draft, "w+", np.float16, shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            # Where a disk is full a write to what is mapped would end the process at once.
+            with draft.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, draft.stat().st_size)
 
 
 def _n_whole(path: Path, shape: tuple[int, ...], checksums: Sequence[str]) -> int:

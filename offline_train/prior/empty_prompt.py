@@ -8,6 +8,7 @@ from torch import Tensor
 
 from decoder.painting.base import ModelFiles, empty_prompt_file
 from decoder.painting.spec import BaseSpec
+from hvf_core.artifact import whole_file
 from hvf_core.problem import Problem
 
 # Once decoder.painting.base has made it importable.
@@ -31,9 +32,8 @@ def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
     )
     file = empty_prompt_file(spec)
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".draft")
-    save_file({name: t.half().contiguous() for name, t in tensors.items()}, draft)
-    draft.replace(file)
+    with whole_file(file) as draft:
+        save_file({name: t.half().contiguous() for name, t in tensors.items()}, draft)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

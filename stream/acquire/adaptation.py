@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvf_core.artifact import write_tensors
+from hvf_core.artifact import whole_file, write_tensors
 from hvf_core.problem import Problem
 from stream.acquire.preprocess import OUTLIER_RATIO, Preprocessing, trial_covariance
 from stream.acquire.settings import AdaptationSettings
@@ -180,9 +180,8 @@ class Adaptation:
 
 def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes the state of an adaptation as safetensors, whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    write_tensors(draft, state)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        write_tensors(draft, state)
 
 
 def monge_map(live: np.ndarray, reference: np.ndarray) -> np.ndarray:
