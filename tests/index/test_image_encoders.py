@@ -236,7 +236,7 @@ def test_specs_are_read_with_paths_relative_to_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "cannot be read"),
+        (None, "neither a file nor a preset"),
         ("[{]", "is not valid"),
         ('[{"name": "a", "kind": "pickle", "source": "x", "dim": 4, "size_px": 8}]', "0.kind"),
         ('[{"name": "a", "kind": "classifier", "source": "x", "dim": 0, "size_px": 8}]', "0.dim"),
