@@ -31,6 +31,29 @@ from decoder.bundle import (
 from hvf_core.artifact import read_manifest, sealed_directory
 from hvf_core.problem import Problem
 
+# The order matters: each kind is also of those below it.
+_SAID: dict[type[Exception], str] = {
+    GatedRepoError: "the repository '{repo}' is open only to whom its owner lets in: ask for "
+    "access on its page, then log in with `hf auth login`",
+    RepositoryNotFoundError: "there is no repository '{repo}' on the hub, or it is private and not "
+    "yours: check the name, or log in with `hf auth login`",
+    RevisionNotFoundError: "the repository '{repo}' has no revision '{revision}': leave it out for "
+    "the newest",
+    RemoteEntryNotFoundError: f"the repository '{{repo}}' lacks {MANIFEST} or a file that it "
+    "names: it is no whole bundle, ask its owner to share it again",
+    HfHubHTTPError: "the hub answers {status} for '{repo}': try again later",
+    OfflineModeIsEnabled: "HF_HUB_OFFLINE is set, so the hub is not asked: unset it to share or "
+    "fetch",
+    json.JSONDecodeError: "what answers is not the hub: check HF_ENDPOINT, or log in to this "
+    "network first",
+    Exception: "the hub cannot be reached, or the disk written ({reason}): check both and try "
+    "again",
+}
+_ANSWERED: dict[int | None, str] = {
+    401: "the hub does not know your token: log in again with `hf auth login`",
+    403: "your token may not do this in '{repo}': use one that may write there, of somebody to "
+    "whom it belongs",
+}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 _DOWNLOAD_NOTES = ".cache"  # of huggingface_hub, beside what it downloads
 
@@ -192,37 +215,8 @@ def _check_name(repo: str) -> None:
 
 
 def _sentence(error: Exception, repo: str, revision: str | None) -> str:
-    """The order matters: each kind is also of those below it."""
-    if isinstance(error, GatedRepoError):
-        return (
-            f"the repository '{repo}' is open only to whom its owner lets in: ask for access on "
-            "its page, then log in with `hf auth login`"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"there is no repository '{repo}' on the hub, or it is private and not yours: check "
-            "the name, or log in with `hf auth login`"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"the repository '{repo}' has no revision '{revision}': leave it out for the newest"
-    if isinstance(error, RemoteEntryNotFoundError):
-        return (
-            f"the repository '{repo}' lacks {MANIFEST} or a file that it names: it is no whole "
-            "bundle, ask its owner to share it again"
-        )
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status == 401:
-            return "the hub does not know your token: log in again with `hf auth login`"
-        if status == 403:
-            return (
-                f"your token may not do this in '{repo}': use one that may write there, of "
-                "somebody to whom it belongs"
-            )
-        return f"the hub answers {status} for '{repo}': try again later"
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the hub is not asked: unset it to share or fetch"
-    if isinstance(error, json.JSONDecodeError):
-        return "what answers is not the hub: check HF_ENDPOINT, or log in to this network first"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"the hub cannot be reached, or the disk written ({reason}): check both and try again"
+    kind = next(kind for kind in _SAID if isinstance(error, kind))
+    said = _SAID[kind] if kind is not HfHubHTTPError else _ANSWERED.get(status, _SAID[kind])
+    return said.format(repo=repo, revision=revision, status=status, reason=reason)

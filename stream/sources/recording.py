@@ -65,8 +65,7 @@ class Recording:
 
     def signal(self, channels: Iterable[str]) -> Signal:
         """What those of these channels that there are record, for the most part."""
-        wanted = {name.casefold() for name in channels}
-        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        at = self._at(channels)
         kinds = [self.kinds[i] for i in at] if self.kinds else []
         return Signal.of(kinds, [self.units[i] for i in at])
 
@@ -89,8 +88,7 @@ class Recording:
 
         It goes by the others of the same unit, and as `size` by twenty seconds at most.
         """
-        wanted = {name.casefold() for name in channels}
-        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        at = self._at(channels)
         if not at:
             return {}
         sizes = np.median([seconds.std(axis=0) for seconds in self._seconds(channels)], axis=0)
@@ -113,10 +111,13 @@ class Recording:
         if odd and odd.count(None) < len(odd) / 2:
             yield f"'{self.path.name}': {next(filter(None, odd))}"
 
+    def _at(self, channels: Iterable[str]) -> list[int]:
+        wanted = {name.casefold() for name in channels}
+        return [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+
     def _seconds(self, channels: Iterable[str]) -> Iterator[np.ndarray]:
         """Some of its seconds, (n, channels)."""
-        wanted = {name.casefold() for name in channels}
-        at = [i for i, name in enumerate(self.channels) if name.casefold() in wanted]
+        at = self._at(channels)
         length = round(self.rate_hz)
         last = max(1, len(self.samples) - length)
         for start in np.unique(np.linspace(0, last, _SECONDS, endpoint=False, dtype=int)):
