@@ -382,7 +382,8 @@ def test_a_bug_report_holds_no_data_of_a_person(
 ) -> None:
     monkeypatch.setenv("HVF_TEST_SECRET", "swordfish")
     recording = write_recording(tmp_path / "anna_raw.fif", "ab")
-    named = Named(SessionSettings(bundle=Path.home() / "b"), recording, session)
+    settings = SessionSettings(bundle=Path.home() / "b", subject="vp 17 (Anna)")
+    named = Named(settings, recording, session)
     heard = (
         f"FAIL of {getpass.getuser()} at {Path.home()}, '{recording}', 'x' (EEG, on stim-pc.lab)"
     )
@@ -403,6 +404,7 @@ def test_a_bug_report_holds_no_data_of_a_person(
         "anna",
         "Anna",
         "tired",
+        "vp 17",
     ]
     assert [word for word in [*secrets, "stim-pc", "swordfish"] if word in everything] == []
     for word in (getpass.getuser(), socket.gethostname()):

@@ -114,6 +114,7 @@ class Acquisition:
         """What a summary tells of the streams; `cross_check` only where there is one."""
         facts: dict[str, Any] = {
             **self.flow._asdict(),
+            "nominal_hz": self._rate_hz,
             "ignored_markers": self.marker_reader.n_ignored,
         }
         if self._filter is not None:

@@ -108,9 +108,12 @@ def _names(named: Named) -> Iterator[str]:
 
 
 def _paths(named: Named) -> Iterator[tuple[str, str]]:
-    """The absolute paths among all settings, by the names of these: subjects may be in them."""
+    """The absolute paths among all settings, by the names of these, and who was recorded."""
     texts = [named.settings.model_dump_json()]
     if named.session is not None and (file := named.session / "config.json").is_file():
         texts.append(file.read_text("utf-8", "replace"))
     for key, value in re.findall(r'"(\w+)": ?("(?:/|\w:\\)(?:[^"\\]|\\.)*")', "\n".join(texts)):
         yield json.loads(value), key.upper()
+    for value in re.findall(r'"subject": ?("(?:[^"\\]|\\.)+")', "\n".join(texts)):
+        if len(subject := json.loads(value)) > 2 and not subject.isdigit():
+            yield subject, "SUBJECT"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stream.pipeline.report.curves import latency_part
+from stream.pipeline.report.page import write_report
 from stream.pipeline.report.settings_part import settings_part
 from stream.pipeline.report.story import Story, read_story
 from stream.pipeline.wire.config import (
@@ -16,6 +17,7 @@ from stream.pipeline.wire.config import (
 )
 from tests.report_page import Reader, Session
 
+OFFSETS = ("offset_s", "offset_uncertainty_s")
 STAGES = ("window_end", "readable", "cut", "received", "embedded", "searched", "published")
 
 
@@ -45,6 +47,20 @@ def test_the_numbers_that_come_first(tmp_path: Path) -> None:
     assert "40 decoded of 41 markers dropped: 1 gap" in said
     assert "50.0% top-1 of 40 answers 35.2% to 64.8%, chance 12.5%" in said
     assert "6.3 ms to an answer (p50)" in said
+
+
+def test_streams_and_subject_are_named(tmp_path: Path) -> None:
+    session = Session(tmp_path, subject="<S1>")
+    session.ledger.close()
+    eeg = {"state": "streaming", "rate_hz": 500.015, "drift_ppm": -30.0, "gaps": 2}
+    eeg |= {"offset_s": 0.0123, "offset_uncertainty_s": 5e-5, "flat": ["T7"], "clipped": []}
+    told = {"nominal_hz": 500.0, "markers": {"state": "lost"} | dict.fromkeys(OFFSETS, 0.0)}
+    summary = session.tally.summary(session.ledger, "stop") | {"streams": eeg | told}
+    seen = Reader(write_report(session.config, summary).read_text(encoding="utf-8"))
+    assert "0 s · subject <S1> · EEG from EEG · 8 images to tell apart · ended by stop" in seen.text
+    eeg_told = ["500.015 Hz", "500 Hz", "-30.0 ppm", "2", "+12.300 ± 0.050 ms", "flat: T7"]
+    assert ["EEG", "EEG", "streaming", *eeg_told] in seen.rows
+    assert ["m", "markers", "lost", *["–"] * 4, "+0.000 ± 0.000 ms", "–"] in seen.rows
 
 
 def test_the_stages_of_an_answer_add_up(tmp_path: Path) -> None:

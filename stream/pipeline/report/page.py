@@ -101,6 +101,8 @@ def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
     yield _duration(story.end_s - story.start_s)
     if summary["simulated"]:
         yield "simulated subject"
+    if config.subject:
+        yield f"subject {config.subject}"
     source = config.source
     if isinstance(source, FileSource):
         yield f"{source.path.name}, read in virtual time"
@@ -203,17 +205,13 @@ def _names(config: SessionConfig) -> dict[str, str]:
 
 
 def _flow(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Rate, the declared one, drift and gaps."""
+    """Rate, the one that was declared, drift and gaps."""
     flow = Flow(found.get("rate_hz"), found.get("drift_ppm"), found.get("gaps") or 0)
     if flow.rate_hz is None:
         return ("–", "–", "–", "–")
-    declared = "–"
-    if flow.drift_ppm is not None:
-        declared = f"{flow.rate_hz * (1 + flow.drift_ppm * 1e-6):.6g} Hz"
-        drift = f"{flow.drift_ppm:+z.1f} ppm"
-    else:
-        drift = "runs at another rate"
-    return (f"{flow.rate_hz:.3f} Hz", declared, drift, str(flow.gaps))
+    nominal = f"{found['nominal_hz']:g} Hz" if "nominal_hz" in found else "–"
+    drift = "another rate" if flow.drift_ppm is None else f"{flow.drift_ppm:+z.1f} ppm"
+    return (f"{flow.rate_hz:.3f} Hz", nominal, drift, str(flow.gaps))
 
 
 def _offset(found: Mapping[str, Any]) -> str:

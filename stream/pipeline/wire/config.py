@@ -160,6 +160,8 @@ class SessionSettings(Settings):
     """What the demo's simulated subject sees."""
     replay: ReplaySettings | None = None
     """How `replay` plays a recording."""
+    subject: str | None = setting(None, option="--subject")
+    """Who is recorded, as the report says it: a code, better than a name."""
     marker_rule: MarkerRule = MarkerRule()
     """Which markers are stimuli."""
     trials: TrialSettings = TrialSettings()
