@@ -89,7 +89,7 @@ def test_accuracy_so_far_and_by_repeats() -> None:
 
 def test_provisional_answers_stand_beside_the_final_ones_of_the_same_trials() -> None:
     first, second, third = numbered(answered(1, 1), answered(2, 7), answered(3, 1))
-    first.early = [{"tmax_s": 0.3, "rank": 4}, {"tmax_s": 0.5, "rank": 1}]
+    first.early = [{"tmax_s": 0.3, "rank": 5}, {"tmax_s": 0.5, "rank": 1}]
     second.early = [{"tmax_s": 0.3, "rank": 90}]
     found = by_window_end([first, second, third], 5)
     assert {t: (one.share, one.n) for t, one in found.items()} == {
