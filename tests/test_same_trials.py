@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline_train.data.trial_set import load_trial_set
+from offline_train.data.trial_set import TrialSet, load_trial_set
 from tests.calling import call
 from tests.sessions import check_accounted
 from tests.takes import FORMATS, Take
@@ -36,26 +36,36 @@ def replayed(path: Path, out: Path, *more: str) -> Mapping[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_prepare_cuts_the_trials_that_a_session_cuts(suffix: str, tmp_path: Path) -> None:
-    path = FORMATS[suffix](TAKE, tmp_path / f"take{suffix}")
+def test_prepare_cuts_the_trials_of_every_format(suffix: str, tmp_path: Path) -> None:
+    prepared = prepare(FORMATS[suffix](TAKE, tmp_path / f"take{suffix}"), tmp_path / "trials")
+    assert list(prepared.stimuli) == ["a", "b", "c", "b"]
+    told = prepared.format
+    from_onset = np.arange(prepared.data.shape[-1]) + round(told.tmin_s * told.rate_hz)
+    expected = np.broadcast_to(from_onset, prepared.data[:, 0].shape)
+    np.testing.assert_allclose(prepared.data[:, 0], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_session_cuts_the_same_trials(tmp_path: Path) -> None:
+    """Of one format, as what plays a recording no longer knows which."""
+    path = FORMATS[".vhdr"](TAKE, tmp_path / "take.vhdr")
     live = replayed(path, tmp_path, "--speed", "max")
     assert live["dropped"] == DROPPED
     assert live["stimulus"].tolist() == ["a", "b", "c", "b"]
-    starts = live["trials"][:, 0, 0]
     onset = int(np.argmin(np.abs(live["times_s"])))
-    np.testing.assert_allclose(starts + onset, [150, 290, 730, 1210], rtol=1e-6)
+    np.testing.assert_allclose(live["trials"][:, 0, onset], [150, 290, 730, 1210], rtol=1e-6)
+    expected = live["trials"] - live["trials"][:, :, [onset]]
+    np.testing.assert_array_equal(prepare(path, tmp_path / "trials").data, expected)
 
+
+def prepare(path: Path, out: Path) -> TrialSet:
     # No baseline is none of its choices: that of the onset alone takes nothing but a number away.
     done = call(
-        *("prepare", path, "--out", tmp_path / "trials", "--rate", "0", "--whitening", "none"),
+        *("prepare", path, "--out", out, "--rate", "0", "--whitening", "none"),
         *("--baseline-start", "0", "--baseline-stop", "0", *WINDOW),
         module="offline_train",
     )
     assert done.code == 0, done.err
-    prepared = load_trial_set(tmp_path / "trials")
-    assert list(prepared.stimuli) == live["stimulus"].tolist()
-    expected = live["trials"] - live["trials"][:, :, [onset]]
-    np.testing.assert_array_equal(prepared.data, expected)
+    return load_trial_set(out)
 
 
 def test_lsl_at_true_speed_gives_the_trials_of_virtual_time(tmp_path: Path) -> None:
