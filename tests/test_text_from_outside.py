@@ -144,6 +144,7 @@ class Named:
         return f"'{self.name}' (EEG)"
 
 
+@pytest.mark.slow
 @everywhere
 @given(text=texts)
 @example(text=HOSTILE)

@@ -16,6 +16,8 @@ from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
 from offline_train.paintings.metrics import pixel_correlation
 
+pytestmark = pytest.mark.slow
+
 
 def test_captions_say_what_is_seen_and_never_nothing() -> None:
     shown = stimuli(training_concepts()[:300], 1)
@@ -62,7 +64,6 @@ def test_the_shipped_models_fit_each_other() -> None:
     assert {r.name: r.checksum for r in prior.manifest.image_encoders} == checksums
 
 
-@pytest.mark.slow
 def test_images_of_unseen_concepts_are_painted_so_that_they_are_known() -> None:
     """Eight test images from their own embeddings: each is more like itself than like others."""
     shown = np.stack([render(stimulus) for stimulus in gallery_stimuli()[:8]])

@@ -21,6 +21,8 @@ from index.encoders.load import load_encoder, same_encoder
 from index.encoders.parts import squared
 from index.encoders.spec import LOADERS, PRESETS, EncoderSpec, Kind, read_specs
 
+pytestmark = pytest.mark.slow
+
 _, CLIP, VAE = PRESETS["paper"]
 
 
@@ -407,7 +409,6 @@ def test_the_recipe_names_the_shipped_weights():
     assert sum(file.stat().st_size for file in files.values()) <= 26_000_000
 
 
-@pytest.mark.slow
 def test_the_recipe_makes_encoders_that_load(tmp_path):
     """A few steps of the real training: its files are complete, whatever their quality."""
     recipe = image_models.Recipe(

@@ -166,6 +166,7 @@ def test_nothing_that_is_asked_breaks_it(models, asks) -> None:
         assert (done.verb, done.argument) == (verb, argument)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the engine holds the gallery")
 def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> None:
     said, config = [], stage.nodes.config

@@ -278,6 +278,7 @@ def test_a_ledger_that_is_not_there_is_a_sentence(tmp_path):
         read_ledger(tmp_path / "ledger.jsonl")
 
 
+@pytest.mark.slow
 def test_whatever_is_done_to_a_ledger_its_sums_hold(tmp_path):
     def read(data):
         tally = Tally(CONFIG, 8)

@@ -401,6 +401,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr("stream.pipeline.books.summary.versions", lambda *names: {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
 def test_every_marker_ends_once_whoever_dies_in_whatever_order(part, tmp_path):
     for seed in range(part * N_RUNS // 5, (part + 1) * N_RUNS // 5):
