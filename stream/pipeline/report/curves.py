@@ -48,7 +48,7 @@ _REPEATS = (
     " Answers to repeats of one image share EEG: for the intervals "
     "each image, up to where its repeats begin anew, counts once."
 )
-_BINS = 24
+_BINS, _LEAST_MS = 24, 1e-3
 
 
 def accuracy_part(story: Story, summary: Mapping[str, Any]) -> str:
@@ -182,7 +182,7 @@ def _row(name: str, told: Mapping[str, float]) -> tuple[str, ...]:
 
 def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
     """How many answers took how long; a late one may take a thousand times as long as others."""
-    logs = np.log10(np.maximum(values_ms, 1e-3))
+    logs = np.log10(np.maximum(values_ms, _LEAST_MS))
     low, high = float(logs.min()) - 0.05, float(logs.max()) + 0.05
     counts, edges = np.histogram(logs, _BINS, (low, high))
     most = float(counts.max())
@@ -197,7 +197,8 @@ def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
     )
     marks = [bars(frame, edges.tolist(), counts.tolist(), "c1")]
     for row, name in enumerate(("p50", "p95", "p99")):
-        marks.append(upright(frame, math.log10(told[name]), f"{name} {told[name]:.1f}", row))
+        at = math.log10(max(told[name], _LEAST_MS))
+        marks.append(upright(frame, at, f"{name} {told[name]:.1f}", row))
     title = "From the window's end to the answer"
     percentiles = ", ".join(f"{name} {told[name]:.2f} ms" for name in ("p50", "p95", "p99"))
     caption = f"n = {len(values_ms)}. The largest was {told['max']:.1f} ms."
@@ -225,6 +226,8 @@ def _stages(spans_ms: Mapping[str, Sequence[float]]) -> str:
     slowest = took[:, total_ms >= late].mean(axis=1)
     names = [STAGES[name].name.removeprefix("· ") for name in stages]
     total, most = float(means.sum()), int(slowest.argmax())
+    if (took < 0).any() or total <= 0:  # stamps of a clock that was set meanwhile
+        return ""
     frame = Frame((0, total), (0, len(stages)), "ms", "", ticks(0, total, 6), left_px=172)
     marks, at = [], 0.0
     for i, (name, mean) in enumerate(zip(names, means.tolist(), strict=True)):
