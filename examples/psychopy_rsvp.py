@@ -27,7 +27,7 @@ class Screen:
     """PsychoPy's window; `n_dropped` frames came late."""
 
     def __init__(self, files: list[Path]):
-        from psychopy import event, visual
+        from psychopy import event, visual  # type: ignore[import-not-found]
 
         self.event = event
         self.window = visual.Window(fullscr=True, color="grey", units="height", waitBlanking=True)
