@@ -122,10 +122,9 @@ def _recordings(config: SessionConfig) -> Iterator[Recording]:
 
     source = config.source
     if isinstance(source, FileSource):
-        recording = read_recording(source.path, source, source.stop_s)
-        yield recording.corrected(config.channel_map, config.true_rate_hz)
+        yield _known(config, read_recording(source.path, source, source.stop_s))
         return
-    paths = sorted(config.folder.glob("recording*.xdf"), key=lambda path: (len(path.name), path))
+    paths = sorted(config.folder.glob("recording*.xdf"))
     n_bytes = sum(path.stat().st_size for path in paths)
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
@@ -133,7 +132,11 @@ def _recordings(config: SessionConfig) -> Iterator[Recording]:
             if n_bytes > MOST_BYTES:
                 part = Path(folder) / path.name
                 write_excerpt(path, part, MOST_BYTES * path.stat().st_size / n_bytes)
-            yield read_recording(part)  # what the session corrected was recorded so
+            yield _known(config, read_recording(part))
+
+
+def _known(config: SessionConfig, recording: Recording) -> Recording:
+    return recording.corrected(config.channel_map, config.true_rate_hz)
 
 
 def _trials(recording: Recording, config: SessionConfig, signals: Signals) -> Iterator[Trial]:
