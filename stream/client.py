@@ -47,7 +47,8 @@ KINDS = dict(enumerate(_NAMES.split(), start=1))  # by the bytes that frames beg
 # Where the sessions of this user say that they run; nobody else can enter.
 PLACE = Path(tempfile.gettempdir()) / f"hvf-live-{getattr(os, 'getuid', str)()}"
 _FOLLOWED = (1, 5, 10, 11, 16, 19, 21)  # kinds by which a session is followed
-_MOMENT_S = 0.02  # for which one thread keeps others waiting
+_MOMENT_S = 0.2  # the longest look; before each, threads that look less often have their turn
+_TURN_S = 1e-4
 Got = TypeVar("Got")
 
 
@@ -220,7 +221,8 @@ class Session(AbstractContextManager["Session"]):
             named = [n for n, one in seen if marker in (one["stimulus"], one["text"])]
             return [n for n in named if n not in self._passed][:nth]
 
-        if isinstance(marker, str) and stamp_s is None and self._is_blind():
+        config: Any = self.snapshot.config if isinstance(marker, str) and self.snapshot else {}
+        if stamp_s is None and config.get("outputs", {}).get("blind"):
             raise ClientError(f"{self.id} tells no marker's text, as it is --blind: give its stamp")
 
         def found() -> TrialEnd | None:
@@ -273,6 +275,7 @@ class Session(AbstractContextManager["Session"]):
 
     def some(self) -> list[Any] | None:
         """What has come of what is listened to, after a moment at most; None when it is over."""
+        time.sleep(_TURN_S)
         with self._lock:
             if self.over is None:
                 self._look(0.0 if self._waiting else _MOMENT_S)
@@ -287,6 +290,7 @@ class Session(AbstractContextManager["Session"]):
         """What is found, looked for whenever something has come; None where it is too late."""
         until_s, wait_s = time.monotonic() + deadline_s, 0.0
         while wait_s >= 0:
+            time.sleep(_TURN_S)
             with self._lock:
                 if self.over is None:
                     self._look(wait_s)
@@ -374,10 +378,6 @@ class Session(AbstractContextManager["Session"]):
         if self.snapshot is None:  # what is waited for by its text comes from now on
             self._passed |= self.markers.keys()
         self.snapshot, self.in_step = snapshot, True
-
-    def _is_blind(self) -> bool:
-        config: Any = self.snapshot.config if self.snapshot is not None else {}
-        return bool(config.get("outputs", {}).get("blind"))
 
     def _words(self, verb: str, argument: str = "") -> list[bytes]:
         return [b"", *(word.encode() for word in (self._by, verb, argument, self.id))]
