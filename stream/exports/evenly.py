@@ -86,6 +86,8 @@ def runs_of(recording: Recording) -> Iterator[Run]:
     longest = round(LONGEST_GAP_S * recording.rate_hz)
     starts = [0, *(at for at, count in missing.items() if not 0 <= count <= longest)]
     for start, stop in zip(starts, [*starts[1:], n], strict=True):
+        if start == stop:  # the clock knows of none
+            continue
         places, gaps = np.arange(stop - start), []
         for at, count in missing.items():
             if start < at < stop:

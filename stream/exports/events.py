@@ -40,7 +40,7 @@ def events_of(
     texts: dict[str | float, str] = {}
     for marker in markers:
         texts |= {marker.mark: marker.text, marker.stamp_s: marker.text}
-    trials = {row["trial"]: row for row in session.table.rows if row.get("onset_s") is not None}
+    trials = {row["trial"]: row for row in session.shown}
     marks = {trial: mark for mark, trial in session.marks.items()}
     for trial, row in trials.items():
         number = run_of(runs, row["onset_s"])

@@ -11,7 +11,7 @@ from index.gallery import Gallery, open_gallery
 from stream.acquire.markers import Event
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.summary import read_summary
-from stream.pipeline.books.trials_table import TrialsTable, trials_table
+from stream.pipeline.books.trials_table import TrialRow, TrialsTable, trials_table
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.read import read_recording
@@ -32,6 +32,11 @@ class FinishedSession:
         """What became of every marker."""
         return trials_table(self.config, self.records)
 
+    @property
+    def shown(self) -> list[TrialRow]:
+        """Of it the rows whose marker is known: a damaged ledger may have lost some."""
+        return [row for row in self.table.rows if row.get("onset_s") is not None]
+
     @cached_property
     def marks(self) -> dict[str, int]:
         """The trials by their markers; see `stream.acquire.markers.Marker.mark`."""
@@ -48,9 +53,8 @@ class FinishedSession:
         # Codes of a trigger channel, and markers of sessions of before, have their onset alone.
         near = [
             row["trial"]
-            for row in self.table.rows
+            for row in self.shown
             if row.get("stimulus") == event.stimulus
-            and row.get("onset_s") is not None
             and abs(row["onset_s"] - event.onset_s) < within_s
         ]
         return near[0] if near else 0

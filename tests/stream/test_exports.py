@@ -122,7 +122,8 @@ def test_bids_is_read_back_as_what_was_recorded(tmp_path: Path, pieces) -> None:
     np.testing.assert_allclose(samples, session.samples[: len(samples)], rtol=3e-7)
     n_outside = len(MARKERS) - len(seen)
     assert n_outside
-    assert f"{n_outside} markers lie outside of the recording, and are in the answers alone" in said
+    outside = "outside of the recording: in the table of answers alone"
+    assert f"{n_outside} markers lie {outside}" in said
     answers = [row for file in tmp_path.glob("ds/derivatives/**/*_events.tsv") for row in tsv(file)]
     assert sorted(int(row["trial"]) for row in answers) == [*range(1, len(MARKERS) + 1)]
     cut = {int(row["trial"]) for row in answers if row["fate"] == "cut"}
