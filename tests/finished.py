@@ -75,11 +75,20 @@ def header() -> pylsl.StreamInfo:
     return info
 
 
-def record(path: Path, pieces: Sequence[Piece], markers: Sequence[Marker]) -> np.ndarray:
-    """A recording; its samples, each of which is another one."""
+def record(
+    path: Path, pieces: Sequence[Piece], markers: Sequence[Marker], codes: Sequence[Marker] = ()
+) -> np.ndarray:
+    """A recording; its samples, each of which is another one.
+
+    Codes are in the channel ACC1: 50 ms of their value.
+    """
     n = sum(piece.n for piece in pieces)
     noise = np.random.default_rng(n).normal(0, 20, (n, len(LABELS)))
     samples = (noise + np.arange(n)[:, None] / 64).astype(np.float32)
+    true_s = np.concatenate([piece.true_s for piece in pieces])
+    samples[:, -1] *= not codes
+    for at_s, text in codes:
+        samples[(at_s <= true_s) & (true_s < at_s + 0.05), -1] = int(text)
     raw_s = np.concatenate([piece.true_s - piece.behind_s for piece in pieces])
     offsets = [(piece.true_s[0] - piece.behind_s, piece.behind_s) for piece in pieces]
     times_s = np.array([at_s for at_s, _ in markers])
@@ -89,11 +98,15 @@ def record(path: Path, pieces: Sequence[Piece], markers: Sequence[Marker]) -> np
 
 
 def finished(
-    folder: Path, pieces: Sequence[Piece], markers: Sequence[Marker], **settings: object
+    folder: Path,
+    pieces: Sequence[Piece],
+    markers: Sequence[Marker],
+    codes: Sequence[Marker] = (),
+    **settings: object,
 ) -> Session:
     """A session that has listened to this, and was closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    samples = record(folder / "recording.xdf", pieces, markers)
+    samples = record(folder / "recording.xdf", pieces, markers, codes)
     told = {"trials": TrialSettings(tmin_s=-0.1, tmax_s=0.3), "session": "20261122-101500-ab12"}
     source = LiveSource(eeg="EEG", markers="stimuli")
     config = SessionConfig(

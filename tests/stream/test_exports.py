@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from index.gallery import Gallery, save_gallery
+from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
 from stream.pipeline.lock import held
+from stream.pipeline.wire.config import LiveSource
 from tests.calling import call
-from tests.finished import LABELS, RATE_HZ, Piece, Session, finished
+from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, record
 from tests.tiny_bundle import TOY
 
 pandas = pytest.importorskip("pandas")
@@ -165,10 +167,10 @@ def test_a_session_of_before_is_matched_by_its_stamps(tmp_path: Path) -> None:
     session = finished(tmp_path / "s", GAP, [*MARKERS, (302.0, "Response/R 1")])
     ledger = session.folder / "ledger.jsonl"
     records = [json.loads(line) for line in ledger.read_text().splitlines()]
-    for record in records:
+    for one in records:
         for name in ("mark", "text", "sent_s", "block"):
-            record.pop(name, None)
-    ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
+            one.pop(name, None)
+    ledger.write_text("".join(json.dumps(one) + "\n" for one in records))
     exported(session, tmp_path / "ds")
     events = tsv(tmp_path / "ds/sub-01/eeg/sub-01_task-rsvp_events.tsv")
     images = [row for row in events if row["trial_type"] == "image"]
@@ -303,6 +305,65 @@ def test_epochs_and_parquet_hold_the_trials_of_the_session(tmp_path: Path, piece
         assert of_trial.loc[trial, "fate"] == "cut"
         assert of_trial.loc[trial, "stimulus"] == MARKERS[trial - 1][1]
     assert found.get_montage() is not None
+
+
+def test_codes_of_a_trigger_channel_are_events_and_the_channel_keeps_them(tmp_path: Path) -> None:
+    markers = [(101.0, "7"), (102.0, "12"), (104.5, "7")]
+    trigger, source = TriggerSettings(channel="ACC1"), LiveSource(eeg="EEG")
+    session = finished(tmp_path / "s", GAP, [], markers, trigger=trigger, source=source)
+    assert len(session.trials) == 3
+    exported(session, tmp_path / "ds", "--epochs", tmp_path / "t-epo.fif")
+    (raw,) = read_runs(tmp_path / "ds")
+    assert raw.get_channel_types()[-1] == "stim"
+    found = [(row[0] / RATE_HZ, str(row[2])) for row in mne.find_events(raw, verbose="ERROR")]
+    assert found == [(at_s - 100.0, code) for at_s, code in markers]
+    told = [one for one in raw.annotations if one["description"] == "image"]
+    assert [(one["onset"], str(one["extras"]["stimulus"])) for one in told] == found
+    epochs = mne.read_epochs(tmp_path / "t-epo.fif", verbose="ERROR")
+    assert epochs.metadata["trial"].tolist() == [1, 2, 3]
+
+
+def test_a_recorder_that_was_started_again_has_left_two_runs(tmp_path: Path) -> None:
+    session = finished(tmp_path / "s", WHOLE, [(101.0, "a"), (104.0, "b"), (108.0, "c")])
+    whole = session.folder / "recording.xdf"
+    whole.unlink()
+    record(whole, [Piece(100.0, 1000)], [(101.0, "a")])
+    second = record(session.folder / "recording-2.xdf", [Piece(105.0, 1250)], [(108.0, "c")])
+    record(session.folder / "recording-3.xdf", [Piece(110.0, 2)], ())  # of which nobody knows when
+    said = exported(session, tmp_path / "ds", "--epochs", tmp_path / "t-epo.fif")
+    assert "1 of 3 trials are not in the recording, and left out" in said
+    first, other = read_runs(tmp_path / "ds")
+    assert (first.n_times, other.n_times) == (1000, 1250)
+    np.testing.assert_allclose(other.get_data([0])[0] * 1e6, second[:, 0], rtol=3e-7)
+    told = [(one["description"], one["onset"]) for raw in (first, other) for one in raw.annotations]
+    assert told == [("image", 1.0), ("image", 3.0)]  # nothing was recorded around the second one
+    sources = sorted(file.name for file in tmp_path.glob("ds/sourcedata/**/*.xdf"))
+    assert sources == [f"sub-01_task-rsvp_run-0{n}_eeg.xdf" for n in (1, 2)]
+
+
+def test_a_first_export_that_was_refused_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    session = finished(tmp_path / "s", WHOLE, MARKERS)
+    wrong = call("export", session.folder, "--bids", tmp_path / "ds", *FACTS, "--montage", "cap")
+    assert wrong.code == 1
+    facts = tmp_path / "facts.toml"
+    facts.write_text('subject = "03"\ntask = "rsvp"\nline_hz = 60\nreference = "Cz"\n')
+    done = call("export", session.folder, "--bids", tmp_path / "ds", "--config", facts)
+    assert done.code == 0, done.err
+    assert (tmp_path / "ds" / "sub-03" / "eeg" / "sub-03_task-rsvp_eeg.vhdr").is_file()
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [("mne_bids", "--bids"), ("pybv", "--bids"), ("pyarrow", "--parquet")],
+)
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch, module, option) -> None:
+    session = finished(tmp_path / "s", WHOLE, MARKERS)
+    monkeypatch.setitem(sys.modules, module, None)
+    done = call("export", session.folder, option, tmp_path / "out", *FACTS)
+    assert done.code == 1
+    assert module in done.one_sentence()
+    assert '".[export]"' in done.one_sentence()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
