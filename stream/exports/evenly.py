@@ -82,20 +82,15 @@ def runs_of(recording: Recording) -> Iterator[Run]:
             n += len(mapped.stamps_s)
     # The clock may have kept back the last ones, as nobody knows their time.
     stamps_s, samples = np.concatenate(stamps), recording.samples[:n]
-    missing = {at: _missing(stamps_s[at - 1 : at + 1], recording.rate_hz) for at in breaks if at}
-    longest = round(LONGEST_GAP_S * recording.rate_hz)
-    starts = [0, *(at for at, count in missing.items() if not 0 <= count <= longest)]
+    apart_s = {at: float(stamps_s[at] - stamps_s[at - 1]) for at in breaks if at}
+    starts = [0, *(at for at, one_s in apart_s.items() if not 0 < one_s <= LONGEST_GAP_S)]
     for start, stop in zip(starts, [*starts[1:], n], strict=True):
         if start == stop:  # the clock knows of none
             continue
         places, gaps = np.arange(stop - start), []
-        for at, count in missing.items():
+        for at, one_s in apart_s.items():
             if start < at < stop:
-                gaps.append((int(places[at - start]), max(count, 1)))
+                # One at least: a trial that spans a jump of the clock is none.
+                gaps.append((int(places[at - start]), max(round(one_s * recording.rate_hz) - 1, 1)))
                 places[at - start :] += gaps[-1][1]
         yield Run(recording, samples[start:stop], stamps_s[start:stop], places, gaps)
-
-
-def _missing(around_s: np.ndarray, rate_hz: float) -> int:
-    """How many samples are missing between two; negative where the clock went back."""
-    return round(float(np.diff(around_s)[0]) * rate_hz) - 1

@@ -1,5 +1,6 @@
 """Samples of a recording stay what they were and are where they were taken, whatever was lost."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_a_clock_that_goes_back_begins_another_run(place):
     first, second = runs_of(read_recording(path))
     assert (len(first.samples), len(second.samples)) == (1000, 1000)
     assert second.stamps_s[0] == pytest.approx(50.0)
+
+
+def test_where_the_clock_jumps_and_nothing_is_lost_there_is_one_sample_that_nobody_recorded(place):
+    _, (run,) = runs(place, [Piece(100.0, 1000), Piece(104.0 - 0.8 / RATE_HZ, 1000)])
+    assert run.gaps == [(1000, 1)]
+
+
+def test_at_a_rate_that_is_not_quite_the_nominal_one_a_marker_has_the_nearest_sample(place):
+    _, (run,) = runs(place, [Piece(100.0, 1000)])
+    slow = replace(run, stamps_s=100.0 + np.arange(1000) * 1.01 / RATE_HZ)
+    for number in (0, 500, 998):
+        at_s = slow.stamps_s[number]
+        assert slow.place_of(at_s + 0.504 / RATE_HZ) == number
+        assert slow.place_of(at_s + 0.506 / RATE_HZ) == number + 1
 
 
 @settings(max_examples=30, deadline=None)

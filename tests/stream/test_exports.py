@@ -366,6 +366,19 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch, module, opt
     assert not (tmp_path / "out").exists()
 
 
+def test_a_trial_that_was_not_used_is_none_of_the_epochs(tmp_path: Path) -> None:
+    """Nothing in the recording tells that the session was paused."""
+    session = finished(tmp_path / "s", WHOLE, [(101.0, "a"), (102.0, "b"), (103.0, "c")])
+    ledger = session.folder / "ledger.jsonl"
+    paused = '{"event":"dropped","trial":2,"reason":"paused","detail":"the session was paused"}'
+    lines = ledger.read_text().splitlines()
+    lines = [paused if '"cut","trial":2,' in line else line for line in lines]
+    ledger.write_text("\n".join(lines) + "\n")
+    assert call("export", session.folder, "--epochs", tmp_path / "t-epo.fif").code == 0
+    epochs = mne.read_epochs(tmp_path / "t-epo.fif", verbose="ERROR")
+    assert epochs.metadata["trial"].tolist() == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
