@@ -23,8 +23,7 @@ def export(
 ) -> None:
     """Writes a session as a BIDS data set, as MNE's epochs, or its table of trials as Parquet.
 
-    Example: python run_realtime.py export sessions/20261122-101500-ab12 --bids study
-    --subject 01 --task rsvp --line-freq 50
+    Example: python run_realtime.py export sessions/20261122-101500-ab12 --epochs s1-epo.fif
     """
     if bids is None and epochs is None and parquet is None:
         raise WrongUsage("say what to make: --bids DIR, --epochs NAME-epo.fif, --parquet FILE")
@@ -87,7 +86,7 @@ def _asked_for(asked: Asked[BidsFacts]) -> Asked[BidsFacts]:
         named = ", ".join(f"{one.option} ({one.help})" for one in missing)
         raise WrongUsage(f"a data set needs to know more of the session: give {named}")
     told = {
-        one.path: Given(typer.prompt(f"{one.help} {one.option}"), one.option) for one in missing
+        one.path: Given(typer.prompt(f"{one.help} ({one.option})"), one.option) for one in missing
     }
     return asked.also(told)
 

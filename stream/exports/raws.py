@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hvf_core.problem import Problem
+from hvf_core.text import printable
 from stream.acquire.units import MICROVOLTS
 from stream.exports.columns import EVENTS
 from stream.exports.evenly import Run
@@ -61,7 +62,7 @@ def raw_of(run: Run, types: Sequence[str], events: Sequence[Event]) -> Any:
     data = np.zeros((len(types), run.n_times))
     data[:, run.places] = run.samples.T
     data *= np.where(is_kept, 1.0, 1e-6)[:, None]
-    channels, rate_hz = list(run.recording.channels), run.recording.rate_hz
+    channels, rate_hz = list(map(printable, run.recording.channels)), run.recording.rate_hz
     info = mne.create_info(channels, rate_hz, list(types), verbose="ERROR")
     for channel, kept in zip(info["chs"], is_kept, strict=True):
         if kept:

@@ -31,7 +31,7 @@ class BidsFacts(Settings):
     run: int | None = setting(None, option="--run", ge=1)
     """Number of the run, where a session has several."""
     line_hz: float | None = setting(None, option="--line-freq", gt=0)
-    """Of the mains, 50 or 60."""
+    """Frequency of the mains, 50 or 60."""
     reference: str | None = setting(None, option="--reference")
     """Where the reference electrode was, as FCz."""
     ground: str | None = setting(None, option="--ground")

@@ -1,6 +1,7 @@
 """What is exported is read back by other programs: the same trials, ids and samples."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import LiveSource
-from tests.calling import call
+from tests.calling import ROOT, call
 from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, record
 from tests.tiny_bundle import TOY
 
@@ -161,6 +162,16 @@ def test_channels_and_events_are_described_as_they_are(tmp_path: Path) -> None:
     codes = mne.events_from_annotations(raw, {"image": 1}, verbose="ERROR")
     epochs = mne.Epochs(raw, *codes, -0.1, 0.3, baseline=None, preload=True, verbose="ERROR")
     assert len(epochs) == len(session.trials) == 2  # without the one that the blink is in
+
+
+def test_channels_may_be_called_anything(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.finished.LABELS", ("Ω, 1;", "Cz", "Cz", "tab\there", ""))
+    session = finished(tmp_path / "s", GAP, MARKERS)
+    epochs = tmp_path / "t-epo.fif"
+    exported(session, tmp_path / "ds", "--epochs", epochs)
+    (raw,) = read_runs(tmp_path / "ds")
+    assert raw.ch_names == ["Ω, 1;", "Cz-0", "Cz-1", "tab\\there", "5"]
+    assert mne.read_epochs(epochs, verbose="ERROR").ch_names[0] == r"\u03a9, 1;"
 
 
 def test_a_session_of_before_is_matched_by_its_stamps(tmp_path: Path) -> None:
@@ -384,7 +395,10 @@ def test_a_trial_that_was_not_used_is_none_of_the_epochs(tmp_path: Path) -> None
     [
         ((), "say what to make: --bids DIR"),
         (("--bids", "ds"), "give --subject"),
-        (("--bids", "ds", "--subject", "1", "--task", "t"), "give --line-freq (Of the mains, 50"),
+        (
+            ("--bids", "ds", "--subject", "1", "--task", "t"),
+            "give --line-freq (Frequency",
+        ),
         (("--bids", "ds", *FACTS, "--task", "my_task"), "letters and digits"),
         (("--bids", "ds", *FACTS, "--montage", "cap"), "no montage 'cap'"),
         (("--epochs", "t.fif"), "must end in -epo.fif"),
@@ -435,14 +449,14 @@ def test_on_a_terminal_what_is_missing_is_asked_for(tmp_path: Path, monkeypatch)
 
     def answer(text: str) -> str:
         asked.append(text)
-        return answers[text.split()[-1]]
+        return answers[text.split()[-1].strip("()")]
 
     monkeypatch.setattr(export, "is_terminal", lambda: True)
     monkeypatch.setattr(export.typer, "prompt", answer)
     session = finished(tmp_path / "s", WHOLE, MARKERS)
     done = call("export", session.folder, "--bids", tmp_path / "ds", "--task", "rsvp")
     assert done.code == 0, done.err
-    assert [text.split()[-1] for text in asked] == ["--subject", "--line-freq"]
+    assert [text.split()[-1] for text in asked] == ["(--subject)", "(--line-freq)"]
     assert (tmp_path / "ds" / "sub-07" / "eeg" / "sub-07_task-rsvp_eeg.vhdr").is_file()
 
 
@@ -461,6 +475,19 @@ def test_the_validator_finds_no_error(tmp_path: Path) -> None:
     # What the documentation says of them.
     known = {"JSON_KEY_RECOMMENDED", "SIDECAR_KEY_RECOMMENDED", "README_FILE_MISSING"}
     assert warned <= known | {"TOO_FEW_AUTHORS", "NO_AUTHORS"}
+
+
+@pytest.mark.slow
+def test_what_the_documentation_reads_back_with_does(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("braindecode")
+    session = finished(tmp_path / "s", WHOLE, MARKERS[1:13])
+    exported(session, tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+    found: dict = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)), found)
+    assert set(found["trials"]) == set(found["table"]["trial"]) == set(session.trials)
+    assert found["table"]["stimulus"].tolist() == [text for _, text in MARKERS[1:13]]
 
 
 @pytest.mark.slow

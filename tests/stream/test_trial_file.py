@@ -226,6 +226,7 @@ def test_any_text_may_be_the_name_of_a_stimulus(tmp_path: Path) -> None:
         (["A1", "B1", "B2"], 0, "no places of electrodes"),
         (["Cz", "CZ", "Pz"], 0, "no places of electrodes"),
         (["Cz", "Cz", ""], 0, "no places of electrodes"),
+        (["Cz", "Pz", "Gerät 日"], 2, r"no place in the 10-05 system for Ger\xe4t \u65e5"),
     ],
 )
 def test_electrodes_with_standard_names_have_their_places(

@@ -83,7 +83,9 @@ def write_epochs(path: Path, head: Head, rows: Sequence[Row], trials: np.ndarray
     """Writes trials in volts or teslas, by onset; returns what is to be said of them."""
     import mne  # here: it takes a second to import, and only this file format needs it
 
-    info = mne.create_info(list(head.channels), head.rate_hz, list(head.types), verbose="ERROR")
+    # MNE's files hold no other names of channels.
+    channels = [one.encode("ascii", "backslashreplace").decode() for one in head.channels]
+    info = mne.create_info(channels, head.rate_hz, list(head.types), verbose="ERROR")
     factors = np.array([[_SI.get(kind, 1.0)] for kind in head.types])
     names = _event_names({row["stimulus"] for row in rows})
     codes = {stimulus: code for code, stimulus in enumerate(names, start=1)}
