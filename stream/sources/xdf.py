@@ -14,7 +14,6 @@ from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -32,7 +31,7 @@ STRING = "string"
 SESSION_TYPE = "Results"
 """Of the stream of a session's answers, which says what ids the streams of the session have."""
 # What a header says of its stream itself, before anything that describes it.
-_TOLD = re.compile(r"<(name|type|nominal_srate)>([^<]*)</")
+_TOLD = re.compile(r"<(type|eeg)>([^<]*)</")
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
 _JUMP_S = 5e-3  # of one measured offset, between two that agree
 
@@ -74,12 +73,13 @@ def _after_next_boundary(data: bytes, start: int) -> int:
     return len(data) if found < 0 else found + len(BOUNDARY_UUID)
 
 
-def first_stamp_s(path: Path, name: str = "") -> float | None:
-    """When the first sample of a file's EEG, a stream of that type or `name`, was taken.
+def first_stamp_s(path: Path) -> float | None:
+    """When the first sample of the EEG in a session's recording was taken, on the reader's clock.
 
-    It is on the recorder's clock, and the file is read no further; None where there is no sample.
+    The file is read no further; None where there is no sample.
     """
     eeg: set[bytes] = set()
+    read = b""  # which of them the session has read, where it says so: whatever else is EEG
     offsets_s: dict[bytes, float] = {}
     with path.open("rb") as file, suppress(struct.error, IndexError, ValueError):  # at damage
         file.seek(len(MAGIC))
@@ -89,12 +89,13 @@ def first_stamp_s(path: Path, name: str = "") -> float | None:
             if tag == Tag.STREAM_HEADER:
                 header = file.read(end - file.tell()).decode(errors="replace")
                 told = dict(reversed(_TOLD.findall(header)))
-                is_eeg = told.get("type", "").lower() == "eeg" or told.get("name") == escape(name)
-                if is_eeg and float(told.get("nominal_srate", 0)):
+                if told.get("type") == SESSION_TYPE and "eeg" in told:
+                    read = int(told["eeg"]).to_bytes(4, "little")
+                elif told.get("type", "").lower() == "eeg":
                     eeg.add(stream)
             elif tag == Tag.CLOCK_OFFSET:
                 offsets_s.setdefault(stream, struct.unpack("<dd", file.read(16))[1])
-            elif tag == Tag.SAMPLES and stream in eeg:
+            elif tag == Tag.SAMPLES and (stream == read if read else stream in eeg):
                 file.seek(file.read(1)[0] + 1, io.SEEK_CUR)  # their number; a stamp follows
                 return float(struct.unpack("<d", file.read(8))[0]) + offsets_s.get(stream, 0.0)
             file.seek(end)

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from stream.pipeline.books.trials_table import TABLE, trials_table, write_trials
 from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
 from stream.sources.xdf import first_stamp_s
 from tests.recording_files import MARKER_HEADER, eeg_header, eeg_stream, write_xdf
+from tests.stream_info import stream_info
 
 LIVE = LiveSource(eeg="EEG", markers="m")
 STAMPS = {"window_end": 11.0, "readable": 11.001, "cut": 11.002}
@@ -168,10 +170,20 @@ def test_closing_the_books_writes_it_and_finish_adds_it_where_it_is_missing(tmp_
 def test_the_first_stamp_is_the_eegs_also_of_a_file_that_was_cut_short(place, keep) -> None:
     path = place / "r.xdf"
     path.unlink(missing_ok=True)
-    eeg = (*eeg_stream(eeg_header(name="a&b", kind="Sig"), start_s=50.0)[:3], (50.0, -1.5))
-    write_xdf(path, [(MARKER_HEADER, [1.0], [["x"]]), eeg, eeg_stream(start_s=90.0)])
+    odd, eeg = eeg_header(name="a<b", kind="Sig"), eeg_stream(start_s=90.0)
+    rows = (MARKER_HEADER, np.array([1.0]), [["x"]])
+    write_xdf(path, [rows, eeg_stream(odd), eeg])
     assert first_stamp_s(path) == 90.0
-    assert first_stamp_s(path, "a&b") == 50.0  # its offset was measured after it
     whole = path.read_bytes()
     path.write_bytes(whole[: round(keep * len(whole))])
     assert first_stamp_s(path) in (90.0, None)
+
+
+def test_the_first_stamp_is_that_of_the_stream_that_the_session_read(tmp_path: Path) -> None:
+    answers = stream_info("results", "Results", 1, 0.0, "string")
+    told = answers.desc().append_child("recorded")
+    told.append_child_value("eeg", "3")
+    rows = (answers, np.array([]), [])
+    eye, eeg = eeg_stream(start_s=40.0), eeg_stream(eeg_header(kind="Sig"), start_s=50.0)
+    write_xdf(tmp_path / "r.xdf", [rows, eye, eeg])
+    assert first_stamp_s(tmp_path / "r.xdf") == 50.0

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from hvf_core.problem import Problem
 from stream.pipeline.books.ledger import Record, read_ledger
-from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
+from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
 from stream.sources.xdf import first_stamp_s
 
@@ -42,8 +42,7 @@ def trials_table(config: SessionConfig, records: Iterable[Record]) -> TrialsTabl
     """The table of a ledger's records."""
     is_timed = not isinstance(config.source, FileSource)  # in virtual time nobody waits
     recording = config.folder / "recording.xdf"
-    name = config.source.eeg if isinstance(config.source, LiveSource) else ""
-    first_s = first_stamp_s(recording, name) if recording.is_file() else None
+    first_s = first_stamp_s(recording) if recording.is_file() else None
     rows: dict[int, dict[str, Any]] = {}
     n = _N_ANSWERS
     for record in records:
