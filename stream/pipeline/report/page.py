@@ -27,6 +27,7 @@ from stream.pipeline.report.timeline import timeline_part
 from stream.pipeline.wire.config import FileSource, SessionConfig
 
 REPORT = "report.html"
+_ENDS = {"finish": "came to its end", "stop": "was stopped", "lost": "was cut off"}
 _HERE = Path(__file__)
 _PAGE, _STYLE, _SCRIPT = (
     _HERE.with_name(name).read_text(encoding="utf-8")
@@ -110,7 +111,7 @@ def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
         yield f"EEG from {source.eeg}"
     if summary["n_way"]:
         yield f"{summary['n_way']} images to tell apart"
-    yield f"ended by {summary['end']}"
+    yield _ENDS.get(summary["end"], summary["end"])
 
 
 def _duration(span_s: float) -> str:
