@@ -7,8 +7,10 @@ of the 200 test images. Every step is the one of `offline_train`.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -68,10 +70,10 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoMo
         seen = progress.track([*shown, *held_out], description="responding (simulated)")
         subject = SubjectSettings(seed=settings.subject_seed)
         evoked = responses(subject, seen, lambda stimulus: pictures[stimulus.id])
-        trial_set = _record(shown, evoked, settings, folder / "trials", progress)
-        features = _extract(pictures, folder / "features", progress)
-        bundle = _train(trial_set, features, settings, folder, progress)
-        bundle = _calibrate(bundle, held_out, evoked, features, settings, folder, progress)
+        making = _Making(folder, settings, subject, evoked, progress)
+        trial_set = making.trial_set(shown)
+        features = making.features(pictures)
+        bundle = making.calibrated(making.bundle(trial_set, features), held_out, features)
     save_gallery(
         folder / "gallery",
         _gallery(tests, features, bundle),
@@ -80,88 +82,72 @@ def make_model(folder: Path, settings: DemoSettings, console: Console) -> DemoMo
     return DemoModel(bundle.directory, folder / "gallery")
 
 
-def _record(
-    shown: Sequence[Stimulus],
-    evoked: Mapping[str, np.ndarray],
-    settings: DemoSettings,
-    directory: Path,
-    progress: Progress,
-) -> TrialSet:
-    task = progress.add_task("recording (simulated)", total=settings.sessions)
-    subject = SubjectSettings(seed=settings.subject_seed)
-    sessions = simulate_sessions(subject, shown, evoked, range(settings.sessions), settings.soa_s)
-    # NumPy's threads only get in each other's way with arrays of this size.
-    with threadpool_limits(1, "blas"):
-        return prepare(
-            Study(SIMULATED, sessions),
-            PrepareSettings(preprocessing=PREPROCESSING),
-            directory,
-            provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
-            on_recording=lambda name, so_far: progress.advance(task),
+@dataclass(frozen=True)
+class _Making:
+    """The steps of a model, and what all of them need."""
+
+    folder: Path
+    settings: DemoSettings
+    subject: SubjectSettings
+    evoked: Mapping[str, np.ndarray]
+    progress: Progress
+
+    def trial_set(self, shown: Sequence[Stimulus]) -> TrialSet:
+        settings = PrepareSettings(preprocessing=PREPROCESSING)
+        told = self._told("recording (simulated)", self.settings.sessions)
+        # NumPy's threads only get in each other's way with arrays of this size.
+        with threadpool_limits(1, "blas"):
+            study = self._study(shown, range(self.settings.sessions))
+            return prepare(study, settings, self.folder / "trials", **told)
+
+    def features(self, pictures: Mapping[str, np.ndarray]) -> Features:
+        task = self.progress.add_task("encoding images", total=len(pictures))
+        return extract_features(
+            {id: content_of(picture) for id, picture in pictures.items()},
+            pictures.__getitem__,
+            [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")],
+            self.folder / "features",
+            lambda done, total: self.progress.update(task, completed=done, total=total),
         )
 
-
-def _extract(pictures: Mapping[str, np.ndarray], cache_dir: Path, progress: Progress) -> Features:
-    task = progress.add_task("encoding images", total=len(pictures))
-    encoders = [load_encoder(spec) for spec in read_specs(ASSETS / "encoders.json")]
-    return extract_features(
-        {id: content_of(picture) for id, picture in pictures.items()},
-        pictures.__getitem__,
-        encoders,
-        cache_dir,
-        lambda done, total: progress.update(task, completed=done, total=total),
-    )
-
-
-def _train(
-    trial_set: TrialSet,
-    features: Features,
-    settings: DemoSettings,
-    folder: Path,
-    progress: Progress,
-) -> Bundle:
-    task = progress.add_task("training MBP", total=None)
-    models = train(
-        trial_set,
-        features,
-        settings.training,
-        lambda step: progress.update(task, completed=step.step, total=step.n_steps),
-        checkpoint_dir=folder / "checkpoint",
-        frozen_hvf=load_prior(PRIOR).hvf,
-    )
-    models.brain.half().float()  # as it is shipped, before anything is fitted to what it says
-    return make_bundle(folder / "bundle", models, trial_set, features, settings.training, COMMAND)
-
-
-def _calibrate(
-    bundle: Bundle,
-    held_out: Sequence[Stimulus],
-    evoked: Mapping[str, np.ndarray],
-    features: Features,
-    settings: DemoSettings,
-    folder: Path,
-    progress: Progress,
-) -> Bundle:
-    """On concepts that were not trained on, in sessions that come after those of the training."""
-    repeats = settings.calibration_repeats
-    task = progress.add_task("calibrating (simulated)", total=max(repeats) + 1)
-    subject = SubjectSettings(seed=settings.subject_seed)
-    numbers = range(settings.sessions, settings.sessions + max(repeats))
-    sessions = simulate_sessions(subject, held_out, evoked, numbers, settings.soa_s)
-
-    with threadpool_limits(1, "blas"):
-        trials = prepare_test(
-            Study(SIMULATED, sessions),
-            Preprocessing.of(bundle),
-            folder / "calibration-trials",
-            PrepareTestSettings(),
-            provenance={"subject": "simulated", "subject_seed": settings.subject_seed},
-            on_recording=lambda name, so_far: progress.advance(task),
+    def bundle(self, trial_set: TrialSet, features: Features) -> Bundle:
+        task, how = self.progress.add_task("training MBP", total=None), self.settings.training
+        models = train(
+            trial_set,
+            features,
+            how,
+            lambda step: self.progress.update(task, completed=step.step, total=step.n_steps),
+            checkpoint_dir=self.folder / "checkpoint",
+            frozen_hvf=load_prior(PRIOR).hvf,
         )
-    gallery = _gallery(held_out, features, bundle)
-    calibrated = save_calibration(bundle, fit_calibration(bundle, trials, gallery, None, repeats))
-    progress.advance(task)
-    return calibrated
+        models.brain.half().float()  # as it is shipped, before anything is fitted to what it says
+        return make_bundle(self.folder / "bundle", models, trial_set, features, how, COMMAND)
+
+    def calibrated(
+        self, bundle: Bundle, held_out: Sequence[Stimulus], features: Features
+    ) -> Bundle:
+        """On concepts that were not trained on, in sessions that come after those of training."""
+        repeats, first = self.settings.calibration_repeats, self.settings.sessions
+        told = self._told("calibrating (simulated)", max(repeats))
+        with threadpool_limits(1, "blas"):
+            study = self._study(held_out, range(first, first + max(repeats)))
+            directory, preprocessing = self.folder / "calibration", Preprocessing.of(bundle)
+            trials = prepare_test(study, preprocessing, directory, PrepareTestSettings(), **told)
+        gallery = _gallery(held_out, features, bundle)
+        return save_calibration(bundle, fit_calibration(bundle, trials, gallery, None, repeats))
+
+    def _study(self, shown: Sequence[Stimulus], numbers: range) -> Study:
+        soa_s = self.settings.soa_s
+        sessions = simulate_sessions(self.subject, shown, self.evoked, numbers, soa_s)
+        return Study(SIMULATED, sessions)
+
+    def _told(self, what: str, n_sessions: int) -> dict[str, Any]:
+        """What a trial set says of itself, and whom it tells how far it is."""
+        task = self.progress.add_task(what, total=n_sessions)
+        return {
+            "provenance": {"subject": "simulated", "subject_seed": self.subject.seed},
+            "on_recording": lambda name, so_far: self.progress.advance(task),
+        }
 
 
 def _gallery(shown: Sequence[Stimulus], features: Features, bundle: Bundle) -> Gallery:

@@ -54,8 +54,8 @@ class Session:
     def decoded(
         self, trial: int, stimulus: str, best: str, n_repeats: int = 1, onset_s: float = 0.0, **more
     ) -> None:
-        group = f"group of {stimulus}"
-        self.ledger.announce(trial, stimulus=stimulus, group=group, onset_s=onset_s)
+        group, when = f"group of {stimulus}", {"onset_s": onset_s, "readable_s": onset_s}
+        self.ledger.announce(trial, stimulus=stimulus, group=group, **when)
         facts = {
             "stimulus": stimulus,
             "n_repeats": n_repeats,

@@ -10,7 +10,7 @@ from hvf_core.problem import Problem
 from stream.acquire.channels import renamed
 from stream.acquire.chunk import Chunk
 from stream.acquire.clock import ClockOffset
-from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
+from stream.acquire.lsl import GONE, FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.units import Signal, kept_as
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
@@ -118,7 +118,7 @@ class Inlet:
             inlet.open_stream(_OPEN_WAIT_S)
             offset = ClockOffset()
             self.offset_s, self.offset_uncertainty_s = _measure(inlet, stream, offset)
-        except (TimeoutError, pylsl.util.LostError) as error:
+        except GONE as error:
             raise Problem(
                 f"the LSL stream {stream} was found but does not answer ({error or 'time-out'}); "
                 "check that its program still runs and that a firewall lets it through"
@@ -201,7 +201,7 @@ class Inlet:
             inlet, stream, offset = self._inlet, self.stream, self._offset
             try:
                 measured = _measure(inlet, stream, offset)
-            except (TimeoutError, pylsl.util.LostError):
+            except GONE:
                 continue  # the source is away: the last offset stands until it is back
             if inlet is self._inlet:
                 self.offset_s, self.offset_uncertainty_s = measured

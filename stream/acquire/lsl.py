@@ -45,6 +45,8 @@ if "LSLAPICFG" not in os.environ and config_file() is None:
     with suppress(NotImplementedError):  # of an older liblsl
         pylsl.set_config_content("[log]\nlevel = -1\n")  # what is well goes without saying
 local_clock = pylsl.local_clock
+GONE = (pylsl.util.TimeoutError, pylsl.util.LostError)
+"""What is raised of a source that is no more, or does not answer in time: pylsl has its own."""
 
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
@@ -120,7 +122,7 @@ def _speaks(stream: FoundStream) -> bool:
     inlet = pylsl.StreamInlet(stream.info, recover=False)
     try:
         return inlet.pull_sample(_SPEAK_WAIT_S)[1] is not None
-    except (TimeoutError, pylsl.util.LostError):
+    except GONE:
         return False
 
 
@@ -135,7 +137,7 @@ def time_correction(inlet: Any, wait_s: float) -> tuple[float, float]:
     pylsl binds only the call that keeps the uncertainty to itself.
 
     Raises:
-        TimeoutError, pylsl.util.LostError: no estimate in time, or the source is gone.
+        GONE: no estimate in time, or the source is gone.
     """
     remote_s, uncertainty_s, error = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
     measure = pylsl.lib.lib.lsl_time_correction_ex

@@ -11,7 +11,7 @@ from stream.pipeline.wire.config import SessionSettings
 
 @with_settings(
     SessionSettings,
-    *("demo", "decoding", "painting"),
+    *("demo", "decoding", "painting", "outputs"),
     without=("decoding.rest", "painting.prior", "painting.base"),
 )
 def demo(

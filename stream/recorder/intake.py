@@ -8,8 +8,8 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from hvf_core.problem import needed
-from stream.acquire.lsl import FoundStream, pylsl
-from stream.recorder.tap import GONE, Tap
+from stream.acquire.lsl import GONE, FoundStream, pylsl
+from stream.recorder.tap import Tap
 from stream.sources.xdf_writer import XdfWriter
 
 _LOOK_S = 0.25
@@ -111,6 +111,8 @@ class Intake:
         those = [one for one in found if one.source_id == tap.stream.source_id]
         those = [one for one in those if one.name == tap.stream.name]
         others = [one for one in those if one.uid != tap.stream.uid]
+        if others:  # what has died is listed for a while
+            self._again_s[tap.stream.uid] = time.monotonic() + _AGAIN_S
         if others or (those and time.monotonic() - needed(tap.doubted_s) > _FORGET_S):
             with suppress(*GONE):
                 tap.accept((others or those)[0])
@@ -119,8 +121,10 @@ class Intake:
         for tap in namesakes:
             if found.source_id and is_followed(tap.stream, found):
                 # liblsl follows it, unless the other one is there too, and stays.
-                here_s = time.monotonic() - self._since_s[found.uid]
-                if tap.stream.uid not in uids or here_s < 2 * _FORGET_S:
+                is_gone = tap.stream.uid not in uids
+                if is_gone:  # before an offset was measured it does so without a word
+                    tap.doubt()
+                if is_gone or time.monotonic() - self._since_s[found.uid] < 2 * _FORGET_S:
                     return
         try:
             if not any(tap.is_lost and tap.resume(found) for tap in namesakes):

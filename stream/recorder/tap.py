@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from stream.acquire.lsl import FoundStream, local_clock, pylsl, time_correction
+from stream.acquire.lsl import GONE, FoundStream, local_clock, pylsl, time_correction
 from stream.acquire.markers import as_text
 from stream.recorder.header import is_same_source, legible
 from stream.recorder.tally import Tally
@@ -22,9 +22,6 @@ _OPEN_WAIT_S = 2.0
 _OFFSET_WAIT_S = 2.0
 _OFFSET_EVERY_S = 5.0
 _SILENT_S = 2.0  # of a regular stream
-
-GONE = (TimeoutError, pylsl.util.LostError)
-"""What a source that is no more answers with."""
 
 
 class Tap:
@@ -94,6 +91,11 @@ class Tap:
             self._say(f"the stream {self.stream} is silent: nothing for {self.silence_s:.0f} s")
         elif was_silent and state == "recording":
             self._say(f"the stream {self.stream} streams again")
+
+    def doubt(self) -> None:
+        """Keeps what comes from now on until somebody has looked at where it comes from."""
+        if self.doubted_s is None:
+            self.doubted_s = time.monotonic()
 
     def accept(self, found: FoundStream) -> None:
         """Goes on with the source that liblsl has followed, if that is still the same.
@@ -170,7 +172,7 @@ class Tap:
             # It says so before the first sample of another source can be pulled.
             if inlet.was_clock_reset():
                 self._held = (raw_s, samples) if len(raw_s) else None
-                self.doubted_s = time.monotonic()
+                self.doubt()
             elif len(raw_s):
                 yield raw_s, samples
             else:

@@ -56,6 +56,16 @@ def test_eeg_of_nobody_is_said_to_be_simulated():
     assert inlet.stream.notice == f"the EEG of stream '{name}' is simulated"
 
 
+def test_a_stream_that_was_found_and_is_gone_is_named(outlet, monkeypatch):
+    monkeypatch.setattr("stream.acquire.inlet._OPEN_WAIT_S", 0.2)
+    found = find_stream(outlet[1], 20.0)
+    gone = pylsl.StreamOutlet(pylsl.StreamInfo("gone", "EEG", 3, 100.0, "float32", "gone"))
+    found.info = find_stream("gone", 20.0).info
+    del gone
+    with pytest.raises(Problem, match="was found but does not answer"):
+        Inlet(found, print)
+
+
 @pytest.fixture
 def markers():
     """An outlet of texts, and its name."""

@@ -261,6 +261,63 @@ def test_streams_of_all_kinds_are_recorded_through_a_disk_that_stands_still_and_
     assert found[gaze]["time_stamps"][-2:].tolist() == [now_s + 100, now_s + 200]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source_id", ["", "amp"])
+def test_what_comes_back_as_another_stream_is_recorded_beside_the_first(tmp_path, source_id):
+    """It is the same where all that it says of itself is, under another source id too."""
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+
+    def source(labels: list[str], source_id: str = source_id) -> pylsl.StreamOutlet:
+        info = stream_info(name, "EEG", 2, 100.0, "float32", source_id, labels)
+        return pylsl.StreamOutlet(info)
+
+    intake, said = Intake(lambda stream: stream.name == name), []
+    sources = [source(["Cz", "Pz"])]
+    wait_until(intake.there)
+    intake.begin()
+    with closing(XdfWriter(tmp_path / "a.xdf")) as writer:
+        file = StreamsFile(writer, intake)
+
+        def sent(value: float, n_streams: int) -> None:
+            """Sends samples until some have come, of the newest source."""
+            n_before = sum(tap.tally.n_samples for tap in intake.taps)
+
+            def has_come() -> bool:
+                sources[0].push_sample([value, 0.0])
+                file.write()
+                said.extend(intake.taken())
+                n = sum(tap.tally.n_samples for tap in intake.taps)
+                return len(intake.taps) == n_streams and n > n_before
+
+            wait_until(has_come)
+            for tap in intake.taps:  # liblsl tells of no source whose clock it did not know
+                if not tap.is_lost:
+                    tap._next_offset_s = 0.0
+                    tap.measure()
+
+        sent(1.0, 1)
+        for value, labels, more, n_streams in (
+            (2.0, ["Cz", "Pz"], (), 1),  # started again
+            (3.0, ["Cz", "Pz"], ("another",), 1),  # by a program that makes up its source id
+            (4.0, ["Oz", "Pz"], ("another",), 2),
+        ):
+            sources.clear()
+            if more and n_streams == 1:  # one that is not known to be lost is no other's past
+                wait_until(lambda: file.write() or any(tap.is_lost for tap in intake.taps))
+            sources.append(source(labels, *more))
+            sent(value, n_streams)
+        intake.stop()
+        intake.check()
+    streams = sorted(
+        pyxdf.load_xdf(tmp_path / "a.xdf", dejitter_timestamps=False)[0],
+        key=lambda stream: stream["info"]["stream_id"],
+    )
+    values = [np.unique(stream["time_series"][:, 0]).tolist() for stream in streams]
+    assert values == [[1.0, 2.0, 3.0], [4.0]]
+    labels = [one["info"]["desc"][0]["channels"][0]["channel"][0]["label"] for one in streams]
+    assert labels == [["Cz"], ["Oz"]]
+
+
 def test_the_screen_has_a_line_for_each_stream_and_says_what_is_missing(tmp_path):
     def shown(show: Callable[[View], object]) -> str:
         output = io.StringIO()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hvf_core.numbers import wilson
 from stream.pipeline.report.accuracy import by_repeats, by_window_end, calibration, running, share
 from stream.pipeline.report.charts import Frame, bars, chart, dots, line, ticks, time_axis
+from stream.pipeline.report.curves import shares_frame
 from stream.pipeline.report.story import Trial, number_runs
 
 
@@ -148,3 +149,10 @@ def test_a_dot_says_its_share_interval_and_n() -> None:
     frame = Frame((0, 10), (0, 1), "x")
     found = dots(frame, [(5, share([True, False], [1, 2]))], "c1")
     assert "<title>50.0% (9.5% to 90.5%), n = 2</title>" in found
+
+
+@pytest.mark.parametrize(("most", "top"), [(0.01, 0.05), (0.05, 0.05), (0.3, 0.4), (1.0, 1.0)])
+def test_small_shares_are_drawn_large(most: float, top: float) -> None:
+    frame = shares_frame((0, 1), "x", (0, 1), most)
+    assert frame.y == (0, top)
+    assert frame.as_y(frame.y_ticks[0]) == "0%"

@@ -124,7 +124,7 @@ def test_what_happened_is_on_one_line_of_time(tmp_path: Path) -> None:
     note("unheard", from_s=112.0, until_s=115.0)
     note("stream", name="EEG", state="streaming", age_s=0.0, at_s=120.0)
     note("control", verb="mark", argument="half time", by="me", outcome="done", stamp_s=125.0)
-    session.ledger.announce(9, stimulus="id-0", group="x", onset_s=130.0)
+    session.ledger.announce(9, stimulus="id-0", group="x", onset_s=130.0, readable_s=130.0)
     session.ledger.settle(9, "dropped", reason="no_data", detail="none came")
     page = session.report()
     seen = Reader(page)
@@ -160,6 +160,29 @@ def test_without_stamps_things_stand_where_they_are_in_the_ledger(tmp_path: Path
     assert [one.at_s for one in story.happened] == [101.0, pytest.approx(newest_s)]
     played = read_story(session.folder, is_timed=False)
     assert (played.start_s, played.end_s) == (101.0, 103.0)
+
+
+def test_a_marker_of_another_clock_does_not_stretch_the_session(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    fill(session, 3)
+    session.ledger.announce(4, stimulus="id-0", group="x", onset_s=1.7e9, readable_s=104.0)
+    session.ledger.settle(4, "dropped", reason="late", detail="of another clock")
+    session.ledger.announce(5, stimulus="id-0", group="x", onset_s=None, readable_s=105.0)
+    session.ledger.settle(5, "dropped", reason="late", detail="no time at all")
+    page = session.report()
+    said = Reader(page).text
+    assert " · 4 s · EEG" in said
+    assert "dropped: late · 2" in said
+    assert "inf" not in said.replace("Influence", "")
+
+
+@pytest.mark.parametrize("took_ms", [0.0, -2.0])
+def test_stamps_that_stand_still_or_go_back_make_a_page_too(tmp_path: Path, took_ms: float) -> None:
+    session = Session(tmp_path)
+    for trial in range(1, 4):
+        stamps = stamped(100.0 + trial, *[took_ms] * 6)
+        session.decoded(trial, "id-0", "id-0", onset_s=99.0 + trial, stamps=stamps)
+    assert "From the window's end to the answer" in Reader(session.report()).text
 
 
 def test_settings_that_differ_come_first(tmp_path: Path) -> None:

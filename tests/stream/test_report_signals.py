@@ -94,6 +94,21 @@ def test_channels_are_as_they_were_made(session: Session) -> None:
     assert page.count('class="line faint"') == len(CHANNELS)
 
 
+def test_a_session_has_recorded_its_channels_as_it_calls_them(session: Session) -> None:
+    session.ledger.close()
+    config = session.config.model_copy(update={"channel_map": {"Pz": "Oz", "Oz": "Pz"}})
+    found = measured(config, read_story(session.folder, is_timed=True))
+    assert found.channels == list(CHANNELS)
+
+
+def test_recordings_after_a_restart_of_the_recorder_count_too(session: Session) -> None:
+    write_recording(session.folder / "recording-2.xdf")
+    session.ledger.close()
+    found = measured(session.config, read_story(session.folder, is_timed=True))
+    assert len(found.seconds) == 40
+    assert found.n_trials == 2 * (len(ONSETS_S) - 1)
+
+
 def test_the_page_of_a_session_without_a_model_has_them(session: Session) -> None:
     said = Reader(session.report()).text
     assert "Evoked response" in said

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hvf_core.problem import Problem
 from stream.acquire.channels import order_of
 from stream.acquire.inlet import Inlet, described, labels_of
-from stream.acquire.lsl import FoundStream, pylsl
+from stream.acquire.lsl import GONE, FoundStream, pylsl
 
 _LOOK_S, _INFO_WAIT_S = 1.0, 2.0
 _MISSED_LOOKS = 2  # a busy machine may not answer one of them
@@ -155,7 +155,7 @@ class ReturnGuard:
         inlet = pylsl.StreamInlet(found.info, recover=False)
         try:
             info = inlet.info(_INFO_WAIT_S)
-        except (TimeoutError, pylsl.util.LostError):
+        except GONE:
             return None
         before, units = self._inlet.labels, described(info.get_channel_units(), found)
         order = order_of(before, labels_of(info) or before)

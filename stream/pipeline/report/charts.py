@@ -89,11 +89,9 @@ def band(frame: Frame, points: Iterable[tuple[float, float, float]], kind: str) 
     return f'<path class="band {kind}" d="{_path(frame, around)}Z"/>'
 
 
-def level(frame: Frame, y: float, label: str) -> str:
-    """A horizontal line with its name, such as that of chance."""
-    at = frame.py(y)
-    path = f'<path class="level" d="M{frame.left_px} {at}H{frame.width_px - _RIGHT}"/>'
-    return path + text(frame.width_px - _RIGHT, at - 4, label, "end")
+def level(frame: Frame, y: float) -> str:
+    """A horizontal line, such as that of chance."""
+    return f'<path class="level" d="M{frame.left_px} {frame.py(y)}H{frame.width_px - _RIGHT}"/>'
 
 
 def dots(frame: Frame, shares: Sequence[tuple[float, Share]], kind: str, shift_px: int = 0) -> str:

@@ -48,7 +48,8 @@ _REPEATS = (
     " Answers to repeats of one image share EEG: for the intervals "
     "each image, up to where its repeats begin anew, counts once."
 )
-_BINS = 24
+_BINS, _LEAST_MS = 24, 1e-3
+_SETTLED = 20  # answers, of which the first few are all right or all wrong
 
 
 def accuracy_part(story: Story, summary: Mapping[str, Any]) -> str:
@@ -82,8 +83,10 @@ def _running(trials: Sequence[Trial], story: Story, ks: Sequence[int], n_way: in
     times = [(trial.at_s - story.start_s) / unit_s for trial in trials]
     found = {k: running(trials, k) for k in ks}
     last = max((story.end_s - story.start_s) / unit_s, times[-1], 1e-3)
-    frame = _shares_frame((0.0, last), f"time ({unit})", ticks(0, last))
-    marks = [level(frame, k / n_way, "") for k in ks]
+    settled = [one.share for shares in found.values() for one in shares[_SETTLED:]]
+    most = max([shares[-1].high for shares in found.values()] + settled)
+    frame = shares_frame((0.0, last), f"time ({unit})", ticks(0, last), most)
+    marks = [level(frame, k / n_way) for k in ks]
     for i, k in enumerate(ks, 1):
         spans = [(x, one.low, one.high) for x, one in zip(times, found[k], strict=True)]
         values = [(x, one.share) for x, one in zip(times, found[k], strict=True)]
@@ -97,8 +100,9 @@ def _by(found: Mapping[int, Mapping[Any, Share]], title: str, label: str, n_way:
     keys = list(found[1])
     margin = (keys[-1] - keys[0]) * 0.07
     at = keys if len(keys) <= 8 else [x for x in ticks(keys[0], keys[-1], 6) if x == round(x, 3)]
-    frame = _shares_frame((keys[0] - margin, keys[-1] + margin), label, at)
-    marks = [level(frame, k / n_way, "") for k in found]
+    most = max(one.high for shares in found.values() for one in shares.values())
+    frame = shares_frame((keys[0] - margin, keys[-1] + margin), label, at, most)
+    marks = [level(frame, k / n_way) for k in found]
     for i, shares in enumerate(found.values(), 1):
         marks.append(line(frame, [(x, one.share) for x, one in shares.items()], f"c{i} thin"))
         marks.append(dots(frame, list(shares.items()), f"c{i}", 3 * (2 * i - 3)))
@@ -108,9 +112,16 @@ def _by(found: Mapping[int, Mapping[Any, Share]], title: str, label: str, n_way:
     return chart_with(title, chart(frame, f"{title}, top-1: {told}", marks), f"{each}.")
 
 
-def _shares_frame(x: tuple[float, float], label: str, x_ticks: Sequence[float]) -> Frame:
-    y_ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
-    return Frame(x, (0, 1), label, "right", x_ticks, y_ticks, as_y="{:.0%}".format)
+def shares_frame(
+    x: tuple[float, float], label: str, x_ticks: Sequence[float], most: float
+) -> Frame:
+    """Axes for shares up to the largest one, but no closer than 5 %."""
+    top = next(top for top in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if most <= top + 1e-9)
+    return Frame(x, (0, top), label, "right", x_ticks, ticks(0, top), as_y=_percent)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _not_judged(trials: Sequence[Trial]) -> str:
@@ -135,8 +146,8 @@ def _calibration(trials: Sequence[Trial]) -> str:
         "right",
         x_ticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
         y_ticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
-        as_x="{:.0%}".format,
-        as_y="{:.0%}".format,
+        as_x=_percent,
+        as_y=_percent,
     )
     shares = [(one.confidence, one.right) for one in bins]
     diagonal = f'<path class="level" d="M{frame.px(0)} {frame.py(0)}L{frame.px(1)} {frame.py(1)}"/>'
@@ -182,7 +193,7 @@ def _row(name: str, told: Mapping[str, float]) -> tuple[str, ...]:
 
 def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
     """How many answers took how long; a late one may take a thousand times as long as others."""
-    logs = np.log10(np.maximum(values_ms, 1e-3))
+    logs = np.log10(np.maximum(values_ms, _LEAST_MS))
     low, high = float(logs.min()) - 0.05, float(logs.max()) + 0.05
     counts, edges = np.histogram(logs, _BINS, (low, high))
     most = float(counts.max())
@@ -197,7 +208,8 @@ def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
     )
     marks = [bars(frame, edges.tolist(), counts.tolist(), "c1")]
     for row, name in enumerate(("p50", "p95", "p99")):
-        marks.append(upright(frame, math.log10(told[name]), f"{name} {told[name]:.1f}", row))
+        at = math.log10(max(told[name], _LEAST_MS))
+        marks.append(upright(frame, at, f"{name} {told[name]:.1f}", row))
     title = "From the window's end to the answer"
     percentiles = ", ".join(f"{name} {told[name]:.2f} ms" for name in ("p50", "p95", "p99"))
     caption = f"n = {len(values_ms)}. The largest was {told['max']:.1f} ms."
@@ -225,6 +237,8 @@ def _stages(spans_ms: Mapping[str, Sequence[float]]) -> str:
     slowest = took[:, total_ms >= late].mean(axis=1)
     names = [STAGES[name].name.removeprefix("· ") for name in stages]
     total, most = float(means.sum()), int(slowest.argmax())
+    if (took < 0).any() or total <= 0:  # stamps of a clock that was set meanwhile
+        return ""
     frame = Frame((0, total), (0, len(stages)), "ms", "", ticks(0, total, 6), left_px=172)
     marks, at = [], 0.0
     for i, (name, mean) in enumerate(zip(names, means.tolist(), strict=True)):

@@ -122,9 +122,10 @@ def _recordings(config: SessionConfig) -> Iterator[Recording]:
 
     source = config.source
     if isinstance(source, FileSource):
-        yield _known(config, read_recording(source.path, source, source.stop_s))
+        recording = read_recording(source.path, source, source.stop_s)
+        yield recording.corrected(config.channel_map, config.true_rate_hz)
         return
-    paths = sorted(config.folder.glob("recording*.xdf"))
+    paths = sorted(config.folder.glob("recording*.xdf"), key=lambda path: (len(path.name), path))
     n_bytes = sum(path.stat().st_size for path in paths)
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
@@ -132,11 +133,7 @@ def _recordings(config: SessionConfig) -> Iterator[Recording]:
             if n_bytes > MOST_BYTES:
                 part = Path(folder) / path.name
                 write_excerpt(path, part, MOST_BYTES * path.stat().st_size / n_bytes)
-            yield _known(config, read_recording(part))
-
-
-def _known(config: SessionConfig, recording: Recording) -> Recording:
-    return recording.corrected(config.channel_map, config.true_rate_hz)
+            yield read_recording(part)  # what the session corrected was recorded so
 
 
 def _trials(recording: Recording, config: SessionConfig, signals: Signals) -> Iterator[Trial]:

@@ -74,8 +74,8 @@ class _Clock:
         self.first_s, self.newest_s = math.inf, -math.inf
 
     def of(self, record: Record) -> float:
-        # Else only onsets are on the clock of what is played.
-        names = ("onset_s", "since_s", "stamp_s", "at_s") if self._is_timed else ("onset_s",)
+        # An onset may be of a wrong clock; but of what is played it is the only one.
+        names = ("readable_s", "since_s", "stamp_s", "at_s") if self._is_timed else ("onset_s",)
         told = [record[name] for name in names if record.get(name)]
         told += (record.get("stamps") or {}).values() if self._is_timed else []
         self.first_s = min([*told, self.first_s])
@@ -113,6 +113,8 @@ def read_story(folder: Path, is_timed: bool) -> Story:
     start_s, end_s = (clock.first_s, clock.newest_s) if clock.first_s < math.inf else (0.0, 0.0)
     heard = [one.at_s for one in happened if one.kind == "listening"]
     start_s = max(start_s, min(heard, default=start_s))  # before it, processes were starting
+    for trial in ordered:
+        trial.at_s = start_s if math.isinf(trial.at_s) else trial.at_s
     happened = [one._replace(at_s=max(one.at_s, start_s)) for one in happened]
     return Story(ordered, happened, start_s, end_s, "".join(damage))
 

@@ -14,7 +14,7 @@ _WIDTH_PX, _LEFT_PX, _LANE_PX = 900, 168, 22
 Place = Callable[[float], float]
 """Where on the axis a moment is."""
 _COLOURS = {"streaming": "ok", "recovered": "ok", "stalled": "stalled", "lost": "lost"}
-_NAME = 20  # characters
+_NAME, _TEXT = 20, 80  # characters, at most
 _MOST_EVENTS = 500
 _STATES = "Streams: green is flowing, yellow silent, red lost, grey waited for. "
 _POINT = "A mark says what it is when the pointer rests on it."
@@ -89,11 +89,13 @@ def _lanes(story: Story, names: Mapping[str, str]) -> Iterable[_Lane]:
         yield _Lane(name, (), [(h.at_s, f"{h.who}: {h.text}") for h in found], kind)
     for fate in ("decoded", "cut"):
         some = [trial for trial in story.trials if trial.fate == fate]
-        yield _Lane(fate, (), [(t.at_s, f"trial {t.number}: {t.stimulus}") for t in some], "good")
+        yield _Lane(
+            fate, (), [(t.at_s, f"trial {t.number}: {t.stimulus[:_TEXT]}") for t in some], "good"
+        )
     dropped = [trial for trial in story.trials if trial.fate == "dropped"]
     for reason in sorted({trial.reason for trial in dropped}):
         some = [trial for trial in dropped if trial.reason == reason]
-        moments = [(t.at_s, f"trial {t.number}: {t.stimulus}: {t.detail}") for t in some]
+        moments = [(t.at_s, f"trial {t.number}: {t.stimulus[:_TEXT]}: {t.detail}") for t in some]
         yield _Lane(f"dropped: {reason}", (), moments, "bad")
 
 
