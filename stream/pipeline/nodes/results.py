@@ -76,7 +76,7 @@ class Results:
         self._config = config
         self._is_live = isinstance(config.source, LiveSource)
         self._publisher = publisher
-        self._tell = tell
+        self._tell, self._left = tell, leaving(config)
         self._clock = clock
         self._standing = Standing()
         n_way = len(open_gallery(config.gallery)) if config.gallery else 0
@@ -289,7 +289,7 @@ class Results:
 
     def _publish(self, message: Message) -> None:
         self._publisher.publish(message)
-        self._standing.published(self._publisher.seq, message)
+        self._standing.published(self._publisher.seq, self._left(message))
 
     def _entered(self, record: Record) -> None:
         self._tally.count(record)

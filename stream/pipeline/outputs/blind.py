@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from stream.pipeline.wire.config import SessionConfig
-from stream.pipeline.wire.frames import pack, unpack_numbered
 from stream.pipeline.wire.messages import (
     ChannelQuality,
     Controlled,
@@ -109,10 +108,9 @@ def left(message: M) -> M:
             changes["text"] = NOTE
         case SessionClosed(summary=summary):
             changes["summary"] = summary_left(summary)
-        case Snapshot(config=config, trials=trials, last=frames):
+        case Snapshot(config=config, trials=trials):  # its messages are what had gone out
             changes["config"] = {name: config[name] for name in _CONFIG.split()}
             changes["trials"] = list(map(record_left, trials))
-            changes["last"] = [_frame_left(frame, config["session"]) for frame in frames]
     return cast(M, _only(message, kept, **changes))
 
 
@@ -124,11 +122,6 @@ def _only(told: Any, kept: str, **changes: Any) -> Any:
 
 def _nothing(value: Any) -> Any:
     return [_nothing(one) for one in value] if isinstance(value, list) else type(value)()
-
-
-def _frame_left(frame: bytes, session: str) -> bytes:
-    seq, message = unpack_numbered(frame)
-    return pack(left(message), seq, session)
 
 
 def record_left(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Told = Mapping[str, Any]
 """A message: `event`, `n`, and the facts of this kind."""
 ENDS = ("decoded", "cut", "dropped")
 _STATES = {"starting": "starting", "running": "ready", "paused": "paused"}
-_SILENT = ("lost", "stalled")
+_FLOWS = ("streaming", "recovered")
 _MARKER = ("sent_s", "onset_s", "stimulus", "group", "repeat", "block")
 _ANSWER = ("ids", "scores", "probabilities", "calibrated", "abstain", "rank", "n_repeats", "tmax_s")
 
@@ -91,13 +91,13 @@ class Story:
                 before, self._state = self._state, _STATES.get(state, "ending")
                 if self._state != before and self._state in ("ready", "paused"):
                     yield self._state, {}
-            case {"event": "stream", "name": name, "state": state} if state in _SILENT:
-                if state == "lost" and name not in self._lost:
-                    self._lost.add(name)
-                    yield "lost", {"stream": name, "age_s": record["age_s"]}
-            case {"event": "stream", "name": name} if name in self._lost:
-                self._lost.remove(name)
-                yield "back", {"stream": name, "age_s": record["age_s"]}
+            case {"event": "stream", "name": name, "state": "lost"} if name not in self._lost:
+                self._lost.add(name)
+                yield "lost", {"stream": name, "age_s": record["age_s"]}
+            case {"event": "stream", "name": name, "state": state} if name in self._lost:
+                if state in _FLOWS:
+                    self._lost.remove(name)
+                    yield "back", {"stream": name, "age_s": record["age_s"]}
             case {"event": "unheard"}:
                 yield "unheard", {name: record[name] for name in ("from_s", "until_s")}
             case {"event": "end"}:
