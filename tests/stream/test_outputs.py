@@ -20,7 +20,7 @@ from index.gallery import save_gallery
 from stream.acquire.markers import MarkerRule
 from stream.pipeline.books.ledger import FACTS
 from stream.pipeline.books.standing import Standing
-from stream.pipeline.outputs.blind import INSIDE, LEFT, RECORDS, left, record_left
+from stream.pipeline.outputs.blind import INSIDE, LEFT, NOTE, RECORDS, left, record_left
 from stream.pipeline.outputs.datagrams import Datagrams, as_lines, osc_encoder
 from stream.pipeline.outputs.feed import Feed, Way
 from stream.pipeline.outputs.lsl import COLUMNS, as_marker, as_numbers, as_text
@@ -29,7 +29,7 @@ from stream.pipeline.outputs.story import ENDS, Story, Told
 from stream.pipeline.wire.config import NUMBERS, WITNESSED, Endpoints, LiveSource, SessionConfig
 from stream.pipeline.wire.flat import types_of
 from stream.pipeline.wire.frames import KINDS, pack, unpack_numbered
-from stream.pipeline.wire.messages import Controlled, Eeg, Message, Snapshot, TrialRef
+from stream.pipeline.wire.messages import Controlled, Eeg, Message, Noted, Snapshot, TrialRef
 from tests.sessions import ROOT
 from tests.stream.test_messages import EXAMPLES
 from tests.toy_decoder import GALLERY, NAMES
@@ -398,6 +398,13 @@ def test_what_is_new_in_a_message_stays_inside_until_somebody_says_otherwise() -
 def test_what_is_for_one_process_alone_never_goes_out(message: Message) -> None:
     with pytest.raises(KeyError):
         left(message)
+
+
+def test_nodes_that_quote_no_marker_are_heard() -> None:
+    told = {
+        node: left(Noted(node=node, text="x", facts={"a": 1})) for node in ("results", "reader")
+    }
+    assert [(one.text, one.facts) for one in told.values()] == [("x", {}), (NOTE, {})]
 
 
 def test_words_of_whoever_knows_are_not_told_and_other_orders_are() -> None:

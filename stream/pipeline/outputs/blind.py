@@ -34,6 +34,7 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
 )
+from stream.pipeline.wire.nodes import RESULTS, SUPERVISOR
 
 _ABOUT = "session trial repeat onset_s block"
 _ANSWER = "ids scores probabilities calibrated abstain n_repeats tmax_s stamps"
@@ -46,7 +47,7 @@ LEFT: Mapping[type[Message], str] = {
     Painted: f"about answer {_IMAGE} image_format image stamps",
     Settled: "trial outcome reason markers pending",
     NodeState: "node incarnation since_s until_s to",
-    Noted: "node",  # sentences may quote a marker
+    Noted: "node text",
     StreamHealth: (
         "stream kind state rate_hz drift_ppm gaps age_s flat clipped offset_s offset_uncertainty_s"
     ),
@@ -82,6 +83,8 @@ RECORDS: Mapping[str, str] = {
 _CONFIG = "session folder endpoints bundle gallery decoding painting top_k outputs realtime"
 _WORDS = ("mark", "reset_group")  # verbs with words of whoever knows what is shown
 M = TypeVar("M", bound=Message)
+_SPEAK = (RESULTS, SUPERVISOR)
+"""Nodes that know no marker's text, or do not quote it."""
 NOTE = "a note is in the ledger"
 
 
@@ -104,8 +107,8 @@ def left(message: M) -> M:
     match told:
         case MarkerSeen() | Retrieval() | Preview() | Painted():
             changes["about"] = _only(told.about, _ABOUT)
-        case Noted():
-            changes["text"] = NOTE
+        case Noted() if told.node not in _SPEAK:
+            changes |= {"text": NOTE}
         case SessionClosed(summary=summary):
             changes["summary"] = summary_left(summary)
         case Snapshot(config=config, trials=trials):  # its messages are what had gone out

@@ -40,7 +40,7 @@ class OutputSettings(Settings):
     """Where answers go, for programs that do not listen to the bus; see docs/results.md."""
 
     lsl: bool = setting(True, option="--no-results")
-    """Send answers over LSL; the option leaves it."""
+    """Whether answers go out over LSL: they do, but for this option."""
     results: str = setting("hvf-live-results", option="--results", min_length=1)
     """Name of the LSL stream of answers as JSON, with which those of the others begin."""
     udp: Address | None = setting(None, option="--udp")
