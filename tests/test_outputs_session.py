@@ -57,6 +57,7 @@ class Ears:
 
     def __init__(self, session: str, name: str = "hvf-live-results"):
         self.heard: dict[str, list[Any]] = {stream: [] for stream in STREAMS}
+        self.infos: dict[str, Any] = {}
         self._is_over = threading.Event()
         self._threads = [
             threading.Thread(target=self._listen, args=(f"{name}{stream}-{session}", stream))
@@ -71,6 +72,7 @@ class Ears:
             found = pylsl.resolve_byprop("source_id", source_id, timeout=1)
         inlet = pylsl.StreamInlet(found[0])
         inlet.open_stream(PATIENCE_S)
+        self.infos[stream] = inlet.info(PATIENCE_S)
         while not self._is_over.is_set():
             sample, _ = inlet.pull_sample(timeout=0.2)
             if sample is not None:
@@ -91,6 +93,14 @@ class Ears:
 
     def check(self, folder: Path) -> None:
         """Each marker of the session ends once on each stream, and nobody else's does."""
+        for info in self.infos.values():
+            facts = {fact: info.desc().child_value(fact) for fact in ("session", "format", "blind")}
+            session = info.source_id().removeprefix(f"{info.name()}-")
+            assert facts == {"session": session, "format": "1", "blind": "false"}
+        assert self.infos["-numbers"].get_channel_labels() == list(COLUMNS)
+        assert self.infos["-numbers"].get_channel_units() == [
+            unit or None for unit in COLUMNS.values()
+        ]
         told = [one for one in self.told if one["event"] != "hello"]
         numbers = [one["n"] for one in told]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -248,6 +258,9 @@ def test_nothing_that_leaves_a_blind_session_has_the_truth(taps: Taps, tmp_path:
         assert done.code == 0, done.err
         wait_until(lambda: ears.is_heard("ended"), PATIENCE_S)
     taps.close()
+    assert "rank" not in done.out
+    assert "not in the gallery" not in done.out
+    assert "top-1" not in done.out
     ledger = (folder / "ledger.jsonl").read_text()
     assert SECRET in ledger  # which is in the folder, and stays there
     out = "".join(sample[0] for sample in ears.heard[""])

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy.signal import decimate
 
 from stream.acquire.chunk import Chunk
+from stream.acquire.triggers import TriggerSettings
 from stream.acquire.watch.signals import Decimator, QualityMeter
 from stream.pipeline.nodes import signals_feed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
+from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.bus import drain, open_socket, receive
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.endpoints import Endpoints
@@ -151,6 +153,33 @@ def test_who_watches_gets_samples_stamps_and_markers(feed, endpoints) -> None:
     np.testing.assert_allclose(samples[:, 1], numbers, rtol=1e-4)  # a slope passes as it is
     np.testing.assert_allclose(samples[:, 0], np.sin(numbers / 25), atol=5e-3)
     assert [(m.markers, m.markers_s) for m in got if m.markers] == [(["Käse"], [2.25])]
+
+
+def test_who_watches_a_blind_session_sees_neither_markers_nor_codes(tmp_path, endpoints) -> None:
+    config = SessionConfig(
+        session="s",
+        folder=tmp_path,
+        endpoints=endpoints,
+        source=LiveSource(eeg="EEG", markers="m"),
+        trigger=TriggerSettings(channel="Pz"),
+        outputs=OutputSettings(blind=True),
+    )
+    with (
+        closing(SignalsFeed(config, ["Cz", "Pz"], RATE_HZ)) as feed,
+        closing(heard(endpoints, Eeg)) as watcher,
+    ):
+        first = wait_for(feed, watcher)
+        sent = chunk(first)
+        feed.add("markers", Chunk(np.array([3.25]), np.array([["Käse"]], object), -1.0, 0.0))
+        feed.add("eeg", sent)
+        play(feed, 1000, first + 5)
+        got = [receive(watcher, wait_ms=SOON_MS)]
+        while got[-1].stamps_s[-1] < 100 + (first + 900) / RATE_HZ:
+            got.append(receive(watcher, wait_ms=SOON_MS))
+    assert not np.concatenate([m.array for m in got])[:, 1].any()
+    assert np.concatenate([m.array for m in got])[:, 0].any()
+    assert [(m.markers, m.markers_s) for m in got if m.markers] == [([""], [2.25])]
+    assert sent.samples[:, 1].all()  # the session's own are as they were
 
 
 def test_quality_is_sent_to_those_who_want_it_and_ceases_with_them(feed, endpoints) -> None:
