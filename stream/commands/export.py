@@ -31,7 +31,6 @@ def export(
         raise WrongUsage(f"--epochs '{epochs}' must end in -epo.fif, as MNE's files do")
     for path in (epochs, parquet):
         _check_file(path, overwrite)
-    facts = _asked_for(asked).settings() if bids is not None else BidsFacts()
 
     from hvf_core.screen import Screen
     from stream.exports.finished import finished_session, needs_recording
@@ -50,6 +49,7 @@ def export(
             if bids is not None:
                 from stream.exports.bids import export_bids
 
+                facts = _asked_for(asked, session.config.subject).settings()
                 for path in export_bids(session, bids, facts, overwrite, say):
                     say(f"BIDS: {path}")
             if epochs is not None:
@@ -76,9 +76,15 @@ def _check_file(path: Path | None, overwrite: bool) -> None:
         raise Problem(f"'{path}' is there already: name another, or give --overwrite")
 
 
-def _asked_for(asked: Asked[BidsFacts]) -> Asked[BidsFacts]:
-    """With what a data set cannot do without, which a person at a terminal is asked for."""
+def _asked_for(asked: Asked[BidsFacts], subject: str | None) -> Asked[BidsFacts]:
+    """With what a data set cannot do without, which a person at a terminal is asked for.
+
+    Args:
+        subject: as the session calls its own.
+    """
     declared = settings_of(BidsFacts)
+    if subject is not None and asked.given("subject") is None:
+        asked = asked.also({"subject": Given(subject, "the session's --subject (give another)")})
     missing = [declared[path] for path in REQUIRED if asked.given(path) is None]
     if not missing:
         return asked

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hvf_core.artifact import whole_file
 from hvf_core.problem import Problem
 from stream.exports.finished import FinishedSession
 
@@ -27,7 +28,6 @@ def export_parquet(session: FinishedSession, path: Path) -> int:
         for name, kind in table.columns.items()
     }
     told = {"session": session.config.session, "simulated": str(session.config.simulated).lower()}
-    draft = path.with_name(f".{path.name}.draft")
-    parquet.write_table(pyarrow.table(columns, metadata=told), draft)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        parquet.write_table(pyarrow.table(columns, metadata=told), draft)
     return len(table.rows)

@@ -460,6 +460,17 @@ def test_on_a_terminal_what_is_missing_is_asked_for(tmp_path: Path, monkeypatch)
     assert (tmp_path / "ds" / "sub-07" / "eeg" / "sub-07_task-rsvp_eeg.vhdr").is_file()
 
 
+def test_a_subject_that_the_session_names_is_taken(tmp_path: Path) -> None:
+    for name, code in (("7", 0), ("P_7", 2)):
+        session = finished(tmp_path / name, WHOLE, MARKERS, subject=name)
+        done = call("export", session.folder, "--bids", tmp_path / "ds", *FACTS[2:])
+        assert done.code == code
+    assert [file.name for file in tmp_path.glob("ds/sub-*")] == ["sub-7"]
+    assert "'P_7' must be letters and digits" in done.one_sentence()
+    assert call("export", session.folder, "--bids", tmp_path / "ds", *FACTS).code == 0
+    assert (tmp_path / "ds" / "sub-01").is_dir()
+
+
 @pytest.mark.slow
 def test_the_validator_finds_no_error(tmp_path: Path) -> None:
     images = gallery(tmp_path)
