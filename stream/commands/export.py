@@ -41,7 +41,7 @@ def export(
         console.print(sentence, highlight=False, soft_wrap=True)
 
     with finished_session(folder, say) as session:
-        if session.config.simulated:
+        if session.is_simulated:
             say("the subject of this session is simulated, which the files say too")
         if bids is not None or epochs is not None:
             needs_recording(session)

@@ -122,7 +122,7 @@ def _write_run(
             readme=False,
             verbose="ERROR",
         )
-    mend_participants(path.root, path.subject, participants, session.config.simulated)
+    mend_participants(path.root, path.subject, participants, session.is_simulated)
     _mend_sidecars(path, run, facts)
 
 

@@ -66,7 +66,7 @@ def redescribe(root: Path, told: Mapping[str, Any]) -> None:
 
 
 def _described(root: Path, new: Mapping[str, Any], session: FinishedSession) -> dict[str, Any]:
-    simulated = "; SIMULATED: EEG that is made up, of no person" * session.config.simulated
+    simulated = "; SIMULATED: EEG that is made up, of no person" * session.is_simulated
     ours = {
         "Name": _PIPELINE,
         "Version": version(_PIPELINE),

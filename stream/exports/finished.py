@@ -18,6 +18,8 @@ from stream.sources.read import read_recording
 from stream.sources.recording import Recording
 
 Say = Callable[[str], object]
+_HEAD_BYTES, _SIMULATED = 2**20, b"<simulated>true</simulated>"
+"""Of a recording, where the headers of its streams are, and what one of them may say."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class FinishedSession:
         files = self.config.folder.glob("recording*.xdf")
         return sorted(files, key=lambda file: (len(file.name), file.name))
 
+    @cached_property
+    def is_simulated(self) -> bool:
+        """Whether the EEG is made up: sessions know of their own streams, others tell it."""
+        return self.config.simulated or any(map(_tells_simulated, self.recording_files))
+
     def recordings(self, say: Say) -> Iterator[Recording]:
         """Its recordings, read one after the other."""
         for file in self.recording_files:
@@ -98,6 +105,11 @@ def finished_session(folder: Path, say: Say) -> Iterator[FinishedSession]:
                 f"{folder}` first, which closes its books"
             )
         yield FinishedSession(config, read_ledger(folder / "ledger.jsonl", say))
+
+
+def _tells_simulated(recording: Path) -> bool:
+    with recording.open("rb") as file:
+        return _SIMULATED in file.read(_HEAD_BYTES)
 
 
 def needs_recording(session: FinishedSession) -> None:

@@ -27,7 +27,7 @@ def export_parquet(session: FinishedSession, path: Path) -> int:
         name: pyarrow.array(table.column(name), kinds.get(kind, pyarrow.string()))
         for name, kind in table.columns.items()
     }
-    told = {"session": session.config.session, "simulated": str(session.config.simulated).lower()}
+    told = {"session": session.config.session, "simulated": str(session.is_simulated).lower()}
     with whole_file(path) as draft:
         parquet.write_table(pyarrow.table(columns, metadata=told), draft)
     return len(table.rows)

@@ -19,7 +19,7 @@ from stream.exports.stimuli import write_stimuli
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import LiveSource
 from tests.calling import ROOT, call
-from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, record
+from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, header, record
 from tests.tiny_bundle import TOY
 
 pandas = pytest.importorskip("pandas")
@@ -458,6 +458,16 @@ def test_on_a_terminal_what_is_missing_is_asked_for(tmp_path: Path, monkeypatch)
     assert done.code == 0, done.err
     assert [text.split()[-1] for text in asked] == ["(--subject)", "(--line-freq)"]
     assert (tmp_path / "ds" / "sub-07" / "eeg" / "sub-07_task-rsvp_eeg.vhdr").is_file()
+
+
+def test_a_stream_that_tells_that_it_is_simulated_is_called_so(tmp_path: Path, monkeypatch) -> None:
+    made_up = header()
+    made_up.desc().append_child_value("simulated", "true")
+    monkeypatch.setattr("tests.finished.header", lambda: made_up)
+    session = finished(tmp_path / "s", WHOLE, MARKERS)
+    said = exported(session, tmp_path / "ds", "--parquet", tmp_path / "t.parquet")
+    assert "simulated" in said[0]
+    assert [row["simulated"] for row in tsv(tmp_path / "ds" / "participants.tsv")] == ["true"]
 
 
 def test_a_subject_that_the_session_names_is_taken(tmp_path: Path) -> None:
