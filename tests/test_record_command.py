@@ -100,15 +100,17 @@ def test_a_session_records_its_streams_under_their_names_and_others_beside(tmp_p
     folder = tmp_path / "session"
     labels = ["x", "y"]
     with amplifier("amp-also"), another("gaze-also", labels) as gaze:
-        process = listen("amp-also", folder, "--record-also", "gaze-*", "--rename", "C2=Oz")
+        process = listen("amp-also", folder, "--record-also", "gaze-*,Photo", "--rename", "C2=Oz")
         assert gaze.wait_for_consumers(PATIENCE_S)
         for k in range(50):
             gaze.push_sample([float(k), -0.5], 10.0 + k)
         wait_for_decoded(folder, 3)
-        wait_until(lambda: b"gaze-also" in (folder / "recording.xdf").read_bytes(), PATIENCE_S)
+        wait_until(lambda: b"'Photo' yet" in (folder / "ledger.jsonl").read_bytes(), PATIENCE_S)
         interrupt(process)
         done = finish(process)
     assert done.code == 130
+    assert "record: recorded too: 'gaze-also' (Gaze, 2 ch, irregular" in done.out
+    assert "record: there is no stream 'Photo' yet: it is recorded from when it comes" in done.out
     session = check_accounted(folder)["session"]
     found = streams_of(folder / "recording.xdf")
     assert found.keys() == {

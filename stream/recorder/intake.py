@@ -23,6 +23,11 @@ def is_among(name: str, patterns: Iterable[str]) -> bool:
     return any(name == one or fnmatchcase(name, one) for one in patterns)
 
 
+def lacking(names: Iterable[str], there: Sequence[FoundStream]) -> list[str]:
+    """Those of some names and patterns that no stream has that is there."""
+    return [name for name in names if not any(is_among(one.name, (name,)) for one in there)]
+
+
 def is_pattern(name: str) -> bool:
     """Whether several streams may be meant."""
     return any(sign in name for sign in "*?[")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hvf_core.problem import Problem, asked_to_end, naming
 from stream.acquire.lsl import FoundStream
-from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern
+from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern, lacking
 from stream.recorder.settings import RecordSettings
 from stream.recorder.tap import Tap
 from stream.recorder.view import View, size_told, tap_told, time_told
@@ -92,8 +92,7 @@ def record(settings: RecordSettings, path: Path, view: View, is_read: Callable[[
 def missing(settings: RecordSettings, found: Sequence[FoundStream]) -> list[str]:
     """Which streams are waited for: what is required, and what is named by its whole name."""
     named = [name for name in settings.streams if not is_pattern(name)]
-    needed = dict.fromkeys((*settings.require, *named))
-    return [name for name in needed if not any(is_among(one.name, (name,)) for one in found)]
+    return lacking(dict.fromkeys((*settings.require, *named)), found)
 
 
 def _wait(
@@ -103,18 +102,18 @@ def _wait(
     begun_s = time.monotonic()
     while not is_over():
         found = intake.there()
-        lacking, waited_s = missing(settings, found), time.monotonic() - begun_s
-        if waited_s > _FIRST_LOOK_S and (settings.now or (found and not lacking)):
+        absent, waited_s = missing(settings, found), time.monotonic() - begun_s
+        if waited_s > _FIRST_LOOK_S and (settings.now or (found and not absent)):
             return True
         if settings.wait_s is not None and waited_s > settings.wait_s:
             there = ", ".join(map(str, found)) or "none"
-            which = ", ".join(f"'{name}'" for name in lacking) or "any stream"
+            which = ", ".join(f"'{name}'" for name in absent) or "any stream"
             raise Problem(
                 f"{which} did not come within {settings.wait_s:g} s (there: {there}); start what "
                 "sends it, or give --now to begin without it"
             )
         if waited_s > _FIRST_LOOK_S:
-            view.waiting(found, lacking)
+            view.waiting(found, absent)
         time.sleep(_LOOK_S)
     return False
 
@@ -133,6 +132,9 @@ def _record(
         path.parent.mkdir(parents=True, exist_ok=True)
     intake.begin()
     writing = Writing(path, intake)
+    view.say(
+        f"recording into {path}: {', '.join(str(t.stream) for t in intake.taps) or 'nothing yet'}"
+    )
     begun_s = time.monotonic()
     end_s = begun_s + (settings.duration_s or float("inf"))
     for name in missing(settings, [tap.stream for tap in intake.taps]):

@@ -36,7 +36,7 @@ class Tap:
         offsets: clock offsets that were measured, as (time, offset) on the stream's clock, until
             somebody takes them.
         n_offsets: how many were measured.
-        tally: of what was pulled.
+        tally: of what was pulled and written.
         doubted_s: since when liblsl has followed its source to one that was started again, whose
             samples wait until somebody has looked at it; None where it has not.
         is_lost: whether its source is gone.
@@ -147,8 +147,8 @@ class Tap:
             inlet = self._inlets[0]
             for raw_s, samples in self._pull(inlet):
                 self._came_s = time.monotonic()
-                self.tally.add(raw_s)
                 yield raw_s, as_rows(samples) if samples.dtype == object else samples
+                self.tally.add(raw_s)  # as whoever asks for more has written these
             if len(self._inlets) < 2:
                 return
             self._inlets.popleft()

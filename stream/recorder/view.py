@@ -29,7 +29,7 @@ class View:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._moves = console.is_terminal and not headless
-        self._told, self._next_line_s = "", 0.0
+        self._told, self._next_line_s = "", time.monotonic() + _LINE_EVERY_S
         if self._moves:
             self._live.start()
 
@@ -63,7 +63,7 @@ class View:
         self, taps: Sequence[Tap], path: Path, size: int, elapsed_s: float, behind_s: float
     ) -> None:
         """Shows how the file grows, `behind_s` after its last writing."""
-        told = f"recording {path}, {size_told(size)}, {time_told(elapsed_s)}"
+        told = f"{path}: {size_told(size)}, {time_told(elapsed_s)}"
         if behind_s > _BEHIND_S:
             told += f"; the disk stands still for {behind_s:.0f} s: samples wait in memory"
         if not self._moves:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import zmq
@@ -17,13 +18,14 @@ from stream.pipeline.wire.flat import as_json
 from stream.pipeline.wire.messages import Noted, Recorded, Retrieval, SessionClosed
 from stream.pipeline.wire.nodes import RECORD
 from stream.recorder.header import legible
-from stream.recorder.intake import Intake, StreamsFile, is_among
+from stream.recorder.intake import Intake, StreamsFile, is_among, lacking
 from stream.sources.xdf import SESSION_TYPE
 from stream.sources.xdf_writer import XdfWriter, free_path
 
 _FLUSH_S = 0.5
 _WRITE_S = 0.1
 _OFFSET_EVERY_S = 5.0
+_TELL_S = 5.0  # after the beginning: which other streams are there
 _IDS: dict[StreamKind, int] = {"eeg": 1, "markers": 2}
 _RESULTS, _ALSO = 3, 4
 
@@ -38,6 +40,7 @@ class Recorder:
         self._writer: XdfWriter | None = None
         self._path = free_path(config.folder / "recording.xdf")
         self._session = config.session
+        self._has_results = False
         self._headers: dict[StreamKind, str] = {}
         self._offsets: dict[StreamKind, tuple[float, float]] = {}
         # A file is read again from its start by a reader that is started again.
@@ -52,13 +55,17 @@ class Recorder:
         Raises:
             ValueError, TypeError: it is not of the streams that the first one was of.
         """
-        writer = self._writer = self._writer or self._opened()
+        writer = self._writer = self._writer or XdfWriter(self._path)
         kind = recorded.stream
-        for name in recorded.headers.keys() - self._headers.keys():
-            writer.add_stream(_IDS[name], recorded.headers[name])
-            self._headers[name] = recorded.headers[name]
+        for name, header in recorded.headers.items():
+            if name not in self._headers:
+                writer.add_stream(_IDS[name], header)
+                self._headers[name] = header
         if recorded.headers != self._headers:
             raise ValueError("of another stream than is recorded")
+        if not self._has_results:
+            writer.add_stream(_RESULTS, self._results_header())
+            self._has_results = True
         again = max(0, self._n[kind] - recorded.first) if self._skips else 0
         raw_s = np.frombuffer(recorded.raw_s, np.float64)[again:]
         if not len(raw_s):
@@ -71,18 +78,16 @@ class Recorder:
         writer.write_samples(_IDS[kind], raw_s, samples[again:])
         self._n[kind] = recorded.first + again + len(raw_s)
 
-    def _opened(self) -> XdfWriter:
-        writer = XdfWriter(self._path)
+    def _results_header(self) -> str:
         name = f"hvf-live-results-{self._session}"
         info = pylsl.StreamInfo(name, SESSION_TYPE, 1, 0.0, "string", name)
         told = info.desc().append_child("recorded")
         for kind, stream_id in _IDS.items():
             told.append_child_value(kind, str(stream_id))
-        writer.add_stream(_RESULTS, legible(info.as_xml()))
-        return writer
+        return legible(info.as_xml())
 
     def write_answer(self, retrieval: Retrieval) -> None:
-        if self._writer is not None:
+        if self._writer is not None and self._has_results:
             stamp_s = np.array([retrieval.stamps["published"]])
             self._writer.write_samples(_RESULTS, stamp_s, [[as_json(retrieval)]])
 
@@ -114,6 +119,16 @@ def intake_of(config: SessionConfig) -> Intake | None:
     return Intake(is_wanted)
 
 
+def _told(config: SessionConfig, also: Intake) -> Iterator[str]:
+    """What has become of --record-also."""
+    there = [tap.stream for tap in also.taps]
+    if there:
+        yield f"recorded too: {', '.join(map(str, there))}"
+    asked = config.source.record_also if isinstance(config.source, LiveSource) else ()
+    for name in lacking(asked, there):
+        yield f"there is no stream '{name}' yet: it is recorded from when it comes"
+
+
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Records until the session is closed."""
 
@@ -132,7 +147,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         also.begin()
     lifeline.ready()
     next_flush_s = time.monotonic() + _FLUSH_S
-    next_write_s = 0.0
+    next_write_s, tell_s = 0.0, time.monotonic() + _TELL_S
     closed = False
     while not closed and lifeline.command() is None:
         message = feed.receive(wait_ms=50)
@@ -147,7 +162,11 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             next_write_s = now_s + _WRITE_S
             recorder.write_also()
             also.check()
-            for sentence in also.taken():
+            said = list(also.taken())
+            if now_s >= tell_s:
+                tell_s = np.inf
+                said += _told(config, also)
+            for sentence in said:
                 send(reports, Noted(node=RECORD, text=sentence, facts={}))
         if now_s >= next_flush_s:
             recorder.flush()
