@@ -70,7 +70,8 @@ def write_stimuli(
         file = folder / f"{stim_id}_image.png"
         if gallery is not None and number is not None:
             row.setdefault("description", gallery.labels[number])
-            if gallery.images is not None:
+            is_elsewhere = row.get("URL", "n/a") != "n/a"  # as somebody has entered
+            if gallery.images is not None and not is_elsewhere:
                 _copy(gallery.images[number], file, original, say)
         row["present"] = str(file.is_file()).lower()
         stimuli[original] = Stimulus(stim_id, file.name if file.is_file() else None)

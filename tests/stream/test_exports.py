@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from decoder.bundle import ImageEncoderRecord
 from index.gallery import Gallery, save_gallery
 from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
@@ -20,7 +21,6 @@ from stream.pipeline.lock import held
 from stream.pipeline.wire.config import LiveSource
 from tests.calling import ROOT, call
 from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, header, record
-from tests.tiny_bundle import TOY
 
 pandas = pytest.importorskip("pandas")
 mne_bids = pytest.importorskip("mne_bids")
@@ -47,7 +47,8 @@ def gallery(folder: Path, ids=("cat_00", "cat_01", "Käse 猫")) -> Path:
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(files[-1], exif=exif)
     eye, labels = np.eye(8, dtype=np.float32)[: len(ids)], tuple(f"a {id_}" for id_ in ids)
-    save_gallery(folder / "gallery", Gallery(ids, labels, eye, "space", TOY, "test", tuple(files)))
+    toy = (ImageEncoderRecord(name="toy", dim=3, checksum="none"),)
+    save_gallery(folder / "gallery", Gallery(ids, labels, eye, "space", toy, "test", tuple(files)))
     return folder / "gallery"
 
 
@@ -260,6 +261,15 @@ def test_images_are_named_once_and_say_nothing_of_where_they_were_taken(tmp_path
         assert row["stim_id"] == rows[row["stimulus"]]["stimulus_id"]
         file = rows[row["stimulus"]]["present"] == "true" and f"{row['stim_id']}_image.png"
         assert row["stim_file"] == (file or "n/a")
+    file = folder / "stimuli.tsv"
+    file.write_text(file.read_text().replace("a cat_00\ttrue\tn/a", "a cat_00\ttrue\thttps://x"))
+    (folder / "stim-cat00_image.png").unlink()
+    exported(session, tmp_path / "ds", "--overwrite")
+    again = {row["original_id"]: row for row in tsv(file)}
+    assert (again["cat_00"]["present"], again["cat_00"]["URL"]) == ("false", "https://x")
+    assert {name: row for name, row in again.items() if name != "cat_00"} == {
+        name: row for name, row in rows.items() if name != "cat_00"
+    }
     shutil.rmtree(images)
     said = exported(session, tmp_path / "without")
     assert any(line.startswith("no images are copied, as the session's gallery") for line in said)
