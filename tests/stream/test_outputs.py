@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hvf_core.problem import WrongUsage
 from index.gallery import save_gallery
 from stream.acquire.markers import MarkerRule
-from stream.pipeline.books.ledger import FACTS
+from stream.pipeline.books.ledger import FACTS, read_ledger
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.outputs.blind import INSIDE, LEFT, NOTE, RECORDS, left, record_left
 from stream.pipeline.outputs.datagrams import Datagrams, as_lines, osc_encoder
@@ -136,6 +136,27 @@ def test_a_provisional_answer_waits_for_its_marker(config) -> None:
 def test_an_end_whose_marker_is_damaged_in_the_ledger_is_an_end(config) -> None:
     (told,) = story_of(config, dropped(9))
     assert (told["trial"], told["marker"], told["sent_s"]) == (9, None, None)
+
+
+def test_whatever_a_damaged_ledger_still_holds_can_be_told(config, tmp_path) -> None:
+    """A line without any one fact is left out by the ledger, or makes messages that can be sent."""
+    stream = {"event": "stream", "name": "EEG", "state": "lost", "age_s": 5.0}
+    session = {"event": "session", "state": "running"}
+    end = {"event": "end", "reason": "stop"}
+    records = [session, stream, marker(1), answer(1, "provisional"), answer(1), marker(2)]
+    records += [dropped(2), stream | {"state": "streaming"}, end]
+    n_told = set()
+    for place, record in enumerate(records):
+        for fact in [*record, *record.get("stamps", ())]:
+            damaged = json.loads(json.dumps(record))
+            damaged.get("stamps", {}).pop(fact, None)
+            damaged.pop(fact, None)
+            lines = [*records[:place], damaged, *records[place + 1 :]]
+            path = tmp_path / "ledger.jsonl"
+            path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            told = story_of(config, *read_ledger(path))
+            n_told.add(len([as_text(one) and as_numbers(one) for one in told]))
+    assert max(n_told) == 7
 
 
 def test_numbers_are_those_of_the_gallery_that_answers_are_from(config, tmp_path) -> None:

@@ -93,11 +93,11 @@ class Story:
                     yield self._state, {}
             case {"event": "stream", "name": name, "state": "lost"} if name not in self._lost:
                 self._lost.add(name)
-                yield "lost", {"stream": name, "age_s": record["age_s"]}
+                yield "lost", {"stream": name, "age_s": record.get("age_s")}
             case {"event": "stream", "name": name, "state": state} if name in self._lost:
                 if state in _FLOWS:
                     self._lost.remove(name)
-                    yield "back", {"stream": name, "age_s": record["age_s"]}
+                    yield "back", {"stream": name, "age_s": record.get("age_s")}
             case {"event": "unheard"}:
                 yield "unheard", {name: record[name] for name in ("from_s", "until_s")}
             case {"event": "end"}:
@@ -112,7 +112,9 @@ class Story:
     def _answer(self, trial: int, record: Record) -> dict[str, Any]:
         stamps, labels = record["stamps"], self._gallery.labels if self._gallery else ()
         rows = [self._gallery.row_of(name) if self._gallery else None for name in record["ids"]]
-        latency_ms = (stamps["published"] - stamps["window_end"]) * 1e3 if self._is_timed else None
+        latency_ms = None
+        if self._is_timed and "published" in stamps:  # a ledger from before may be damaged
+            latency_ms = (stamps["published"] - stamps["window_end"]) * 1e3
         return (
             self._marker(trial)
             | {name: record.get(name) for name in _ANSWER}
