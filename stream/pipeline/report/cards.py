@@ -108,7 +108,7 @@ class Cards:
             told += self._told(answer)
             values["p"] = f"{answer['probabilities'][0]:.4f}"
             values["r"] = str(answer["rank"] or "")
-            if self._is_timed:
+            if self._is_timed and "published" in answer["stamps"]:
                 values["l"] = f"{_latency_ms(answer):.1f}"
             body = self._pictures(trial, answer)
         data = "".join(f' data-{key}="{value}"' for key, value in values.items() if value)
@@ -126,7 +126,7 @@ class Cards:
             yield "abstains"
         if answer["n_repeats"] > 1:
             yield f"{answer['n_repeats']} repeats"
-        if self._is_timed:
+        if self._is_timed and "published" in answer["stamps"]:  # a ledger may be damaged
             yield f"{_latency_ms(answer):.1f} ms"
 
     def _pictures(self, trial: Trial, answer: Record) -> str:
