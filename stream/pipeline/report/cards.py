@@ -137,7 +137,7 @@ class Cards:
         if self._paints:
             pictures["painted"] = self._painted(trial)
         row = "".join(f"<div><h5>{name}</h5>{picture}</div>" for name, picture in pictures.items())
-        others = zip(answer["ids"], answer["probabilities"], strict=True)
+        others = zip(answer["ids"], answer["probabilities"], strict=False)  # of a damaged ledger
         sure = answer["calibrated"]
         next_ones = "".join(
             self._thumbnails.small(id_, f"{p:.1%}" if sure else "")
