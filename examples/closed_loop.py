@@ -10,8 +10,8 @@ Needs pylsl, numpy and hvf-live's client (stream/client.py, which may be copied 
 """
 
 import argparse
+import platform
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -119,7 +119,8 @@ def main() -> None:
     asked = parser.parse_args()
     ids = sorted(file.stem for file in asked.images.iterdir())
     images = np.random.default_rng(0).permutation(ids)[: asked.n].tolist()
-    info = pylsl.StreamInfo(asked.markers, "Markers", 1, 0, "string", str(uuid.uuid4()))
+    source_id = f"{asked.markers}-{platform.node()}"  # the same each time: so LSL finds it again
+    info = pylsl.StreamInfo(asked.markers, "Markers", 1, 0, "string", source_id)
     outlet = pylsl.StreamOutlet(info)
 
     def show(image: str) -> float:

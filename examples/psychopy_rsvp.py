@@ -10,16 +10,17 @@ by the LSL stream `hvf-live-results`. Needs pylsl and PsychoPy. Escape or Ctrl-C
 
 import argparse
 import json
+import platform
 import random
 import statistics
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pylsl
 
+FOUND_S = 6.0  # within which a session that ran before has found this program's markers
 KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -89,12 +90,16 @@ def wait_until_ready(session: str, wait_s: float) -> None:
 
 def hear_ready(session: str, deadline_s: float) -> None:
     """The same by LSL alone (docs/results.md)."""
-    found = pylsl.resolve_byprop("name", "hvf-live-results", 1, deadline_s - time.monotonic())
-    infos = [info for info in found if info.source_id().endswith(session)]
-    if len(infos) != 1:
+    name, wait_s = "hvf-live-results", deadline_s - time.monotonic()
+    if session:
+        found = pylsl.resolve_byprop("source_id", f"{name}-{session}", 1, wait_s)
+    else:
+        pylsl.resolve_byprop("name", name, 1, wait_s)
+        found = pylsl.resolve_byprop("name", name, 99, 1.0)  # all that there are within 1 s
+    if len(found) != 1:
         there = ", ".join(info.source_id() for info in found) or "none"
         raise SystemExit(f"one session was expected, and there are: {there}; give --session ID")
-    inlet = pylsl.StreamInlet(infos[0])
+    inlet = pylsl.StreamInlet(found[0])
     while time.monotonic() < deadline_s:
         text, _ = inlet.pull_sample(1.0)
         told = json.loads(text[0]) if text else {}
@@ -129,7 +134,8 @@ def main() -> None:
     files = sorted(f for f in asked.images.iterdir() if f.suffix.lower() in KINDS)
     if not files:
         parser.error(f"no image is in '{asked.images}'")
-    info = pylsl.StreamInfo(asked.markers, "Markers", 1, 0, "string", str(uuid.uuid4()))
+    source_id = f"{asked.markers}-{platform.node()}"  # the same each time: so LSL finds it again
+    info = pylsl.StreamInfo(asked.markers, "Markers", 1, 0, "string", source_id)
     outlet = pylsl.StreamOutlet(info)
     own = pylsl.resolve_byprop("source_id", info.source_id(), 1, 10)
     inlet = pylsl.StreamInlet(own[0], processing_flags=0)  # hears what others hear
@@ -138,6 +144,7 @@ def main() -> None:
     n_soa, n_on, n_iti = (round(s * screen.rate_hz) for s in (asked.soa, asked.on, asked.iti))
     if asked.wait:
         wait_until_ready(asked.session, asked.wait)
+        time.sleep(FOUND_S)
     sent: list[tuple[str, float]] = []
     soas_ms: list[float] = []
 

@@ -1,10 +1,12 @@
 """The examples, as they stand: each is run as its first lines say, without a screen or a cap."""
 
+import json
 import re
 import signal
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,36 @@ def test_psychopys_self_check_sends_stamped_ids_at_an_even_pace(tmp_path: Path) 
     assert said == "no display: timing of markers only"
     assert heard == "9 markers, 9 of them heard with their stamps"
     assert re.fullmatch(r"SOA 1\d\d\.\d ms .*, 100.0 asked for; dropped frames: \d+", soa)
+
+
+def test_psychopys_program_hears_by_lsl_alone_that_a_session_is_ready() -> None:
+    from psychopy_rsvp import hear_ready
+
+    ids = [uuid.uuid4().hex for _ in range(2)]
+    one, other = (
+        pylsl.StreamOutlet(
+            pylsl.StreamInfo(
+                "hvf-live-results", "Results", 1, 0, "string", f"hvf-live-results-{id}"
+            )
+        )
+        for id in ids
+    )
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(hear_ready, ids[0], time.monotonic() + 60)
+        assert one.wait_for_consumers(60)
+        for state in ("starting", "starting", "ready", "ready"):  # the first ones may be missed
+            assert not waits.done() or state == "ready"
+            one.push_sample([json.dumps({"event": "hello", "state": state})])
+            time.sleep(0.3)
+        assert waits.result() is None
+    for session, says in (
+        ("none", "there are: none"),
+        ("", f"there are: .*{ids[1]}"),
+        (ids[1], "did not become ready in time"),
+    ):
+        with pytest.raises(SystemExit, match=says):
+            hear_ready(session, time.monotonic() + 2)
+    del other
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
