@@ -24,6 +24,7 @@ from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, header, re
 
 pandas = pytest.importorskip("pandas")
 mne_bids = pytest.importorskip("mne_bids")
+WITHOUT_BRAINDECODE = "braindecode is not installed: it requires torchaudio (docs/exports.md)"
 FACTS = ("--subject", "01", "--task", "rsvp", "--line-freq", "50")
 WHOLE = [Piece(100.0, 2500)]
 GAP = [Piece(100.0, 1250), Piece(105.8, 1500)]
@@ -510,7 +511,7 @@ def test_the_validator_finds_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_documentation_reads_back_with_does(tmp_path: Path, monkeypatch) -> None:
-    pytest.importorskip("braindecode")
+    pytest.importorskip("braindecode", reason=WITHOUT_BRAINDECODE)
     session = finished(tmp_path / "s", WHOLE, MARKERS[1:13])
     exported(session, tmp_path / "study")
     monkeypatch.chdir(tmp_path)
@@ -523,8 +524,8 @@ def test_what_the_documentation_reads_back_with_does(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 def test_braindecode_makes_windows_of_the_same_trials(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("braindecode.datasets")
-    windowers = pytest.importorskip("braindecode.preprocessing")
+    datasets = pytest.importorskip("braindecode.datasets", reason=WITHOUT_BRAINDECODE)
+    windowers = pytest.importorskip("braindecode.preprocessing", reason=WITHOUT_BRAINDECODE)
     markers = [one for one in MARKERS if 100 < one[0] < 110.2]
     session = finished(tmp_path / "s", AGAIN, markers)
     exported(session, tmp_path / "ds")
