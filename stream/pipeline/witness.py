@@ -88,9 +88,10 @@ class Witness:
         return None
 
     def missed(self, since_s: float, until_s: float) -> list[Event]:
-        """What came between these times and was not announced; what came before is let go."""
-        events = [event for event in self._seen if event.readable_s < until_s]
-        self._seen = deque(event for event in self._seen if event.readable_s >= until_s)
+        """What came from then until then, both included, and was not announced; what came before
+        is let go."""
+        events = [event for event in self._seen if event.readable_s <= until_s]
+        self._seen = deque(event for event in self._seen if event.readable_s > until_s)
         return [event for event in events if event.readable_s >= since_s]
 
     def entered(self, mark: str, number: int) -> None:
@@ -117,7 +118,7 @@ class Parting(NamedTuple):
         """Writes it down, for whoever closes the books, where the disk takes it."""
         with suppress(OSError):
             path.parent.mkdir(exist_ok=True)
-            path.write_text(f"{self.end} {self.at_s:.9f}")
+            path.write_text(f"{self.end} {self.at_s!r}")
 
 
 def read_parting(path: Path) -> Parting | None:

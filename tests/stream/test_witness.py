@@ -45,6 +45,13 @@ def test_what_the_reader_never_announces_is_missed_once_it_is_sure(witness):
     assert witness.sure_until_s(9.0) == 9.0
 
 
+def test_what_comes_in_the_very_moment_until_which_all_is_told_is_missed_too(witness, tmp_path):
+    left_s = 124.4815151153614  # nanoseconds are not enough
+    Parting("finish", left_s).keep(tmp_path / "parting")
+    witness.saw(marker(left_s))
+    assert missed(witness, until_s=read_parting(tmp_path / "parting").at_s) == [(left_s, "a")]
+
+
 def test_what_the_reader_announces_too_late_is_known_by_its_number(witness):
     witness.saw(marker(1.0))
     (event,) = witness.missed(0.0, NEVER)
