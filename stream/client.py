@@ -27,10 +27,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, make_dataclass
-from functools import lru_cache, partial, partialmethod
+from dataclasses import dataclass, field, fields
+from functools import partialmethod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import msgpack
 import zmq
@@ -38,17 +38,11 @@ import zmq
 VERSION = 8  # of the format of messages; a session's is the same
 SILENT_S = 8.0  # a session that neither says nor answers anything for so long has ended
 KEPT = 1000  # trials, and messages that wait to be taken; older ones are in the session's ledger
-_NAMES = (
-    "MarkerSeen TrialSlice TrialDropped TrialCut Retrieval Embedded PaintingState Preview Painted "
-    "Settled NodeState Noted StreamHealth Recorded End SessionClosed Eeg ChannelQuality "
-    "SessionState Controlled Snapshot"
-)
-KINDS = dict(enumerate(_NAMES.split(), start=1))  # by the bytes that frames begin with
 # Where the sessions of this user say that they run; nobody else can enter.
 PLACE = Path(tempfile.gettempdir()) / f"hvf-live-{getattr(os, 'getuid', str)()}"
-_FOLLOWED = (1, 5, 10, 11, 16, 19, 21)  # kinds by which a session is followed
 _MOMENT_S = 0.2  # the longest look; before each, threads that look less often have their turn
 _TURN_S = 1e-4
+Outcome = Literal["decoded", "cut", "dropped"]
 Got = TypeVar("Got")
 
 
@@ -68,23 +62,263 @@ class TimeOut(ClientError):
     """What was waited for has not come in time."""
 
 
+# What a session says, as docs/bus.md has it. Stamps and `..._s` are seconds on the LSL clock of the
+# session's host; in a --blind session what was shown is "", or 0.
+
+
+@dataclass(frozen=True)
+class TrialRef:
+    """The `repeat`-th presentation of `group` in its `block`, from 1; it began at `onset_s`."""
+
+    session: str
+    trial: int
+    stimulus: str
+    group: str
+    repeat: int
+    onset_s: float
+    block: int
+
+
+@dataclass(frozen=True)
+class AnswerRef:
+    """How many presentations are in an answer, the last up to `tmax_s` after its onset."""
+
+    n_repeats: int
+    tmax_s: float
+    provisional: bool  # the final one follows
+
+
+@dataclass(frozen=True)
+class Message:
+    """One of those below; `seq` counts what its sender has published."""
+
+    session: str
+    seq: int
+
+
+@dataclass(frozen=True)
+class MarkerSeen(Message):
+    """A marker has opened a trial: its `text`, and its stamp `sent_s` in the sender's clock."""
+
+    about: TrialRef
+    readable_s: float
+    text: str
+    sent_s: float
+    mark: str
+
+
+@dataclass(frozen=True)
+class Retrieval(Message):
+    """The answer to a trial: the best images of the gallery, best first.
+
+    `confidence` is the first of `probabilities`, which may be believed if `calibrated`; `rank` is
+    the place of the image that was shown, from 1, or 0 where the gallery has it not.
+    """
+
+    about: TrialRef
+    answer: AnswerRef
+    ids: list[str]
+    labels: list[str]
+    scores: list[float]
+    probabilities: list[float]
+    confidence: float
+    calibrated: bool
+    abstain: bool
+    rank: int
+    stamps: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PaintingState(Message):
+    """What becomes of the painting of a trial, except that it is painted."""
+
+    trial: int
+    state: Literal["begun", "cancelled", "failed"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Preview(Message):
+    """What a painting will look like, after `step` of `n_steps`: an encoded image."""
+
+    about: TrialRef
+    answer: AnswerRef
+    step: int
+    n_steps: int
+    image_format: Literal["jpeg", "webp"]
+    image: bytes = field(repr=False)
+    stamps: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Painted(Message):
+    """What was painted of a trial: an encoded image, and the PNG `file` in the session's folder."""
+
+    about: TrialRef
+    answer: AnswerRef
+    seed: int
+    ip_scale: float
+    steps: int
+    size_px: int
+    strength: float
+    file: str
+    image_format: Literal["jpeg", "webp"]
+    image: bytes = field(repr=False)
+    stamps: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Settled(Message):
+    """The ledger has a trial's outcome; so many `markers` came by then, `pending` have no end."""
+
+    trial: int
+    outcome: Outcome
+    reason: str
+    markers: int
+    pending: int
+
+
+@dataclass(frozen=True)
+class NodeState(Message):
+    """A process of the session is alive."""
+
+    node: str
+    incarnation: str
+    since_s: float
+    until_s: float
+    to: str
+
+
+@dataclass(frozen=True)
+class Noted(Message):
+    """A process of the session says something that a person should know."""
+
+    node: str
+    text: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StreamHealth(Message):
+    """How a stream is: its newest sample is `age_s` old; markers have no rate."""
+
+    stream: str
+    kind: Literal["eeg", "markers"]
+    state: str
+    rate_hz: float | None
+    drift_ppm: float | None
+    gaps: int
+    age_s: float
+    flat: list[str]
+    clipped: list[str]
+    offset_s: float
+    offset_uncertainty_s: float
+
+
+@dataclass(frozen=True)
+class SessionClosed(Message):
+    """The session has ended, with the `summary` of its folder."""
+
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Eeg(Message):
+    """EEG at 100 Hz or less, as it is in the stream: `np.asarray(array)` is (samples, channels)."""
+
+    channels: list[str]
+    rate_hz: float
+    stamps_s: list[float]
+    markers: list[str]
+    markers_s: list[float]
+    array: memoryview = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ChannelQuality(Message):
+    """How each channel was in the second until `until_s`; `line_uv` is the mains' part of it."""
+
+    channels: list[str]
+    until_s: float
+    rms_uv: list[float]
+    peak_to_peak_uv: list[float]
+    line_uv: list[float]
+    line_hz: float
+    flat: list[bool]
+    clipped: list[bool]
+
+
+@dataclass(frozen=True)
+class SessionState(Message):
+    """How far the session is: `running` while markers count."""
+
+    state: str
+
+
+@dataclass(frozen=True)
+class Controlled(Message):
+    """Somebody has asked the session for something, and what came of it."""
+
+    verb: str
+    argument: str
+    by: str
+    outcome: Literal["done", "refused"]
+    text: str
+    stamp_s: float
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot(Message):
+    """How the session stood: its sums, last `trials` of the ledger, and `last` frames."""
+
+    config: Mapping[str, Any]
+    markers: int
+    pending: int
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    trials: list[Mapping[str, Any]]
+    last: list[bytes] = field(repr=False)
+
+
 @dataclass(frozen=True)
 class TrialEnd:
     """The one end of a marker: `decoded`, `cut`, or `dropped` for a reason."""
 
     trial: int
-    outcome: str
+    outcome: Outcome
     reason: str
-    marker: Mapping[str, Any]  # text, sent_s, stimulus, repeat, onset_s ..., if it was heard
-    answer: Any  # the final Retrieval; None where there is none, or it was lost on its way
+    marker: MarkerSeen | None  # None where it was lost on its way
+    answer: Retrieval | None  # the final one, where there is one and it was not lost
 
 
-_class_of: Any = lru_cache(maxsize=1000)(partial(make_dataclass, frozen=True))
+@dataclass(frozen=True)
+class Running:
+    """A session that runs on this machine."""
+
+    session: str
+    folder: str
+    title: str
+    started: str  # in local time
+    ready: bool
+    endpoints: Mapping[str, str]
 
 
-def unpack(frame: bytes) -> Any:
-    """The message in a frame, a frozen dataclass that is called as its kind in docs/bus.md, and has
-    the fields of its header and message. An `array` is a memoryview, for `np.asarray` too."""
+# By the bytes that frames begin with; others are for the session's own processes.
+KINDS: dict[int, type[Message]] = {
+    1: MarkerSeen, 5: Retrieval, 7: PaintingState, 8: Preview, 9: Painted, 10: Settled,
+    11: NodeState, 12: Noted, 13: StreamHealth, 16: SessionClosed, 17: Eeg, 18: ChannelQuality,
+    19: SessionState, 20: Controlled, 21: Snapshot,
+}  # fmt: skip
+# By which a session is followed.
+_FOLLOWED = (MarkerSeen, Retrieval, Settled, NodeState, SessionClosed, SessionState, Snapshot)
+A = TypeVar("A", bound="Message | TrialEnd")
+B = TypeVar("B", bound="Message | TrialEnd")
+C = TypeVar("C", bound="Message | TrialEnd")
+
+
+def unpack(frame: bytes) -> Message:
+    """The message in a frame."""
     end = 5 + int.from_bytes(frame[1:5], "little")
     header = msgpack.unpackb(frame[5:end])
     if (version := header.pop("v")) != VERSION:
@@ -92,17 +326,17 @@ def unpack(frame: bytes) -> Any:
         raise ClientError(f"{what}: copy stream/client.py of the session's hvf-live")
     if header.pop("dtype", None):  # float32, in what anybody hears
         header["array"] = memoryview(frame)[end:].cast("f", header.pop("shape"))
-    for part, name in {"about": "TrialRef", "answer": "AnswerRef"}.items():
-        if part in header:
-            header[part] = _class_of(name, (*header[part],))(**header[part])
-    return _class_of(KINDS[frame[0]], (*header,))(**header)
+    for name, part in (("about", TrialRef), ("answer", AnswerRef)):
+        if name in header:
+            header[name] = part(**header[name])
+    return KINDS[frame[0]](**header)
 
 
-def discover() -> list[Any]:
-    """The sessions that run here: `session`, `folder`, `title`, `started`, `ready`, `endpoints`."""
+def discover() -> list[Running]:
+    """The sessions that run here."""
     is_ours = PLACE.is_dir() and (sys.platform == "win32" or PLACE.stat().st_uid == os.getuid())
     said = map(_said_in, sorted(PLACE.glob("*.json")) if is_ours else ())
-    return [_class_of("Running", (*one,))(**one) for one in said if one]
+    return [Running(*(one[each.name] for each in fields(Running))) for one in said if one]
 
 
 def _said_in(path: Path) -> dict[str, Any]:
@@ -162,14 +396,14 @@ class Session(AbstractContextManager["Session"]):
 
     def __init__(self, session: str, endpoints: Mapping[str, str], by: str):
         self.id, self.state = session, "starting"
-        self.snapshot: Any = None
+        self.snapshot: Snapshot | None = None
         self.in_step = self.is_answered = False
         self.over: ClientError | None = None
-        self.markers: dict[int, Mapping[str, Any]] = {}
+        self.markers: dict[int, MarkerSeen] = {}
         self.ends: dict[int, TrialEnd] = {}
         self._passed: set[int] = set()  # trials that no wait for their text is about
         self._n_markers = self._n_ended = 0
-        self._kinds: set[str] = set()  # that somebody listens to
+        self._kinds: set[type] = set()  # that somebody listens to
         self._waiting: deque[Any] = deque(maxlen=KEPT)
         self._by, self._results = by, ""
         self._looked_s = self._heard_s = self._asked_s = 0.0
@@ -182,8 +416,7 @@ class Session(AbstractContextManager["Session"]):
         self._context, self._lock = zmq.Context(), threading.RLock()
         self._control = self._socket(zmq.DEALER, "control")
         self._published = self._socket(zmq.SUB, "results", "signals")
-        for number in _FOLLOWED:
-            self._published.subscribe(bytes([number]))
+        self._subscribe(_FOLLOWED)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -216,13 +449,13 @@ class Session(AbstractContextManager["Session"]):
                 return [marker] * nth
             seen = [*self.markers.items()]
             if stamp_s is not None:
-                at = [(n, one["text"]) for n, one in seen if one["sent_s"] == stamp_s]
+                at = [(n, one.text) for n, one in seen if one.sent_s == stamp_s]
                 return [n for n, text in at if text in (marker, "")][:1] * nth  # "": --blind
-            named = [n for n, one in seen if marker in (one["stimulus"], one["text"])]
+            named = [n for n, one in seen if marker in (one.about.stimulus, one.text)]
             return [n for n in named if n not in self._passed][:nth]
 
-        config: Any = self.snapshot.config if isinstance(marker, str) and self.snapshot else {}
-        if stamp_s is None and config.get("outputs", {}).get("blind"):
+        outputs = self.snapshot.config.get("outputs", {}) if self.snapshot else {}
+        if isinstance(marker, str) and stamp_s is None and outputs.get("blind"):
             raise ClientError(f"{self.id} tells no marker's text, as it is --blind: give its stamp")
 
         def found() -> TrialEnd | None:
@@ -236,15 +469,33 @@ class Session(AbstractContextManager["Session"]):
         finally:
             self._passed = (self._passed | {*meant()}) & self.markers.keys()
 
-    def listen(self, *kinds: str) -> Iterator[Any]:
-        """Messages of these kinds, of which `TrialEnd` is one, as they come, to the session's end.
+    @overload
+    def listen(self, one: type[A], /) -> Iterator[A]: ...
+    @overload
+    def listen(self, one: type[A], two: type[B], /) -> Iterator[A | B]: ...
+    @overload
+    def listen(self, one: type[A], two: type[B], three: type[C], /) -> Iterator[A | B | C]: ...
+    @overload
+    def listen(self, *kinds: type[Message | TrialEnd]) -> Iterator[Message | TrialEnd]: ...
+    def listen(self, *kinds: type) -> Iterator[Any]:
+        """Messages of these kinds, `TrialEnd` too, as they come, to the session's end.
 
         They are sent here from now on, and no others are. Where you are slow, you get the newest.
         """
         self._hear(kinds)
         return (one for some in iter(self.some, None) for one in some)
 
-    async def alisten(self, *kinds: str) -> AsyncIterator[Any]:
+    @overload
+    def alisten(self, one: type[A], /) -> AsyncIterator[A]: ...
+    @overload
+    def alisten(self, one: type[A], two: type[B], /) -> AsyncIterator[A | B]: ...
+    @overload
+    def alisten(
+        self, one: type[A], two: type[B], three: type[C], /
+    ) -> AsyncIterator[A | B | C]: ...
+    @overload
+    def alisten(self, *kinds: type[Message | TrialEnd]) -> AsyncIterator[Message | TrialEnd]: ...
+    async def alisten(self, *kinds: type) -> AsyncIterator[Any]:
         """The same for `async for`."""
         self._hear(kinds)
         while (some := await asyncio.to_thread(self.some)) is not None:
@@ -318,49 +569,53 @@ class Session(AbstractContextManager["Session"]):
         if now_s > self._heard_s + SILENT_S:
             self._ended(f"nothing was heard of the session {self.id} for {SILENT_S:g} s")
 
-    def _take(self, message: Any) -> None:
-        kind, session = type(message).__name__, message.session
-        self.id = self.id or session
-        if session != self.id:
-            self._ended(f"{self.id} has ended: the session {session} is at its address now")
-        elif kind == "MarkerSeen":
-            self._saw({**vars(message), **vars(message.about)})
-        elif kind == "Retrieval" and not message.answer.provisional:
-            self._end(message.about.trial, "decoded", answer=message)
-        elif kind == "Settled":
-            self._settle(message)
-        elif kind == "NodeState" and message.node == "results":  # one that was restarted says less
-            self.in_step &= self._results in ("", message.incarnation)
-            self._results = message.incarnation
-        elif kind == "SessionState":
-            self.state = message.state
-        elif kind == "SessionClosed":
-            self.state = "closed"
-            self._ended(f"the session {session} has ended ({message.summary.get('end')})")
-        elif kind == "Snapshot" and not self.in_step:  # else somebody else has asked for it
-            self._stand(message)
-        if kind in self._kinds and session == self.id:
+    def _take(self, message: Message) -> None:
+        self.id = self.id or message.session
+        if message.session != self.id:
+            at = f"the session {message.session} is at its address now"
+            self._ended(f"{self.id} has ended: {at}")
+            return
+        match message:
+            case MarkerSeen():
+                self._saw(message)
+            case Retrieval(answer=AnswerRef(provisional=False)):
+                self._end(message.about.trial, "decoded", answer=message)
+            case Settled():
+                self._settle(message)
+            case NodeState(node="results"):  # one that was restarted says less
+                self.in_step &= self._results in ("", message.incarnation)
+                self._results = message.incarnation
+            case SessionState():
+                self.state = message.state
+            case SessionClosed():
+                self.state = "closed"
+                self._ended(f"the session {self.id} has ended ({message.summary.get('end')})")
+            case Snapshot() if not self.in_step:  # else somebody else has asked for it
+                self._stand(message)
+        if type(message) in self._kinds:
             self._waiting.append(message)
 
     def _ended(self, sentence: str) -> None:
         self.over = self.over or SessionEnded(sentence)
 
-    def _saw(self, marker: Mapping[str, Any]) -> None:
-        self._n_markers += marker["trial"] not in self.markers
-        self.markers.setdefault(marker["trial"], marker)
+    def _saw(self, marker: MarkerSeen) -> None:
+        self._n_markers += marker.about.trial not in self.markers
+        self.markers.setdefault(marker.about.trial, marker)
         if len(self.markers) > KEPT:
             del self.markers[next(iter(self.markers))]
 
-    def _end(self, trial: int, outcome: str, reason: str = "", answer: Any = None) -> None:
+    def _end(
+        self, trial: int, outcome: Outcome, reason: str = "", answer: Retrieval | None = None
+    ) -> None:
         if trial not in self.ends:
-            end = TrialEnd(trial, outcome, reason, self.markers.get(trial, {}), answer)
+            end = TrialEnd(trial, outcome, reason, self.markers.get(trial), answer)
             self.ends[trial] = end
-            if "TrialEnd" in self._kinds:
+            if TrialEnd in self._kinds:
                 self._waiting.append(end)
         if len(self.ends) > KEPT:
             del self.ends[next(iter(self.ends))]
 
-    def _settle(self, told: Any) -> None:
+    def _settle(self, told: Settled) -> None:
         if told.outcome != "decoded":
             self._end(told.trial, told.outcome, told.reason)
         # What has happened by its words, and was not heard, is in a snapshot.
@@ -369,9 +624,10 @@ class Session(AbstractContextManager["Session"]):
         self.in_step = self.in_step and not (is_missed or n_ended > self._n_ended + 1)
         self._n_ended = max(self._n_ended, n_ended)
 
-    def _stand(self, snapshot: Any) -> None:
+    def _stand(self, snapshot: Snapshot) -> None:
         for frame in snapshot.last:
-            self._take(unpack(frame))
+            if frame[0] in KINDS:  # a kind that was added since does not change the others
+                self._take(unpack(frame))
         for record in snapshot.trials:  # of an answer that was lost the end is there
             self._end(record["trial"], record["event"], record.get("reason", ""))
         self._n_markers, self._n_ended = snapshot.markers, snapshot.markers - snapshot.pending
@@ -382,13 +638,17 @@ class Session(AbstractContextManager["Session"]):
     def _words(self, verb: str, argument: str = "") -> list[bytes]:
         return [b"", *(word.encode() for word in (self._by, verb, argument, self.id))]
 
-    def _hear(self, kinds: tuple[str, ...]) -> None:
-        if unknown := {*kinds} - {*KINDS.values(), "TrialEnd"}:
-            raise ClientError(f"there are no messages {unknown}; there are {_NAMES} TrialEnd")
+    def _hear(self, kinds: tuple[type, ...]) -> None:
+        if unknown := {*kinds} - {*KINDS.values(), TrialEnd}:
+            there = ", ".join(kind.__name__ for kind in (*KINDS.values(), TrialEnd))
+            raise ClientError(f"{unknown} are no classes of messages; there are {there}")
         with self._lock:
             self._kinds |= {*kinds}
-            for number in (number for number, kind in KINDS.items() if kind in kinds):
-                self._published.subscribe(bytes([number]))
+            self._subscribe(kinds)
+
+    def _subscribe(self, kinds: tuple[type, ...]) -> None:
+        for number in (number for number, kind in KINDS.items() if kind in kinds):
+            self._published.subscribe(bytes([number]))
 
     def _socket(self, kind: int, *names: str) -> zmq.SyncSocket:
         socket: zmq.SyncSocket = self._context.socket(kind)

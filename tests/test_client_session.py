@@ -48,14 +48,14 @@ def test_a_session_is_found_followed_and_steered_near_and_far(cap, home, tmp_pat
         threads = []
         for session, told in zip((near, far), heard, strict=True):
             session.wait_ready(deadline_s=SOON_S)
-            ends = session.listen("TrialEnd")
+            ends = session.listen(TrialEnd)
             threads.append(threading.Thread(target=told.extend, args=(ends,), daemon=True))
             threads[-1].start()
         assert discover()[0].ready
         assert far.id == near.id == found.session
         end = near.wait_for("stim", nth=9, deadline_s=SOON_S)  # the first came before any EEG
         assert end.outcome == "cut", end
-        sent_s = end.marker["sent_s"]
+        sent_s = end.marker.sent_s
         assert far.wait_for("stim", sent_s, deadline_s=SOON_S).trial == end.trial
         os.kill(node_pid(folder, "results"), signal.SIGKILL)
         later = near.wait_for("stim", nth=6, deadline_s=SOON_S)

@@ -116,7 +116,8 @@ def test_only_run_realtime_imports_the_live_commands() -> None:
 
 def test_files_and_folders_stay_small() -> None:
     files = _modules().values()
-    assert [str(file) for file in files if len(file.read_text().splitlines()) > 400] == []
+    long = {str(file.relative_to(ROOT)) for file in files if file.read_text().count("\n") > 400}
+    assert long == {"stream/client.py"}  # one file with its types, as it is copied as one
     folders = Counter(file.parent.relative_to(ROOT) for file in files if file.stem != "__init__")
     folders.subtract({Path("stream/acquire"): 7})  # which reads in the order of the data
     assert {str(folder): n for folder, n in folders.items() if n > 13} == {}

@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from offline_train.evaluate.metrics import estimated_mean
+from stream import client
 from stream.acquire.lsl import local_clock
-from stream.client import ClientError, Session, connect
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.endpoints import Endpoints
@@ -41,7 +41,7 @@ _ROOT = Path(__file__).parents[2]
 _SOA_S, _REPEATS = 0.2, 20
 _BLOCK = 50  # answers until clients come or go
 _SETTLING = 10  # answers after that which are not counted
-_KINDS = ("TrialEnd", "Retrieval", "StreamHealth", "Eeg", "ChannelQuality")
+_KINDS = (client.TrialEnd, client.Retrieval, client.StreamHealth, client.Eeg, client.ChannelQuality)
 _START_WAIT_S, _ANSWER_WAIT_S = 120.0, 30.0
 
 _processes = multiprocessing.get_context("spawn")
@@ -56,7 +56,7 @@ def crowd(folder: Path, n: int) -> Iterator[None]:
         for endpoint in (endpoints.results, endpoints.signals):
             left.enter_context(open_socket(zmq.SUB, endpoint, bind=False, queue=1))  # is stalled
         for _ in range(n - 2):
-            _start(_follow, left.enter_context(connect(str(folder))))
+            _start(_follow, left.enter_context(client.connect(str(folder))))
         yield
         done.set()
 
@@ -65,8 +65,8 @@ def _start(target: Any, *arguments: object) -> None:
     threading.Thread(target=target, args=arguments, daemon=True).start()
 
 
-def _follow(session: Session) -> None:
-    with suppress(ClientError):  # it leaves
+def _follow(session: client.Session) -> None:
+    with suppress(client.ClientError):  # it leaves
         for _ in session.listen(*_KINDS):
             pass
 
