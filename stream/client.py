@@ -25,12 +25,12 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from functools import partialmethod
+from functools import partialmethod, wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import msgpack
 import zmq
@@ -44,6 +44,7 @@ _MOMENT_S = 0.2  # the longest look; before each, threads that look less often h
 _TURN_S = 1e-4
 Outcome = Literal["decoded", "cut", "dropped"]
 Got = TypeVar("Got")
+P = ParamSpec("P")
 
 
 class ClientError(Exception):
@@ -390,6 +391,18 @@ def _found(wanted: str, keys: str, until_s: float) -> tuple[str, Mapping[str, st
     raise ClientError(f"{what} on this machine; give one of those that run: {told}")
 
 
+def _awaited(
+    call: Callable[Concatenate[Session, P], Got],
+) -> Callable[Concatenate[Session, P], Coroutine[Any, Any, Got]]:
+    """The same for `await`: it waits in a thread, to its deadline even if it is cancelled."""
+
+    @wraps(call)
+    async def awaited(session: Session, /, *args: P.args, **more: P.kwargs) -> Got:
+        return await asyncio.to_thread(call, session, *args, **more)
+
+    return awaited
+
+
 class Session(AbstractContextManager["Session"]):
     """A session that was joined, for any thread. `state`, which is `running` while it is ready, and
     `snapshot`, how it stood when this client had to ask for it, are those of the last call."""
@@ -515,6 +528,7 @@ class Session(AbstractContextManager["Session"]):
             raise Refused(text.decode())
         return text.decode()
 
+    await_ready, await_for, aask = _awaited(wait_ready), _awaited(wait_for), _awaited(ask)
     finish = partialmethod(ask, "finish")
     stop = partialmethod(ask, "stop")
     pause = partialmethod(ask, "pause")

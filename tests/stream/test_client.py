@@ -532,15 +532,16 @@ def test_it_all_works_under_asyncio_several_waits_at_once(
 
         heard = asyncio.create_task(ends())
         await asyncio.sleep(0.05)
-        waits = [
-            asyncio.to_thread(joined.wait_for, text, deadline_s=SOON_S) for text in ("a", "b", "c")
-        ]
+        await joined.await_ready(deadline_s=SOON_S)
+        waits = [joined.await_for(text, deadline_s=SOON_S) for text in ("a", "b", "c")]
         waits = [asyncio.create_task(wait) for wait in waits]
         for trial, text in enumerate("cab", 1):
             running.do("marker", text)
             running.do("settle", trial, "cut")
         assert [(await wait).trial for wait in waits] == [2, 3, 1]
-        assert await asyncio.to_thread(joined.mark, "x") == "a test"
+        assert await joined.aask("mark", "x") == "a test"
+        with pytest.raises(Refused, match="no such gallery"):
+            await joined.aask("gallery", "/none")
         running.do("publish", CLOSED)
         return await heard
 
