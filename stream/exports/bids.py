@@ -54,7 +54,7 @@ def export_bids(
         raise Problem(f"'{there}' is there already: give another --run, or --overwrite")
     told = describe(root, session, facts)
     stimuli = write_stimuli(
-        root, [row["stimulus"] for row in session.shown], session.gallery(say), say
+        root, root, [row["stimulus"] for row in session.shown], session.gallery(say), say
     )
     n_outside = 0
     for path, run, some in zip(paths, runs, events_of(session, runs, stimuli), strict=True):

@@ -4,6 +4,10 @@ from collections.abc import Iterable
 
 from stream.exports.tables import Column
 
+AS_TEXT = (
+    "; a tab, a line break and other controls stand as \\t, \\n and \\x1b, an empty text as n/a, "
+    "and readers may take spaces at its ends away"
+)
 _SECONDS = {"Units": "s"}
 EVENTS: dict[str, Column] = {
     "onset": {"Description": "Of the event in this file: sample / SamplingFrequency"} | _SECONDS,
@@ -20,13 +24,13 @@ EVENTS: dict[str, Column] = {
     "value": {"Description": "A number for each trial_type"},
     "sample": {"Description": "Number of the sample in this file, from 0 on"},
     "trial": {"Description": "Number of the trial in the session that recorded this"},
-    "stimulus": {"Description": "Id of the stimulus, as its marker has it"},
+    "stimulus": {"Description": f"Id of the stimulus, as its marker has it{AS_TEXT}"},
     "stim_id": {"Description": "The stimulus in stimuli/stimuli.tsv"},
     "stim_file": {"Description": "The image, below stimuli/"},
-    "group": {"Description": "Presentations of one group may be averaged"},
+    "group": {"Description": f"Presentations of one group may be averaged{AS_TEXT}"},
     "repeat": {"Description": "Which presentation of its group this is, from 1 on"},
     "block": {"Description": "How many markers that begin a block came before"},
-    "marker": {"Description": "Text of the marker, as it was sent"},
+    "marker": {"Description": f"Text of the marker, as it was sent{AS_TEXT}"},
     "onset_s": {
         "Description": "When the marker was sent, on the LSL clock of the session; the sample is "
         "the one that was taken nearest to it"

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from hvf_core.problem import naming
-from hvf_core.text import printable
 
 Column = Mapping[str, Any]
 """What a sidecar says of a column: `Description`, and where they apply `Units` and `Levels`."""
@@ -17,8 +17,13 @@ def cell(value: Any) -> str | int | float:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return printable(value) or "n/a"
+        return "".join(map(_kept, value)) or "n/a"
     return "n/a" if value is None else value
+
+
+def _kept(one: str) -> str:
+    """A character, or how Python writes it where it would break a line, a cell or the encoding."""
+    return ascii(one)[1:-1] if category(one) in ("Cc", "Cs", "Zl", "Zp") else one
 
 
 def write_tsv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

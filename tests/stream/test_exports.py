@@ -278,14 +278,51 @@ def test_images_are_named_once_and_say_nothing_of_where_they_were_taken(tmp_path
 
 def test_labels_are_letters_and_digits_and_each_is_there_once(tmp_path: Path) -> None:
     ids = ["a_1", "a-1", "A1", "猫", "犬", "", "a_1"]
-    first = write_stimuli(tmp_path, ids, None, print)
+    first = write_stimuli(tmp_path, tmp_path, ids, None, print)
     assert first["a_1"].stim_id == "stim-a1"
     names = [one.stim_id for one in first.values()]
     assert all(name.isascii() and name.replace("-", "").isalnum() for name in names)
     assert len({name.lower() for name in names}) == len(names) == 6
-    again = write_stimuli(tmp_path, ["x", *reversed(ids)], None, print)
+    again = write_stimuli(tmp_path, tmp_path, ["x", *reversed(ids)], None, print)
     assert again.items() >= first.items()
     assert len(tsv(tmp_path / "stimuli" / "stimuli.tsv")) == 7
+
+
+def test_any_text_has_a_stimulus_of_its_own_and_comes_back_as_the_columns_say(
+    tmp_path: Path,
+) -> None:
+    kept = (
+        "a",
+        r"a\nb",
+        "no\xa0break",
+        "👩\u200d🔬",
+        "1.5",
+        *("x" * n for n in (300, 10_240, 10_239)),
+    )
+    changed = {"": "n/a", "n/a": "n/a", " a ": "a", "1,5": "1.5", "tab\there": r"tab\there"}
+    changed |= {"a\nb": r"a\nb", "a\r\nb": r"a\r\nb", "a\u2028b": r"a\u2028b"}
+    as_read = {text: text for text in kept} | changed
+    markers = [(100.5 + 0.5 * number, text) for number, text in enumerate(as_read)]
+    session = finished(tmp_path / "s", WHOLE, markers)
+    root = tmp_path / "ds"
+    exported(session, root)
+    (raw,) = read_runs(root)
+    told = [one["extras"] for one in raw.annotations]
+    assert [one["stimulus"] for one in told] == [one["marker"] for one in told]
+    assert [one["stimulus"] for one in told] == list(as_read.values())
+    ids = [one["stim_id"] for one in told]
+    assert len({one.lower() for one in ids}) == len(as_read)
+    assert all(re.fullmatch("stim-[0-9A-Za-z]{1,60}", one) for one in ids)
+    assert ids[0] == "stim-a"
+    table = (root / "stimuli" / "stimuli.tsv").read_text(encoding="utf-8")
+    assert "\n" + ids[len(kept) - 1] + "\timage\t" + "x" * 10_239 + "\t" in table
+    later = finished(
+        tmp_path / "o", WHOLE, list(zip(dict(markers), reversed(as_read), strict=True))
+    )
+    exported(later, root, "--subject", "02")
+    (raw,) = read_runs(root, "02")
+    assert [one["extras"]["stim_id"] for one in raw.annotations] == ids[::-1]
+    assert (root / "stimuli" / "stimuli.tsv").read_text(encoding="utf-8") == table
 
 
 def test_another_image_of_the_same_id_is_refused(tmp_path: Path) -> None:
