@@ -11,6 +11,7 @@ from typing import Any
 from hvf_core.problem import Problem
 from stream.exports.columns import EVENTS
 from stream.exports.dataset import (
+    added_to,
     check_root,
     copy_sources,
     describe,
@@ -52,19 +53,20 @@ def export_bids(
     files = [path.fpath for path in paths]
     if (there := next((file for file in files if file.exists()), None)) and not overwrite:
         raise Problem(f"'{there}' is there already: give another --run, or --overwrite")
-    told = describe(root, session, facts)
-    stimuli = write_stimuli(
-        root, root, [row["stimulus"] for row in session.shown], session.gallery(say), say
-    )
     n_outside = 0
-    for path, run, some in zip(paths, runs, events_of(session, runs, stimuli), strict=True):
-        inside = [event for event in some if 0 <= event["place"] < run.n_times]
-        n_outside += len(some) - len(inside)
-        say(f"writing '{path.fpath.name}' …")
-        _write_run(path, run, inside, session, facts)
-    redescribe(root, told)
-    write_answers(root, files, runs, session, stimuli)
-    copy_sources(root, files, runs)
+    with added_to(root, paths[0].subject) as draft:
+        told = describe(draft, session, facts)
+        shown = [row["stimulus"] for row in session.shown]
+        stimuli = write_stimuli(root, draft, shown, session.gallery(say), say)
+        for path, run, some in zip(paths, runs, events_of(session, runs, stimuli), strict=True):
+            inside = [event for event in some if 0 <= event["place"] < run.n_times]
+            n_outside += len(some) - len(inside)
+            say(f"writing '{path.fpath.name}' …")
+            _write_run(path.copy().update(root=draft), run, inside, session, facts)
+        redescribe(draft, told)
+        places = [file.relative_to(root) for file in files]
+        write_answers(draft, places, runs, session, stimuli)
+        copy_sources(draft, places, runs)
     if n_outside:
         markers = "a marker lies" if n_outside == 1 else f"{n_outside} markers lie"
         say(f"{markers} outside of the recording: in the table of answers alone")

@@ -1,9 +1,12 @@
 """What a data set says beside its recordings: what it is, of whom, and what was decoded."""
 
+import filecmp
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hvf_core.problem import Problem, naming
@@ -14,10 +17,12 @@ from stream.exports.finished import FinishedSession
 from stream.exports.settings import BidsFacts
 from stream.exports.stimuli import Stimulus
 from stream.exports.tables import read_json, read_tsv, write_json, write_tsv
+from stream.pipeline.lock import alone_in
 
 _PIPELINE = "hvf-live"
 _DERIVATIVES = f"derivatives/{_PIPELINE}"
 _DESCRIPTION = "dataset_description.json"
+_SHARED = ("*.json", "*.tsv", "README*", f"{_DERIVATIVES}/*.json")
 _VERSION = "1.10.0"  # of BIDS
 _README = """# {name}
 
@@ -45,6 +50,42 @@ def check_root(root: Path) -> None:
             f"'{root}' holds other files and no {_DESCRIPTION}: give --bids the folder of a data "
             "set, or a new one"
         )
+
+
+@contextmanager
+def added_to(root: Path, subject: str) -> Iterator[Path]:
+    """Yields a draft of what a data set gets; its files take their places when the block ends well.
+
+    What recordings share is in the draft as it is in the data set, for more to be added.
+
+    Raises:
+        Problem: another export writes into the data set.
+    """
+    is_new = not root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    refusal = f"another export writes into '{root}': wait until that is over"
+    try:
+        with alone_in(root, refusal), TemporaryDirectory(prefix=".draft-", dir=root) as folder:
+            draft = Path(folder)
+            for pattern in (*_SHARED, f"sub-{subject}/**/*_scans.tsv"):
+                for file in filter(Path.is_file, root.glob(pattern)):
+                    _copied(file, draft / file.relative_to(root))
+            yield draft
+            for file in sorted(draft.rglob("*")):
+                to = root / file.relative_to(draft)
+                if file.is_dir():
+                    to.mkdir(exist_ok=True)
+                elif not (to.is_file() and filecmp.cmp(file, to, shallow=False)):
+                    shutil.move(file, to)  # also to another disk, to which a subject may be a link
+    finally:
+        if is_new and not any(root.iterdir()):
+            root.rmdir()
+
+
+def _copied(file: Path, to: Path) -> None:
+    with naming(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, to)
 
 
 def describe(root: Path, session: FinishedSession, facts: BidsFacts) -> dict[str, Any]:
@@ -110,7 +151,7 @@ def write_answers(
     """The table of trials, by runs: raw data do not depend on who has decoded them.
 
     Args:
-        files: of the runs, in the data set.
+        files: of the runs, below the data set.
     """
     folder = root / _DERIVATIVES
     told = {"Name": "What hvf-live has decoded", "BIDSVersion": _VERSION}
@@ -125,7 +166,7 @@ def write_answers(
     columns = list(dict.fromkeys(("onset", "duration", "trial", "stim_id", *session.table.columns)))
     for raw, rows in zip(files, by_run, strict=True):
         name = f"{raw.stem.removesuffix('_eeg')}_desc-decoded_events.tsv"
-        file = folder / raw.relative_to(root).with_name(name)
+        file = folder / raw.with_name(name)
         write_tsv(file, columns, sorted(rows, key=lambda row: row["onset"]))
         write_json(file.with_suffix(".json"), of_decoded(columns))
 
@@ -134,7 +175,4 @@ def copy_sources(root: Path, files: Sequence[Path], runs: Sequence[Run]) -> None
     """Copies the recordings, each under the name of its first run."""
     first = {run.recording.path: file for run, file in reversed([*zip(runs, files, strict=True)])}
     for source, file in first.items():
-        to = (root / "sourcedata" / file.relative_to(root)).with_suffix(".xdf")
-        with naming(to):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, to)
+        _copied(source, (root / "sourcedata" / file).with_suffix(".xdf"))

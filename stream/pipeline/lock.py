@@ -1,4 +1,7 @@
-"""The lock of a session: it is held while any of its processes lives, whichever of them that is."""
+"""The lock of a session: it is held while any of its processes lives, whichever of them that is.
+
+Other folders can be locked too, by one process at a time.
+"""
 
 import os
 from collections.abc import Iterator
@@ -33,14 +36,36 @@ def held(folder: Path) -> Iterator[tuple[int, ...]]:
             "of a session"
         ) from None
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Problem(
-                f"the session in '{folder}' runs still: end it first, with Ctrl-C where it runs"
-            ) from None
-        except OSError:
-            pass  # a file system that has no locks
+        _lock(
+            file, f"the session in '{folder}' runs still: end it first, with Ctrl-C where it runs"
+        )
         yield (file,)
     finally:
         os.close(file)
+
+
+@contextmanager
+def alone_in(folder: Path, refusal: str) -> Iterator[None]:
+    """Keeps others who ask for it out of a folder that is no session's.
+
+    Raises:
+        Problem: somebody is in there, and this is the refusal.
+    """
+    if not _HAS_LOCKS:
+        yield
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(file, refusal)
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, refusal: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Problem(refusal) from None
+    except OSError:
+        pass  # a file system that has no locks

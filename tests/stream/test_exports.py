@@ -1,5 +1,6 @@
 """What is exported is read back by other programs: the same trials, ids and samples."""
 
+import errno
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ from decoder.bundle import ImageEncoderRecord
 from index.gallery import Gallery, save_gallery
 from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
-from stream.pipeline.lock import held
+from stream.pipeline.lock import alone_in, held
 from stream.pipeline.wire.config import LiveSource
 from tests.calling import ROOT, call
 from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, header, record
@@ -323,6 +324,42 @@ def test_any_text_has_a_stimulus_of_its_own_and_comes_back_as_the_columns_say(
     (raw,) = read_runs(root, "02")
     assert [one["extras"]["stim_id"] for one in raw.annotations] == ids[::-1]
     assert (root / "stimuli" / "stimuli.tsv").read_text(encoding="utf-8") == table
+
+
+def test_where_a_later_step_fails_the_data_set_is_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    def copied(source: Path, to: Path) -> None:
+        if source.suffix == ".xdf":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        to.write_bytes(source.read_bytes())
+
+    session = finished(tmp_path / "s", WHOLE, MARKERS, gallery=gallery(tmp_path))
+    root = tmp_path / "ds"
+    for subject in ("01", "02"):
+        with monkeypatch.context() as full:
+            full.setattr("stream.exports.dataset.shutil.copyfile", copied)
+            done = call("export", session.folder, "--bids", root, *FACTS, "--subject", subject)
+        assert done.code == 1
+        assert "No space left" in done.one_sentence()
+        assert "make room" in done.one_sentence()
+        if subject == "01":
+            assert not root.exists()
+            exported(session, root)
+            (root / "stimuli" / "stim-cat00_image.png").unlink()
+            before = {file: file.is_file() and file.read_bytes() for file in root.rglob("*")}
+        assert {file: file.is_file() and file.read_bytes() for file in root.rglob("*")} == before
+    exported(session, root, "--subject", "02")
+    assert set(root.rglob("*")) > set(before)
+    assert not list(root.glob(".*"))
+
+
+def test_two_exports_into_one_data_set_do_not_meet(tmp_path: Path) -> None:
+    session = finished(tmp_path / "s", WHOLE, MARKERS)
+    exported(session, tmp_path / "ds")
+    with alone_in(tmp_path / "ds", "somebody else"):
+        done = call("export", session.folder, "--bids", tmp_path / "ds", *FACTS, "--run", "2")
+    assert done.code == 1
+    assert "another export writes into" in done.one_sentence()
+    exported(session, tmp_path / "ds", "--run", "2")
 
 
 def test_another_image_of_the_same_id_is_refused(tmp_path: Path) -> None:
