@@ -4,7 +4,9 @@ import ctypes
 import importlib.util
 import os
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,9 @@ local_clock = pylsl.local_clock
 GONE = (pylsl.util.TimeoutError, pylsl.util.LostError)
 """What is raised of a source that is no more, or does not answer in time: pylsl has its own."""
 
+RESULTS = "Results"
+"""The type of the streams in which a session tells its answers."""
+
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
 
@@ -74,6 +79,22 @@ def list_streams(wait_s: float = 1.0) -> list[FoundStream]:
     return sorted(found, key=lambda stream: (stream.name, stream.source_id))
 
 
+def did_you_mean(names: Iterable[str], there: Iterable[FoundStream]) -> str:
+    """A question with the streams that are called almost as these names; "" where none is."""
+    known = {stream.name.casefold(): stream.name for stream in there}
+    near = [one for name in names for one in get_close_matches(name.casefold(), known, 1)]
+    meant = ", ".join(f"'{known[one]}'" for one in dict.fromkeys(near))
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def _recorded(streams: Sequence[FoundStream]) -> list[FoundStream]:
+    """Those that are no session's results."""
+    results = {stream.name for stream in streams if stream.type == RESULTS}
+    return [
+        one for one in streams if results.isdisjoint((one.name, one.name.removesuffix("-markers")))
+    ]
+
+
 def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStream:
     """The stream called `name`, of the source id or host `source` where that is given.
 
@@ -90,11 +111,13 @@ def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStr
         time.sleep(_DUPLICATE_WAIT_S)
     found = _meant(resolver, source)
     if not found:
-        there = ", ".join(f"{s} from '{s.source_id}'" for s in list_streams()) or "none"
+        others = _recorded(list_streams())
+        there = ", ".join(f"{s} from '{s.source_id}'" for s in others) or "none"
+        meant = did_you_mean((name,), (one for one in others if one.name != name))
         of_source = f" from '{source}'" if source is not None else ""
         raise Problem(
-            f"no LSL stream named '{name}'{of_source} within {wait_s:g} s (streams that answer: "
-            f"{there}); start it, or give the name of one that is there"
+            f"no LSL stream named '{name}'{of_source} within {wait_s:g} s{meant} (streams that "
+            f"answer: {there}); start it, or give the name of one that is there"
         )
     if len(found) > 1:
         speaking = [one for one in found if _speaks(one)]

@@ -57,9 +57,15 @@ class Intake:
 
     def there(self) -> list[FoundStream]:
         """Those that answer now, by name."""
+        return [one for one in self._answering() if self._wanted(one)]
+
+    def others(self) -> list[FoundStream]:
+        """Those that answer too, and are not wanted."""
+        return [one for one in self._answering() if not self._wanted(one)]
+
+    def _answering(self) -> list[FoundStream]:
         found = map(FoundStream, self._resolver.results())
-        wanted = (one for one in found if self._wanted(one))
-        return sorted(wanted, key=lambda one: (one.name, one.source_id, one.uid))
+        return sorted(found, key=lambda one: (one.name, one.source_id, one.uid))
 
     def begin(self) -> None:
         """Opens what is there, and from now on all that comes; returns when that is open."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hvf_core.problem import Problem, asked_to_end, naming
-from stream.acquire.lsl import FoundStream
+from stream.acquire.lsl import FoundStream, did_you_mean
 from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern, lacking
 from stream.recorder.settings import RecordSettings
 from stream.recorder.tap import Tap
@@ -106,14 +106,16 @@ def _wait(
         if waited_s > _FIRST_LOOK_S and (settings.now or (found and not absent)):
             return True
         if settings.wait_s is not None and waited_s > settings.wait_s:
-            there = ", ".join(map(str, found)) or "none"
+            others = intake.others()
+            there = ", ".join(map(str, (*found, *others))) or "none"
+            meant = did_you_mean(absent, others)
             which = ", ".join(f"'{name}'" for name in absent) or "any stream"
             raise Problem(
-                f"{which} did not come within {settings.wait_s:g} s (there: {there}); start what "
-                "sends it, or give --now to begin without it"
+                f"{which} did not come within {settings.wait_s:g} s{meant} (there: {there}); "
+                "start what sends it, or give --now to begin without it"
             )
         if waited_s > _FIRST_LOOK_S:
-            view.waiting(found, absent)
+            view.waiting(found, absent, intake.others())
         time.sleep(_LOOK_S)
     return False
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hvf_core.text import printable
-from stream.acquire.lsl import FoundStream
+from stream.acquire.lsl import FoundStream, did_you_mean
 from stream.recorder.tap import Tap
 
 _LINE_EVERY_S = 10.0
@@ -42,11 +42,16 @@ class View:
         whole = not self._console.is_terminal  # a file has no width; a screen breaks at words
         self._console.print(printable(sentence), highlight=False, soft_wrap=whole)
 
-    def waiting(self, found: Sequence[FoundStream], missing: Sequence[str]) -> None:
-        """Shows which streams are there, and which are waited for."""
-        names = ", ".join(f"'{one.name}'" for one in found) or "none"
+    def waiting(
+        self,
+        found: Sequence[FoundStream],
+        missing: Sequence[str],
+        others: Sequence[FoundStream] = (),
+    ) -> None:
+        """Shows which streams are there, which are waited for, and what else answers."""
+        there = ", ".join(dict.fromkeys(f"'{one.name}'" for one in (*found, *others))) or "none"
         waits = ", ".join(f"'{name}'" for name in missing) or "any stream"
-        told = f"waiting for {waits}; there: {names}"
+        told = f"waiting for {waits}{did_you_mean(missing, others)}; there: {there}"
         if not self._moves:
             if told != self._told:
                 self.say(told)

@@ -321,3 +321,21 @@ def test_of_two_streams_of_one_name_a_source_id_chooses():
     with pytest.raises(Problem, match=rf"no LSL stream named '{name}' from 'third'"):
         find_stream(name, 0.1, "third")
     del twins
+
+
+def test_a_name_that_is_nearly_right_is_asked_about_and_results_of_sessions_are_left_out():
+    name = f"Amp{uuid.uuid4().hex[:8]}"
+    kinds = {name: "EEG", f"{name}-told": "Results", f"{name}-told-markers": "Markers"}
+    outlets = [
+        pylsl.StreamOutlet(pylsl.StreamInfo(one, kind, 1, 0, "string", one))
+        for one, kind in kinds.items()
+    ]
+    assert find_stream(f"{name}-told-markers", 20.0).name == f"{name}-told-markers"
+    with pytest.raises(Problem, match=f"{name.lower()}p' .* did you mean '{name}'") as problem:
+        find_stream(f"{name.lower()}p", 0.1)
+    assert f"from '{name}'" in str(problem.value)
+    assert f"{name}-told" not in str(problem.value)
+    with pytest.raises(Problem) as problem:
+        find_stream(name, 0.1, "another")
+    assert "did you mean" not in str(problem.value)
+    del outlets

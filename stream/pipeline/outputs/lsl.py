@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from stream.acquire.lsl import pylsl
+from stream.acquire.lsl import RESULTS, pylsl
 from stream.pipeline.outputs.story import ENDS, FORMAT, Told
 from stream.pipeline.wire.config import NUMBERS, SessionConfig
 
@@ -53,8 +53,8 @@ class LslOutlet:
 def lsl_outlets(config: SessionConfig) -> list[LslOutlet]:
     """The streams of a session, which are there from now on."""
     name, labels = config.outputs.results, list(COLUMNS)
-    text = LslOutlet("text", _info(config, name, "Results", "string", ["message"]), as_text)
-    info = _info(config, f"{name}-numbers", "Results", "float32", labels)
+    text = LslOutlet("text", _info(config, name, RESULTS, "string", ["message"]), as_text)
+    info = _info(config, f"{name}-numbers", RESULTS, "float32", labels)
     info.set_channel_units(list(COLUMNS.values()))
     numbers = LslOutlet("numbers", info, as_numbers)
     info = _info(config, f"{name}-markers", "Markers", "int32", ["answer"])
