@@ -117,7 +117,11 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="with fixed schedules")
     parser.add_argument("--wait", type=float, default=120.0, help="for the session and READY, in s")
     asked = parser.parse_args()
+    if not asked.images.is_dir():
+        parser.error(f"--images '{asked.images}' is no folder; give the folder of your images")
     ids = sorted(file.stem for file in asked.images.iterdir())
+    if not ids:
+        parser.error(f"no image is in '{asked.images}'")
     images = np.random.default_rng(0).permutation(ids)[: asked.n].tolist()
     source_id = f"{asked.markers}-{platform.node()}"  # the same each time: so LSL finds it again
     info = pylsl.StreamInfo(asked.markers, "Markers", 1, 0, "string", source_id)

@@ -28,7 +28,13 @@ class Screen:
     """PsychoPy's window; `n_dropped` frames came late."""
 
     def __init__(self, files: list[Path]):
-        from psychopy import event, visual  # type: ignore[import-not-found]
+        try:
+            from psychopy import event, visual  # type: ignore[import-not-found]
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"PsychoPy is not installed (no module '{error.name}'): install it with "
+                "`pip install psychopy`, or give --check, which needs none and shows nothing"
+            ) from None
 
         self.event = event
         self.window = visual.Window(fullscr=True, color="grey", units="height", waitBlanking=True)
@@ -131,6 +137,8 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=120.0, help="for READY, in s; 0: for nobody")
     parser.add_argument("--check", action="store_true", help="without PsychoPy and a screen")
     asked = parser.parse_args()
+    if not asked.images.is_dir():
+        parser.error(f"--images '{asked.images}' is no folder; give the folder of your images")
     files = sorted(f for f in asked.images.iterdir() if f.suffix.lower() in KINDS)
     if not files:
         parser.error(f"no image is in '{asked.images}'")

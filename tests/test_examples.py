@@ -59,6 +59,29 @@ def marker_outlet(name: str) -> Any:
     return pylsl.StreamOutlet(info)
 
 
+@pytest.mark.parametrize("name", ["psychopy_rsvp", "closed_loop"])
+def test_images_that_are_not_there_are_a_sentence(name: str, tmp_path: Path) -> None:
+    done = finish(example(name, "--images", tmp_path / "nothere"))
+    assert done.code == 2
+    assert f"--images '{tmp_path / 'nothere'}' is no folder" in done.err
+    done = finish(example(name, "--images", tmp_path))
+    assert done.code == 2
+    assert f"no image is in '{tmp_path}'" in done.err
+
+
+def test_without_psychopy_it_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "psychopy.py").write_text("raise ModuleNotFoundError(name='psychopy')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    (tmp_path / "a.png").touch()
+    done = finish(example("psychopy_rsvp", "--images", tmp_path))
+    assert done.code == 1
+    assert done.err.startswith("PsychoPy is not installed")
+    assert "--check" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_amplifier_is_a_cap_of_32_channels_with_a_trigger_channel() -> None:
     name = f"cap-{uuid.uuid4()}"
     markers = marker_outlet(f"{name}-markers")
