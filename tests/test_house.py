@@ -35,6 +35,8 @@ def test_what_is_not_type_checked_is_named() -> None:
     mypy = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
     assert mypy["strict"]
     assert set(mypy["packages"]) == set(PACKAGES)
+    examples = {file.stem for file in (ROOT / "examples").glob("*.py")}
+    assert set(mypy["modules"]) == {"run_realtime", *examples}
     for override in mypy["overrides"]:  # of other people's packages alone, and two kinds of them
         assert len(override) == 2
         assert override.keys() & {"ignore_missing_imports", "implicit_reexport"}
