@@ -1,6 +1,9 @@
 """`export`: a session as BIDS, MNE's epochs or Parquet, for programs that are not this one."""
 
+import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -45,26 +48,41 @@ def export(
             say("the subject of this session is simulated, which the files say too")
         if bids is not None or epochs is not None:
             needs_recording(session)
-        try:
-            if bids is not None:
+        faults: list[str] = []
+        if bids is not None:
+            facts = _asked_for(asked, session.config.subject).settings()
+            with _going_on(faults):
                 from stream.exports.bids import export_bids
 
-                facts = _asked_for(asked, session.config.subject).settings()
                 for path in export_bids(session, bids, facts, overwrite, say):
                     say(f"BIDS: {path}")
-            if epochs is not None:
+        if epochs is not None:
+            with _going_on(faults):
                 from stream.exports.epochs import export_epochs
 
                 say(f"epochs: {epochs} ({export_epochs(session, epochs, say)} trials)")
-            if parquet is not None:
+        if parquet is not None:
+            with _going_on(faults):
                 from stream.exports.parquet import export_parquet
 
                 say(f"table: {parquet} ({export_parquet(session, parquet)} markers)")
-        except (OSError, MemoryError) as error:
-            raise Problem(
-                f"the session cannot be exported ({error or 'no memory'}): make room, and export "
-                "it again with --overwrite"
-            ) from None
+        if faults:
+            raise Problem("; and ".join(faults))
+
+
+@contextmanager
+def _going_on(faults: list[str]) -> Iterator[None]:
+    """Notes why one of the things asked for cannot be made: the others can, and are told."""
+    try:
+        yield
+    except Problem as problem:
+        faults.append(str(problem))
+    except (OSError, MemoryError) as error:
+        is_full = isinstance(error, MemoryError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way = "make room" if is_full else "see to that"
+        faults.append(
+            f"the session cannot be exported ({error or 'no memory'}): {way}, and export it again"
+        )
 
 
 def _check_file(path: Path | None, overwrite: bool) -> None:

@@ -8,6 +8,8 @@ from hvf_core.settings import Settings, setting
 
 
 def _label(text: str) -> str:
+    if len(text) > 60:  # or names of files are too long
+        raise ValueError(f"'{text[:60]}…' must be at most 60 letters and digits")
     if not (text.isascii() and text.isalnum()):
         raise ValueError(f"'{text}' must be letters and digits alone, as BIDS has its labels")
     return text

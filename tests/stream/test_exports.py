@@ -333,14 +333,17 @@ def test_where_a_later_step_fails_the_data_set_is_as_it_was(tmp_path: Path, monk
         to.write_bytes(source.read_bytes())
 
     session = finished(tmp_path / "s", WHOLE, MARKERS, gallery=gallery(tmp_path))
-    root = tmp_path / "ds"
+    root, table = tmp_path / "ds", tmp_path / "t.parquet"
     for subject in ("01", "02"):
         with monkeypatch.context() as full:
             full.setattr("stream.exports.dataset.shutil.copyfile", copied)
-            done = call("export", session.folder, "--bids", root, *FACTS, "--subject", subject)
+            both = ("--bids", root, "--parquet", table)
+            done = call("export", session.folder, *both, *FACTS, "--subject", subject)
         assert done.code == 1
         assert "No space left" in done.one_sentence()
         assert "make room" in done.one_sentence()
+        assert f"table: {table} ({len(MARKERS)} markers)" in done.out
+        table.unlink()
         if subject == "01":
             assert not root.exists()
             exported(session, root)
@@ -485,6 +488,7 @@ def test_a_trial_that_was_not_used_is_none_of_the_epochs(tmp_path: Path) -> None
             "give --line-freq (Frequency",
         ),
         (("--bids", "ds", *FACTS, "--task", "my_task"), "letters and digits"),
+        (("--bids", "ds", *FACTS, "--task", "t" * 61), "at most 60 letters"),
         (("--bids", "ds", *FACTS, "--montage", "cap"), "no montage 'cap'"),
         (("--epochs", "t.fif"), "must end in -epo.fif"),
         (("--epochs", "nowhere/t-epo.fif"), "make the folder"),
