@@ -195,6 +195,8 @@ def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
     """How many answers took how long; a late one may take a thousand times as long as others."""
     logs = np.log10(np.maximum(values_ms, _LEAST_MS))
     low, high = float(logs.min()) - 0.05, float(logs.max()) + 0.05
+    while len(labelled := _round_values(10**low, 10**high)) < 3:  # one alone tells no scale
+        low, high = low - 0.05, high + 0.05
     counts, edges = np.histogram(logs, _BINS, (low, high))
     most = float(counts.max())
     frame = Frame(
@@ -202,7 +204,7 @@ def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
         (0, most * 1.3),
         "window's end → answer (ms)",
         "answers",
-        [float(x) for x in np.log10(_round_values(10**low, 10**high))],
+        [float(x) for x in np.log10(labelled)],
         [n for n in ticks(0, most, 4) if n == round(n)],
         as_x=lambda x: f"{10**x:.4g}",
     )
@@ -217,10 +219,10 @@ def _histogram(values_ms: Sequence[float], told: Mapping[str, float]) -> str:
 
 
 def _round_values(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten between two values; of many the powers alone."""
+    """1, 2 and 5 of each power of ten between two values; of more than eight the powers alone."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
-    return [k * 10.0**n for n in powers for k in factors if low <= k * 10.0**n <= high]
+    values = [k * 10.0**n for n in powers for k in (1, 2, 5) if low <= k * 10.0**n <= high]
+    return values if len(values) <= 8 else [10.0**n for n in powers if low <= 10.0**n <= high]
 
 
 def _stages(spans_ms: Mapping[str, Sequence[float]]) -> str:

@@ -260,6 +260,9 @@ def _channels(signals: Signals) -> str:
     head = ("channel", f"rms ({unit})", f"peak to peak ({unit})", f"mains, {line_hz} ({unit})")
     return (
         note(f"To be looked at: {'; '.join(noticed) or 'no channel'}. Medians over the session.")
-        + note(f"The median channel: {usual:.3g} {unit} rms, of it mains {np.median(mains):.3g}.")
+        + note(
+            f"The median channel: {usual:.3g} {unit} rms, of it mains "
+            f"{np.median(mains):.3g} {unit}."
+        )
         + folded("Channel by channel", table((*head, "flat", "clipped"), rows, "numbers"))
     )
