@@ -148,6 +148,27 @@ def test_what_happened_is_on_one_line_of_time(tmp_path: Path) -> None:
     assert lefts[1] - lefts[0] == pytest.approx(lefts[2] - lefts[1], abs=0.2)
 
 
+@pytest.mark.parametrize(("fate", "seen"), [("decoded", "ended"), ("dropped", "stalled")])
+def test_a_source_that_ends_after_the_last_whole_trial_has_not_stalled(
+    tmp_path: Path, fate: str, seen: str
+) -> None:
+    session = Session(tmp_path)
+    note = session.ledger.note
+    note("listening", node="reader-1", since_s=101.5)
+    note("stream", name="EEG", state="stalled", age_s=0.2, at_s=102.0)
+    note("stream", name="EEG", state="streaming", age_s=0.0, at_s=102.5)
+    fill(session, 3)
+    if fate == "dropped":
+        session.ledger.announce(4, stimulus="id-0", group="x", onset_s=104.0, readable_s=104.0)
+        session.ledger.settle(4, "dropped", reason="no_data", detail="none came")
+    note("stream", name="EEG", state="stalled", age_s=0.2, at_s=110.0)
+    session.ledger.close()
+    story = read_story(session.folder, is_timed=True)
+    states = [one.text for one in story.happened if one.kind == "stream"]
+    assert states == ["stalled", "streaming", seen]
+    assert story.start_s == story.trials[0].at_s == 101.0  # an onset before all else is the start
+
+
 def test_without_stamps_things_stand_where_they_are_in_the_ledger(tmp_path: Path) -> None:
     session = Session(tmp_path)
     session.ledger.note("start", session="s", node="results-1")

@@ -22,7 +22,7 @@ from stream.pipeline.report.cards import Cards
 from stream.pipeline.report.curves import accuracy_part, latency_part
 from stream.pipeline.report.markup import note, section, table
 from stream.pipeline.report.settings_part import settings_part
-from stream.pipeline.report.story import Story, n_runs, read_story
+from stream.pipeline.report.story import ENDED, Story, n_runs, read_story
 from stream.pipeline.report.timeline import timeline_part
 from stream.pipeline.wire.config import FileSource, SessionConfig
 
@@ -68,7 +68,7 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
         accuracy_part(story, summary),
         latency_part(story, summary),
         timeline_part(story, _names(config)),
-        _streams(config, summary),
+        _streams(config, summary, story),
         _signals(config, story),
         settings_part(config, summary, numbers),
         section(
@@ -169,15 +169,23 @@ def _tile(number: str, what: str, more: str) -> str:
     )
 
 
-def _streams(config: SessionConfig, summary: Mapping[str, Any]) -> str:
+def _streams(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> str:
     """How the streams were in the end."""
     eeg = summary.get("streams", {})
     source = config.source
     if isinstance(source, FileSource):
         return ""
     markers = eeg.get("markers", {})
+    ended = {one.who for one in story.happened if one.kind == "stream" and one.text == ENDED}
     rows = [
-        (name, kind, found["state"], *_flow(found), _offset(found), _bad(found))
+        (
+            name,
+            kind,
+            ENDED if name in ended else found["state"],
+            *_flow(found),
+            _offset(found),
+            _bad(found),
+        )
         for name, kind, found in (
             (source.eeg, "EEG", eeg),
             (source.markers or "none", "markers", markers),

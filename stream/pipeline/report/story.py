@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from stream.pipeline.books.ledger import Record, read_ledger
 
+SILENT, ENDED = ("stalled", "lost"), "ended"  # states of a stream
+_EARLY_S = 10.0  # before the session, at most; an onset before that is of another clock
 _NEVER = "never begun: a newer trial came first, or there was no painter yet"
 
 
@@ -113,10 +115,20 @@ def read_story(folder: Path, is_timed: bool) -> Story:
     start_s, end_s = (clock.first_s, clock.newest_s) if clock.first_s < math.inf else (0.0, 0.0)
     heard = [one.at_s for one in happened if one.kind == "listening"]
     start_s = max(start_s, min(heard, default=start_s))  # before it, processes were starting
+    start_s = min([start_s, *(t.at_s for t in ordered if t.at_s > start_s - _EARLY_S)])
     for trial in ordered:
         trial.at_s = start_s if math.isinf(trial.at_s) else trial.at_s
     happened = [one._replace(at_s=max(one.at_s, start_s)) for one in happened]
-    return Story(ordered, happened, start_s, end_s, "".join(damage))
+    return Story(ordered, _with_ends(happened, ordered), start_s, end_s, "".join(damage))
+
+
+def _with_ends(happened: Sequence[Happened], trials: Sequence[Trial]) -> list[Happened]:
+    """A stream that is silent to the end, after the last trial was whole, has `ended`."""
+    if not trials or trials[-1].fate not in ("decoded", "cut"):
+        return list(happened)
+    last = {one.who: one for one in happened if one.kind == "stream"}
+    over = [h for h in last.values() if h.text in SILENT and h.at_s > trials[-1].at_s]
+    return [one._replace(text=ENDED) if one in over else one for one in happened]
 
 
 def _add(record: Record, trial: Trial) -> None:

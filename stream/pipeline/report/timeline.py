@@ -16,7 +16,7 @@ Place = Callable[[float], float]
 _COLOURS = {"streaming": "ok", "recovered": "ok", "stalled": "stalled", "lost": "lost"}
 _NAME, _TEXT = 20, 80  # characters, at most
 _MOST_EVENTS = 500
-_STATES = "Streams: green is flowing, yellow silent, red lost, grey waited for. "
+_STATES = "Streams: green is flowing, yellow silent, red lost, grey waited for or ended. "
 _POINT = "A mark says what it is when the pointer rests on it."
 
 
