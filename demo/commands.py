@@ -136,11 +136,12 @@ def subject(
 
     Example: python -m demo subject --markers closed-loop
     """
-    from demo.live_subject import watch
+    from demo.live_subject import LAG_S, watch
     from demo.model import ready_model
 
     live = f"python run_realtime.py live --eeg {name} --markers {markers}"
     console.print(f"to decode it: {live} --bundle {ready_model().bundle}", soft_wrap=True)
+    console.print(f"its samples leave {LAG_S:g} s late, so that it sees what is shown meanwhile")
     watch(markers, name, amplitude, seed)
 
 

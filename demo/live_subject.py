@@ -5,6 +5,7 @@
 """
 
 import itertools
+import platform
 import time
 from contextlib import suppress
 from queue import SimpleQueue
@@ -28,7 +29,7 @@ from stream.sources.replay import replay
 
 SEED = 1  # of the brain that the demo's model was trained on
 _CHUNK_S = 0.02
-_LAG_S = 0.1  # samples leave so long after their stamps: what begins in them is known by then
+LAG_S = 0.1  # samples leave so long after their stamps: what begins in them is known by then
 
 
 class Shown:
@@ -71,11 +72,12 @@ def watch(markers: str, name: str, amplitude: float, seed: int) -> None:
     settings = SubjectSettings(seed=SEED, amplitude=amplitude)
     evoked = responses(settings, gallery_stimuli())
     subject, shown = SimulatedSubject(settings, recording_seed=20_000 + seed), Shown(markers)
-    outlet = eeg_outlet(name, CHANNELS, settings.rate_hz, simulated=True)
+    who = f"-{markers}-{platform.node()}"
+    outlet = eeg_outlet(name, CHANNELS, settings.rate_hz, simulated=True, source=who)
     start_s, n_samples = local_clock(), round(_CHUNK_S * settings.rate_hz)
     for first in itertools.count(0, n_samples):
         stamps_s = start_s + np.arange(first, first + n_samples) / settings.rate_hz
-        sleep_until(stamps_s[-1] + _LAG_S)
+        sleep_until(stamps_s[-1] + LAG_S)
         for onset_s, stimulus in shown.new():
             onset = round((onset_s - start_s) * settings.rate_hz)
             if stimulus in evoked and onset >= first:
@@ -101,8 +103,7 @@ def main(
     )
     subject = SimulatedSubject(brain, recording_seed=10_000 + settings.seed)
     recording = simulate_recording(subject, shown, responses(brain, shown), settings.soa_s, name)
-    # A session that plays it for itself knows what it is, and says so everywhere.
-    outlets = Outlets(name, CHANNELS, settings.rate_hz, simulated=not wait_for_go_line)
+    outlets = Outlets(name, CHANNELS, settings.rate_hz, simulated=True)
     if wait_for_go_line:
         wait_for_go()
     else:

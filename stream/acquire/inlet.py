@@ -66,9 +66,7 @@ class Inlet:
         self._stopping = threading.Event()
         self._failure: str | None = None
         info = self.follow(stream)
-        if info.desc().child_value("simulated") == "true":
-            said = f"the EEG of stream '{stream.name}' is simulated"
-            stream.notice = f"{stream.notice}; {said}" if stream.notice else said
+        self.is_simulated = info.desc().child_value("simulated") == "true"
         self.header = info.as_xml()
         self.labels = labels_of(info) or tuple(str(i + 1) for i in range(stream.n_channels))
         self.channels = renamed(self.labels, names or {})

@@ -22,10 +22,16 @@ def eeg_outlet(
     rate_hz: float,
     signal: Signal = EEG,
     simulated: bool = False,
+    source: str = "",
 ) -> "pylsl.StreamOutlet":
-    """A stream of EEG or MEG (float32), which says what its channels are, and if it is made up."""
+    """A stream of EEG or MEG (float32), which says what its channels are, and if it is made up.
+
+    Two that may be of one name on a network differ in `source`.
+    """
     kind, unit = signal.kind.upper() or "EEG", signal.unit or MICROVOLTS
-    info = pylsl.StreamInfo(name, kind, len(channels), rate_hz, "float32", f"hvf-live-{name}")
+    info = pylsl.StreamInfo(
+        name, kind, len(channels), rate_hz, "float32", f"hvf-live-{name}{source}"
+    )
     info.set_channel_labels(list(channels))
     info.set_channel_types(kind)
     info.set_channel_units(unit)

@@ -31,7 +31,9 @@ class _XdfStream:
             stream["time_stamps"], stream["clock_times"], stream["clock_values"]
         )
         self.samples: np.ndarray | list[list[str]] = stream["time_series"]
-        recorded = ((info.get("desc") or [None])[0] or {}).get("recorded", [{}])[0] or {}
+        desc = (info.get("desc") or [None])[0] or {}
+        recorded = desc.get("recorded", [{}])[0] or {}
+        self.is_simulated = desc.get("simulated") == ["true"]
         self.is_of_session = self.type == SESSION_TYPE and bool(recorded)
         """Whether it holds a session's answers; it names the streams that the session read."""
         self.read_ids = {kind: _text_of(recorded, kind) for kind in ("eeg", "markers")}
@@ -65,6 +67,8 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
     likely = likely or [s for s in irregular if s.format.startswith((STRING, "int"))]
     likely = _read_live("markers", irregular, sessions) or likely
     events = _choose(path, "marker", "--marker-stream", marker_stream, irregular, likely, notices)
+    if eeg.is_simulated:
+        notices.append(f"'{path.name}': the EEG of stream '{eeg.name}' is simulated")
     made = list(map(kept_as, eeg.units, eeg.kinds))
     return Recording(
         path=path,

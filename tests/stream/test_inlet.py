@@ -49,11 +49,11 @@ def test_a_trigger_is_known_by_the_name_that_it_has_here(outlet):
     np.testing.assert_allclose(samples, [[1.0, 2.0, 9.0]], rtol=1e-6)
 
 
-def test_eeg_of_nobody_is_said_to_be_simulated():
+def test_eeg_of_nobody_is_known_to_be_simulated():
     name = f"demo-{uuid.uuid4().hex[:8]}"
     outlets = Outlets(name, ["Cz"], 100.0, simulated=True)
     inlet = Inlet(find_stream(outlets.eeg_name, 20.0), [].append)
-    assert inlet.stream.notice == f"the EEG of stream '{name}' is simulated"
+    assert inlet.is_simulated
 
 
 def test_a_stream_that_was_found_and_is_gone_is_named(outlet, monkeypatch):

@@ -236,6 +236,13 @@ def test_xdf_volts_become_microvolts_and_unknown_units_stay(tmp_path):
     assert recording.markers == ()
 
 
+def test_a_recording_of_nobody_says_so(tmp_path):
+    header = eeg_header()
+    header.desc().append_child_value("simulated", "true")
+    recording = read_recording(write_xdf(tmp_path / "a.xdf", [eeg_stream(header)]))
+    assert "'a.xdf': the EEG of stream 'amp' is simulated" in recording.notices
+
+
 @pytest.mark.parametrize(
     ("channel_format", "values", "text"),
     [

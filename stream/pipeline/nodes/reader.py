@@ -52,6 +52,8 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     for inlet in inlets.values():
         if inlet.stream.notice:
             sender.say(inlet.stream.notice)
+    if eeg.is_simulated and not config.simulated:
+        sender.say(f"the EEG of stream '{eeg.stream.name}' is simulated")
     chosen = {"eeg": source.source_id, "markers": source.marker_source_id}
     watches = {
         kind: StreamWatch(kind, inlet, sender.reports, trigger, chosen[kind] is not None)
