@@ -25,6 +25,22 @@ def brain_channels(labels: Sequence[str], kinds: Sequence[str]) -> tuple[str, ..
     return tuple(chosen or named or labels)
 
 
+def beside_columns(labels: Sequence[str], kinds: Sequence[str]) -> list[int]:
+    """Where channels are that may hold anything but EEG or MEG, codes among it.
+
+    A channel whose kind is not known is of the brain, unless its label or its neighbours' kinds
+    speak against it; where all do so, none is.
+    """
+    kinds = [kind.casefold() for kind in kinds] or [""] * len(labels)
+    is_told = not _BRAIN.isdisjoint(kinds)
+    return [
+        column
+        for column, (label, kind) in enumerate(zip(labels, kinds, strict=True))
+        if _BESIDE.match(label)
+        or (kind not in _BRAIN and (is_told or kind == "misc" or _BESIDE.match(kind)))
+    ]
+
+
 def renamed(labels: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
     """The labels of a stream by the names that they have here, their own if `names` has none.
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
-from stream.acquire.channels import brain_channels, column_of, order_of, renamed
+from stream.acquire.channels import beside_columns, brain_channels, column_of, order_of, renamed
 
 LABELS = st.lists(st.text(max_size=3), min_size=1, max_size=8, unique=True)
 
@@ -41,6 +41,23 @@ def test_two_channels_can_change_their_names() -> None:
 )
 def test_the_channels_of_the_brain(labels: list[str], kinds: list[str], brain: list[str]) -> None:
     assert list(brain_channels(labels, kinds)) == brain
+
+
+@pytest.mark.parametrize(
+    ("labels", "kinds", "beside"),
+    [
+        (["Cz", "Oz"], [], []),
+        (["Cz", "TRIG", "Oz", "STI 014", "Status"], [], [1, 3, 4]),
+        (["Cz", "x", "y"], ["EEG", "stim", "Misc"], [1, 2]),
+        (["1", "1", "1"], ["eeg", "Trigger", "EEG"], [1]),  # the label does not tell them apart
+        (["1", "2", "3"], ["Data", "Data", "Stim"], [2]),
+        (["1", "2", "3"], ["", "", "misc"], [2]),
+        (["M1", "G1", "TRIG"], ["mag", "grad", "mag"], [2]),
+        (["EOG"], ["EEG"], [0]),
+    ],
+)
+def test_the_columns_of_what_may_hold_codes(labels, kinds, beside) -> None:
+    assert beside_columns(labels, kinds) == beside
 
 
 @given(labels=LABELS, seed=st.randoms(use_true_random=False))

@@ -155,18 +155,29 @@ def test_who_watches_gets_samples_stamps_and_markers(feed, endpoints) -> None:
     assert [(m.markers, m.markers_s) for m in got if m.markers] == [(["Käse"], [2.25])]
 
 
-def test_who_watches_a_blind_session_sees_neither_markers_nor_codes(tmp_path, endpoints) -> None:
+@pytest.mark.parametrize(
+    ("trigger", "label", "kinds"),
+    [
+        (TriggerSettings(channel="Pz"), "Pz", ()),
+        (None, "TRIG", ()),
+        (None, "Pz", ("EEG", "stim")),
+    ],
+)
+def test_who_watches_a_blind_session_sees_neither_markers_nor_codes(
+    tmp_path, endpoints, trigger, label, kinds
+) -> None:
     config = SessionConfig(
         session="s",
         folder=tmp_path,
         endpoints=endpoints,
         source=LiveSource(eeg="EEG", markers="m"),
-        trigger=TriggerSettings(channel="Pz"),
+        trigger=trigger,
         outputs=OutputSettings(blind=True),
     )
     with (
-        closing(SignalsFeed(config, ["Cz", "Pz"], RATE_HZ)) as feed,
+        closing(SignalsFeed(config, ["Cz", label], RATE_HZ, kinds)) as feed,
         closing(heard(endpoints, Eeg)) as watcher,
+        closing(heard(endpoints, ChannelQuality)) as judge,
     ):
         first = wait_for(feed, watcher)
         sent = chunk(first)
@@ -176,6 +187,8 @@ def test_who_watches_a_blind_session_sees_neither_markers_nor_codes(tmp_path, en
         got = [receive(watcher, wait_ms=SOON_MS)]
         while got[-1].stamps_s[-1] < 100 + (first + 900) / RATE_HZ:
             got.append(receive(watcher, wait_ms=SOON_MS))
+        quality = receive(judge, wait_ms=SOON_MS)
+    assert quality.peak_to_peak_uv[0] > 0 == quality.peak_to_peak_uv[1] == quality.rms_uv[1]
     assert not np.concatenate([m.array for m in got])[:, 1].any()
     assert np.concatenate([m.array for m in got])[:, 0].any()
     assert [(m.markers, m.markers_s) for m in got if m.markers] == [([""], [2.25])]

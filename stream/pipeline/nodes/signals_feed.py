@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream.acquire.channels import beside_columns
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.markers import marker_text
 from stream.acquire.watch.signals import Decimator, QualityMeter
@@ -22,14 +23,22 @@ class SignalsFeed:
     It waits for nobody, and sends nothing again: what a slow watcher misses is lost to him.
     """
 
-    def __init__(self, config: SessionConfig, channels: Sequence[str], rate_hz: float):
+    def __init__(
+        self,
+        config: SessionConfig,
+        channels: Sequence[str],
+        rate_hz: float,
+        kinds: Sequence[str] = (),
+    ):
         self._channels = list(channels)
         self._rate_hz = rate_hz
         also = lab_endpoint(config.outputs.listen, "signals")
         self._publisher = Publisher(config.endpoints.signals, config.session, leaving(config), also)
-        self._codes: list[int] = []  # columns whose codes tell what is shown
-        if config.outputs.blind and config.trigger is not None:
-            self._codes = [self._channels.index(config.trigger.channel)]
+        self._hidden: list[int] = []  # columns whose codes may tell what is shown
+        if config.outputs.blind:
+            self._hidden = beside_columns(channels, kinds)
+            if config.trigger is not None:
+                self._hidden.append(self._channels.index(config.trigger.channel))
         self._decimator: Decimator | None = None
         self._meter: QualityMeter | None = None
         self._waiting: list[Chunk] = []
@@ -62,7 +71,7 @@ class SignalsFeed:
 
     def _send(self) -> None:
         samples = np.concatenate([chunk.samples for chunk in self._waiting])  # a copy
-        samples[:, self._codes] = 0
+        samples[:, self._hidden] = 0
         stamps_s = np.concatenate([chunk.raw_s + chunk.offset_s for chunk in self._waiting])
         self._waiting = []
         if self._decimator is not None:

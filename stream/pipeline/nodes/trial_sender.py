@@ -108,7 +108,7 @@ class TrialSender:
         self._feed = None
         if config.record:
             self._feed = RecordingFeed(config, headers)
-        self._signals = SignalsFeed(config, channels, rate_hz)
+        self._signals = SignalsFeed(config, channels, rate_hz, kinds)
         self._trial_file: TrialFile | None = None
         if config.save_trials is not None:
             window = (self.trials.window.first, self.trials.window.last)
