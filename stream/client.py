@@ -26,7 +26,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, fields
 from functools import partialmethod, wraps
 from pathlib import Path
@@ -359,7 +359,7 @@ def _said_in(path: Path) -> dict[str, Any]:
 def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float = 5) -> Session:
     """Joins a session, by its id, its folder, or its address `tcp://HOST:PORT` on another host.
 
-    None need be named where one alone runs here, and while none does it is waited for. An address
+    None need be named where one alone runs here; what is not there yet is waited for. An address
     needs `keys`, a copy of its `hvf-live.keys`. In the ledger, it is `by` who asked for something.
     """
     joined = Session(*_found(session, keys, time.monotonic() + wait_s), by)
@@ -378,14 +378,17 @@ def _found(wanted: str, keys: str, until_s: float) -> tuple[str, Mapping[str, st
             raise ClientError(f"'{wanted}': give tcp://HOST:PORT and `keys`, of its hvf-live.keys")
         names = enumerate(("results", "signals", "control"), int(port))
         return "", {name: f"{host}:{at}#{keys}" for at, name in names}
-    if wanted and (Path(wanted) / "config.json").is_file():
-        config = json.loads((Path(wanted) / "config.json").read_text(encoding="utf-8"))
-        return config["session"], config["endpoints"]
-    while not (running := discover()) and not wanted and time.monotonic() < until_s:
+    while True:
+        with suppress(OSError, ValueError, KeyError):  # the session may be about to write it
+            config = json.loads((Path(wanted) / "config.json").read_bytes()) if wanted else {}
+            return config["session"], config["endpoints"]
+        running = discover()
+        chosen = [one for one in running if wanted in ("", one.session)]
+        if len(chosen) == 1:
+            return chosen[0].session, chosen[0].endpoints
+        if (running and not wanted) or time.monotonic() > until_s:
+            break
         time.sleep(0.1)
-    chosen = [one for one in running if wanted in ("", one.session)]
-    if len(chosen) == 1:
-        return chosen[0].session, chosen[0].endpoints
     told = "; ".join(f"{one.session} ({one.title}, in {one.folder})" for one in running) or "none"
     what = f"there is no session '{wanted}'" if wanted else f"there are {len(running)} sessions"
     raise ClientError(f"{what} on this machine; give one of those that run: {told}")
@@ -602,8 +605,8 @@ class Session(AbstractContextManager["Session"]):
             case SessionState():
                 self.state = message.state
             case SessionClosed():
-                self.state = "closed"
-                self._ended(f"the session {self.id} has ended ({message.summary.get('end')})")
+                self.state, how = "closed", map(message.summary.get, ("end", "failure"))
+                self._ended(f"the session {self.id} has ended ({': '.join(filter(None, how))})")
             case Snapshot() if not self.in_step:  # else somebody else has asked for it
                 self._stand(message)
         if type(message) in self._kinds:

@@ -642,7 +642,7 @@ def test_one_session_is_found_several_are_listed_and_none_is_said(place, running
     with pytest.raises(ClientError, match=f"there are 2 sessions on this machine; .*: {both}"):
         connect()
     with pytest.raises(ClientError, match=f"there is no session 'u' on this machine; .*{both}"):
-        connect("u")
+        connect("u", wait_s=NEVER_S)
     with connect("s") as session:
         assert session.id == "s"
     second.end()
@@ -651,12 +651,30 @@ def test_one_session_is_found_several_are_listed_and_none_is_said(place, running
     assert list(place.iterdir()) == []
 
 
-def test_where_none_runs_one_is_waited_for(place: Path, running: Running) -> None:
+@pytest.mark.parametrize("named", ["", "s"])
+def test_one_that_is_not_there_yet_is_waited_for(place, running: Running, named: str) -> None:
     begun = []
     config = config_of(running.folder, "s", running.endpoints)
     begins = threading.Timer(NEVER_S, lambda: begun.append(Presence(config, "x")))
     begins.start()
-    with connect(wait_s=SOON_S) as session:
+    with connect(named, wait_s=SOON_S) as session:
+        assert session.id == "s"
+    begins.join()
+
+
+def test_a_folder_that_is_not_there_yet_is_waited_for(place, running: Running) -> None:
+    folder = running.folder / "new"
+
+    def begin() -> None:
+        folder.mkdir()
+        config = config_of(folder, "s", running.endpoints).model_dump_json()
+        for text in (config[:100], config):  # which is written while somebody looks
+            (folder / "config.json").write_text(text)
+            threading.Event().wait(NEVER_S)
+
+    begins = threading.Timer(NEVER_S, begin)
+    begins.start()
+    with connect(str(folder), wait_s=SOON_S) as session:
         assert session.id == "s"
     begins.join()
 
