@@ -11,13 +11,15 @@ import pytest
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import pylsl
+from stream.client import SessionEnded, connect
 from stream.commands.common import new_config
 from stream.pipeline.nodes import reader
 from stream.pipeline.nodes.node import Lifeline
+from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.config import LiveSource, SessionSettings
 from stream.pipeline.wire.nodes import READER
 from tests.calling import call
-from tests.sessions import run
+from tests.sessions import check_accounted, finish, run, start, trials_of
 from tests.tiny_bundle import CHANNELS, tiny_models, tiny_recording
 
 pytestmark = pytest.mark.slow
@@ -49,11 +51,48 @@ def markers():
     del outlet
 
 
-def test_no_such_stream(tmp_path: Path) -> None:
-    streams = ("--eeg", "Nobody", "--markers", "m", "--wait", "1")
-    done = call("live", *streams, "--headless", "--out", tmp_path / "s")
-    assert done.code == 1
-    assert "no LSL stream named 'Nobody' within 1 s" in done.one_sentence()
+@pytest.mark.parametrize("outputs", [(), ("--blind",)], ids=["open", "blind"])
+def test_a_session_that_cannot_start_has_failed_for_whoever_hears_of_it(
+    tmp_path: Path, outputs: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "s"
+    streams = ("--eeg", "Nobody", "--markers", "m", "--wait", "3")
+    process = start("live", *streams, "--headless", "--out", folder, *outputs)
+    with connect(str(folder), wait_s=60) as joined, pytest.raises(SessionEnded) as told:
+        joined.wait_ready(deadline_s=100)
+    done = finish(process)
+    sentence = done.one_sentence()
+    assert (done.code, "Traceback" in done.out) == (1, False)
+    assert "no LSL stream named 'Nobody' within 3 s" in sentence
+    assert ("has ended (failed" in str(told.value), sentence in str(told.value)) == (
+        True,
+        not outputs,
+    )
+    summary = check_accounted(folder)
+    assert (summary["end"], summary["failure"]) == ("failed", sentence)
+    assert trials_of(folder, "end") == [{"event": "end", "reason": "failed"}]
+    assert {"trials.csv", "report.html"} <= {file.name for file in folder.iterdir()}
+    assert not (folder / "kept").exists()
+    assert call("finish", folder).out.startswith("nothing is missing")
+
+
+def test_a_session_that_fails_before_anybody_keeps_its_books_has_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s"
+    monkeypatch.setattr(Supervisor, "is_ready", refuse)
+    streams = ("--eeg", "Nobody", "--markers", "m")
+    done = call("live", *streams, "--headless", "--out", folder)
+    assert (done.code, done.one_sentence()) == (1, "it cannot be")
+    summary = check_accounted(folder)
+    told = (summary["end"], summary["failure"], summary["ledger_faults"])
+    assert told == ("failed", "it cannot be", [])
+    assert (folder / "report.html").is_file()
+    assert not (folder / "kept").exists()
+
+
+def refuse(*_: object) -> bool:
+    raise Problem("it cannot be")
 
 
 @pytest.fixture

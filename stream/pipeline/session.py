@@ -11,7 +11,7 @@ import zmq
 
 from hvf_core.problem import Problem, asked_to_end, sentence_of
 from stream.acquire.lsl import local_clock
-from stream.pipeline.books.closing import FAILED, LOST, lost, make_whole
+from stream.pipeline.books.closing import begin_books, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import Control
@@ -26,12 +26,12 @@ from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import lab_keys, make_lab_keys, write_keys
 from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
-from stream.pipeline.witness import Parting
+from stream.pipeline.witness import FAILED, LOST, Parting
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
 _LAST_WORDS_S = 2.0
-_LISTENING = (State.RUNNING, State.PAUSED)
+_GOING = (State.STARTING, State.RUNNING, State.PAUSED)
 _UNFINISHED = (
     "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
 )
@@ -139,12 +139,10 @@ class Session:
 
     def _closed(self) -> Mapping[str, Any] | None:
         """Closes what the nodes have left open, now that they are gone; the summary."""
-        if not self._has_begun:
-            if self.failure is not None:
-                raise Problem(self.failure)
-            return None
         end = "stop" if self._is_ended else LOST
         try:
+            if not self._has_begun:
+                begin_books(self._config)
             detail = "no answer when the session ended"
             made = make_whole(self._supervisor.config, detail, end, self.failure)
         except Problem as problem:
@@ -152,6 +150,10 @@ class Session:
             if not told or self._folder.is_dir():  # else there is nothing to be closed any more
                 told.append(str(problem))
             raise Problem("; ".join(told)) from None
+        if not self._has_begun:
+            if self.failure is not None:
+                raise Problem(self.failure)
+            return None
         for line in made.said:
             self._view.say(line)
         self.failure = self.failure or made.failure or lost(made.summary)
@@ -213,10 +215,13 @@ class Session:
         if not self._life.on(event, time.monotonic()):
             return False
         state = self._life.state
-        if state is State.STOPPING or (before in _LISTENING and state not in _LISTENING):
+        is_broken = event is Event.BROKEN and before is not State.STOPPING
+        if is_broken or state is State.STOPPING or (before in _GOING and state not in _GOING):
             self._left_s = min(self._left_s, local_clock())
-            end = {State.STOPPING: "stop", State.CLOSING: FAILED}.get(state, "finish")
-            Parting(end, self._left_s).keep(self._config.kept("parting"))
+            end, why = "stop" if event in (Event.STOP, Event.ABORT) else "finish", ""
+            if self.failure is not None and state is not State.STOPPING:
+                end, why = FAILED, self.failure
+            Parting(end, self._left_s, why).keep(self._config.kept("parting"))
         if before is State.STARTING and state is State.RUNNING:
             self._has_begun = True
             self._supervisor.go()

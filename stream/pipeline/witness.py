@@ -103,22 +103,30 @@ class Witness:
         return min((event.readable_s for event in self._seen), default=now_s)
 
 
+FAILED = "failed"
+"""How a session has ended that could not go on, or could not start; its summary says why."""
+LOST = "lost"
+"""How a session has ended that did not get to say it."""
+
+
 class Parting(NamedTuple):
     """When a session has left for its end: markers that come later are nobody's.
 
     Attributes:
         end: how, as the ledger calls it.
         at_s: on the clock of its stamps.
+        why: it failed.
     """
 
     end: str
     at_s: float
+    why: str = ""
 
     def keep(self, path: Path) -> None:
         """Writes it down, for whoever closes the books, where the disk takes it."""
         with suppress(OSError):
             path.parent.mkdir(exist_ok=True)
-            path.write_text(f"{self.end} {self.at_s!r}")
+            path.write_text(f"{self.end} {self.at_s!r} {self.why}", encoding="utf-8")
 
 
 def read_parting(path: Path) -> Parting | None:
@@ -126,8 +134,8 @@ def read_parting(path: Path) -> Parting | None:
     if not path.exists():
         return None
     try:
-        end, at_s = path.read_text().split()
-        return Parting(end, float(at_s))
+        end, at_s, why = path.read_text(encoding="utf-8").split(" ", 2)
+        return Parting(end, float(at_s), why)
     except ValueError:  # a disk that is full has taken half of it
         return None
 

@@ -210,7 +210,9 @@ def test_when_a_session_has_left_is_read_as_it_was_kept_and_half_of_it_is_nothin
     assert read_parting(path) is None
     Parting("stop", 31072.25).keep(path)
     assert read_parting(path) == Parting("stop", 31072.25)
-    for rest in ("", "stop", "stop x"):
+    Parting("failed", 1.5, "no stream 'é', as it says").keep(path)
+    assert read_parting(path) == Parting("failed", 1.5, "no stream 'é', as it says")
+    for rest in ("", "stop", "stop x", "stop 31072.2"):
         path.write_text(rest)
         assert read_parting(path) is None
     Parting("stop", 1.0).keep(tmp_path / "gone" / "kept" / "parting")  # a folder that was removed

@@ -7,20 +7,16 @@ from typing import Any, NamedTuple
 
 from hvf_core.problem import Problem
 from index.gallery import open_gallery
+from stream.acquire.lsl import local_clock
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete, numbers_of
 from stream.pipeline.books.trials_table import TABLE, write_trials_table
 from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
-from stream.pipeline.wire.nodes import READER, SOURCE
+from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import Attendance, read_parting
-
-FAILED = "failed"
-"""How a session has ended that could not go on; its summary says why."""
-LOST = "lost"
-"""How a session has ended that did not get to say it."""
+from stream.pipeline.witness import FAILED, LOST, Attendance, read_parting
 
 
 class Made(NamedTuple):
@@ -74,6 +70,20 @@ def make_whole(config: SessionConfig, detail: str, end: str = LOST, why: str | N
             failures.append(str(problem))
     shutil.rmtree(config.folder / KEPT, ignore_errors=True)  # nobody will go on from it
     return Made(summary, was_whole, said, "; ".join(failures) or None)
+
+
+def begin_books(config: SessionConfig) -> None:
+    """Begins the ledger of a session that ended before its results node could.
+
+    Raises:
+        Problem: it cannot be written.
+    """
+    path = config.folder / "ledger.jsonl"
+    if not path.exists():
+        with _room_for(config):
+            ledger = Ledger(path)
+            ledger.note("start", session=config.session, node=SUPERVISOR, at_s=local_clock())
+            ledger.close()
 
 
 def write_pages(config: SessionConfig, summary: Mapping[str, Any]) -> None:

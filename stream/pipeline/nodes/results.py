@@ -44,7 +44,7 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import Attendance, Witness, read_parting
+from stream.pipeline.witness import LOST, Attendance, Witness, read_parting
 
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
@@ -189,7 +189,9 @@ class Results:
         An orphan, whose session has ended before it, writes table and report too.
         """
         parting = read_parting(self._config.kept("parting"))
-        if parting is not None and self.ended is None and end == "finish":
+        if parting is None:
+            end = LOST if is_orphan else end
+        elif parting.why or (self.ended is None and end == "finish"):
             end = parting.end
         if self.has_begun:
             self._hear_the_rest(parting.at_s if parting is not None else float("inf"))
@@ -204,6 +206,8 @@ class Results:
         streams["notices"] = self._notices + streams.get("notices", [])
         summary = self._tally.summary(self._ledger, end, self._ledger.faults())
         summary["streams"] = streams
+        if parting is not None and parting.why:
+            summary["failure"] = parting.why
         write_summary(self._config.folder, summary)
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)

@@ -137,4 +137,5 @@ def summary_left(summary: Mapping[str, Any]) -> dict[str, Any]:
     """A summary without how right the answers were, and without sentences."""
     streams = {**summary.get("streams", {}), "notices": []}
     right = dict.fromkeys(("top1", "top5", "confidence")) | {"n": 0}
-    return {**summary, **right, "by_repeats": {}, "by_tmax": {}, "streams": streams}
+    told = {name: value for name, value in summary.items() if name != "failure"}
+    return {**told, **right, "by_repeats": {}, "by_tmax": {}, "streams": streams}
