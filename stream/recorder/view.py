@@ -51,7 +51,7 @@ class View:
         """Shows which streams are there, which are waited for, and what else answers."""
         there = ", ".join(dict.fromkeys(f"'{one.name}'" for one in (*found, *others))) or "none"
         waits = ", ".join(f"'{name}'" for name in missing) or "any stream"
-        told = f"waiting for {waits}{did_you_mean(missing, others)}; there: {there}"
+        told = f"waiting for {waits}{did_you_mean(missing, others) or ';'} there: {there}"
         if not self._moves:
             if told != self._told:
                 self.say(told)

@@ -333,7 +333,7 @@ def test_the_screen_has_a_line_for_each_stream_and_says_what_is_missing(tmp_path
     others = [stream_like(name, "EEG", 250.0) for name in ("MyCap", "MyGaze", "MyGaze")]
     told = shown(lambda view: view.waiting([amp], ["mycaap"], others))
     meant = "did you mean 'MyCap'?"
-    assert f"waiting for 'mycaap'; {meant}; there: 'Amp', 'MyCap', 'MyGaze'" in told
+    assert f"waiting for 'mycaap'; {meant} there: 'Amp', 'MyCap', 'MyGaze'" in told
     tally = Tally(250.0)
     tally.add(np.arange(500) / 250)
     tap = SimpleNamespace(stream=amp, tally=tally, state="lost")
