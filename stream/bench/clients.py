@@ -84,8 +84,10 @@ def _send_rubbish(endpoints: Endpoints, done: threading.Event) -> None:
                 control.recv_multipart()
 
 
-def come_and_go(folder: Path, n: int, told: Connection) -> None:
+def come_and_go(folder: Path, n: int, niceness: int, told: Connection) -> None:
     """The process of the clients: they come when it is told True, and go when it is told False."""
+    if hasattr(os, "nice"):
+        os.nice(niceness)
     with suppress(EOFError):  # it is over
         while told.recv():
             with crowd(folder, n):
@@ -95,6 +97,9 @@ def come_and_go(folder: Path, n: int, told: Connection) -> None:
 def main(
     trials: Annotated[int, typer.Option(min=2, help="with clients, and as many without")] = 1000,
     clients: Annotated[int, typer.Option(min=3)] = 20,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="Of clients; 19: they take no core from the session")
+    ] = 0,
 ) -> None:
     """Answers a subject with clients and without, in turn, and prints one table."""
     n_blocks = 2 * -(-trials // _BLOCK)
@@ -108,9 +113,9 @@ def main(
         tell, told = _processes.Pipe()
         try:
             _wait_for(folder / "config.json")
-            arguments = (folder, clients, told)
+            arguments = (folder, clients, nice, told)
             _processes.Process(target=come_and_go, args=arguments, daemon=True).start()
-            show(measure(folder, n_blocks, tell), clients)
+            show(measure(folder, n_blocks, tell), clients, nice)
         finally:
             tell.close()
             session.terminate()
@@ -149,9 +154,10 @@ def _next_ms(answers: zmq.SyncSocket, wait_s: float) -> tuple[float, float]:
     return (out_s - readable_s) * 1e3, (there_s - readable_s) * 1e3
 
 
-def show(took_ms: dict[bool, np.ndarray], clients: int) -> None:
+def show(took_ms: dict[bool, np.ndarray], clients: int, nice: int) -> None:
     """Prints what was seen."""
-    title = f"{clients} clients, a trial every {_SOA_S:g} s; {os.cpu_count()} cores (simulated)"
+    cores = f"{os.cpu_count()} cores"
+    title = f"{clients} clients (nice {nice}), a trial every {_SOA_S:g} s; {cores} (simulated)"
     table = Table(title=title, title_justify="left", min_width=90)
     for column in ("readable → ... , ms", "p50", "p95", "p99", "max"):
         table.add_column(column, justify="left" if column.startswith("read") else "right")

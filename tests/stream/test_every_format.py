@@ -43,16 +43,22 @@ def plain_cut(take, onset):
     """The first sample of the trial, or the reasons for none: the slow and obvious way."""
     first, last = onset + WINDOW.first, onset + WINDOW.last
     reasons = {"no_data"} if first < 0 or last >= take.n else set()
-    pieces = list(itertools.pairwise([0, *sorted(take.joins), take.n]))
-    if sum(start <= last and first < stop for start, stop in pieces) > 1:
+    pieces = itertools.pairwise([0, *sorted(take.joins), take.n])
+    spanned = [stop - start for start, stop in pieces if start <= last and first < stop]
+    if len(spanned) > 1:
         # Where the file ends while the clock waits whether samples are late, nobody will know.
         reasons |= {"gap", "no_data"} if take.n - last <= IN_DOUBT else {"gap"}
+    # A piece of one sample is known by nothing from a sample whose stamp is wild: it is kept.
+    is_one_piece = sum(length > 1 for length in spanned) <= 1
     # Half a sample: BrainVision has no quarters, so that edges may meet.
     spans = [(start, start + count) for start, count in take.bad]
     if not reasons and any(a + 0.5 < last and b - 0.5 > first for a, b in spans):
         return {"rejected"}
     touched = any(a - 0.5 < last and b + 0.5 > first for a, b in spans)
-    return reasons or ({first, "rejected"} if touched else {first})
+    whole = {first, "rejected"} if touched else {first}
+    if reasons == {"gap"} and is_one_piece:
+        return reasons | whole
+    return reasons or whole
 
 
 @pytest.mark.slow
