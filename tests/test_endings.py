@@ -105,8 +105,10 @@ def test_a_session_whose_lines_nobody_reads_any_more(cap: str, tmp_path, tempora
     process.wait(200)
     assert process.stderr is not None
     said = process.stderr.read()
-    assert (process.returncode, said.count("\n")) == (141, 1), said
-    assert said.startswith("nobody reads what is printed any more")
+    # It may end before the results node is back: then nobody has listened for a moment.
+    expected = 1 if said.startswith("nobody listened") else 141
+    assert (process.returncode, said.count("\n")) == (expected, 1), said
+    assert said.startswith(("nobody listened", "nobody reads what is printed any more"))
     check_accounted(folder)
     assert (folder / "report.html").is_file()
 

@@ -26,7 +26,6 @@ from stream.pipeline.wire.messages import (
     Eeg,
     MarkerSeen,
     Message,
-    Noted,
     Retrieval,
     Settled,
     Snapshot,
@@ -268,7 +267,7 @@ def test_nothing_that_leaves_a_blind_session_has_the_truth(taps: Taps, tmp_path:
         assert SECRET not in what
     # All of it came out, without the truth.
     kinds = {type(message) for message in taps.messages}
-    assert {MarkerSeen, Retrieval, Settled, Noted, Snapshot, Eeg} <= kinds
+    assert {MarkerSeen, Retrieval, Settled, Snapshot, Eeg} <= kinds
     told = ears.told
     assert {"ready", "decoded", "dropped", "ended"} <= {one["event"] for one in told}
     for one in told:
