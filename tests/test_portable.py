@@ -36,7 +36,9 @@ def without(module, *names):
     return rest
 
 PORTABLE = {
-    "os": without(os, *"nice fork getuid getppid getpgid setsid killpg mkfifo chown uname".split()),
+    "os": without(
+        os, *"nice fork getuid getppid getpgid setsid killpg mkfifo chown uname pwrite".split()
+    ),
     "signal": without(signal, *"SIGKILL SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGALRM SIGCHLD".split()),
     "socket": without(socket, "AF_UNIX"),
 }

@@ -1,6 +1,5 @@
 """Feeds what goes out of a session, in threads of its own, for which no answer waits."""
 
-import os
 import queue
 import threading
 import time
@@ -54,8 +53,8 @@ class Way:
         path.parent.mkdir(exist_ok=True)
         self._is_back = not path.exists()
         self._go_s = now_s if self._is_back else now_s + _BACK_S
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT)
-        self._n = int(os.read(self._file, 32) or 0)
+        self._file = path.open("w+b" if self._is_back else "r+b", buffering=0)
+        self._n = int(self._file.read() or 0)
         self._waiting: deque[Told] = deque()
 
     @property
@@ -82,12 +81,13 @@ class Way:
             told = self._waiting.popleft()
             self._output.tell(told)
             self._n = told["n"]
-            os.pwrite(self._file, f"{self._n:<20d}".encode(), 0)
+            self._file.seek(0)
+            self._file.write(b"%-20d" % self._n)
 
     def end(self) -> None:
         """Tells what still waits, heard or not."""
         self.look(float("inf"))
-        os.close(self._file)
+        self._file.close()
 
 
 class Feed:
