@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 
 StreamKind = Literal["eeg", "markers"]
+RESULTS = "Results"
+"""The type of the streams in which a session tells its answers, and of their recording."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hvf_core.problem import Problem
+from stream.acquire.chunk import RESULTS
 
 
 def _import_pylsl() -> Any:
@@ -49,9 +50,6 @@ if "LSLAPICFG" not in os.environ and config_file() is None:
 local_clock = pylsl.local_clock
 GONE = (pylsl.util.TimeoutError, pylsl.util.LostError)
 """What is raised of a source that is no more, or does not answer in time: pylsl has its own."""
-
-RESULTS = "Results"
-"""The type of the streams in which a session tells its answers."""
 
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hvf_core.text import printable
+from stream.acquire.chunk import RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,6 @@ Tag = IntEnum("Tag", "FILE_HEADER STREAM_HEADER SAMPLES CLOCK_OFFSET BOUNDARY ST
 BOUNDARY_UUID = bytes.fromhex("43a546dccbf5410fb30ed5467383cbe4")
 
 STRING = "string"
-SESSION_TYPE = "Results"
-"""Of the stream of a session's answers, which says what ids the streams of the session have."""
 # What a header says of its stream itself, before anything that describes it.
 _TOLD = re.compile(r"<(type|eeg)>([^<]*)</")
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
@@ -89,7 +88,7 @@ def first_stamp_s(path: Path) -> float | None:
             if tag == Tag.STREAM_HEADER:
                 header = file.read(end - file.tell()).decode(errors="replace")
                 told = dict(reversed(_TOLD.findall(header)))
-                if told.get("type") == SESSION_TYPE and "eeg" in told:
+                if told.get("type") == RESULTS and "eeg" in told:
                     read = int(told["eeg"]).to_bytes(4, "little")
                 elif told.get("type", "").lower() == "eeg":
                     eeg.add(stream)

@@ -8,10 +8,11 @@ import numpy as np
 import pyxdf
 
 from hvf_core.problem import Problem
+from stream.acquire.chunk import RESULTS
 from stream.acquire.markers import marker_text
 from stream.acquire.units import kept_as
 from stream.sources.recording import RecordedMarker, Recording, sorted_markers, unreadable
-from stream.sources.xdf import MAGIC, SESSION_TYPE, STRING, on_one_clock, whole_chunks
+from stream.sources.xdf import MAGIC, STRING, on_one_clock, whole_chunks
 
 
 class _XdfStream:
@@ -34,7 +35,7 @@ class _XdfStream:
         desc = (info.get("desc") or [None])[0] or {}
         recorded = desc.get("recorded", [{}])[0] or {}
         self.is_simulated = desc.get("simulated") == ["true"]
-        self.is_of_session = self.type == SESSION_TYPE and bool(recorded)
+        self.is_of_session = self.type == RESULTS and bool(recorded)
         """Whether it holds a session's answers; it names the streams that the session read."""
         self.read_ids = {kind: _text_of(recorded, kind) for kind in ("eeg", "markers")}
 

@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from hvf_core.problem import Problem
-from stream.acquire.chunk import StreamKind
+from stream.acquire.chunk import RESULTS, StreamKind
 from stream.acquire.lsl import FoundStream, pylsl
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
@@ -19,7 +19,6 @@ from stream.pipeline.wire.messages import Noted, Recorded, Retrieval, SessionClo
 from stream.pipeline.wire.nodes import RECORD
 from stream.recorder.header import legible
 from stream.recorder.intake import Intake, StreamsFile, is_among, lacking
-from stream.sources.xdf import SESSION_TYPE
 from stream.sources.xdf_writer import XdfWriter, free_path
 
 _FLUSH_S = 0.5
@@ -80,7 +79,7 @@ class Recorder:
 
     def _results_header(self) -> str:
         name = f"hvf-live-results-{self._session}"
-        info = pylsl.StreamInfo(name, SESSION_TYPE, 1, 0.0, "string", name)
+        info = pylsl.StreamInfo(name, RESULTS, 1, 0.0, "string", name)
         told = info.desc().append_child("recorded")
         for kind, stream_id in _IDS.items():
             told.append_child_value(kind, str(stream_id))

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from stream.acquire.lsl import RESULTS, pylsl
+from stream.acquire.chunk import RESULTS
+from stream.acquire.lsl import pylsl
 from stream.pipeline.outputs.story import ENDS, FORMAT, Told
 from stream.pipeline.wire.config import NUMBERS, SessionConfig
 
