@@ -38,10 +38,9 @@ class Recording:
     says in the file's words what each channel records; empty where it does not say. `stamps_s` is
     float64 (n,), seconds, raw: from 0 on for files that MNE reads, with a pause where two pieces
     were joined, as recorded for XDF; `bad_spans` are on the same clock, and `notices` are sentences
-    that a person should hear. An XDF
-    stamp counts on the clock of the machine that sent it; adding the stream's offset, given as
-    (stamp, offset) pairs in seconds, takes it to the recorder's clock. Other files have one clock
-    and no offsets.
+    that a person should hear; what is `simulated` is nobody's EEG. An XDF stamp counts on the clock
+    of the machine that sent it; adding the stream's offset, given as (stamp, offset) pairs in
+    seconds, takes it to the recorder's clock. Other files have one clock and no offsets.
     """
 
     path: Path
@@ -57,6 +56,7 @@ class Recording:
     kinds: tuple[str, ...] = ()
     bad_spans: tuple[BadSpan, ...] = ()
     notices: tuple[str, ...] = ()
+    simulated: bool = False
 
     def corrected(self, names: Mapping[str, str], rate_hz: float | None) -> "Recording":
         """The same with channels by other names (see `channels.renamed`), and at its true rate."""

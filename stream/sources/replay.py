@@ -56,7 +56,7 @@ def main(
     for notice in recording.notices:
         print(f"{NOTICE}{printable(notice)}", flush=True)
     signal = recording.signal(recording.channels)
-    outlets = Outlets(name, recording.channels, recording.rate_hz, signal)
+    outlets = Outlets(name, recording.channels, recording.rate_hz, signal, recording.simulated)
     if wait_for_go_line:
         wait_for_go()
     outlets.wait_for_consumers()

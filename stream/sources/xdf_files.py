@@ -84,6 +84,7 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
         marker_offsets=() if events is None else events.offsets,
         kinds=eeg.kinds,
         notices=tuple(notices),
+        simulated=eeg.is_simulated,
     )
 
 

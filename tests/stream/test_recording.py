@@ -241,6 +241,7 @@ def test_a_recording_of_nobody_says_so(tmp_path):
     header.desc().append_child_value("simulated", "true")
     recording = read_recording(write_xdf(tmp_path / "a.xdf", [eeg_stream(header)]))
     assert "'a.xdf': the EEG of stream 'amp' is simulated" in recording.notices
+    assert recording.simulated
 
 
 @pytest.mark.parametrize(

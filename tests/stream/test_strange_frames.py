@@ -148,6 +148,7 @@ NO_MESSAGES = [
     changed(ANSWER, stamps={}),
     changed(Noted(node="paint", text="", facts={}), facts={"a": b"\0"}),
     changed(End(reason="stop", facts={}), facts={"notices": 7}),
+    changed(End(reason="stop", facts={}), facts={"simulated": "no"}),
     changed(PIECE, raw_s=b""),
     changed(PIECE, texts=["x"]),
     changed(PIECE, headers={}),

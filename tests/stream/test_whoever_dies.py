@@ -516,7 +516,7 @@ def test_what_came_while_all_hung_is_at_least_told_where_the_session_is_stopped(
         world.start_reader()
         world.bus.has_joined = False
         world.results.take(world.reader.reports.take())
-        world.results.take(End(reason="stop", facts={}))
+        world.results.take(End(reason="stop", facts={"simulated": True}))
     world.results.close(world.results.ended or "finish", is_orphan=False)
     records = read_ledger(world.folder / "ledger.jsonl")
     ((from_s, until_s),) = [(r["from_s"], r["until_s"]) for r in records if r["event"] == "unheard"]
@@ -525,3 +525,4 @@ def test_what_came_while_all_hung_is_at_least_told_where_the_session_is_stopped(
     assert not [record for record in records if record["event"] == "marker"]
     summary = json.loads((world.folder / "summary.json").read_text())
     assert (summary["end"], summary["at_least"]) == ("stop", True)
+    assert summary["simulated"] == is_read  # as only the reader's last words tell

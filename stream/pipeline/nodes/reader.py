@@ -52,6 +52,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     for inlet in inlets.values():
         if inlet.stream.notice:
             sender.say(inlet.stream.notice)
+    sender.is_simulated = eeg.is_simulated
     if eeg.is_simulated and not config.simulated:
         sender.say(f"the EEG of stream '{eeg.stream.name}' is simulated")
     chosen = {"eeg": source.source_id, "markers": source.marker_source_id}
@@ -178,6 +179,7 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
         "markers": made("markers", "Markers", 0.0, "string"),
     }
     sender = TrialSender(config, lifeline, channels, rate_hz, headers, signal, kinds)
+    sender.is_simulated = recording.simulated
     for notice in recording.notices:
         sender.say(notice)
     lifeline.ready()

@@ -205,6 +205,7 @@ class Results:
         streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
         streams["notices"] = self._notices + streams.get("notices", [])
         summary = self._tally.summary(self._ledger, end, self._ledger.faults())
+        summary["simulated"] |= streams.pop("simulated", False)
         summary["streams"] = streams
         if parting is not None and parting.why:
             summary["failure"] = parting.why

@@ -117,6 +117,8 @@ class TrialSender:
             head = Head(list(channels), rate_hz, window, types)
             self._trial_file = TrialFile(config.folder, head)
         self._notices: list[str] = []
+        self.is_simulated = False
+        """Whether its stream tells that the EEG is made up, as the summary then does."""
         self._next_look_s = self._next_alive_s = 0.0
         self._since_s = since_s
         self._taken_s = 0.0
@@ -228,6 +230,7 @@ class TrialSender:
             write_state(self._adaptation_path, self._adaptation.state())
         self._say_alive()
         facts = self.trials.acquisition.facts() | {"notices": self._notices}
+        facts["simulated"] = self.is_simulated
         if self._feed is not None:
             self._feed.flush(at_once=True)
             facts["not_recorded"] = self._feed.n_lost

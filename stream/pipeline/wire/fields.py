@@ -32,6 +32,8 @@ def _of_reader(facts: Facts) -> Facts:
         raise ValueError("notices are no list of sentences")
     if not isinstance(delay_ms, float | int | None):
         raise ValueError("filter_delay_ms_at_10_hz is no number")
+    if not isinstance(facts.get("simulated", False), bool):
+        raise ValueError("simulated is neither true nor false")
     return facts
 
 
