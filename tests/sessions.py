@@ -56,7 +56,7 @@ def amplifier(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`tests.outlet` in a process of its own: the streams NAME and NAME-markers."""
     command = [sys.executable, "-m", "tests.outlet", name, str(n_channels), str(rate_hz), text]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT)
     try:
         yield process
     finally:

@@ -100,7 +100,7 @@ class Supervisor:
         self._inherited = inherited
         self._logs = config.folder / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._ready_until_s = time.monotonic() + _READY_WAIT_S
+        self._ready_until_s = time.monotonic() + _READY_WAIT_S + config.streams_wait_s
         self._nodes = {
             spec.name: _Node(
                 spec,
@@ -130,8 +130,8 @@ class Supervisor:
         waiting = ", ".join(node.spec.name for node in needed if not (node.ready or node.done))
         if waiting and time.monotonic() > self._ready_until_s:
             raise Problem(
-                f"the nodes {waiting} were not ready within {_READY_WAIT_S:g} s; look into their "
-                f"logs in '{self._logs}'"
+                f"the nodes {waiting} were not ready within "
+                f"{_READY_WAIT_S + self.config.streams_wait_s:g} s; see logs in '{self._logs}'"
             )
         return not waiting
 

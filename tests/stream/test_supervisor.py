@@ -80,7 +80,7 @@ class Stage:
             session="s",
             folder=folder,
             endpoints=Endpoints.local(),
-            source=LiveSource(eeg="x", markers="y"),
+            source=LiveSource(eeg="x", markers="y", wait_s=300.0),
             bundle=folder / "bundle",
             painting=painting,
         )
@@ -143,6 +143,11 @@ def test_nothing_waits_for_an_optional_node_and_it_is_told_to_finish_once_it_lis
     made.look_until(lambda: made.supervisor.is_over("moody"))
     assert (made.folder / "moody.ended").read_text() == "finish"
     assert made.supervisor.events == []
+
+
+def test_nodes_are_waited_for_as_long_as_streams_may_be_and_longer(stage, monkeypatch) -> None:
+    monkeypatch.setattr("stream.pipeline.supervisor._READY_WAIT_S", 0.0)
+    stage("serves").supervisor.wait_until_ready()
 
 
 def test_it_is_said_of_a_node_that_it_stands_still_and_goes_on(stage, monkeypatch) -> None:

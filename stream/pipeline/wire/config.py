@@ -234,6 +234,11 @@ class SessionConfig(SessionSettings):
         smaller = painting.model_copy(update={"halvings": painting.halvings + 1})
         return self.model_copy(update={"painting": smaller})
 
+    @property
+    def streams_wait_s(self) -> float:
+        """How long the reader may wait for its streams."""
+        return self.source.wait_s if isinstance(self.source, LiveSource) else 0.0
+
     def kept(self, name: str) -> Path:
         """A file that a process keeps for one that is started in its place."""
         return self.folder / KEPT / name
