@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partialmethod, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -618,6 +618,8 @@ class Session(AbstractContextManager["Session"]):
     def _saw(self, marker: MarkerSeen) -> None:
         self._n_markers += marker.about.trial not in self.markers
         self.markers.setdefault(marker.about.trial, marker)
+        if (end := self.ends.get(marker.about.trial)) and end.marker is None:  # it was heard first
+            self.ends[end.trial] = replace(end, marker=marker)
         if len(self.markers) > KEPT:
             del self.markers[next(iter(self.markers))]
 

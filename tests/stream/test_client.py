@@ -423,6 +423,15 @@ def test_what_was_lost_on_the_way_is_asked_for(running: Running, joined: Session
     assert joined.wait_for("d", 4.0, deadline_s=SOON_S).outcome == "cut"
 
 
+def test_an_end_that_was_heard_first_has_its_marker_too(running: Running, joined: Session) -> None:
+    running.told.put(lambda: setattr(running, "lost", 1))
+    running.do("marker", "a", 1.0)
+    running.do("settle", 1, "cut")  # from this on a snapshot is asked for
+    end = joined.wait_for("a", 1.0, deadline_s=SOON_S)
+    assert end.marker is not None
+    assert end.marker == joined.markers[1]
+
+
 acts = st.sampled_from(["marker", "marker", "answer", "cut", "drop", "lose", "hello", "again"])
 
 
