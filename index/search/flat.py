@@ -81,21 +81,36 @@ class Flat:
 
     def __init__(self, embeddings: np.ndarray) -> None:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)
-        self._query = np.empty(embeddings.shape[1], np.float32)
 
     def scores(self, vector: np.ndarray) -> Dense:
-        n, dim = self._embeddings.shape
-        if vector.shape != (dim,):
-            raise ValueError(f"an embedding of shape {vector.shape}, the gallery has width {dim}")
-        np.copyto(self._query, vector, casting="same_kind")
-        length = np.sqrt(np.dot(self._query, self._query))
-        if not np.isfinite(length) or not length:
-            raise Problem(
-                "an embedding holds values that are not finite, or only zeros: "
-                "the trial's EEG or the bundle's weights are damaged"
-            )
-        np.divide(self._query, length, out=self._query)
-        cosines = np.empty(n, np.float32)
-        places = map(faiss.swig_ptr, (cosines, self._query, self._embeddings))
-        faiss.fvec_inner_products_ny(*places, dim, n)  # type: ignore[attr-defined] # not in its types
-        return Dense(cosines)
+        query = of_unit_length(vector, self._embeddings.shape[1])
+        return Dense(inner_products(query, self._embeddings))
+
+
+def of_unit_length(vector: np.ndarray, dim: int) -> np.ndarray:
+    """An embedding as galleries hold them, float32 (dim,).
+
+    Raises:
+        Problem: it is not finite, or all zero.
+        ValueError: it has another width.
+    """
+    if vector.shape != (dim,):
+        raise ValueError(f"an embedding of shape {vector.shape}, the gallery has width {dim}")
+    query = vector.astype(np.float32, casting="same_kind")
+    length = np.sqrt(np.dot(query, query))
+    if not np.isfinite(length) or not length:
+        raise Problem(
+            "an embedding holds values that are not finite, or only zeros: "
+            "the trial's EEG or the bundle's weights are damaged"
+        )
+    query /= length
+    return query
+
+
+def inner_products(query: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Of float32 (dim,) with each row of float32 (n, dim), which is contiguous: float32 (n,)."""
+    n, dim = embeddings.shape
+    products = np.empty(n, np.float32)
+    places = map(faiss.swig_ptr, (products, query, embeddings))
+    faiss.fvec_inner_products_ny(*places, dim, n)  # type: ignore[attr-defined] # not in its types
+    return products
