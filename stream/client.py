@@ -45,6 +45,7 @@ _TURN_S = 1e-4
 Outcome = Literal["decoded", "cut", "dropped"]
 Got = TypeVar("Got")
 P = ParamSpec("P")
+Like = tuple[str, str, float]  # an image: its id, label, and cosine with another
 
 
 class ClientError(Exception):
@@ -327,9 +328,8 @@ def unpack(frame: bytes) -> Message:
         raise ClientError(f"{what}: copy stream/client.py of the session's hvf-live")
     if header.pop("dtype", None):  # float32, in what anybody hears
         header["array"] = memoryview(frame)[end:].cast("f", header.pop("shape"))
-    for name, part in (("about", TrialRef), ("answer", AnswerRef)):
-        if name in header:
-            header[name] = part(**header[name])
+    parts = (("about", TrialRef), ("answer", AnswerRef))
+    header |= {name: part(**header[name]) for name, part in parts if name in header}
     return KINDS[frame[0]](**header)
 
 
@@ -363,9 +363,8 @@ def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float
     needs `keys`, a copy of its `hvf-live.keys`. In the ledger, it is `by` who asked for something.
     """
     joined = Session(*_found(session, keys, time.monotonic() + wait_s), by)
-    joined.until(lambda: joined.in_step or None, wait_s)
-    if not (joined.in_step or joined.is_answered):  # one that starts has no snapshot yet
-        joined.close()
+    if not (joined.until(lambda: joined.in_step or None, wait_s) or joined.is_answered):
+        joined.close()  # one that starts has no snapshot yet, but answers
         raise TimeOut(f"nobody answers at '{session or joined.id}': it has ended or has other keys")
     return joined
 
@@ -411,7 +410,7 @@ class Session(AbstractContextManager["Session"]):
     `snapshot`, how it stood when this client had to ask for it, are those of the last call."""
 
     def __init__(self, session: str, endpoints: Mapping[str, str], by: str):
-        self.id, self.state = session, "starting"
+        self.id, self._by, self.state, self._results = session, by, "starting", ""
         self.snapshot: Snapshot | None = None
         self.in_step = self.is_answered = False
         self.over: ClientError | None = None
@@ -421,7 +420,6 @@ class Session(AbstractContextManager["Session"]):
         self._n_markers = self._n_ended = 0
         self._kinds: set[type] = set()  # that somebody listens to
         self._waiting: deque[Any] = deque(maxlen=KEPT)
-        self._by, self._results = by, ""
         self._looked_s = self._heard_s = self._asked_s = 0.0
         self._addresses = {of: each.partition("#")[0] for of, each in endpoints.items()}
         file = endpoints["control"].partition("#")[2]
@@ -506,9 +504,7 @@ class Session(AbstractContextManager["Session"]):
     @overload
     def alisten(self, one: type[A], two: type[B], /) -> AsyncIterator[A | B]: ...
     @overload
-    def alisten(
-        self, one: type[A], two: type[B], three: type[C], /
-    ) -> AsyncIterator[A | B | C]: ...
+    def alisten(self, a: type[A], b: type[B], c: type[C], /) -> AsyncIterator[A | B | C]: ...
     @overload
     def alisten(self, *kinds: type[Message | TrialEnd]) -> AsyncIterator[Message | TrialEnd]: ...
     async def alisten(self, *kinds: type) -> AsyncIterator[Any]:
@@ -531,7 +527,12 @@ class Session(AbstractContextManager["Session"]):
             raise Refused(text.decode())
         return text.decode()
 
+    def more_like(self, id_: str, k: int = 5, deadline_s: float = 5) -> list[Like]:
+        """The k images of the gallery that are most like one of it, the most alike first."""
+        return [(*one,) for one in json.loads(self.ask("like", f"{k} {id_}", deadline_s))]
+
     await_ready, await_for, aask = _awaited(wait_ready), _awaited(wait_for), _awaited(ask)
+    amore_like = _awaited(more_like)
     finish = partialmethod(ask, "finish")
     stop = partialmethod(ask, "stop")
     pause = partialmethod(ask, "pause")

@@ -93,7 +93,7 @@ def test_a_session_is_watched_steered_and_ended_from_outside(cap: str, tmp_path:
     assert caller.ask("dance") == (
         "refused",
         "there is no verb 'dance'; there are finish, stop, pause, resume, mark, reset_group, "
-        "gallery, set, hello",
+        "gallery, set, like, hello",
     )
     assert caller.ask("set", "nonsense 1")[0] == "refused"
     assert caller.ask("mark", "half time")[0] == "done"
@@ -148,6 +148,7 @@ def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_p
     wait_for_decoded(folder, 9)  # each at least twice
     caller = Caller(folder)
     assert caller.ask("set", "top_k 2") == ("done", "top_k is now 2; it was 5")
+    assert caller.ask("like", "2 a") == ("done", '[["d","d",0.0],["c","c",0.0]]'.replace(",", ", "))
     assert caller.ask("reset_group", "a")[0] == "done"
     assert caller.ask("gallery", str(tmp_path / "fewer"))[0] == "done"
     assert caller.ask("gallery", str(tmp_path / "fewer" / "none"))[0] == "refused"

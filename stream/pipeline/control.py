@@ -1,13 +1,15 @@
 """Control: orders to a session from anybody, a sentence to each, and an entry for every one."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from decoder.bundle import open_bundle
-from hvf_core.problem import Problem, needed
-from index.gallery import check_space, load_gallery
+from hvf_core.problem import Problem
+from index.gallery import Gallery
 from stream.acquire.lsl import local_clock
+from stream.pipeline.galleries import Aside, alike, usable
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.asked import Asked
@@ -22,11 +24,15 @@ _LEADS: Mapping[str, tuple[Event, str]] = {
     "pause": (Event.PAUSE, "markers open no trials until `resume`"),
     "resume": (Event.RESUME, "markers open trials again"),
 }
-VERBS = (*_LEADS, "mark", "reset_group", "gallery", "set", "hello")
+VERBS = (*_LEADS, "mark", "reset_group", "gallery", "set", "like", "hello")
+QUIET = ("like", "hello")
+"""Verbs of those who only look on, which leave no trace."""
 _WHO_KNOWS = (READER, DECODE, PAINT, RESULTS)  # of galleries and settings that change
 
 Answered = tuple[str, Mapping[str, Any]]
 """What is said, and facts for the ledger."""
+T = TypeVar("T")
+_Begun = tuple[Asked, Future[Any], Callable[[Any], Answered]]
 
 
 class Control:
@@ -47,16 +53,30 @@ class Control:
         clock: Callable[[], float] = local_clock,
     ):
         self._nodes, self._life, self._on, self._clock = nodes, life, on, clock
+        self._aside, self._begun = Aside(), list[_Begun]()
+        self.told: list[tuple[Asked, Controlled]] = []
+        """What has become of what was asked, not passed on yet."""
 
-    def obey(self, asked: Asked) -> Controlled:
-        """Does what is asked between two trials, and says what became of it."""
+    def obey(self, asked: Asked) -> None:
+        """Does what is asked between two trials, or begins what takes longer."""
+        self._tell(asked, lambda: self._do(asked))
+
+    def look(self) -> None:
+        """Finishes what was begun and is ready."""
+        while self._begun and self._begun[0][1].done():
+            asked, future, then = self._begun.pop(0)
+            self._tell(asked, partial(_finished, future, then))
+
+    def _tell(self, asked: Asked, do: Callable[[], Answered | None]) -> None:
         stamp_s = self._clock()
         outcome: Literal["done", "refused"] = "done"
         try:
-            text, facts = self._do(asked.verb, asked.argument.strip())
+            if (answered := do()) is None:
+                return
+            text, facts = answered
         except Problem as problem:
             outcome, text, facts = "refused", str(problem), {}
-        return Controlled(
+        done = Controlled(
             verb=asked.verb,
             argument=asked.argument,
             by=asked.by,
@@ -65,8 +85,10 @@ class Control:
             stamp_s=stamp_s,
             facts=facts,
         )
+        self.told.append((asked, done))
 
-    def _do(self, verb: str, argument: str) -> Answered:
+    def _do(self, asked: Asked) -> Answered | None:
+        verb, argument = asked.verb, asked.argument.strip()
         if verb not in VERBS:
             raise Problem(f"there is no verb '{verb}'; there are {', '.join(VERBS)}")
         if self._life.state is State.CLOSING:
@@ -89,7 +111,15 @@ class Control:
                 self._nodes.order(f"reset_group {argument}", DECODE)
                 return f"the next repeat of '{argument}' is its first", {}
             case "gallery":
-                return self._change_gallery(Path(argument).absolute())
+                self._refuse_without_decoder()
+                folder = Path(argument).absolute()
+                task = partial(usable, folder, self._nodes.config)
+                self._begin(asked, task, partial(self._change_gallery, folder))
+                return None
+            case "like":
+                self._refuse_without_decoder()
+                self._begin(asked, partial(alike, self._nodes.config, argument), _said)
+                return None
             case "set":
                 path = argument.partition(" ")[0]
                 old = self._nodes.config
@@ -102,18 +132,27 @@ class Control:
         if self._nodes.config.bundle is None:
             raise Problem("this session has no bundle, so that nothing is decoded; give --bundle")
 
-    def _change_gallery(self, path: Path) -> Answered:
-        self._refuse_without_decoder()
-        config = self._nodes.config
-        gallery = load_gallery(path)
-        check_space(gallery, open_bundle(needed(config.bundle)).manifest)
-        self._change("gallery", str(path))
-        facts = {"old": str(config.gallery), "new": str(path)}
-        return f"answers are now among the {len(gallery)} images of '{path}'", facts
+    def _begin(self, asked: Asked, task: Callable[[], T], then: Callable[[T], Answered]) -> None:
+        """Has a task done beside the session's loop, which does `then` with what comes of it."""
+        self._begun.append((asked, self._aside.begin(task), then))
+
+    def _change_gallery(self, folder: Path, gallery: Gallery) -> Answered:
+        old = self._nodes.config.gallery
+        self._change("gallery", str(folder))
+        facts = {"old": str(old), "new": str(folder)}
+        return f"answers are now among the {len(gallery)} images of '{folder}'", facts
 
     def _change(self, verb: str, argument: str) -> None:
         self._nodes.config = changed(self._nodes.config, verb, argument)  # for a later restart
         self._nodes.order(f"{verb} {argument}", *_WHO_KNOWS)
+
+
+def _finished(future: Future[T], then: Callable[[T], Answered]) -> Answered:
+    return then(future.result())
+
+
+def _said(text: str) -> Answered:
+    return text, {}
 
 
 def _value_at(config: SessionConfig, path: str) -> Any:

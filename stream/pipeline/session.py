@@ -14,7 +14,7 @@ from stream.acquire.lsl import local_clock
 from stream.pipeline.books.closing import begin_books, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
-from stream.pipeline.control import Control
+from stream.pipeline.control import QUIET, Control
 from stream.pipeline.lock import held
 from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.presence import Presence
@@ -24,7 +24,7 @@ from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import lab_keys, make_lab_keys, write_keys
-from stream.pipeline.wire.messages import SessionClosed, SessionState, StreamHealth
+from stream.pipeline.wire.messages import Controlled, SessionClosed, SessionState, StreamHealth
 from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
 from stream.pipeline.witness import FAILED, LOST, Parting
 
@@ -170,7 +170,10 @@ class Session:
         moved = self._hear()
         self._supervisor.listen(20)
         while self._supervisor.asked:
-            self._obey(self._supervisor.asked.pop(0))
+            self._control.obey(self._supervisor.asked.pop(0))
+        self._control.look()
+        while self._control.told:
+            self._tell(*self._control.told.pop(0))
         ready = broken = False
         try:
             if self._life.state is not State.STARTING:
@@ -191,10 +194,9 @@ class Session:
         for event in self._life.events(seen, time.monotonic()):
             self._on(event)
 
-    def _obey(self, asked: Asked) -> None:
-        done = self._control.obey(asked)
+    def _tell(self, asked: Asked, done: Controlled) -> None:
         self._supervisor.answer(asked.envelope, done.outcome, done.text)
-        if asked.verb != "hello":  # who looks on leaves no trace
+        if asked.verb not in QUIET:
             seen = leaving(self._config)(done)
             self._view.say(f"{done.by}: {done.verb} {seen.argument}".rstrip() + f" ({seen.text})")
             self._supervisor.report(done)

@@ -282,6 +282,8 @@ class Running(threading.Thread):
                 self.asked.append((asked.verb, asked.argument))
             if asked.verb == "gallery":
                 raise Problem("no such gallery")
+            if asked.verb == "like":
+                return [b"done", b'[["pear","Birne",0.5],["kiwi","Kiwi",0.25]]']
         except Problem as problem:
             return [b"refused", str(problem).encode()]
         return [b"done", asked.by.encode()]
@@ -568,9 +570,14 @@ def test_the_verbs_are_those_of_the_session(running: Running, joined: Session) -
     assert joined.mark("half time") == joined.reset_group("a") == joined.set("top_k 3") == "a test"
     with pytest.raises(Refused, match="no such gallery"):
         joined.gallery("/none")
+    alike = [("pear", "Birne", 0.5), ("kiwi", "Kiwi", 0.25)]
+    assert joined.more_like("red apple", 2) == alike
+    assert asyncio.run(joined.amore_like("red apple")) == alike
     assert [verb for verb, _ in running.asked] == [
-        *("finish", "stop", "pause", "resume", "mark", "reset_group", "set", "gallery")
+        *("finish", "stop", "pause", "resume", "mark", "reset_group", "set", "gallery"),
+        *("like", "like"),
     ]
+    assert running.asked[-2:] == [("like", "2 red apple"), ("like", "5 red apple")]
     assert set(VERBS) - {"hello"} == {verb for verb, _ in running.asked}
     assert ("mark", "half time") in running.asked
 

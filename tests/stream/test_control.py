@@ -1,5 +1,7 @@
 """Whoever asks, and whatever for: one sentence, one entry, and the session goes on."""
 
+import json
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from decoder.bundle import open_bundle
 from hvf_core.settings import live_settings
 from index.gallery import Gallery, open_gallery, save_gallery
-from stream.pipeline.control import VERBS, Control
+from stream.pipeline import control
+from stream.pipeline.control import QUIET, VERBS, Control
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
@@ -22,6 +25,7 @@ from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
 from stream.pipeline.wire.orders import changed
 from tests.tiny_bundle import tiny_models
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -53,7 +57,13 @@ class Stage:
         )
 
     def ask(self, verb: str, argument: str = "") -> Controlled:
-        return self.control.obey(Asked((b"id",), "me", verb, argument))
+        asked = Asked((b"id",), "me", verb, argument)
+        self.control.obey(asked)
+        wait_until(lambda: self.control.look() or self.control.told)
+        ((whose, done),) = self.control.told
+        self.control.told.clear()
+        assert whose is asked
+        return done
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +164,46 @@ def test_a_gallery_of_the_same_space_takes_the_place_of_the_other(stage, models,
     save_gallery(tmp_path / "other", other)
     assert "embedding space" in stage.ask("gallery", str(tmp_path / "other")).text
     assert stage.nodes.config.gallery == tmp_path / "fewer"
+
+
+def test_images_that_are_alike_are_told_to_whoever_asks(stage, models, tmp_path) -> None:
+    old, rng = open_gallery(models / "gallery"), np.random.default_rng(0)
+    drawn = rng.normal(size=old.embeddings.shape).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    labels = [f"Bild {id_}" for id_ in old.ids]
+    told = Gallery(tuple(old.ids), tuple(labels), drawn, old.space, old.image_encoders, "test")
+    gallery = save_gallery(tmp_path / "drawn", told)
+    assert stage.ask("gallery", str(tmp_path / "drawn")).outcome == "done"
+    stage.nodes.orders.clear()
+    cosines = gallery.embeddings @ gallery.embeddings[1]
+    cosines[1] = -2  # it is not like itself
+    rows = np.argsort(-cosines, kind="stable")[:3]
+    done = stage.ask("like", f"3 {gallery.ids[1]}")
+    assert done.outcome == "done"
+    ids, labels, told = zip(*json.loads(done.text), strict=True)
+    assert ids == tuple(gallery.ids[row] for row in rows)
+    assert labels == tuple(gallery.labels[row] for row in rows)
+    assert told == pytest.approx(cosines[rows], abs=1e-6)
+    everything = json.loads(stage.ask("like", f"1000 {gallery.ids[1]}").text)
+    assert {id_ for id_, *_ in everything} == {*gallery.ids} - {gallery.ids[1]}
+    for argument in ("apple", "0 apple", "-1 apple", "3", "3 "):
+        assert "like which: `like 5 apple`" in stage.ask("like", argument).text
+    assert "there is no image 'none' in the gallery" in stage.ask("like", "3 none").text
+    assert stage.nodes.orders == []
+    assert "like" in QUIET
+
+
+def test_the_loop_does_not_wait_for_a_gallery_that_is_looked_at(stage, models, monkeypatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(control, "usable", lambda *_: looked.wait(100) and open_gallery(*_[:1]))
+    stage.control.obey(Asked((b"id",), "me", "gallery", str(models / "gallery")))
+    stage.control.look()
+    assert stage.control.told == []
+    assert stage.ask("set", "top_k 2").outcome == "done"  # which is asked later, and done before
+    looked.set()
+    wait_until(lambda: stage.control.look() or stage.control.told)
+    assert stage.control.told[0][1].outcome == "done"
+    assert [order.split()[0] for order, _ in stage.nodes.orders] == ["set", "gallery"]
 
 
 @settings(max_examples=200, deadline=None)
