@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import psutil
 import pytest
@@ -127,6 +128,16 @@ def test_packages_that_are_missing_or_too_old_are_named(monkeypatch: pytest.Monk
     assert "mne is missing, needed is mne" in found.text
     assert "rich is 1.0, needed is rich" in found.text
     assert "faiss" not in found.text
+
+
+def test_a_gpu_that_faiss_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(program.engines)[-1].text.startswith(f"FAISS {faiss.__version__} for ")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
+    assert said(program.engines)[-1].text.endswith('for CPUs: the README\'s ".[gpu]" brings it')
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    assert "of which it sees 0: bring the driver" in said(program.engines)[-1].text
 
 
 def test_a_card_that_torch_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

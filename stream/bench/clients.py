@@ -1,6 +1,6 @@
 """Whether clients delay answers: 20 of them, one of which is stalled and one sends rubbish.
 
-`python -m stream.bench.clients`: a session decodes the demo's simulated subject, over real LSL. In
+`run_realtime.py bench clients`: a session decodes the demo's simulated subject, over real LSL. In
 every second block of trials the clients are there: each follows the session by `stream.client`,
 and hears all answers, the EEG and how it is; the stalled one has asked for everything and takes
 nothing; the other one sends what is no message to the sockets of the session, 200 times a second.

@@ -1,6 +1,6 @@
 """How long an answer takes after the last slice of a trial, beside the whole network at once.
 
-`python -m stream.bench.decoder_latency`: MBP with 63 channels, 250 samples and the paper's width,
+`run_realtime.py bench decoder-latency`: MBP with 63 channels, 250 samples and the paper's width,
 random weights, one trial at a time. In turn, once with the encoder warm, and once with the pause
 before each that a live decoder has before a trial's last samples come (20 ms, in which caches and
 cores go cold):

@@ -1,6 +1,6 @@
 """What live sessions do when something breaks: puts faults in, one a session, and makes a table.
 
-`python -m stream.bench.faults`: a simulated subject is decoded over real LSL while a process is
+`run_realtime.py bench faults`: a simulated subject is decoded over real LSL while a process is
 killed, stands still or gets odd input; then the books are held against what the source has sent.
 """
 

@@ -1,6 +1,6 @@
 """Whether a painter delays the decoder, how old its images are, and what memory it takes.
 
-`python -m stream.bench.painter_isolation`: the real decoder node, started by the real supervisor,
+`run_realtime.py bench painter-isolation`: the real decoder node, started by the real supervisor,
 is given trials at a steady rate. The real painting node's loop paints them beside it, with a
 stand-in for the diffusion model that keeps torch busy for 2 s a picture. In every second block of
 trials the painter is suspended, so that both halves of the comparison come from the same

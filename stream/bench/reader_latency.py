@@ -1,6 +1,6 @@
 """How long the reader needs from the last sample that a trial waits for to the trial, at what CPU.
 
-`python -m stream.bench.reader_latency`: one source of EEG and markers on LSL, and in turn three
+`run_realtime.py bench reader-latency`: one source of EEG and markers on LSL, and in turn three
 programs that listen to it: a bare LSL loop-back, the reader, and mne-lsl's EpochsStream where it is
 installed. All clocks are LSL's, which is one clock on one machine.
 

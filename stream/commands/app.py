@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
+from stream.commands.bench import AS_THEY_ARE, bench
 from stream.commands.config import config
 from stream.commands.demo import demo
 from stream.commands.doctor import doctor
@@ -26,12 +27,13 @@ _ALL = (
     doctor,
     config,
 )
-COMMANDS = {command.__name__: command for command in _ALL}
+COMMANDS = {command.__name__: command for command in (*_ALL, bench)}
 
 app = app_of(
     "Decodes, from live EEG, which image a person is looking at. Without a command: the demo.",
-    *COMMANDS.values(),
+    *_ALL,
 )
+app.command(context_settings=AS_THEY_ARE)(bench)
 
 
 def run_command() -> None:

@@ -96,8 +96,14 @@ def engines(named: Named) -> Iterator[Verdict]:
     refuse_two_builds()
     import faiss
 
-    kind = "GPU" if hasattr(faiss, "StandardGpuResources") else "CPU"
-    yield verdict(f"FAISS {faiss.__version__} for the {kind}")
+    n_gpus, is_built = faiss.get_num_gpus(), hasattr(faiss, "StandardGpuResources")
+    built_for = f"GPUs, of which it sees {n_gpus}" if is_built else "CPUs"
+    with_gpu = torch.cuda.is_available()
+    yield verdict(
+        f"FAISS {faiss.__version__} for {built_for}",
+        (with_gpu and not is_built, 'the README\'s ".[gpu]" brings it'),
+        (with_gpu and not n_gpus, "bring the driver up to CUDA 12.6 or newer"),
+    )
 
 
 def _said_by(*command: str) -> str:

@@ -1,0 +1,42 @@
+"""`bench`: what is measured here, each with a reference in the same run."""
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from hvf_core.options import app_of, called, run_app
+from hvf_core.problem import WrongUsage
+
+BENCHES = {
+    "decoder-latency": "how long an answer takes after the last slice of a trial",
+    "reader-latency": "how long the reader takes, beside raw LSL and mne-lsl",
+    "painter-isolation": "whether decoding takes longer while a painter works",
+    "clients": "whether a session answers later with 20 clients on its bus",
+    "faults": "whether a session keeps its promises under faults of every kind",
+}
+"""Modules of `stream.bench` by their names, and what each measures."""
+
+
+def bench(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None,
+) -> None:
+    """Measures search, latency or faults, each with a reference in the same run."""
+    name, *options = arguments or ["--help"]
+    program = f"{called('hvf-live', 'run_realtime.py')} bench"
+    if name == "--help":
+        width = max(map(len, BENCHES))
+        print(f"Usage: {program} NAME [OPTIONS]; NAME --help has the options of each\n")
+        print(*(f"  {name:{width}}  {what}" for name, what in BENCHES.items()), sep="\n")
+        return
+    if name not in BENCHES:
+        near = get_close_matches(name, BENCHES, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise WrongUsage(f"'{name}' is no benchmark; {hint}there are {', '.join(BENCHES)}")
+    module = import_module(f"stream.bench.{name.replace('-', '_')}")
+    run_app(app_of("", module.main), f"{program} {name}", options)
+
+
+AS_THEY_ARE = {"ignore_unknown_options": True, "help_option_names": []}
+"""How click hands over options that are those of the benchmark, `--help` too."""

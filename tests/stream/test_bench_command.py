@@ -1,0 +1,44 @@
+"""`bench` reaches every benchmark, with its options, and says what there are."""
+
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import stream.bench
+from stream.commands.bench import BENCHES
+from tests.calling import call
+
+pytestmark = pytest.mark.slow  # it imports what each of them needs
+
+
+def test_every_benchmark_has_a_name() -> None:
+    found = [one.name for one in pkgutil.iter_modules(stream.bench.__path__)]
+    named = {name for name in found if hasattr(import_module(f"stream.bench.{name}"), "main")}
+    # fault_source is no benchmark: it plays for one.
+    assert {name.replace("_", "-") for name in named - {"fault_source"}} == BENCHES.keys()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_it_says_what_there_are(arguments: list[str]) -> None:
+    done = call("bench", *arguments)
+    assert done.code == 0
+    assert all(name in done.out for name in BENCHES)
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_each_says_its_options(name: str) -> None:
+    done = call("bench", name, "--help")
+    assert done.code == 0
+    assert f"bench {name} [OPTIONS]" in done.out
+
+
+def test_options_are_those_of_the_benchmark() -> None:
+    assert "kill-decode" in call("bench", "faults", "--list").out
+    assert call("bench", "faults", "--trials", "3").code == 2
+
+
+def test_a_name_that_is_nearly_right_is_asked_about() -> None:
+    done = call("bench", "client")
+    assert done.code == 2
+    assert "did you mean 'clients'?" in done.one_sentence()
