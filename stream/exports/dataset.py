@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hvf_core.lock import alone_in
 from hvf_core.problem import Problem, naming
 from stream.exports.columns import of_decoded
 from stream.exports.evenly import Run
@@ -17,7 +18,6 @@ from stream.exports.finished import FinishedSession
 from stream.exports.settings import BidsFacts
 from stream.exports.stimuli import Stimulus
 from stream.exports.tables import read_json, read_tsv, write_json, write_tsv
-from stream.pipeline.lock import alone_in
 
 _PIPELINE = "hvf-live"
 _DERIVATIVES = f"derivatives/{_PIPELINE}"

@@ -1,21 +1,12 @@
-"""The lock of a session: it is held while any of its processes lives, whichever of them that is.
-
-Other folders can be locked too, by one process at a time.
-"""
+"""The lock of a session: it is held while any of its processes lives, whichever of them that is."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hvf_core.lock import HAS_LOCKS, lock
 from hvf_core.problem import Problem
-
-try:
-    import fcntl
-except ImportError:  # Windows has no lock that is inherited
-    _HAS_LOCKS = False
-else:
-    _HAS_LOCKS = True
 
 
 @contextmanager
@@ -25,7 +16,7 @@ def held(folder: Path) -> Iterator[tuple[int, ...]]:
     Raises:
         Problem: somebody else holds it, or there is no session.
     """
-    if not _HAS_LOCKS:
+    if not HAS_LOCKS:
         yield ()
         return
     try:
@@ -36,36 +27,7 @@ def held(folder: Path) -> Iterator[tuple[int, ...]]:
             "of a session"
         ) from None
     try:
-        _lock(
-            file, f"the session in '{folder}' runs still: end it first, with Ctrl-C where it runs"
-        )
+        lock(file, f"the session in '{folder}' runs still: end it first, with Ctrl-C where it runs")
         yield (file,)
     finally:
         os.close(file)
-
-
-@contextmanager
-def alone_in(folder: Path, refusal: str) -> Iterator[None]:
-    """Keeps others who ask for it out of a folder that is no session's.
-
-    Raises:
-        Problem: somebody is in there, and this is the refusal.
-    """
-    if not _HAS_LOCKS:
-        yield
-        return
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(file, refusal)
-        yield
-    finally:
-        os.close(file)
-
-
-def _lock(file: int, refusal: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Problem(refusal) from None
-    except OSError:
-        pass  # a file system that has no locks

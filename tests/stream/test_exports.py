@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from decoder.bundle import ImageEncoderRecord
+from hvf_core.lock import alone_in
 from index.gallery import Gallery, save_gallery
 from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
-from stream.pipeline.lock import alone_in, held
+from stream.pipeline.lock import held
 from stream.pipeline.wire.config import LiveSource
 from tests.calling import ROOT, call
 from tests.finished import LABELS, RATE_HZ, Piece, Session, finished, header, record
