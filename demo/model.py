@@ -37,6 +37,7 @@ from hvf_core.artifact import (
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
 from index.gallery import Gallery, open_gallery, save_gallery
+from index.gallery.manifest import SCHEMA_VERSION as GALLERY_VERSION
 
 COMMAND = "python -m demo train"
 SHIPPED = ASSETS / "model"
@@ -84,7 +85,7 @@ def pack(model: DemoModel, folder: Path) -> None:
     parts = {
         "brain": _halved(bundle.arrays("brain")),
         "preprocessing": bundle.arrays("preprocessing"),
-        "gallery": _halved({"embeddings": gallery.embeddings}),
+        "gallery": _halved({"embeddings": gallery.counted}),
         "seen": {**(seen := bundle.arrays(SEEN)), **_halved({"trials": seen["trials"]})},
     }
     files = {
@@ -152,7 +153,7 @@ def _settle(made: Path, folder: Path) -> None:
 
 def _checksum() -> str:
     """Names what is shipped, and what unpacks it."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(bytes([GALLERY_VERSION]))
     for path in (*_MADE_BY, _HVF, SHIPPED / MANIFEST):  # which has the checksums of the rest
         with loading("a part of the demo's model", str(path), _WAY_OUT):
             digest.update(path.read_bytes())

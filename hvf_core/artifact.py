@@ -202,8 +202,9 @@ def read_manifest(
     schema_version: int,
     files: Iterable[str] = (),
     optional: str = "",
+    oldest: int = 1,
 ) -> Manifest:
-    """The manifest of a directory.
+    """The manifest of a directory, of a schema version from `oldest` to `schema_version`.
 
     Where `files` are named, it gives the checksums of these, perhaps of an `optional` one, and of
     no other.
@@ -220,6 +221,12 @@ def read_manifest(
         raise Problem(
             f"{path} has schema version {version}, this program reads up to {schema_version}: "
             "update the program"
+        )
+    if isinstance(version, int) and version < oldest:
+        how = f", with `{made_by}`" if isinstance(made_by := found.get("created_by"), str) else ""
+        raise Problem(
+            f"{path} has schema version {version}, which this program no longer reads: "
+            f"make it again{how}"
         )
     try:
         manifest = model.model_validate(found)

@@ -28,6 +28,8 @@ def alone_in(folder: Path, refusal: str) -> Iterator[None]:
     file = os.open(folder, os.O_RDONLY)
     try:
         lock(file, refusal)
+        if os.fstat(file).st_ino != os.stat(folder).st_ino:  # it was replaced just before
+            raise Problem(refusal)
         yield
     finally:
         os.close(file)

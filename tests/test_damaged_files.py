@@ -68,7 +68,7 @@ def use_gallery(folder: Path) -> None:
     gallery = load_gallery(folder)
     assert gallery.embeddings.shape[0] == len(gallery.ids)
     gallery.row_of(gallery.ids[0])
-    for path in gallery.images or ():
+    for path in filter(None, gallery.images or ()):
         assert path.resolve().parent == (folder / "images").resolve()
 
 
@@ -95,7 +95,9 @@ def use_prior(folder: Path) -> None:
     ("folder", "manifest", "file", "use"),
     [
         ("gallery", "gallery.json", "gallery.json", use_gallery),
-        ("gallery", "gallery.json", "embeddings.safetensors", use_gallery),
+        ("gallery", "gallery.json", "embeddings.f32", use_gallery),
+        ("gallery", "gallery.json", "names.jsonl", use_gallery),
+        ("gallery", "gallery.json", "names.index", use_gallery),
         ("bundle", "bundle.json", "bundle.json", use_bundle),
         ("bundle", "bundle.json", "brain.safetensors", use_bundle),
         ("prior", "prior.json", "prior.json", use_prior),

@@ -30,7 +30,7 @@ def onnx(
     manifest = opened.manifest
     network = UnitLength(load_brain_encoder(opened))
     shape = (len(manifest.channels), manifest.n_times)
-    embeddings = load_gallery(gallery).embeddings if gallery is not None else None
+    embeddings = load_gallery(gallery).counted if gallery is not None else None
     try:
         check = export_onnx(network, shape, out, precision, embeddings)
     except OSError as error:

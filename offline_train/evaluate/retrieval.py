@@ -98,9 +98,9 @@ def evaluate(
     weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
     weights.temperature(manifest.tmax_s, 1)
     ends = window_ends(manifest, tmax_s)
-    right = rows_of(gallery, trial_set.items)
+    right = gallery.rows.searchsorted(rows_of(gallery, trial_set.items))
     brain = load_brain_encoder(bundle)
-    answerer = Answerer(brain, gallery.embeddings, weights, manifest.tmax_s)
+    answerer = Answerer(brain, gallery.counted, weights, manifest.tmax_s)
     rng = np.random.default_rng(seed)
     answers: dict[tuple[WindowEnd, int], _Answers] = {}
     for n_repeats in repeats:

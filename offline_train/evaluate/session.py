@@ -86,9 +86,7 @@ def _decode(
     adaptation = starting_adaptation(config, preprocessing)
     seen: defaultdict[str, list[Slice]] = defaultdict(list)
     ids = {}
-    plan = replace(
-        trial_plan(config), preprocessing=preprocessing, is_known=set(gallery.ids).__contains__
-    )
+    plan = replace(trial_plan(config), preprocessing=preprocessing, is_known=gallery.__contains__)
     for outcome in cut_trials(read_recording(recording), plan, adaptation):
         if isinstance(outcome, Drop) or outcome.trial.number in paused:
             continue

@@ -78,7 +78,8 @@ def gallery(named: Named) -> Iterator[Verdict]:
     found = load_gallery(named.settings.gallery)
     yield verdict(f"gallery '{named.settings.gallery}' is whole: {len(found)} images")
     with ThreadPoolExecutor() as pool:
-        faults = list(filter(None, pool.map(_fault, found.images or ())))
+        images = (found.image_of(row) for row in found.rows.tolist())
+        faults = list(filter(None, pool.map(_fault, filter(None, images))))
     if faults:
         raise Problem(
             f"{len(faults)} of its {len(found)} images cannot be opened, first {faults[0]}: copy "

@@ -76,8 +76,9 @@ def write_stimuli(
         if gallery is not None and number is not None:
             row.setdefault("description", gallery.labels[number])
             is_elsewhere = row.get("URL", "n/a") != "n/a"  # as somebody has entered
-            if gallery.images is not None and not is_elsewhere:
-                _copy(gallery.images[number], there / name, folder / name, original, say)
+            image = gallery.image_of(number)
+            if image is not None and not is_elsewhere:
+                _copy(image, there / name, folder / name, original, say)
         is_present = (there / name).is_file() or (folder / name).is_file()
         row["present"] = str(is_present).lower()
         stimuli[original] = Stimulus(stim_id, name if is_present else None)

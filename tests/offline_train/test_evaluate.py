@@ -58,7 +58,7 @@ def test_accuracies_are_those_of_a_plain_count(trained: tuple) -> None:
     items = planted.test.items
     means = planted.test.mean(list(planted.test.repeats.values()))
     order = np.argsort(-(embed(models.brain, means) @ gallery.embeddings.T), axis=1)
-    assert items == gallery.ids
+    assert items == tuple(gallery.ids)
     rank = np.array([np.flatnonzero(row == i)[0] for i, row in enumerate(order)])
     assert point.top1.value == pytest.approx(np.mean(rank == 0))
     assert point.top5.value == pytest.approx(np.mean(rank < 5))

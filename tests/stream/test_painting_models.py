@@ -1,8 +1,8 @@
 """The painter with real, if tiny and untrained, models: what it paints, and what it refuses."""
 
-import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from decoder.hvf import HVF
 from decoder.painting.spec import BASE, BaseSpec
 from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
+from index.gallery import load_gallery, save_gallery
 from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.nodes.painter import DiffusionPainter, open_painter
 from stream.pipeline.wire.config import Endpoints, LiveSource, PaintingSettings, SessionConfig
@@ -201,8 +202,7 @@ def test_a_bundle_of_another_space(copied: Path) -> None:
 
 
 def test_a_gallery_without_images_cannot_be_begun_with(copied: Path) -> None:
-    path = copied / "gallery" / "gallery.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": None}))
+    save_gallery(copied / "gallery", replace(load_gallery(copied / "gallery"), images=None))
     assert "the gallery has no images to begin with" in refusal(copied, from_top=0.5)
 
 

@@ -135,10 +135,10 @@ class TerminalView:
 
     def _seen(self, stimulus: str) -> Path | None:
         """The picture of a stimulus, where the gallery has one."""
-        if self._gallery is None or self._gallery.images is None:
+        if self._gallery is None:
             return None
         row = self._gallery.row_of(stimulus)
-        path = None if row is None else self._gallery.images[row]
+        path = None if row is None else self._gallery.image_of(row)
         return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:

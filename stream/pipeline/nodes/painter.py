@@ -139,12 +139,13 @@ class DiffusionPainter:
         if gallery is None or strength is None:
             return None
         row = gallery.row_of(id_)
-        if row is None:
+        path = None if row is None else gallery.image_of(row)
+        if path is None:
             raise Problem(
                 f"the gallery no longer holds '{id_}', with which the image was to begin: the "
                 "gallery was changed after this answer"
             )
-        picture = squared(read_image(needed(gallery.images)[row]), self._sampler.size_px)
+        picture = squared(read_image(path), self._sampler.size_px)
         return Start(encode(self._base, picture), strength)
 
 

@@ -82,7 +82,7 @@ class TrialSender:
         self._n_kept, self._keeping = 0, threading.Thread()
         plan = replace(trial_plan(config), first_number=config.first_trial)
         if config.gallery is not None:
-            plan = replace(plan, is_known=set(open_gallery(config.gallery).ids).__contains__)
+            plan = replace(plan, is_known=open_gallery(config.gallery).__contains__)
         if config.bundle is not None:
             bundle = open_bundle(config.bundle)
             preprocessing = Preprocessing.of(bundle)
@@ -164,9 +164,7 @@ class TrialSender:
                 case "resume":
                     self.trials.resume()
                 case "gallery":
-                    self.trials.know(
-                        set(open_gallery(needed(self._config.gallery)).ids).__contains__
-                    )
+                    self.trials.know(open_gallery(needed(self._config.gallery)).__contains__)
                 case "set":
                     self.trials.reject(self._config.reject)
 

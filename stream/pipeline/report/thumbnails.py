@@ -39,7 +39,8 @@ class Thumbnails:
                 continue
             if len(self.styles) >= 2 * MOST_PICTURES:
                 return
-            uri = data_uri(gallery.images[row], self.px)
+            path = gallery.image_of(row)
+            uri = None if path is None else data_uri(path, self.px)
             self.styles[row] = f".g{row}{{background-image:url({uri})}}" if uri else ""
 
     def label(self, id_: str) -> str:

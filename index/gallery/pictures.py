@@ -1,0 +1,58 @@
+"""How images get into a gallery: as copies of their files, as small ones, or not at all."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hvf_core.problem import Problem
+from index.gallery.manifest import IMAGES
+from index.images import open_image
+
+Picture = Path | NDArray[np.uint8]
+"""A file, or pixels (height, width, 3)."""
+_IN_A_FOLDER = 4096
+"""Rows from here on have their images in subfolders, of so many each: file systems like it so."""
+
+
+def keep_picture(folder: Path, row: int, picture: Picture, thumbnail_px: int | None = None) -> str:
+    """Puts the image of a row into a gallery's folder and returns its path there.
+
+    Args:
+        folder: of the gallery.
+        row: whose image it is.
+        picture: a file, which is copied as it is, or pixels, which are kept without loss.
+        thumbnail_px: where given, a JPEG of at most so many pixels a side is kept in their place.
+
+    Raises:
+        Problem: a file cannot be copied or read.
+    """
+    suffix = picture.suffix if isinstance(picture, Path) else ".png"
+    suffix = ".jpg" if thumbnail_px else suffix
+    name = f"{IMAGES}/{row:05d}{suffix}"
+    if row >= _IN_A_FOLDER:
+        name = f"{IMAGES}/{row // _IN_A_FOLDER:05d}/{row:08d}{suffix}"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of an addition that was killed, perhaps another's file
+    if thumbnail_px:
+        image = open_image(picture) if isinstance(picture, Path) else Image.fromarray(picture)
+        image.thumbnail((thumbnail_px, thumbnail_px))
+        image.save(path, "jpeg", quality=85)
+    elif isinstance(picture, Path):
+        _copy(picture, path)
+    else:
+        Image.fromarray(picture).save(path, compress_level=1)
+    return name
+
+
+def _copy(picture: Path, path: Path) -> None:
+    try:
+        shutil.copyfile(picture, path)
+    except OSError as error:
+        raise Problem(
+            f"the image '{picture}' cannot be copied into the gallery ({error.strerror}): put it "
+            "back, or make room"
+        ) from error
