@@ -28,7 +28,7 @@ class Ranker:
         Raises:
             Problem: the query holds values that are not finite, or only zeros.
         """
-        scores = self._search.scores(query.vector) if cosines is None else Dense(cosines)
+        scores = self._search.scores(query.vector) if cosines is None else self._of(cosines)
         rows, best = scores.top_k(k)
         factor = query.weight / query.temperature
         log_total = scores.log_sum_exp(factor)
@@ -46,3 +46,7 @@ class Ranker:
             rank_of_shown=scores.place_of(row) if row is not None else 0,
             exact=cosines is not None or self._search.exact,
         )
+
+    def _of(self, cosines: np.ndarray) -> Dense:
+        among = self._search.among
+        return Dense(cosines if among is None else cosines[among], among)

@@ -9,23 +9,30 @@ import numpy as np
 
 
 class Scores(Protocol):
-    """The cosines of one embedding with the images of a gallery."""
+    """The cosines of one embedding with the images of a gallery that count."""
 
     def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best k images, or all of a smaller gallery, of equal ones the higher row first.
+        """The best k images, or all if they are fewer, of equal ones the higher row first.
 
         Returns:
             Rows, int64 (k,), and their cosines, float32 (k,).
         """
 
     def log_sum_exp(self, factor: float) -> float:
-        """The logarithm of the sum of `exp(factor · cosine)` over the gallery."""
+        """The logarithm of the sum of `exp(factor · cosine)` over the gallery.
+
+        Where the search is not exact it is an estimate, as good as was measured (`search.json`).
+        """
 
     def of(self, rows: int | np.ndarray) -> np.ndarray:
-        """The cosines of given rows, float32."""
+        """The cosines of given rows, float32; minus infinity for those that do not count."""
 
     def place_of(self, row: int) -> int:
-        """Where a row stands in the whole gallery, counted from 1; 0 where that is not known."""
+        """Where a row stands, counted from 1; 0 where it does not count.
+
+        Where the search is not exact and has passed the row over, it is an estimate, behind all
+        that it has found.
+        """
 
 
 class Search(Protocol):
@@ -33,6 +40,8 @@ class Search(Protocol):
 
     exact: bool
     """Whether nothing of the gallery is passed over."""
+    among: np.ndarray | None
+    """The rows that count, int64, rising: those of a subset, without holes; None for all."""
 
     def scores(self, vector: np.ndarray) -> Scores:
         """Looks an embedding up.

@@ -29,26 +29,27 @@ class Dense:
     """Cosines that are all there; see `index.search.base.Scores`.
 
     Args:
-        cosines: float32 (n_gallery,).
+        cosines: float32 (n,), of all of the gallery or of the rows that count.
+        among: the rows that count, int64 (n,), rising; None for all.
 
     Raises:
-        Problem: one of them is not finite.
+        Problem: one of the cosines is not finite.
     """
 
-    def __init__(self, cosines: np.ndarray) -> None:
+    def __init__(self, cosines: np.ndarray, among: np.ndarray | None = None) -> None:
         if not np.isfinite(cosines).all():
             raise Problem(
                 "an embedding holds values that are not finite: the bundle's weights are damaged"
             )
-        self._cosines = cosines
+        self._cosines, self._among = cosines, among
 
     def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         n = len(self._cosines)
         k = min(k, n)
         lowest = np.partition(self._cosines, n - k)[n - k]
-        rows = np.flatnonzero(self._cosines >= lowest)[::-1]  # more than k where some are equal
-        rows = rows[np.argsort(-self._cosines[rows], kind="stable")[:k]]
-        return rows, self._cosines[rows]
+        best = np.flatnonzero(self._cosines >= lowest)[::-1]  # more than k where some are equal
+        best = best[np.argsort(-self._cosines[best], kind="stable")[:k]]
+        return best if self._among is None else self._among[best], self._cosines[best]
 
     def log_sum_exp(self, factor: float) -> float:
         logits = np.multiply(self._cosines, factor, dtype=np.float64)
@@ -56,12 +57,21 @@ class Dense:
         return float(highest + np.log(np.exp(logits - highest).sum()))
 
     def of(self, rows: int | np.ndarray) -> np.ndarray:
-        return self._cosines[rows]
+        if self._among is None:
+            return self._cosines[rows]
+        places, counts = places_in(self._among, rows)
+        return np.where(counts, self._cosines[places], np.float32(-np.inf))
 
     def place_of(self, row: int) -> int:
-        cosine = self._cosines[row]
+        at = row
+        if self._among is not None:
+            places, counts = places_in(self._among, row)
+            if not counts:
+                return 0
+            at = int(places)
+        cosine = self._cosines[at]
         n_before = np.count_nonzero(self._cosines > cosine)
-        return int(1 + n_before + np.count_nonzero(self._cosines[row + 1 :] == cosine))
+        return int(1 + n_before + np.count_nonzero(self._cosines[at + 1 :] == cosine))
 
 
 class Flat:
@@ -75,16 +85,24 @@ class Flat:
 
     Args:
         embeddings: float32 (n, dim), L2-normalised, as a gallery holds them.
+        among: the rows that count, rising; None for all.
     """
 
     exact = True
 
-    def __init__(self, embeddings: np.ndarray) -> None:
+    def __init__(self, embeddings: np.ndarray, among: np.ndarray | None = None) -> None:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)
+        self.among = among
 
     def scores(self, vector: np.ndarray) -> Dense:
         query = of_unit_length(vector, self._embeddings.shape[1])
-        return Dense(inner_products(query, self._embeddings))
+        return Dense(inner_products(query, self._embeddings, self.among), self.among)
+
+
+def places_in(among: np.ndarray, rows: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rows stand among those that count, and whether they are there."""
+    places = np.minimum(np.searchsorted(among, rows), len(among) - 1)
+    return places, among[places] == rows
 
 
 def of_unit_length(vector: np.ndarray, dim: int) -> np.ndarray:
@@ -107,10 +125,18 @@ def of_unit_length(vector: np.ndarray, dim: int) -> np.ndarray:
     return query
 
 
-def inner_products(query: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-    """Of float32 (dim,) with each row of float32 (n, dim), which is contiguous: float32 (n,)."""
-    n, dim = embeddings.shape
+def inner_products(
+    query: np.ndarray, embeddings: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Of float32 (dim,) with rows of float32 (n, dim), which is contiguous: float32 (n_rows,).
+
+    `rows`, int64 and contiguous, are all where None. The same pair gives the same bits either way.
+    """
+    n, dim = len(embeddings) if rows is None else len(rows), embeddings.shape[1]
     products = np.empty(n, np.float32)
-    places = map(faiss.swig_ptr, (products, query, embeddings))
-    faiss.fvec_inner_products_ny(*places, dim, n)  # type: ignore[attr-defined] # not in its types
+    places = [faiss.swig_ptr(array) for array in (products, query, embeddings)]
+    if rows is None:
+        faiss.fvec_inner_products_ny(*places, dim, n)  # type: ignore[attr-defined] # not in its types
+    else:
+        faiss.fvec_inner_products_by_idx(*places, faiss.swig_ptr(rows), dim, 1, n)  # type: ignore[attr-defined]
     return products

@@ -146,6 +146,20 @@ def test_an_image_that_was_shown_and_is_not_in_the_gallery_has_no_rank() -> None
         assert ranked.rank_of_shown == 0
 
 
+def test_what_does_not_count_is_in_no_answer_whoever_gives_the_cosines() -> None:
+    gallery, z = random_unit(9, 0), random_unit(1, 1)[0]
+    ids = tuple(f"image {row}" for row in range(9))
+    rows = np.array([1, 4, 5, 8])
+    ranker = Ranker(Flat(gallery, rows), Gallery(ids, ids, gallery, "s", (), "test"))
+    query = evidence_of(manifest_with(), "mean", (1, DIM), pytest.fail).query(1, "g", z, 0.9)
+    for cosines in (None, cosines_of(gallery, z).astype(np.float32)):
+        ranked = ranker.rank(query, 9, "image 5", cosines)
+        assert sorted(ranked.rows) == rows.tolist()
+        assert np.exp(ranked.log_p).sum() == pytest.approx(1)
+        assert ranked.rank_of_shown == ranked.rows.tolist().index(5) + 1
+        assert ranker.rank(query, 9, "image 0", cosines).rank_of_shown == 0
+
+
 def test_an_uncalibrated_bundle_has_temperature_1_at_any_tmax_and_number_of_repeats() -> None:
     gallery, z = random_unit(30, 0), random_unit(1, 1)[0]
     decoder = Decoder(gallery, "mean", None)

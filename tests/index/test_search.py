@@ -124,3 +124,27 @@ def test_a_gallery_on_disk_is_searched_where_it_lies(tmp_path: Path) -> None:
     with (tmp_path / "g" / EMBEDDINGS).open("r+b") as file:
         file.write(embeddings[[9, 8, 7]].tobytes())
     assert set(search.scores(embeddings[7]).top_k(2)[0]) == {2, 7}
+
+
+# --- rows that count -----------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 60), st.integers(1, 3), st.integers(1, 12), st.integers(0, 999))
+def test_among_rows_is_a_gallery_of_those_rows_alone(
+    data: st.DataObject, n: int, copies: int, k: int, seed: int
+) -> None:
+    """To the bit, with equal images among them; the others have no place and no weight."""
+    gallery, query = np.tile(random_unit(n, 24, seed), (copies, 1)), random_unit(1, 24, seed + 1)[0]
+    every = st.integers(0, n * copies - 1)
+    rows = np.array(sorted(data.draw(st.sets(every, min_size=1))), np.int64)
+    some, alone = Flat(gallery, rows).scores(query), Flat(gallery[rows]).scores(query)
+    found, cosines = some.top_k(k)
+    expected, expected_cosines = alone.top_k(k)
+    np.testing.assert_array_equal(found, rows[expected])
+    np.testing.assert_array_equal(cosines, expected_cosines)
+    assert some.log_sum_exp(11.0) == alone.log_sum_exp(11.0)
+    for row in range(n * copies):
+        place = rows.tolist().index(row) if row in rows else None
+        assert some.place_of(row) == (0 if place is None else alone.place_of(place))
+        assert some.of(row) == (-np.inf if place is None else alone.of(place))
