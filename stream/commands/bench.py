@@ -10,6 +10,7 @@ from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
 
 BENCHES = {
+    "search": "how long galleries of any size take to be searched, and what is found",
     "decoder-latency": "how long an answer takes after the last slice of a trial",
     "reader-latency": "how long the reader takes, beside raw LSL and mne-lsl",
     "painter-isolation": "whether decoding takes longer while a painter works",

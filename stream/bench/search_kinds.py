@@ -1,0 +1,127 @@
+"""The kinds of search in the benchmark of search, each opened and asked in a process of its own."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch  # before FAISS, as each brings an OpenMP runtime
+
+# isort: split
+import faiss
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from index.gallery import open_gallery
+from index.search.flat import Flat
+
+KINDS = ("exact",)
+"""Those that a session offers."""
+K = 5
+_WARM_UP = 3
+
+Ask = Callable[[np.ndarray], tuple[np.ndarray, float]]
+"""From an embedding to the best `K` rows, and the log-probability of the first; NaN of a peer."""
+
+
+class Asked(NamedTuple):
+    """What was asked one after the other, and how long each answer took."""
+
+    ms: np.ndarray
+    """(queries,), of as many as there was time for."""
+    rows: np.ndarray
+    """The best `K` of each, (queries, K)."""
+    log_p: np.ndarray
+    """Of the first of each, (queries,)."""
+
+
+def open_kind(folder: Path, kind: str, factor: float) -> dict[str, Any]:
+    """Makes a kind ready in this process; gives what that took, and what it said."""
+    torch.set_num_threads(1)
+    _state["before"] = psutil.Process().memory_info().rss
+    opening = {"IndexFlatIP": _flat_ip, "usearch": _usearch}.get(kind, _ours)
+    _state["ask"], facts = opening(folder, kind, factor)
+    return facts
+
+
+def ask(queries: np.ndarray, n_threads: int, seconds: float) -> Asked:
+    """Asks all queries in turn, or as many as there is time for; threads share them evenly."""
+    ask_one: Ask = _state["ask"]
+    found: list[tuple[int, float, np.ndarray, float]] = []
+
+    def run(first: int) -> None:
+        for query in queries[:_WARM_UP]:
+            ask_one(query)
+        end_s = time.perf_counter() + seconds
+        for at in range(first, len(queries), n_threads):
+            began_s = time.perf_counter()
+            rows, log_p = ask_one(queries[at])
+            took_s = time.perf_counter() - began_s
+            found.append((at, 1e3 * took_s, rows, log_p))
+            if began_s + took_s > end_s:
+                return
+
+    threads = [threading.Thread(target=run, args=(first,)) for first in range(n_threads)]
+    with threadpool_limits(1):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    _, ms, rows, log_p = zip(*sorted(found, key=lambda one: one[0]), strict=True)
+    return Asked(np.array(ms), np.array(rows), np.array(log_p))
+
+
+def memory_mb() -> float:
+    """What this process holds since it began to open, mapped files that it has read included."""
+    return (psutil.Process().memory_info().rss - _state["before"]) / 1e6
+
+
+_state: dict[str, Any] = {}
+
+
+def _ours(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+    began_s = time.perf_counter()
+    search = Flat(open_gallery(folder).embeddings)
+    took_s = time.perf_counter() - began_s
+
+    def ask_one(query: np.ndarray) -> tuple[np.ndarray, float]:
+        scores = search.scores(query)
+        rows, cosines = scores.top_k(K)
+        return rows, factor * float(cosines[0]) - scores.log_sum_exp(factor)
+
+    return ask_one, {"open_ms": 1e3 * took_s, "exact": search.exact}
+
+
+def _flat_ip(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+    began_s = time.perf_counter()
+    embeddings = open_gallery(folder).embeddings
+    index = faiss.IndexFlatIP(embeddings.shape[1])
+    index.add(np.asarray(embeddings))
+    took_s = time.perf_counter() - began_s
+
+    def ask_one(query: np.ndarray) -> tuple[np.ndarray, float]:
+        faiss.omp_set_num_threads(1)  # of this thread: others that spin would only be in its way
+        return index.search(query[None], K)[1][0], np.nan
+
+    return ask_one, {"open_ms": 1e3 * took_s}
+
+
+def _usearch(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+    usearch: Any = import_module("usearch.index")  # which nothing here requires
+    embeddings = open_gallery(folder).embeddings
+    began_s = time.perf_counter()
+    made = usearch.Index(ndim=embeddings.shape[1], metric="ip", dtype="f16")
+    made.add(np.arange(len(embeddings)), np.asarray(embeddings), threads=psutil.cpu_count())
+    built_s = time.perf_counter() - began_s
+    with tempfile.TemporaryDirectory() as base:
+        path = Path(base) / "usearch"
+        made.save(path)
+        began_s = time.perf_counter()
+        index = usearch.Index.restore(path)
+        took_s = time.perf_counter() - began_s
+    facts = {"build_s": built_s, "open_ms": 1e3 * took_s}
+    return lambda query: (index.search(query, K).keys.astype(np.int64), np.nan), facts
