@@ -48,6 +48,37 @@ def open_gallery(folder: Path) -> Gallery:
     return gallery
 
 
+def open_as_of(folder: Path, manifest: GalleryManifest) -> Gallery:
+    """Opens a gallery as its manifest was before: what was added or removed since changes nothing.
+
+    Where it was made anew since, its rows are others: then it is opened as it is.
+
+    Raises:
+        Problem: its files are missing, or as `open_gallery` says.
+    """
+    try:
+        there = read_gallery_manifest(folder)
+    except Problem:  # it is damaged by now, or just replaced
+        there = manifest
+    if there.blocks[: len(manifest.blocks)] != manifest.blocks:
+        return open_gallery(folder)
+    try:
+        return _mapped(folder, manifest)
+    except (OSError, ValueError) as error:
+        raise Problem(f"{folder} holds no whole gallery ({error}): {_WAY_OUT}") from None
+
+
+def manifest_of(gallery: Gallery) -> GalleryManifest:
+    """The manifest of a gallery that was opened."""
+    return GalleryManifest(
+        space=gallery.space,
+        image_encoders=gallery.image_encoders,
+        dim=gallery.embeddings.shape[1],
+        blocks=gallery.blocks,
+        removed=tuple(gallery.removed.tolist()),
+    )
+
+
 def _mapped(folder: Path, manifest: GalleryManifest) -> Gallery:
     n, dim = manifest.n_rows, manifest.dim
     if not n:
