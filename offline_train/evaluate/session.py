@@ -15,6 +15,7 @@ from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Drop
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.decoding import open_decoder
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.trials import starting_adaptation, trial_plan
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.cut_recording import cut_trials
@@ -80,7 +81,8 @@ def _decode(
     A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
     live answer was made of.
     """
-    bundle, gallery = load_bundle(needed(config.bundle)), load_gallery(needed(config.gallery))
+    load_gallery(needed(config.gallery))  # verified, with what was added since
+    bundle, gallery = load_bundle(needed(config.bundle)), open_accepted(config)
     preprocessing = Preprocessing.of(bundle)
     decoder = open_decoder(config, bundle, gallery, time.monotonic, lambda text, facts: None)
     adaptation = starting_adaptation(config, preprocessing)

@@ -41,6 +41,7 @@ def new_config(
     `own` is what the session has beside its settings, or in their place.
     """
     from stream.pipeline.check import check
+    from stream.pipeline.galleries import accept
     from stream.pipeline.session import new_folder
 
     values = dict(settings) | own
@@ -49,10 +50,13 @@ def new_config(
         values["gallery"] = values["gallery"] or bundle.parent / "gallery"
     elif decoding.tmax_s:  # nothing is decoded: it is the end of the window
         values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
-    check(settings.model_copy(update=values))
+    gallery = check(settings.model_copy(update=values))
     folder = new_folder(out or Path("sessions") / session)
     endpoints = Endpoints.local(settings.transport)
-    return SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
+    config = SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
+    if gallery is not None:
+        accept(config, gallery, config.decoding.among)
+    return config
 
 
 def run(

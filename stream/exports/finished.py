@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from hvf_core.problem import Problem
-from index.gallery import Gallery, open_gallery
+from index.gallery import Gallery
 from stream.acquire.markers import Event
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.summary import read_summary
 from stream.pipeline.books.trials_table import TrialRow, TrialsTable, trials_table
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.sources.read import read_recording
@@ -83,7 +84,7 @@ class FinishedSession:
         if self.config.gallery is None:
             return None
         try:
-            return open_gallery(self.config.gallery)
+            return open_accepted(self.config)
         except Problem as problem:
             say(f"no images are copied, as the session's gallery cannot be opened: {problem}")
             return None

@@ -5,15 +5,19 @@ from importlib.util import find_spec
 from decoder.bundle import Bundle, load_bundle
 from decoder.calibration import temperature_of
 from hvf_core.problem import Problem, needed
-from index.gallery import check_space, load_gallery
+from index.gallery import Gallery, check_space, load_gallery
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
 from stream.pipeline.books.trial_file import check_trial_file
+from stream.pipeline.galleries import among
 from stream.pipeline.wire.config import DecodingSettings, SessionSettings
 
 
-def check(settings: SessionSettings) -> None:
+def check(settings: SessionSettings) -> Gallery | None:
     """Reads and verifies the models of a session, which its nodes then only open.
+
+    Returns:
+        The gallery, in a session that has one.
 
     Raises:
         Problem: a model is missing or damaged, or cannot do what is asked for.
@@ -26,7 +30,7 @@ def check(settings: SessionSettings) -> None:
     if settings.save_trials is not None:
         check_trial_file(settings.save_trials)
     if settings.bundle is None:
-        return
+        return None
     bundle = load_bundle(settings.bundle)
     manifest, trials = bundle.manifest, settings.trials
     if "tmin_s" in trials.model_fields_set and trials.tmin_s != manifest.tmin_s:
@@ -35,7 +39,10 @@ def check(settings: SessionSettings) -> None:
             f"was trained with {manifest.tmin_s:g}; leave --tmin out, or train a bundle for it"
         )
     _check_decoding(bundle, settings.decoding)
-    check_space(load_gallery(needed(settings.gallery)), manifest)
+    gallery = load_gallery(needed(settings.gallery))
+    check_space(gallery, manifest)
+    among(gallery, settings.decoding.among)
+    return gallery
 
 
 def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:

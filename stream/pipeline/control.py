@@ -6,10 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import Gallery
 from stream.acquire.lsl import local_clock
-from stream.pipeline.galleries import Aside, alike, usable
+from stream.pipeline.galleries import (
+    Aside,
+    Stamp,
+    accept,
+    alike,
+    candidates_of,
+    is_accepted,
+    open_accepted,
+    open_whole,
+    stamp_of,
+    usable,
+)
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.asked import Asked
@@ -27,6 +38,12 @@ _LEADS: Mapping[str, tuple[Event, str]] = {
 VERBS = (*_LEADS, "mark", "reset_group", "gallery", "set", "like", "hello")
 QUIET = ("like", "hello")
 """Verbs of those who only look on, which leave no trace."""
+SESSION = "session"
+"""Who asks where the session has seen by itself that its gallery has changed."""
+_LOOK_S = 1.0
+_TRIALS_COME = (State.RUNNING, State.PAUSED)
+_LOOK_UP = ("decoding.search", "decoding.among")
+"""Settings of how and where images are looked up."""
 _WHO_KNOWS = (READER, DECODE, PAINT, RESULTS)  # of galleries and settings that change
 
 Answered = tuple[str, Mapping[str, Any]]
@@ -54,6 +71,9 @@ class Control:
     ):
         self._nodes, self._life, self._on, self._clock = nodes, life, on, clock
         self._aside, self._begun = Aside(), list[_Begun]()
+        self._next_look_s, self._said = 0.0, ""
+        self._seen: Stamp | None = ()
+        self._looked_at: Stamp | None = ()
         self.told: list[tuple[Asked, Controlled]] = []
         """What has become of what was asked, not passed on yet."""
 
@@ -62,10 +82,29 @@ class Control:
         self._tell(asked, lambda: self._do(asked))
 
     def look(self) -> None:
-        """Finishes what was begun and is ready."""
+        """Finishes what was begun and is ready, and looks whether the gallery has changed."""
+        self._look_for_images()
         while self._begun and self._begun[0][1].done():
             asked, future, then = self._begun.pop(0)
             self._tell(asked, partial(_finished, future, then))
+
+    def _look_for_images(self) -> None:
+        """Looks once a second whether somebody has added images to the gallery, or removed some.
+
+        A gallery that is being copied has its manifest before all its rows: it is looked at again
+        whenever a file of it has changed. What is wrong with it is told once.
+        """
+        now_s, config = self._clock(), self._nodes.config
+        if self._begun or now_s < self._next_look_s or config.bundle is None:
+            return
+        self._next_look_s = now_s + _LOOK_S
+        before, self._seen = self._seen, stamp_of(needed(config.gallery))
+        is_new = self._seen != self._looked_at
+        # While one takes the place of another, there is none for a moment.
+        if is_new and (self._seen or not before) and self._life.state in _TRIALS_COME:
+            self._looked_at = self._seen
+            if not is_accepted(config):
+                self.obey(Asked((), SESSION, "gallery", str(config.gallery)))
 
     def _tell(self, asked: Asked, do: Callable[[], Answered | None]) -> None:
         stamp_s = self._clock()
@@ -85,7 +124,10 @@ class Control:
             stamp_s=stamp_s,
             facts=facts,
         )
-        self.told.append((asked, done))
+        said = asked.by == SESSION and text
+        if not said or said != self._said:  # what it asks itself again and again is told once
+            self.told.append((asked, done))
+        self._said = said or self._said
 
     def _do(self, asked: Asked) -> Answered | None:
         verb, argument = asked.verb, asked.argument.strip()
@@ -121,11 +163,7 @@ class Control:
                 self._begin(asked, partial(alike, self._nodes.config, argument), _said)
                 return None
             case "set":
-                path = argument.partition(" ")[0]
-                old = self._nodes.config
-                self._change(verb, argument)
-                before, now = (_value_at(config, path) for config in (old, self._nodes.config))
-                return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
+                return self._set(argument)
         return "marked", {}
 
     def _refuse_without_decoder(self) -> None:
@@ -137,10 +175,26 @@ class Control:
         self._begun.append((asked, self._aside.begin(task), then))
 
     def _change_gallery(self, folder: Path, gallery: Gallery) -> Answered:
-        old = self._nodes.config.gallery
+        old = self._nodes.config
+        n_old = len(open_accepted(old))
+        new = changed(old, "gallery", str(folder))
+        chosen = accept(new, gallery, candidates_of(old))
         self._change("gallery", str(folder))
-        facts = {"old": str(old), "new": str(folder)}
-        return f"answers are now among the {len(gallery)} images of '{folder}'", facts
+        facts = {"old": str(old.gallery), "new": str(folder), "n_old": n_old, "n_new": len(chosen)}
+        text = f"answers are now among the {len(chosen)} images of '{folder}', before among {n_old}"
+        return text, facts | {"revision": gallery.revision}
+
+    def _set(self, argument: str) -> Answered:
+        path = argument.partition(" ")[0]
+        old, new = self._nodes.config, changed(self._nodes.config, "set", argument)
+        looks_up = new.bundle is not None and path in _LOOK_UP
+        if looks_up:
+            accept(new, open_whole(new), new.decoding.among)
+        self._change("set", argument)
+        if looks_up:
+            self._nodes.order(f"gallery {new.gallery}", *_WHO_KNOWS)
+        before, now = (_value_at(config, path) for config in (old, new))
+        return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
 
     def _change(self, verb: str, argument: str) -> None:
         self._nodes.config = changed(self._nodes.config, verb, argument)  # for a later restart

@@ -14,7 +14,7 @@ from decoder.live import LiveDecoder
 from hvf_core.artifact import cache_folder
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
-from index.search.flat import Flat
+from index.search.open import open_search
 from stream.pipeline.wire.config import SessionConfig
 
 _SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is searched by the CPU
@@ -37,7 +37,7 @@ def open_decoder(
     decoder = LiveDecoder(
         manifest,
         shares,
-        Ranker(Flat(gallery.embeddings), gallery),
+        _ranker(gallery, config, say),
         _engine(gallery, shares, config, say),
         evidence=settings.evidence,
         top_k=config.top_k,
@@ -59,7 +59,16 @@ def look_up_in(gallery: Gallery, decoder: LiveDecoder, config: SessionConfig, sa
     check_space(gallery, decoder.manifest)
     if _may_search(config):
         decoder.engine = _engine(gallery, decoder.shares, config, say)
-    decoder.ranker = Ranker(Flat(gallery.embeddings), gallery)
+    decoder.ranker = _ranker(gallery, config, say)
+
+
+def _ranker(gallery: Gallery, config: SessionConfig, say: Say) -> Ranker:
+    rows = gallery.rows if len(gallery.removed) else None
+    search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}), rows)
+    facts = {"search": config.decoding.search, "search_is_exact": search.exact}
+    how = "exact" if search.exact else "approximate"
+    say(f"the search of {len(gallery)} images is {how}", facts)
+    return Ranker(search, gallery)
 
 
 def _may_search(config: SessionConfig) -> bool:
@@ -72,7 +81,7 @@ def _may_search(config: SessionConfig) -> bool:
 def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -> Engine:
     settings = config.decoding
     unit = UnitLength(shares.rest)
-    searches = _may_search(config) and len(gallery) <= _SCORED_UP_TO
+    searches = _may_search(config) and gallery.n_rows <= _SCORED_UP_TO
     network = Scored(unit, torch.from_numpy(gallery.embeddings)) if searches else unit
     engine = open_engine(
         network,

@@ -15,6 +15,7 @@ from stream.pipeline.books.closing import begin_books, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
 from stream.pipeline.control import QUIET, Control
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.lock import held
 from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.presence import Presence
@@ -77,7 +78,8 @@ class Session:
         self._config = config
         self._source = source
         self._is_virtual = isinstance(config.source, FileSource)
-        shown = (headless, n_trials, title, config.gallery, not self._is_virtual)
+        gallery = open_accepted(config) if config.gallery is not None else None
+        shown = (headless, n_trials, title, gallery, not self._is_virtual)
         self._view = TerminalView(output.console, *shown, config.outputs.blind)
         self._title = title
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
@@ -200,6 +202,8 @@ class Session:
             seen = leaving(self._config)(done)
             self._view.say(f"{done.by}: {done.verb} {seen.argument}".rstrip() + f" ({seen.text})")
             self._supervisor.report(done)
+            if done.outcome == "done" and done.verb in ("gallery", "set") and self._view.gallery:
+                self._view.gallery = open_accepted(self._supervisor.config)
 
     def _hear(self) -> bool:
         """Takes what is on the bus; whether anything moved."""

@@ -1,6 +1,7 @@
 """Whoever asks, and whatever for: one sentence, one entry, and the session goes on."""
 
 import json
+import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from decoder.bundle import open_bundle
 from hvf_core.settings import live_settings
-from index.gallery import Gallery, open_gallery, save_gallery
+from index.gallery import MANIFEST, Gallery, load_gallery, open_gallery, save_gallery
+from index.gallery.writing import Row, add_images, remove_images
 from stream.pipeline import control
-from stream.pipeline.control import QUIET, VERBS, Control
+from stream.pipeline.control import QUIET, SESSION, VERBS, Control
 from stream.pipeline.decoding import open_decoder
+from stream.pipeline.galleries import accept, open_accepted
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.wire.asked import Asked
@@ -157,7 +160,9 @@ def test_a_gallery_of_the_same_space_takes_the_place_of_the_other(stage, models,
     )
     save_gallery(tmp_path / "fewer", fewer)
     done = stage.ask("gallery", str(tmp_path / "fewer"))
-    assert done.text == f"answers are now among the {n} images of '{tmp_path / 'fewer'}'"
+    text = f"answers are now among the {n} images of '{tmp_path / 'fewer'}', before among {n + 1}"
+    assert done.text == text
+    assert (done.facts["n_old"], done.facts["n_new"]) == (n + 1, n)
     assert stage.nodes.config.gallery == tmp_path / "fewer"
     eye = np.eye(len(old), dtype=np.float32)
     other = Gallery(old.ids, old.labels, eye, "elsewhere", old.image_encoders, "test")
@@ -204,6 +209,127 @@ def test_the_loop_does_not_wait_for_a_gallery_that_is_looked_at(stage, models, m
     wait_until(lambda: stage.control.look() or stage.control.told)
     assert stage.control.told[0][1].outcome == "done"
     assert [order.split()[0] for order, _ in stage.nodes.orders] == ["set", "gallery"]
+
+
+# --- a gallery that changes ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def growing(tmp_path: Path, models: Path) -> Stage:
+    """A session whose gallery is its own, and was accepted."""
+    shutil.copytree(models / "gallery", tmp_path / "gallery")
+    (tmp_path / "session").mkdir()
+    told = {"bundle": models / "bundle", "gallery": tmp_path / "gallery"}
+    stage = Stage(tmp_path / "session", **told)
+    accept(stage.nodes.config, load_gallery(tmp_path / "gallery"), None)
+    return stage
+
+
+def add(stage: Stage, *ids: str) -> None:
+    drawn = np.random.default_rng(len(ids)).normal(size=(len(ids), 8)).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    add_images(stage.nodes.config.gallery, [([Row(id_, id_) for id_ in ids], drawn)], "test")
+
+
+def noticed(stage: Stage, n: int = 1) -> Controlled:
+    """What the session says of its gallery after so many looks, once all is done."""
+    for _ in range(n):
+        stage.control._next_look_s = 0.0
+        stage.control.look()
+    wait_until(lambda: stage.control.look() or not stage.control._begun)
+    told = [done for asked, done in stage.control.told if asked.by == SESSION]
+    stage.control.told.clear()
+    return told[0] if told else None
+
+
+def test_images_that_are_added_or_removed_are_noticed_and_told(growing: Stage) -> None:
+    folder = growing.nodes.config.gallery
+    assert noticed(growing) is None
+    add(growing, *(f"new {n}" for n in range(5)))
+    assert len(open_accepted(growing.nodes.config)) == 8  # also of a node that starts just now
+    done = noticed(growing)
+    assert (done.outcome, done.verb, done.argument) == ("done", "gallery", str(folder))
+    assert done.text == f"answers are now among the 13 images of '{folder}', before among 8"
+    assert done.facts["revision"] == open_gallery(folder).revision
+    assert growing.nodes.orders == [(f"gallery {folder}", control._WHO_KNOWS)]
+    assert open_accepted(growing.nodes.config).row_of("new 4") == 12
+    assert noticed(growing) is None
+    remove_images(folder, ["a", "new 0"])
+    assert open_accepted(growing.nodes.config).row_of("a") == 0
+    assert noticed(growing).facts["n_new"] == 11
+    assert open_accepted(growing.nodes.config).row_of("a") is None
+
+
+@pytest.mark.parametrize("what", ["space", "rows", "manifest", "gone"])
+def test_a_gallery_that_cannot_be_used_is_refused_once_and_the_session_keeps_its_own(
+    what: str, growing: Stage, models: Path
+) -> None:
+    folder, config = growing.nodes.config.gallery, growing.nodes.config
+    whole = (folder / MANIFEST).read_bytes()
+    add(growing, "x", "y")
+    manifest = (folder / MANIFEST).read_text()
+    if what == "space":
+        (folder / MANIFEST).write_text(manifest.replace(open_gallery(folder).space, "0" * 64))
+    elif what == "rows":
+        rows = (folder / "embeddings.f32").read_bytes()
+        (folder / "embeddings.f32").write_bytes(rows[:-4])
+    elif what == "manifest":
+        (folder / MANIFEST).write_text(manifest[:40])
+    else:
+        (folder / MANIFEST).unlink()
+    done = noticed(growing, 2)
+    assert done.outcome == "refused"
+    assert done.text
+    assert noticed(growing, 2) is None
+    assert growing.nodes.orders == []
+    assert len(open_accepted(config)) == 8
+    if what == "rows":  # it was copied to half, and the rest comes
+        (folder / "embeddings.f32").write_bytes(rows)
+        assert noticed(growing).facts["n_new"] == 10
+    else:
+        (folder / MANIFEST).write_bytes(whole)
+        assert noticed(growing) is None
+    add(growing, "z")
+    assert noticed(growing).outcome == "done"
+
+
+def test_only_what_is_new_is_read(growing: Stage) -> None:
+    """Old rows are not read again: that they have changed meanwhile is not even seen."""
+    folder = growing.nodes.config.gallery
+    with (folder / "embeddings.f32").open("r+b") as file:
+        file.write(np.float32(np.eye(8)[1]).tobytes())
+    add(growing, "x")
+    assert noticed(growing).outcome == "done"
+    assert growing.ask("gallery", str(folder)).outcome == "done"
+    shutil.copytree(folder, folder.with_name("copy"))
+    assert "damaged" in growing.ask("gallery", str(folder.with_name("copy"))).text
+
+
+def test_answers_are_among_the_images_of_a_file(growing: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_text("c\n\na\r\nc\n", encoding="utf-8-sig")
+    done = growing.ask("set", f"decoding.among {file}")
+    assert (done.outcome, done.facts) == ("done", {"old": None, "new": str(file)})
+    gallery = open_accepted(growing.nodes.config)
+    assert (len(gallery), gallery.row_of("a"), gallery.row_of("b")) == (2, 0, None)
+    assert [order.split()[0] for order, _ in growing.nodes.orders] == ["set", "gallery"]
+    file.write_text("a\nwho\n")
+    assert len(open_accepted(growing.nodes.config)) == 2  # it holds as it was accepted
+    refused = growing.ask("set", f"decoding.among {file}")
+    told = f"'{file}' of --among names 2 images, of which the gallery has 1, and not 'who'"
+    assert told in refused.text
+    add(growing, "who")
+    assert noticed(growing).facts["n_new"] == 2  # who is no candidate
+    assert growing.ask("set", f"decoding.among {file}").outcome == "done"
+    assert open_accepted(growing.nodes.config).row_of("who") == 8
+    remove_images(growing.nodes.config.gallery, ["who"])
+    assert "and not 'who'" in noticed(growing).text
+    assert growing.ask("set", "decoding.among none").outcome == "done"
+    assert len(open_accepted(growing.nodes.config)) == 9
+    for text in ("", " \n"):
+        file.write_text(text)
+        assert "names no image" in growing.ask("set", f"decoding.among {file}").text
+    assert "cannot be read" in growing.ask("set", "decoding.among /nowhere").text
 
 
 @settings(max_examples=200, deadline=None)

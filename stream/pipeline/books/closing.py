@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from hvf_core.problem import Problem
-from index.gallery import open_gallery
 from stream.acquire.lsl import local_clock
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete, numbers_of
 from stream.pipeline.books.trials_table import TABLE, write_trials_table
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
 from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR
@@ -181,7 +181,7 @@ def _tally(config: SessionConfig, records: Sequence[Record]) -> Tally:
     for record in records:
         if record["event"] == "control" and record["outcome"] == "done":
             config = changed(config, record["verb"], record["argument"])
-    tally = Tally(config, len(open_gallery(config.gallery)) if config.gallery else 0)
+    tally = Tally(config, len(open_accepted(config)) if config.gallery else 0)
     for record in records:
         tally.count(record)
     return tally

@@ -13,9 +13,11 @@ from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
 from hvf_core.problem import naming
 from hvf_core.provenance import versions
+from index.gallery import MANIFEST
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, Span, add_spans
+from stream.pipeline.galleries import accepted
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
@@ -54,6 +56,10 @@ class Tally:
         self._facts: defaultdict[str, dict[str, Any]] = defaultdict(dict)  # by node
         self._unheard: list[tuple[float, float]] = []  # from when to when
         self.painting = PaintingTally(is_timed)
+
+    def look_up_in(self, config: SessionConfig, n_way: int) -> None:
+        """Goes on among other images."""
+        self._config, self.n_way = config, n_way
 
     def count(self, record: Record) -> None:
         """Adds what became of a trial or an image, or what a node has to say of itself."""
@@ -124,7 +130,7 @@ class Tally:
             "latency_ms": {name: percentiles(values) for name, values in self._latency_ms.items()},
             "seed": self._config.seed,
             "bundle": _checksum(self._config.bundle, "bundle.json"),
-            "gallery": _checksum(self._config.gallery, "gallery.json"),
+            "gallery": _of_gallery(self._config),
             "versions": versions(*_PACKAGES),
         }
 
@@ -151,6 +157,12 @@ def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float | No
 def _checksum(folder: Path | None, manifest: str) -> str | None:
     """SHA-256 of the manifest, which holds those of all other files."""
     return file_sha256(folder / manifest) if folder else None
+
+
+def _of_gallery(config: SessionConfig) -> str | None:
+    """The same of the gallery's manifest, as the session has accepted it."""
+    path = accepted(config)
+    return file_sha256(path) if path.exists() else _checksum(config.gallery, MANIFEST)
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

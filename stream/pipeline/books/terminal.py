@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from hvf_core.text import printable
-from index.gallery import open_gallery
+from index.gallery import Gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.watch.rate import Flow
@@ -47,7 +47,7 @@ class TerminalView:
         headless: bool,
         total: int | None,
         title: str,
-        gallery: Path | None = None,
+        gallery: Gallery | None = None,
         is_timed: bool = True,
         is_blind: bool = False,
     ):
@@ -73,7 +73,7 @@ class TerminalView:
         # Coarse pictures, where a terminal has the colours and the lines for them.
         self._draws = not headless and console.color_system in ("256", "truecolor")
         self._draws = self._draws and not console.no_color and console.height >= _LINES_TO_DRAW
-        self._gallery = open_gallery(gallery) if self._draws and gallery is not None else None
+        self.gallery = gallery
 
     def open(self) -> None:
         """Shows what moves."""
@@ -135,10 +135,10 @@ class TerminalView:
 
     def _seen(self, stimulus: str) -> Path | None:
         """The picture of a stimulus, where the gallery has one."""
-        if self._gallery is None:
+        if self.gallery is None:
             return None
-        row = self._gallery.row_of(stimulus)
-        path = None if row is None else self._gallery.image_of(row)
+        row = self.gallery.row_of(stimulus)
+        path = None if row is None else self.gallery.image_of(row)
         return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:

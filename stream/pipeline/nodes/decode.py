@@ -12,11 +12,12 @@ from decoder.answer import Answer
 from decoder.bundle import open_bundle
 from decoder.live import LiveDecoder, Slice
 from hvf_core.problem import Problem, needed
-from index.gallery import Gallery, open_gallery
+from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import evidence_group
 from stream.pipeline.decoding import Say, look_up_in, open_decoder
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
@@ -75,7 +76,7 @@ class Decoder:
             self.live.reset_group(group)
             self._memory.forget(group)
         elif verb == "gallery":
-            self._gallery = open_gallery(needed(self.config.gallery))
+            self._gallery = open_accepted(self.config)
             look_up_in(self._gallery, self.live, self.config, self._say)
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
@@ -153,7 +154,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
 
     refuse_two_builds()
     torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
-    gallery, bundle = open_gallery(needed(config.gallery)), open_bundle(needed(config.bundle))
+    gallery, bundle = open_accepted(config), open_bundle(needed(config.bundle))
     live = open_decoder(config, bundle, gallery, local_clock, say)
     live.warm_up()
     decoder = Decoder(config, live, gallery, say)

@@ -22,8 +22,8 @@ from decoder.painting.step import Start, Step
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem, needed
 from index.encoders.parts import squared
-from index.gallery import open_gallery
 from index.images import read_image
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.easel import OutOfMemory
 from stream.pipeline.wire.config import PaintingSettings, SessionConfig
 from stream.pipeline.wire.messages import Embedded
@@ -85,7 +85,7 @@ class DiffusionPainter:
     def adopt(self, config: SessionConfig) -> None:
         """As `stream.pipeline.nodes.easel.Painter` says."""
         settings, base, prior = needed(config.painting), self._base, self._prior
-        gallery = open_gallery(needed(config.gallery)) if settings.from_top is not None else None
+        gallery = open_accepted(config) if settings.from_top is not None else None
         if gallery is not None and gallery.images is None:
             raise Problem(
                 "the gallery has no images to begin with: make it from images with "

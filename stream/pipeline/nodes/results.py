@@ -6,8 +6,6 @@ from typing import Any
 
 import zmq
 
-from hvf_core.problem import needed
-from index.gallery import open_gallery
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Marker, marker_text
@@ -15,6 +13,7 @@ from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.books.summary import Tally, write_summary
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.second_inlet import SecondInlet
 from stream.pipeline.outputs.blind import leaving
@@ -79,7 +78,7 @@ class Results:
         self._tell, self._left = tell, leaving(config)
         self._clock = clock
         self._standing = Standing()
-        n_way = len(open_gallery(config.gallery)) if config.gallery else 0
+        n_way = len(open_accepted(config)) if config.gallery else 0
         self._tally = Tally(config, n_way)
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
         self._witness = Witness(config.marker_rule, config.kept("switch"))
@@ -109,7 +108,7 @@ class Results:
         """Does what the session orders between two messages."""
         self._config = changed(self._config, verb, argument)
         if verb == "gallery":
-            self._tally.n_way = len(open_gallery(needed(self._config.gallery)))
+            self._tally.look_up_in(self._config, len(open_accepted(self._config)))
         elif verb == "hello":
             self._publisher.publish(self._standing.snapshot(self._config, self._ledger))
 

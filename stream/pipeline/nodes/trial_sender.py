@@ -9,8 +9,6 @@ import zmq
 from safetensors.numpy import load_file
 
 from decoder.bundle import open_bundle
-from hvf_core.problem import needed
-from index.gallery import open_gallery
 from stream.acquire.adaptation import write_state
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.lsl import local_clock
@@ -21,6 +19,7 @@ from stream.acquire.trials import Drop, Opened, Reason, Trial
 from stream.acquire.units import Signal
 from stream.pipeline.books.trial_file import TrialFile
 from stream.pipeline.books.trial_formats import Head, channel_types
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
@@ -82,7 +81,7 @@ class TrialSender:
         self._n_kept, self._keeping = 0, threading.Thread()
         plan = replace(trial_plan(config), first_number=config.first_trial)
         if config.gallery is not None:
-            plan = replace(plan, is_known=open_gallery(config.gallery).__contains__)
+            plan = replace(plan, is_known=open_accepted(config).__contains__)
         if config.bundle is not None:
             bundle = open_bundle(config.bundle)
             preprocessing = Preprocessing.of(bundle)
@@ -164,7 +163,7 @@ class TrialSender:
                 case "resume":
                     self.trials.resume()
                 case "gallery":
-                    self.trials.know(open_gallery(needed(self._config.gallery)).__contains__)
+                    self.trials.know(open_accepted(self._config).__contains__)
                 case "set":
                     self.trials.reject(self._config.reject)
 

@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from hvf_core.problem import Problem
-from index.gallery import Gallery, open_gallery
+from index.gallery import Gallery
 from stream.pipeline.books.ledger import Record
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.outputs.blind import record_left
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.orders import changed
@@ -41,7 +42,7 @@ class Story:
         self.n, self.is_over = 0, False
         self._config, self._is_blind = config, config.outputs.blind
         self._is_timed = not isinstance(config.source, FileSource)  # else nobody waits
-        self._gallery = _gallery_of(config)
+        self._galleries = _gallery_of(config)
         self._state = "starting"
         self._open: dict[int, Record] = {}  # markers without an end
         self._early: defaultdict[int, list[Record]] = defaultdict(list)  # before their marker
@@ -61,7 +62,8 @@ class Story:
         if record["event"] == "control" and record["outcome"] == "done":
             with suppress(Problem):  # a gallery that is gone: answers have no places in it
                 self._config = changed(self._config, record["verb"], record["argument"])
-                self._gallery = _gallery_of(self._config)
+                # An answer that is on its way may be of the one before.
+                self._galleries = (*_gallery_of(self._config), *self._galleries[:1])
         for event, facts in self._facts(record_left(record) if self._is_blind else record):
             self.n += 1
             yield self._message(event, at_s) | facts
@@ -110,8 +112,7 @@ class Story:
         return told | {name: marker.get(name) for name in _MARKER}
 
     def _answer(self, trial: int, record: Record) -> dict[str, Any]:
-        stamps, labels = record["stamps"], self._gallery.labels if self._gallery else ()
-        rows = [self._gallery.row_of(name) if self._gallery else None for name in record["ids"]]
+        stamps, places = record["stamps"], [self._place(id_) for id_ in record["ids"]]
         latency_ms = None
         if self._is_timed and "published" in stamps:  # a ledger from before may be damaged
             latency_ms = (stamps["published"] - stamps["window_end"]) * 1e3
@@ -119,8 +120,8 @@ class Story:
             self._marker(trial)
             | {name: record.get(name) for name in _ANSWER}
             | {
-                "labels": [None if row is None else labels[row] for row in rows],
-                "numbers": [None if row is None else row + 1 for row in rows],
+                "labels": [label for label, _ in places],
+                "numbers": [number for _, number in places],
                 "confidence": record["probabilities"][0],
                 "provisional": record["event"] == "provisional",
                 "latency_ms": latency_ms,
@@ -128,6 +129,13 @@ class Story:
             }
         )
 
+    def _place(self, id_: str) -> tuple[str | None, int | None]:
+        """Label and number of an image."""
+        for gallery in self._galleries:
+            if (row := gallery.row_of(id_)) is not None:
+                return gallery.labels[row], row + 1
+        return None, None
 
-def _gallery_of(config: SessionConfig) -> Gallery | None:
-    return open_gallery(config.gallery) if config.gallery is not None else None
+
+def _gallery_of(config: SessionConfig) -> tuple[Gallery, ...]:
+    return (open_accepted(config),) if config.gallery is not None else ()

@@ -14,9 +14,9 @@ from typing import Any
 
 from hvf_core.numbers import wilson
 from hvf_core.problem import Problem
-from index.gallery import open_gallery
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.summary import summary_rows
+from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.accuracy import ranked
 from stream.pipeline.report.cards import Cards
 from stream.pipeline.report.curves import accuracy_part, latency_part
@@ -59,7 +59,7 @@ def write_report(config: SessionConfig, summary: Mapping[str, Any]) -> Path:
 def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     is_file = isinstance(config.source, FileSource)
     story = read_story(config.folder, is_timed=config.realtime and not is_file)
-    gallery = open_gallery(config.gallery) if config.gallery is not None else None
+    gallery = open_accepted(config) if config.gallery is not None else None
     paints = config.painting is not None
     cards = Cards(story, gallery, config.folder, paints, not is_file)
     numbers = table((), ((name, told) for name, told in summary_rows(summary)))

@@ -104,6 +104,10 @@ class DecodingSettings(Settings):
     """What runs the network; auto: the fastest here."""
     precision: Precision = setting("fp32", option="--precision")
     """Of the network."""
+    search: str = setting("auto", option="--search", live=True)
+    """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
+    among: Here | None = setting(None, option="--among", live=True)
+    """File of ids, one a line: answers are among these images of the gallery alone."""
     adaptation: AdaptationSettings | None = setting(None, option="--adapt")
     """Follow the session's covariance, without labels."""
     rest: Here | None = setting(None, option="--rest")
