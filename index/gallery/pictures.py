@@ -1,6 +1,8 @@
 """How images get into a gallery: as copies of their files, as small ones, or not at all."""
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,14 @@ _IN_A_FOLDER = 4096
 """Rows from here on have their images in subfolders, of so many each: file systems like it so."""
 
 
-def keep_picture(folder: Path, row: int, picture: Picture, thumbnail_px: int | None = None) -> str:
+def keep_picture(
+    folder: Path,
+    row: int,
+    picture: Picture,
+    thumbnail_px: int | None = None,
+    *,
+    linked: bool = False,
+) -> str:
     """Puts the image of a row into a gallery's folder and returns its path there.
 
     Args:
@@ -25,6 +34,7 @@ def keep_picture(folder: Path, row: int, picture: Picture, thumbnail_px: int | N
         row: whose image it is.
         picture: a file, which is copied as it is, or pixels, which are kept without loss.
         thumbnail_px: where given, a JPEG of at most so many pixels a side is kept in their place.
+        linked: a file is linked and not copied, where the file system can do so.
 
     Raises:
         Problem: a file cannot be copied or read.
@@ -42,13 +52,17 @@ def keep_picture(folder: Path, row: int, picture: Picture, thumbnail_px: int | N
         image.thumbnail((thumbnail_px, thumbnail_px))
         image.save(path, "jpeg", quality=85)
     elif isinstance(picture, Path):
-        _copy(picture, path)
+        _copy(picture, path, linked)
     else:
         Image.fromarray(picture).save(path, compress_level=1)
     return name
 
 
-def _copy(picture: Path, path: Path) -> None:
+def _copy(picture: Path, path: Path, linked: bool) -> None:
+    if linked:
+        with suppress(OSError):
+            os.link(picture, path)
+            return
     try:
         shutil.copyfile(picture, path)
     except OSError as error:

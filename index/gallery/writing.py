@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
@@ -53,7 +54,7 @@ class Writer:
         folder: of the gallery, which nobody else writes to (`writing`).
         manifest: what it has by now.
         created_by: the command that adds.
-        thumbnail_px: as `keep_picture` takes it.
+        thumbnail_px, linked: as `keep_picture` takes them.
     """
 
     def __init__(
@@ -62,9 +63,12 @@ class Writer:
         manifest: GalleryManifest,
         created_by: str,
         thumbnail_px: int | None = None,
+        *,
+        linked: bool = False,
     ) -> None:
         self.manifest = manifest
-        self._folder, self._created_by, self._thumbnail_px = folder, created_by, thumbnail_px
+        self._folder, self._created_by = folder, created_by
+        self._keep = partial(keep_picture, folder, thumbnail_px=thumbnail_px, linked=linked)
         self._before = open_gallery(folder) if manifest.n_rows > len(manifest.removed) else None
         self._first_new = manifest.n_rows
         self._added: set[str] = set()
@@ -104,7 +108,7 @@ class Writer:
         image = None
         if row.picture is not None:
             number = self.manifest.n_rows + len(self._lengths)
-            image = keep_picture(self._folder, number, row.picture, self._thumbnail_px)
+            image = self._keep(number, row.picture)
         line = line_of(Name(row.id, row.label, image))
         for name, file, data in (
             (NAMES, self._names, line),
@@ -246,40 +250,82 @@ def remove_images(folder: Path, ids: Iterable[str]) -> Gallery:
     return open_gallery(folder)
 
 
-def save_gallery(
-    folder: Path, gallery: Gallery, pictures: Iterable[NDArray[np.uint8]] | None = None
+def make_gallery(
+    folder: Path,
+    manifest: GalleryManifest,
+    parts: Iterable[Part],
+    created_by: str,
+    *,
+    linked: bool = False,
 ) -> Gallery:
     """Writes a gallery whole or not at all; a gallery that was there is replaced.
 
     Args:
         folder: where to.
-        gallery: what to write, but for its rows that were removed; its images, if it has any, are
-            copied.
-        pictures: uint8 (height, width, 3) for each row, written as PNG in place of its images; each
-            is asked for when the one before is written.
+        manifest: of one without rows.
+        parts: of its rows.
+        created_by: the command that makes it.
+        linked: images are linked where the file system can, as those of the gallery that it
+            replaces.
+
+    Raises:
+        Problem: as `Writer` says, somebody else writes there, or `folder` holds something else.
+    """
+    with ExitStack() as stack:
+        if (folder / MANIFEST).is_file():
+            stack.enter_context(alone_in(folder, _WRITTEN.format(folder)))
+        draft = stack.enter_context(sealed_directory(folder, MANIFEST))
+        writer = stack.enter_context(Writer(draft, manifest, created_by, linked=linked))
+        (draft / IMAGES).mkdir()
+        for rows, embeddings in parts:
+            writer.add(rows, embeddings)
+        writer.commit()
+    return open_gallery(folder)
+
+
+def save_gallery(
+    folder: Path, gallery: Gallery, pictures: Iterable[NDArray[np.uint8]] | None = None
+) -> Gallery:
+    """Writes the rows of a gallery that count, as `make_gallery` does.
+
+    Args:
+        folder: where to.
+        gallery: what to write; its images, if it has any, are copied.
+        pictures: uint8 (height, width, 3) for each row that counts, written as PNG in place of its
+            images; each is asked for when the one before is written.
 
     Returns:
         The gallery as opened there, with the paths of its images.
 
     Raises:
-        Problem: as `Writer` says, somebody else writes there, or
-            `folder` holds something else.
+        Problem: as `make_gallery` says.
     """
-    manifest = GalleryManifest(
+    parts = parts_of(gallery, gallery.rows, pictures)
+    return make_gallery(folder, emptied(gallery), parts, gallery.created_by)
+
+
+def compact_gallery(folder: Path) -> Gallery:
+    """Writes a gallery anew without the rows that were removed, and with few blocks.
+
+    Raises:
+        Problem: as `make_gallery` says.
+    """
+
+    def parts() -> Iterator[Part]:  # when it is asked for the first one, nobody else writes
+        gallery = open_gallery(folder)
+        yield from parts_of(gallery, gallery.rows)
+
+    before = open_gallery(folder)
+    return make_gallery(folder, emptied(before), parts(), before.created_by, linked=True)
+
+
+def emptied(gallery: Gallery) -> GalleryManifest:
+    """The manifest of a gallery as this one, without rows."""
+    return GalleryManifest(
         space=gallery.space,
         image_encoders=gallery.image_encoders,
         dim=gallery.embeddings.shape[1],
     )
-    with ExitStack() as stack:
-        if (folder / MANIFEST).is_file():
-            stack.enter_context(alone_in(folder, _WRITTEN.format(folder)))
-        draft = stack.enter_context(sealed_directory(folder, MANIFEST))
-        writer = stack.enter_context(Writer(draft, manifest, gallery.created_by))
-        (draft / IMAGES).mkdir()
-        for rows, embeddings in parts_of(gallery, gallery.rows, pictures):
-            writer.add(rows, embeddings)
-        writer.commit()
-    return open_gallery(folder)
 
 
 def parts_of(
