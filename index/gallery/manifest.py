@@ -41,6 +41,8 @@ class GalleryManifest(Frozen):
     image_encoders: tuple[ImageEncoderRecord, ...]
     dim: int = Field(gt=0)
     """Width of an embedding."""
+    generation: int = Field(default=0, ge=0)
+    """How often it was compacted, each time into files of other names."""
     blocks: tuple[Block, ...] = ()
     removed: tuple[int, ...] = ()
     """Rows that no longer count, rising."""
@@ -51,6 +53,13 @@ class GalleryManifest(Frozen):
         if removed and (removed[0] < 0 or any(b <= a for a, b in pairwise(removed))):
             raise ValueError("the rows that were removed should rise")
         return removed
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Where one of `FILES` lies."""
+        if not self.generation:
+            return folder / name
+        stem, kind = name.split(".")
+        return folder / f"{stem}-{self.generation}.{kind}"
 
     @property
     def n_rows(self) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from hvf_core.problem import Problem
-from index.gallery.manifest import IMAGES, INDEX, NAMES, Block
+from index.gallery.manifest import IMAGES, Block
 
 T = TypeVar("T")
 COLUMNS = 3
@@ -109,13 +109,13 @@ class Names:
         ValueError: it is shorter than the blocks say.
     """
 
-    def __init__(self, folder: Path, blocks: Sequence[Block]) -> None:
-        self._path = folder / NAMES
+    def __init__(self, path: Path, index_path: Path, blocks: Sequence[Block]) -> None:
+        self._path = path
         self._firsts = [0, *accumulate(block.n for block in blocks)]
         self._starts = [0, *accumulate(block.names_bytes for block in blocks)]
         with self._path.open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), self._starts[-1], access=mmap.ACCESS_READ)
-        index = np.memmap(folder / INDEX, "<u8", "r", 0, (COLUMNS * len(self),)).view(np.ndarray)
+        index = np.memmap(index_path, "<u8", "r", 0, (COLUMNS * len(self),)).view(np.ndarray)
         self._blocks = [
             index[COLUMNS * first : COLUMNS * (first + block.n)].reshape(COLUMNS, block.n)
             for first, block in zip(self._firsts, blocks, strict=False)

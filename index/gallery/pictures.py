@@ -1,8 +1,6 @@
 """How images get into a gallery: as copies of their files, as small ones, or not at all."""
 
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +18,26 @@ _IN_A_FOLDER = 4096
 
 
 def keep_picture(
-    folder: Path,
-    row: int,
-    picture: Picture,
-    thumbnail_px: int | None = None,
-    *,
-    linked: bool = False,
+    folder: Path, generation: int, row: int, picture: Picture, thumbnail_px: int | None = None
 ) -> str:
     """Puts the image of a row into a gallery's folder and returns its path there.
 
     Args:
-        folder: of the gallery.
+        folder: of the gallery, where a picture that lies in it by now stays.
+        generation: of the gallery: how often its rows have moved.
         row: whose image it is.
         picture: a file, which is copied as it is, or pixels, which are kept without loss.
         thumbnail_px: where given, a JPEG of at most so many pixels a side is kept in their place.
-        linked: a file is linked and not copied, where the file system can do so.
 
     Raises:
         Problem: a file cannot be copied or read.
     """
+    if isinstance(picture, Path) and picture.is_relative_to(folder / IMAGES):
+        return picture.relative_to(folder).as_posix()
     suffix = picture.suffix if isinstance(picture, Path) else ".png"
     suffix = ".jpg" if thumbnail_px else suffix
-    name = f"{IMAGES}/{row:05d}{suffix}"
-    if row >= _IN_A_FOLDER:
-        name = f"{IMAGES}/{row // _IN_A_FOLDER:05d}/{row:08d}{suffix}"
+    stem = f"{row:05d}" if row < _IN_A_FOLDER else f"{row // _IN_A_FOLDER:05d}/{row:08d}"
+    name = f"{IMAGES}/{stem}{f'-{generation}' if generation else ''}{suffix}"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # of an addition that was killed, perhaps another's file
@@ -52,17 +46,13 @@ def keep_picture(
         image.thumbnail((thumbnail_px, thumbnail_px))
         image.save(path, "jpeg", quality=85)
     elif isinstance(picture, Path):
-        _copy(picture, path, linked)
+        _copy(picture, path)
     else:
         Image.fromarray(picture).save(path, compress_level=1)
     return name
 
 
-def _copy(picture: Path, path: Path, linked: bool) -> None:
-    if linked:
-        with suppress(OSError):
-            os.link(picture, path)
-            return
+def _copy(picture: Path, path: Path) -> None:
     try:
         shutil.copyfile(picture, path)
     except OSError as error:

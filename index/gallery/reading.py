@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from hvf_core.problem import Problem
 from index.gallery.manifest import (
     EMBEDDINGS,
+    FILES,
     IMAGES,
     INDEX,
     MANIFEST,
@@ -33,19 +35,23 @@ def open_gallery(folder: Path) -> Gallery:
     Raises:
         Problem: when it is missing, of another version of the program, damaged, or empty.
     """
-    manifest = read_gallery_manifest(folder)
+    return _opened(folder)[0]
+
+
+def _opened(folder: Path) -> tuple[Gallery, GalleryManifest]:
+    after = read_gallery_manifest(folder)
     for _ in range(_TRIES):
-        fault, gallery = None, None
+        manifest, fault, gallery = after, None, None
         try:
             gallery = _mapped(folder, manifest)
         except (OSError, ValueError) as error:
             fault = error
-        before, manifest = manifest, read_gallery_manifest(folder)
-        if manifest == before:  # otherwise these may be files of two galleries
+        after = read_gallery_manifest(folder)
+        if after == manifest:  # otherwise these may be files of two galleries
             break
     if gallery is None:
         raise Problem(f"{folder} holds no whole gallery ({fault}): {_WAY_OUT}")
-    return gallery
+    return gallery, manifest
 
 
 def open_as_of(folder: Path, manifest: GalleryManifest) -> Gallery:
@@ -85,13 +91,14 @@ def _mapped(folder: Path, manifest: GalleryManifest) -> Gallery:
         raise Problem(f"{folder} holds no image: make it again")
     if manifest.removed and manifest.removed[-1] >= n:
         raise ValueError(f"row {manifest.removed[-1]} of {n} is removed")
+    path = partial(manifest.path, folder)
     sizes = (4 * n * dim, sum(block.names_bytes for block in manifest.blocks), ROW_BYTES * n)
     for name, size in zip((EMBEDDINGS, NAMES, INDEX), sizes, strict=True):
-        if (there := (folder / name).stat().st_size) < size:
+        if (there := path(name).stat().st_size) < size:
             raise ValueError(f"{name} has {there} bytes, expected {size}")
-    names = Names(folder, manifest.blocks)
+    names = Names(path(NAMES), path(INDEX), manifest.blocks)
     # What is written to the array stays in this process.
-    embeddings = np.memmap(folder / EMBEDDINGS, "<f4", "c", 0, (n, dim)).view(np.ndarray)
+    embeddings = np.memmap(path(EMBEDDINGS), "<f4", "c", 0, (n, dim)).view(np.ndarray)
 
     def image(name: Name) -> Path | None:
         return None if name.image is None else folder / name.image
@@ -125,9 +132,9 @@ def load_gallery(folder: Path, known: Gallery | None = None) -> Gallery:
             embeddings are not of unit length or nearly the same.
     """
     for _ in range(_TRIES):
-        gallery = open_gallery(folder)
+        gallery, manifest = _opened(folder)
         try:
-            _verify(gallery, folder, known.blocks if known is not None else ())
+            _verify(gallery, folder, manifest, known.blocks if known is not None else ())
             break
         except Problem:
             if read_gallery_manifest(folder).revision == gallery.revision:
@@ -135,14 +142,17 @@ def load_gallery(folder: Path, known: Gallery | None = None) -> Gallery:
     return gallery
 
 
-def _verify(gallery: Gallery, folder: Path, known: Sequence[Block]) -> None:
+def _verify(
+    gallery: Gallery, folder: Path, manifest: GalleryManifest, known: Sequence[Block]
+) -> None:
+    embeddings, names, index = (manifest.path(folder, name) for name in FILES)
     row, start = 0, 0
     is_known = True
     for number, block in enumerate(gallery.blocks):
         is_known = is_known and number < len(known) and block == known[number]
         if not is_known:
-            _verify_names(folder, block, row, start)
-            _verify_embeddings(folder, block, row, gallery)
+            _verify_names(names, index, block, row, start)
+            _verify_embeddings(embeddings, block, row, gallery)
         row, start = row + block.n, start + block.names_bytes
     gallery.check_ids()
     for path in _links(folder / IMAGES):
@@ -150,22 +160,28 @@ def _verify(gallery: Gallery, folder: Path, known: Sequence[Block]) -> None:
     refuse_alike(gallery.embeddings, gallery.rows, str(folder))
 
 
-def _verify_names(folder: Path, block: Block, row: int, start: int) -> None:
-    with (folder / NAMES).open("rb") as lines, (folder / INDEX).open("rb") as index:
-        lines.seek(start)
-        index.seek(ROW_BYTES * row)
-        text, table = lines.read(block.names_bytes), index.read(ROW_BYTES * block.n)
-    _check_sum(folder / NAMES, hashlib.sha256(text), block)
-    _check_sum(folder / INDEX, hashlib.sha256(table), block)
-    if _index(folder, text, block.n, row, start) != table:
-        raise Problem(f"{folder / INDEX} is not that of its {NAMES}: {_WAY_OUT}")
+def _read(path: Path, start: int, n_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(n_bytes)
 
 
-def _verify_embeddings(folder: Path, block: Block, row: int, gallery: Gallery) -> None:
+def _verify_names(names: Path, index: Path, block: Block, row: int, start: int) -> None:
+    text, table = (
+        _read(names, start, block.names_bytes),
+        _read(index, ROW_BYTES * row, ROW_BYTES * block.n),
+    )
+    _check_sum(names, hashlib.sha256(text), block.sha256.get(NAMES))
+    _check_sum(index, hashlib.sha256(table), block.sha256.get(INDEX))
+    if _index(names, text, block.n, row, start) != table:
+        raise Problem(f"{index} is not that of its {NAMES}: {_WAY_OUT}")
+
+
+def _verify_embeddings(path: Path, block: Block, row: int, gallery: Gallery) -> None:
     """Reads a part at a time, past what is mapped, which would count as memory."""
     dim = gallery.embeddings.shape[1]
     digest, wrong = hashlib.sha256(), None
-    with (folder / EMBEDDINGS).open("rb") as file:
+    with path.open("rb") as file:
         file.seek(4 * dim * row)
         for first in range(row, row + block.n, AT_ONCE):
             part = file.read(4 * dim * min(AT_ONCE, row + block.n - first))
@@ -173,27 +189,27 @@ def _verify_embeddings(folder: Path, block: Block, row: int, gallery: Gallery) -
             found = wrong_length(np.frombuffer(part, "<f4").reshape(-1, dim))
             if found is not None and wrong is None:
                 wrong = first + found[0], found[1]
-    _check_sum(folder / EMBEDDINGS, digest, block)
+    _check_sum(path, digest, block.sha256.get(EMBEDDINGS))
     if wrong is not None:
         refuse_length(gallery.ids[wrong[0]], wrong[1])
 
 
-def _check_sum(path: Path, digest: "hashlib._Hash", block: Block) -> None:
-    if digest.hexdigest() != block.sha256.get(path.name):
+def _check_sum(path: Path, digest: "hashlib._Hash", expected: str | None) -> None:
+    if digest.hexdigest() != expected:
         raise Problem(
             f"{path} is damaged (its checksum is not the one that was written with it): {_WAY_OUT}"
         )
 
 
-def _index(folder: Path, text: bytes, n: int, first: int, start: int) -> bytes:
+def _index(path: Path, text: bytes, n: int, first: int, start: int) -> bytes:
     """The index that the lines of a block have."""
     lines = text.splitlines(keepends=True)
     try:
         hashes = [hash_of(name_in(line).id) for line in lines]
     except ValueError as error:
-        raise Problem(f"{folder / NAMES} is damaged ({error}): {_WAY_OUT}") from None
+        raise Problem(f"{path} is damaged ({error}): {_WAY_OUT}") from None
     if len(lines) != n:
-        raise Problem(f"{folder / NAMES} has {len(lines)} lines, {MANIFEST} says {n}: {_WAY_OUT}")
+        raise Problem(f"{path} has {len(lines)} lines, {MANIFEST} says {n}: {_WAY_OUT}")
     return index_of(hashes, list(map(len, lines)), first, start).tobytes()
 
 
