@@ -47,19 +47,16 @@ def test_what_is_not_type_checked_is_named() -> None:
     assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
 
 
-@pytest.mark.parametrize("node", ["reader", "record", "results", "paint"])
-def test_nodes_import_no_torch_before_they_need_it(node: str) -> None:
-    program = f"import sys, stream.pipeline.nodes.{node}; print('torch' in sys.modules)"
+def test_nodes_import_nothing_heavy_before_they_need_it() -> None:
+    """In one process, so that the first that does so is told; the reader has to be back soonest."""
+    heavy = {node: {"torch"} for node in ("reader", "record", "results", "paint")}
+    heavy["reader"] |= {"mne", "scipy.signal"}
+    program = "import sys"
+    for node, modules in heavy.items():
+        program += f"; import stream.pipeline.nodes.{node}; print({modules} & {{*sys.modules}})"
     done = _run(sys.executable, "-c", program)
-    assert done.stdout.strip() == "False", done.stdout + done.stderr
-
-
-def test_the_reader_is_back_without_what_takes_long_to_import() -> None:
-    program = (
-        "import sys, stream.pipeline.nodes.reader; print({'scipy.signal', 'mne'} & {*sys.modules})"
-    )
-    done = _run(sys.executable, "-c", program)
-    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+    found = dict(zip(heavy, done.stdout.split("\n"), strict=False))
+    assert found == dict.fromkeys(heavy, "set()"), done.stderr
 
 
 def test_live_parts_do_not_import_training() -> None:
@@ -80,13 +77,18 @@ def _modules() -> dict[str, Path]:
 
 
 @cache
+def _trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(file.read_text()) for name, file in _modules().items()}
+
+
+@cache
 def _imports() -> dict[str, set[str]]:
     """What each of our modules imports of ours, inside functions too."""
     modules = _modules()
     found: dict[str, set[str]] = {}
-    for module, file in modules.items():
+    for module, tree in _trees().items():
         names = set()
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -134,8 +136,7 @@ def test_whatever_starts_whole_commands_is_marked_slow() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [m for m, f in _modules().items() if not ast.get_docstring(ast.parse(f.read_text()))]
-    assert silent == []
+    assert [name for name, tree in _trees().items() if not ast.get_docstring(tree)] == []
 
 
 def test_source_files_are_found_in_subfolders_too() -> None:

@@ -5,7 +5,6 @@ its encoding is a pair of constants.
 """
 
 import importlib.util
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import get_session
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from decoder.painting.spec import BaseSpec, WeightFile
+from decoder.painting.spec import BASE, PRESETS, BaseSpec, WeightFile
 from hvf_core.artifact import cache_folder
+from hvf_core.hub.load import from_hub
 from hvf_core.problem import Problem
 from hvf_core.specs import is_path, loading
 from hvf_core.torchvision_ops import declare_missing_ops
@@ -83,8 +82,8 @@ class ModelFiles:
 
     spec: BaseSpec
 
-    def get(self, part: str, source: str, load: Callable[[bool], T]) -> T:
-        """What `load` makes of the source; it is told whether to do without the network."""
+    def get(self, part: str, source: str, load: Callable[[], T]) -> T:
+        """What `load` makes of the source."""
         is_folder = is_path(source)
         if is_folder and not Path(source).is_dir():
             raise Problem(
@@ -96,26 +95,22 @@ class ModelFiles:
             way_out = "copy the whole folder again, or give another model with --base"
         what = f"{part} of the diffusion model '{self.spec.name}'"
         with loading(what, source, way_out, HTTPError):
-            try:
-                return load(True)
-            except OSError:
-                if is_folder:
-                    raise
-            self._check_hub(part, source)
-            return load(False)
+            if is_folder:
+                return load()
+            fetch = self.spec.name if self.spec in PRESETS.values() else f"FOLDER/{BASE}"
+            return from_hub(what, self.spec.sources, fetch, load)
 
     def network(
         self, part: str, kind: type[Network], source: str, subfolder: str | None, dtype: torch.dtype
     ) -> Network:
         """One of diffusers' networks."""
 
-        def load(local: bool) -> Network:
+        def load() -> Network:
             loaded: Any = kind.from_pretrained(
                 source,
                 subfolder=subfolder,
                 torch_dtype=dtype,
                 use_safetensors=True,
-                local_files_only=local,
                 output_loading_info=True,
             )
             network, found = loaded
@@ -130,35 +125,17 @@ class ModelFiles:
     ) -> dict[str, Any]:
         """The settings of a network alone."""
         load: Any = kind.load_config  # whose types tell of a tuple
-        return self.get(
-            part, source, lambda local: load(source, subfolder=subfolder, local_files_only=local)
-        )
+        return self.get(part, source, lambda: load(source, subfolder=subfolder))
 
     def weights(self, part: str, weights: WeightFile, load: Callable[[Path], T]) -> T:
         """What `load` makes of one safetensors file."""
 
-        def from_file(local: bool) -> T:
+        def from_file() -> T:
             if Path(weights.source).is_dir():
                 return load(Path(weights.source) / weights.file)
-            fetched = hf_hub_download(weights.source, weights.file, local_files_only=local)
-            return load(Path(fetched))
+            return load(Path(hf_hub_download(weights.source, weights.file)))
 
         return self.get(part, weights.source, from_file)
-
-    def _check_hub(self, part: str, source: str) -> None:
-        """Asks the hub once: huggingface_hub would try for minutes, for each file."""
-        what = f"{part} of the diffusion model '{self.spec.name}' ('{source}') is not in the cache"
-        try:
-            get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        except OfflineModeIsEnabled:
-            raise Problem(
-                f"{what} and HF_HUB_OFFLINE is set: unset it once, or give a folder with --base"
-            ) from None
-        except (HTTPError, OSError) as fault:
-            raise Problem(
-                f"{what} and {constants.ENDPOINT} cannot be reached ({fault}): connect to the "
-                "network once, or give a folder with --base"
-            ) from None
 
 
 def load_base(
@@ -166,8 +143,7 @@ def load_base(
 ) -> DiffusionBase:
     """Loads a diffusion model from its folder, or through the hub's own cache.
 
-    What is in the cache is taken without a question to the network. The time-outs of what is not
-    are those of huggingface_hub (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT, 10 s each).
+    What is in the cache is taken without a question to the network.
 
     Args:
         spec: which one.
@@ -183,8 +159,8 @@ def load_base(
         scheduler = files.get(
             "the scheduler",
             spec.source,
-            lambda local: getattr(diffusers, spec.scheduler).from_pretrained(
-                spec.source, subfolder="scheduler", local_files_only=local, **spec.scheduler_options
+            lambda: getattr(diffusers, spec.scheduler).from_pretrained(
+                spec.source, subfolder="scheduler", **spec.scheduler_options
             ),
         )
         prompt, pooled = _empty_prompt(spec)
@@ -302,9 +278,6 @@ def _diffusers_quiet() -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            # Of an argument that diffusers still gives to the hub's client.
-            warnings.filterwarnings("ignore", ".*local_dir_use_symlinks.*")
-            yield
+        yield
     finally:
         logging.set_verbosity(verbosity)

@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from hvf_core.hub.load import Source
 from hvf_core.problem import Problem
-from hvf_core.specs import Frozen, read_presets, read_spec, source_from
+from hvf_core.specs import Frozen, is_path, read_presets, read_spec, source_from
 
 BASE = "base.json"
 
@@ -66,6 +67,24 @@ class BaseSpec(Frozen):
     latent_rgb: tuple[tuple[float, float, float, float, float], ...] | None = None
     """What makes red, green and blue, in 0 to 255, of the four channels of a latent and of 1."""
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What of it is on the hub, with what the empty prompt is made of."""
+        own = ["scheduler/*.json", *_files("unet")[: 1 if self.unet else 2]]
+        if not self.empty_prompt:
+            for n in ("", "_2"):
+                own += [f"tokenizer{n}/*", f"text_encoder{n}/config.json"]
+                own += [f"text_encoder{n}/model.safetensors"]
+        if not self.vae:
+            own += _files("vae")
+        found = [_source(self.source, own)]
+        if self.vae:
+            found.append(_source(self.vae, _files(self.vae_subfolder)))
+        if self.tiny_vae:
+            found.append(_source(self.tiny_vae, _files(None)))
+        found += [_source(one.source, [one.file]) for one in (self.unet, self.lora) if one]
+        return tuple(source for source in found if not is_path(source.place))
+
     def at(self, folder: Path) -> "BaseSpec":
         """The same with its relative paths taken from `folder`."""
 
@@ -78,7 +97,28 @@ class BaseSpec(Frozen):
         return self.model_copy(update={name: absolute(getattr(self, name)) for name in places})
 
 
+class _Published(Frozen):
+    name: str
+    licence: str
+    bytes: dict[str, int]
+
+
 PRESETS = read_presets(Path(__file__).with_name("presets.toml"), BaseSpec)
+_PUBLISHED = read_presets(Path(__file__).with_name("published.toml"), _Published)
+
+
+def _files(subfolder: str | None) -> list[str]:
+    """What diffusers writes of a network."""
+    folder = f"{subfolder}/" if subfolder else ""
+    return [f"{folder}config.json", f"{folder}diffusion_pytorch_model.safetensors"]
+
+
+def _source(place: str, files: list[str]) -> Source:
+    known = _PUBLISHED.get(place)
+    if known is None:
+        return Source(place=place, files=tuple(files))
+    n_bytes = sum(known.bytes.get(file, 0) for file in files)
+    return Source(place=place, files=tuple(files), bytes=n_bytes, licence=known.licence)
 
 
 def read_base_spec(base: str | Path) -> BaseSpec:

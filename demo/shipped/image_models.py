@@ -95,7 +95,7 @@ def train_image_models(out_dir: Path, recipe: Recipe) -> None:
             size_px=_NET.size_px,
         ),
         EncoderSpec(
-            name="demo-vae", kind="autoencoder_kl", source="./vae", dim=1024, size_px=SIZE_PX
+            name="demo-vae", kind="diffusers-vae", source="./vae", dim=1024, size_px=SIZE_PX
         ),
     )
     write_json(out_dir / "encoders.json", [spec.model_dump(exclude_none=True) for spec in specs])

@@ -4,8 +4,10 @@ The vector is always the same for the same image and weights. It is not normalis
 linear maps take it as it comes.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pickle import UnpicklingError
 from pkgutil import resolve_name
 
 import numpy as np
@@ -17,7 +19,7 @@ from decoder.weights import weights_sha256
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
 from index.encoders.parts import Parts
-from index.encoders.spec import LOADERS, EncoderSpec
+from index.encoders.spec import ENCODERS, LOADERS, EncoderSpec
 
 BATCH = 32
 """Images embedded at once."""
@@ -31,9 +33,10 @@ class ImageEncoder:
 
     spec: EncoderSpec
     checksum: str
-    """The SHA-256 of its weights, whatever file they came from."""
+    """The SHA-256 of its weights, whatever file they came from, and of what else is known to decide
+    its numbers: layer, pooling, preparation, type."""
     fingerprint: tuple[float, ...]
-    """Some numbers of what it gives for one picture: weights do not tell all that decides it."""
+    """Some numbers of what it gives for one picture: a checksum cannot know all that decides it."""
     _parts: Parts = field(repr=False)
     _device: torch.device = field(repr=False)
 
@@ -44,7 +47,8 @@ class ImageEncoder:
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
         """Embeds what `prepare` gave, all at once, as (n, dim)."""
-        embedded = self._parts.embed(torch.stack(list(prepared)).to(self._device))
+        dtype = getattr(torch, self.spec.dtype)
+        embedded = self._parts.embed(torch.stack(list(prepared)).to(self._device, dtype))
         return embedded.float().cpu().numpy()
 
     def encode(
@@ -70,21 +74,42 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
     """Loads an encoder's weights, from a file or through its hub's own cache.
 
-    Raises Problem if they cannot be had, are damaged, or do not give `spec.dim` numbers.
+    Returns:
+        The encoder; its spec says how many numbers it gives, and of how many pixels.
+
+    Raises:
+        Problem: they cannot be had, are damaged, or do not give `spec.dim` numbers.
     """
     if spec.path and not spec.path.exists():
         raise Problem(
             f"weights of image encoder '{spec.name}' are not at {spec.source}: "
             "put them there or correct 'source' in its spec"
         )
-    way_out = "connect to the network once, or set 'source' to a local copy"
-    way_out = "fetch the file again" if spec.path else way_out
-    with loading(f"image encoder '{spec.name}'", spec.source, way_out):
-        parts = resolve_name(LOADERS[spec.kind])(spec)
-    parts.network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    fingerprint = _tried_out(spec, parts, torch.device(device))
-    return ImageEncoder(
-        spec, weights_sha256(parts.network), fingerprint, parts, torch.device(device)
+    way_out = "fetch the file again" if spec.path else _way_out(spec)
+    with loading(f"image encoder '{spec.name}'", spec.source, way_out, UnpicklingError):
+        parts: Parts = resolve_name(LOADERS[spec.kind])(spec)
+    where, dtype = torch.device(device), getattr(torch, spec.dtype)
+    parts.network.eval().requires_grad_(False)
+    parts.network.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = json.dumps(parts.settings, sort_keys=True) if parts.settings else ""
+    checksum = weights_sha256(parts.network, settings)
+    size_px = spec.size_px or parts.prepare(np.zeros((64, 64, 3), np.uint8)).shape[-1]
+    spec = spec.model_copy(update={"size_px": size_px})
+    vector = _tried_out(ImageEncoder(spec, checksum, (), parts, where))
+    chosen = np.linspace(0, len(vector) - 1, min(len(vector), _N_NUMBERS)).astype(int)
+    spec = spec.model_copy(update={"dim": len(vector)})
+    return ImageEncoder(spec, checksum, tuple(vector[chosen].tolist()), parts, where)
+
+
+def _way_out(spec: EncoderSpec) -> str:
+    """What to do where weights are not here, and no network to fetch them."""
+    named = next((n for n in ENCODERS.values() if n.spec.source == spec.source), None)
+    if named is None:
+        return "connect to the network once, or set 'source' to a local copy"
+    weights, name = named.weights, named.spec.name
+    return (
+        f"fetch its {weights.bytes / 1e9:.1f} GB with `python -m offline_train fetch {name} --to "
+        f"DIR`, where there is a network, or set 'source' to a local copy"
     )
 
 
@@ -96,22 +121,21 @@ def same_encoder(fingerprint: Sequence[float], other: Sequence[float]) -> bool:
     return bool((np.abs(ours - theirs) <= _ROUNDING * np.abs(ours).max()).all())
 
 
-def _tried_out(spec: EncoderSpec, parts: Parts, device: torch.device) -> tuple[float, ...]:
-    """Of a picture of hard edges, neither square nor of the network's size, some numbers."""
+def _tried_out(encoder: ImageEncoder) -> NDArray[np.float32]:
+    """What it gives for a picture of hard edges, neither square nor of the network's size."""
+    spec = encoder.spec
     colours = (np.arange(9 * 12 * 3) * 101 % 256).astype(np.uint8).reshape(9, 12, 3)
     edge_px = spec.size_px // 6 + 1
-    picture = colours.repeat(edge_px, axis=0).repeat(edge_px, axis=1)
-    with torch.inference_mode():
-        vector = parts.embed(parts.prepare(picture)[None].to(device)).float()
-    if vector.shape != (1, spec.dim):
+    vectors = encoder.embed([encoder.prepare(colours.repeat(edge_px, 0).repeat(edge_px, 1))])
+    n = vectors.size
+    if vectors.shape != (1, spec.dim or n):
         raise Problem(
-            f"image encoder '{spec.name}' gives {vector.numel()} numbers per image, its spec says "
+            f"image encoder '{spec.name}' gives {n} numbers per image, its spec says "
             f"{spec.dim}: correct 'dim' or 'source'"
         )
-    if not vector.isfinite().all():
+    if not np.isfinite(vectors).all():
         raise Problem(
             f"image encoder '{spec.name}' gives numbers that are not finite, so its weights "
             f"'{spec.source}' are damaged: fetch them again"
         )
-    chosen = np.linspace(0, spec.dim - 1, min(spec.dim, _N_NUMBERS)).astype(int)
-    return tuple(vector[0].cpu().numpy()[chosen].tolist())
+    return vectors[0]

@@ -1,6 +1,7 @@
 """The parts that every kind of image encoder is made of, and pictures made square for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ class Parts(NamedTuple):
     """Of one RGB image."""
     embed: Callable[[Tensor], Tensor]
     """Of a batch of those."""
+    settings: Mapping[str, object] = MappingProxyType({})
+    """What decides the embeddings and is not in the weights, where it is not as usual for the kind:
+    the checksum covers it."""
 
 
 def squared(image: NDArray[np.uint8], size_px: int) -> Tensor:

@@ -60,7 +60,7 @@ def mbp(
     With --prior the HVF is that of a Fusion Prior, and stays as it is: what is then decoded can be
     painted.
 
-    Example: python -m offline_train mbp trials --images train_images --encoders hvf.json --out b
+    Example: python -m offline_train mbp trials --images train --encoders paper-retrieval --out b
     """
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_foreign, sealed_directory

@@ -12,7 +12,7 @@ from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag, called
 from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
-from index.encoders.spec import PRESETS as ENCODERS
+from index.encoders.spec import PRESETS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
     from offline_train.data.features import Features
@@ -34,7 +34,11 @@ Labels = Annotated[
     bool, Flag("--labels", help="The stimulus ids are classes: no images, no encoders")
 ]
 Encoders = Annotated[
-    str | None, typer.Option(help=f"JSON list of image encoders, or one of {', '.join(ENCODERS)}")
+    str | None,
+    typer.Option(
+        help=f"Image encoders: {', '.join(PRESETS)}; others by their names or descriptions, with "
+        "commas between them; or a JSON list (docs/encoders.md)"
+    ),
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
 CHECKPOINTS = "checkpoints"

@@ -45,7 +45,7 @@ def vae_encoder(spec: BaseSpec, size_px: int) -> EncoderSpec:
     """A diffusion model's VAE as an image encoder."""
     return EncoderSpec(
         name="latents",
-        kind="autoencoder_kl",
+        kind="diffusers-vae",
         source=spec.vae or spec.source,
         subfolder=spec.vae_subfolder if spec.vae else "vae",
         dim=4 * (size_px // 8) ** 2,

@@ -13,12 +13,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HTTPError
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hvf_core.hub.load import Source, file_at, from_hub
 from hvf_core.problem import Problem, needed
-from hvf_core.specs import Frozen, loading, read_presets, read_spec, source_from
+from hvf_core.specs import Frozen, is_path, loading, read_presets, read_spec, source_from
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import load_classifier
 from index.encoders.clip import open_visual
@@ -50,10 +52,15 @@ class FeatureNetSpec(Frozen):
     """Name of the module whose output is taken; None: what the network gives."""
     size_px: int = Field(gt=0)
     score: Literal["two_way", "distance"] = "two_way"
+    published: Source | None = None
+    """Where its weights are fetched from, if `source` does not say it."""
 
 
 PAPER = tuple(read_presets(Path(__file__).with_name("paper.toml"), FeatureNetSpec).values())
 """The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
+SCORES = "scores"
+"""What `offline_train fetch` calls them."""
+SOURCES = tuple({one.place: one for one in (net.published for net in PAPER) if one}.values())
 
 
 def read_feature_nets(file: Path) -> tuple[FeatureNetSpec, ...]:
@@ -98,12 +105,21 @@ def load_feature_net(spec: FeatureNetSpec, device: str = "cpu") -> FeatureNet:
         "classifier": _load_classifier,
     }[spec.kind]
     way_out = "connect to the network once, or give 'source' as a local .safetensors"
-    what = f"the feature network '{spec.name}'"
-    with loading(what, spec.source, way_out, EOFError, pickle.UnpicklingError):
+    what = _what(spec)
+    with loading(what, spec.source, way_out, EOFError, HTTPError, pickle.UnpicklingError):
         network, prepare = loader(spec)
     network.eval().requires_grad_(False).to(device)
     embed = network if spec.layer is None else _output_of(network, spec.layer, what)
     return FeatureNet(spec, lambda images: embed(prepare(images)), device)
+
+
+def _what(spec: FeatureNetSpec) -> str:
+    return f"the feature network '{spec.name}'"
+
+
+def _fetched(spec: FeatureNetSpec) -> tuple[tuple[Source, ...], str]:
+    """What to fetch for it, and what that is called."""
+    return (SOURCES, SCORES) if spec in PAPER else ((), "")
 
 
 def _output_of(network: nn.Module, name: str, what: str) -> Callable[[Tensor], Tensor]:
@@ -139,17 +155,15 @@ def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
     declare_missing_ops()
     from torchvision import models
 
-    # Downloads come as pickles: `weights_only` refuses whatever is more than tensors.
     if spec.source.endswith(".safetensors"):
         tensors = load_file(spec.source)
-    elif spec.source.startswith("https://"):
-        found = torch.hub.load_state_dict_from_url(
-            spec.source, map_location="cpu", weights_only=True
-        )
-        tensors = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     else:
-        weights = models.get_weight(spec.source)
-        tensors = weights.get_state_dict(check_hash=True, weights_only=True)
+        is_address = spec.source.startswith("https://")
+        place = spec.source if is_address else models.get_weight(spec.source).url
+        file = file_at(_what(spec), place, *_fetched(spec))
+        # Downloads come as pickles: `weights_only` refuses whatever is more than tensors.
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     with torch.device("meta"):  # initial weights would take longer than all else
         more = _BUILT_WITH.get(needed(spec.architecture), {})
         network = models.get_model(spec.architecture, weights=None, **more)
@@ -168,7 +182,11 @@ def _load_torchvision(spec: FeatureNetSpec) -> _Loaded:
 
 
 def _load_open_clip(spec: FeatureNetSpec) -> _Loaded:
-    visual, _ = open_visual(spec.architecture, spec.source)
+    def load() -> nn.Module:
+        return open_visual(spec.architecture, spec.source)[0]
+
+    is_file = is_path(spec.source)
+    visual = load() if is_file else from_hub(_what(spec), *_fetched(spec), load)
     return visual, _normalised(*_CLIP)
 
 

@@ -27,9 +27,7 @@ def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
     Raises:
         Problem: transformers is not installed, or the text encoders cannot be had.
     """
-    tensors = ModelFiles(spec).get(
-        "the text encoders", spec.source, lambda local: _encoded(spec.source, local)
-    )
+    tensors = ModelFiles(spec).get("the text encoders", spec.source, lambda: _encoded(spec.source))
     file = empty_prompt_file(spec)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as draft:
@@ -38,7 +36,7 @@ def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def _encoded(source: str, local: bool) -> dict[str, Tensor]:
+def _encoded(source: str) -> dict[str, Tensor]:
     try:
         from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
     except ImportError:
@@ -52,9 +50,9 @@ def _encoded(source: str, local: bool) -> dict[str, Tensor]:
         "text_encoder": CLIPTextModel,
         "text_encoder_2": CLIPTextModelWithProjection,
     }
-    files = {"local_files_only": local, "use_safetensors": True}
     parts = {
-        name: kind.from_pretrained(source, subfolder=name, **files) for name, kind in kinds.items()
+        name: kind.from_pretrained(source, subfolder=name, use_safetensors=True)
+        for name, kind in kinds.items()
     }
     encoder: Any = StableDiffusionXLPipeline(
         **parts, vae=None, unet=None, scheduler=None, add_watermarker=False

@@ -92,16 +92,17 @@ class StreamFilter:
         return filtered
 
 
-def kernel(output_s: float, input_s: np.ndarray, rate_hz: float) -> np.ndarray:
+def kernel(output_s: float | np.ndarray, input_s: np.ndarray, rate_hz: float) -> np.ndarray:
     """Weights of inputs at times `input_s` for the output at `output_s` of a result of `rate_hz`.
 
-    A Kaiser-windowed sinc, `HALF_WIDTH` to both sides: linear phase, no delay.
+    A Kaiser-windowed sinc, `HALF_WIDTH` to both sides: linear phase, no delay. Many outputs (n, 1)
+    with inputs (n, m) each have weights (n, m).
     """
     distance = (input_s - output_s) * rate_hz / HALF_WIDTH
     taper = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - distance**2, 0, 1)))
     weights = np.sinc(_CUTOFF * HALF_WIDTH * distance) * taper
     weights[np.abs(distance) > 1 + 1e-9] = 0.0
-    return weights / weights.sum()
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def one_sided_kernel(

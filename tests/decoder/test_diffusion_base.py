@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+import hvf_core.hub.load
 from decoder.painting import base as diffusion_base
 from decoder.painting.base import empty_prompt_file, load_base
 from decoder.painting.spec import PRESETS, BaseSpec, WeightFile, read_base_spec
@@ -338,7 +339,7 @@ def _no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_second_try")
 def test_a_hub_that_is_not_reached_is_told_at_once(folder: Path, hub: Hub) -> None:
     hub.server.socket.close()
-    with pytest.raises(Problem, match=f"not in the cache and {hub.endpoint} cannot be reached"):
+    with pytest.raises(Problem, match=f"this machine and {hub.endpoint} cannot be reached"):
         load_base(on_hub(folder))
 
 
@@ -347,8 +348,8 @@ def test_a_hub_that_does_not_answer_is_told_after_its_time_out(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.speaks.clear()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
-    with pytest.raises(Problem, match=r"cannot be reached.*connect to the network once"):
+    monkeypatch.setattr(hvf_core.hub.load, "PATIENCE_S", 0.2)
+    with pytest.raises(Problem, match=r"cannot be reached.*fetch FOLDER/base\.json --to DIR"):
         load_base(on_hub(folder))
 
 

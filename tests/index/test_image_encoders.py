@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from decoder.weights import weights_sha256
 from demo import stimuli
 from demo.settings import ASSETS
 from demo.shipped import image_metrics, image_models
@@ -23,7 +24,7 @@ from index.encoders.spec import LOADERS, PRESETS, EncoderSpec, Kind, read_specs
 
 pytestmark = pytest.mark.slow
 
-_, CLIP, VAE = PRESETS["paper"]
+_, CLIP, VAE = PRESETS["paper-retrieval"].encoders
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def vae(tmp_path):
     ).save_pretrained(tmp_path / "vae")
     return EncoderSpec(
         name="tiny-vae",
-        kind="autoencoder_kl",
+        kind="diffusers-vae",
         source=str(tmp_path / "vae"),
         dim=64,
         size_px=32,
@@ -119,13 +120,13 @@ def test_a_fingerprint_is_the_same_wherever_the_same_encoder_runs(kind, request)
     assert not same_encoder(encoder.fingerprint, encoder.fingerprint[:-1])
 
 
-def test_a_fingerprint_tells_what_weights_do_not(clip, vae, tmp_path, monkeypatch):
+def test_a_fingerprint_tells_what_checksums_do_not(clip, vae, tmp_path, monkeypatch):
     """Same weights, and other activations, heads, preprocessing or scaling."""
     import open_clip
 
-    def check_other(encoder, changed, what):
+    def check_other(encoder, changed, what, told=False):
         other = load_encoder(changed)
-        assert other.checksum == encoder.checksum
+        assert (other.checksum != encoder.checksum) == told
         assert not same_encoder(encoder.fingerprint, other.fingerprint), what
 
     encoder = load_encoder(clip)
@@ -136,7 +137,8 @@ def test_a_fingerprint_tells_what_weights_do_not(clip, vae, tmp_path, monkeypatc
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(config | change))
         open_clip.add_model_config(tmp_path / f"{name}.json")
-        check_other(encoder, clip.model_copy(update={"architecture": name}), name)
+        told = "quick_gelu" in change
+        check_other(encoder, clip.model_copy(update={"architecture": name}), name, told)
     create = open_clip.create_model_and_transforms
     for how in (
         {"mean": [0.5] * 3, "std": [0.5] * 3},
@@ -154,6 +156,42 @@ def test_a_fingerprint_tells_what_weights_do_not(clip, vae, tmp_path, monkeypatc
     encoder, config = load_encoder(vae), Path(vae.source) / "config.json"
     config.write_text(config.read_text().replace('"scaling_factor": 0.5', '"scaling_factor": 0.6'))
     check_other(encoder, vae, "scaling")
+
+
+def test_checksums_of_before_are_still_those(classifier, vae, clip):
+    """They were of the weights alone: bundles and features that have them keep their encoders."""
+    for spec in (classifier, vae, clip):
+        encoder = load_encoder(spec)
+        assert encoder.checksum == weights_sha256(encoder._parts.network)
+
+
+def test_a_tag_that_wants_other_preprocessing_has_another_checksum(clip, monkeypatch):
+    """As that of the same weights in a file, which says nothing of it."""
+    import open_clip.factory
+
+    before = load_encoder(clip)
+    squash = {"hub": clip.source, "interpolation": "bilinear", "resize_mode": "squash"}
+    monkeypatch.setattr(open_clip.factory, "get_pretrained_cfg", lambda name, tag: squash)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda cfg, **_: cfg["hub"])
+    tagged = load_encoder(clip.model_copy(update={"source": "squashed"}))
+    assert tagged.checksum != before.checksum
+    assert not same_encoder(tagged.fingerprint, before.fingerprint)
+
+
+def test_what_a_spec_leaves_out_is_known_once_it_is_loaded(clip, vae, classifier):
+    for spec in (clip, vae.model_copy(update={"subfolder": "vae"}), classifier):
+        short = EncoderSpec(**spec.model_dump(exclude={"dim"}))
+        assert load_encoder(short).spec.dim == spec.dim
+    shorter = EncoderSpec(**clip.model_dump(exclude={"dim", "size_px"}))
+    loaded, before = load_encoder(shorter), load_encoder(clip)
+    assert loaded.spec == clip
+    assert (loaded.checksum, loaded.fingerprint) == (before.checksum, before.fingerprint)
+
+
+def test_clip_can_see_more_pixels_than_it_was_trained_on(clip):
+    larger = load_encoder(clip.model_copy(update={"size_px": 64}))
+    assert larger.encode(_pictures(2, 64)).shape == (2, 24)
+    assert larger.checksum != load_encoder(clip).checksum
 
 
 def test_images_of_different_sizes_are_encoded_together(classifier):
@@ -213,43 +251,6 @@ def test_squared_keeps_the_middle_and_does_nothing_to_a_fitting_image():
     wide[:, 10:20] = 255
     assert squared(wide, 10).mean() == 1
     assert squared(wide, 10).shape == (3, 10, 10)
-
-
-def test_the_papers_encoders_are_presets():
-    fused = {name: [(s.name, s.dim) for s in read_specs(Path(name))] for name in PRESETS}
-    others = [("ViT-B-32", 512), ("SDXL-VAE", 1024)]
-    assert fused == {
-        "paper": [("RN50", 1024), *others],
-        "paper-prior": [("ViT-H-14", 1024), *others],
-    }
-
-
-def test_specs_are_read_with_paths_relative_to_their_file(tmp_path):
-    listed = [
-        {"name": "a", "kind": "classifier", "source": "./a.safetensors", "dim": 4, "size_px": 8},
-        VAE.model_dump(),
-    ]
-    (tmp_path / "encoders.json").write_text(json.dumps(listed))
-    local, hub = read_specs(tmp_path / "encoders.json")
-    assert local.path == tmp_path / "a.safetensors"
-    assert hub == VAE
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, "neither a file nor a preset"),
-        ("[{]", "is not valid"),
-        ('[{"name": "a", "kind": "pickle", "source": "x", "dim": 4, "size_px": 8}]', "0.kind"),
-        ('[{"name": "a", "kind": "classifier", "source": "x", "dim": 0, "size_px": 8}]', "0.dim"),
-    ],
-)
-def test_a_faulty_list_of_encoders_is_one_clear_sentence(tmp_path, content, expected):
-    if content is not None:
-        (tmp_path / "encoders.json").write_text(content)
-    with pytest.raises(Problem, match=expected) as caught:
-        read_specs(tmp_path / "encoders.json")
-    _assert_one_sentence(caught.value)
 
 
 def _assert_one_sentence(problem):
@@ -321,7 +322,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_sentence(spec, monkeypatch, t
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Problem, match="set 'source' to a local copy"):
+    with pytest.raises(Problem, match=rf"fetch its 0.. GB .* fetch {spec.name} --to DIR"):
         load_encoder(spec)
 
 

@@ -30,7 +30,6 @@ from offline_train.evaluate.metrics import (
     expected_calibration_error,
     reliability_bins,
 )
-from offline_train.evaluate.pictures import write_pictures
 from offline_train.evaluate.result import THRESHOLDS, Evaluation
 from offline_train.evaluate.retrieval import evaluate
 
@@ -270,6 +269,8 @@ def test_withheld_answers_shrink_coverage_only(trained: tuple) -> None:
 
 @pytest.mark.slow
 def test_pictures_are_drawn_from_json_alone(trained: tuple, tmp_path: Path) -> None:
+    from offline_train.evaluate.pictures import write_pictures  # here: matplotlib takes a second
+
     planted, _, bundle, gallery = trained
     for number, ends in enumerate([None, [0.05, 0.19], [0.05]]):
         found = evaluate(bundle, planted.test, gallery, [1, 4], 2, tmax_s=ends)

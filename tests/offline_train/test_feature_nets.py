@@ -7,6 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import open_clip
 import pytest
@@ -17,6 +18,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import v2
 
+import hvf_core.hub.load
 from hvf_core.problem import Problem
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from offline_train.paintings import nets as feature_nets
@@ -48,17 +50,21 @@ def paper_s(name: str) -> FeatureNetSpec:
     return next(spec for spec in PAPER if spec.name == name)
 
 
+class Downloads:
+    """What torch.hub has in its cache, by address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+
+    def __setitem__(self, address: str, tensors: dict[str, Tensor]) -> None:
+        torch.save(tensors, self.folder / address.rpartition("/")[2])
+
+
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Tensor]]:
-    """What torch.hub downloads, by the end of its address."""
-    holds: dict[str, dict[str, Tensor]] = {}
-
-    def fetch(url: str, *args: object, weights_only: bool = False, **more: object) -> object:
-        return next(tensors for end, tensors in holds.items() if url.endswith(end))
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    return holds
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Downloads:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return Downloads(tmp_path / "torch" / "hub" / "checkpoints")
 
 
 def test_layers_sizes_and_scores_are_those_of_mindeye2_s_evaluation() -> None:
@@ -84,7 +90,7 @@ def test_layers_sizes_and_scores_are_those_of_mindeye2_s_evaluation() -> None:
     ],
 )
 def test_a_layer_is_what_torchvision_s_own_loading_computes(
-    name: str, n_values: int, hub: dict[str, dict[str, Tensor]]
+    name: str, n_values: int, hub: Downloads
 ) -> None:
     """Built and filled by torchvision, features cut out by its own extractor, as in MindEye2."""
     spec = paper_s(name)
@@ -102,7 +108,7 @@ def test_a_layer_is_what_torchvision_s_own_loading_computes(
     assert not np.allclose(found[0], found[1])
 
 
-def test_swav_is_a_resnet_without_its_heads(hub: dict[str, dict[str, Tensor]]) -> None:
+def test_swav_is_a_resnet_without_its_heads(hub: Downloads) -> None:
     tensors = random_tensors("resnet50")
     network = models.get_model("resnet50", weights=None)
     network.load_state_dict(tensors)
@@ -120,11 +126,9 @@ def test_swav_is_a_resnet_without_its_heads(hub: dict[str, dict[str, Tensor]]) -
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-def test_weights_of_a_file_are_those_of_a_download(
-    tmp_path: Path, hub: dict[str, dict[str, Tensor]]
-) -> None:
+def test_weights_of_a_file_are_those_of_a_download(tmp_path: Path, hub: Downloads) -> None:
     spec = paper_s("AlexNet(5)")
-    tensors = hub[models.get_weight(spec.source).url] = random_tensors("alexnet")
+    hub[models.get_weight(spec.source).url] = tensors = random_tensors("alexnet")
     file = tmp_path / "net.safetensors"
     save_file(tensors, file)
     local = spec.model_copy(update={"source": str(file)})
@@ -136,7 +140,7 @@ def test_weights_of_a_file_are_those_of_a_download(
 
 
 def test_what_is_caught_stays_when_the_next_layer_computes_in_place(
-    hub: dict[str, dict[str, Tensor]],
+    hub: Downloads,
 ) -> None:
     spec = paper_s("AlexNet(2)").model_copy(update={"layer": "features.0"})
     hub[models.get_weight(spec.source).url] = random_tensors("alexnet")
@@ -207,18 +211,22 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in PAPER])
-def test_a_hub_that_cannot_be_reached_is_one_sentence(
+def test_without_a_network_one_sentence_says_what_to_fetch(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def unreachable(*args: object, **more: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
+    monkeypatch.setattr(hvf_core.hub.load, "silence_of", lambda address: "there is no route to it")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(Problem, match=r"cannot be loaded from .* \(.*no route to host\)") as told:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(Problem, match=r"no copy of .* fetch scores --to DIR` \(2\.2 GB\)") as told:
         load_feature_net(paper_s(name))
     assert f"'{name}'" in str(told.value)
+
+
+def test_where_they_are_fetched_is_where_torchvision_has_them() -> None:
+    places = [spec.published.place for spec in PAPER if spec.kind == "torchvision"]
+    sources = [spec.source for spec in PAPER if spec.kind == "torchvision"]
+    assert places == [s if "://" in s else models.get_weight(s).url for s in sources]
+    assert all(spec.published.bytes and spec.published.licence for spec in PAPER)
 
 
 def test_a_list_is_read_and_a_wrong_one_refused(tmp_path: Path, classifier: Path) -> None:

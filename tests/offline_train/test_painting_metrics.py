@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import correlation
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
-from torchvision.transforms import v2
 
 from offline_train.paintings.metrics import (
     COMPARED_PX,
@@ -123,6 +122,8 @@ def test_ssim_is_scikit_image_s_on_grey_pictures() -> None:
 
 @pytest.mark.parametrize("size_px", [24, 100])
 def test_resizing_is_torchvision_s(size_px: int) -> None:
+    from torchvision.transforms import v2  # here: it takes seconds, of every worker
+
     images = torch.from_numpy(pictures(2, 0, 64)).permute(0, 3, 1, 2) / 255
     resize = v2.Resize((size_px, size_px), v2.InterpolationMode.BILINEAR, antialias=True)
     assert torch.allclose(resized(pictures(2, 0, 64), size_px), resize(images), atol=1e-6)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
 from offline_train.data import prepare as prepare_module
@@ -107,6 +106,8 @@ def test_a_trial_set_is_the_plain_cut_and_its_preprocessing(
         ]
     )
     if whitening == "mvnn":
+        from sklearn.discriminant_analysis import _cov  # here: it takes a second, of every worker
+
         covariance = np.mean([_cov(trial.T, shrinkage="auto") for trial in expected], axis=0)
         values, vectors = np.linalg.eigh(covariance)
         expected = (vectors / np.sqrt(values)) @ vectors.T @ expected

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.discriminant_analysis import _cov
 
 from hvf_core.problem import Problem
 from stream.acquire.filters import HALF_WIDTH
@@ -246,6 +245,8 @@ def noise(n_trials=40, n_times=200, seed=0):
 
 @pytest.mark.parametrize("n_times", [3, 20, 250])
 def test_the_noise_covariance_is_that_of_scikit_learn(n_times):
+    from sklearn.discriminant_analysis import _cov  # here: it takes a second, of every worker
+
     trials, _ = noise(n_times=n_times)
     trials += np.arange(len(CHANNELS), dtype=np.float32)[:, None] * 10
     expected = np.mean([_cov(trial.T.astype(float), shrinkage="auto") for trial in trials], axis=0)
