@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from hvf_core.problem import Problem
-from index.search.flat import Dense, inner_products, of_unit_length
+from index.search.flat import Dense, inner_products, of_unit_length, places_in
 
 Product = Callable[[np.ndarray], Tensor]
 """From an embedding of unit length, float32 (dim,), to its cosines, float32 (n,), on any device."""
@@ -55,13 +55,14 @@ class GpuFlat:
         error: float,
         among: np.ndarray | None = None,
     ) -> None:
-        self._embeddings, self._product, self._among = embeddings, product, among
+        self._embeddings = np.ascontiguousarray(embeddings, np.float32)
+        self._product, self.among = product, among
         # Two cosines are compared, of which each may be wrong here and as `Flat` has it.
         self._margin = 2 * (error + rounding(embeddings.shape[1], half=False))
 
     def scores(self, vector: np.ndarray) -> "_Scores":
         query = of_unit_length(vector, self._embeddings.shape[1])
-        return _Scores(self._embeddings, self._among, self._margin, query, self._product(query))
+        return _Scores(self._embeddings, self.among, self._margin, query, self._product(query))
 
 
 class _Scores:
@@ -83,26 +84,27 @@ class _Scores:
         near = (self._cosines >= lowest - self._margin).nonzero()[:, 0]
         rows = near.cpu().numpy()
         rows = rows if self._among is None else self._among[rows]
-        cosines = self.of(rows)
+        cosines = inner_products(self._query, self._embeddings, rows)
         # Put in their places, so that no image is more probable than all of them together.
         self._cosines[near] = torch.from_numpy(cosines).to(near.device)
-        best, cosines = Dense(cosines).top_k(k)
-        return rows[best], cosines
+        return Dense(cosines, rows).top_k(k)
 
     def log_sum_exp(self, factor: float) -> float:
         return float((self._cosines.double() * factor).logsumexp(0))
 
     def of(self, rows: int | np.ndarray) -> np.ndarray:
-        chosen = np.ascontiguousarray(self._embeddings[rows], np.float32)
-        products = inner_products(self._query, chosen.reshape(-1, len(self._query)))
-        return products.reshape(chosen.shape[:-1])
+        wanted = np.array(rows, np.int64, ndmin=1)
+        cosines = inner_products(self._query, self._embeddings, wanted)
+        if self._among is not None:
+            cosines[~places_in(self._among, wanted)[1]] = -np.inf
+        return cosines.reshape(np.shape(rows))
 
     def place_of(self, row: int) -> int:
         if self._among is not None:
-            place = int(np.searchsorted(self._among, row))
-            if place == len(self._among) or self._among[place] != row:
+            place, counts = places_in(self._among, row)
+            if not counts:
                 return 0
-            row = place
+            row = int(place)
         cosine = self._cosines[row]
         equal = (self._cosines[row + 1 :] == cosine).sum()
         return int(1 + (self._cosines > cosine).sum() + equal)

@@ -9,7 +9,8 @@ from index.gallery import Gallery
 from index.search.base import Search
 from index.search.flat import Flat
 
-KINDS = ("auto", "exact")
+GPU, GPU_HALF = "faiss-gpu", "faiss-gpu-half"
+KINDS = ("auto", "exact", GPU, GPU_HALF)
 """What a person may ask for."""
 
 
@@ -32,4 +33,11 @@ def open_search(
     rows = None if among is None else np.unique(among)
     if rows is not None and not len(rows):
         raise Problem("none of the gallery's images is to be searched: name some of them")
+    if kind in (GPU, GPU_HALF):
+        from index.search.gpu import open_gpu  # it imports torch
+
+        try:
+            return open_gpu(gallery.embeddings, rows, half=kind == GPU_HALF)
+        except Problem as problem:
+            say(f"the CPU searches in place of {kind}, as exactly: {problem}")
     return Flat(gallery.embeddings, rows)

@@ -27,7 +27,8 @@ from threadpoolctl import threadpool_limits
 from decoder.evidence import Weights
 from hvf_core.problem import WrongUsage
 from index.gallery import Gallery, open_gallery, save_gallery
-from stream.bench.search_kinds import KINDS, Asked, K, ask, memory_mb, open_kind
+from index.search.open import KINDS
+from stream.bench.search_kinds import Asked, K, ask, memory_mb, open_kind
 from stream.bench.search_world import World
 
 _USEARCH = ("usearch",) if find_spec("usearch") else ()

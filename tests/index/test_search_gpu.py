@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
+from index.gallery import Gallery
 from index.search import gpu
 from index.search.flat import Flat
 from index.search.gpu import GpuFlat, open_gpu, refuse_no_gpu, rounding
+from index.search.open import GPU, GPU_HALF, open_search
 
 FACTOR = 60.0
 
@@ -119,6 +121,8 @@ def test_only_the_rows_that_are_asked_for_count(opened: Open, half: bool) -> Non
     assert [ours.place_of(int(row)) for row in rows] == list(range(1, 11))
     left_out = np.setdiff1d(np.arange(200), among)
     assert [ours.place_of(int(row)) for row in left_out] == [0] * len(left_out)
+    assert (ours.of(left_out) == -np.inf).all()
+    np.testing.assert_array_equal(ours.of(rows), their_cosines)
 
 
 @each
@@ -173,6 +177,19 @@ def test_rounding_to_half_precision_alone_would_change_the_best() -> None:
 
 
 class TestWithout:
+    @pytest.mark.parametrize("kind", [GPU, GPU_HALF])
+    def test_the_cpu_takes_its_place_and_that_is_said(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(gpu.faiss, "StandardGpuResources", raising=False)
+        embeddings, names, said = drawn(40, 8, 0), tuple(map(str, range(40))), list[str]()
+        gallery = Gallery(names, names, embeddings, "space", (), "a test")
+        search = open_search(gallery, kind, said.append, np.arange(1, 40))
+        assert isinstance(search, Flat)
+        assert search.scores(embeddings[0]).top_k(1)[0] != 0
+        (sentence,) = said
+        assert sentence.startswith(f"the CPU searches in place of {kind}, as exactly: FAISS is")
+
     def test_a_build_for_the_cpu_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(gpu.faiss, "StandardGpuResources", raising=False)
         with pytest.raises(Problem, match=r"FAISS is built for CPUs here.*pip install"):
