@@ -7,22 +7,27 @@ linear maps take it as it comes.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pickle import UnpicklingError
 from pkgutil import resolve_name
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HTTPError
 from numpy.typing import NDArray
 from torch import Tensor
 
 from decoder.weights import weights_sha256
+from hvf_core.hub.load import from_hub
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
 from index.encoders.parts import Parts
-from index.encoders.spec import ENCODERS, LOADERS, EncoderSpec
+from index.encoders.published import on_hub, to_fetch
+from index.encoders.spec import LOADERS, PRESETS, EncoderSpec
 
 BATCH = 32
 """Images embedded at once."""
+_FAULTS = (UnpicklingError, HTTPError)
 _N_NUMBERS = 64
 _ROUNDING = 5e-4  # relative to the largest; hardware that rounds more only costs encoding again
 
@@ -71,8 +76,18 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image
 
 
-def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
+def load_encoders(specs: Sequence[EncoderSpec], device: str = "cpu") -> list[ImageEncoder]:
+    """Loads several; where a preset's are not here, what to fetch is said for all of it."""
+    presets = (name for name, preset in PRESETS.items() if preset.encoders == tuple(specs))
+    preset = next(presets, None)
+    return [load_encoder(spec, device, preset) for spec in specs]
+
+
+def load_encoder(spec: EncoderSpec, device: str = "cpu", preset: str | None = None) -> ImageEncoder:
     """Loads an encoder's weights, from a file or through its hub's own cache.
+
+    Args:
+        preset: that it was asked for with.
 
     Returns:
         The encoder; its spec says how many numbers it gives, and of how many pixels.
@@ -85,9 +100,9 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
             f"weights of image encoder '{spec.name}' are not at {spec.source}: "
             "put them there or correct 'source' in its spec"
         )
-    way_out = "fetch the file again" if spec.path else _way_out(spec)
-    with loading(f"image encoder '{spec.name}'", spec.source, way_out, UnpicklingError):
-        parts: Parts = resolve_name(LOADERS[spec.kind])(spec)
+    what, load = f"image encoder '{spec.name}'", partial(resolve_name(LOADERS[spec.kind]), spec)
+    with loading(what, spec.source, "fetch it again, or correct its spec", *_FAULTS):
+        parts: Parts = from_hub(what, *to_fetch(spec, preset), load) if on_hub(spec) else load()
     where, dtype = torch.device(device), getattr(torch, spec.dtype)
     parts.network.eval().requires_grad_(False)
     parts.network.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,18 +114,6 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> ImageEncoder:
     chosen = np.linspace(0, len(vector) - 1, min(len(vector), _N_NUMBERS)).astype(int)
     spec = spec.model_copy(update={"dim": len(vector)})
     return ImageEncoder(spec, checksum, tuple(vector[chosen].tolist()), parts, where)
-
-
-def _way_out(spec: EncoderSpec) -> str:
-    """What to do where weights are not here, and no network to fetch them."""
-    named = next((n for n in ENCODERS.values() if n.spec.source == spec.source), None)
-    if named is None:
-        return "connect to the network once, or set 'source' to a local copy"
-    weights, name = named.weights, named.spec.name
-    return (
-        f"fetch its {weights.bytes / 1e9:.1f} GB with `python -m offline_train fetch {name} --to "
-        f"DIR`, where there is a network, or set 'source' to a local copy"
-    )
 
 
 def same_encoder(fingerprint: Sequence[float], other: Sequence[float]) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from hvf_core.hub.load import Source
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen, first_fault, is_path, read_spec, source_from
 from index.encoders.said import FORMS, fields_of, local, words_of
@@ -83,21 +84,11 @@ class EncoderSpec(Frozen):
         return self
 
 
-class Weights(Frozen):
-    """What has to be fetched for an encoder that has a name."""
-
-    place: str
-    """A repository on the hub, or the https address of the one file."""
-    files: tuple[str, ...]
-    bytes: int
-    licence: str
-
-
 class Named(Frozen):
     """An encoder that has a name."""
 
     spec: EncoderSpec
-    weights: Weights
+    published: Source
     about: str
 
 
@@ -112,9 +103,9 @@ def _catalogue(file: Path) -> tuple[Mapping[str, Named], Mapping[str, Preset]]:
     tables: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     named = {}
     for name, table in tables["encoders"].items():
-        weights, about = table.pop("weights"), table.pop("about")
+        published, about = Source(**table.pop("published")), table.pop("about")
         spec = EncoderSpec(name=name, **table)
-        named[name] = Named(spec=spec, weights=Weights(**weights), about=about)
+        named[name] = Named(spec=spec, published=published, about=about)
     presets = {
         name: Preset(encoders=tuple(named[n].spec for n in table["encoders"]), about=table["about"])
         for name, table in tables["presets"].items()

@@ -6,17 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hvf_core.hub.load import file_at
 from hvf_core.problem import needed
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.parts import Parts
+from index.encoders.published import TIMM_FILE, on_hub, to_fetch
 from index.encoders.spec import EncoderSpec, Pool
-
-_FILE = "model.safetensors"
-"""Of each of timm's repositories on the hub."""
 
 
 def load(spec: EncoderSpec) -> Parts:
@@ -24,9 +22,9 @@ def load(spec: EncoderSpec) -> Parts:
     declare_missing_ops()
     import timm
 
-    architecture = needed(spec.architecture)
+    architecture, found = needed(spec.architecture), _weights(spec)
     network: Any = timm.create_model(architecture, num_classes=0, **_size(spec, architecture))
-    _fill(network, _weights(spec))
+    _fill(network, found)
     prepare, prepared = _preparation(spec, network.pretrained_cfg)
     pool = _pool(network, spec)
     told = {
@@ -54,14 +52,10 @@ def _weights(spec: EncoderSpec) -> Mapping[str, Tensor]:
 
     if spec.path:
         file = spec.path
-    elif spec.source.startswith("https://"):
-        name = spec.source.partition("?")[0].rpartition("/")[2]
-        file = Path(torch.hub.get_dir()) / "checkpoints" / name
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(spec.source, str(file), progress=False)
+    elif on_hub(spec):
+        file = Path(hf_hub_download(spec.source, TIMM_FILE))
     else:
-        file = Path(hf_hub_download(spec.source, _FILE))
+        file = file_at(f"image encoder '{spec.name}'", spec.source, *to_fetch(spec))
     return load_state_dict(str(file), use_ema=False, weights_only=True)
 
 

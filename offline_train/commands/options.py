@@ -63,7 +63,7 @@ def features_of(
     """The images of these stimuli, or all of a folder, and what image encoders see in them."""
     import torch
 
-    from index.encoders.load import load_encoder
+    from index.encoders.load import load_encoders
     from index.encoders.spec import read_specs
     from offline_train.data.features import extract_features
     from offline_train.data.images import passed_over, pictures_of
@@ -76,7 +76,7 @@ def features_of(
     with bar("reading images") as tell:
         pictures = pictures_of(images, items, tell)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = [load_encoder(spec, device) for spec in specs]
+    loaded = load_encoders(specs, device)
     with bar("encoding images") as tell:
         contents, say = pictures.contents, console.print
         return pictures, extract_features(contents, pictures.read, loaded, cache, tell, say)

@@ -10,17 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import hvf_core.hub.load
 from decoder.weights import weights_sha256
 from demo import stimuli
 from demo.settings import ASSETS
 from demo.shipped import image_metrics, image_models
 from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
+from index.encoders import published
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from index.encoders.health import embedding_health, refuse_collapsed
-from index.encoders.load import load_encoder, same_encoder
+from index.encoders.load import load_encoder, load_encoders, same_encoder
 from index.encoders.parts import squared
-from index.encoders.spec import LOADERS, PRESETS, EncoderSpec, Kind, read_specs
+from index.encoders.published import to_fetch
+from index.encoders.spec import ENCODERS, LOADERS, PRESETS, EncoderSpec, Kind, read_specs
 
 pytestmark = pytest.mark.slow
 
@@ -167,12 +170,12 @@ def test_checksums_of_before_are_still_those(classifier, vae, clip):
 
 def test_a_tag_that_wants_other_preprocessing_has_another_checksum(clip, monkeypatch):
     """As that of the same weights in a file, which says nothing of it."""
-    import open_clip.factory
+    from open_clip import pretrained
 
     before = load_encoder(clip)
-    squash = {"hub": clip.source, "interpolation": "bilinear", "resize_mode": "squash"}
-    monkeypatch.setattr(open_clip.factory, "get_pretrained_cfg", lambda name, tag: squash)
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda cfg, **_: cfg["hub"])
+    tag = {"file": clip.source, "hf_hub": "a/b/", "interpolation": "bilinear"}
+    tags = {"squashed": tag | {"resize_mode": "squash"}}
+    monkeypatch.setitem(pretrained._PRETRAINED, clip.architecture, tags)
     tagged = load_encoder(clip.model_copy(update={"source": "squashed"}))
     assert tagged.checksum != before.checksum
     assert not same_encoder(tagged.fingerprint, before.fingerprint)
@@ -316,14 +319,95 @@ def test_a_damaged_vae_is_one_clear_sentence(vae):
         load_encoder(vae)
 
 
-@pytest.mark.parametrize("spec", [CLIP, VAE], ids=lambda spec: spec.name)
-def test_a_hub_that_cannot_be_reached_is_one_clear_sentence(spec, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ViT-B-32",
+        "SDXL-VAE",
+        "SynCLR",
+        "DINOv2-giant",
+        "timm:vit_small_patch14_dinov2.lvd142m",
+        "open_clip:ViT-B-16:openai",
+    ],
+)
+def test_weights_that_are_nowhere_are_one_sentence_that_says_what_to_fetch(
+    text, monkeypatch, tmp_path, capfd
+):
+    """As soon as the hub has not answered, and without a word of the libraries."""
     import huggingface_hub.constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(Problem, match=rf"fetch its 0.. GB .* fetch {spec.name} --to DIR"):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(hvf_core.hub.load, "silence_of", lambda address: "nobody answers")
+    (spec,) = read_specs(text)
+    size = r" \([\d.]+ [GM]B\)" if text in ENCODERS else ""
+    expected = rf"'{spec.name}' .* nobody answers: .* fetch {text} --to DIR`{size}, copy DIR here"
+    with pytest.raises(Problem, match=expected) as caught:
         load_encoder(spec)
+    _assert_one_sentence(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_preset_is_fetched_as_a_whole(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hvf_core.hub.load, "silence_of", lambda address: "nobody answers")
+    with pytest.raises(Problem, match=r"'RN50' .* fetch paper-retrieval --to DIR` \(1\.3 GB\)"):
+        load_encoders(read_specs("paper-retrieval"))
+    with pytest.raises(Problem, match=r"'ViT-B-32' .* fetch ViT-B-32 --to DIR` \(605 MB\)"):
+        load_encoders(read_specs("ViT-B-32,RN50"))
+
+
+def _in_cache(cache, repository, file, name):
+    """A file where the hub's client keeps those that it has fetched."""
+    folder, commit = cache / f"models--{repository.replace('/', '--')}", "a" * 40
+    copy = folder / "snapshots" / commit / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(Path(file).read_bytes())
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+
+
+def test_what_was_fetched_is_found_without_a_network(clip, vae, monkeypatch, tmp_path):
+    """And has the checksum and the numbers of the same weights in files."""
+    import huggingface_hub.constants
+    import timm
+    from open_clip import pretrained
+
+    cache, vit = tmp_path / "hub", tmp_path / "vit.safetensors"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(hvf_core.hub.load, "silence_of", lambda address: "nobody answers")
+    tags = {"mine": {"hf_hub": "lab/clip/", "mean": pretrained.OPENAI_DATASET_MEAN}}
+    monkeypatch.setitem(pretrained._PRETRAINED, clip.architecture, tags)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), vit)
+    _in_cache(cache, "lab/clip", clip.source, "open_clip_model.safetensors")
+    _in_cache(cache, "timm/test_vit.r160_in1k", vit, "model.safetensors")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        _in_cache(cache, "lab/pipeline", Path(vae.source) / name, f"vae/{name}")
+    for fetched, here in (
+        (f"open_clip:{clip.architecture}:mine", f"open_clip:{clip.architecture}@{clip.source}"),
+        ("timm:test_vit.r160_in1k", f"timm:test_vit@{vit}"),
+        ("diffusers-vae:lab/pipeline/vae:32px", f"diffusers-vae:32px@{vae.source}"),
+    ):
+        hub, file = (load_encoder(read_specs(text)[0]) for text in (fetched, here))
+        assert hub.checksum == file.checksum
+        assert same_encoder(hub.fingerprint, file.fingerprint)
+
+
+def test_open_clips_table_says_what_to_fetch():
+    (b16,) = read_specs("open_clip:ViT-B-16:openai")
+    (source,), name = to_fetch(b16)
+    assert name == "open_clip:ViT-B-16:openai"
+    assert source.place == "timm/vit_base_patch16_clip_224.openai"
+    assert source.files == ("open_clip_model.safetensors|open_clip_pytorch_model.bin",)
+    (unknown,) = read_specs("open_clip:ViT-B-16:openia")
+    with pytest.raises(Problem, match="knows no weights 'openia'"):
+        to_fetch(unknown)
+    for name in ("RN50", "ViT-B-32", "ViT-H-14"):
+        named = ENCODERS[name]
+        found = published._of_open_clip(named.spec)
+        assert (found.place, found.files) == (named.published.place, named.published.files)
 
 
 def test_files_that_could_run_code_are_refused(tmp_path):

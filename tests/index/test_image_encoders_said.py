@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from hvf_core.hub.load import as_size
 from hvf_core.problem import Problem
+from index.encoders.published import on_hub, to_fetch
 from index.encoders.spec import ENCODERS, PRESETS, EncoderSpec, read_specs
 
 ROOT = Path(__file__).parents[2]
 
 
-def _said(text):
-    """The one encoder that a text says, without what is left out."""
+def _spec(text):
+    """The one encoder that a text says."""
     (spec,) = read_specs(text)
-    return spec.model_dump(exclude_defaults=True)
+    return spec
+
+
+def _said(text):
+    """The same as fields, without what is left out."""
+    return _spec(text).model_dump(exclude_defaults=True)
 
 
 def test_the_fields_sets_are_presets():
@@ -30,14 +37,39 @@ def test_the_fields_sets_are_presets():
     }
 
 
-def test_what_has_a_name_says_what_is_to_be_fetched():
+def test_what_has_a_name_says_where_it_is_published():
     for name, named in ENCODERS.items():
         assert named.spec.name == name
         assert named.spec.dim
         assert named.spec.size_px
-        assert named.weights.licence
-        assert 10**8 < named.weights.bytes < 10**10
-        assert all(file.endswith((".safetensors", ".json", ".pth")) for file in named.weights.files)
+        assert named.published.licence
+        assert 10**8 < named.published.bytes < 10**10
+        for file in named.published.files:
+            assert file.partition("|")[0].endswith((".safetensors", ".json"))
+        assert to_fetch(named.spec) == ((named.published,), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "files"),
+    [
+        ("timm:vit_base_patch14_dinov2.lvd142m:9", "timm/vit_base_patch14_dinov2.lvd142m", 1),
+        ("diffusers-vae:madebyollin/sdxl-vae-fp16-fix", "madebyollin/sdxl-vae-fp16-fix", 2),
+        ("diffusers-vae:owner/pipeline/vae", "owner/pipeline", 2),
+    ],
+)
+def test_what_is_to_be_fetched_can_be_said_to_fetch(text, place, files):
+    (source,), name = to_fetch(_spec(text))
+    assert (source.place, len(source.files)) == (place, files)
+    assert to_fetch(_spec(name)) == ((source,), name)
+
+
+def test_what_is_here_is_not_fetched():
+    for text in ("timm:vit@/w/vit.safetensors", "lab:gist", "ViT-B-32@/w/b32.safetensors"):
+        assert to_fetch(_spec(text)) == ((), "")
+        assert not on_hub(_spec(text))
+    assert not on_hub(_spec("SynCLR"))  # it is at an address
+    assert on_hub(_spec("DINOv2-giant:bf16"))
+    assert to_fetch(_spec("DINOv2-giant:bf16"))[1] == "DINOv2-giant"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +269,7 @@ def test_reading_them_imports_nothing_heavy():
     code = (
         "import sys; from index.encoders.spec import read_specs; "
         "read_specs('paper-retrieval,timm:vit:9'); "
-        "print(sorted({'torch', 'timm', 'open_clip', 'diffusers', 'numpy'} & set(sys.modules)))"
+        "print(sorted({'torch', 'timm', 'open_clip', 'diffusers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
@@ -254,9 +286,8 @@ def test_the_table_in_the_guide_is_what_there_is():
     assert set(rows) == set(ENCODERS) | set(PRESETS)
     for name, named in ENCODERS.items():
         text, *facts = rows[name]
-        spec, weights = named.spec, named.weights
-        large = weights.bytes >= 1e9
-        size = f"{weights.bytes / 1e9:.1f} GB" if large else f"{weights.bytes // 10**6} MB"
+        spec, weights = named.spec, named.published
+        size = as_size(weights.bytes)
         assert facts == [str(spec.dim), f"{spec.size_px} px", size, weights.licence, named.about]
         assert text == "see below" or read_specs(text.strip("`")) == (spec,)
     for name, preset in PRESETS.items():
