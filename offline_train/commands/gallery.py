@@ -31,7 +31,7 @@ def gallery(
 ) -> None:
     """Embeds images with a bundle's HVF: the gallery that is searched.
 
-    Example: python -m offline_train gallery --bundle b --images test_images --encoders hvf.json ...
+    Example: python -m offline_train gallery --bundle b --images test --encoders paper-retrieval ...
     """
     from decoder.bundle import load_bundle
     from hvf_core.artifact import refuse_foreign
