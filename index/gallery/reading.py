@@ -66,23 +66,13 @@ def open_as_of(folder: Path, manifest: GalleryManifest) -> Gallery:
         there = read_gallery_manifest(folder)
     except Problem:  # it is damaged by now, or just replaced
         there = manifest
-    if there.blocks[: len(manifest.blocks)] != manifest.blocks:
+    is_other = there.blocks[: len(manifest.blocks)] != manifest.blocks
+    if is_other and there.generation == manifest.generation:
         return open_gallery(folder)
     try:
         return _mapped(folder, manifest)
-    except (OSError, ValueError) as error:
-        raise Problem(f"{folder} holds no whole gallery ({error}): {_WAY_OUT}") from None
-
-
-def manifest_of(gallery: Gallery) -> GalleryManifest:
-    """The manifest of a gallery that was opened."""
-    return GalleryManifest(
-        space=gallery.space,
-        image_encoders=gallery.image_encoders,
-        dim=gallery.embeddings.shape[1],
-        blocks=gallery.blocks,
-        removed=tuple(gallery.removed.tolist()),
-    )
+    except (OSError, ValueError):  # it was compacted since
+        return open_gallery(folder)
 
 
 def _mapped(folder: Path, manifest: GalleryManifest) -> Gallery:
@@ -115,7 +105,7 @@ def _mapped(folder: Path, manifest: GalleryManifest) -> Gallery:
         removed=np.array(manifest.removed, np.int64),
         folder=folder,
         revision=manifest.revision,
-        blocks=manifest.blocks,
+        manifest=manifest,
     )
 
 
@@ -133,8 +123,10 @@ def load_gallery(folder: Path, known: Gallery | None = None) -> Gallery:
     """
     for _ in range(_TRIES):
         gallery, manifest = _opened(folder)
+        before = known.manifest if known is not None else None
+        is_same = before is not None and before.generation == manifest.generation
         try:
-            _verify(gallery, folder, manifest, known.blocks if known is not None else ())
+            _verify(gallery, folder, manifest, before.blocks if before and is_same else ())
             break
         except Problem:
             if read_gallery_manifest(folder).revision == gallery.revision:
@@ -148,7 +140,7 @@ def _verify(
     embeddings, names, index = (manifest.path(folder, name) for name in FILES)
     row, start = 0, 0
     is_known = True
-    for number, block in enumerate(gallery.blocks):
+    for number, block in enumerate(manifest.blocks):
         is_known = is_known and number < len(known) and block == known[number]
         if not is_known:
             _verify_names(names, index, block, row, start)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from decoder.bundle import BundleManifest, ImageEncoderRecord
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
-from index.gallery.manifest import Block
+from index.gallery.manifest import GalleryManifest
 from index.gallery.names import Column, same_id
 
 FEW = 16
@@ -48,8 +48,8 @@ class Gallery:
     """Where it lies; None of one in memory."""
     revision: str = ""
     """Another one after every addition and removal."""
-    blocks: tuple[Block, ...] = ()
-    """Rows that were added together, of one that lies in a folder."""
+    manifest: GalleryManifest | None = None
+    """What its folder's manifest said when it was opened."""
 
     def __post_init__(self) -> None:
         n = len(self.ids)

@@ -25,7 +25,7 @@ from hvf_core.artifact import read_manifest, whole_file, write_manifest
 from hvf_core.problem import Problem, needed
 from index.gallery import MANIFEST, Gallery, check_space, load_gallery, open_gallery
 from index.gallery.manifest import SCHEMA_VERSION, GalleryManifest, read_gallery_manifest
-from index.gallery.reading import manifest_of, open_as_of
+from index.gallery.reading import open_as_of
 from stream.pipeline.wire.config import SessionConfig
 
 _NICENESS = 10  # a decoder that wakes up takes the core at once
@@ -53,7 +53,7 @@ def accept(config: SessionConfig, gallery: Gallery, candidates: Path | None) -> 
         ids = [chosen.ids[row] for row in chosen.rows.tolist()]
         with whole_file(_kept(config, "among.txt")) as draft:
             draft.write_text("\n".join(ids) + "\n", encoding="utf-8")
-    write_manifest(accepted(config), manifest_of(gallery))
+    write_manifest(accepted(config), needed(gallery.manifest))
     return chosen
 
 

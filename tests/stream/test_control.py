@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from decoder.bundle import open_bundle
 from hvf_core.settings import live_settings
 from index.gallery import MANIFEST, Gallery, load_gallery, open_gallery, save_gallery
-from index.gallery.writing import Row, add_images, remove_images
+from index.gallery.writing import Row, add_images, compact_gallery, remove_images
 from stream.pipeline import control
 from stream.pipeline.control import QUIET, SESSION, VERBS, Control
 from stream.pipeline.decoding import open_decoder
@@ -258,6 +258,13 @@ def test_images_that_are_added_or_removed_are_noticed_and_told(growing: Stage) -
     assert open_accepted(growing.nodes.config).row_of("a") == 0
     assert noticed(growing).facts["n_new"] == 11
     assert open_accepted(growing.nodes.config).row_of("a") is None
+    compact_gallery(folder)
+    assert len(open_accepted(growing.nodes.config)) == 11
+    assert noticed(growing).facts["n_new"] == 11
+    assert open_accepted(growing.nodes.config).row_of("b") == 0
+    add(growing, "one more")
+    assert len(open_accepted(growing.nodes.config)) == 11
+    assert noticed(growing).facts["n_new"] == 12
 
 
 @pytest.mark.parametrize("what", ["space", "rows", "manifest", "gone"])
