@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 if TYPE_CHECKING:
     from demo.model import DemoModel
 
 # The same examples in every run, however busy the machine is: what fails here fails everywhere.
+# The fast tests try some of them, the whole suite as many as each property asks for.
+_FAST_EXAMPLES = 50
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -84,11 +86,15 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_CONFIG.parent, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is slow may take longer, and begins first: what is left for the end is short."""
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(600))
+        elif config.option.markexpr == "not slow" and is_hypothesis_test(item.obj):
+            asked = item.obj._hypothesis_internal_use_settings
+            some = settings(asked, max_examples=min(asked.max_examples, _FAST_EXAMPLES))
+            item.obj._hypothesis_internal_use_settings = some
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -110,9 +110,11 @@ def test_places_are_refused_that_are_not_ours_or_cannot_be_written(tmp_path: Pat
         "prepare no.fif",
         "prepare-test no.fif --bundle b",
         "gallery --bundle b --labels a,b",
-        "prior --base b --images i --encoders e",
+        pytest.param("prior --base b --images i --encoders e", marks=pytest.mark.slow),  # diffusers
         "evaluate --bundle b --gallery g --trials t",
-        "evaluate-prior --bundle b --prior p --base b --trials t",
+        pytest.param(
+            "evaluate-prior --bundle b --prior p --base b --trials t", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_commands_refuse_a_place_before_they_work(tmp_path: Path, asked: str) -> None:

@@ -133,6 +133,7 @@ def series_of(model: DemoModel, folder: Path, amplitude: float) -> tuple[list[st
     return [*trials.repeats], answers
 
 
+@pytest.mark.slow
 def test_the_simulated_subject_is_decoded_surely_and_nobody_is_not(
     demo_model: DemoModel, tmp_path: Path
 ) -> None:

@@ -286,6 +286,7 @@ def test_the_gradient_reaches_every_parameter(name: BrainEncoderName) -> None:
     assert still == (["features.1.bias"] if name == "eegnet" else [])
 
 
+@pytest.mark.slow
 @every_encoder
 def test_every_encoder_can_learn_a_few_trials_by_heart(name: BrainEncoderName) -> None:
     torch.manual_seed(1)

@@ -155,6 +155,7 @@ def test_a_training_s_wrong_settings_are_told_before_anything_is_read(tmp_path: 
     assert "did you mean 'epochs'?" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_a_preset_yields_to_a_file_and_a_file_to_the_command_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with write_trial_set(tmp_path / "trials", FORMAT, {}) as writer:
@@ -198,6 +199,7 @@ def test_prepare_leaves_out_and_tells_what_is_dead_or_of_no_brain(tmp_path: Path
     assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Pz", "Oz")
 
 
+@pytest.mark.slow
 def test_mbp_ends_with_how_often_held_out_stimuli_are_found_and_writes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

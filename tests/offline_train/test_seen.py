@@ -20,6 +20,8 @@ from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_s
 from offline_train.evaluate.retrieval import evaluate
 from offline_train.evaluate.seen import Seen, check_seen, fingerprints, memory_of, told
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainSettings(epochs=1, batch_size=64, dim=8, hidden=8, device="cpu")
 
 

@@ -29,6 +29,8 @@ from offline_train.data.trial_table import Column
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.retrieval import evaluate
 
+pytestmark = pytest.mark.slow
+
 SMALL = TrainSettings(
     epochs=20, batch_size=128, lr=2e-3, dim=64, hidden=64, warmup_steps=0, device="cpu"
 )

@@ -245,8 +245,12 @@ def test_the_ledger_has_all_that_is_true_and_says_what_was_not(config: SessionCo
     assert told_of(summary["streams"]["notices"]) == told_of(notes)
 
 
-def test_the_decoder_answers_on(config: SessionConfig, tmp_path: Path) -> None:
-    models = tiny_models(tmp_path)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models(tmp_path_factory.mktemp("models"))
+
+
+def test_the_decoder_answers_on(config: SessionConfig, models: Path) -> None:
     config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
     reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     trials = sender(config.endpoints.trials, bind=True)
@@ -401,9 +405,8 @@ def test_whatever_is_reported_the_books_sum_and_can_be_shown(config: SessionConf
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiveDecoder, Gallery]:
+def opened(models: Path) -> tuple[LiveDecoder, Gallery]:
     """It takes seconds."""
-    models = tiny_models(tmp_path_factory.mktemp("models"))
     source = LiveSource(eeg="EEG", markers="m")
     told = {"session": "s", "folder": models, "source": source, "bundle": models / "bundle"}
     endpoints = Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x"))
