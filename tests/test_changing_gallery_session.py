@@ -1,0 +1,111 @@
+"""A session whose gallery grows while it runs: what everybody is told of it."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.gallery import MANIFEST, open_gallery
+from index.gallery.writing import Row, add_images
+from stream.pipeline.books.ledger import read_ledger
+from tests.calling import call
+from tests.sessions import (
+    check_accounted,
+    finish,
+    node_pid,
+    start,
+    trials_of,
+    wait_for_decoded,
+    wait_for_ledger,
+)
+from tests.test_steered_session import Caller
+from tests.tiny_painting import DIM, write_models, write_recording
+
+pytestmark = pytest.mark.slow
+
+
+def told(folder: Path, outcome: str) -> list[dict]:
+    """What the session says by itself of its gallery."""
+    records = read_ledger(folder / "ledger.jsonl")
+    return [r for r in records if (r.get("by"), r.get("outcome")) == ("session", outcome)]
+
+
+def add(folder: Path, *ids: str) -> None:
+    z = np.eye(DIM, dtype=np.float32)[len(open_gallery(folder)) :][: len(ids)]
+    add_images(folder, [([Row(id_, f"picture of {id_}") for id_ in ids], z)], "test")
+
+
+def test_images_that_are_added_are_in_the_answers_and_what_is_damaged_is_not(tmp_path) -> None:
+    models, folder = write_models(tmp_path), tmp_path / "session"
+    gallery = models / "gallery"
+    recording = write_recording(tmp_path / "toy_raw.fif", 90 * "abcdez")
+    options = ("--bundle", models / "bundle", "--headless", "--out", folder)
+    process = start("replay", recording, *options)
+
+    wait_for_decoded(folder, 4)
+    add(gallery, "e", "f")
+    wait_for_ledger(folder, lambda _: told(folder, "done"))
+    wait_for_ledger(folder, lambda _: "e" in stimuli_of(folder, "decoded"))
+    caller = Caller(folder)
+    assert caller.ask("like", "1 f")[1].startswith('[["e", "picture of e", ')
+
+    whole = (gallery / MANIFEST).read_bytes()
+    (gallery / MANIFEST).write_bytes(whole[:50])
+    wait_for_ledger(folder, lambda _: told(folder, "refused"))
+    os.kill(node_pid(folder, "decode"), signal.SIGKILL)  # another opens what was accepted
+    wait_for_decoded(folder, len(trials_of(folder, "decoded")) + 6)
+    (gallery / MANIFEST).write_bytes(whole)
+    assert caller.ask("stop")[0] == "done"
+    done = finish(process)
+    caller.close()
+    assert done.code == 0, done.err
+
+    summary = check_accounted(folder)
+    assert summary["n_way"] == 6
+    (record,) = told(folder, "done")
+    assert (record["facts"]["n_old"], record["facts"]["n_new"]) == (4, 6)
+    (refused,) = told(folder, "refused")
+    assert "is not JSON" in refused["text"]
+    line = f"session: gallery {gallery} (answers are now among the 6 images of '{gallery}', before"
+    assert line in done.out
+    records = read_ledger(folder / "ledger.jsonl")
+    changed = records.index(record)
+    decoded = [(i, r) for i, r in enumerate(records) if r["event"] == "decoded"]
+    assert {len(r["ids"]) for i, r in decoded if i < changed - 2} == {4}  # one is on its way
+    later = [r for i, r in decoded if i > changed + 2]
+    assert {len(r["ids"]) for r in later} == {5}
+    assert {"e", "f"} <= {id_ for r in later for id_ in r["ids"]}
+    assert "z" not in stimuli_of(folder, "decoded")
+    assert "picture of e" in (folder / "report.html").read_text()
+    again = call("evaluate", "--session", folder, module="offline_train")
+    assert f"told 'gallery {gallery}' while it ran" in again.one_sentence()
+
+
+def stimuli_of(folder: Path, event: str) -> set[str]:
+    return {record["stimulus"] for record in trials_of(folder, event)}
+
+
+def test_a_session_is_among_the_images_of_a_file(tmp_path) -> None:
+    models, folder, ids = write_models(tmp_path), tmp_path / "session", tmp_path / "ids.txt"
+    recording = write_recording(tmp_path / "toy_raw.fif", 6 * "abcd")
+    options = ("--bundle", models / "bundle", "--headless", "--speed", "max", "--out", folder)
+    ids.write_text("a\nc\nwho\n")
+    refused = start("replay", recording, *options, "--among", ids)
+    assert "has 2, and not 'who'" in finish(refused).one_sentence()
+    ids.write_text("a\nc\n")
+    done = finish(start("replay", recording, *options, "--among", ids))
+    assert done.code == 0, done.err
+    assert "the search of 2 images is exact" in done.out
+    ids.write_text("b\n")  # which is too late
+    summary = check_accounted(folder)
+    assert (summary["n_way"], summary["chance"], summary["decoded"]) == (2, 0.5, 12)
+    assert summary["dropped"] == {"unknown_stimulus": 12}
+    assert summary["decoder"]["search_is_exact"] is True
+    for record in trials_of(folder, "decoded"):
+        assert set(record["ids"]) == {"a", "c"}
+        assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-6)
+        assert record["rank"] == 1 + record["ids"].index(record["stimulus"])
+    again = call("evaluate", "--session", folder, module="offline_train")
+    assert again.code == 0, again.err
