@@ -65,9 +65,9 @@ def amplifier(
 
 
 def listen(name: str, folder: Path, *more: str | Path) -> subprocess.Popen[str]:
-    """Starts a session that cuts the trials of an amplifier."""
+    """Starts a session that cuts the trials of an amplifier, which may come after it."""
     streams = ("--eeg", name, "--markers", f"{name}-markers", "--tmin", "0", "--tmax", "0.2")
-    return start("live", *streams, "--wait", "100", "--headless", "--out", folder, *more)
+    return start("live", *streams, "--wait", str(PATIENCE_S), "--headless", "--out", folder, *more)
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
