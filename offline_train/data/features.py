@@ -24,6 +24,8 @@ from offline_train.checkpoint import identify
 
 BLOCK = 256
 """Images between two writes to the cache: what an interruption costs at most."""
+_SAMPLE = 4096
+"""So many images tell whether the embeddings of all are nearly the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,20 @@ def extract_features(
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Features:
-    """Encodes images, or takes what was encoded before from the cache.
+    """The features of images that fit into memory; see `encode_images`."""
+    encoded = encode_images(contents, read, encoders, cache_dir, progress, say)
+    return encoded.select(tuple(contents))
+
+
+def encode_images(
+    contents: Mapping[str, str],
+    read: Callable[[str], np.ndarray],
+    encoders: Sequence[ImageEncoder],
+    cache_dir: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> "Encoded":
+    """Encodes images that the cache does not know.
 
     Args:
         contents: what names the content of each image, by its id.
@@ -103,16 +118,33 @@ def extract_features(
     if unread:
         rest = "" if len(unread) == 1 else f" (one of {len(unread)}: {'; '.join(unread[1:])})"
         raise Problem(unread[0] + rest)
-    found = {}
     for cache in caches:
-        name, distinct = cache.encoder.spec.name, dict.fromkeys(contents.values())
+        distinct = list(dict.fromkeys(contents.values()))
         if len(distinct) > 1:
-            refuse_collapsed(np.stack([cache.known[content] for content in distinct]), name)
-        found[name] = np.stack([cache.known[content] for content in contents.values()])
-    records = tuple(
-        ImageEncoderRecord(name=e.spec.name, dim=e.spec.dim, checksum=e.checksum) for e in encoders
-    )
-    return Features(tuple(contents), records, found)
+            sample = distinct[:: 1 + len(distinct) // _SAMPLE]
+            refuse_collapsed(
+                np.stack([cache.known[content] for content in sample]), cache.encoder.spec.name
+            )
+    return Encoded(contents, caches)
+
+
+class Encoded:
+    """Images that all encoders have seen: their features are read when they are asked for."""
+
+    def __init__(self, contents: Mapping[str, str], caches: Sequence["_Cache"]) -> None:
+        self._contents, self._caches = contents, caches
+        self.encoders = tuple(
+            ImageEncoderRecord(name=e.spec.name, dim=e.spec.dim, checksum=e.checksum)
+            for e in (cache.encoder for cache in caches)
+        )
+
+    def select(self, items: Sequence[str]) -> Features:
+        """The features of these images, in this order."""
+        found = {
+            cache.encoder.spec.name: np.stack([cache.known[self._contents[item]] for item in items])
+            for cache in self._caches
+        }
+        return Features(tuple(items), self.encoders, found)
 
 
 def _encode(
@@ -163,7 +195,10 @@ class _Cache:
     def _read(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata()
-            embeddings = file.get_tensor("embeddings")
+            there = file.get_tensor("embeddings")
+        # What is known lies in the file: a million images' features are more than memory holds.
+        place = path.stat().st_size - there.nbytes
+        embeddings = np.memmap(path, there.dtype, "r", place, there.shape).view(np.ndarray)
         contents, fingerprint = json.loads(facts["contents"]), json.loads(facts["fingerprint"])
         if facts["sha256"] != _checksum(contents, embeddings):
             raise ValueError("not what was written")
@@ -197,6 +232,7 @@ class _Cache:
         with whole_file(path) as draft:
             write_tensors(draft, {"embeddings": embeddings}, facts)
         self._unwritten.clear()
+        self._read(path)
 
 
 def _checksum(contents: Sequence[str], embeddings: np.ndarray) -> str:
