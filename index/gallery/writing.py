@@ -1,6 +1,6 @@
 """Makes and changes galleries: whole or not at all, one writer at a time, beside any readers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -130,6 +130,48 @@ def save_gallery(
     """
     parts = parts_of(gallery, gallery.rows, pictures)
     return make_gallery(folder, emptied(gallery), parts, gallery.created_by)
+
+
+def copy_galleries(
+    folder: Path, sources: Sequence[tuple[Gallery, NDArray[np.int64]]], created_by: str
+) -> Gallery:
+    """Writes rows of galleries of one space into a new one; an image that two have is taken once.
+
+    Raises:
+        Problem: they are of different spaces or encoders, have different images of one id; or as
+            `make_gallery` says.
+    """
+    first = sources[0][0]
+    for other, _ in sources[1:]:
+        if emptied(other) != emptied(first):
+            raise Problem(
+                f"'{other.folder}' is of the embedding space {other.space[:12]}, "
+                f"'{first.folder}' of {first.space[:12]}: make both with one bundle"
+            )
+    parts = (
+        part
+        for number, (gallery, rows) in enumerate(sources)
+        for part in parts_of(gallery, _new_among(gallery, rows, sources[:number]))
+    )
+    return make_gallery(folder, emptied(first), parts, created_by)
+
+
+def _new_among(
+    gallery: Gallery, rows: NDArray[np.int64], before: Sequence[tuple[Gallery, NDArray[np.int64]]]
+) -> NDArray[np.int64]:
+    """The rows whose images none of the galleries before has."""
+    new = []
+    for row in rows.tolist():
+        twins = ((one, one.row_of(gallery.ids[row])) for one, _ in before)
+        other, its = next(((one, its) for one, its in twins if its is not None), (None, None))
+        if other is None:
+            new.append(row)
+        elif not np.allclose(other.embeddings[its], gallery.embeddings[row], atol=1e-5):
+            raise Problem(
+                f"'{other.folder}' and '{gallery.folder}' have different images of the id "
+                f"{gallery.ids[row]!r}: remove one of them"
+            )
+    return np.array(new, np.int64)
 
 
 def compact_gallery(folder: Path) -> Gallery:

@@ -65,7 +65,7 @@ def mbp(
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_foreign, sealed_directory
     from offline_train.brain.train import make_bundle, train
-    from offline_train.data.features import label_features
+    from offline_train.data.features import check_encoders, label_features
     from offline_train.data.trial_set import load_trial_set
 
     refuse_foreign(out, MANIFEST)
@@ -88,7 +88,8 @@ def mbp(
     else:
         _, features = features_of(learnt.items, images, encoders, cache)
     if painted_with is not None:
-        features.check_encoders(painted_with.manifest.image_encoders, f"the prior '{prior}'")
+        wanted = painted_with.manifest.image_encoders
+        check_encoders(features.encoders, wanted, f"the prior '{prior}'")
     if hold_out is None:
         # Classes cannot be held out as images can: a model knows only those that it has learnt.
         hold_out = 0 if labels else tenth_to_hold_out(len(learnt.items))

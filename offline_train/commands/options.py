@@ -15,7 +15,8 @@ from hvf_core.screen import Screen
 from index.encoders.spec import PRESETS
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
-    from offline_train.data.features import Features
+    from decoder.bundle import ImageEncoderRecord
+    from offline_train.data.features import Encoded, Features
     from offline_train.data.images import Pictures
 
 TRAIN = called("hvf-train", "python -m offline_train")
@@ -61,22 +62,37 @@ def features_of(
     items: Sequence[str] | None, images: Path | None, encoders: str | None, cache: Path
 ) -> "tuple[Pictures, Features]":
     """The images of these stimuli, or all of a folder, and what image encoders see in them."""
-    import torch
-
-    from index.encoders.load import load_encoders
-    from index.encoders.spec import read_specs
-    from offline_train.data.features import extract_features
     from offline_train.data.images import passed_over, pictures_of
 
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
-    specs = read_specs(encoders)
     for sentence in passed_over(images):
         console.print(sentence)
     with bar("reading images") as tell:
         pictures = pictures_of(images, items, tell)
+    return pictures, encoded(pictures, encoders, cache).select(tuple(pictures.contents))
+
+
+def encoded(
+    pictures: "Pictures",
+    encoders: str,
+    cache: Path,
+    check: "Callable[[tuple[ImageEncoderRecord, ...]], None]" = lambda records: None,
+) -> "Encoded":
+    """Images as image encoders see them, which are checked before they have to.
+
+    What these have seen before is in the cache.
+    """
+    import torch
+
+    from index.encoders.load import load_encoders
+    from index.encoders.spec import read_specs
+    from offline_train.data.features import encode_images, records_of
+
+    specs = read_specs(encoders)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_encoders(specs, device)
+    check(records_of(loaded))
     with bar("encoding images") as tell:
         contents, say = pictures.contents, console.print
-        return pictures, extract_features(contents, pictures.read, loaded, cache, tell, say)
+        return encode_images(contents, pictures.read, loaded, cache, tell, say)

@@ -52,14 +52,17 @@ class Features:
         embeddings = {name: array[order] for name, array in self.embeddings.items()}
         return Features(tuple(items), self.encoders, embeddings)
 
-    def check_encoders(self, wanted: Sequence[ImageEncoderRecord], whose: str) -> None:
-        """Refuses features of other image encoders than a model was trained with."""
-        if self.encoders != tuple(wanted):
-            theirs = ", ".join(encoder.name for encoder in wanted)
-            raise Problem(
-                f"{whose} was trained with the image encoders {theirs}; give the same file with "
-                "--encoders, or the same --labels in the same order"
-            )
+
+def check_encoders(
+    found: Sequence[ImageEncoderRecord], wanted: Sequence[ImageEncoderRecord], whose: str
+) -> None:
+    """Refuses other image encoders than a model was trained with."""
+    if tuple(found) != tuple(wanted):
+        theirs = ", ".join(encoder.name for encoder in wanted)
+        raise Problem(
+            f"{whose} was trained with the image encoders {theirs}; give the same file with "
+            "--encoders, or the same --labels in the same order"
+        )
 
 
 def label_features(labels: Sequence[str]) -> Features:
@@ -128,15 +131,20 @@ def encode_images(
     return Encoded(contents, caches)
 
 
+def records_of(encoders: Sequence[ImageEncoder]) -> tuple[ImageEncoderRecord, ...]:
+    """What models remember of image encoders."""
+    return tuple(
+        ImageEncoderRecord(name=one.spec.name, dim=one.spec.dim, checksum=one.checksum)
+        for one in encoders
+    )
+
+
 class Encoded:
     """Images that all encoders have seen: their features are read when they are asked for."""
 
     def __init__(self, contents: Mapping[str, str], caches: Sequence["_Cache"]) -> None:
         self._contents, self._caches = contents, caches
-        self.encoders = tuple(
-            ImageEncoderRecord(name=e.spec.name, dim=e.spec.dim, checksum=e.checksum)
-            for e in (cache.encoder for cache in caches)
-        )
+        self.encoders = records_of([cache.encoder for cache in caches])
 
     def select(self, items: Sequence[str]) -> Features:
         """The features of these images, in this order."""

@@ -33,6 +33,8 @@ class Pictures:
         Raises:
             Problem: it cannot be read, or is no longer what it was when its content was looked at.
         """
+        if item not in self.files:
+            raise Problem(f"the image '{item}' is not in the cache of features: give its path")
         pixels = read_image(self.files[item])
         if _content(self.files[item]) != self.contents[item]:
             raise Problem(f"the image '{self.files[item]}' has just changed: start again")
@@ -56,6 +58,13 @@ def pictures_of(
         if path is None:
             raise Problem(f"the folder '{folder}' has no image of stimulus '{item}'; add it")
         files[item] = path
+    return pictures_in(files, progress)
+
+
+def pictures_in(
+    files: Mapping[str, Path], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Pictures:
+    """The images in these files, by their ids; every file is read once."""
     contents: dict[str, str] = {}
     for item, path in files.items():
         contents[item] = _content(path)

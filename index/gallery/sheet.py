@@ -1,0 +1,80 @@
+"""Contact sheets: pages of small images with their labels and ids, to look at."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from hvf_core.problem import Problem
+from index.images import open_image
+
+_GAP_PX, _LINE_PX = 8, 14
+_FONT_PX = 11
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image on a sheet, and the lines below it."""
+
+    image: Path | None
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pages are laid out."""
+
+    columns: int = 10
+    rows: int = 8
+    px: int = 128
+    """Side of an image."""
+
+
+def sheets(tiles: Sequence[Tile], layout: Layout) -> Iterator[Image.Image]:
+    """The pages, one after the other; an image that is missing or damaged is an empty place."""
+    font = ImageFont.load_default(_FONT_PX)
+    a_page = layout.columns * layout.rows
+    n_lines = max(len(tile.lines) for tile in tiles)
+    step_x, step_y = layout.px + _GAP_PX, layout.px + n_lines * _LINE_PX + _GAP_PX
+    for start in range(0, len(tiles), a_page):
+        some = tiles[start : start + a_page]
+        n_columns, n_rows = min(layout.columns, len(some)), -(-len(some) // layout.columns)
+        size = (_GAP_PX + n_columns * step_x, _GAP_PX + n_rows * step_y)
+        page = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(page)
+        for number, tile in enumerate(some):
+            row, column = divmod(number, layout.columns)
+            x, y = _GAP_PX + column * step_x, _GAP_PX + row * step_y
+            _put(page, draw, tile.image, x, y, layout.px)
+            for line, text in enumerate(tile.lines):
+                place = (x, y + layout.px + 1 + line * _LINE_PX)
+                draw.text(place, _fitting(draw, text, font, layout.px), "black", font)
+        yield page
+
+
+def _put(
+    page: Image.Image, draw: ImageDraw.ImageDraw, file: Path | None, x: int, y: int, px: int
+) -> None:
+    try:
+        image = None if file is None else open_image(file)
+    except Problem:
+        image = None
+    if image is None:
+        draw.rectangle((x, y, x + px - 1, y + px - 1), fill="#eeeeee")
+        return
+    image.thumbnail((px, px))
+    page.paste(image, (x + (px - image.width) // 2, y + (px - image.height) // 2))
+
+
+def _fitting(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width_px: int,
+) -> str:
+    """As much of a line as there is room for."""
+    shown = " ".join(text.split())[:200]
+    while draw.textlength(shown, font) > width_px:
+        shown = shown[:-2] + "…" if len(shown) > 2 else ""
+    return shown

@@ -1,0 +1,28 @@
+"""gallery: the images that are told apart, made, changed and looked at."""
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+from hvf_core.options import app_of
+from offline_train.commands.gallery.build import add, build
+from offline_train.commands.gallery.change import compact, merge, remove, subset
+from offline_train.commands.gallery.look import info, like, sheet
+
+
+class _Built(TyperGroup):
+    """Without the name of a command, `gallery` builds one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+gallery = app_of(
+    "Makes a gallery of images, the ones that are told apart, changes it and shows it. `build` may "
+    "be left out: gallery --bundle b --images folder --encoders e --out g.",
+    *(build, add, remove, subset, merge, compact, info, sheet, like),
+)
+gallery.info.cls = _Built
+gallery.info.name = "gallery"
