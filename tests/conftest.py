@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, is_hypothesis_test, settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from demo.model import DemoModel
@@ -91,11 +91,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(600))
-        elif config.option.markexpr == "not slow" and is_hypothesis_test(item.obj):
-            asked = item.obj._hypothesis_internal_use_settings
-            some = settings(asked, max_examples=min(asked.max_examples, _FAST_EXAMPLES))
-            item.obj._hypothesis_internal_use_settings = some
+        elif config.option.markexpr == "not slow":
+            _try_some_examples(item.obj)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _try_some_examples(test: object) -> None:
+    """Of a property; state machines, whose settings are their classes', go as far as they ask."""
+    name = "_hypothesis_internal_use_settings"
+    if (asked := getattr(test, name, None)) is not None:
+        some = min(asked.max_examples, _FAST_EXAMPLES)
+        setattr(test, name, settings(asked, max_examples=some))
 
 
 def pytest_collection_finish() -> None:
