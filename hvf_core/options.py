@@ -153,13 +153,16 @@ def _option(name: str, one: Declared) -> inspect.Parameter:
     return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
-def app_of(help: str, *commands: Callable[..., None]) -> typer.Typer:
-    """A command line of commands."""
+def app_of(help: str, *commands: Callable[..., None] | typer.Typer) -> typer.Typer:
+    """A command line of commands, some of which may be groups of commands, with a name."""
     app = typer.Typer(
         help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     for command in commands:
-        app.command()(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command)
+        else:
+            app.command()(command)
     return app
 
 

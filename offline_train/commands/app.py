@@ -14,7 +14,6 @@ from offline_train.commands.prior import prior
 app = app_of(
     "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
-    *(prepare, prepare_test, mbp, calibrate, evaluate, onnx, share, fetch),
+    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
     *(empty_prompt, prior, evaluate_prior),
 )
-app.add_typer(gallery)
