@@ -3,6 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -74,7 +75,9 @@ class EncoderSpec(Frozen):
         return Path(self.source) if is_path(self.source) else None
 
     @model_validator(mode="after")
-    def _says_nothing_in_vain(self) -> Self:
+    def _says_what_is_needed_and_nothing_in_vain(self) -> Self:
+        if self.kind in ("open_clip", "timm") and not self.architecture:
+            raise ValueError(f"encoders of the kind {self.kind} need an 'architecture'")
         if self.kind not in ("timm", "function"):
             for field in ("layer", "pool", "resize", "mean", "std"):
                 if getattr(self, field):
@@ -126,7 +129,7 @@ def read_specs(encoders: str | Path) -> tuple[EncoderSpec, ...]:
     Raises:
         Problem: it is none of these, the file is no such list, or two encoders have one name.
     """
-    if Path(encoders).is_file():
+    if isfile(encoders):  # of which Path makes an error where it is too long for a name
         folder = Path(encoders).parent
         listed = read_spec(Path(encoders), tuple[EncoderSpec, ...], "the list of image encoders")
         specs = [s.model_copy(update={"source": source_from(folder, s.source)}) for s in listed]

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,11 +21,10 @@ from index.encoders.spec import EncoderSpec, Pool
 def load(spec: EncoderSpec) -> Parts:
     """Loads one; raises OSError where weights cannot be had, ValueError where they do not fit."""
     declare_missing_ops()
-    import timm
-
     architecture, found = needed(spec.architecture), _weights(spec)
-    network: Any = timm.create_model(architecture, num_classes=0, **_size(spec, architecture))
-    _fill(network, found)
+    network = _made(spec, architecture, found, "meta")
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        network = _made(spec, architecture, found, "cpu")  # some compute tensors of their own
     prepare, prepared = _preparation(spec, network.pretrained_cfg)
     pool = _pool(network, spec)
     told = {
@@ -36,13 +36,17 @@ def load(spec: EncoderSpec) -> Parts:
     return Parts(network, prepare, _embedding(network, spec.layer, pool), told)
 
 
-def _size(spec: EncoderSpec, architecture: str) -> dict[str, Any]:
-    """The size, for networks that have to know it when they are made."""
-    from timm.models import get_pretrained_cfg
+def _made(spec: EncoderSpec, architecture: str, found: Mapping[str, Tensor], device: str) -> Any:
+    """A network of these tensors; on `meta` no others are drawn before: 40 s for a giant."""
+    import timm
 
-    config = get_pretrained_cfg(architecture, allow_unregistered=True)
-    fixed = spec.size_px and config is not None and config.fixed_input_size
-    return {"img_size": spec.size_px} if fixed else {}
+    config = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
+    sized = spec.size_px and config is not None and config.fixed_input_size
+    options: dict[str, Any] = {"img_size": spec.size_px} if sized else {}
+    with torch.device(device):
+        network = timm.create_model(architecture, num_classes=0, **options)
+    _fill(network, found)
+    return network
 
 
 def _weights(spec: EncoderSpec) -> Mapping[str, Tensor]:
@@ -74,7 +78,7 @@ def _fill(network: nn.Module, found: Mapping[str, Tensor]) -> None:
     if convert and isinstance(network, VisionTransformer):
         convert = partial(convert, antialias=False)
     tensors = convert(tensors, network) if convert else tensors
-    lacking, more = network.load_state_dict(tensors, strict=False)
+    lacking, more = network.load_state_dict(tensors, strict=False, assign=True)
     modules = {n for n, module in network.named_children() if not isinstance(module, nn.Identity)}
     wrong = lacking or [name for name in more if name.partition(".")[0] in modules]
     if wrong:

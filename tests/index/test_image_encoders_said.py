@@ -1,18 +1,36 @@
 """Image encoders as a person says them: presets, names, words, and lists in a file."""
 
 import json
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hvf_core.hub.load import as_size
 from hvf_core.problem import Problem
 from index.encoders.published import on_hub, to_fetch
+from index.encoders.said import FORMS
 from index.encoders.spec import ENCODERS, PRESETS, EncoderSpec, read_specs
 
 ROOT = Path(__file__).parents[2]
+
+WORDS = [
+    *ENCODERS,
+    *PRESETS,
+    *FORMS,
+    "timm",
+    "open_clip",
+    "diffusers-vae",
+    "classifier",
+    "9",
+    "cls",
+]
+WORDS += ["bf16", "384px", ":", ":", ":", "@", "/", "./x", ",", "a"]
 
 
 def _spec(text):
@@ -249,6 +267,20 @@ def test_what_cannot_be_understood_is_one_sentence_with_the_way_out(text, expect
     assert ": " in str(caught.value)
 
 
+@given(st.text() | st.lists(st.sampled_from(WORDS)).map("".join))
+def test_any_text_is_encoders_with_plain_names_or_one_sentence(text):
+    specs = ()
+    with suppress(Problem):
+        specs = read_specs(text)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", spec.name) for spec in specs)
+    assert len({spec.name for spec in specs}) == len(specs)
+
+
+def test_as_many_as_one_likes_can_be_said():
+    many = ",".join(f"timm:vit_base_patch14_dinov2.lvd142m:{layer}" for layer in range(1, 41))
+    assert [spec.layer for spec in read_specs(many)] == list(range(1, 41))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -256,6 +288,7 @@ def test_what_cannot_be_understood_is_one_sentence_with_the_way_out(text, expect
         ('[{"name": "a", "kind": "pickle", "source": "x", "dim": 4, "size_px": 8}]', "0.kind"),
         ('[{"name": "a", "kind": "classifier", "source": "x", "dim": 0, "size_px": 8}]', "0.dim"),
         ('[{"name": "a", "kind": "classifier", "source": "x", "pool": "cls"}]', "kind timm"),
+        ('[{"name": "a", "kind": "timm", "source": "./x.pth"}]', "need an 'architecture'"),
     ],
 )
 def test_a_faulty_list_of_encoders_is_one_clear_sentence(tmp_path, content, expected):

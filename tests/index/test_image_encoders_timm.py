@@ -57,14 +57,17 @@ def _transformed(network, pictures):
     return torch.stack([prepare(Image.fromarray(picture)) for picture in pictures])
 
 
-@pytest.mark.parametrize("architecture", ["test_vit", "test_convnext", "test_resnet"])
+@pytest.mark.parametrize(
+    "architecture", ["test_vit", "test_convnext", "test_resnet", "vit_small_patch16_dinov3"]
+)
 def test_without_further_words_it_is_what_timm_gives(architecture, tmp_path):
     network, pictures = _saved(architecture, tmp_path / "net.safetensors"), _pictures(3, 200, 170)
     encoder = load_encoder(_one(f"timm:{architecture}@{tmp_path / 'net.safetensors'}"))
     with torch.no_grad():
         expected = network(_transformed(network, pictures)).numpy()
     np.testing.assert_allclose(encoder.encode(pictures), expected, rtol=1e-4, atol=1e-5)
-    assert (encoder.spec.dim, encoder.spec.size_px) == (expected.shape[1], 160)
+    seen_px = network.pretrained_cfg["input_size"][-1]
+    assert (encoder.spec.dim, encoder.spec.size_px) == (expected.shape[1], seen_px)
 
 
 def test_layers_and_pooling_are_of_the_blocks_own_tokens(vit, tmp_path):
