@@ -57,12 +57,17 @@ def check_encoders(
     found: Sequence[ImageEncoderRecord], wanted: Sequence[ImageEncoderRecord], whose: str
 ) -> None:
     """Refuses other image encoders than a model was trained with."""
-    if tuple(found) != tuple(wanted):
-        theirs = ", ".join(encoder.name for encoder in wanted)
-        raise Problem(
-            f"{whose} was trained with the image encoders {theirs}; give the same file with "
-            "--encoders, or the same --labels in the same order"
-        )
+    if tuple(found) == tuple(wanted):
+        return
+    theirs, ours = (", ".join(encoder.name for encoder in listed) for listed in (wanted, found))
+    here = f"these are {ours}"
+    if ours == theirs:
+        other = next(one.name for one, known in zip(found, wanted, strict=True) if one != known)
+        here = f"'{other}' has other weights, or sees or gives something else, here"
+    raise Problem(
+        f"{whose} was trained with the image encoders {theirs}, and {here}: give the same with "
+        "--encoders, or the same --labels in the same order"
+    )
 
 
 def label_features(labels: Sequence[str]) -> Features:

@@ -69,6 +69,35 @@ def test_other_images_of_the_same_names_get_their_own_embeddings(
     np.testing.assert_array_equal(later.embeddings[row], right.embeddings[dog])
 
 
+def test_an_encoder_can_be_said_in_words_wherever_a_list_is_taken(
+    run: Callable[..., Result],
+) -> None:
+    """Of the same weights it is the same one; another is refused by what differs."""
+    assert trained(run, "bundle").exit_code == 0
+    gallery = (
+        "gallery",
+        "--bundle",
+        "bundle",
+        "--images",
+        "test",
+        "--out",
+        "gallery",
+        "--encoders",
+    )
+    vae = ASSETS / "vae"
+    done = CliRunner().invoke(app, [*gallery, f"diffusers-vae:32px@{vae}"])
+    assert "trained with the image encoders vae, and these are vae-32px" in str(done.exception)
+    Path("vae").symlink_to(vae)
+    other = {"name": "vae", "kind": "diffusers-vae", "source": "./vae", "size_px": 64}
+    Path("other.json").write_text(json.dumps([other]))
+    done = CliRunner().invoke(app, [*gallery, "other.json"])
+    assert "vae, and 'vae' has other weights, or sees or gives something else" in str(
+        done.exception
+    )
+    Path("same.json").write_text(json.dumps([other | {"size_px": 32}]))
+    assert CliRunner().invoke(app, [*gallery, "same.json"]).exit_code == 0
+
+
 def test_a_gallery_has_the_images_as_they_are_and_shows_them_upright(
     run: Callable[..., Result],
 ) -> None:
