@@ -27,6 +27,8 @@ CHECKPOINTS = "checkpoints"
 """Where torch, in its cache, keeps the files of addresses; and `fetch` in the hub's, beside it."""
 PATIENCE_S = 5.0
 """How long a hub may take to answer: a machine without a network is told so by then."""
+TIMEOUT_S = 20.0
+"""How long what has begun may stand still."""
 
 
 class Source(Frozen):

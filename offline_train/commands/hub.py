@@ -19,7 +19,7 @@ def share(
 
     Example: python -m offline_train share bundle my-lab/sub-01
     """
-    from offline_train.brain.hub import push_bundle
+    from offline_train.hub.bundles import push_bundle
 
     console.print("bundle.json names the command and the files that it was trained with")
     console.print(push_bundle(bundle, repo, private=not public, message=message))
@@ -35,7 +35,7 @@ def fetch(
 
     Example: python -m offline_train fetch my-lab/sub-01 --to bundle
     """
-    from offline_train.brain.hub import fetch_bundle
+    from offline_train.hub.bundles import fetch_bundle
 
     fetched = fetch_bundle(what, revision, to)
     console.print(f"bundle in '{to}': {len(fetched.manifest.channels)} channels")

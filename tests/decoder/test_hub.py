@@ -22,7 +22,7 @@ from decoder.bundle import (
     space_of,
 )
 from hvf_core.problem import Problem
-from offline_train.brain.hub import fetch_bundle, push_bundle
+from offline_train.hub.bundles import fetch_bundle, push_bundle
 
 pytestmark = pytest.mark.slow
 

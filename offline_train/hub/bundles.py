@@ -8,16 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from decoder.bundle import (
@@ -29,31 +20,10 @@ from decoder.bundle import (
     load_bundle,
 )
 from hvf_core.artifact import read_manifest, sealed_directory
+from hvf_core.hub.load import TIMEOUT_S
 from hvf_core.problem import Problem
+from offline_train.hub.sentences import in_one_sentence
 
-# The order matters: each kind is also of those below it.
-_SAID: dict[type[Exception], str] = {
-    GatedRepoError: "the repository '{repo}' is open only to whom its owner lets in: ask for "
-    "access on its page, then log in with `hf auth login`",
-    RepositoryNotFoundError: "there is no repository '{repo}' on the hub, or it is private and not "
-    "yours: check the name, or log in with `hf auth login`",
-    RevisionNotFoundError: "the repository '{repo}' has no revision '{revision}': leave it out for "
-    "the newest",
-    RemoteEntryNotFoundError: f"the repository '{{repo}}' lacks {MANIFEST} or a file that it "
-    "names: it is no whole bundle, ask its owner to share it again",
-    HfHubHTTPError: "the hub answers {status} for '{repo}': try again later",
-    OfflineModeIsEnabled: "HF_HUB_OFFLINE is set, so the hub is not asked: unset it to share or "
-    "fetch",
-    json.JSONDecodeError: "what answers is not the hub: check HF_ENDPOINT, or log in to this "
-    "network first",
-    Exception: "the hub cannot be reached, or the disk written ({reason}): check both and try "
-    "again",
-}
-_ANSWERED: dict[int | None, str] = {
-    401: "the hub does not know your token: log in again with `hf auth login`",
-    403: "your token may not do this in '{repo}': use one that may write there, of somebody to "
-    "whom it belongs",
-}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 _DOWNLOAD_NOTES = ".cache"  # of huggingface_hub, beside what it downloads
 
@@ -85,10 +55,10 @@ def push_bundle(directory: Path, repo: str, *, private: bool = True, message: st
     card = model_card(bundle.manifest, repo).encode()
     operations = [CommitOperationAdd("README.md", card)]
     operations += [CommitOperationAdd(name, directory / name) for name in (MANIFEST, *names)]
-    with _in_one_sentence(repo):
+    with in_one_sentence(repo):
         api = HfApi()
         url = api.create_repo(repo, private=private, exist_ok=True)
-        if private and not api.model_info(repo).private:
+        if private and not api.model_info(repo, timeout=TIMEOUT_S).private:
             raise Problem(
                 f"the repository '{repo}' is there and public, but the bundle is to be private: "
                 "name another repository, or share it with everybody by --public"
@@ -113,12 +83,12 @@ def fetch_bundle(repo: str, revision: str | None, directory: Path) -> Bundle:
     _check_name(repo)
     with (
         sealed_directory(directory, MANIFEST) as draft,
-        _in_one_sentence(repo, revision),
+        in_one_sentence(repo, revision),
         _named(repo, draft),
     ):
         api = HfApi()
         # One commit for all files, should the owner push while they are downloaded.
-        commit = api.model_info(repo, revision=revision).sha
+        commit = api.model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
         api.hf_hub_download(repo, MANIFEST, revision=commit, local_dir=draft)
         manifest = read_manifest(draft, MANIFEST, BundleManifest, SCHEMA_VERSION)
         for name in _files_of(manifest, repo):
@@ -195,15 +165,6 @@ def _named(repo: str, draft: Path) -> Iterator[None]:
         raise Problem(f"what the hub has is no good bundle: {text}") from None
 
 
-@contextmanager
-def _in_one_sentence(repo: str, revision: str | None = None) -> Iterator[None]:
-    """Turns what goes wrong between here and the hub into a `Problem`."""
-    try:
-        yield
-    except (HTTPError, OfflineModeIsEnabled, OSError, json.JSONDecodeError) as error:
-        raise Problem(_sentence(error, repo, revision)) from None
-
-
 def _check_name(repo: str) -> None:
     with suppress(HFValidationError):
         validate_repo_id(repo)
@@ -212,11 +173,3 @@ def _check_name(repo: str) -> None:
     raise Problem(
         f"'{repo}' is no name of a repository; give OWNER/NAME in letters, digits, '-', '_' and '.'"
     )
-
-
-def _sentence(error: Exception, repo: str, revision: str | None) -> str:
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    kind = next(kind for kind in _SAID if isinstance(error, kind))
-    said = _SAID[kind] if kind is not HfHubHTTPError else _ANSWERED.get(status, _SAID[kind])
-    return said.format(repo=repo, revision=revision, status=status, reason=reason)

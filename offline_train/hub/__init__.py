@@ -1,0 +1,1 @@
+"""The Hugging Face hub: bundles shared there, and weights that others have published."""
