@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import torch
 from diffusers import (
@@ -111,6 +112,39 @@ def write_tiny_base(folder: Path, seed: int = 0, **spec: object) -> Path:
     text = BaseSpec(**(told | spec)).model_dump_json(indent=2)
     (folder / BASE).write_text(text, encoding="utf-8")
     return folder
+
+
+def write_text_encoders(folder: Path) -> tuple[Any, ...]:
+    """Two random CLIP text encoders, whose widths together are those of the tiny UNet's tokens."""
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+    )
+
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "!": 2, "a</w>": 3}
+    written = []
+    for n, kind in enumerate((CLIPTextModel, CLIPTextModelWithProjection)):
+        suffix = "_2" * n
+        tokenizer = CLIPTokenizer(
+            vocab=words, merges=[], pad_token="!" if n else "<|endoftext|>", model_max_length=77
+        )
+        tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+        torch.manual_seed(n)
+        config = CLIPTextConfig(
+            vocab_size=4,
+            hidden_size=WIDTH // 2,
+            intermediate_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            projection_dim=32,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+        written.append(kind(config).eval())
+        written[-1].save_pretrained(folder / f"text_encoder{suffix}")
+    return tuple(written)
 
 
 def tiny_base(folder: Path, seed: int = 0, **spec: object) -> DiffusionBase:

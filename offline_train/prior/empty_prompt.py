@@ -38,15 +38,15 @@ def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
 @torch.inference_mode()
 def _encoded(source: str) -> dict[str, Tensor]:
     try:
-        from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
     except ImportError:
         raise Problem(
             "the empty prompt is encoded with transformers, which is not installed: run "
             "`pip install -c constraints.txt -e '.[sdxl]'`"
         ) from None
     kinds: dict[str, Any] = {
-        "tokenizer": AutoTokenizer,
-        "tokenizer_2": AutoTokenizer,
+        "tokenizer": CLIPTokenizer,
+        "tokenizer_2": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
         "text_encoder_2": CLIPTextModelWithProjection,
     }

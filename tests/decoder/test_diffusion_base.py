@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 import hvf_core.hub.load
 from decoder.painting import base as diffusion_base
@@ -20,7 +20,7 @@ from decoder.painting.base import empty_prompt_file, load_base
 from decoder.painting.spec import PRESETS, BaseSpec, WeightFile, read_base_spec
 from hvf_core.problem import Problem
 from offline_train.prior.empty_prompt import encode_empty_prompt
-from tests.tiny_sdxl import WIDTH, tiny_unet, write_tiny_base
+from tests.tiny_sdxl import WIDTH, tiny_unet, write_text_encoders, write_tiny_base
 
 pytestmark = pytest.mark.slow
 
@@ -365,32 +365,6 @@ def test_without_the_network_it_is_not_asked(
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
         load_base(on_hub(folder))
     assert hub.asked == 0
-
-
-def write_text_encoders(folder: Path) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
-    """Two random CLIP text encoders, whose widths together are those of the tiny UNet's tokens."""
-    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "!": 2, "a</w>": 3}
-    written = []
-    for n, kind in enumerate((CLIPTextModel, CLIPTextModelWithProjection)):
-        suffix = "_2" * n
-        tokenizer = CLIPTokenizer(
-            vocab=words, merges=[], pad_token="!" if n else "<|endoftext|>", model_max_length=77
-        )
-        tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
-        torch.manual_seed(n)
-        config = CLIPTextConfig(
-            vocab_size=4,
-            hidden_size=WIDTH // 2,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            projection_dim=32,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-        written.append(kind(config).eval())
-        written[-1].save_pretrained(folder / f"text_encoder{suffix}")
-    return tuple(written)
 
 
 def test_the_empty_prompt_is_encoded_as_stock_encodes_it_and_found_again(folder: Path) -> None:
