@@ -12,8 +12,7 @@ from hvf_core.problem import Problem
 TRIES = 5
 """How often in a row a connection may break without that anything has come."""
 PAUSE_S = 1.0
-_TIMEOUT_S = 20
-_CHUNK = 1 << 20
+_TIMEOUT_S = 20.0
 
 
 def download(
@@ -78,7 +77,7 @@ def _go_on(
             draft.unlink()
         hf_raise_for_status(response)
         with draft.open("ab" if response.status_code == 206 else "wb") as out:
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():
                 out.write(chunk)
                 tell(out.tell())
 

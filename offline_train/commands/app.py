@@ -4,8 +4,9 @@ from hvf_core.options import app_of
 from offline_train.commands.calibrate import calibrate
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
+from offline_train.commands.fetch import fetch
 from offline_train.commands.gallery import gallery
-from offline_train.commands.hub import empty_prompt, fetch, share
+from offline_train.commands.hub import empty_prompt, share
 from offline_train.commands.mbp import mbp
 from offline_train.commands.onnx import onnx
 from offline_train.commands.prepare import prepare, prepare_test

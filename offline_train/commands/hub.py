@@ -1,4 +1,4 @@
-"""share and fetch: bundles on the Hugging Face hub; and the empty prompt, also asked for once."""
+"""share: bundles on the Hugging Face hub; and the empty prompt, which is asked for once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,22 +24,6 @@ def share(
     console.print("bundle.json names the command and the files that it was trained with")
     console.print(push_bundle(bundle, repo, private=not public, message=message))
     console.print(f"next: {TRAIN} fetch {repo} --to FOLDER")
-
-
-def fetch(
-    what: Annotated[str, typer.Argument(help="A bundle: OWNER/NAME on huggingface.co")],
-    to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit")] = None,
-) -> None:
-    """Downloads a bundle from the Hugging Face hub and verifies it; never a pickle.
-
-    Example: python -m offline_train fetch my-lab/sub-01 --to bundle
-    """
-    from offline_train.hub.bundles import fetch_bundle
-
-    fetched = fetch_bundle(what, revision, to)
-    console.print(f"bundle in '{to}': {len(fetched.manifest.channels)} channels")
-    console.print(f"next: {TRAIN} gallery --bundle {to} ...")
 
 
 def empty_prompt(base: Base = "sdxl-base") -> None:
