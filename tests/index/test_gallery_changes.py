@@ -289,6 +289,7 @@ def killed_at(n: int, work: object) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 @pytest.mark.parametrize("kind", ["add", "remove", "compact", "make"])
 def test_whatever_is_killed_leaves_a_whole_gallery(tmp_path: Path, kind: str) -> None:
