@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index.gallery import MANIFEST, open_gallery
+from index.gallery import MANIFEST, Gallery, open_gallery, save_gallery
 from index.gallery.writing import Row, add_images
 from stream.pipeline.books.ledger import read_ledger
 from tests.calling import call
@@ -21,7 +22,8 @@ from tests.sessions import (
     wait_for_ledger,
 )
 from tests.test_steered_session import Caller
-from tests.tiny_painting import DIM, write_models, write_recording
+from tests.tiny_bundle import hvf_of
+from tests.tiny_painting import DIM, ENCODERS, write_bundle, write_models, write_recording
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +111,55 @@ def test_a_session_is_among_the_images_of_a_file(tmp_path) -> None:
         assert record["rank"] == 1 + record["ids"].index(record["stimulus"])
     again = call("evaluate", "--session", folder, module="offline_train")
     assert again.code == 0, again.err
+
+
+def memory_mb(folder: Path) -> tuple[float, float]:
+    """Of all processes of a session: what is theirs alone, and how much of that is a copy of what
+    they map of a gallery."""
+    own_kb = copied_kb = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() not in (process / "cmdline").read_bytes():
+                continue
+            lines = (process / "smaps").read_text().splitlines()
+        except OSError:  # it has ended, or is nobody's
+            continue
+        is_gallery = False
+        for line in lines:
+            name, value, *rest = line.split()
+            if not name.endswith(":"):  # a mapping begins
+                is_gallery = "embeddings" in (rest or [""])[-1]
+                continue
+            own_kb += int(value) if name == "Anonymous:" else 0
+            copied_kb += int(value) if name == "Private_Dirty:" and is_gallery else 0
+    return own_kb / 1024, copied_kb / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_session_has_no_copy_of_its_gallery(tmp_path) -> None:
+    """It goes over from three images to 80 MB of them: what its processes have for themselves does
+    not grow by half of that, whoever looks at the images."""
+    dim, n = 1024, 20_000
+    space = write_bundle(tmp_path / "bundle", hvf_of(ENCODERS, dim, 8), dim)
+    rng, folder = np.random.default_rng(0), tmp_path / "session"
+    for name, n_images in (("gallery", 3), ("large", n)):
+        ids = (*"abc", *map(str, range(3, n_images)))
+        z = rng.standard_normal((n_images, dim), np.float32)
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        save_gallery(tmp_path / name, Gallery(ids, ids, z, space, ENCODERS, "test"))
+    recording = write_recording(tmp_path / "toy_raw.fif", 90 * "abc")
+    process = start("replay", recording, "--bundle", tmp_path / "bundle", "--out", folder)
+    wait_for_decoded(folder, 4)
+    caller = Caller(folder)
+    assert caller.ask("like", "1 a")[0] == "done"
+    before_mb, _ = memory_mb(folder)
+    assert caller.ask("gallery", str(tmp_path / "large"))[0] == "done"
+    wait_for_decoded(folder, len(trials_of(folder, "decoded")) + 4)
+    assert caller.ask("like", "1 a")[0] == "done"
+    after_mb, copied_mb = memory_mb(folder)
+    assert caller.ask("stop")[0] == "done"
+    caller.close()
+    assert finish(process).code == 0
+    size_mb = 4 * n * dim / 2**20
+    assert copied_mb == 0
+    assert after_mb - before_mb < size_mb / 2
