@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from decoder.bundle import open_bundle
-from index.gallery import load_gallery
+from index.gallery import Gallery, load_gallery
 from index.gallery.writing import Row, add_images, remove_images
 from stream.pipeline.control import Control
 from stream.pipeline.decoding import open_decoder
@@ -46,7 +46,7 @@ class Session:
             decoding={"engine": "torch"},
         )
         accept(self.config, load_gallery(folder / "gallery"), None)
-        self.now_s, self.n_changes, life = 0.0, 0, Lifecycle(0.0)
+        self.now_s, life = 0.0, Lifecycle(0.0)
         life.on(Event.READY, 0.0)
         self.control = Control(self, life, lambda event: False, clock=lambda: self.now_s)
         self.start_decoder()
@@ -58,17 +58,26 @@ class Session:
             pass
 
         live = open_decoder(self.config, bundle, gallery, float, say)
-        self.decoder, self.gallery = Decoder(self.config, live, gallery, say), gallery
+        self.decoder = Decoder(self.config, live, gallery, say)
+        self.accepted = {gallery.revision}
 
     def order(self, order: str, *names: str) -> None:
         verb, _, argument = order.partition(" ")
         self.decoder.obey(verb, argument)
-        self.gallery, self.n_changes = open_accepted(self.config), self.n_changes + 1
+        self.accepted.add(open_accepted(self.config).revision)
+
+    @property
+    def gallery(self) -> Gallery:
+        """The one of which answers are by now."""
+        gallery = self.decoder._gallery
+        assert gallery.revision in self.accepted
+        return gallery
 
     def look(self) -> None:
         """A second later."""
         self.now_s += 1.0
         self.control.look()
+        self.decoder.look()
         assert {done.outcome for _, done in self.control.told} <= {"done"}, self.control.told
 
 

@@ -361,6 +361,12 @@ def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> No
     decoder = Decoder(config, open_decoder(config, bundle, gallery, float, say), gallery, say)
     before, engine = decoder.live.ranker, decoder.live.engine
     decoder.obey("gallery", str(models / "gallery"))
-    assert decoder.live.ranker is not before
+    assert decoder.live.ranker is before  # until the other one is ready
+    wait_until(lambda: decoder.look() or decoder.live.ranker is not before)
     assert decoder.live.engine is engine
     assert sum(text.startswith("the engine is") for text in said) == 1
+    after = decoder.live.ranker
+    decoder.obey("set", "decoding.search nonsense")
+    decoder.obey("gallery", str(models / "gallery"))
+    wait_until(lambda: decoder.look() or "go on among the images of before" in said[-1])
+    assert decoder.live.ranker is after

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import evidence_group
-from stream.pipeline.decoding import Say, look_up_in, open_decoder
-from stream.pipeline.galleries import open_accepted
+from stream.pipeline.decoding import Prepared, Say, look_up_in, open_decoder, prepare
+from stream.pipeline.galleries import Aside, open_accepted
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
@@ -53,6 +55,8 @@ class Decoder:
 
     def __init__(self, config: SessionConfig, live: LiveDecoder, gallery: Gallery, say: Say):
         self.config, self.live, self._gallery, self._say = config, live, gallery, say
+        self._aside = Aside()
+        self._next: Future[Prepared] | None = None
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
         self._block = 0  # the newest
@@ -67,7 +71,7 @@ class Decoder:
         live.repeats.added = lambda *learnt: self._learnt.append(learnt)
 
     def obey(self, verb: str, argument: str) -> None:
-        """Does what the session orders between two slices."""
+        """Does what the session orders between two slices, or begins with it."""
         self.config = changed(self.config, verb, argument)
         self.live.top_k = self.config.top_k
         self.live.min_confidence = self.config.decoding.min_confidence
@@ -76,8 +80,19 @@ class Decoder:
             self.live.reset_group(group)
             self._memory.forget(group)
         elif verb == "gallery":
-            self._gallery = open_accepted(self.config)
-            look_up_in(self._gallery, self.live, self.config, self._say)
+            self._next = self._aside.begin(partial(prepare, self.config))
+
+    def look(self) -> None:
+        """Goes over to another gallery, once that is ready."""
+        if self._next is None or not self._next.done():
+            return
+        ready, self._next = self._next, None
+        try:
+            look_up_in(new := ready.result(), self.live, self.config, self._say)
+        except Problem as problem:
+            self._say(f"answers go on among the images of before: {problem}", {})
+        else:
+            self._gallery = new.gallery
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
         """What is to be reported after a slice, answers with their embeddings."""
@@ -169,6 +184,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     next_alive_s = time.monotonic() + _ALIVE_S
     while lifeline.command() is None:
         message = trials.receive(wait_ms=200)
+        decoder.look()
         if isinstance(message, TrialSlice):
             for report, embedding in decoder.take(message):
                 send(reports, report)
