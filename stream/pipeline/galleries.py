@@ -6,8 +6,10 @@ candidates of `--among`. This is what the processes of the session open, those t
 again while the folder holds something else already, and whoever decodes the session again.
 """
 
+import ctypes
 import hashlib
 import json
+import mmap
 import os
 import queue
 import sys
@@ -173,6 +175,18 @@ class Aside(threading.Thread):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             self._tasks.get()()
+
+
+def let_go(gallery: Gallery) -> None:
+    """Takes the pages of embeddings that were looked at out of this process, if they lie in a file.
+
+    Whoever still looks at them reads them again. To unmap a million of them takes 0.2 s, for which
+    Python would hold its lock, and no thread could do anything.
+    """
+    if sys.platform == "linux" and gallery.folder is not None:
+        place, size = gallery.embeddings.ctypes.data, gallery.embeddings.nbytes
+        madvise = ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
 def usable(folder: Path, config: SessionConfig) -> Gallery:

@@ -19,7 +19,7 @@ from index.gallery.writing import Row, add_images, compact_gallery, remove_image
 from stream.pipeline import control
 from stream.pipeline.control import QUIET, SESSION, VERBS, Control
 from stream.pipeline.decoding import open_decoder
-from stream.pipeline.galleries import accept, open_accepted
+from stream.pipeline.galleries import accept, let_go, open_accepted
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.wire.asked import Asked
@@ -337,6 +337,16 @@ def test_answers_are_among_the_images_of_a_file(growing: Stage, tmp_path: Path) 
         file.write_text(text)
         assert "names no image" in growing.ask("set", f"decoding.among {file}").text
     assert "cannot be read" in growing.ask("set", "decoding.among /nowhere").text
+
+
+def test_what_is_let_go_is_read_again_by_whoever_looks_at_it(models: Path) -> None:
+    gallery = open_gallery(models / "gallery")
+    before = gallery.embeddings.copy()
+    let_go(gallery)
+    assert (gallery.embeddings == before).all()
+    drawn = Gallery(("a",), ("a",), before[:1].copy(), gallery.space, (), "test")
+    let_go(drawn)  # in memory
+    assert (drawn.embeddings == before[:1]).all()
 
 
 @settings(max_examples=200, deadline=None)

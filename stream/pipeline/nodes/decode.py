@@ -19,7 +19,7 @@ from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import evidence_group
 from stream.pipeline.decoding import Prepared, Say, look_up_in, open_decoder, prepare
-from stream.pipeline.galleries import Aside, open_accepted
+from stream.pipeline.galleries import Aside, let_go, open_accepted
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
@@ -92,6 +92,7 @@ class Decoder:
         except Problem as problem:
             self._say(f"answers go on among the images of before: {problem}", {})
         else:
+            self._aside.begin(partial(let_go, self._gallery))
             self._gallery = new.gallery
 
     def take(self, part: TrialSlice) -> list[tuple[Retrieval | TrialDropped, np.ndarray | None]]:
