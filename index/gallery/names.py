@@ -9,27 +9,38 @@ nothing until they are asked for.
 import hashlib
 import json
 import mmap
-import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Annotated, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for
 
 from hvf_core.problem import Problem
+from hvf_core.specs import first_fault
 from index.gallery.manifest import IMAGES, Block
 
 T = TypeVar("T")
 COLUMNS = 3
 ROW_BYTES = 8 * COLUMNS
-_IMAGE = re.compile(IMAGES + r"/([0-9]+/)?[^/\\:]*[^/\\:.]")
+_IMAGE = rf"^{IMAGES}/([0-9]+/)?[^/\\:]*[^/\\:.]$"
 """Below the gallery's folder, and nowhere else."""
+
+
+class _Line(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    id: str
+    label: str
+    image: Annotated[str, Field(pattern=_IMAGE)] | None
+
+
+_LINE = TypeAdapter(_Line)
 
 
 class Name(NamedTuple):
@@ -72,16 +83,11 @@ def name_in(line: bytes) -> Name:
     Raises:
         ValueError: it is none of `line_of`, or its image lies elsewhere.
     """
-    found = from_json(line)
-    if not isinstance(found, dict) or found.keys() != set(Name._fields):
-        raise ValueError("no id, label and image")
-    name = Name(**found)
-    image = "" if name.image is None else name.image
-    if not all(isinstance(text, str) for text in (name.id, name.label, image)):
-        raise ValueError("no text")
-    if name.image is not None and not _IMAGE.fullmatch(image):
-        raise ValueError(f"the image {image!r} lies elsewhere")
-    return name
+    try:
+        found = _LINE.validate_json(line)
+    except ValidationError as error:
+        raise ValueError(f"a line is not valid {first_fault(error)}") from None
+    return Name(found["id"], found["label"], found["image"])
 
 
 def index_of(

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,13 +23,9 @@ from hvf_core.problem import Problem
 from index.gallery import Gallery, load_gallery, open_gallery
 from index.gallery.manifest import FILES, GalleryManifest, read_gallery_manifest
 from index.gallery.names import same_id
-from index.gallery.writing import (
-    Row,
-    add_images,
-    compact_gallery,
-    make_gallery,
-    remove_images,
-)
+from index.gallery.writer import Row
+from index.gallery.writing import add_images, compact_gallery, make_gallery, remove_images
+from index.search.flat import Flat
 
 DIM = 6
 EMPTY = GalleryManifest(
@@ -327,3 +325,52 @@ def test_whatever_is_killed_leaves_a_whole_gallery(tmp_path: Path, kind: str) ->
         n += 11
     assert before in found
     assert len(found) > 10
+
+
+def of(number: int) -> np.ndarray:
+    return unit(1, 1000 + number)[0]
+
+
+def test_queries_beside_additions_are_never_wrong_missing_or_torn(tmp_path: Path) -> None:
+    """1,000 images come in 50 additions, and some go, while 1,000 queries are answered."""
+    folder, n = tmp_path / "g", 20
+    expected = np.stack([of(number) for number in range(1020)])
+    first = [([Row(str(i), f"label {i}") for i in range(n)], expected[:n])]
+    make_gallery(folder, EMPTY, first, "made")
+
+    def change() -> None:
+        for start in range(n, 1020, n):
+            rows = [Row(str(i), f"label {i}") for i in range(start, start + n)]
+            add_images(folder, [(rows, expected[start : start + n])], "test")
+            remove_images(folder, [str(start + 1)])
+
+    seen, rng = set(), np.random.default_rng(0)
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        for _ in range(1000):
+            gallery = open_gallery(folder)
+            seen.add(len(gallery))
+            row = int(rng.choice(gallery.rows))
+            assert (gallery.ids[row], gallery.labels[row]) == (str(row), f"label {row}")
+            assert gallery.row_of(str(row)) == row
+            np.testing.assert_array_equal(gallery.embeddings[row], expected[row])
+            [place], [cosine] = Flat(gallery.counted).scores(expected[row]).top_k(1)
+            assert (gallery.rows[place], cosine) == (row, pytest.approx(1, abs=1e-6))
+        changing.result()
+    assert len(seen) > 5
+    assert len(load_gallery(folder)) == 1020 - 50
+
+
+def test_opening_100_000_images_holds_none_of_their_names(tmp_path: Path) -> None:
+    n = 100_000
+    drawn = unit(n)
+    parts = [([Row(f"n{i:06d}", f"thing {i}") for i in range(n)], drawn)]
+    make_gallery(tmp_path / "g", EMPTY, parts, "made")
+    tracemalloc.start()
+    gallery = open_gallery(tmp_path / "g")
+    assert (len(gallery), gallery.row_of("n054321"), gallery.ids[99_999]) == (n, 54321, "n099999")
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 1_000_000
+    np.testing.assert_array_equal(gallery.embeddings, drawn)
+    assert load_gallery(tmp_path / "g").revision == gallery.revision
