@@ -54,13 +54,14 @@ def _weights(spec: EncoderSpec) -> tuple[str | None, ...]:
 def _of_open_clip(spec: EncoderSpec) -> Source:
     """As open_clip's own table has it: tensors alone, where the repository has such a file."""
     declare_missing_ops()
-    from open_clip import get_pretrained_cfg
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 
     tag = get_pretrained_cfg(spec.architecture, spec.source)
     if not tag:
+        there = ", ".join(list_pretrained_tags_by_model(spec.architecture))
         raise Problem(
-            f"image encoder '{spec.name}': open_clip knows no weights '{spec.source}' of "
-            f"'{spec.architecture}': correct them, or give a file, @FILE"
+            f"image encoder '{spec.name}': open_clip has no weights '{spec.source}' of "
+            f"'{spec.architecture}': name {there or 'another architecture'}, or a file, @FILE"
         )
     place, _, file = tag["hf_hub"].rpartition("/")
     files = f"{Path(file).stem}.safetensors|{file}" if file else CLIP_FILES

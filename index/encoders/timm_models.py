@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hvf_core.hub.load import file_at
-from hvf_core.problem import needed
+from hvf_core.problem import Problem, needed
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.parts import Parts
 from index.encoders.published import TIMM_FILE, on_hub, to_fetch
@@ -21,10 +22,11 @@ from index.encoders.spec import EncoderSpec, Pool
 def load(spec: EncoderSpec) -> Parts:
     """Loads one; raises OSError where weights cannot be had, ValueError where they do not fit."""
     declare_missing_ops()
-    architecture, found = needed(spec.architecture), _weights(spec)
-    network = _made(spec, architecture, found, "meta")
+    architecture = needed(spec.architecture)
+    options, found = _options(spec, architecture), _weights(spec)
+    network = _made(architecture, options, found, "meta")
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-        network = _made(spec, architecture, found, "cpu")  # some compute tensors of their own
+        network = _made(architecture, options, found, "cpu")  # some compute tensors of their own
     prepare, prepared = _preparation(spec, network.pretrained_cfg)
     pool = _pool(network, spec)
     told = {
@@ -36,13 +38,27 @@ def load(spec: EncoderSpec) -> Parts:
     return Parts(network, prepare, _embedding(network, spec.layer, pool), told)
 
 
-def _made(spec: EncoderSpec, architecture: str, found: Mapping[str, Tensor], device: str) -> Any:
+def _options(spec: EncoderSpec, architecture: str) -> dict[str, Any]:
+    """The size, for networks that have to know it when they are made; refuses what timm lacks."""
+    import timm
+
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), 3, 0.4)
+        raise Problem(
+            f"image encoder '{spec.name}': timm has no model '{architecture}': correct it, perhaps "
+            f"to {' or '.join(near) or 'one of timm.list_models()'}"
+        )
+    config = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
+    fixed = spec.size_px and config is not None and config.fixed_input_size
+    return {"img_size": spec.size_px} if fixed else {}
+
+
+def _made(
+    architecture: str, options: Mapping[str, Any], found: Mapping[str, Tensor], device: str
+) -> Any:
     """A network of these tensors; on `meta` no others are drawn before: 40 s for a giant."""
     import timm
 
-    config = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
-    sized = spec.size_px and config is not None and config.fixed_input_size
-    options: dict[str, Any] = {"img_size": spec.size_px} if sized else {}
     with torch.device(device):
         network = timm.create_model(architecture, num_classes=0, **options)
     _fill(network, found)

@@ -402,7 +402,10 @@ def test_open_clips_table_says_what_to_fetch():
     assert source.place == "timm/vit_base_patch16_clip_224.openai"
     assert source.files == ("open_clip_model.safetensors|open_clip_pytorch_model.bin",)
     (unknown,) = read_specs("open_clip:ViT-B-16:openia")
-    with pytest.raises(Problem, match="knows no weights 'openia'"):
+    (nothing,) = read_specs("open_clip:ViT-B-17:openai")
+    with pytest.raises(Problem, match="name another architecture"):
+        load_encoder(nothing)
+    with pytest.raises(Problem, match=r"has no weights 'openia' .* name openai, "):
         to_fetch(unknown)
     for name in ("RN50", "ViT-B-32", "ViT-H-14"):
         named = ENCODERS[name]

@@ -322,7 +322,7 @@ def test_the_table_in_the_guide_is_what_there_is():
         spec, weights = named.spec, named.published
         size = as_size(weights.bytes)
         assert facts == [str(spec.dim), f"{spec.size_px} px", size, weights.licence, named.about]
-        assert text == "see below" or read_specs(text.strip("`")) == (spec,)
+        assert text == "see `presets.toml`" or read_specs(text.strip("`")) == (spec,)
     for name, preset in PRESETS.items():
         assert rows[name] == [", ".join(s.name for s in preset.encoders), preset.about]
 

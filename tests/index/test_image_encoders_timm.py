@@ -90,10 +90,10 @@ def test_layers_and_pooling_are_of_the_blocks_own_tokens(vit, tmp_path):
         np.testing.assert_allclose(encoder.encode(pictures), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_neuralbench_is_the_mean_token_of_dinov2s_hidden_states(tmp_path):
-    """With the benchmark's own steps: 518 px, then the publisher's processor, by transformers."""
-    from torchvision import transforms
-    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+@pytest.fixture
+def dinov2(tmp_path):
+    """Of transformers, and in a file as its authors publish it; its positions are for 518 px."""
+    from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
     config = Dinov2Config(
@@ -101,35 +101,48 @@ def test_neuralbench_is_the_mean_token_of_dinov2s_hidden_states(tmp_path):
     )
     model = Dinov2Model(config).eval()
     save_file(_as_published(model.state_dict()), tmp_path / "dinov2.safetensors")
-    processor = BitImageProcessor(
-        size={"shortest_edge": 256},
-        crop_size=224,
-        resample=3,
-        do_rescale=False,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    )
+    ours = {"architecture": "vit_small_patch14_dinov2", "dim": 384}
+    return model, ours | {"source": str(tmp_path / "dinov2.safetensors")}
+
+
+def _processor(**more):
+    """As the repositories of DINOv2's publisher configure it."""
+    from transformers import BitImageProcessor
+
+    norm = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    size = {"size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3}
+    return BitImageProcessor(**size, **norm, **more)
+
+
+def test_neuralbench_is_the_mean_token_of_dinov2s_hidden_states(dinov2):
+    """With the benchmark's own steps: 518 px, then the publisher's processor, by transformers."""
+    from torchvision import transforms
+
+    model, ours = dinov2
     first = transforms.Compose([transforms.Resize(518), transforms.ToTensor()])
     pictures = _pictures(2, 500, 500)
     images = [first(Image.fromarray(picture)) for picture in pictures]
-    inputs = processor(images=images, return_tensors="pt")
+    inputs = _processor(do_rescale=False)(images=images, return_tensors="pt")
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states
     layer = int(0.6667 * (len(states) - 1))
     assert layer == 8
     giant = ENCODERS["DINOv2-giant"].spec
-    small = giant.model_copy(
-        update={
-            "architecture": "vit_small_patch14_dinov2",
-            "source": str(tmp_path / "dinov2.safetensors"),
-            "dim": 384,
-            "layer": layer,
-        }
-    )
-    assert int(0.6667 * 40) == giant.layer
-    np.testing.assert_allclose(
-        load_encoder(small).encode(pictures), states[layer].mean(1), rtol=1e-3, atol=1e-4
-    )
+    assert giant.layer == int(0.6667 * 40)
+    found = load_encoder(giant.model_copy(update=ours | {"layer": layer})).encode(pictures)
+    np.testing.assert_allclose(found, states[layer].mean(1), rtol=1e-3, atol=1e-4)
+
+
+def test_dinov2_base_is_the_pooler_output_of_transformers(dinov2):
+    model, ours = dinov2
+    pictures = _pictures(2, 500, 500)
+    images = [Image.fromarray(picture) for picture in pictures]
+    with torch.no_grad():
+        pooled = model(**_processor()(images=images, return_tensors="pt")).pooler_output.numpy()
+    base = ENCODERS["DINOv2-base"].spec.model_copy(update=ours)
+    # Its processor resizes bytes by torch, here Pillow does: a level of brightness apart.
+    np.testing.assert_allclose(load_encoder(base).encode(pictures), pooled, atol=0.02)
+    assert pooled.std() > 0.5
 
 
 def _as_published(state):
@@ -261,15 +274,21 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     [
         ("test_vit:7", "it has 6 blocks of tokens"),
         ("test_resnet:2", "it has 0 blocks"),
-        ("test_nothing", "cannot be loaded"),
+        ("test_nothing", "timm has no model 'test_nothing'"),
+        ("test_vit.in22k", "Invalid pretrained tag"),
     ],
 )
 def test_what_a_network_does_not_have_is_one_sentence(words, expected, tmp_path):
-    architecture = words.partition(":")[0].replace("nothing", "vit")
+    architecture = "test_resnet" if "resnet" in words else "test_vit"
     _saved(architecture, tmp_path / "net.safetensors")
     with pytest.raises(Problem, match=expected) as caught:
         load_encoder(_one(f"timm:{words}@{tmp_path / 'net.safetensors'}"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_timm_does_not_have_is_not_looked_for_on_the_hub():
+    with pytest.raises(Problem, match=r"perhaps to .*vit_base_patch14_dinov2"):
+        load_encoder(_one("timm:vit_base_patch14_dinov"))
 
 
 def test_a_checkpoint_that_holds_more_than_tensors_is_not_run(tmp_path):
