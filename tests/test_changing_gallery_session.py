@@ -148,7 +148,8 @@ def test_a_session_has_no_copy_of_its_gallery(tmp_path) -> None:
         z /= np.linalg.norm(z, axis=1, keepdims=True)
         save_gallery(tmp_path / name, Gallery(ids, ids, z, space, ENCODERS, "test"))
     recording = write_recording(tmp_path / "toy_raw.fif", 90 * "abc")
-    process = start("replay", recording, "--bundle", tmp_path / "bundle", "--out", folder)
+    options = ("--bundle", tmp_path / "bundle", "--blind", "--out", folder)
+    process = start("replay", recording, *options)
     wait_for_decoded(folder, 4)
     caller = Caller(folder)
     assert caller.ask("like", "1 a")[0] == "done"
@@ -160,6 +161,8 @@ def test_a_session_has_no_copy_of_its_gallery(tmp_path) -> None:
     assert caller.ask("stop")[0] == "done"
     caller.close()
     assert finish(process).code == 0
+    # Whoever asks what is alike leaves no trace, and is answered in a blind session too.
+    assert [record["verb"] for record in trials_of(folder, "control")] == ["gallery", "stop"]
     size_mb = 4 * n * dim / 2**20
     assert copied_mb == 0
     assert after_mb - before_mb < size_mb / 2

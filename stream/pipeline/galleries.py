@@ -31,7 +31,7 @@ from index.gallery.reading import open_as_of
 from stream.pipeline.wire.config import SessionConfig
 
 _NICENESS = 10  # a decoder that wakes up takes the core at once
-_KEPT = "galleries"
+_PLACE = "galleries"
 """In the session folder."""
 Stamp = tuple[tuple[str, int, int, int], ...]
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def accept(config: SessionConfig, gallery: Gallery, candidates: Path | None) -> 
         Problem: as `among` says.
     """
     chosen = among(gallery, candidates)
-    (config.folder / _KEPT).mkdir(exist_ok=True)
+    (config.folder / _PLACE).mkdir(exist_ok=True)
     if candidates is not None:
         ids = [chosen.ids[row] for row in chosen.rows.tolist()]
         with whole_file(_kept(config, "among.txt")) as draft:
@@ -72,7 +72,7 @@ def candidates_of(config: SessionConfig) -> Path | None:
 
 
 def _kept(config: SessionConfig, name: str) -> Path:
-    return config.folder / _KEPT / name
+    return config.folder / _PLACE / name
 
 
 def open_accepted(config: SessionConfig) -> Gallery:
