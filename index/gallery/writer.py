@@ -20,6 +20,8 @@ from index.gallery.table import refuse_alike, refuse_length, wrong_length
 
 BLOCK = 65_536
 """Rows of a block: few blocks are quickly looked through, small ones soon begun again."""
+_MANY = 100
+"""So many new images are no series of one scene, of which all may well be alike."""
 
 
 class Row(NamedTuple):
@@ -124,7 +126,9 @@ class Writer:
     def _check_new(self) -> None:
         shape = (self.manifest.n_rows, self.manifest.dim)
         there = np.memmap(self._path(EMBEDDINGS), "<f4", "r", 0, shape)
-        refuse_alike(there, np.arange(self._first_new, len(there)), str(self._folder))
+        refuse_alike(there, np.arange(len(there)), "fused")
+        if len(there) - self._first_new >= _MANY:
+            refuse_alike(there, np.arange(self._first_new, len(there)), "fused")
 
     def _open_block(self) -> None:
         n = self.manifest.n_rows

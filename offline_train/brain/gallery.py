@@ -146,6 +146,8 @@ def make_from_features(
                 if writer.manifest.n_rows > n_counted:
                     n_counted = writer.commit().n_rows
             writer.commit()
+        if (folder / MANIFEST).is_file():  # and is replaced
+            stack.enter_context(alone_in(folder, busy))
         with sealed_directory(folder, MANIFEST) as draft:
             for path in begun.iterdir():
                 path.rename(draft / path.name)

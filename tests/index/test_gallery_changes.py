@@ -191,7 +191,7 @@ def test_a_change_changes_the_revision_and_leaves_rows_where_they_are(tmp_path: 
         ([Row("x", "x")], 2 * unit(1), "'x' has length 2, not 1"),
         ([Row("x", "x")], np.full((1, DIM), np.nan, np.float32), "has length nan"),
         ([Row("x", "x")], np.ones((1, 4), np.float32) / 2, "not of the gallery's width, 6"),
-        ([Row(str(i), "x") for i in range(20)], np.repeat(unit(1), 20, 0), "are collapsed"),
+        ([Row(str(i), "x") for i in range(100)], np.repeat(unit(1), 100, 0), "are collapsed"),
     ],
 )
 def test_what_cannot_be_added_leaves_the_gallery_as_it_was(
@@ -288,6 +288,7 @@ def killed_at(n: int, work: object) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 @pytest.mark.parametrize("kind", ["add", "remove", "compact", "make"])
 def test_whatever_is_killed_leaves_a_whole_gallery(tmp_path: Path, kind: str) -> None:
@@ -374,3 +375,23 @@ def test_opening_100_000_images_holds_none_of_their_names(tmp_path: Path) -> Non
     assert held < 1_000_000
     np.testing.assert_array_equal(gallery.embeddings, drawn)
     assert load_gallery(tmp_path / "g").revision == gallery.revision
+
+
+def test_a_few_images_of_one_scene_may_be_added_but_no_spoilt_embeddings(tmp_path: Path) -> None:
+    gallery_in(tmp_path / "g", 300)
+    alike = np.repeat(unit(1, 9), 200, 0)
+    series = [Row(f"frame {i}", "x") for i in range(200)]
+    add_images(tmp_path / "g", [(series[:30], alike[:30])], "test")
+    with pytest.raises(Problem, match=r"'fused' are collapsed: the median cosine .* 1\.000"):
+        add_images(tmp_path / "g", [(series[30:], alike[30:])], "test")
+    assert len(load_gallery(tmp_path / "g")) == 330
+
+
+def test_a_gallery_of_embeddings_that_are_alike_is_refused_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.gallery.writer.refuse_alike", lambda *_: None)
+    rows = [Row(str(i), "x") for i in range(20)]
+    make_gallery(tmp_path / "g", EMPTY, [(rows, np.repeat(unit(1), 20, 0))], "made")
+    with pytest.raises(Problem, match="are collapsed"):
+        load_gallery(tmp_path / "g")

@@ -93,8 +93,9 @@ def like(
     else:
         vector = _embedding(there, Path(image), bundle, encoders)
         first = Tile(Path(image), (Path(image).name,))
-    places, cosines = Flat(there.counted).scores(vector).top_k(k + (row is not None))
-    found = zip(there.rows[places].tolist(), cosines.tolist(), strict=True)
+    search = Flat(there.embeddings, there.rows if len(there.removed) else None)
+    rows, cosines = search.scores(vector).top_k(k + (row is not None))
+    found = zip(rows.tolist(), cosines.tolist(), strict=True)
     nearest = [(one, cosine) for one, cosine in found if one != row][:k]
     for one, cosine in nearest:
         console.print(f"{cosine:6.3f}  {there.ids[one]}  {there.labels[one]}", highlight=False)
