@@ -30,8 +30,8 @@ class Scores(Protocol):
     def place_of(self, row: int) -> int:
         """Where a row stands, counted from 1; 0 where it does not count.
 
-        Where the search is not exact and has passed the row over, it is an estimate, behind all
-        that it has found.
+        Where the search is not exact and has passed the row over, it is an estimate, and never
+        among the best: it is no answer.
         """
 
 

@@ -70,8 +70,11 @@ class Dense:
                 return 0
             at = int(places)
         cosine = self._cosines[at]
-        n_before = np.count_nonzero(self._cosines > cosine)
-        return int(1 + n_before + np.count_nonzero(self._cosines[at + 1 :] == cosine))
+        return 1 + self.above(cosine) + int(np.count_nonzero(self._cosines[at + 1 :] == cosine))
+
+    def above(self, cosine: float) -> int:
+        """How many images have a higher cosine."""
+        return int(np.count_nonzero(self._cosines > cosine))
 
 
 class Flat:

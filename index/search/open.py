@@ -1,17 +1,24 @@
 """Opens the search of a gallery: which kind, and what it passes over."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from index.search.base import Search
 from index.search.flat import Flat
+from index.search.kinds import AUTO, EXACT, GPU, GPU_HALF, MAKE, NAMES
 
-GPU, GPU_HALF = "faiss-gpu", "faiss-gpu-half"
-KINDS = ("auto", "exact", GPU, GPU_HALF)
-"""What a person may ask for."""
+if TYPE_CHECKING:
+    from index.search.stored import SearchManifest
+
+MANY = 20_000
+"""From so many images on exact search takes milliseconds, and a person is told so."""
+MB_PER_MS = 10
+"""What one thread reads of embeddings on common machines."""
 
 
 def open_search(
@@ -21,18 +28,18 @@ def open_search(
 
     Args:
         gallery: what is searched, without the images that were removed from it.
-        kind: one of `KINDS`.
+        kind: one of `NAMES`; `auto` takes the index that lies beside the gallery where that was
+            measured to be good enough and most of what it holds counts, and exact search elsewhere.
         say: hears, in a sentence each, what a person should know of it.
         among: the rows of a subset, int64; None for all.
 
     Raises:
-        Problem: there is no such kind, or none of the images counts.
+        Problem: there is no such kind, or no index of it, or none of the images counts.
     """
-    if kind not in KINDS:
-        raise Problem(f"there is no search '{kind}': give one of {', '.join(KINDS)}")
-    rows = None if among is None else np.unique(among)
-    if rows is not None and not len(rows):
-        raise Problem("none of the gallery's images is to be searched: name some of them")
+    if kind not in NAMES:
+        raise Problem(f"there is no search '{kind}': give one of {', '.join(NAMES)}")
+    rows = _counted(gallery, among)
+    n = gallery.n_rows if rows is None else len(rows)
     if kind in (GPU, GPU_HALF):
         from index.search.gpu import open_gpu  # it imports torch
 
@@ -40,4 +47,73 @@ def open_search(
             return open_gpu(gallery.embeddings, rows, half=kind == GPU_HALF)
         except Problem as problem:
             say(f"the CPU searches in place of {kind}, as exactly: {problem}")
+    elif kind != EXACT and (indexed := _indexed(gallery, kind, say, rows, n)):
+        return indexed
+    if n >= MANY:
+        read_mb = n * gallery.embeddings.shape[1] * 4 / 1e6
+        say(
+            f"{n} images are searched exactly: each answer reads {read_mb:,.0f} MB, which takes "
+            f"some {read_mb / MB_PER_MS:,.0f} ms"
+        )
     return Flat(gallery.embeddings, rows)
+
+
+def _counted(gallery: Gallery, among: np.ndarray | None) -> NDArray[np.int64] | None:
+    """The rows that count, rising; None where all do."""
+    if among is None:
+        return gallery.rows if len(gallery.removed) else None
+    rows = np.setdiff1d(np.asarray(among, np.int64), gallery.removed)
+    if not len(rows):
+        raise Problem("none of the gallery's images is to be searched: name some of them")
+    return rows
+
+
+def _indexed(
+    gallery: Gallery,
+    kind: str,
+    say: Callable[[str], None],
+    rows: NDArray[np.int64] | None,
+    n: int,
+) -> Search | None:
+    """By the index that lies beside the gallery; None where exact search is to be taken."""
+    from index.search import stored  # which takes a while: most galleries have no index
+
+    try:
+        kept = stored.read_search(gallery)
+        if kept is None or kept.chosen.kind != kind != AUTO:
+            if kind == AUTO:
+                return None
+            has = f"an index of kind '{kept.chosen.kind}'" if kept else "no index"
+            raise Problem(f"the gallery has {has}, not '{kind}': {MAKE} --kind {kind}")
+        why_not = _why_not(kept, kind, gallery, rows, n)
+        if why_not is None:
+            return stored.load_search(gallery, kept, rows)
+    except Problem as problem:
+        if kind != AUTO:
+            raise
+        why_not = str(problem)
+    if why_not:
+        say(f"{why_not}; meanwhile the gallery is searched exactly")
+    return None
+
+
+def _why_not(
+    kept: "SearchManifest", kind: str, gallery: Gallery, rows: NDArray[np.int64] | None, n: int
+) -> str | None:
+    """Why an index is not to be used, empty where that need not be said; None where it is to be."""
+    chosen, exact = kept.chosen, kept.tried[0]
+    if chosen.kind == EXACT:
+        return ""
+    n_added = gallery.n_rows - kept.n_rows
+    n_indexed = n - n_added if rows is None else int(rows.searchsorted(kept.n_rows))
+    if n_indexed < kept.n_rows / 2:  # it was measured with all of them
+        return f"of the {kept.n_rows} images of the index {n_indexed} count"
+    exact_ms = exact.p50_ms / kept.n_rows
+    if kind == AUTO and not chosen.good:
+        return (
+            f"the index '{chosen.kind}' is not good enough (recall@5 {chosen.recall_5:.3f}, log p "
+            f"±{chosen.log_p_error:.3f})"
+        )
+    if kind == AUTO and chosen.p50_ms + exact_ms * (n - n_indexed) > exact_ms * n:
+        return f"{n - n_indexed} images were added since the index was made: {MAKE}"
+    return None

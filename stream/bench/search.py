@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from decoder.evidence import Weights
 from hvf_core.problem import WrongUsage
 from index.gallery import Gallery, open_gallery, save_gallery
-from index.search.open import KINDS
+from index.search.kinds import NAMES as KINDS
 from stream.bench.search_kinds import Asked, K, ask, memory_mb, open_kind
 from stream.bench.search_world import World
 

@@ -17,7 +17,8 @@ from index.gallery import Gallery
 from index.search import gpu
 from index.search.flat import Flat
 from index.search.gpu import GpuFlat, open_gpu, refuse_no_gpu, rounding
-from index.search.open import GPU, GPU_HALF, open_search
+from index.search.kinds import GPU, GPU_HALF
+from index.search.open import open_search
 
 FACTOR = 60.0
 

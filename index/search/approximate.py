@@ -1,0 +1,139 @@
+"""Approximate search: an index names the best images, and their cosines are computed exactly."""
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.search.base import Scores
+from index.search.flat import Dense, Flat, inner_products, of_unit_length, places_in
+from index.search.remainder import Moments, Remainder, Rest, moments_of
+
+FEWEST = 50
+"""Where an index names no more images, as of few that count, all are looked at."""
+
+
+class Approximate:
+    """Looks at the images that an index of FAISS names; see `index.search.base.Search`.
+
+    Their cosines are computed from the embeddings where these lie, be it a memory-mapped file, so
+    the order of those that were found is right, and equal ones are in the order of `Flat`. One
+    thread; several may search at once.
+
+    Args:
+        embeddings: float32 (n, dim), L2-normalised. Those of rows beyond the index, which were
+            added after it was made, are all looked at.
+        index: of the first rows, by inner product.
+        effort: share of its lists to look into, or the width of a graph's beam.
+        n_candidates: how many images it is asked for.
+        moments: of the rows that it holds.
+        among: the rows that count, rising; None for all. Enough of them should be in the index for
+            an index to be of use.
+    """
+
+    exact = False
+
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        index: faiss.Index,
+        effort: float,
+        n_candidates: int,
+        moments: Moments,
+        among: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._embeddings = np.ascontiguousarray(embeddings, np.float32)
+        self.among, self._index, self.n_candidates = among, index, n_candidates
+        n_indexed = index.ntotal
+        rows = np.arange(len(embeddings)) if among is None else among
+        self._added = np.ascontiguousarray(rows[rows.searchsorted(n_indexed) :])
+        counted = rows[: len(rows) - len(self._added)]
+        if len(counted) < n_indexed:
+            self._bits = np.packbits(np.isin(np.arange(n_indexed), counted), bitorder="little")
+            selector = faiss.IDSelectorBitmap(self._bits)
+            others = np.setdiff1d(np.arange(n_indexed), counted, assume_unique=True)
+            few_others = len(others) < len(counted)
+            moments = (
+                moments.without(moments_of(embeddings, others))
+                if few_others
+                else moments_of(embeddings, counted)
+            )
+        else:
+            selector = None
+        self._asked = parameters(index, effort, selector)
+        self._remainder = Remainder(embeddings, counted, moments)
+
+    def scores(self, vector: np.ndarray) -> Scores:
+        query = of_unit_length(vector, self._embeddings.shape[1])
+        faiss.omp_set_num_threads(1)  # which is this thread's alone; a query is too small for two
+        _, named = self._index.search(query[None], self.n_candidates, params=self._asked)
+        found = np.sort(named[0][named[0] >= 0])
+        if len(found) < min(self.n_candidates, FEWEST):
+            return self.exactly(query)
+        cosines = inner_products(query, self._embeddings, found)
+        rest = self._remainder.of(query, found, cosines)
+        if len(self._added):
+            found = np.concatenate([found, self._added])
+            cosines = np.concatenate(
+                [cosines, inner_products(query, self._embeddings, self._added)]
+            )
+        return Found(query, found, cosines, rest, self)
+
+    def exactly(self, query: np.ndarray) -> Dense:
+        """All cosines, as for more images than an index was asked for."""
+        return Flat(self._embeddings, self.among).scores(query)
+
+    def of(self, query: np.ndarray, rows: int | np.ndarray) -> np.ndarray:
+        """The cosines of given rows, minus infinity where they do not count."""
+        wanted = np.atleast_1d(np.asarray(rows, np.int64))
+        cosines = inner_products(query, self._embeddings, np.ascontiguousarray(wanted))
+        if self.among is not None:
+            cosines[~places_in(self.among, wanted)[1]] = -np.inf
+        return cosines.reshape(np.shape(rows))
+
+
+class Found:
+    """The cosines of the images that were found, and what the rest weighs; see `Scores`."""
+
+    def __init__(
+        self,
+        query: np.ndarray,
+        rows: NDArray[np.int64],
+        cosines: np.ndarray,
+        rest: Rest,
+        search: Approximate,
+    ) -> None:
+        self._query, self._rest, self._search, self._n = query, rest, search, len(rows)
+        self._known = Dense(cosines, rows)
+
+    def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        every = k <= self._n or not len(self._rest.weights)
+        return (self._known if every else self._search.exactly(self._query)).top_k(k)
+
+    def log_sum_exp(self, factor: float) -> float:
+        return float(np.logaddexp(self._known.log_sum_exp(factor), self._rest.log_sum_exp(factor)))
+
+    def of(self, rows: int | np.ndarray) -> np.ndarray:
+        return self._search.of(self._query, rows)
+
+    def place_of(self, row: int) -> int:
+        cosine = float(self.of(row))
+        place = self._known.place_of(row)
+        if place or cosine == -np.inf:
+            return place
+        before = self._known.above(cosine) + self._rest.above(cosine)
+        return 1 + max(before, self._search.n_candidates)
+
+
+def parameters(
+    index: faiss.Index, effort: float, selector: faiss.IDSelector | None = None
+) -> faiss.SearchParameters:
+    """How an index is searched, and for which rows."""
+    given = {} if selector is None else {"sel": selector}
+    inner = index
+    if transforms := isinstance(index, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(index.index)
+    if isinstance(inner, faiss.IndexHNSW):
+        asked = faiss.SearchParametersHNSW(efSearch=round(effort), **given)
+    else:
+        asked = faiss.SearchParametersIVF(nprobe=max(1, round(effort * inner.nlist)), **given)
+    return faiss.SearchParametersPreTransform(index_params=asked) if transforms else asked

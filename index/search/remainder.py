@@ -1,0 +1,107 @@
+"""The images that a search passed over: the sum of what they weigh, estimated from a few of them.
+
+Of all images the sums of the embeddings and of their outer products are known, so the mean of the
+cosines with any query and the mean of their squares are known too. A fixed sample says how
+`exp(factor · cosine)` goes with these two, by least squares (a regression estimator): what is left
+to chance is only what a parabola does not explain.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.search.flat import inner_products
+
+SAMPLE = 4096
+"""Images whose cosines are computed for it; at 512 numbers each they take 8 MB."""
+AT_ONCE = 8192
+"""Embeddings that are read at a time."""
+
+
+class Moments(NamedTuple):
+    """Sums over embeddings, float64."""
+
+    n: int
+    first: NDArray[np.float64]
+    """Of the embeddings, (dim,)."""
+    second: NDArray[np.float64]
+    """Of their outer products, (dim, dim)."""
+
+    def without(self, other: "Moments") -> "Moments":
+        """Of those that are not among the others."""
+        return Moments(self.n - other.n, self.first - other.first, self.second - other.second)
+
+
+def moments_of(embeddings: np.ndarray, rows: NDArray[np.int64] | None = None) -> Moments:
+    """Of embeddings (n, dim), or of some rows of them."""
+    dim = embeddings.shape[1]
+    n, first, second = 0, np.zeros(dim), np.zeros((dim, dim))
+    for part in _parts(embeddings, rows):
+        n += len(part)
+        first += part.sum(axis=0, dtype=np.float64)
+        second += part.T @ part
+    return Moments(n, first, second)
+
+
+def _parts(embeddings: np.ndarray, rows: NDArray[np.int64] | None) -> Iterator[np.ndarray]:
+    for start in range(0, len(embeddings) if rows is None else len(rows), AT_ONCE):
+        stop = start + AT_ONCE
+        yield embeddings[start:stop] if rows is None else embeddings[rows[start:stop]]
+
+
+class Remainder:
+    """What is known of the images that count, whatever the query.
+
+    Args:
+        embeddings: float32 (n, dim).
+        rows: those that an index holds and that count, rising, more than a few.
+        moments: of these rows.
+    """
+
+    def __init__(self, embeddings: np.ndarray, rows: NDArray[np.int64], moments: Moments) -> None:
+        drawn = np.random.default_rng(0).choice(rows, min(SAMPLE, len(rows)), replace=False)
+        self._rows = np.sort(drawn)
+        self._sample = np.ascontiguousarray(embeddings[self._rows])
+        self._n, self._first = moments.n, moments.first
+        self._second = np.ascontiguousarray(moments.second, np.float32)
+
+    def of(self, query: np.ndarray, found: NDArray[np.int64], cosines: np.ndarray) -> "Rest":
+        """What is left beside the images that were found, rising, with these cosines."""
+        n = self._n - len(found)
+        apart = np.isin(self._rows, found, assume_unique=True, invert=True)
+        sample = inner_products(query, self._sample)[apart].astype(np.float64)
+        if n <= 0 or not len(sample):
+            return Rest(sample[:0], sample[:0])
+        found_cosines = cosines.astype(np.float64)
+        mean = (self._first @ query - found_cosines.sum()) / n
+        squares = float(inner_products(query, self._second) @ query)
+        square = (squares - (found_cosines**2).sum()) / n
+        middle = sample.mean()
+        off = sample - middle
+        known = np.stack([np.ones_like(off), off, off * off])
+        wanted = np.array([1.0, mean - middle, square - 2 * middle * mean + middle**2])
+        # A little on the diagonal keeps cosines that are all alike from being divided by.
+        products = known @ known.T + 1e-12 * np.eye(3)
+        weights = n * np.linalg.solve(products, wanted) @ known
+        return Rest(sample, np.maximum(weights, 0.0))
+
+
+class Rest(NamedTuple):
+    """A few of the images that were passed over, and for how many of them each stands."""
+
+    cosines: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def above(self, cosine: float) -> int:
+        """About how many of those that were passed over have a higher cosine."""
+        return round(float(self.weights[self.cosines > cosine].sum()))
+
+    def log_sum_exp(self, factor: float) -> float:
+        """The logarithm of their sum of `exp(factor · cosine)`; minus infinity of none."""
+        if not self.weights.any():
+            return -np.inf
+        logits = factor * self.cosines
+        highest = logits.max()
+        return float(highest + np.log(self.weights @ np.exp(logits - highest)))
