@@ -34,10 +34,14 @@ class Ranked:
     log_p: np.ndarray
     """Natural logarithms of the probabilities, float64 (k,)."""
     log_total: float
-    """Of the whole gallery: an image has `log_p = weight · cosine / temperature - log_total`."""
+    """Of the whole gallery, estimated where it is not `exact`: an image has
+    `log_p = weight · cosine / temperature - log_total`."""
     n_repeats: int
     rank_of_shown: int
-    """The place of the image that was shown, counted from 1; 0 where that is not known."""
+    """The place of the image that was shown, counted from 1; 0 where it is not in the gallery.
+
+    About that, and behind the best, where it was passed over: it is no answer.
+    """
     exact: bool
     """The whole gallery was looked at."""
 

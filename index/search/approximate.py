@@ -1,5 +1,7 @@
 """Approximate search: an index names the best images, and their cosines are computed exactly."""
 
+from typing import Any
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from index.search.base import Scores
 from index.search.flat import Dense, Flat, inner_products, of_unit_length, places_in
 from index.search.remainder import Moments, Remainder, Rest, moments_of
 
+_faiss: Any = faiss  # whose type hints know other arguments than it takes
 FEWEST = 50
 """Where an index names no more images, as of few that count, all are looked at."""
 
@@ -49,14 +52,11 @@ class Approximate:
         counted = rows[: len(rows) - len(self._added)]
         if len(counted) < n_indexed:
             self._bits = np.packbits(np.isin(np.arange(n_indexed), counted), bitorder="little")
-            selector = faiss.IDSelectorBitmap(self._bits)
+            selector = _faiss.IDSelectorBitmap(self._bits)
             others = np.setdiff1d(np.arange(n_indexed), counted, assume_unique=True)
-            few_others = len(others) < len(counted)
-            moments = (
-                moments.without(moments_of(embeddings, others))
-                if few_others
-                else moments_of(embeddings, counted)
-            )
+            fewer = len(others) < len(counted)  # which are read, whichever they are
+            read = moments_of(embeddings, others if fewer else counted)
+            moments = moments.without(read) if fewer else read
         else:
             selector = None
         self._asked = parameters(index, effort, selector)
@@ -128,12 +128,13 @@ def parameters(
     index: faiss.Index, effort: float, selector: faiss.IDSelector | None = None
 ) -> faiss.SearchParameters:
     """How an index is searched, and for which rows."""
-    given = {} if selector is None else {"sel": selector}
-    inner = index
+    inner: Any = index
     if transforms := isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
+    asked: Any
     if isinstance(inner, faiss.IndexHNSW):
-        asked = faiss.SearchParametersHNSW(efSearch=round(effort), **given)
+        asked = _faiss.SearchParametersHNSW(sel=selector, efSearch=round(effort))
     else:
-        asked = faiss.SearchParametersIVF(nprobe=max(1, round(effort * inner.nlist)), **given)
-    return faiss.SearchParametersPreTransform(index_params=asked) if transforms else asked
+        n_lists = max(1, round(effort * inner.nlist))
+        asked = _faiss.SearchParametersIVF(sel=selector, nprobe=n_lists)
+    return _faiss.SearchParametersPreTransform(index_params=asked) if transforms else asked

@@ -34,5 +34,5 @@ KINDS: Mapping[str, Kind] = {
 AUTO, EXACT, GPU, GPU_HALF = "auto", "exact", "faiss-gpu", "faiss-gpu-half"
 NAMES = (AUTO, EXACT, *KINDS, GPU, GPU_HALF)
 """What a person may ask for."""
-MAKE = "make it again with `python -m offline_train gallery-index`"
+MAKE = "make it again with `python -m offline_train gallery index`"
 """The way out wherever an index is of no use."""

@@ -119,4 +119,5 @@ def _folder_of(gallery: Gallery) -> Path:
 
 
 def _blocks_of(gallery: Gallery) -> tuple[str, ...]:
-    return tuple(block.sha256[EMBEDDINGS] for block in gallery.blocks)
+    blocks = gallery.manifest.blocks if gallery.manifest else ()
+    return tuple(block.sha256[EMBEDDINGS] for block in blocks)

@@ -1,6 +1,5 @@
 """gallery info, sheet and like: what is in a gallery, and what looks like what."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +36,7 @@ def info(gallery: Folder) -> None:
         "health": _health(found),
         "added in": f"{len(needed(found.manifest).blocks)} blocks",
         "sizes": ", ".join(f"{name} {size}" for name, size in _sizes(gallery).items()),
-        "search": _search(gallery),
+        "search": _search(found),
         "made by": found.created_by,
     }
     for name, text in facts.items():
@@ -165,11 +164,17 @@ def _sizes(folder: Path) -> dict[str, str]:
     return {name: f"{size / 1e6:.1f} MB" for name, size in sorted(sums.items())}
 
 
-def _search(folder: Path) -> str:
+def _search(gallery: "Gallery") -> str:
+    from index.search.stored import read_search
+
     try:
-        told = json.loads((folder / "search" / "search.json").read_text(encoding="utf-8"))
-        return f"an index of kind {told['kind']}"
-    except FileNotFoundError:
+        kept = read_search(gallery)
+    except Problem as problem:
+        return str(problem)
+    if kept is None:
         return "exact, there is no index"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "there is an index that cannot be read"
+    one = kept.chosen
+    return (
+        f"{one.kind} of {kept.n_rows} rows: {one.p50_ms:.2f} ms, recall@5 {one.recall_5:.3f}, "
+        f"log p ±{one.log_p_error:.3f}, on {one.n_queries} {one.queries} queries"
+    )
