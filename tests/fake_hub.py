@@ -24,6 +24,8 @@ class FakeHub:
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, int]] = []
         """The end of each path, and from which byte on."""
+        self.listed: list[str] = []
+        """Of which repositories, and revisions of them, the files were asked for."""
         self.breaks_after: list[int] = []
         """After how many bytes each of the next bodies breaks off."""
         self.spoilt: set[str] = set()
@@ -68,6 +70,7 @@ class FakeHub:
                 return self.say(request, status, b"{}", {"X-Error-Code": code})
         if path.startswith("/api/models/"):
             name = path.removeprefix("/api/models/").partition("/revision/")[0]
+            self.listed.append(path.removeprefix("/api/models/"))
             if name not in self.repositories:
                 return self.say(request, 401, b"{}", {"X-Error-Code": "RepoNotFound"})
             return self.say(request, 200, json.dumps(self.listing(name)).encode())

@@ -50,8 +50,10 @@ def chosen(names: Iterable[str], pattern: str) -> list[str]:
 
 
 def as_size(n_bytes: float) -> str:
-    """`13.9 GB`, `335 MB`: as disks and the hub count."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    """`13.9 GB`, `335 MB`, `2 kB`: as disks and the hub count."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def size_of(sources: Iterable[Source]) -> str:

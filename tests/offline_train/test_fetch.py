@@ -91,6 +91,7 @@ def test_what_a_later_source_lacks_is_added_of_the_same_commit(hub: FakeHub, cac
     fetch([Source(place=REPO, files=("config.json",))], cache, silent)
     fetch([SOURCE], cache, silent)
     assert [name for name, _ in hub.asked] == ["config.json", "model.safetensors"]
+    assert hub.listed == [REPO, f"{REPO}/revision/{COMMIT}"]
     assert set(snapshot(cache)) == {"config.json", "model.safetensors"}
 
 
@@ -136,7 +137,7 @@ def test_a_later_command_goes_on_where_this_one_gave_up(
     hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.breaks_after = [300_000, *[0] * hvf_core.hub.download.TRIES]
-    with pytest.raises(Problem, match=r"broke off after 0 MB .*the same command again"):
+    with pytest.raises(Problem, match=r"broke off after 300 kB .*the same command again"):
         fetch([SOURCE], cache, silent)
     assert not is_here([SOURCE], cache)  # nothing is there by half
     assert snapshot(cache) == {}
@@ -400,5 +401,6 @@ def test_what_has_an_owner_can_only_be_a_bundle(what: str) -> None:
 
 
 def test_sizes_are_those_of_disks() -> None:
-    assert [as_size(n) for n in (9_793_292, 1_710_466_052)] == ["10 MB", "1.7 GB"]
+    sizes = [as_size(n) for n in (1_710_466_052, 9_793_292, 2048)]
+    assert sizes == ["1.7 GB", "10 MB", "2 kB"]
     assert size_of([Source(place="a", bytes=5_000_000), Source(place="b")]) == ""
