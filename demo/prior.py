@@ -23,10 +23,11 @@ from offline_train.commands.options import bar
 from offline_train.data.features import extract_features
 from offline_train.data.images import content_of
 from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
-from offline_train.paintings.nets import FeatureNetSpec, load_feature_net
+from offline_train.paintings.nets import load_feature_net
 from offline_train.paintings.paint import paint_trials
 from offline_train.paintings.scores import Paintings, PaintingScores, conditions_of, score
 from offline_train.paintings.settings import PaintingsSettings
+from offline_train.paintings.spec import FeatureNetSpec
 from offline_train.prior.settings import PRESETS
 from offline_train.prior.training import make_prior, train_prior
 

@@ -53,9 +53,10 @@ def evaluate_prior(
     from hvf_core.artifact import refuse_unwritable
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
-    from offline_train.paintings.nets import PAPER, load_feature_net, read_feature_nets
+    from offline_train.paintings.nets import load_feature_net
     from offline_train.paintings.paint import paint_trials
     from offline_train.paintings.scores import conditions_of, score
+    from offline_train.paintings.spec import PAPER, read_feature_nets
 
     settings = asked.settings()
     if out is not None:

@@ -11,7 +11,7 @@ from hvf_core.problem import Problem
 from index.encoders.published import to_fetch
 from index.encoders.spec import ENCODERS, read_specs
 from index.encoders.spec import PRESETS as ENCODER_PRESETS
-from offline_train.paintings.nets import SCORES, SOURCES
+from offline_train.paintings.spec import SCORES, SOURCES
 
 
 class Offer(NamedTuple):

@@ -1,4 +1,4 @@
-"""Networks whose features score painted pictures. Which ones there are is data, not code.
+"""Networks whose features score painted pictures, loaded.
 
 A network that the painter has learnt from is a lenient judge: where it is one of the encoders that
 z_f is made of, as the demo's classifier is, its scores show that something came through, and say
@@ -8,71 +8,25 @@ little about how it would look to another network.
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from huggingface_hub.errors import HTTPError
-from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hvf_core.hub.load import Source, file_at, from_hub
 from hvf_core.problem import Problem, needed
-from hvf_core.specs import Frozen, is_path, loading, read_presets, read_spec, source_from
+from hvf_core.specs import is_path, loading
 from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.classifier import load_classifier
 from index.encoders.clip import open_visual
 from offline_train.paintings.metrics import resized
+from offline_train.paintings.spec import PAPER, SCORES, SOURCES, FeatureNetSpec
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 BATCH = 16
-
-
-class FeatureNetSpec(Frozen):
-    """One layer of one network, and how pictures are compared by it.
-
-    By `kind`:
-
-    - `torchvision`: `architecture` is a model of torchvision, `source` the name of its weights
-      there, the https address of a checkpoint of it, or a .safetensors file.
-    - `open_clip`: `source` is a pretrained tag of `architecture`, or a .safetensors file; the
-      image embedding is taken. The architecture says which GELU is used: what OpenAI trained needs
-      one of `...-quickgelu`, and gives other features with the plain one without any other sign.
-    - `classifier`: `source` is a .safetensors file of `index.encoders.classifier.SemanticNet`.
-    """
-
-    name: str
-    kind: Literal["torchvision", "open_clip", "classifier"]
-    architecture: str | None = None
-    source: str
-    layer: str | None = None
-    """Name of the module whose output is taken; None: what the network gives."""
-    size_px: int = Field(gt=0)
-    score: Literal["two_way", "distance"] = "two_way"
-    published: Source | None = None
-    """Where its weights are fetched from, if `source` does not say it."""
-
-
-PAPER = tuple(read_presets(Path(__file__).with_name("paper.toml"), FeatureNetSpec).values())
-"""The paper's, with the layers and sizes of MindEye2's evaluation, which it follows."""
-SCORES = "scores"
-"""What `offline_train fetch` calls them."""
-SOURCES = tuple({one.place: one for one in (net.published for net in PAPER) if one}.values())
-
-
-def read_feature_nets(file: Path) -> tuple[FeatureNetSpec, ...]:
-    """Reads a JSON list of specs; their paths are taken relative to the file's folder.
-
-    Raises:
-        Problem: it cannot be read, or is no such list.
-    """
-    specs = read_spec(file, tuple[FeatureNetSpec, ...], "the list of feature networks")
-    return tuple(
-        spec.model_copy(update={"source": source_from(file.parent, spec.source)}) for spec in specs
-    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from offline_train.paintings.metrics import (
     structural_similarities,
     two_way,
 )
-from offline_train.paintings.nets import FeatureNet, FeatureNetSpec
+from offline_train.paintings.nets import FeatureNet
+from offline_train.paintings.spec import FeatureNetSpec
 
 CEILING, FLOOR = "image", "another"
 """Painted from the image's own embedding, and from the brain's of another image."""

@@ -22,7 +22,8 @@ import hvf_core.hub.load
 from hvf_core.problem import Problem
 from index.encoders.classifier import SemanticNet, SemanticNetConfig
 from offline_train.paintings import nets as feature_nets
-from offline_train.paintings.nets import PAPER, FeatureNetSpec, load_feature_net, read_feature_nets
+from offline_train.paintings.nets import load_feature_net
+from offline_train.paintings.spec import PAPER, FeatureNetSpec, read_feature_nets
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from offline_train.commands.app import app
 from offline_train.data.features import Features, extract_features
 from offline_train.data.images import content_of
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
-from offline_train.paintings.nets import FeatureNet, FeatureNetSpec
+from offline_train.paintings.nets import FeatureNet
 from offline_train.paintings.paint import paint_conditions
 from offline_train.paintings.report import differences_table, scores_table, write_grid
 from offline_train.paintings.scores import (
@@ -39,6 +39,7 @@ from offline_train.paintings.scores import (
     score,
 )
 from offline_train.paintings.settings import PaintingsSettings
+from offline_train.paintings.spec import FeatureNetSpec
 from offline_train.prior.settings import PriorSettings
 from offline_train.prior.training import make_prior, train_prior
 from tests.offline_train.conftest import FORMAT
