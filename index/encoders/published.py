@@ -4,7 +4,6 @@ from pathlib import Path
 
 from hvf_core.hub.load import Source
 from hvf_core.problem import Problem
-from hvf_core.torchvision_ops import declare_missing_ops
 from index.encoders.spec import ENCODERS, PRESETS, EncoderSpec
 
 ADDRESS = "https://"
@@ -53,6 +52,8 @@ def _weights(spec: EncoderSpec) -> tuple[str | None, ...]:
 
 def _of_open_clip(spec: EncoderSpec) -> Source:
     """As open_clip's own table has it: tensors alone, where the repository has such a file."""
+    from hvf_core.torchvision_ops import declare_missing_ops
+
     declare_missing_ops()
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 

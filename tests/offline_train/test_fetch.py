@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,6 +281,15 @@ def test_everything_offered_says_how_large_it_is_and_under_what_licence() -> Non
         assert size_of(offer.sources), offer.name
         assert all(source.licence and source.place for source in offer.sources)
         assert sources_named(offer.name) == offer.sources
+
+
+def test_what_there_is_is_said_without_what_takes_long_to_import() -> None:
+    code = (
+        "import sys; from offline_train.hub.offers import offers; list(offers()); "
+        "print({'torch', 'timm', 'open_clip', 'diffusers'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_the_sizes_of_diffusion_models_are_those_of_their_parameters() -> None:
