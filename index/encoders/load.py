@@ -105,7 +105,9 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu", preset: str | None = No
         parts: Parts = from_hub(what, *to_fetch(spec, preset), load) if on_hub(spec) else load()
     where, dtype = torch.device(device), getattr(torch, spec.dtype)
     parts.network.eval().requires_grad_(False)
-    parts.network.to(where, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if any(tensor.dtype is not dtype for tensor in parts.network.parameters()):
+        parts.network.to(dtype)  # a VAE of diffusers warns where there is nothing to do
     settings = json.dumps(parts.settings, sort_keys=True) if parts.settings else ""
     checksum = weights_sha256(parts.network, settings)
     size_px = spec.size_px or parts.prepare(np.zeros((64, 64, 3), np.uint8)).shape[-1]

@@ -113,6 +113,15 @@ def test_embeddings_are_float32_repeatable_and_independent_of_the_batch(kind, re
 
 
 @pytest.mark.parametrize("kind", ["classifier", "vae", "clip"])
+def test_loading_one_says_nothing(kind, request, capfd, recwarn):
+    spec = request.getfixturevalue(kind)
+    capfd.readouterr()
+    load_encoder(spec)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn
+
+
+@pytest.mark.parametrize("kind", ["classifier", "vae", "clip"])
 def test_a_fingerprint_is_the_same_wherever_the_same_encoder_runs(kind, request):
     spec = request.getfixturevalue(kind)
     encoder, again = load_encoder(spec), load_encoder(spec)

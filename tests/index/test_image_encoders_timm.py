@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def _pictures(n, height=64, width=64):
     """Smooth ones, as photographs are."""
     small = np.random.default_rng(n).integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
-    return [np.asarray(Image.fromarray(one).resize((width, height), 3)) for one in small]
+    return [np.array(Image.fromarray(one).resize((width, height), 3)) for one in small]
 
 
 def _saved(architecture, file, **more):
@@ -252,6 +252,16 @@ def test_it_can_compute_in_half_precision(vit, word, tolerance):
     assert found.dtype == np.float32
     assert 0 < np.abs(found - expected).max() < tolerance * np.abs(expected).max()
     assert full.checksum != half.checksum
+
+
+def test_weights_in_half_precision_are_computed_with_in_full(tmp_path):
+    network = _saved("test_vit", tmp_path / "vit.safetensors").half()
+    save_file(network.state_dict(), tmp_path / "half.safetensors")
+    save_file(network.float().state_dict(), tmp_path / "full.safetensors")
+    texts = [f"timm:test_vit@{tmp_path / name}.safetensors" for name in ("half", "full")]
+    half, full = (load_encoder(_one(text)) for text in texts)
+    assert half.checksum == full.checksum
+    assert half.fingerprint == full.fingerprint
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
