@@ -94,6 +94,9 @@ def test_a_gallery_grows_shrinks_and_is_looked_at(run: Callable[..., Result]) ->
     assert "5, 5 of them with a picture; 0 removed" in said
     assert "vae (64)" in said
     done(run("sheet", "g", "--out", "sheet.png", "--columns", "2", "--rows", "2"))
+    done(run("sheet", "g", "cat", "--out", "new/one.png"))
+    assert Image.open("new/one.png").size[0] == 8 + 136
+    assert "end its name in .png" in refusal(run("sheet", "g", "--out", "one"))
     assert Image.open("sheet-001.png").size[0] == 8 + 2 * 136
     assert [Path(f"sheet-00{n}.png").exists() for n in (1, 2, 3)] == [True, True, False]
 

@@ -131,9 +131,13 @@ def _tile(gallery: "Gallery", row: int, *more: str) -> "Tile":
 
 
 def _draw(tiles: "Sequence[Tile]", layout: "Layout", out: Path) -> None:
-    from hvf_core.artifact import whole_file
+    from hvf_core.artifact import refuse_unwritable, whole_file
     from index.gallery.sheet import sheets
 
+    if out.suffix.lower() != ".png":
+        raise WrongUsage(f"a contact sheet is a PNG, '{out}' is none: end its name in .png")
+    refuse_unwritable(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     a_page = layout.columns * layout.rows
     n_pages = -(-len(tiles) // a_page)
     for number, page in enumerate(sheets(tiles, layout), 1):
