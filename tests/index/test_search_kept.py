@@ -254,7 +254,7 @@ def test_the_command_measures_kinds_and_keeps_the_best(folder: Path) -> None:
     assert isinstance(opened(folder, "ivf-pq64")[0], Approximate)
     told = CliRunner().invoke(app, ["gallery", "info", str(folder)]).output
     assert f"ivf-pq64 of {N} rows" in told
-    assert "recall@5 1.000" in told
+    assert "simulated queries" in told
 
 
 def test_the_command_leaves_a_small_gallery_without_an_index(tmp_path: Path) -> None:
