@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.flat import inner_products
+from index.search.flat import inner_products, places_in
 
 SAMPLE = 4096
-"""Images whose cosines are computed for it; at 512 numbers each they take 8 MB."""
+"""Images at most whose cosines are computed for it; at 512 numbers each they take 8 MB."""
+LEAST, SHARE = 1024, 8
+"""Of fewer images it is one in eight, but so many at least: finding them takes less time too."""
 AT_ONCE = 8192
 """Embeddings that are read at a time."""
 
@@ -61,8 +63,8 @@ class Remainder:
     """
 
     def __init__(self, embeddings: np.ndarray, rows: NDArray[np.int64], moments: Moments) -> None:
-        drawn = np.random.default_rng(0).choice(rows, min(SAMPLE, len(rows)), replace=False)
-        self._rows = np.sort(drawn)
+        n = min(SAMPLE, max(LEAST, len(rows) // SHARE), len(rows))
+        self._rows = np.sort(np.random.default_rng(0).choice(rows, n, replace=False))
         self._sample = np.ascontiguousarray(embeddings[self._rows])
         self._n, self._first = moments.n, moments.first
         self._second = np.ascontiguousarray(moments.second, np.float32)
@@ -70,8 +72,9 @@ class Remainder:
     def of(self, query: np.ndarray, found: NDArray[np.int64], cosines: np.ndarray) -> "Rest":
         """What is left beside the images that were found, rising, with these cosines."""
         n = self._n - len(found)
-        apart = np.isin(self._rows, found, assume_unique=True, invert=True)
-        sample = inner_products(query, self._sample)[apart].astype(np.float64)
+        every = inner_products(query, self._sample).astype(np.float64)
+        places, are_there = places_in(self._rows, found)
+        sample = np.delete(every, places[are_there])
         if n <= 0 or not len(sample):
             return Rest(sample[:0], sample[:0])
         found_cosines = cosines.astype(np.float64)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
 from index.search.approximate import Approximate
+from index.search.base import Search
 from index.search.choose import Rows, built, choose
 from index.search.flat import Flat
 from index.search.kinds import KINDS, Kind
-from index.search.measure import Queries, measured, simulated_queries, truth_of
+from index.search.measure import Figures, Queries, Truth, measured, simulated_queries, truth_of
 from index.search.remainder import SAMPLE, Remainder, moments_of
 
 N, DIM, FACTOR = 3000, 48, 15.0
@@ -140,6 +141,18 @@ def test_what_is_no_embedding_is_refused_by_every_kind(kind: str, value: float) 
         search(kind).scores(np.ones(DIM + 1, np.float32))
 
 
+def test_an_image_that_the_index_has_missed_is_none_of_the_best() -> None:
+    """Though it is like the embedding to the bit: it is no answer, and is not counted as one."""
+    index, missed = built(GALLERY, KINDS["ivf-sq8"]), 0
+    poor = Approximate(GALLERY, index, 0.0, 60, moments_of(GALLERY))  # one list of many
+    for vector, row in zip(NOISY, range(0, N, 60), strict=True):
+        scores, place = poor.scores(vector), Flat(GALLERY).scores(vector).place_of(row)
+        if place <= 5 and row not in scores.top_k(5)[0]:
+            missed += 1
+            assert scores.place_of(row) > 60
+    assert missed
+
+
 def test_answers_outlive_the_next_search() -> None:
     one = search("ivf-pq64")
     first = one.scores(NOISY[0])
@@ -223,6 +236,12 @@ def rows_of_all() -> Rows:
 def test_a_kind_that_misses_images_is_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """However fast: exact search is, and what was found otherwise is told."""
     poor = Kind(factory="IVF64,Flat", efforts=(0.01,))
+
+    def slow(search: Search, kind: str, queries: Queries, truth: Truth) -> Figures:
+        took = {"p50_ms": 1e3} if kind == "exact" else {}
+        return measured(search, kind, queries, truth).model_copy(update=took)
+
+    monkeypatch.setattr("index.search.choose.measured", slow)
     monkeypatch.setattr("index.search.choose.KINDS", {"poor": poor, "poorer": poor})
     chosen = choose(rows_of_all(), QUERIES, ["poor", "poorer"], lambda text: None)
     assert chosen.figures.kind == "exact"
