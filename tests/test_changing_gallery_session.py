@@ -104,7 +104,7 @@ def test_a_session_is_among_the_images_of_a_file(tmp_path) -> None:
     summary = check_accounted(folder)
     assert (summary["n_way"], summary["chance"], summary["decoded"]) == (2, 0.5, 12)
     assert summary["dropped"] == {"unknown_stimulus": 12}
-    assert summary["decoder"]["search_is_exact"] is True
+    assert (summary["decoder"]["search"], summary["decoder"]["is_exact"]) == ("exact", True)
     for record in trials_of(folder, "decoded"):
         assert set(record["ids"]) == {"a", "c"}
         assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-6)

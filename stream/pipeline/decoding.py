@@ -12,9 +12,12 @@ from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import Engine, open_engine
 from decoder.live import LiveDecoder
 from hvf_core.artifact import cache_folder
+from hvf_core.problem import needed
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
+from index.search.flat import Flat
+from index.search.kinds import EXACT
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.wire.config import SessionConfig
@@ -92,11 +95,21 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
-    rows = gallery.rows if len(gallery.removed) else None
-    search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}), rows)
-    facts = {"search": config.decoding.search, "search_is_exact": search.exact}
-    how = "exact" if search.exact else "approximate"
-    say(f"the search of {len(gallery)} images is {how}", facts)
+    asked = config.decoding.search
+    search = open_search(gallery, asked, lambda sentence: say(sentence, {}))
+    if search.exact:
+        name = EXACT if isinstance(search, Flat) else asked
+        say(f"the search of {len(gallery)} images is exact", {"search": name, "is_exact": True})
+        return search
+    from index.search.stored import read_search  # it has read it already
+
+    told = needed(read_search(gallery)).chosen
+    facts = {"recall_5": told.recall_5, "log_p_error": told.log_p_error, "p_error": told.p_error}
+    say(
+        f"the search of {len(gallery)} images is '{told.kind}', which is not exact: it finds "
+        f"{told.recall_5:.1%} of the best five, and probabilities are {told.p_error:.2%} off",
+        {"search": told.kind, "is_exact": False, **facts},
+    )
     return search
 
 

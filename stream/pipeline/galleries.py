@@ -214,7 +214,7 @@ def alike(config: SessionConfig, asked: str) -> str:
     Raises:
         Problem: that is not what is asked, or there is no such image.
     """
-    from index.search.open import open_search  # FAISS takes its time, and few sessions are asked
+    from index.search.flat import Flat  # FAISS takes its time, and few sessions are asked
 
     k, _, id_ = asked.partition(" ")
     if not (k.isdecimal() and int(k) and id_.strip()):
@@ -223,8 +223,7 @@ def alike(config: SessionConfig, asked: str) -> str:
     row = gallery.row_of(id_.strip())
     if row is None:
         raise Problem(f"there is no image '{id_.strip()}' in the gallery '{config.gallery}'")
-    counted = gallery.rows if len(gallery.removed) else None
-    search = open_search(gallery, "exact", lambda sentence: None, counted)
+    search = Flat(gallery.embeddings, gallery.rows if len(gallery.removed) else None)
     rows, cosines = search.scores(gallery.embeddings[row]).top_k(int(k) + 1)
     others = [(n, cosine) for n, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
     others = [(n, cosine) for n, cosine in others if n != row][: int(k)]

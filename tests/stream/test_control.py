@@ -101,6 +101,7 @@ def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
         ("set", "nonsense 1", "there is no setting 'nonsense'"),
         ("set", "bundle /x", "bundle cannot change during a session; these can: "),
         ("gallery", "/nowhere", "/nowhere"),
+        ("set", "decoding.search fast", "no search 'fast': give one of auto, exact"),
         pytest.param("gallery", "a" * 5000, "there is no /", id="no name of a file"),
         pytest.param("set", f"top_k {'[' * 20_000}", "top_k '[[[", id="no end of brackets"),
         ("reset_group", " ", "'reset_group' says nothing"),
@@ -376,7 +377,7 @@ def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> No
     assert decoder.live.engine is engine
     assert sum(text.startswith("the engine is") for text in said) == 1
     after = decoder.live.ranker
-    decoder.obey("set", "decoding.search nonsense")
+    decoder.obey("set", "decoding.search hnsw")  # of which there is no index
     decoder.obey("gallery", str(models / "gallery"))
     wait_until(lambda: decoder.look() or "go on among the images of before" in said[-1])
     assert decoder.live.ranker is after

@@ -11,6 +11,7 @@ from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
+from index.search.kinds import NAMES as SEARCHES
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
@@ -31,6 +32,15 @@ Here = Annotated[Path, AfterValidator(Path.absolute)]
 
 def _folder_or_name(text: str) -> str:
     return os.path.abspath(text) if os.path.exists(text) else text  # whatever it is called
+
+
+def _known_search(kind: str) -> str:
+    if kind not in SEARCHES:
+        raise ValueError(f"there is no search '{kind}': give one of {', '.join(SEARCHES)}")
+    return kind
+
+
+SearchKind = Annotated[str, AfterValidator(_known_search)]
 
 
 class LiveSource(Settings):
@@ -104,7 +114,7 @@ class DecodingSettings(Settings):
     """What runs the network; auto: the fastest here."""
     precision: Precision = setting("fp32", option="--precision")
     """Of the network."""
-    search: str = setting("auto", option="--search", live=True)
+    search: SearchKind = setting("auto", option="--search", live=True)
     """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
     among: Here | None = setting(None, option="--among", live=True)
     """File of ids, one a line: answers are among these images of the gallery alone."""
