@@ -104,10 +104,11 @@ def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
     from index.search.stored import read_search  # it has read it already
 
     told = needed(read_search(gallery)).chosen
-    facts = {"recall_5": told.recall_5, "log_p_error": told.log_p_error, "p_error": told.p_error}
+    facts = told.model_dump(include={"recall_5", "log_p_error", "p_error", "queries"})
     say(
-        f"the search of {len(gallery)} images is '{told.kind}', which is not exact: it finds "
-        f"{told.recall_5:.1%} of the best five, and probabilities are {told.p_error:.2%} off",
+        f"the search of {len(gallery)} images is '{told.kind}', which is not exact: with "
+        f"{told.queries} queries it found {told.recall_5:.1%} of the best five, and probabilities "
+        f"were {told.p_error:.2%} off",
         {"search": told.kind, "is_exact": False, **facts},
     )
     return search

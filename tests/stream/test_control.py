@@ -17,8 +17,9 @@ from hvf_core.settings import live_settings
 from index.gallery import MANIFEST, Gallery, load_gallery, open_gallery, save_gallery
 from index.gallery.writing import Row, add_images, compact_gallery, remove_images
 from stream.pipeline import control
+from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.control import QUIET, SESSION, VERBS, Control
-from stream.pipeline.decoding import open_decoder
+from stream.pipeline.decoding import open_decoder, prepare
 from stream.pipeline.galleries import accept, let_go, open_accepted
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
@@ -27,6 +28,9 @@ from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
 from stream.pipeline.wire.orders import changed
+from tests.index.test_search_kept import drawn
+from tests.index.test_search_kept import index as index_gallery
+from tests.stream.test_flow import SUMMARY
 from tests.tiny_bundle import tiny_models
 from tests.waiting import wait_until
 
@@ -348,6 +352,20 @@ def test_what_is_let_go_is_read_again_by_whoever_looks_at_it(models: Path) -> No
     drawn = Gallery(("a",), ("a",), before[:1].copy(), gallery.space, (), "test")
     let_go(drawn)  # in memory
     assert (drawn.embeddings == before[:1]).all()
+
+
+def test_what_an_approximate_search_costs_is_said(growing: Stage, tmp_path: Path) -> None:
+    ids = tuple(f"image {row}" for row in range(1000))
+    save_gallery(tmp_path / "many", Gallery(ids, ids, drawn(1000, 0), "s", (), "test"))
+    told = index_gallery(tmp_path / "many", "ivf-sq8").figures
+    config = changed(growing.nodes.config, "gallery", str(tmp_path / "many"))
+    exact = prepare(changed(config, "set", "decoding.search exact")).said
+    assert exact == [("the search of 1000 images is exact", {"search": "exact", "is_exact": True})]
+    (sentence, facts), *_ = prepare(changed(config, "set", "decoding.search ivf-sq8")).said
+    assert f"with simulated queries it found {told.recall_5:.1%} of the best five" in sentence
+    assert (facts["search"], facts["is_exact"]) == ("ivf-sq8", False)
+    rows = dict(summary_rows(SUMMARY | {"decoder": facts}))
+    assert rows["search"].startswith("ivf-sq8, not exact: recall@5 ")
 
 
 @settings(max_examples=200, deadline=None)

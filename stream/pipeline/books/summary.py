@@ -211,6 +211,10 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"· already at {tmax_s} s", hits + (f"p50 {took['p50']:.2f} ms" if took else "")
     if summary["confidence"] is not None:
         yield "confidence", _confidence_text(summary["confidence"])
+    search = summary.get("decoder", {})
+    if search.get("is_exact") is False:
+        how = f"{search['search']}, not exact: recall@5 {search['recall_5']:.1%}"
+        yield "search", f"{how} with {search['queries']} queries"
     streams = summary.get("streams", {})
     if flow := Flow(*(streams.get(name) for name in Flow._fields)).told():
         yield "EEG", flow
