@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoder.answer import Query
 from hvf_core.problem import Problem
+from index.gallery import Gallery
+from index.ranking import Ranker
 from index.search.approximate import Approximate
 from index.search.base import Search
 from index.search.choose import Rows, built, choose
@@ -151,6 +154,22 @@ def test_an_image_that_the_index_has_missed_is_none_of_the_best() -> None:
             missed += 1
             assert scores.place_of(row) > 60
     assert missed
+
+
+@kinds
+def test_an_answer_has_the_probabilities_of_all_and_says_that_not_all_were_looked_at(
+    kind: str,
+) -> None:
+    ids = tuple(map(str, range(N)))
+    gallery = Gallery(ids, ids, GALLERY, "s", (), "test")
+    for vector, shown in zip(NOISY[:10], range(0, N, 60), strict=False):
+        query = Query(vector, FACTOR, 1.0, 1, True)
+        ours = Ranker(search(kind), gallery).rank(query, 5, str(shown))
+        theirs = Ranker(Flat(GALLERY), gallery).rank(query, 5, str(shown))
+        assert (ours.exact, theirs.exact) == (False, True)
+        np.testing.assert_array_equal(ours.rows, theirs.rows)
+        np.testing.assert_allclose(ours.log_p, theirs.log_p, atol=0.1)
+        assert (ours.rank_of_shown <= 5) == (theirs.rank_of_shown <= 5)
 
 
 def test_answers_outlive_the_next_search() -> None:
