@@ -113,7 +113,7 @@ class Control:
             if (answered := do()) is None:
                 return
             text, facts = answered
-        except Problem as problem:
+        except (Problem, OSError) as problem:  # as where the session folder is full
             outcome, text, facts = "refused", str(problem), {}
         done = Controlled(
             verb=asked.verb,

@@ -198,7 +198,12 @@ def usable(folder: Path, config: SessionConfig) -> Gallery:
         Problem: it is not.
     """
     known = open_whole(config) if folder == config.gallery else None
-    gallery = load_gallery(folder, known)
+    try:
+        gallery = load_gallery(folder, known)
+    except (OSError, ValueError) as error:  # a file was taken away, or cut, while it was read
+        raise Problem(
+            f"the gallery '{folder}' cannot be read ({error}): copy it again, or make it again"
+        ) from None
     check_space(gallery, open_bundle(needed(config.bundle)).manifest)
     return gallery
 

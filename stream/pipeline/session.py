@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,8 @@ class Session:
             self._view.say(f"{done.by}: {done.verb} {seen.argument}".rstrip() + f" ({seen.text})")
             self._supervisor.report(done)
             if done.outcome == "done" and done.verb in ("gallery", "set") and self._view.gallery:
-                self._view.gallery = open_accepted(self._supervisor.config)
+                with suppress(Problem):  # it is gone already: pictures are of the one before
+                    self._view.gallery = open_accepted(self._supervisor.config)
 
     def _hear(self) -> bool:
         """Takes what is on the bus; whether anything moved."""

@@ -305,6 +305,19 @@ def test_a_gallery_that_cannot_be_used_is_refused_once_and_the_session_keeps_its
     assert noticed(growing).outcome == "done"
 
 
+def test_a_disk_that_fails_while_a_gallery_is_read_ends_no_session(growing, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error", "embeddings.f32")
+
+    monkeypatch.setattr("stream.pipeline.galleries.load_gallery", fail)
+    add(growing, "x")
+    assert "cannot be read ([Errno 5] Input/output error" in noticed(growing).text
+    monkeypatch.undo()
+    monkeypatch.setattr("stream.pipeline.control.accept", fail)
+    assert "Input/output error" in growing.ask("gallery", str(growing.nodes.config.gallery)).text
+    assert growing.nodes.orders == []
+
+
 def test_only_what_is_new_is_read(growing: Stage) -> None:
     """Old rows are not read again: that they have changed meanwhile is not even seen."""
     folder = growing.nodes.config.gallery
