@@ -1,11 +1,13 @@
 """Approximate search: an index names the best images, and their cosines are computed exactly."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from hvf_core.problem import Problem
 from index.search.base import Scores
 from index.search.flat import Dense, Flat, inner_products, of_unit_length, places_in
 from index.search.remainder import Moments, Remainder, Rest, moments_of
@@ -13,6 +15,16 @@ from index.search.remainder import Moments, Remainder, Rest, moments_of
 _faiss: Any = faiss  # whose type hints know other arguments than it takes
 FEWEST = 50
 """Where an index names no more images, as of few that count, all are looked at."""
+
+
+class Index(Protocol):
+    """What is asked of an index, be it FAISS's own."""
+
+    ntotal: int
+
+    def search(
+        self, queries: np.ndarray, k: int, *, params: faiss.SearchParameters
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Approximate:
@@ -34,6 +46,7 @@ class Approximate:
     """
 
     exact = False
+    kind = "index"
 
     def __init__(
         self,
@@ -45,7 +58,8 @@ class Approximate:
         among: NDArray[np.int64] | None = None,
     ) -> None:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)
-        self.among, self._index, self.n_candidates = among, index, n_candidates
+        self.among, self.n_candidates = among, n_candidates
+        self._index: Index = index
         n_indexed = index.ntotal
         rows = np.arange(len(embeddings)) if among is None else among
         self._added = np.ascontiguousarray(rows[rows.searchsorted(n_indexed) :])
@@ -77,6 +91,23 @@ class Approximate:
                 [cosines, inner_products(query, self._embeddings, self._added)]
             )
         return Found(query, found, cosines, rest, self)
+
+    def move(self, to: Callable[[Any], Index]) -> None:
+        """Asks the index elsewhere from now on: what `to` gives finds the same.
+
+        Raises:
+            Problem: it cannot be searched there.
+        """
+        nothing = np.zeros((1, self._embeddings.shape[1]), np.float32)
+        try:
+            moved = to(self._index)
+            moved.search(nothing, self.n_candidates, params=self._asked)
+        except RuntimeError as error:
+            raise Problem(
+                f"the index can not be searched there ({str(error).splitlines()[0]}): give another "
+                "--search"
+            ) from None
+        self._index = moved
 
     def exactly(self, query: np.ndarray) -> Dense:
         """All cosines, as for more images than an index was asked for."""

@@ -38,6 +38,8 @@ class Scores(Protocol):
 class Search(Protocol):
     """A gallery that is ready to be searched."""
 
+    kind: str
+    """What finds the images, as `--search` calls it."""
     exact: bool
     """Whether nothing of the gallery is passed over."""
     among: np.ndarray | None

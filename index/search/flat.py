@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 
 from hvf_core.problem import Problem
+from index.search.kinds import EXACT
 
 
 def refuse_two_builds() -> None:
@@ -91,7 +92,7 @@ class Flat:
         among: the rows that count, rising; None for all.
     """
 
-    exact = True
+    kind, exact = EXACT, True
 
     def __init__(self, embeddings: np.ndarray, among: np.ndarray | None = None) -> None:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)

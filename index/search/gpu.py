@@ -19,6 +19,7 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from index.search.flat import Dense, inner_products, of_unit_length, places_in
+from index.search.kinds import GPU, GPU_HALF
 
 Product = Callable[[np.ndarray], Tensor]
 """From an embedding of unit length, float32 (dim,), to its cosines, float32 (n,), on any device."""
@@ -27,6 +28,8 @@ _TEMPORARY = 64 * 2**20
 """Bytes that FAISS may take for itself in each thread; 1.5 GiB where it is not told."""
 _WHILE_ASKED = 40
 """Bytes for each image while a query is answered: cosines, their logits, what is compared."""
+_MOST = 2048
+"""Images that FAISS names on a GPU."""
 _AT_ONCE = 2**16
 """Rows that go to the GPU in one piece."""
 
@@ -46,7 +49,7 @@ class GpuFlat:
         among: the rows that are searched, rising, int64; all where it is None.
     """
 
-    exact = True
+    kind, exact = GPU, True
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ def open_gpu(
     refuse_no_gpu()
     n, dim = len(embeddings) if among is None else len(among), embeddings.shape[1]
     needed = n * (dim * (2 if half else 4) + _WHILE_ASKED) + 2 * _TEMPORARY
+    torch.cuda.empty_cache()  # which may hold what another gallery has left
     free, _ = torch.cuda.mem_get_info()
     if needed > free:
         smaller = "" if half else "give --search faiss-gpu-half, "
@@ -146,25 +150,63 @@ def open_gpu(
         piece = slice(first, first + _AT_ONCE)
         rows = embeddings[piece if among is None else among[piece]]
         there[piece] = torch.from_numpy(np.array(rows))
-    return GpuFlat(embeddings, _OnGpu(there), rounding(dim, half), among)
+    search = GpuFlat(embeddings, _OnGpu(there), rounding(dim, half), among)
+    search.kind = GPU_HALF if half else GPU
+    return search
 
 
 def refuse_no_gpu() -> None:
-    """Says why nothing can be searched on a GPU here.
+    """Raises a Problem where nothing can be searched on a GPU, which says why."""
+    if why := why_not():
+        raise Problem(why)
 
-    Raises:
-        Problem: FAISS is built for CPUs, or FAISS or torch see no GPU.
-    """
+
+def why_not() -> str:
+    """Why nothing can be searched on a GPU here; empty where it can."""
     if not hasattr(faiss, "StandardGpuResources"):
-        raise Problem(
+        return (
             "FAISS is built for CPUs here: `pip uninstall faiss-cpu`, then "
             '`pip install -c constraints.txt -e ".[gpu]"`'
         )
     if not torch.cuda.is_available() or not faiss.get_num_gpus():
-        raise Problem(
+        return (
             f"torch sees {torch.cuda.device_count()} GPUs here and FAISS {faiss.get_num_gpus()}: "
             "`python run_realtime.py doctor` tells what is missing"
         )
+    return ""
+
+
+class GpuIndex:
+    """An index on a GPU; see `index.search.approximate.Approximate`, which asks it.
+
+    FAISS's resources are no two threads' at once: one thread waits for the other.
+
+    Args:
+        index: one that FAISS has a form of for GPUs: bytes or floats, not its fast scan of bits.
+        move: gives one that finds the same.
+
+    Raises:
+        Problem: FAISS or torch see no GPU here.
+    """
+
+    def __init__(
+        self, index: faiss.Index, move: Callable[[faiss.Index], faiss.Index] | None = None
+    ) -> None:
+        self.ntotal = index.ntotal
+        self._moved = (move or self._to_gpu)(index)
+        self._lock = threading.Lock()
+
+    def _to_gpu(self, index: faiss.Index) -> faiss.Index:
+        refuse_no_gpu()
+        self._resources = _resources()  # kept as long as the index, which works with them
+        return faiss.index_cpu_to_gpu(self._resources, torch.cuda.current_device(), index)
+
+    def search(
+        self, queries: np.ndarray, k: int, *, params: faiss.SearchParameters
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best k of each of float32 (n, dim), at most 2,048: cosines and rows, each (n, k)."""
+        with self._lock:
+            return self._moved.search(queries, min(k, _MOST), params=params)
 
 
 class _OnGpu:
@@ -188,9 +230,7 @@ class _OfOneThread:
         self._gallery = gallery
         n, dim = gallery.shape
         self._query = torch.empty(1, dim, dtype=gallery.dtype, device=gallery.device)
-        self._resources = faiss.StandardGpuResources()
-        self._resources.setTempMemory(_TEMPORARY)
-        self._resources.setPinnedMemory(0)  # nothing of FAISS's goes through it
+        self._resources = _resources()
         wanted = faiss.GpuDistanceParams()
         wanted.use_cuvs = False  # which has no product without a search
         wanted.metric, wanted.k = faiss.METRIC_INNER_PRODUCT, -1  # -1: all of them, unsorted
@@ -213,6 +253,13 @@ class _OfOneThread:
         self._resources.setDefaultStream(device.index, stream)
         faiss.bfKnn(self._resources, self._wanted)
         return cosines
+
+
+def _resources() -> "faiss.StandardGpuResources":
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(_TEMPORARY)
+    resources.setPinnedMemory(0)  # for many queries from the host, of which there is one at a time
+    return resources
 
 
 def _place(tensor: Tensor) -> Any:

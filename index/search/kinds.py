@@ -31,8 +31,11 @@ KINDS: Mapping[str, Kind] = {
     "ivf-sq8": Kind(factory="IVF{lists},SQ8", dims=128, efforts=_SHARES),
     "hnsw": Kind(factory="HNSW32,SQ8", dims=128, efforts=_BEAMS, tried_up_to=100_000),
 }
-AUTO, EXACT, GPU, GPU_HALF = "auto", "exact", "faiss-gpu", "faiss-gpu-half"
-NAMES = (AUTO, EXACT, *KINDS, GPU, GPU_HALF)
+AUTO, EXACT = "auto", "exact"
+GPU, GPU_HALF, GPU_IVF = "faiss-gpu", "faiss-gpu-half", "faiss-gpu-ivf"
+OF_GPU_IVF = "ivf-sq8"
+"""The kind of index that FAISS has a form of for GPUs."""
+NAMES = (AUTO, EXACT, *KINDS, GPU, GPU_HALF, GPU_IVF)
 """What a person may ask for."""
 MAKE = "make it again with `python -m offline_train gallery index`"
 """The way out wherever an index is of no use."""

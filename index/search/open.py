@@ -10,9 +10,10 @@ from hvf_core.problem import Problem
 from index.gallery import Gallery
 from index.search.base import Search
 from index.search.flat import Flat
-from index.search.kinds import AUTO, EXACT, GPU, GPU_HALF, MAKE, NAMES
+from index.search.kinds import AUTO, EXACT, GPU, GPU_HALF, GPU_IVF, MAKE, NAMES, OF_GPU_IVF
 
 if TYPE_CHECKING:
+    from index.search.approximate import Approximate
     from index.search.stored import SearchManifest
 
 MANY = 20_000
@@ -28,8 +29,9 @@ def open_search(
 
     Args:
         gallery: what is searched, without the images that were removed from it.
-        kind: one of `NAMES`; `auto` takes the index that lies beside the gallery where that was
-            measured to be good enough and most of what it holds counts, and exact search elsewhere.
+        kind: one of `NAMES`; for many images `auto` takes the GPU; else the index that lies beside
+            the gallery, where that was measured to be good enough and most of what it holds counts;
+            and exact search on the CPU elsewhere.
         say: hears, in a sentence each, what a person should know of it.
         among: the rows of a subset, int64; None for all.
 
@@ -40,14 +42,11 @@ def open_search(
         raise Problem(f"there is no search '{kind}': give one of {', '.join(NAMES)}")
     rows = _counted(gallery, among)
     n = gallery.n_rows if rows is None else len(rows)
-    if kind in (GPU, GPU_HALF):
-        from index.search.gpu import open_gpu  # it imports torch
-
-        try:
-            return open_gpu(gallery.embeddings, rows, half=kind == GPU_HALF)
-        except Problem as problem:
-            say(f"the CPU searches in place of {kind}, as exactly: {problem}")
-    elif kind != EXACT and (indexed := _indexed(gallery, kind, say, rows, n)):
+    if (kind in (GPU, GPU_HALF) or (kind == AUTO and n >= MANY)) and (
+        on_gpu := _on_gpu(gallery, kind, say, rows)
+    ):
+        return on_gpu
+    if kind not in (EXACT, GPU, GPU_HALF) and (indexed := _indexed(gallery, kind, say, rows, n)):
         return indexed
     if n >= MANY:
         read_mb = n * gallery.embeddings.shape[1] * 4 / 1e6
@@ -56,6 +55,24 @@ def open_search(
             f"some {read_mb / MB_PER_MS:,.0f} ms"
         )
     return Flat(gallery.embeddings, rows)
+
+
+def _on_gpu(
+    gallery: Gallery, kind: str, say: Callable[[str], None], rows: NDArray[np.int64] | None
+) -> Search | None:
+    """Exactly, on the GPU; None where the CPU has to, which `auto` need not be told without one."""
+    from index.search import gpu  # it imports torch
+
+    if kind == AUTO and gpu.why_not():
+        return None
+    why_not = ""
+    for one in (GPU, GPU_HALF) if kind == AUTO else (kind,):
+        try:
+            return gpu.open_gpu(gallery.embeddings, rows, half=one == GPU_HALF)
+        except Problem as problem:
+            why_not = str(problem)
+    say(f"the CPU searches in place of the GPU: {why_not}")
+    return None
 
 
 def _counted(gallery: Gallery, among: np.ndarray | None) -> NDArray[np.int64] | None:
@@ -78,6 +95,8 @@ def _indexed(
     """By the index that lies beside the gallery; None where exact search is to be taken."""
     from index.search import stored  # which takes a while: most galleries have no index
 
+    on_gpu = kind == GPU_IVF
+    kind = OF_GPU_IVF if on_gpu else kind
     try:
         kept = stored.read_search(gallery)
         if kept is None or kept.chosen.kind != kind != AUTO:
@@ -87,7 +106,10 @@ def _indexed(
             raise Problem(f"the gallery has {has}, not '{kind}': {MAKE} --kind {kind}")
         why_not = _why_not(kept, kind, gallery, rows, n)
         if why_not is None:
-            return stored.load_search(gallery, kept, rows)
+            search = stored.load_search(gallery, kept, rows)
+            if on_gpu:
+                _move(search, say)
+            return search
     except Problem as problem:
         if kind != AUTO:
             raise
@@ -95,6 +117,16 @@ def _indexed(
     if why_not:
         say(f"{why_not}; meanwhile the gallery is searched exactly")
     return None
+
+
+def _move(search: "Approximate", say: Callable[[str], None]) -> None:
+    from index.search.gpu import GpuIndex  # it imports torch
+
+    try:
+        search.move(GpuIndex)
+        search.kind = GPU_IVF
+    except Problem as problem:
+        say(f"the CPU searches in place of the GPU: {problem}")
 
 
 def _why_not(

@@ -109,7 +109,9 @@ def load_search(
     sums = load_file(folder / MOMENTS)
     moments = Moments(manifest.n_rows, sums["first"], sums["second"])
     settings = manifest.chosen.effort, manifest.chosen.n_candidates
-    return Approximate(gallery.embeddings, index, *settings, moments, among)
+    search = Approximate(gallery.embeddings, index, *settings, moments, among)
+    search.kind = manifest.chosen.kind
+    return search
 
 
 def _folder_of(gallery: Gallery) -> Path:

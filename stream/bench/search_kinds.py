@@ -3,7 +3,7 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +16,22 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hvf_core.problem import Problem
 from index.gallery import open_gallery
+from index.search.choose import Rows, choose
+from index.search.gpu import refuse_no_gpu
+from index.search.kinds import GPU, GPU_HALF
+from index.search.measure import Queries
 from index.search.open import open_search
+from index.search.remainder import moments_of
+from index.search.stored import save_search
 
 K = 5
 _WARM_UP = 3
 
-Ask = Callable[[np.ndarray], tuple[np.ndarray, float]]
-"""From an embedding to the best `K` rows, and the log-probability of the first; NaN of a peer."""
+Ask = Callable[[np.ndarray, float], tuple[np.ndarray, float]]
+"""From an embedding, and what cosines with it are multiplied by, to the best `K` rows and the
+log-probability of the first; NaN of a peer."""
 
 
 class Asked(NamedTuple):
@@ -37,27 +45,44 @@ class Asked(NamedTuple):
     """Of the first of each, (queries,)."""
 
 
-def open_kind(folder: Path, kind: str, factor: float) -> dict[str, Any]:
-    """Makes a kind ready in this process; gives what that took, and what it said."""
+def build_index(folder: Path, kinds: Sequence[str], queries: Queries) -> dict[str, Any]:
+    """Chooses an index of a gallery as `gallery index` does, and keeps it there."""
+    gallery = open_gallery(folder)
+    moments = moments_of(gallery.embeddings)
+    rows = Rows(gallery.embeddings, gallery.rows, moments)
+    chosen = choose(rows, queries, kinds, lambda text: None)
+    kept = save_search(gallery, chosen, moments, "bench search")
+    figures = chosen.figures
+    settings = {"index": figures.kind, "effort": figures.effort, "looked_at": figures.n_candidates}
+    size = sum(file.stat().st_size for file in kept.iterdir())
+    return settings | {"build_s": figures.build_s, "index_mb": size / 1e6}
+
+
+def open_kind(folder: Path, kind: str) -> dict[str, Any]:
+    """Makes a kind ready in this process; gives what that took, or why it is `skipped`."""
     torch.set_num_threads(1)
     _state["before"] = psutil.Process().memory_info().rss
     opening = {"IndexFlatIP": _flat_ip, "usearch": _usearch}.get(kind, _ours)
-    _state["ask"], facts = opening(folder, kind, factor)
+    try:
+        _state["ask"], facts = opening(folder, kind)
+    except Problem as problem:
+        return {"skipped": str(problem)}
     return facts
 
 
-def ask(queries: np.ndarray, n_threads: int, seconds: float) -> Asked:
+def ask(queries: Queries, n_threads: int, seconds: float) -> Asked:
     """Asks all queries in turn, or as many as there is time for; threads share them evenly."""
     ask_one: Ask = _state["ask"]
     found: list[tuple[int, float, np.ndarray, float]] = []
 
     def run(first: int) -> None:
-        for query in queries[:_WARM_UP]:
-            ask_one(query)
+        vectors, factors = queries.vectors, queries.factors
+        for at in range(_WARM_UP):
+            ask_one(vectors[at], factors[at])
         end_s = time.perf_counter() + seconds
-        for at in range(first, len(queries), n_threads):
+        for at in range(first, len(vectors), n_threads):
             began_s = time.perf_counter()
-            rows, log_p = ask_one(queries[at])
+            rows, log_p = ask_one(vectors[at], factors[at])
             took_s = time.perf_counter() - began_s
             found.append((at, 1e3 * took_s, rows, log_p))
             if began_s + took_s > end_s:
@@ -81,13 +106,15 @@ def memory_mb() -> float:
 _state: dict[str, Any] = {}
 
 
-def _ours(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+def _ours(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:
+    if kind in (GPU, GPU_HALF):
+        refuse_no_gpu()  # the CPU in its place is measured anyhow
     said: list[str] = []
     began_s = time.perf_counter()
     search = open_search(open_gallery(folder), kind, said.append)
     took_s = time.perf_counter() - began_s
 
-    def ask_one(query: np.ndarray) -> tuple[np.ndarray, float]:
+    def ask_one(query: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
         scores = search.scores(query)
         rows, cosines = scores.top_k(K)
         return rows, factor * float(cosines[0]) - scores.log_sum_exp(factor)
@@ -95,21 +122,21 @@ def _ours(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
     return ask_one, {"open_ms": 1e3 * took_s, "exact": search.exact, "said": said}
 
 
-def _flat_ip(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+def _flat_ip(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:
     began_s = time.perf_counter()
     embeddings = open_gallery(folder).embeddings
     index = faiss.IndexFlatIP(embeddings.shape[1])
     index.add(np.asarray(embeddings))
     took_s = time.perf_counter() - began_s
 
-    def ask_one(query: np.ndarray) -> tuple[np.ndarray, float]:
+    def ask_one(query: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
         faiss.omp_set_num_threads(1)  # of this thread: others that spin would only be in its way
         return index.search(query[None], K)[1][0], np.nan
 
     return ask_one, {"open_ms": 1e3 * took_s}
 
 
-def _usearch(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any]]:
+def _usearch(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:
     usearch: Any = import_module("usearch.index")  # which nothing here requires
     embeddings = open_gallery(folder).embeddings
     began_s = time.perf_counter()
@@ -123,4 +150,4 @@ def _usearch(folder: Path, kind: str, factor: float) -> tuple[Ask, dict[str, Any
         index = usearch.Index.restore(path)
         took_s = time.perf_counter() - began_s
     facts = {"build_s": built_s, "open_ms": 1e3 * took_s}
-    return lambda query: (index.search(query, K).keys.astype(np.int64), np.nan), facts
+    return lambda query, factor: (index.search(query, K).keys.astype(np.int64), np.nan), facts

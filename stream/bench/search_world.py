@@ -21,6 +21,7 @@ from torch.nn import functional
 import demo
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import load_bundle
+from decoder.evidence import Weights
 from decoder.hvf import load_hvf
 from demo.evaluation import simulated_tests
 from demo.model import ready_model
@@ -36,6 +37,7 @@ from demo.stimuli import (
 from hvf_core.artifact import cache_folder, whole_file
 from index.encoders.load import ImageEncoder, load_encoder
 from index.encoders.spec import read_specs
+from index.search.measure import Queries
 
 BLOCK = 512
 """Pictures between two writes."""
@@ -109,29 +111,36 @@ class World:
             out[first:last] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         out.flush()
 
-    def queries(self) -> np.ndarray:
-        """Embeddings of trials (simulated), float32 (n, dim), in no order.
+    def queries(self) -> Queries:
+        """Embeddings of trials of the 200 test images (simulated), in no order.
 
         Half are of single trials, half of means of two to ten of them.
         """
-        path = self.folder / "queries.npy"
+        path = self.folder / "queries.npz"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory() as folder, whole_file(path) as draft:
-                made = self._asked(Path(folder) / "trials")
+                vectors, n_repeats = self._asked(Path(folder) / "trials")
+                order = np.random.default_rng(0).permutation(len(vectors))
                 with draft.open("wb") as file:
-                    np.save(file, np.random.default_rng(0).permutation(made))
-        return np.load(path)
+                    np.savez(file, vectors=vectors[order], n_repeats=n_repeats[order])
+        kept, of = np.load(path), self.bundle.manifest
+        weights = Weights("mean", of.logit_scale, of.calibration)
+        factors = [
+            weights.of_one(of.tmax_s) / weights.temperature(of.tmax_s, n)
+            for n in kept["n_repeats"].tolist()
+        ]
+        return Queries(kept["vectors"], np.array(factors), "brain")
 
     @torch.inference_mode()
-    def _asked(self, folder: Path) -> np.ndarray:
+    def _asked(self, folder: Path) -> tuple[np.ndarray, np.ndarray]:
         trials = simulated_tests(self.bundle, folder, REPEATS)
         shown = list(trials.repeats.values())
         groups = [repeats[[at]] for repeats in shown for at in range(REPEATS)]
         groups += [repeats[:n] for repeats in shown for n in range(2, REPEATS + 1)]
         brain = load_brain_encoder(self.bundle).eval()
-        embedded = brain(torch.from_numpy(trials.mean(groups)))
-        return functional.normalize(embedded, dim=1).numpy()
+        embedded = functional.normalize(brain(torch.from_numpy(trials.mean(groups))), dim=1)
+        return embedded.numpy(), np.array([len(group) for group in groups])
 
 
 @cache

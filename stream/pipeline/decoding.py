@@ -16,13 +16,11 @@ from hvf_core.problem import needed
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
-from index.search.flat import Flat
-from index.search.kinds import EXACT
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.wire.config import SessionConfig
 
-_SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is searched by the CPU
+_SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is searched after the network has run
 
 Say = Callable[[str, Mapping[str, Any]], None]
 """Takes a sentence that a person should know, and facts for the summary."""
@@ -95,21 +93,20 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
-    asked = config.decoding.search
-    search = open_search(gallery, asked, lambda sentence: say(sentence, {}))
+    search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}))
     if search.exact:
-        name = EXACT if isinstance(search, Flat) else asked
-        say(f"the search of {len(gallery)} images is exact", {"search": name, "is_exact": True})
+        facts: dict[str, Any] = {"search": search.kind, "is_exact": True}
+        say(f"the search of {len(gallery)} images is exact", facts)
         return search
     from index.search.stored import read_search  # it has read it already
 
     told = needed(read_search(gallery)).chosen
     facts = told.model_dump(include={"recall_5", "log_p_error", "p_error", "queries"})
     say(
-        f"the search of {len(gallery)} images is '{told.kind}', which is not exact: with "
+        f"the search of {len(gallery)} images is '{search.kind}', which is not exact: with "
         f"{told.queries} queries it found {told.recall_5:.1%} of the best five, and probabilities "
         f"were {told.p_error:.2%} off",
-        {"search": told.kind, "is_exact": False, **facts},
+        {"search": search.kind, "is_exact": False, **facts},
     )
     return search
 

@@ -5,20 +5,30 @@ The stand-in multiplies on the CPU and rounds as a GPU does: in float16 or in an
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+import torch  # before FAISS, as each brings an OpenMP runtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+# isort: split
+import faiss
+
 from hvf_core.problem import Problem
-from index.gallery import Gallery
+from index.gallery import Gallery, save_gallery
 from index.search import gpu
+from index.search.approximate import Approximate
+from index.search.choose import Rows, built, choose
 from index.search.flat import Flat
-from index.search.gpu import GpuFlat, open_gpu, refuse_no_gpu, rounding
-from index.search.kinds import GPU, GPU_HALF
+from index.search.gpu import GpuFlat, GpuIndex, open_gpu, refuse_no_gpu, rounding
+from index.search.kinds import GPU, GPU_HALF, GPU_IVF, KINDS
+from index.search.measure import simulated_queries
 from index.search.open import open_search
+from index.search.remainder import moments_of
+from index.search.stored import save_search
 
 FACTOR = 60.0
 
@@ -189,7 +199,7 @@ class TestWithout:
         assert isinstance(search, Flat)
         assert search.scores(embeddings[0]).top_k(1)[0] != 0
         (sentence,) = said
-        assert sentence.startswith(f"the CPU searches in place of {kind}, as exactly: FAISS is")
+        assert sentence.startswith("the CPU searches in place of the GPU: FAISS is built for CPUs")
 
     def test_a_build_for_the_cpu_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(gpu.faiss, "StandardGpuResources", raising=False)
@@ -212,3 +222,66 @@ class TestWithout:
             open_gpu(big)
         with pytest.raises(Problem, match=r"needs 2\.2 GiB.*are free: end what else"):
             open_gpu(big, half=True)
+
+
+class TestIndex:
+    """An index that is moved: here to nowhere, as FAISS's build for CPUs has no other place."""
+
+    def approximate(self, n: int = 3000) -> Approximate:
+        embeddings = drawn(n, 16, 11)
+        index = built(embeddings, KINDS["ivf-sq8"])
+        return Approximate(embeddings, index, 0.25, 200, moments_of(embeddings))
+
+    def test_it_finds_what_it_finds_on_the_cpu(self) -> None:
+        on_cpu, moved = self.approximate(), self.approximate()
+        moved.move(lambda index: GpuIndex(index, faiss.clone_index))
+        for query in drawn(20, 16, 12):
+            theirs, ours = on_cpu.scores(query), moved.scores(query)
+            np.testing.assert_array_equal(ours.top_k(5), theirs.top_k(5))
+            assert ours.log_sum_exp(FACTOR) == theirs.log_sum_exp(FACTOR)
+
+    def test_no_more_are_asked_for_than_faiss_names_there(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gpu, "_MOST", 50)
+        moved = self.approximate()
+        moved.move(lambda index: GpuIndex(index, faiss.clone_index))
+        assert moved.scores(drawn(1, 16, 13)[0]).top_k(5)[0].shape == (5,)
+
+    def test_what_it_cannot_search_there_stays_on_the_cpu(self) -> None:
+        def refuses(index: faiss.Index) -> faiss.Index:
+            return SimpleNamespace(search=raises, ntotal=index.ntotal)
+
+        def raises(*_: object, **__: object) -> None:
+            raise RuntimeError("Error in GpuIndex.cu:65: no selectors\nmore")
+
+        search = self.approximate()
+        with pytest.raises(Problem, match=r"not be searched there .*no selectors"):
+            search.move(lambda index: GpuIndex(index, refuses))
+        assert search.scores(drawn(1, 16, 13)[0]).top_k(5)[0].shape == (5,)
+
+    @pytest.mark.parametrize("has_index", [True, False])
+    def test_without_a_gpu_the_index_is_searched_on_the_cpu(
+        self, tmp_path: Path, has_index: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(gpu.faiss, "StandardGpuResources", raising=False)
+        names, said = tuple(map(str, range(1200))), list[str]()
+        made = Gallery(names, names, drawn(1200, 16, 14), "space", (), "a test")
+        gallery = save_gallery(tmp_path / "gallery", made)
+        if not has_index:
+            with pytest.raises(Problem, match="--kind ivf-sq8"):
+                open_search(gallery, GPU_IVF, said.append)
+            return
+        moments = moments_of(gallery.embeddings)
+        rows = Rows(gallery.embeddings, gallery.rows, moments)
+        asked = simulated_queries(gallery.embeddings, gallery.rows, 15.0, 60)
+        save_search(gallery, choose(rows, asked, ["ivf-sq8"], str), moments, "a test")
+        search = open_search(gallery, GPU_IVF, said.append)
+        assert isinstance(search, Approximate)
+        assert said == [f"the CPU searches in place of the GPU: {no_gpu()}"]
+
+
+def no_gpu() -> str:
+    with pytest.raises(Problem) as told:
+        refuse_no_gpu()
+    return str(told.value)

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +11,15 @@ from rich.console import Console
 
 from decoder.bundle import load_bundle
 from demo.model import ready_model
-from hvf_core.problem import WrongUsage
+from hvf_core.problem import Problem, WrongUsage
 from index.gallery import open_gallery
 from index.search.flat import Flat
+from index.search.gpu import refuse_no_gpu
+from index.search.measure import Queries, truth_of
 from stream.bench import search, search_world
-from stream.bench.search import Truth, read_gb_per_s
+from stream.bench.search import judged_by, read_gb_per_s
 from stream.bench.search_kinds import Asked, K
 from stream.bench.search_world import World, pictures
-
-FACTOR = 30.0
 
 
 def drawn(n: int, seed: int, dim: int = 12) -> np.ndarray:
@@ -27,41 +27,50 @@ def drawn(n: int, seed: int, dim: int = 12) -> np.ndarray:
     return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
 
 
-def asked_of(embeddings: np.ndarray, queries: np.ndarray) -> Asked:
-    scores = [Flat(embeddings).scores(query) for query in queries]
+def asked_of(embeddings: np.ndarray, queries: Queries) -> Asked:
+    scores = [Flat(embeddings).scores(vector) for vector in queries.vectors]
     best = [one.top_k(K) for one in scores]
-    totals = np.array([one.log_sum_exp(FACTOR) for one in scores])
+    totals = [one.log_sum_exp(factor) for one, factor in zip(scores, queries.factors, strict=True)]
     first = np.array([cosines[0] for _, cosines in best])
-    rows = np.array([rows for rows, _ in best])
-    return Asked(np.ones(len(queries)), rows, FACTOR * first - totals)
+    log_p = queries.factors * first - totals
+    return Asked(np.ones(len(scores)), np.array([rows for rows, _ in best]), log_p)
 
 
-def test_exact_search_is_judged_to_find_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_ROWS", 64)  # so that several blocks are put together
-    embeddings, queries = np.tile(drawn(150, 0), (2, 1)), drawn(40, 1)  # each image comes twice
-    truth = Truth(embeddings, queries, FACTOR)
+def judged(embeddings: np.ndarray, queries: Queries, asked: Asked) -> dict[str, float]:
+    truth = truth_of(embeddings, np.arange(len(embeddings)), queries)
+    return judged_by(truth, embeddings, queries, asked)
+
+
+def asking(n: int, seed: int) -> Queries:
+    return Queries(drawn(n, seed), np.linspace(10, 40, n), "brain")
+
+
+def test_exact_search_is_judged_to_find_all() -> None:
+    embeddings, queries = np.tile(drawn(150, 0), (2, 1)), asking(40, 1)  # each image comes twice
     asked = asked_of(embeddings, queries)
-    judged = truth.judged(asked)
-    assert judged["recall_at_1"] == judged["recall_at_5"] == 1
-    assert judged["regret"] == pytest.approx(0, abs=1e-6)
-    assert judged["log_p_error_p99"] < 1e-4
+    found = judged(embeddings, queries, asked)
+    assert found["recall_at_1"] == found["recall_at_5"] == 1
+    assert found["regret"] == pytest.approx(0, abs=1e-6)
+    assert found["log_p_error_p99"] < 1e-4
     twins = asked._replace(rows=(asked.rows + 150) % 300)
-    assert truth.judged(twins)["recall_at_5"] == 1
+    assert judged(embeddings, queries, twins)["recall_at_5"] == 1
+    few = Asked(*(column[:10] for column in asked))  # as there was no time for more
+    assert judged(embeddings, queries, few)["recall_at_5"] == 1
 
 
 def test_what_is_missed_is_judged_so() -> None:
-    embeddings, queries = drawn(300, 2), drawn(40, 3)
-    truth, asked = Truth(embeddings, queries, FACTOR), asked_of(embeddings, queries)
+    embeddings, queries = drawn(300, 2), asking(40, 3)
+    asked = asked_of(embeddings, queries)
     rows = asked.rows.copy()
-    worst = np.argmin(queries @ embeddings.T, axis=1)
+    worst = np.argmin(queries.vectors @ embeddings.T, axis=1)
     rows[:10, 0], rows[:, 4] = worst[:10], worst
-    judged = truth.judged(asked._replace(rows=rows, log_p=asked.log_p + 0.5))
-    assert judged["recall_at_1"] == 0.75
-    assert judged["recall_at_5"] == pytest.approx(0.75 * 0.8 + 0.25 * 0.6)
-    assert judged["regret"] > 0.1
-    assert judged["log_p_error_p50"] == pytest.approx(0.5, rel=1e-3)
+    found = judged(embeddings, queries, asked._replace(rows=rows, log_p=asked.log_p + 0.5))
+    assert found["recall_at_1"] == 0.75
+    assert found["recall_at_5"] == pytest.approx(0.75 * 0.8 + 0.25 * 0.6)
+    assert found["regret"] > 0.1
+    assert found["log_p_error_p50"] == pytest.approx(0.5, rel=1e-3)
     of_a_peer = asked._replace(log_p=np.full(40, np.nan))
-    assert "log_p_error_p50" not in truth.judged(of_a_peer)
+    assert "log_p_error_p50" not in judged(embeddings, queries, of_a_peer)
 
 
 def test_memory_is_read() -> None:
@@ -96,8 +105,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Console]
         def _fused(self, n: int) -> np.ndarray:
             return drawn(n, 4)
 
-        def queries(self) -> np.ndarray:
-            return drawn(30, 5)
+        def queries(self) -> Queries:
+            return asking(60, 5)
 
     monkeypatch.setattr(search, "World", Cheap)
     return Cheap
@@ -121,20 +130,38 @@ def test_what_is_drawn_has_the_mean_and_covariance_of_what_is_made(
 def test_a_line_for_each_size_and_kind(
     world: Callable[[Console], World], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search.main("200,300", "exact,IndexFlatIP", 20, 2, 1.0, 250, 0)
+    search.main("200,1100", "exact,ivf-sq8,IndexFlatIP", 20, 2, 1.0, 250, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["images"], line["kind"]) for line in lines] == [
-        (n, kind) for n in (200, 300) for kind in ("exact", "IndexFlatIP")
+        *((200, kind) for kind in ("exact", "IndexFlatIP")),  # so few are searched exactly
+        *((1100, kind) for kind in ("exact", "ivf-sq8", "IndexFlatIP")),
     ]
     assert {line["embeddings"] for line in lines} == {
         "200 of pictures, 0 drawn",
-        "250 of pictures, 50 drawn",
+        "250 of pictures, 850 drawn",
     }
-    for line in (SimpleNamespace(**one) for one in lines):
-        assert line.recall_at_5 == 1
-        assert 0 < line.p50_ms <= line.p99_ms
-        assert 0 < line.p50_ms_two_threads <= line.p99_ms_two_threads
-        assert len(line.read_gb_per_s) == 2
+    for line in lines:
+        assert line["recall_at_5"] == 1 or line["kind"] == "ivf-sq8"
+        assert 0 < line["p50_ms"] <= line["p99_ms"]
+        assert 0 < line["p50_ms_two_threads"] <= line["p99_ms_two_threads"]
+        assert len(line["read_gb_per_s"]) == 2
+        assert line["open_ms"] > 0
+        assert line.get("index") == (
+            "ivf-sq8" if line["kind"] == "ivf-sq8" and line["images"] == 1100 else None
+        )
+
+
+@pytest.mark.slow
+def test_a_kind_that_cannot_run_here_says_why(
+    world: Callable[[Console], World], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(Problem):
+        refuse_no_gpu()
+        pytest.skip("there is a GPU here, and FAISS's build for it")
+    search.main("200", "faiss-gpu", 20, 1, 1.0, 200, 0)
+    line = json.loads(capsys.readouterr().out)
+    assert "FAISS" in line["skipped"]
+    assert "p50_ms" not in line
 
 
 def test_a_kind_that_is_not_there_is_told(world: Callable[[Console], World]) -> None:
