@@ -103,7 +103,7 @@ def add(
 ) -> None:
     """Adds images to a gallery, all or none, also while a session answers from it.
 
-    Example: python -m offline_train gallery add g --bundle b --images more --encoders hvf.json
+    Example: python -m offline_train gallery add g --bundle b --images more --encoders encoders.json
     """
     from decoder.bundle import load_bundle
     from index.gallery import check_space, open_gallery
