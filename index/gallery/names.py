@@ -64,17 +64,23 @@ def hash_of(id_: str) -> int:
 
 
 def line_of(name: Name) -> bytes:
-    """A line of `names.jsonl`.
+    """A line of `names.jsonl`, which `name_in` reads.
 
     Raises:
-        Problem: id or label are no Unicode.
+        Problem: id or label are no Unicode, or the image lies elsewhere.
     """
     try:
-        return json.dumps(name._asdict(), ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(name._asdict(), ensure_ascii=False).encode() + b"\n"
+        name_in(line)
     except UnicodeEncodeError:
         raise Problem(
             f"the id {name.id!a} or the label {name.label!a} is no Unicode: rename it"
         ) from None
+    except ValueError as error:
+        raise Problem(
+            f"the image of {name.id!r} cannot be kept as {name.image!r} ({error}): rename its file"
+        ) from None
+    return line
 
 
 def name_in(line: bytes) -> Name:

@@ -1,5 +1,6 @@
 """How images get into a gallery: as copies of their files, as small ones, or not at all."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from index.images import open_image
 
 Picture = Path | NDArray[np.uint8]
 """A file, or pixels (height, width, 3)."""
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+"""Of a copy; one that is none of these is left out, as it is the content that tells the format."""
 _IN_A_FOLDER = 4096
 """Rows from here on have their images in subfolders, of so many each: file systems like it so."""
 
@@ -35,7 +38,7 @@ def keep_picture(
     if isinstance(picture, Path) and picture.is_relative_to(folder / IMAGES):
         return picture.relative_to(folder).as_posix()
     suffix = picture.suffix if isinstance(picture, Path) else ".png"
-    suffix = ".jpg" if thumbnail_px else suffix
+    suffix = ".jpg" if thumbnail_px else suffix if _SUFFIX.fullmatch(suffix) else ""
     stem = f"{row:05d}" if row < _IN_A_FOLDER else f"{row // _IN_A_FOLDER:05d}/{row:08d}"
     name = f"{IMAGES}/{stem}{f'-{generation}' if generation else ''}{suffix}"
     path = folder / name

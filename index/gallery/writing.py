@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hvf_core.artifact import sealed_directory, space_needed, write_manifest
 from hvf_core.lock import alone_in
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery.manifest import FILES, IMAGES, MANIFEST, GalleryManifest, read_gallery_manifest
 from index.gallery.pictures import Picture
 from index.gallery.reading import open_gallery
@@ -138,10 +138,12 @@ def copy_galleries(
     """Writes rows of galleries of one space into a new one; an image that two have is taken once.
 
     Raises:
-        Problem: they are of different spaces or encoders, have different images of one id; or as
-            `make_gallery` says.
+        Problem: they are of different spaces or encoders, have different images of one id, or one
+            of them would be replaced; or as `make_gallery` says.
     """
     first = sources[0][0]
+    for source, _ in sources:
+        _refuse_within(folder, needed(source.folder))
     for other, _ in sources[1:]:
         if emptied(other) != emptied(first):
             raise Problem(
@@ -154,6 +156,16 @@ def copy_galleries(
         for part in parts_of(gallery, _new_among(gallery, rows, sources[:number]))
     )
     return make_gallery(folder, emptied(first), parts, created_by)
+
+
+def _refuse_within(folder: Path, source: Path) -> None:
+    """Refuses to replace a folder by what is copied from it, or from below it."""
+    places = (source, *source.resolve().parents)
+    if folder.exists() and any(place.samefile(folder) for place in places):
+        raise Problem(
+            f"'{folder}' would be replaced, and its images are copied from '{source}': name "
+            "another folder to write"
+        )
 
 
 def _new_among(

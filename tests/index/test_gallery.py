@@ -16,7 +16,9 @@ from decoder.bundle import BundleManifest, ImageEncoderRecord
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space, load_gallery, open_gallery, save_gallery
-from index.gallery.names import hash_of, index_of
+from index.gallery.names import Name, hash_of, index_of, line_of
+from index.gallery.writer import Row
+from index.gallery.writing import add_images, copy_galleries
 
 
 def gallery_of(n: int = 4) -> Gallery:
@@ -241,3 +243,31 @@ def test_an_image_that_cannot_be_copied_leaves_the_gallery_that_was_there(tmp_pa
         save_gallery(tmp_path / "g", replace(gallery_of(4), images=images))
     assert len(load_gallery(tmp_path / "g")) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["g"]
+
+
+@pytest.mark.parametrize("name", ["c.p:g", "d.p\\g", "e.", "f", "g.p\ng", f"h.{'x' * 200}", "i.é"])
+def test_whatever_a_picture_is_called_its_gallery_can_be_read(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (3, 2), "red").save(tmp_path / name, "png")
+    images = (tmp_path / name,)
+    made = save_gallery(tmp_path / "g", replace(gallery_of(1), images=images))
+    add_images(tmp_path / "g", [([Row("more", "more", tmp_path / name)], made.embeddings)], "test")
+    after = load_gallery(tmp_path / "g")
+    for path in (made.image_of(0), after.image_of(0), after.image_of(1)):
+        assert path.read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_name_that_cannot_be_read_is_never_written() -> None:
+    with pytest.raises(Problem, match=r"'a' cannot be kept as 'images/0\.p:g' \(.*rename its file"):
+        line_of(Name("a", "a", "images/0.p:g"))
+
+
+@pytest.mark.parametrize("out", ["all/one", "all", "link"])
+def test_no_gallery_is_replaced_by_a_part_of_itself(tmp_path: Path, out: str) -> None:
+    save_gallery(tmp_path / "all", gallery_of(4))
+    one = save_gallery(tmp_path / "all" / "one", gallery_of(4))
+    (tmp_path / "link").symlink_to("all")
+    with pytest.raises(Problem, match="would be replaced, and its images are copied from"):
+        copy_galleries(tmp_path / out, [(one, one.rows[:1])], "test")
+    for left in ("all", "all/one"):
+        assert len(load_gallery(tmp_path / left)) == 4
+    assert len(copy_galleries(tmp_path / "all/two", [(one, one.rows[:1])], "test")) == 1
