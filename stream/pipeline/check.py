@@ -9,7 +9,7 @@ from index.gallery import Gallery, check_space, load_gallery
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing
 from stream.pipeline.books.trial_file import check_trial_file
-from stream.pipeline.galleries import among
+from stream.pipeline.galleries import among, refuse_without_index
 from stream.pipeline.wire.config import DecodingSettings, SessionSettings
 
 
@@ -42,6 +42,7 @@ def check(settings: SessionSettings) -> Gallery | None:
     gallery = load_gallery(needed(settings.gallery))
     check_space(gallery, manifest)
     among(gallery, settings.decoding.among)
+    refuse_without_index(gallery, settings.decoding.search)
     return gallery
 
 

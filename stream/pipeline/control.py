@@ -18,6 +18,7 @@ from stream.pipeline.galleries import (
     is_accepted,
     open_accepted,
     open_whole,
+    refuse_without_index,
     stamp_of,
     usable,
 )
@@ -163,7 +164,12 @@ class Control:
                 self._begin(asked, partial(alike, self._nodes.config, argument), _said)
                 return None
             case "set":
-                return self._set(argument)
+                if not self._looks_up(argument):
+                    return self._set(argument)
+                config = changed(self._nodes.config, "set", argument)
+                task = partial(_refuse_without_index, config)
+                self._begin(asked, task, lambda _: self._set(argument))
+                return None
         return "marked", {}
 
     def _refuse_without_decoder(self) -> None:
@@ -187,7 +193,7 @@ class Control:
     def _set(self, argument: str) -> Answered:
         path = argument.partition(" ")[0]
         old, new = self._nodes.config, changed(self._nodes.config, "set", argument)
-        looks_up = new.bundle is not None and path in _LOOK_UP
+        looks_up = self._looks_up(argument)
         if looks_up:
             accept(new, open_whole(new), new.decoding.among)
         self._change("set", argument)
@@ -196,6 +202,10 @@ class Control:
         before, now = (_value_at(config, path) for config in (old, new))
         return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
 
+    def _looks_up(self, argument: str) -> bool:
+        """Whether a setting is one of how and where this session looks up."""
+        return self._nodes.config.bundle is not None and argument.partition(" ")[0] in _LOOK_UP
+
     def _change(self, verb: str, argument: str) -> None:
         self._nodes.config = changed(self._nodes.config, verb, argument)  # for a later restart
         self._nodes.order(f"{verb} {argument}", *_WHO_KNOWS)
@@ -203,6 +213,10 @@ class Control:
 
 def _finished(future: Future[T], then: Callable[[T], Answered]) -> Answered:
     return then(future.result())
+
+
+def _refuse_without_index(config: SessionConfig) -> None:
+    refuse_without_index(open_whole(config), config.decoding.search)
 
 
 def _said(text: str) -> Answered:

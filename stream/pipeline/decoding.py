@@ -12,10 +12,11 @@ from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import Engine, open_engine
 from decoder.live import LiveDecoder
 from hvf_core.artifact import cache_folder
-from hvf_core.problem import needed
+from hvf_core.problem import Problem, needed
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
+from index.search.kinds import EXACT
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.wire.config import SessionConfig
@@ -93,7 +94,11 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
-    search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}))
+    try:
+        search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}))
+    except Problem as problem:  # as where its index was not made anew with the gallery
+        say(f"{problem}; meanwhile the gallery is searched exactly", {})
+        search = open_search(gallery, EXACT, lambda sentence: say(sentence, {}))
     if search.exact:
         facts: dict[str, Any] = {"search": search.kind, "is_exact": True}
         say(f"the search of {len(gallery)} images is exact", facts)

@@ -106,6 +106,7 @@ def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
         ("set", "bundle /x", "bundle cannot change during a session; these can: "),
         ("gallery", "/nowhere", "/nowhere"),
         ("set", "decoding.search fast", "no search 'fast': give one of auto, exact"),
+        ("set", "decoding.search hnsw", "the gallery has no index, not 'hnsw'"),
         pytest.param("gallery", "a" * 5000, "there is no /", id="no name of a file"),
         pytest.param("set", f"top_k {'[' * 20_000}", "top_k '[[[", id="no end of brackets"),
         ("reset_group", " ", "'reset_group' says nothing"),
@@ -408,7 +409,12 @@ def test_another_gallery_needs_no_other_engine(stage: Stage, models: Path) -> No
     assert decoder.live.engine is engine
     assert sum(text.startswith("the engine is") for text in said) == 1
     after = decoder.live.ranker
-    decoder.obey("set", "decoding.search hnsw")  # of which there is no index
+    decoder.obey("set", "decoding.search hnsw")  # of which this gallery has no index
     decoder.obey("gallery", str(models / "gallery"))
+    wait_until(lambda: decoder.look() or decoder.live.ranker is not after)
+    assert any("meanwhile the gallery is searched exactly" in text for text in said)
+    assert said[-1].endswith("is exact")
+    after = decoder.live.ranker
+    decoder.obey("gallery", "/nowhere")
     wait_until(lambda: decoder.look() or "go on among the images of before" in said[-1])
     assert decoder.live.ranker is after
