@@ -167,8 +167,8 @@ class Control:
                 if not self._looks_up(argument):
                     return self._set(argument)
                 config = changed(self._nodes.config, "set", argument)
-                task = partial(_refuse_without_index, config)
-                self._begin(asked, task, lambda _: self._set(argument))
+                check = partial(_refuse_without_index, config)
+                self._begin(asked, check, lambda _: self._set(argument))
                 return None
         return "marked", {}
 
