@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, naming
 from hvf_core.specs import first_fault
 
 try:
@@ -31,7 +31,8 @@ else:
     _HAS_LOCKS = True
 
 Manifest = TypeVar("Manifest", bound=BaseModel)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
 
 
 def cache_folder() -> Path:
@@ -51,28 +52,30 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def space_needed(path: Path) -> Iterator[None]:
+def space_needed(path: Path, way_out: str = "make room, or name another disk") -> Iterator[None]:
     """Turns what a disk that is full raises into a `Problem`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in _FULL:
+        if isinstance(error, OSError) and error.errno not in FULL:
             raise
-        raise Problem(
-            f"{path} cannot be written ({error}): make room, or name another disk"
-        ) from None
+        raise Problem(f"{path} cannot be written ({error}): {way_out}") from None
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a draft that replaces a file when the block ends well; a full disk is a `Problem`."""
+    """Yields a draft that replaces a file when the block ends well; a full disk is a `Problem`.
+
+    Whatever else the system refuses names the file, and not its draft.
+    """
     draft = path.with_name(f".{path.name}.draft-{os.getpid()}")
-    try:
-        with space_needed(path):
-            yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            with space_needed(path):
+                yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def refuse_unwritable(directory: Path) -> None:

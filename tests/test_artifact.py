@@ -12,6 +12,7 @@ from hvf_core.artifact import (
     refuse_foreign,
     refuse_unwritable,
     sealed_directory,
+    whole_file,
     write_manifest,
 )
 from hvf_core.problem import Problem
@@ -123,3 +124,11 @@ def test_commands_refuse_a_place_before_they_work(tmp_path: Path, asked: str) ->
     done = CliRunner().invoke(app, [*asked.split(), "--out", str(tmp_path / "file/out")])
     assert isinstance(done.exception, Problem)
     assert "cannot be written (Not a directory)" in str(done.exception)
+
+
+def test_a_file_that_cannot_be_replaced_is_named_and_not_its_draft(tmp_path: Path) -> None:
+    (tmp_path / "it.json").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "it.json") as draft:
+        draft.write_text("x")
+    assert caught.value.filename == str(tmp_path / "it.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["it.json"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvf_core.artifact import FULL
 from hvf_core.problem import Problem
 from index.gallery.manifest import IMAGES
 from index.images import open_image
@@ -59,7 +60,9 @@ def _copy(picture: Path, path: Path) -> None:
     try:
         shutil.copyfile(picture, path)
     except OSError as error:
+        if error.errno in FULL:
+            raise  # and whoever makes room for the gallery is told which
         raise Problem(
             f"the image '{picture}' cannot be copied into the gallery ({error.strerror}): put it "
-            "back, or make room"
+            "back"
         ) from error

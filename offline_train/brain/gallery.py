@@ -130,14 +130,18 @@ def make_from_features(
     plan = identify([manifest.model_dump(mode="json"), told, thumbnail_px])
     folder = folder.resolve()
     begun = folder.with_name(f".{folder.name}.begun-{plan[:16]}")
-    with space_needed(folder):
+    way_out = (
+        f"make room and give the command again, which goes on from what it has left in '{begun}', "
+        "or delete that folder"
+    )
+    with space_needed(folder, way_out):
         if not (begun / MANIFEST).is_file():
             (begun / IMAGES).mkdir(parents=True, exist_ok=True)
             write_manifest(begun / MANIFEST, manifest)
     with ExitStack() as stack:
         busy = f"'{folder}' is being made by another program: wait until it ends"
         stack.enter_context(alone_in(begun, busy))
-        stack.enter_context(space_needed(folder))
+        stack.enter_context(space_needed(folder, way_out))
         there = read_gallery_manifest(begun)
         n_counted = there.n_rows
         with Writer(begun, there, created_by, thumbnail_px) as writer:

@@ -1,5 +1,6 @@
 """Galleries: what is saved comes back, and what is wrong is refused in one sentence."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -271,3 +272,15 @@ def test_no_gallery_is_replaced_by_a_part_of_itself(tmp_path: Path, out: str) ->
     for left in ("all", "all/one"):
         assert len(load_gallery(tmp_path / left)) == 4
     assert len(copy_galleries(tmp_path / "all/two", [(one, one.rows[:1])], "test")) == 1
+
+
+def test_a_disk_that_fills_while_images_are_copied_is_said_of_the_gallery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(Problem, match=r"/g cannot be written \(.*No space.*make room"):
+        save_gallery(tmp_path / "g", replace(gallery_of(1), images=(tmp_path / "0.png",)))
+    assert not [*tmp_path.iterdir()]

@@ -1,5 +1,6 @@
 """gallery and its commands: made, changed and looked at, and what a lab does wrong."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -223,6 +224,23 @@ def test_one_picture_under_two_names_is_told(run: Callable[..., Result]) -> None
     shutil.copy("first/cat.png", "first/twin.png")
     said = done(run("--images", "first", "--out", "g"))
     assert "1 images are the same as another one, first 'cat' and 'twin'" in said
+
+
+def test_a_disk_that_fills_names_what_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    bundle = tiny_bundle(tmp_path / "b")
+    features = np.ones((1, 3), np.float32)
+    every = Features(("a",), bundle.manifest.image_encoders, {"toy": features})
+    rows = [making.Row("a", "a", tmp_path / "a.png")]
+    with pytest.raises(Problem, match=r"g cannot be written .*No space left.*make room") as caught:
+        make_from_features(tmp_path / "g", rows, "a", every, bundle, "test")
+    [begun] = tmp_path.glob(".g.begun-*")
+    assert f"from what it has left in '{begun}', or delete that folder" in str(caught.value)
 
 
 class Killed(BaseException):
