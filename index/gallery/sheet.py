@@ -1,16 +1,20 @@
 """Contact sheets: pages of small images with their labels and ids, to look at."""
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib import get_data_path
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from hvf_core.problem import Problem
+from hvf_core.text import printable
 from index.images import open_image
 
 _GAP_PX, _LINE_PX = 8, 14
-_FONT_PX = 11
+_FONT_PX = 10
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class Layout:
 
 def sheets(tiles: Sequence[Tile], layout: Layout) -> Iterator[Image.Image]:
     """The pages, one after the other; an image that is missing or damaged is an empty place."""
-    font = ImageFont.load_default(_FONT_PX)
+    file = Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # Pillow's own has Latin alone
+    font = ImageFont.truetype(file, _FONT_PX)
+    letters = FT2Font(str(file)).get_charmap()
     a_page = layout.columns * layout.rows
     n_lines = max(len(tile.lines) for tile in tiles)
     step_x, step_y = layout.px + _GAP_PX, layout.px + n_lines * _LINE_PX + _GAP_PX
@@ -49,8 +55,15 @@ def sheets(tiles: Sequence[Tile], layout: Layout) -> Iterator[Image.Image]:
             _put(page, draw, tile.image, x, y, layout.px)
             for line, text in enumerate(tile.lines):
                 place = (x, y + layout.px + 1 + line * _LINE_PX)
-                draw.text(place, _fitting(draw, text, font, layout.px), "black", font)
+                shown = _fitting(draw, legible(text, letters), font, layout.px)
+                draw.text(place, shown, "black", font)
         yield page
+
+
+def legible(text: str, letters: Container[int]) -> str:
+    """A text on one line, with the codes of those letters that a font lacks in their place."""
+    line = printable(" ".join(unicodedata.normalize("NFC", text).split()))
+    return "".join(one if ord(one) in letters else ascii(one)[1:-1] for one in line)
 
 
 def _put(
@@ -70,11 +83,11 @@ def _put(
 def _fitting(
     draw: ImageDraw.ImageDraw,
     text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: ImageFont.FreeTypeFont,
     width_px: int,
 ) -> str:
     """As much of a line as there is room for."""
-    shown = " ".join(text.split())[:200]
+    shown = text[:200]
     while draw.textlength(shown, font) > width_px:
         shown = shown[:-2] + "…" if len(shown) > 2 else ""
     return shown
