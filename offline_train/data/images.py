@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
+from hvf_core.text import printable
 from index.images import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -120,10 +121,10 @@ def _is_image(path: Path) -> bool:
 def _content(path: Path) -> str:
     try:
         return file_sha256(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # as of a name that no file can have
         raise Problem(
-            f"the image '{path}' cannot be read ({error.strerror}): replace it, or take it out of "
-            "its folder"
+            f"the image '{printable(str(path))}' cannot be read "
+            f"({getattr(error, 'strerror', error)}): replace it, or take it out of its folder"
         ) from error
 
 

@@ -30,6 +30,8 @@ def chosen(
     """
     if not ids and file is None and match is None:
         raise WrongUsage("say which images: by their ids, with --ids FILE or with --match PATTERN")
+    from index.gallery.names import same_id
+
     rows = []
     for id_ in (*(ids or ()), *(_lines(file) if file is not None else ())):
         row = gallery.row_of(id_)
@@ -38,7 +40,8 @@ def chosen(
         rows.append(row)
     if match is not None:
         counted = gallery.rows.tolist()
-        found = [row for row in counted if fnmatchcase(gallery.ids[row], match)]
+        pattern = same_id(match)
+        found = [row for row in counted if fnmatchcase(same_id(gallery.ids[row]), pattern)]
         if not found:
             raise Problem(f"no id in the gallery '{gallery.folder}' matches '{match}'")
         rows += found
@@ -47,7 +50,7 @@ def chosen(
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # ids may hold other breaks
     except OSError as error:
         raise Problem(f"the ids '{file}' cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

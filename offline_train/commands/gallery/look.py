@@ -1,5 +1,6 @@
 """gallery info, sheet and like: what is in a gallery, and what looks like what."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvf_core.problem import Problem, WrongUsage, needed
+from hvf_core.text import printable
 from offline_train.commands.gallery.choice import Folder, IdFile, Ids, Pattern, chosen
 from offline_train.commands.options import Encoders, console
 
@@ -97,7 +99,8 @@ def like(
     found = zip(rows.tolist(), cosines.tolist(), strict=True)
     nearest = [(one, cosine) for one, cosine in found if one != row][:k]
     for one, cosine in nearest:
-        console.print(f"{cosine:6.3f}  {there.ids[one]}  {there.labels[one]}", highlight=False)
+        line = printable(f"{cosine:6.3f}  {there.ids[one]}  {there.labels[one]}")
+        console.print(line, highlight=False, soft_wrap=True)
     if out is not None:
         tiles = [first, *(_tile(there, one, f"{cosine:.3f}") for one, cosine in nearest)]
         _draw(tiles, Layout(), out)
@@ -107,7 +110,7 @@ def _embedding(
     gallery: "Gallery", file: Path, bundle: Path | None, encoders: str | None
 ) -> "np.ndarray":
     """What a bundle makes of a picture file."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # False also of a name that no file can have
         raise Problem(
             f"'{file}' is neither an image of the gallery '{gallery.folder}' nor a file: give an "
             "id or a picture"
@@ -134,7 +137,7 @@ def _draw(tiles: "Sequence[Tile]", layout: "Layout", out: Path) -> None:
     from hvf_core.artifact import refuse_unwritable, whole_file
     from index.gallery.sheet import sheets
 
-    if out.suffix.lower() != ".png":
+    if out.suffix.lower() != ".png" or out.is_dir():
         raise WrongUsage(f"a contact sheet is a PNG, '{out}' is none: end its name in .png")
     refuse_unwritable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
