@@ -46,9 +46,12 @@ def main(
     ] = _USUAL,
     queries: Annotated[int, typer.Option(min=20, max=2800, help="trials looked up")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="in which all kinds take turns")] = 3,
-    seconds: Annotated[float, typer.Option(help="at most, of each kind in a round")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="at most, of each kind in a round")
+    ] = 10.0,
     pictures: Annotated[
-        int, typer.Option(help="images that are made; beyond, embeddings are drawn like theirs")
+        int,
+        typer.Option(min=2, help="images that are made; beyond, embeddings are drawn like theirs"),
     ] = 16540,
     usearch_up_to: Annotated[int, typer.Option(help="images of which it builds its index")] = 10**5,
 ) -> None:
@@ -56,11 +59,12 @@ def main(
     if unknown := set(kinds.split(",")) - {*NAMES, *PEERS}:
         offered = ", ".join((*NAMES, *PEERS))
         raise WrongUsage(f"'{unknown.pop()}' is no kind of search here; there are {offered}")
+    sizes = _sizes(images)
     console = Console(stderr=True, highlight=False)
     world = World(console)
     every = world.queries()
     chooses, asked = every.part(slice(-_CHOOSE, None)), every.part(slice(queries))
-    for n in map(int, images.split(",")):
+    for n in sizes:
         too_few, too_many = (
             KINDS.keys() if n < FEWEST else (),
             {"usearch"} if n > usearch_up_to else (),
@@ -90,6 +94,13 @@ def main(
             }
             for kind in opened:
                 print(json.dumps(about | kind.told(truth, gallery.embeddings, asked)), flush=True)
+
+
+def _sizes(images: str) -> list[int]:
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in images.split(",")]
+    if not all(sizes):
+        raise WrongUsage(f"--images '{images}' are no sizes: give numbers from 1 on, as 200,16540")
+    return sizes
 
 
 def _write(folder: Path, world: World, n: int, pictures: int) -> None:

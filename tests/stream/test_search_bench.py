@@ -167,3 +167,9 @@ def test_a_kind_that_cannot_run_here_says_why(
 def test_a_kind_that_is_not_there_is_told(world: Callable[[Console], World]) -> None:
     with pytest.raises(WrongUsage, match="'exakt' is no kind of search here"):
         search.main("200", "exakt", 20, 1, 1.0, 200, 0)
+
+
+@pytest.mark.parametrize("sizes", ["0", "-5", "abc", "200,"])
+def test_what_is_no_size_is_told(sizes: str) -> None:
+    with pytest.raises(WrongUsage, match="are no sizes: give numbers from 1 on"):
+        search.main(sizes, "exact", 20, 1, 1.0, 200, 0)
