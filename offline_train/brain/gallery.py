@@ -153,7 +153,8 @@ def make_from_features(
         if (folder / MANIFEST).is_file():  # and is replaced
             stack.enter_context(alone_in(folder, busy))
         with sealed_directory(folder, MANIFEST) as draft:
-            for path in begun.iterdir():
+            # The manifest first: killed in between, no rows count of which the files are gone.
+            for path in sorted(begun.iterdir(), key=lambda path: path.name != MANIFEST):
                 path.rename(draft / path.name)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.begun-*"):
         with suppress(Problem), alone_in(left, "somebody makes another one"):

@@ -247,6 +247,31 @@ class Killed(BaseException):
     """Ends a build as a signal does."""
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_a_build_that_was_killed_while_it_takes_its_place_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    bundle, ids = tiny_bundle(tmp_path / "b"), tuple(map(str, range(20)))
+    features = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    every = Features(ids, bundle.manifest.image_encoders, {"toy": features})
+    rows = [making.Row(id_, id_) for id_ in ids]
+    rename, moved = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        moved.append(self)
+        if len(moved) == at:
+            raise Killed
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(Killed):
+        make_from_features(tmp_path / "g", rows, ids, every, bundle, "test")
+    monkeypatch.undo()
+    make_from_features(tmp_path / "g", rows, ids, every, bundle, "test")
+    assert tuple(load_gallery(tmp_path / "g").ids) == ids
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "g"]
+
+
 def test_a_build_that_was_killed_goes_on_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
