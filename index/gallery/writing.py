@@ -159,7 +159,11 @@ def copy_galleries(
 
 
 def _refuse_within(folder: Path, source: Path) -> None:
-    """Refuses to replace a folder by what is copied from it, or from below it."""
+    """Refuses to replace a folder by what is copied from it or from below it, or to write there."""
+    if source.resolve() in folder.resolve().parents:
+        raise Problem(
+            f"'{folder}' lies in the gallery '{source}', and would go with it: name another folder"
+        )
     places = (source, *source.resolve().parents)
     if folder.exists() and any(place.samefile(folder) for place in places):
         raise Problem(

@@ -274,6 +274,13 @@ def test_no_gallery_is_replaced_by_a_part_of_itself(tmp_path: Path, out: str) ->
     assert len(copy_galleries(tmp_path / "all/two", [(one, one.rows[:1])], "test")) == 1
 
 
+def test_no_gallery_is_written_into_the_one_it_comes_from(tmp_path: Path) -> None:
+    made = save_gallery(tmp_path / "g", gallery_of())
+    with pytest.raises(Problem, match="g/inner' lies in the gallery"):
+        copy_galleries(tmp_path / "g" / "inner", [(made, made.rows[:1])], "test")
+    assert not (tmp_path / "g" / "inner").exists()
+
+
 def test_a_disk_that_fills_while_images_are_copied_is_said_of_the_gallery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
