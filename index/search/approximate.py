@@ -1,6 +1,7 @@
 """Approximate search: an index names the best images, and their cosines are computed exactly."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 import faiss
@@ -13,6 +14,8 @@ from index.search.flat import Dense, Flat, inner_products, of_unit_length, place
 from index.search.remainder import Moments, Remainder, Rest, moments_of
 
 _faiss: Any = faiss  # whose type hints know other arguments than it takes
+_LOG_TRUSTED = np.log(0.025)
+"""Of the standard error that a total may have beside it: half of `measure.LOG_P_ERROR`."""
 FEWEST = 50
 """Where an index names no more images, as of few that count, all are looked at."""
 
@@ -59,6 +62,7 @@ class Approximate:
     ) -> None:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.among, self.n_candidates = among, n_candidates
+        self.n_counted = len(embeddings) if among is None else len(among)
         self._index: Index = index
         n_indexed = index.ntotal
         rows = np.arange(len(embeddings)) if among is None else among
@@ -116,6 +120,8 @@ class Approximate:
     def of(self, query: np.ndarray, rows: int | np.ndarray) -> np.ndarray:
         """The cosines of given rows, minus infinity where they do not count."""
         wanted = np.atleast_1d(np.asarray(rows, np.int64))
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self._embeddings):
+            raise IndexError(f"rows {rows} of a gallery of {len(self._embeddings)}")
         cosines = inner_products(query, self._embeddings, np.ascontiguousarray(wanted))
         if self.among is not None:
             cosines[~places_in(self.among, wanted)[1]] = -np.inf
@@ -137,11 +143,19 @@ class Found:
         self._known = Dense(cosines, rows)
 
     def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        every = k <= self._n or not len(self._rest.weights)
-        return (self._known if every else self._search.exactly(self._query)).top_k(k)
+        every = k <= self._n or self._n == self._search.n_counted
+        return (self._known if every else self._exact).top_k(k)
 
     def log_sum_exp(self, factor: float) -> float:
-        return float(np.logaddexp(self._known.log_sum_exp(factor), self._rest.log_sum_exp(factor)))
+        """Of all images where what the others weigh cannot be told well enough from a few."""
+        rest, log_error = self._rest.log_sum_exp(factor)
+        total = np.logaddexp(self._known.log_sum_exp(factor), rest)
+        trusted = log_error <= total + _LOG_TRUSTED
+        return float(total) if trusted else self._exact.log_sum_exp(factor)
+
+    @cached_property
+    def _exact(self) -> Dense:
+        return self._search.exactly(self._query)
 
     def of(self, rows: int | np.ndarray) -> np.ndarray:
         return self._search.of(self._query, rows)
@@ -152,7 +166,7 @@ class Found:
         if place or cosine == -np.inf:
             return place
         before = self._known.above(cosine) + self._rest.above(cosine)
-        return 1 + max(before, self._search.n_candidates)
+        return min(1 + max(before, self._search.n_candidates), self._search.n_counted)
 
 
 def parameters(

@@ -118,14 +118,15 @@ def of_unit_length(vector: np.ndarray, dim: int) -> np.ndarray:
     """
     if vector.shape != (dim,):
         raise ValueError(f"an embedding of shape {vector.shape}, the gallery has width {dim}")
-    query = vector.astype(np.float32, casting="same_kind")
-    length = np.sqrt(np.dot(query, query))
-    if not np.isfinite(length) or not length:
+    largest = np.abs(vector).max()
+    if not np.isfinite(largest) or not largest:
         raise Problem(
             "an embedding holds values that are not finite, or only zeros: "
             "the trial's EEG or the bundle's weights are damaged"
         )
-    query /= length
+    scaled = np.ldexp(vector, -np.frexp(largest)[1])  # to the bit, and no square is too small
+    query = scaled.astype(np.float32, casting="same_kind")
+    query /= np.sqrt(np.dot(query, query))
     return query
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 MANY = 20_000
 """From so many images on exact search takes milliseconds, and a person is told so."""
+MOST_COUNT = 0.9
+"""Of an index's images: where fewer count, its figures, which are of all of them, say little."""
+SOON_MS = 5.0
+"""Exact search that takes no longer is then taken."""
 MB_PER_MS = 10
 """What one thread reads of embeddings on common machines."""
 
@@ -109,6 +113,11 @@ def _indexed(
             search = stored.load_search(gallery, kept, rows)
             if on_gpu:
                 _move(search, say)
+            if (counts := _n_indexed(kept, gallery, rows, n)) < MOST_COUNT * kept.n_rows:
+                say(
+                    f"of the {kept.n_rows} images of the index {counts} count: how good it is was "
+                    "measured with all of them"
+                )
             return search
     except Problem as problem:
         if kind != AUTO:
@@ -136,16 +145,24 @@ def _why_not(
     chosen, exact = kept.chosen, kept.tried[0]
     if chosen.kind == EXACT:
         return ""
-    n_added = gallery.n_rows - kept.n_rows
-    n_indexed = n - n_added if rows is None else int(rows.searchsorted(kept.n_rows))
-    if n_indexed < kept.n_rows / 2:  # it was measured with all of them
-        return f"of the {kept.n_rows} images of the index {n_indexed} count"
+    n_indexed = _n_indexed(kept, gallery, rows, n)
     exact_ms = exact.p50_ms / kept.n_rows
+    least = MOST_COUNT if kind == AUTO and exact_ms * n <= SOON_MS else 0.5
+    if n_indexed < least * kept.n_rows:  # it was measured with all of them
+        return f"of the {kept.n_rows} images of the index {n_indexed} count"
     if kind == AUTO and not chosen.good:
         return (
             f"the index '{chosen.kind}' is not good enough (recall@5 {chosen.recall_5:.3f}, log p "
-            f"±{chosen.log_p_error:.3f})"
+            f"±{chosen.log_p_error:.3f}, measured with {chosen.queries} queries)"
         )
     if kind == AUTO and chosen.p50_ms + exact_ms * (n - n_indexed) > exact_ms * n:
         return f"{n - n_indexed} images were added since the index was made: {MAKE}"
     return None
+
+
+def _n_indexed(
+    kept: "SearchManifest", gallery: Gallery, rows: NDArray[np.int64] | None, n: int
+) -> int:
+    """How many of an index's rows count."""
+    n_added = gallery.n_rows - kept.n_rows
+    return n - n_added if rows is None else int(rows.searchsorted(kept.n_rows))

@@ -18,6 +18,7 @@ SAMPLE = 4096
 """Images at most whose cosines are computed for it; at 512 numbers each they take 8 MB."""
 LEAST, SHARE = 1024, 8
 """Of fewer images it is one in eight, but so many at least: finding them takes less time too."""
+_RIDGE = 1e-12 * np.eye(3)  # keeps cosines that are all alike from being divided by
 AT_ONCE = 8192
 """Embeddings that are read at a time."""
 
@@ -76,7 +77,7 @@ class Remainder:
         places, are_there = places_in(self._rows, found)
         sample = np.delete(every, places[are_there])
         if n <= 0 or not len(sample):
-            return Rest(sample[:0], sample[:0])
+            return Rest(sample[:0], sample[:0], np.empty((3, 0)), n, 0.0)
         found_cosines = cosines.astype(np.float64)
         mean = (self._first @ query - found_cosines.sum()) / n
         squares = float(inner_products(query, self._second) @ query)
@@ -85,10 +86,9 @@ class Remainder:
         off = sample - middle
         known = np.stack([np.ones_like(off), off, off * off])
         wanted = np.array([1.0, mean - middle, square - 2 * middle * mean + middle**2])
-        # A little on the diagonal keeps cosines that are all alike from being divided by.
-        products = known @ known.T + 1e-12 * np.eye(3)
+        products = known @ known.T + _RIDGE
         weights = n * np.linalg.solve(products, wanted) @ known
-        return Rest(sample, np.maximum(weights, 0.0))
+        return Rest(sample, np.maximum(weights, 0.0), known, n, found_cosines.min(initial=1))
 
 
 class Rest(NamedTuple):
@@ -96,15 +96,32 @@ class Rest(NamedTuple):
 
     cosines: NDArray[np.float64]
     weights: NDArray[np.float64]
+    known: NDArray[np.float64]
+    """What their sums are known of, (3, n)."""
+    n: int
+    """How many were passed over."""
+    below: float
+    """No higher than the cosines that were found: theirs may be as high, if few are."""
 
     def above(self, cosine: float) -> int:
         """About how many of those that were passed over have a higher cosine."""
         return round(float(self.weights[self.cosines > cosine].sum()))
 
-    def log_sum_exp(self, factor: float) -> float:
-        """The logarithm of their sum of `exp(factor · cosine)`; minus infinity of none."""
+    def log_sum_exp(self, factor: float) -> tuple[float, float]:
+        """The logarithms of their sum of `exp(factor · cosine)` and of its standard error.
+
+        Both are minus infinity of none; of a few that the sample has none of the error is infinite.
+        """
         if not self.weights.any():
-            return -np.inf
+            return -np.inf, np.inf if self.n > 0 else -np.inf
         logits = factor * self.cosines
-        highest = logits.max()
-        return float(highest + np.log(self.weights @ np.exp(logits - highest)))
+        highest = max(logits.max(), factor * self.below)
+        terms = np.exp(logits - highest)
+        products = self.known @ self.known.T + _RIDGE
+        left = terms - np.linalg.solve(products, self.known @ terms) @ self.known
+        n = len(left)
+        squares = left @ left + np.exp(2 * (factor * self.below - highest))  # one that it missed
+        variance = squares / max(n - 3, 1) * max(1 / n - 1 / self.n, 0.0)
+        error = self.n * np.sqrt(variance)
+        with np.errstate(divide="ignore"):
+            return float(highest + np.log(self.weights @ terms)), float(highest + np.log(error))

@@ -5,11 +5,11 @@ Rows that were added later are none of it; where the rows themselves have change
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import faiss
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.numpy import load_file
 
 from hvf_core.artifact import (
@@ -26,29 +26,47 @@ from index.gallery import Gallery
 from index.gallery.manifest import EMBEDDINGS
 from index.search.approximate import Approximate
 from index.search.choose import Chosen
-from index.search.kinds import MAKE
+from index.search.kinds import EXACT, KINDS, MAKE
 from index.search.measure import Figures
 from index.search.remainder import Moments
 
 FOLDER, MANIFEST, INDEX, MOMENTS = "search", "search.json", "index.faiss", "moments.safetensors"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2  # 1 had figures at one factor alone, which say too little
 
 
 class SearchManifest(Frozen):
     """What `search.json` says."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     chosen: Figures
     """Its kind and settings, and how good it was."""
-    tried: tuple[Figures, ...]
+    tried: tuple[Figures, ...] = Field(min_length=1)
     """The best of each kind that was tried, the exact one first."""
-    blocks: tuple[str, ...]
+    blocks: tuple[str, ...] = Field(min_length=1)
     """SHA-256 of the embeddings of each block of rows that it was made of."""
     n_rows: int = Field(gt=0)
     created_by: str
     """The command that made it."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file; of exact search there is none."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        chosen = self.chosen
+        if self.tried[0].kind != EXACT:
+            raise ValueError("the first kind that was tried is not exact search")
+        if sorted(self.files) != ([] if chosen.kind == EXACT else [INDEX, MOMENTS]):
+            raise ValueError(f"files {sorted(self.files)} are not those of '{chosen.kind}'")
+        if chosen.kind == EXACT:
+            return self
+        if chosen.kind not in KINDS:
+            raise ValueError(f"there is no kind '{chosen.kind}'")
+        is_share = max(KINDS[chosen.kind].efforts) <= 1
+        if not (0 < chosen.effort <= 1 if is_share else chosen.effort >= 1):
+            raise ValueError(f"'{chosen.kind}' has no effort {chosen.effort}")
+        if chosen.n_candidates < 1:
+            raise ValueError("an index is asked for no image")
+        return self
 
 
 def save_search(gallery: Gallery, chosen: Chosen, moments: Moments, created_by: str) -> Path:
@@ -88,8 +106,11 @@ def read_search(gallery: Gallery) -> SearchManifest | None:
     if gallery.folder is None or not (gallery.folder / FOLDER / MANIFEST).exists():
         return None
     folder = _folder_of(gallery)
-    manifest = read_manifest(folder, MANIFEST, SearchManifest, SCHEMA_VERSION)
-    if _blocks_of(gallery)[: len(manifest.blocks)] != manifest.blocks:
+    manifest = read_manifest(folder, MANIFEST, SearchManifest, SCHEMA_VERSION, oldest=2)
+    n_blocks = len(manifest.blocks)
+    blocks = gallery.manifest.blocks[:n_blocks] if gallery.manifest else ()
+    n_rows = sum(block.n for block in blocks)
+    if _blocks_of(gallery)[:n_blocks] != manifest.blocks or n_rows != manifest.n_rows:
         raise Problem(f"{folder} was made of other rows than '{gallery.folder}' has: {MAKE}")
     return manifest
 
@@ -106,7 +127,11 @@ def load_search(
     check_files(folder, manifest.files)
     with loading("the index of a gallery", str(folder / INDEX), MAKE):
         index = faiss.read_index(str(folder / INDEX))
-    sums = load_file(folder / MOMENTS)
+        sums = load_file(folder / MOMENTS)
+    dim = gallery.embeddings.shape[1]
+    shapes = sums["first"].shape, sums["second"].shape
+    if (index.ntotal, index.d, *shapes) != (manifest.n_rows, dim, (dim,), (dim, dim)):
+        raise Problem(f"the index in {folder} is not that of its {MANIFEST}: {MAKE}")
     moments = Moments(manifest.n_rows, sums["first"], sums["second"])
     settings = manifest.chosen.effort, manifest.chosen.n_candidates
     search = Approximate(gallery.embeddings, index, *settings, moments, among)

@@ -4,8 +4,9 @@ The offline twin of a live session's answers: the same EEG is known, and is embe
 many stimuli.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
     for name in ("channels", "rate_hz", "tmin_s", "tmax_s", "preprocessing"):
         has, needs = getattr(trial_set.format, name), getattr(bundle.manifest, name)
         if name == "preprocessing":
-            has, needs = as_made(has), as_made(needs)
+            has, needs = _differing(as_made(has), as_made(needs))
         if has != needs:
             raise Problem(
                 f"the trial set has {name} {has}, the bundle needs {needs}: "
@@ -71,6 +72,14 @@ def check_trials(bundle: Bundle, trial_set: TrialSet) -> None:
                 f"the {name} of the trial set was fitted to other trials than the bundle's, which "
                 "a live session uses: make the set with `prepare-test` and this bundle"
             )
+
+
+def _differing(
+    has: Mapping[str, Any], needs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of two tables what differs."""
+    names = [name for name in {**has, **needs} if has.get(name) != needs.get(name)]
+    return {name: has.get(name) for name in names}, {name: needs.get(name) for name in names}
 
 
 def rows_of(gallery: Gallery, items: Sequence[str]) -> np.ndarray:

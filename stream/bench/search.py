@@ -163,7 +163,7 @@ def judged_by(
         "recall_at_5": _short((found >= best[:, -1:] - _SAME).mean()),
         "regret": _short((best - found).mean().clip(0)),
     }
-    wrong = np.abs(asked.log_p - (queries.factors[:n] * best[:, 0] - truth.log_totals[:n]))
+    wrong = np.abs(asked.log_p - (queries.factors[:n] * best[:, 0] - truth.log_totals[:n, 0]))
     if np.isfinite(wrong).all():
         p50, p99 = np.percentile(wrong, [50, 99])
         judged |= {"log_p_error_p50": _short(p50), "log_p_error_p99": _short(p99)}

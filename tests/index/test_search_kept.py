@@ -124,6 +124,49 @@ def test_a_kind_that_is_not_good_is_not_taken_by_itself(folder: Path) -> None:
     assert isinstance(opened(folder, "ivf-sq8")[0], Approximate)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tried", []),
+        ("blocks", []),
+        ("files", {}),
+        ("n_rows", 10 * N),
+        ("chosen.kind", "fast"),
+        ("chosen.effort", -1),
+        ("chosen.effort", 9),
+        ("chosen.n_candidates", 0),
+        ("chosen.p50_ms", float("nan")),
+    ],
+)
+def test_what_is_not_valid_is_said_and_the_gallery_is_searched_exactly(
+    folder: Path, name: str, value: object
+) -> None:
+    manifest = folder / "search/search.json"
+    told = json.loads(manifest.read_text())
+    *into, key = name.split(".")
+    (told[into[0]] if into else told)[key] = value
+    manifest.write_text(json.dumps(told))
+    search, said = opened(folder)
+    assert isinstance(search, Flat)
+    assert str(folder) in said[0]
+
+
+def test_a_small_part_is_searched_exactly_and_of_a_large_one_is_said_what_was_measured(
+    folder: Path,
+) -> None:
+    rows = np.arange(N * 6 // 10)
+    search, said = opened(folder, among=rows)
+    assert isinstance(search, Flat)
+    assert f"of the {N} images of the index {len(rows)} count" in said[0]
+    manifest = folder / "search/search.json"
+    told = json.loads(manifest.read_text())
+    told["tried"][0]["p50_ms"] = 100.0
+    manifest.write_text(json.dumps(told))
+    search, said = opened(folder, among=rows)
+    assert isinstance(search, Approximate)
+    assert "how good it is was measured with all of them" in said[0]
+
+
 def test_images_that_were_added_and_removed_since_are_respected(folder: Path) -> None:
     ids = [f"new {i}" for i in range(100)]
     remove_images(folder, [f"image {row}" for row in range(50)])
@@ -247,13 +290,15 @@ def command(*arguments: object) -> Result:
 
 def test_the_command_measures_kinds_and_keeps_the_best(folder: Path) -> None:
     shutil.rmtree(folder / "search")
-    result = command(folder, "--kind", "ivf-pq64")
+    result = command(folder, "--kind", "ivf-sq8")
     assert result.exit_code == 0, result.output
     assert f"{N} images, 500 simulated queries" in result.output
-    assert "'ivf-pq64' is taken" in result.output
-    assert isinstance(opened(folder, "ivf-pq64")[0], Approximate)
+    kept = read_search(open_gallery(folder))
+    assert kept is not None
+    assert f"'ivf-sq8' is {'taken' if kept.chosen.good else 'kept'}" in result.output
+    assert isinstance(opened(folder, "ivf-sq8")[0], Approximate)
     told = CliRunner().invoke(app, ["gallery", "info", str(folder)]).output
-    assert f"ivf-pq64 of {N} rows" in told
+    assert f"ivf-sq8 of {N} rows" in told
     assert "simulated queries" in told
 
 
@@ -274,3 +319,11 @@ def test_the_command_refuses_what_does_not_belong_together(folder: Path) -> None
         result = command(folder, *arguments)
         assert isinstance(result.exception, WrongUsage)
         assert why in str(result.exception)
+
+
+def test_the_table_cuts_no_name_and_the_verdict_says_what_was_measured(folder: Path) -> None:
+    output = command(folder, "--kind", "ivf-rabitq").output
+    assert "ivf-rabitq " in output.split("build s")[1]
+    kept = read_search(open_gallery(folder))
+    assert kept is not None
+    assert f"recall@5 {kept.chosen.recall_5:.4f}" in " ".join(output.split())

@@ -17,10 +17,19 @@ from index.gallery import Gallery
 from index.ranking import Ranker
 from index.search.approximate import Approximate
 from index.search.base import Search
-from index.search.choose import Rows, built, choose
+from index.search.choose import Chosen, Rows, built, choose
 from index.search.flat import Flat
 from index.search.kinds import KINDS, Kind
-from index.search.measure import Figures, Queries, Truth, measured, simulated_queries, truth_of
+from index.search.measure import (
+    TIMES,
+    WEAKER,
+    Figures,
+    Queries,
+    Truth,
+    measured,
+    simulated_queries,
+    truth_of,
+)
 from index.search.remainder import SAMPLE, Remainder, moments_of
 
 N, DIM, FACTOR = 3000, 48, 15.0
@@ -194,9 +203,9 @@ def test_a_remainder_that_the_sample_holds_whole_is_exact(
     rest = Remainder(gallery, np.arange(n), moments_of(gallery)).of(query, found, cosines[found])
     others = np.delete(cosines.astype(np.float64), found)
     if len(others) == 0:
-        assert rest.log_sum_exp(factor) == -np.inf
+        assert rest.log_sum_exp(factor) == (-np.inf, -np.inf)
         return
-    assert rest.log_sum_exp(factor) == pytest.approx(
+    assert rest.log_sum_exp(factor)[0] == pytest.approx(
         np.log(np.exp(factor * others).sum()), abs=1e-3
     )
     assert rest.above(0.3) == pytest.approx((others > 0.3).sum(), abs=1)
@@ -211,7 +220,7 @@ def test_of_a_larger_remainder_a_sample_says_the_total_to_a_few_hundredths() -> 
         found = np.sort(exact.top_k(200)[0])
         rest = remainder.of(query, found, exact.of(found))
         total = np.logaddexp(
-            Flat(gallery, found).scores(query).log_sum_exp(FACTOR), rest.log_sum_exp(FACTOR)
+            Flat(gallery, found).scores(query).log_sum_exp(FACTOR), rest.log_sum_exp(FACTOR)[0]
         )
         errors.append(total - exact.log_sum_exp(FACTOR))
     assert np.sqrt(np.mean(np.square(errors))) < 0.02
@@ -236,7 +245,8 @@ def test_truth_is_that_of_exact_search_for_each_query() -> None:
     for vector, best, total in zip(NOISY, truth.best, truth.log_totals, strict=True):
         scores = Flat(GALLERY, rows).scores(vector)
         np.testing.assert_allclose(best, scores.top_k(5)[1], atol=1e-6)
-        assert total == pytest.approx(scores.log_sum_exp(FACTOR), abs=1e-4)
+        expected = [scores.log_sum_exp(times * FACTOR) for times in TIMES]
+        assert total == pytest.approx(expected, abs=1e-3)
 
 
 def test_exact_search_is_measured_to_be_exact() -> None:
@@ -284,3 +294,87 @@ def test_simulated_queries_lie_among_the_images_and_off_them() -> None:
     np.testing.assert_allclose(np.linalg.norm(queries.vectors, axis=1), 1, atol=1e-5)
     best = truth_of(GALLERY, np.arange(N), queries).best[:, 0]
     assert 0.35 < np.median(best) < 0.95
+
+
+def test_a_setting_has_a_margin_where_it_is_chosen_and_is_only_refused_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """0.992 of the best five choose no kind; where the other half has fewer, none is taken."""
+
+    def told(recalls: list[float]) -> Chosen:
+        def fake(search: Search, kind: str, queries: Queries, truth: Truth) -> Figures:
+            found = measured(search, kind, queries, truth)
+            recall = 1.0 if kind == "exact" else recalls.pop(0) if recalls else 0.992
+            took = 1e3 if kind == "exact" else 1.0
+            known = {"recall_5": recall, "regret": 0.0, "log_p_error": 0.0, "p50_ms": took}
+            return found.model_copy(update={"queries": "brain", **known})
+
+        monkeypatch.setattr("index.search.choose.measured", fake)
+        return choose(rows_of_all(), QUERIES, ["ivf-sq8", "ivf-pq64"], lambda text: None)
+
+    assert told([]).figures.kind == "exact"
+    taken = told([0.999] * 6)  # three numbers of candidates of each kind, and then the report
+    assert (taken.figures.kind, taken.figures.recall_5) == ("ivf-sq8", 0.992)
+    refused = told([0.999] * 6 + [0.985])
+    assert refused.figures.kind == "exact"
+    assert refused.index is None
+    assert refused.tried[1].recall_5 == 0.985
+
+
+def test_simulated_queries_have_to_be_answered_better_than_those_of_a_brain() -> None:
+    found = measured(Flat(GALLERY), "exact", QUERIES, truth_of(GALLERY, np.arange(N), QUERIES))
+    so_so = found.model_copy(update={"recall_5": 0.992})
+    assert not so_so.good
+    assert so_so.model_copy(update={"queries": "brain"}).good
+
+
+def test_weaker_queries_follow_each_that_they_were_made_of() -> None:
+    made = QUERIES.with_weaker(GALLERY, np.arange(N))
+    assert made.vectors.shape == (150, DIM)
+    np.testing.assert_array_equal(made.vectors[::3], NOISY)
+    for i, cosine in enumerate((1.0, *WEAKER)):
+        np.testing.assert_allclose((made.vectors[i::3] * NOISY).sum(axis=1), cosine, atol=1e-4)
+    assert made.weaker == WEAKER
+
+
+def test_where_a_few_images_tell_too_little_of_the_rest_all_are_looked_at() -> None:
+    """At ten times the factor chance has more say: a total is right there too."""
+    gallery = drawn(4 * SAMPLE, 5)
+    few = Approximate(gallery, built(gallery, KINDS["ivf-sq8"]), 1.0, 60, moments_of(gallery))
+    for factor in (FACTOR, 3 * FACTOR, 10 * FACTOR):
+        errors = [
+            few.scores(query).log_sum_exp(factor) - Flat(gallery).scores(query).log_sum_exp(factor)
+            for query in NOISY
+        ]
+        assert np.sqrt(np.mean(np.square(errors))) < 0.03
+
+
+# --- the edges of what may be asked --------------------------------------------------------------
+
+
+@kinds
+def test_as_many_images_as_there_are_and_places_among_them(kind: str) -> None:
+    among = np.arange(0, N, 4)
+    for some, n in ((search(kind, among, 4000), len(among)), (search(kind, None, 4000), N)):
+        scores = some.scores(NOISY[0])
+        assert len(scores.top_k(n)[0]) == n
+        rows = np.arange(N) if some.among is None else among
+        assert max(scores.place_of(row) for row in rows[::50].tolist()) <= n
+
+
+@pytest.mark.parametrize("row", [N, -1, 10**9])
+def test_a_row_outside_is_no_memory_that_is_read(row: int) -> None:
+    scores = search("ivf-sq8").scores(NOISY[0])
+    for ask in (scores.of, scores.place_of):
+        with pytest.raises(IndexError):
+            ask(row)
+
+
+@pytest.mark.parametrize("length", [1e-60, 1e-22, 1e22, 1e60])
+def test_an_embedding_may_be_of_any_length(length: float) -> None:
+    expected = Flat(GALLERY).scores(NOISY[0]).top_k(5)[1]
+    found = Flat(GALLERY).scores(NOISY[0].astype(np.float64) * length).top_k(5)[1]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if 1e-38 < length < 1e38:
+        found = Flat(GALLERY).scores(NOISY[0] * np.float32(length)).top_k(5)[1]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
