@@ -193,14 +193,16 @@ class Control:
     def _set(self, argument: str) -> Answered:
         path = argument.partition(" ")[0]
         old, new = self._nodes.config, changed(self._nodes.config, "set", argument)
-        looks_up = self._looks_up(argument)
-        if looks_up:
-            accept(new, open_whole(new), new.decoding.among)
+        facts: dict[str, Any] = {}
+        if looks_up := self._looks_up(argument):
+            n_old = len(open_accepted(old))
+            chosen = accept(new, open_whole(new), new.decoding.among)
+            facts = {"n_old": n_old, "n_new": len(chosen)} if len(chosen) != n_old else {}
         self._change("set", argument)
         if looks_up:
             self._nodes.order(f"gallery {new.gallery}", *_WHO_KNOWS)
         before, now = (_value_at(config, path) for config in (old, new))
-        return f"{path} is now {now}; it was {before}", {"old": before, "new": now}
+        return f"{path} is now {now}; it was {before}", {"old": before, "new": now} | facts
 
     def _looks_up(self, argument: str) -> bool:
         """Whether a setting is one of how and where this session looks up."""

@@ -335,7 +335,8 @@ def test_answers_are_among_the_images_of_a_file(growing: Stage, tmp_path: Path) 
     file = tmp_path / "ids.txt"
     file.write_text("c\n\na\r\nc\n", encoding="utf-8-sig")
     done = growing.ask("set", f"decoding.among {file}")
-    assert (done.outcome, done.facts) == ("done", {"old": None, "new": str(file)})
+    assert done.outcome == "done"
+    assert done.facts == {"old": None, "new": str(file), "n_old": 8, "n_new": 2}
     gallery = open_accepted(growing.nodes.config)
     assert (len(gallery), gallery.row_of("a"), gallery.row_of("b")) == (2, 0, None)
     assert [order.split()[0] for order, _ in growing.nodes.orders] == ["set", "gallery"]

@@ -278,6 +278,20 @@ def test_a_ledger_that_is_not_there_is_a_sentence(tmp_path):
         read_ledger(tmp_path / "ledger.jsonl")
 
 
+def test_chance_is_that_of_the_gallery_that_each_answer_was_given_from(tmp_path):
+    tally = Tally(CONFIG, 4)
+    for n_answers, n_old in ((1, 10), (3, 2)):
+        for _ in range(n_answers):
+            tally.count({"event": "decoded"} | ANSWER)
+        tally.count({"event": "control", "verb": "gallery", "facts": {"n_old": n_old}})
+    tally.count({"event": "control", "verb": "mark", "facts": {}})
+    summary = tally.summary(Ledger(tmp_path / "ledger.jsonl"), "finish")
+    assert (summary["n"], summary["n_way"], summary["n_way_before"]) == (4, 4, [10, 2])
+    assert summary["chance"] == pytest.approx((1 / 10 + 3 * 1 / 2) / 4)
+    rows = dict(summary_rows(summary | {"streams": {}}))
+    assert rows["4-way"] == "n = 4, before among 10, 2: chance is their mean"
+
+
 @pytest.mark.slow
 def test_whatever_is_done_to_a_ledger_its_sums_hold(tmp_path):
     def read(data):

@@ -43,6 +43,7 @@ class Tally:
         self._config = config
         self.n_way = n_way
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)  # by number of repeats
+        self._before: list[tuple[int, int]] = []  # answers so far, among how many, at each change
         self._early: defaultdict[float, list[int]] = defaultdict(list)  # ranks, by tmax
         self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
         self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
@@ -76,6 +77,10 @@ class Tally:
                 self.painting.add_image(record["of_trial"], record)
             case "unheard":
                 self._unheard.append((record["from_s"], record["until_s"]))
+            case "control":
+                n_old = record["facts"].get("n_old")
+                if isinstance(n_old, int) and n_old > 0:  # another gallery, or other images in it
+                    self._before.append((self._n_ranked, n_old))
             case "note":
                 self._facts[record["node"]] |= record["facts"]
 
@@ -87,6 +92,19 @@ class Tally:
             if answer["calibrated"]:
                 self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
         add_spans(self._stages, answer["stamps"], self._latency_ms)
+
+    @property
+    def _n_ranked(self) -> int:
+        return sum(map(len, self._ranks.values()))
+
+    def _chance(self) -> float | None:
+        """Of top-1: the mean over the answers, as the gallery may have changed between them."""
+        if not self.n_way:
+            return None
+        chance, since = 0.0, 0
+        for until, n_way in (*self._before, (self._n_ranked, self.n_way)):
+            chance, since = chance + (until - since) / n_way, until
+        return chance / since if since else 1 / self.n_way
 
     def _add_provisional(self, answer: Record) -> None:
         """Adds an answer that came before the end of its trial."""
@@ -115,7 +133,8 @@ class Tally:
             "saved_trials": None,
             "n_way": self.n_way,
             **_hits(ranks),
-            "chance": 1 / self.n_way if self.n_way else None,
+            "chance": self._chance(),
+            "n_way_before": [n_way for _, n_way in self._before],
             "by_repeats": {str(n): _hits(some) for n, some in sorted(self._ranks.items())},
             "by_tmax": {
                 f"{round(tmax_s, 3):g}": {
@@ -196,7 +215,7 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if summary["n"]:
         chance = summary["chance"]
         five = min(5, summary["n_way"])
-        yield f"{summary['n_way']}-way", f"n = {summary['n']}"
+        yield f"{summary['n_way']}-way", f"n = {summary['n']}{_before_text(summary)}"
         yield "top-1", f"{summary['top1']:.1%}   (chance {chance:.1%})"
         yield f"top-{five}", f"{summary['top5']:.1%}   (chance {chance * five:.1%})"
         if len(summary["by_repeats"]) > 1:
@@ -250,6 +269,12 @@ def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield span.name, f"p50 {p50:.2f} s   p99 {p99:.2f} s"
     if "given_up" in painting:
         yield "· given up", str(painting["given_up"])
+
+
+def _before_text(summary: Mapping[str, Any]) -> str:
+    """That some of the answers are among other numbers of images, where they are."""
+    before = summary.get("n_way_before")
+    return f", before among {', '.join(map(str, before))}: chance is their mean" if before else ""
 
 
 def _hits_text(row: Mapping[str, Any]) -> str:

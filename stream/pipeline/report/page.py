@@ -110,7 +110,8 @@ def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
     else:
         yield f"EEG from {source.eeg}"
     if summary["n_way"]:
-        yield f"{summary['n_way']} images to tell apart"
+        before = "".join(f", before {n_way}" for n_way in summary.get("n_way_before", ()))
+        yield f"{summary['n_way']} images to tell apart{before}"
     yield _ENDS.get(summary["end"], summary["end"])
 
 
