@@ -37,5 +37,5 @@ OF_GPU_IVF = "ivf-sq8"
 """The kind of index that FAISS has a form of for GPUs."""
 NAMES = (AUTO, EXACT, *KINDS, GPU, GPU_HALF, GPU_IVF)
 """What a person may ask for."""
-MAKE = "make it again with `python -m offline_train gallery index`"
+MAKE = "make it again with `python -m offline_train gallery index GALLERY`"
 """The way out wherever an index is of no use."""
