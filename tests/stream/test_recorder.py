@@ -271,7 +271,7 @@ def test_what_comes_back_as_another_stream_is_recorded_beside_the_first(tmp_path
         info = stream_info(name, "EEG", 2, 100.0, "float32", source_id, labels)
         return pylsl.StreamOutlet(info)
 
-    intake, said = Intake(lambda stream: stream.name == name), []
+    intake, said, pushed = Intake(lambda stream: stream.name == name), [], []
     sources = [source(["Cz", "Pz"])]
     wait_until(intake.there)
     intake.begin()
@@ -279,11 +279,12 @@ def test_what_comes_back_as_another_stream_is_recorded_beside_the_first(tmp_path
         file = StreamsFile(writer, intake)
 
         def sent(value: float, n_streams: int) -> None:
-            """Sends samples until some have come, of the newest source."""
-            n_before = sum(tap.tally.n_samples for tap in intake.taps)
+            """Sends samples until some of these have come, not only some that were under way."""
+            n_before = len(pushed)
 
             def has_come() -> bool:
                 sources[0].push_sample([value, 0.0])
+                pushed.append(value)
                 file.write()
                 said.extend(intake.taken())
                 n = sum(tap.tally.n_samples for tap in intake.taps)
