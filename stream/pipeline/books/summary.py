@@ -78,7 +78,7 @@ class Tally:
             case "unheard":
                 self._unheard.append((record["from_s"], record["until_s"]))
             case "control":
-                n_old = record["facts"].get("n_old")
+                n_old = record.get("facts", {}).get("n_old")
                 if isinstance(n_old, int) and n_old > 0:  # another gallery, or other images in it
                     self._before.append((self._n_ranked, n_old))
             case "note":
