@@ -1,6 +1,6 @@
 """Approximate search: an index names the best images, and their cosines are computed exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hvf_core.problem import Problem
 from index.search.base import Scores
 from index.search.flat import Dense, Flat, inner_products, of_unit_length, places_in
-from index.search.remainder import Moments, Remainder, Rest, moments_of
+from index.search.remainder import MORE, SAMPLE, SHARE, Moments, Remainder, Rest, moments_of
 
 _faiss: Any = faiss  # whose type hints know other arguments than it takes
 _LOG_TRUSTED = np.log(0.025)
@@ -78,7 +78,8 @@ class Approximate:
         else:
             selector = None
         self._asked = parameters(index, effort, selector)
-        self._remainder = Remainder(embeddings, counted, moments)
+        samples = (SAMPLE, MORE) if len(counted) >= SHARE * MORE else (SAMPLE,)
+        self._remainders = [Remainder(embeddings, counted, moments, most) for most in samples]
 
     def scores(self, vector: np.ndarray) -> Scores:
         query = of_unit_length(vector, self._embeddings.shape[1])
@@ -88,13 +89,12 @@ class Approximate:
         if len(found) < min(self.n_candidates, FEWEST):
             return self.exactly(query)
         cosines = inner_products(query, self._embeddings, found)
-        rest = self._remainder.of(query, found, cosines)
-        if len(self._added):
-            found = np.concatenate([found, self._added])
-            cosines = np.concatenate(
-                [cosines, inner_products(query, self._embeddings, self._added)]
-            )
-        return Found(query, found, cosines, rest, self)
+        rests = (remainder.of(query, found, cosines) for remainder in self._remainders)
+        if not len(self._added):
+            return Found(query, found, cosines, rests, self)
+        added = inner_products(query, self._embeddings, self._added)
+        rows = np.append(found, self._added)
+        return Found(query, rows, np.append(cosines, added), rests, self)
 
     def move(self, to: Callable[[Any], Index]) -> None:
         """Asks the index elsewhere from now on: what `to` gives finds the same.
@@ -136,10 +136,11 @@ class Found:
         query: np.ndarray,
         rows: NDArray[np.int64],
         cosines: np.ndarray,
-        rest: Rest,
+        rests: Iterator[Rest],
         search: Approximate,
     ) -> None:
-        self._query, self._rest, self._search, self._n = query, rest, search, len(rows)
+        self._query, self._search, self._n = query, search, len(rows)
+        self._rest, self._larger = next(rests), rests
         self._known = Dense(cosines, rows)
 
     def top_k(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,10 +149,15 @@ class Found:
 
     def log_sum_exp(self, factor: float) -> float:
         """Of all images where what the others weigh cannot be told well enough from a few."""
-        rest, log_error = self._rest.log_sum_exp(factor)
-        total = np.logaddexp(self._known.log_sum_exp(factor), rest)
-        trusted = log_error <= total + _LOG_TRUSTED
-        return float(total) if trusted else self._exact.log_sum_exp(factor)
+        known = self._known.log_sum_exp(factor)
+        while True:
+            rest, log_error = self._rest.log_sum_exp(factor)
+            total = float(np.logaddexp(known, rest))
+            if log_error <= total + _LOG_TRUSTED:
+                return total
+            if (larger := next(self._larger, None)) is None:
+                return self._exact.log_sum_exp(factor)
+            self._rest = larger
 
     @cached_property
     def _exact(self) -> Dense:

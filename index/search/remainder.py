@@ -16,6 +16,8 @@ from index.search.flat import inner_products, places_in
 
 SAMPLE = 4096
 """Images at most whose cosines are computed for it; at 512 numbers each they take 8 MB."""
+MORE = 8 * SAMPLE
+"""Of very many images where these say too little: a third of the error, and still no look at all."""
 LEAST, SHARE = 1024, 8
 """Of fewer images it is one in eight, but so many at least: finding them takes less time too."""
 _RIDGE = 1e-12 * np.eye(3)  # keeps cosines that are all alike from being divided by
@@ -61,10 +63,17 @@ class Remainder:
         embeddings: float32 (n, dim).
         rows: those that an index holds and that count, rising, more than a few.
         moments: of these rows.
+        most: images whose cosines are computed for it.
     """
 
-    def __init__(self, embeddings: np.ndarray, rows: NDArray[np.int64], moments: Moments) -> None:
-        n = min(SAMPLE, max(LEAST, len(rows) // SHARE), len(rows))
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        rows: NDArray[np.int64],
+        moments: Moments,
+        most: int = SAMPLE,
+    ) -> None:
+        n = min(most, max(LEAST, len(rows) // SHARE), len(rows))
         self._rows = np.sort(np.random.default_rng(0).choice(rows, n, replace=False))
         self._sample = np.ascontiguousarray(embeddings[self._rows])
         self._n, self._first = moments.n, moments.first

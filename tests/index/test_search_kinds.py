@@ -15,10 +15,11 @@ from decoder.answer import Query
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from index.ranking import Ranker
+from index.search import approximate
 from index.search.approximate import Approximate
 from index.search.base import Search
 from index.search.choose import Chosen, Rows, built, choose
-from index.search.flat import Flat
+from index.search.flat import Dense, Flat
 from index.search.kinds import KINDS, Kind
 from index.search.measure import (
     TIMES,
@@ -347,6 +348,31 @@ def test_where_a_few_images_tell_too_little_of_the_rest_all_are_looked_at() -> N
             for query in NOISY
         ]
         assert np.sqrt(np.mean(np.square(errors))) < 0.03
+
+
+def test_of_very_many_images_more_are_asked_before_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = drawn(4 * SAMPLE, 5)
+    index, moments = built(gallery, KINDS["ivf-sq8"]), moments_of(gallery)
+    n_exact, exactly = [], Approximate.exactly
+
+    def counted(search: Approximate, query: np.ndarray) -> Dense:
+        n_exact.append(query)
+        return exactly(search, query)
+
+    def looked_at(more: int) -> int:
+        """How often all images were, with a second sample of so many."""
+        monkeypatch.setattr(approximate, "MORE", more)
+        some, before = Approximate(gallery, index, 1.0, 60, moments), len(n_exact)
+        for query in NOISY:
+            total = some.scores(query).log_sum_exp(FACTOR)
+            assert total == pytest.approx(Flat(gallery).scores(query).log_sum_exp(FACTOR), abs=0.1)
+        return len(n_exact) - before
+
+    monkeypatch.setattr(Approximate, "exactly", counted)
+    monkeypatch.setattr(approximate, "SAMPLE", 100)
+    without = looked_at(10**9)
+    assert without > len(NOISY) / 2
+    assert looked_at(2 * 1024) < without / 2
 
 
 # --- the edges of what may be asked --------------------------------------------------------------
