@@ -17,7 +17,7 @@ from index.search.flat import inner_products, places_in
 SAMPLE = 4096
 """Images at most whose cosines are computed for it; at 512 numbers each they take 8 MB."""
 MORE = 8 * SAMPLE
-"""Of very many images where these say too little: a third of the error, and still no look at all."""
+"""Of very many images where these say too little: a third of the error, without a look at all."""
 LEAST, SHARE = 1024, 8
 """Of fewer images it is one in eight, but so many at least: finding them takes less time too."""
 _RIDGE = 1e-12 * np.eye(3)  # keeps cosines that are all alike from being divided by
