@@ -182,10 +182,14 @@ class World:
         arrived_s, offsets_s = np.maximum.accumulate(stamps_s), self.eeg_clock.believed_s(stamps_s)
         raw_s = stamps_s - self.eeg_clock.behind_s(stamps_s)
         raw_s[list(self.odd_stamps)] = list(self.odd_stamps.values())
+        # A sender that was started again is another connection: no chunk holds samples of both.
+        since_s = [since for since, _ in self.eeg_clock.runs[1:]]
+        ends = [*np.searchsorted(self.time_s(self.numbers), since_s).tolist(), len(raw_s)]
         start, turn = 0, 0
         while start < len(raw_s):
-            part = slice(start, start + self.chunk_sizes[turn % len(self.chunk_sizes)])
-            last = min(part.stop, len(raw_s)) - 1
+            size = self.chunk_sizes[turn % len(self.chunk_sizes)]
+            part = slice(start, min(start + size, next(end for end in ends if end > start)))
+            last = part.stop - 1
             readable_s, offset_s = float(arrived_s[last]), float(offsets_s[last])
             yield "eeg", Chunk(raw_s[part], sent[part] * factor, offset_s, readable_s)
             start, turn = part.stop, turn + 1
