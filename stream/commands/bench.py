@@ -10,14 +10,20 @@ from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
 
 BENCHES = {
-    "search": "how long galleries of any size take to be searched, and what is found",
-    "decoder-latency": "how long an answer takes after the last slice of a trial",
-    "reader-latency": "how long the reader takes, beside raw LSL and mne-lsl",
-    "painter-isolation": "whether decoding takes longer while a painter works",
-    "clients": "whether a session answers later with 20 clients on its bus",
-    "faults": "whether a session keeps its promises under faults of every kind",
+    "search": ("search", "how long galleries of any size take to be searched, and what is found"),
+    "decoder-latency": (
+        "decoder_latency",
+        "how long an answer takes after the last slice of a trial",
+    ),
+    "reader-latency": ("reader_latency", "how long the reader takes, beside raw LSL and mne-lsl"),
+    "painter-isolation": (
+        "painter_isolation",
+        "whether decoding takes longer while a painter works",
+    ),
+    "clients": ("clients", "whether a session answers later with 20 clients on its bus"),
+    "faults": ("faults.table", "whether a session keeps its promises under faults of every kind"),
 }
-"""Modules of `stream.bench` by their names, and what each measures."""
+"""By their names: the module of `stream.bench` that has its `main`, and what it measures."""
 
 
 def bench(
@@ -29,13 +35,13 @@ def bench(
     if name == "--help":
         width = max(map(len, BENCHES))
         print(f"Usage: {program} NAME [OPTIONS]; NAME --help has the options of each\n")
-        print(*(f"  {name:{width}}  {what}" for name, what in BENCHES.items()), sep="\n")
+        print(*(f"  {name:{width}}  {what}" for name, (_, what) in BENCHES.items()), sep="\n")
         return
     if name not in BENCHES:
         near = get_close_matches(name, BENCHES, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise WrongUsage(f"'{name}' is no benchmark; {hint}there are {', '.join(BENCHES)}")
-    module = import_module(f"stream.bench.{name.replace('-', '_')}")
+    module = import_module(f"stream.bench.{BENCHES[name][0]}")
     run_app(app_of("", module.main), f"{program} {name}", options)
 
 

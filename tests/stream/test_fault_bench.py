@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stream.bench import faulty_session
-from stream.bench.faults import FAULTS, _with_rows, judged, row
+from stream.bench.faults import session
+from stream.bench.faults.table import FAULTS, _with_rows, judged, row
 from tests.calling import ROOT
 
 FAULT_S = 100.0
@@ -129,7 +129,7 @@ def test_a_page_keeps_the_rows_that_are_not_new() -> None:
 
 @pytest.mark.slow
 def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stream.bench.faults", "--only", "odd-markers"]
+    command = [sys.executable, "-m", "stream.bench.faults.table", "--only", "odd-markers"]
     command += ["--keep", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     head, line = [line for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -142,6 +142,6 @@ def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_step_is_one_that_can_be_done(name: str) -> None:
-    text = Path(faulty_session.__file__).read_text()
+    text = Path(session.__file__).read_text()
     words = set(re.findall(r'case \["(\w+)"', text)) | {"KILL", "STOP", "TERM", "INT", "HUP"}
     assert {step.split()[0] for step in FAULTS[name].steps} <= words

@@ -21,10 +21,10 @@ import typer
 
 from hvf_core.options import Flag
 from hvf_core.specs import read_presets
-from stream.bench.faulty_session import N_BESIDE, Fault, FaultySession
+from stream.bench.faults.session import N_BESIDE, Fault, FaultySession
 from stream.pipeline.books.ledger import Record, read_ledger
 
-FAULTS = read_presets(Path(__file__).with_suffix(".toml"), Fault)
+FAULTS = read_presets(Path(__file__).with_name("faults.toml"), Fault)
 _WINDOW_S = 1.0
 _ON_TIME_S = 0.25  # from the window's end to its answer
 _AS_ASKED = ("unknown_stimulus", "shutdown")  # drops that are no sign of a fault

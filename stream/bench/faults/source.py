@@ -1,6 +1,6 @@
 """The source of the fault bench: the demo's subject, which notes what it sends and errs on demand.
 
-`python -m stream.bench.fault_source NAME TRIALS SOA_S`: each marker that is sent is a line of JSON
+`python -m stream.bench.faults.source NAME TRIALS SOA_S`: each marker that is sent is a line of JSON
 on standard output, `stamp_s` and `text`; `end` follows the last one. Lines on standard input are
 `go`, `mute eeg`, `mute markers`, `speak`, `mark HEX` and `large N` (bytes), `flood N` (markers) and
 `nan` (one stamp of the EEG).

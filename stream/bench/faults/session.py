@@ -25,7 +25,7 @@ from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import SessionState
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _SOA_S = 0.3
 _CALM_S = 2.0  # of answers before the fault
 _START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
@@ -85,7 +85,7 @@ class FaultySession:
         self._spinning: list[subprocess.Popen[bytes]] = []
         name = f"fault-{fault.name}-{os.getpid()}"
         n = round((_CALM_S + fault.play_s) / _SOA_S)
-        source = ("-m", "stream.bench.fault_source", name, n, _SOA_S)
+        source = ("-m", "stream.bench.faults.source", name, n, _SOA_S)
         self.source = self._start("source", source, stdin=subprocess.PIPE)
         session = ["run_realtime.py", "live", "--headless", "--out", self.folder, "--wait", 60]
         session += ["--eeg", name, "--markers", f"{name}-markers", "--bundle", ready_model().bundle]
