@@ -5,7 +5,7 @@ import numpy as np
 from decoder.answer import Query, Ranked
 from index.gallery import Gallery
 from index.search.base import Search
-from index.search.flat import Dense
+from index.search.dense import Dense
 
 
 class Ranker:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hvf_core.problem import Problem
 from index.search.base import Scores
-from index.search.flat import Dense, Flat, inner_products, of_unit_length, places_in
+from index.search.dense import Dense, places_in
+from index.search.flat import Flat, inner_products, of_unit_length
 from index.search.remainder import MORE, SAMPLE, SHARE, Moments, Remainder, Rest, moments_of
 
 _faiss: Any = faiss  # whose type hints know other arguments than it takes

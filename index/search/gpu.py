@@ -18,7 +18,8 @@ import faiss
 import numpy as np
 
 from hvf_core.problem import Problem
-from index.search.flat import Dense, inner_products, of_unit_length, places_in
+from index.search.dense import Dense, places_in
+from index.search.flat import inner_products, of_unit_length
 from index.search.kinds import GPU, GPU_HALF
 
 Product = Callable[[np.ndarray], Tensor]

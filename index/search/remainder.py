@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.flat import inner_products, places_in
+from index.search.dense import places_in
+from index.search.flat import inner_products
 
 SAMPLE = 4096
 """Images at most whose cosines are computed for it; at 512 numbers each they take 8 MB."""

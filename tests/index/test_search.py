@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery, save_gallery
 from index.gallery.manifest import EMBEDDINGS
-from index.search.flat import Dense, Flat
+from index.search.dense import Dense
+from index.search.flat import Flat
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ from index.search import approximate
 from index.search.approximate import Approximate
 from index.search.base import Search
 from index.search.choose import Chosen, Rows, built, choose
-from index.search.flat import Dense, Flat
+from index.search.dense import Dense
+from index.search.flat import Flat
 from index.search.kinds import KINDS, Kind
 from index.search.measure import (
     TIMES,
