@@ -242,7 +242,7 @@ class World:
                 found.add("gap")
                 if (after - before) * self.period_s > waits_s:
                     found.add("no_data")  # nobody could know that the stream would come back
-                if after > self.numbers[-1] - n_held:
+                if self._n_after(after) < n_held:
                     found.add("no_data")  # what came after it was kept back
         if any(first <= number <= last for number in self.not_finite):
             found.add("rejected")
@@ -250,11 +250,15 @@ class World:
         found = found or {"cut"}
         if self.stamping.late_s and size == 1 and piece[0] < self.rate_hz:
             found.add("gap")  # in the first second it is not known by how much stamps come late
-        if piece[-1] > self.numbers[-1] - n_held:
+        if self._n_after(piece[-1]) < n_held:
             found.add("no_data")  # at the end the clock keeps back what it is in doubt about
         # Nothing is where it was before the offset of a clock that began anew is believed.
         in_doubt = self.eeg_clock.is_new(self.time_s(piece[0]), self.time_s(piece[-1]))
         return found | ({"gap", "no_data", "late"} if in_doubt else set())
+
+    def _n_after(self, number: int) -> int:
+        """Samples that arrive after this one."""
+        return len(self.numbers) - int(np.searchsorted(self.numbers, number, "right"))
 
     @cached_property
     def _losses(self) -> list[tuple[int, int]]:
