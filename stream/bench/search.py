@@ -26,12 +26,13 @@ from threadpoolctl import threadpool_limits
 from hvf_core.problem import WrongUsage
 from index.gallery import Gallery, open_gallery, save_gallery
 from index.search.choose import FEWEST
-from index.search.kinds import AUTO, EXACT, GPU, KINDS, NAMES
+from index.search.kinds import AUTO, EXACT, GPU, GPU_IVF, KINDS, NAMES, OF_GPU_IVF
 from index.search.measure import Queries, Truth, truth_of
 from stream.bench.search_kinds import Asked, ask, build_index, memory_mb, open_kind
 from stream.bench.search_world import World
 
 PEERS = ("IndexFlatIP", *(("usearch",) if find_spec("usearch") else ()))
+_INDEX_OF = {GPU_IVF: OF_GPU_IVF}
 _USUAL = ",".join((AUTO, EXACT, GPU, *PEERS))
 _READ = 2**26  # float32: 256 MiB, more than caches hold
 _SAME = 2e-6  # cosines this close are equal, but for rounding
@@ -66,7 +67,7 @@ def main(
     chooses, asked = every.part(slice(-_CHOOSE, None)), every.part(slice(queries))
     for n in sizes:
         too_few, too_many = (
-            KINDS.keys() if n < FEWEST else (),
+            {*KINDS, GPU_IVF} if n < FEWEST else (),
             {"usearch"} if n > usearch_up_to else (),
         )
         wanted = [kind for kind in kinds.split(",") if kind not in {*too_few, *too_many}]
@@ -116,7 +117,9 @@ class _Kind:
         self, folder: Path, name: str, n: int, chooses: Queries, running: ExitStack
     ) -> None:
         self._facts: dict[str, Any] = {"kind": name}
-        tried = KINDS if name == AUTO and n >= FEWEST else KINDS.keys() & {name}
+        tried = (
+            KINDS if name == AUTO and n >= FEWEST else KINDS.keys() & {_INDEX_OF.get(name, name)}
+        )
         fits = [one for one in tried if name != AUTO or n <= (KINDS[one].tried_up_to or n)]
         if fits:
             with ProcessPoolExecutor(1, _processes) as builder:

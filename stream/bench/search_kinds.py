@@ -20,7 +20,7 @@ from hvf_core.problem import Problem
 from index.gallery import open_gallery
 from index.search.choose import Rows, choose
 from index.search.gpu import refuse_no_gpu
-from index.search.kinds import GPU, GPU_HALF
+from index.search.kinds import GPU, GPU_HALF, GPU_IVF
 from index.search.measure import Queries
 from index.search.open import open_search
 from index.search.remainder import moments_of
@@ -107,7 +107,7 @@ _state: dict[str, Any] = {}
 
 
 def _ours(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:
-    if kind in (GPU, GPU_HALF):
+    if kind in (GPU, GPU_HALF, GPU_IVF):
         refuse_no_gpu()  # the CPU in its place is measured anyhow
     said: list[str] = []
     began_s = time.perf_counter()
