@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from index.gallery import MANIFEST, Gallery, open_gallery, save_gallery
-from index.gallery.writing import Row, add_images
+from index.gallery.changes import Row, add_images
 from stream.pipeline.books.ledger import read_ledger
 from tests.calling import call
 from tests.sessions import (

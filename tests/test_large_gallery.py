@@ -16,7 +16,7 @@ from decoder.bundle import load_bundle
 from decoder.calibration import temperature_of
 from demo.model import ready_model
 from index.gallery import Gallery, load_gallery
-from index.gallery.writing import Row, add_images, save_gallery
+from index.gallery.changes import Row, add_images, save_gallery
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.trials import Trial
 from stream.pipeline.trials import trial_plan

@@ -6,9 +6,9 @@ this one file is replaced: readers that have the folder open keep what they have
 a writer leaves the gallery as it was.
 """
 
+from index.gallery.changes import save_gallery
 from index.gallery.manifest import MANIFEST
 from index.gallery.reading import load_gallery, open_gallery
 from index.gallery.table import Gallery, check_space
-from index.gallery.writing import save_gallery
 
 __all__ = ["MANIFEST", "Gallery", "check_space", "load_gallery", "open_gallery", "save_gallery"]

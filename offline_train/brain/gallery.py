@@ -20,8 +20,8 @@ from hvf_core.problem import Problem
 from index.encoders.load import load_encoders
 from index.encoders.spec import read_specs
 from index.gallery import MANIFEST, Gallery, open_gallery
+from index.gallery.appending import Part, Row, Writer
 from index.gallery.manifest import IMAGES, GalleryManifest, read_gallery_manifest
-from index.gallery.writer import Part, Row, Writer
 from index.images import read_image
 from offline_train.checkpoint import identify
 from offline_train.data.features import Features, check_encoders, records_of

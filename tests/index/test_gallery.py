@@ -17,9 +17,9 @@ from decoder.bundle import BundleManifest, ImageEncoderRecord
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space, load_gallery, open_gallery, save_gallery
+from index.gallery.appending import Row
+from index.gallery.changes import add_images, copy_galleries
 from index.gallery.names import Name, hash_of, index_of, line_of
-from index.gallery.writer import Row
-from index.gallery.writing import add_images, copy_galleries
 
 
 def gallery_of(n: int = 4) -> Gallery:

@@ -21,10 +21,10 @@ from decoder.bundle import ImageEncoderRecord
 from hvf_core.lock import alone_in
 from hvf_core.problem import Problem
 from index.gallery import Gallery, load_gallery, open_gallery
+from index.gallery.appending import Row
+from index.gallery.changes import add_images, compact_gallery, make_gallery, remove_images
 from index.gallery.manifest import FILES, GalleryManifest, read_gallery_manifest
 from index.gallery.names import same_id
-from index.gallery.writer import Row
-from index.gallery.writing import add_images, compact_gallery, make_gallery, remove_images
 from index.search.flat import Flat
 
 DIM = 6
@@ -390,7 +390,7 @@ def test_a_few_images_of_one_scene_may_be_added_but_no_spoilt_embeddings(tmp_pat
 def test_a_gallery_of_embeddings_that_are_alike_is_refused_when_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.gallery.writer.refuse_alike", lambda *_: None)
+    monkeypatch.setattr("index.gallery.appending.refuse_alike", lambda *_: None)
     rows = [Row(str(i), "x") for i in range(20)]
     make_gallery(tmp_path / "g", EMPTY, [(rows, np.repeat(unit(1), 20, 0))], "made")
     with pytest.raises(Problem, match="are collapsed"):

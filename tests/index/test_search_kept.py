@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from hvf_core.problem import Problem, WrongUsage
 from index.gallery import Gallery, load_gallery, open_gallery, save_gallery
-from index.gallery.writer import Row
-from index.gallery.writing import add_images, remove_images
+from index.gallery.appending import Row
+from index.gallery.changes import add_images, remove_images
 from index.search.approximate import Approximate
 from index.search.base import Search
 from index.search.choose import Chosen, Rows, choose

@@ -276,7 +276,7 @@ def test_a_build_that_was_killed_goes_on_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(making, "BATCH", 10)
-    monkeypatch.setattr("index.gallery.writer.BLOCK", 20)
+    monkeypatch.setattr("index.gallery.appending.BLOCK", 20)
     bundle, n = tiny_bundle(tmp_path / "b"), 95
     ids = tuple(map(str, range(n)))
     features = np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)

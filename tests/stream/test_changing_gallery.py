@@ -11,7 +11,7 @@ import torch
 
 from decoder.bundle import open_bundle
 from index.gallery import Gallery, load_gallery
-from index.gallery.writing import Row, add_images, remove_images
+from index.gallery.changes import Row, add_images, remove_images
 from stream.pipeline.control import Control
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.galleries import accept, open_accepted

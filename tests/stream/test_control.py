@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from decoder.bundle import open_bundle
 from hvf_core.settings import live_settings
 from index.gallery import MANIFEST, Gallery, load_gallery, open_gallery, save_gallery
-from index.gallery.writing import Row, add_images, compact_gallery, remove_images
+from index.gallery.changes import Row, add_images, compact_gallery, remove_images
 from stream.pipeline import control
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.control import QUIET, SESSION, VERBS, Control

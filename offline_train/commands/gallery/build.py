@@ -28,7 +28,7 @@ from offline_train.commands.options import (
 if TYPE_CHECKING:
     from decoder.bundle import Bundle, ImageEncoderRecord
     from index.gallery import Gallery
-    from index.gallery.writer import Row
+    from index.gallery.appending import Row
     from offline_train.brain.gallery import Featured
 
 _MANY_BLOCKS = 200
@@ -107,7 +107,7 @@ def add(
     """
     from decoder.bundle import load_bundle
     from index.gallery import check_space, open_gallery
-    from index.gallery.writing import add_images
+    from index.gallery.changes import add_images
     from offline_train.brain.gallery import fused
 
     _refuse_both(thumbnails, without_images)
@@ -136,7 +136,7 @@ class _New:
 
 
 def _classes(labels: Sequence[str], bundle: "Bundle") -> _New:
-    from index.gallery.writer import Row
+    from index.gallery.appending import Row
     from offline_train.data.features import label_features
 
     features = label_features(sorted(labels))
@@ -161,7 +161,7 @@ def _embedded(
     passed: Callable[[Sequence[str]], Container[str]] = lambda ids: (),
 ) -> _New:
     """Images of a folder or a table, less those that are passed over, as the encoders see them."""
-    from index.gallery.writer import Row
+    from index.gallery.appending import Row
     from offline_train.data.image_table import ImageTable, read_image_table
     from offline_train.data.images import Pictures, image_files, passed_over, pictures_in
 

@@ -16,7 +16,7 @@ def remove(gallery: Folder, ids: Ids = None, file: IdFile = None, match: Pattern
     Example: python -m offline_train gallery remove g cat_01 cat_02
     """
     from index.gallery import open_gallery
-    from index.gallery.writing import remove_images
+    from index.gallery.changes import remove_images
 
     there = open_gallery(gallery)
     names = [there.ids[row] for row in chosen(there, ids, file, match)]
@@ -35,7 +35,7 @@ def subset(
 
     from hvf_core.artifact import refuse_foreign
     from index.gallery import MANIFEST, load_gallery
-    from index.gallery.writing import copy_galleries
+    from index.gallery.changes import copy_galleries
 
     refuse_foreign(out, MANIFEST)
     there = load_gallery(gallery)
@@ -53,7 +53,7 @@ def merge(
     """
     from hvf_core.artifact import refuse_foreign
     from index.gallery import MANIFEST, load_gallery
-    from index.gallery.writing import copy_galleries
+    from index.gallery.changes import copy_galleries
 
     refuse_foreign(out, MANIFEST)
     sources = [(one, one.rows) for one in map(load_gallery, galleries)]
@@ -66,7 +66,7 @@ def compact(gallery: Folder) -> None:
     Example: python -m offline_train gallery compact g
     """
     from index.gallery import open_gallery
-    from index.gallery.writing import compact_gallery
+    from index.gallery.changes import compact_gallery
 
     n_before = open_gallery(gallery).n_rows
     now = compact_gallery(gallery)

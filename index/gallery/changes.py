@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from hvf_core.artifact import sealed_directory, space_needed, write_manifest
 from hvf_core.lock import alone_in
 from hvf_core.problem import Problem, needed
+from index.gallery.appending import Part, Row, Writer
 from index.gallery.manifest import FILES, IMAGES, MANIFEST, GalleryManifest, read_gallery_manifest
 from index.gallery.pictures import Picture
 from index.gallery.reading import open_gallery
 from index.gallery.table import AT_ONCE, Gallery
-from index.gallery.writer import Part, Row, Writer
 
 _WRITTEN = "'{}' is being written by another program: wait until it ends"
 
