@@ -211,10 +211,14 @@ def compact_gallery(folder: Path) -> Gallery:
             writer.commit()
         after = open_gallery(folder)
         kept = {after.image_of(row) for row in range(after.n_rows)}
-        old = (path for path in (folder / IMAGES).rglob("*") if path not in kept)
-        for path in (*old, *(manifest.path(folder, name) for name in FILES)):
-            with suppress(OSError):  # as on Windows, where somebody has it open
-                path.unlink()
+        old = list((folder / IMAGES).rglob("*"))
+        for name in FILES:  # of the one before, and of those before a compaction that was killed
+            kept.add(anew.path(folder, name))
+            old += folder.glob(name.replace(".", "*."))
+        for path in old:
+            if path not in kept:
+                with suppress(OSError):  # as on Windows, where somebody has it open
+                    path.unlink()
     return after
 
 

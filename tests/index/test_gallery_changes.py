@@ -247,6 +247,19 @@ def test_compacting_leaves_no_hole_and_no_image_too_many(tmp_path: Path) -> None
     assert sum(path.stat().st_size for path in tmp_path.glob("g/embeddings*")) == 5 * 4 * DIM
 
 
+def test_compacting_removes_what_one_that_was_killed_has_left(tmp_path: Path) -> None:
+    gallery_in(tmp_path / "g", 4)
+    for name in ("embeddings.f32", "names.jsonl", "names.index"):
+        shutil.copy(tmp_path / "g" / name, tmp_path / "old")
+        remains = tmp_path / "g" / name.replace(".", "-7.")
+        shutil.move(tmp_path / "old", remains)
+    before = contents(open_gallery(tmp_path / "g"))
+    for _ in range(2):
+        assert contents(compact_gallery(tmp_path / "g")) == before
+        files = [path for path in (tmp_path / "g").iterdir() if path.suffix != ".lock"]
+        assert len(files) == 5, files
+
+
 def test_many_images_lie_in_subfolders(tmp_path: Path) -> None:
     n = 4100
     parts = [([Row(str(i), "x", picture(i) if i > 4090 else None) for i in range(n)], unit(n))]
