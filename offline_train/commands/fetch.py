@@ -75,7 +75,7 @@ def _fetch_bundle(what: list[str], to: Path | None, revision: str | None) -> Non
         raise WrongUsage("a bundle is fetched alone, into a folder that is its own: give --to")
     fetched = fetch_bundle(what[0], revision, to)
     console.print(f"bundle in '{to}': {len(fetched.manifest.channels)} channels")
-    console.print(f"next: {TRAIN} gallery --bundle {to} ...")
+    console.print(f"next: {TRAIN} gallery --bundle {to} ...", soft_wrap=True)
 
 
 def _fetch_weights(sources: "list[Source]", cache: Path) -> None:
@@ -107,7 +107,7 @@ def _show_offers(cache: Path) -> None:
     console.print(table)
     console.print()
     _show_places(source for offer in offers() for source in offer.sources)
-    console.print(f"\nhere: in '{cache}'; next: {TRAIN} fetch NAME ... --to FOLDER")
+    console.print(f"\nhere: in '{cache}'; next: {TRAIN} fetch NAME ... --to FOLDER", soft_wrap=True)
 
 
 def _show_places(sources: "Iterable[Source]") -> None:

@@ -23,7 +23,7 @@ def share(
 
     console.print("bundle.json names the command and the files that it was trained with")
     console.print(push_bundle(bundle, repo, private=not public, message=message))
-    console.print(f"next: {TRAIN} fetch {repo} --to FOLDER")
+    console.print(f"next: {TRAIN} fetch {repo} --to FOLDER", soft_wrap=True)
 
 
 def empty_prompt(base: Base = "sdxl-base") -> None:

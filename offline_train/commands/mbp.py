@@ -112,7 +112,7 @@ def mbp(
         else:
             told += "\n" + _calibrate(bundle, held_out, features)
     console.print(told)
-    console.print(f"next: {TRAIN} gallery --bundle {out} ...")
+    console.print(f"next: {TRAIN} gallery --bundle {out} ...", soft_wrap=True)
 
 
 def _calibrate(bundle: "Bundle", held_out: "TrialSet", features: "Features") -> str:

@@ -59,7 +59,7 @@ def prepare(
         study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...")
+    console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...", soft_wrap=True)
 
 
 @with_settings(PrepareTestSettings)
@@ -88,7 +88,9 @@ def prepare_test(
         on_recording=_tell,
     )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...")
+    console.print(
+        f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...", soft_wrap=True
+    )
 
 
 def _settings(asked: Asked[PrepareSettings], recordings: "Sequence[Recording]") -> PrepareSettings:

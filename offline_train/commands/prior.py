@@ -123,4 +123,4 @@ def prior(
     dtype = torch.float16 if half else torch.float32
     make_prior(out, trained, features, loaded, settings, command_line(), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
-    console.print(f"next: {TRAIN} mbp TRIALS --prior {out} --images ...")
+    console.print(f"next: {TRAIN} mbp TRIALS --prior {out} --images ...", soft_wrap=True)

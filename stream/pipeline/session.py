@@ -200,7 +200,9 @@ class Session:
         self._supervisor.answer(asked.envelope, done.outcome, done.text)
         if asked.verb not in QUIET:
             seen = leaving(self._config)(done)
-            self._view.say(f"{done.by}: {done.verb} {seen.argument}".rstrip() + f" ({seen.text})")
+            told = f"{done.by}: {done.verb} {seen.argument}".rstrip()
+            refused = " refused" if done.outcome == "refused" else ""
+            self._view.say(f"{told}{refused} ({seen.text})")
             self._supervisor.report(done)
             if done.outcome == "done" and done.verb in ("gallery", "set") and self._view.gallery:
                 with suppress(Problem):  # it is gone already: pictures are of the one before

@@ -85,7 +85,7 @@ def build(
             *(command_line(), thumbnails, tell),
         )
     console.print(f"{len(made)} images in '{out}'")
-    console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...")
+    console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...", soft_wrap=True)
 
 
 def add(
