@@ -375,7 +375,7 @@ def _found(wanted: str, keys: str, until_s: float) -> tuple[str, Mapping[str, st
         host, _, port = wanted.rpartition(":")
         if not (keys and port.isdigit()):
             raise ClientError(f"'{wanted}': give tcp://HOST:PORT and `keys`, of its hvf-live.keys")
-        names = enumerate(("results", "signals", "control"), int(port))
+        names = enumerate(("results", "signals", "control", "answers"), int(port))
         return "", {name: f"{host}:{at}#{keys}" for at, name in names}
     while True:
         with suppress(OSError, ValueError, KeyError):  # the session may be about to write it
@@ -416,6 +416,7 @@ class Session(AbstractContextManager["Session"]):
         self.over: ClientError | None = None
         self.markers: dict[int, MarkerSeen] = {}
         self.ends: dict[int, TrialEnd] = {}
+        self._answered: deque[tuple[int, float]] = deque(maxlen=KEPT)  # trial, tmax
         self._passed: set[int] = set()  # trials that no wait for their text is about
         self._n_markers = self._n_ended = 0
         self._kinds: set[type] = set()  # that somebody listens to
@@ -429,7 +430,7 @@ class Session(AbstractContextManager["Session"]):
             raise ClientError(f"there are no keys in '{file}' ({error})") from None
         self._context, self._lock = zmq.Context(), threading.RLock()
         self._control = self._socket(zmq.DEALER, "control")
-        self._published = self._socket(zmq.SUB, "results", "signals")
+        self._published = self._socket(zmq.SUB, "results", "signals", "answers")
         self._subscribe(_FOLLOWED)
 
     def __exit__(self, *_: object) -> None:
@@ -593,6 +594,11 @@ class Session(AbstractContextManager["Session"]):
             at = f"the session {message.session} is at its address now"
             self._ended(f"{self.id} has ended: {at}")
             return
+        if isinstance(message, Retrieval):  # from the decoder, and again from the ledger
+            answer = (message.about.trial, message.answer.tmax_s)
+            if answer in self._answered:
+                return
+            self._answered.append(answer)
         match message:
             case MarkerSeen():
                 self._saw(message)
@@ -675,6 +681,6 @@ class Session(AbstractContextManager["Session"]):
         socket.linger, socket.rcvhwm = 0, 10_000
         for option, key in self._keys.items():
             setattr(socket, option, key.encode())
-        for name in names:
+        for name in self._addresses.keys() & names:  # an older session has no `answers`
             socket.connect(self._addresses[name])
         return socket

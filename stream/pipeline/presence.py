@@ -7,6 +7,7 @@ from datetime import datetime
 
 from stream.client import PLACE
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.keys import LAB
 
 try:
     import fcntl
@@ -31,7 +32,7 @@ class Presence:
             "folder": str(config.folder),
             "title": title,
             "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-            "endpoints": config.endpoints.model_dump(include={"results", "signals", "control"}),
+            "endpoints": config.endpoints.model_dump(include={*LAB}),
         }
         # One that is not locked is taken for a dead session's: it gets its name with its lock.
         begun = self._path.with_suffix(".new") if _HAS_LOCKS else self._path

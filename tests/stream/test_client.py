@@ -80,7 +80,7 @@ def test_it_is_python_3_10_and_imports_pyzmq_msgpack_and_what_python_has() -> No
             assert node.level == 0
             imported.add(str(node.module).split(".")[0])
     assert imported - {"zmq", "msgpack"} <= sys.stdlib_module_names
-    assert len(FILE.read_text().splitlines()) <= 680
+    assert len(FILE.read_text().splitlines()) <= 690
 
 
 def test_it_works_copied_alone_into_an_empty_folder(tmp_path: Path) -> None:
@@ -192,8 +192,18 @@ def test_whatever_is_in_a_message_is_read_as_it_was_sent(message: Message, seq: 
 # --- a session, as far as a client sees it -------------------------------------------------------
 
 
+def an_answer(trial: int, tmax_s: float, confidence: float) -> Retrieval:
+    facts = {"stamps": {"window_end": 1.0}, "calibrated": True, "abstain": False, "rank": 1}
+    told = {"ids": ["a"], "labels": ["A"], "scores": [1.0], "probabilities": [confidence]}
+    shown = {"about": about(trial), "answer": answer(tmax_s), "confidence": confidence}
+    return Retrieval(**shown, **told, **facts)
+
+
 class Books:
     """What the results node publishes of trials, and the ends that a client has to know."""
+
+    early: Callable[[Message], None]
+    """What the decoder gives out, before it is in the books."""
 
     def __init__(self, folder: Path, endpoints: Endpoints, send: Callable[[Message, int], None]):
         self._send, self.seq, self.truth = send, 0, dict[int, str]()
@@ -221,13 +231,12 @@ class Books:
         return trial
 
     def answer(self, trial: int, confidence: float = 0.5) -> None:
-        facts = {"stamps": {"window_end": 1.0}, "calibrated": True, "abstain": False, "rank": 1}
-        told = {"ids": ["a"], "labels": ["A"], "scores": [1.0], "probabilities": [confidence]}
-        for how in (answer(0.5), answer(1.0)):
-            self.publish(
-                Retrieval(about=about(trial), answer=how, confidence=confidence, **told, **facts)
-            )
+        for tmax_s in (0.5, 1.0):
+            self.publish(an_answer(trial, tmax_s, confidence))
         self.settle(trial, "decoded")
+
+    def answer_early(self, trial: int) -> None:
+        self.early(an_answer(trial, 1.0, 0.5))
 
     def settle(self, trial: int, outcome: str, reason: str = "gap") -> None:
         facts = {"reason": reason} if outcome == "dropped" else {}
@@ -250,6 +259,7 @@ class Running(threading.Thread):
     def run(self) -> None:
         also = {name: lab_endpoint(self.listen, name) for name in ("results", "control")}
         publisher = Publisher(self.endpoints.results, "s", also=also["results"])
+        answers = Publisher(self.endpoints.answers, "s")
         control = self.endpoints.control
         control = open_socket(zmq.ROUTER, control, bind=True, also=also["control"])
 
@@ -261,11 +271,13 @@ class Running(threading.Thread):
                 publisher.publish(message)
 
         self.books = Books(self.folder, self.endpoints, send)
+        self.books.early = answers.publish
         while True:
             is_asked = control.poll(2)
             while not self.told.empty():  # what was told before is done before
                 if (do := self.told.get()) is None:
                     publisher.close()
+                    answers.close()
                     control.close(0)
                     return
                 do()
@@ -326,6 +338,31 @@ def joined(running: Running, tmp_path: Path) -> Iterator[Session]:
 
 
 # --- the end of a marker -------------------------------------------------------------------------
+
+
+def test_an_answer_is_heard_from_the_decoder_at_once_and_not_again_from_the_ledger(
+    running: Running, joined: Session
+) -> None:
+    heard = joined.listen(client.Retrieval, TrialEnd)
+    running.do("marker")
+    while not joined.ends:  # until it is subscribed to what the decoder says
+        running.do("answer_early", 1)
+        joined.until(lambda: joined.ends or None, 0.05)
+    assert joined.wait_for(1, deadline_s=SOON_S).answer is not None  # no ledger has it yet
+    running.do("answer", 1)
+    running.do("marker", "dog", 2.0)
+    running.do("answer", 2)
+    told: list[tuple[str, int, float]] = []
+    while len(told) < 6:
+        match next(heard):
+            case TrialEnd(trial=trial):
+                told.append(("end", trial, 1.0))
+            case client.Retrieval(about=of, answer=how):
+                told.append(("answer", of.trial, how.tmax_s))
+    assert told == [
+        *(("end", 1, 1.0), ("answer", 1, 1.0), ("answer", 1, 0.5)),
+        *(("answer", 2, 0.5), ("end", 2, 1.0), ("answer", 2, 1.0)),
+    ]
 
 
 def test_the_end_is_found_whether_it_comes_before_or_after_and_whatever_it_is(
@@ -749,12 +786,12 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def free_port() -> int:
-    """The first of three ports that are free."""
+    """The first of four ports that are free."""
     while True:
         with ExitStack() as open_:
             first = open_.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
             with suppress(OSError):
-                for port in (first + 1, first + 2):
+                for port in (first + 1, first + 2, first + 3):
                     open_.enter_context(socket.create_server(("127.0.0.1", port)))
                 return first
 
@@ -831,5 +868,5 @@ def test_a_port_that_somebody_has_is_said(lab: Path, tmp_path: Path) -> None:
         with pytest.raises(Problem, match=r"already in use.*: give another address with --listen"):
             Publisher(endpoints.results, "s", also=also)
     endpoints.remove()
-    with pytest.raises(Problem, match="65534 is the first of three ports"):
-        OutputSettings(listen="0.0.0.0:65534")
+    with pytest.raises(Problem, match="65533 is the first of four ports"):
+        OutputSettings(listen="0.0.0.0:65533")

@@ -186,6 +186,7 @@ class World:
         self.lives = Counter()
         self.sent = []  # when it came to the first and the last who listened, its stamp, its text
         self.told = []  # what went out
+        self.given = []  # answers that the decoder gave out itself, and which decoder it was
         self.is_killed = False  # in the middle of telling
         self.links = []  # to the results node
         self.reader = self.decoder = self.results = None
@@ -300,7 +301,10 @@ class World:
         if links:
             message = self.random.choice(links).take()
             if isinstance(message, TrialSlice):
-                for report, _ in self.decoder.take(message):
+                for report, embedding in self.decoder.take(message):
+                    if embedding is not None:
+                        report.stamps["published"] = self.now_s
+                        self.given.append((self.decoder_name, report))
                     self.decoder_link.send(pack(report), zmq.NOBLOCK)
                 self.decoder.keep()
             else:
@@ -447,10 +451,23 @@ def check(world, seed):
     if world.lives["reader"] == 1 and world.reader is not None:
         assert not unheard, f"{seed}: one reader has listened all the time"
     check_told(world, of, seed)
+    check_given(world, of, seed)
     # Whose answer it is: as the trial itself says.
     for record in of["decoded"]:
         assert record["stimulus"] == markers[record["trial"]]["stimulus"]
         assert record["trial"] < WITNESSED
+
+
+def check_given(world, of, seed):
+    """What the ledger has was given out before; again only by another decoder, and the same."""
+    given, of_whom = {}, Counter()
+    for decoder, report in world.given:
+        if not report.answer.provisional:
+            of_whom[decoder, report.about.trial] += 1
+            given.setdefault(report.about.trial, []).append((report.about.stimulus, report.ids))
+    assert not of_whom or max(of_whom.values()) == 1, f"{seed}: {of_whom.most_common(1)}"
+    for record in of["decoded"]:
+        assert (record["stimulus"], record["ids"]) in given[record["trial"]], f"{seed}: {record}"
 
 
 def check_told(world, of, seed):

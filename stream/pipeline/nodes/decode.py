@@ -22,8 +22,10 @@ from stream.pipeline.decoding import Prepared, Say, look_up_in, open_decoder, pr
 from stream.pipeline.galleries import Aside, let_go, open_accepted
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
-from stream.pipeline.wire.bus import Listener, open_socket, send
+from stream.pipeline.outputs.blind import leaving
+from stream.pipeline.wire.bus import Listener, Publisher, open_socket, send
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.mailbox import Outgoing
 from stream.pipeline.wire.messages import (
     AnswerRef,
@@ -168,6 +170,10 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     def say(text: str, facts: Mapping[str, Any]) -> None:
         send(reports, Noted(node=DECODE, text=text, facts=facts))
 
+    # Before all else, so that who hears a decoder before this one is there again in time.
+    also = lab_endpoint(config.outputs.listen, "answers")
+    answers = Publisher(config.endpoints.answers, config.session, leaving(config), also)
+    answers.seq = time.time_ns() // 1000  # above those of a node that was lost
     refuse_two_builds()
     torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
     gallery, bundle = open_accepted(config), open_bundle(needed(config.bundle))
@@ -188,6 +194,9 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         decoder.look()
         if isinstance(message, TrialSlice):
             for report, embedding in decoder.take(message):
+                if isinstance(report, Retrieval) and embedding is not None:
+                    report.stamps["published"] = local_clock()
+                    answers.publish(report)
                 send(reports, report)
                 if painter is None or embedding is None or isinstance(report, TrialDropped):
                     continue

@@ -281,7 +281,7 @@ class Results:
 
     def _answer(self, message: Retrieval) -> None:
         trial, answer = message.about.trial, message.answer
-        message.stamps["published"] = local_clock()
+        message.stamps.setdefault("published", local_clock())  # by the decoder, which gave it out
         is_out = answer.provisional and (trial, answer.tmax_s) in self._provisional
         if not is_out and not self._ledger.has_outcome(trial):
             self._publish(message)

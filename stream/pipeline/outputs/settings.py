@@ -28,8 +28,8 @@ def _checked(address: str) -> str:
 
 
 def _has_room(address: str) -> str:
-    if (port := parts_of(address)[1]) > 65_533:
-        raise WrongUsage(f"{port} is the first of three ports, of which none is above 65535")
+    if (port := parts_of(address)[1]) > 65_532:
+        raise WrongUsage(f"{port} is the first of four ports, of which none is above 65535")
     return address
 
 
@@ -48,7 +48,7 @@ class OutputSettings(Settings):
     osc: Address | None = setting(None, option="--osc")
     """The same as OSC messages."""
     listen: Annotated[Address, AfterValidator(_has_room)] | None = setting(None, option="--listen")
-    """Let programs of other hosts in, with the lab's keys, at HOST:PORT and the two ports after it:
+    """Let programs of other hosts in, with the lab's keys, at HOST:PORT and the three ports after it:
     0.0.0.0:5757 is every address of this one."""
     blind: bool = setting(False, option="--blind")
     """Keep what was shown in the session's folder: answers go out without the truth."""

@@ -26,6 +26,9 @@ class Endpoints(Settings):
     """results from all others: announcements, outcomes, answers, images (PULL/PUSH)."""
     results: str
     """results to everyone: answers, images, ledger (PUB/SUB)."""
+    answers: str = ""
+    """decode to everyone: answers before they are in the ledger (PUB/SUB); sessions that were
+    recorded before there was this way have none."""
     recording: str
     """record from reader: raw samples and markers (PULL/PUSH)."""
     control: str

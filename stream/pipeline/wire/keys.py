@@ -19,7 +19,7 @@ from hvf_core.problem import Problem
 from hvf_core.specs import read_spec
 from stream.pipeline.wire.endpoints import BINDING_KEYS
 
-LAB = ("results", "signals", "control")
+LAB = ("results", "signals", "control", "answers")
 """The sockets that other hosts reach, in the order of their ports, from that of --listen on."""
 
 
