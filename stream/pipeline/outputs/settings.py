@@ -48,7 +48,7 @@ class OutputSettings(Settings):
     osc: Address | None = setting(None, option="--osc")
     """The same as OSC messages."""
     listen: Annotated[Address, AfterValidator(_has_room)] | None = setting(None, option="--listen")
-    """Let programs of other hosts in, with the lab's keys, at HOST:PORT and the three ports after it:
+    """Let programs of other hosts in, with the lab's keys, at HOST:PORT and three ports after it:
     0.0.0.0:5757 is every address of this one."""
     blind: bool = setting(False, option="--blind")
     """Keep what was shown in the session's folder: answers go out without the truth."""
