@@ -21,6 +21,10 @@ BENCHES = {
         "whether decoding takes longer while a painter works",
     ),
     "clients": ("clients", "whether a session answers later with 20 clients on its bus"),
+    "peers": (
+        "peers.table",
+        "mne-lsl, ezmsg, a plain pylsl loop and a session, on the same streams",
+    ),
     "faults": ("faults.table", "whether a session keeps its promises under faults of every kind"),
 }
 """By their names: the module of `stream.bench` that has its `main`, and what it measures."""

@@ -1,0 +1,66 @@
+"""Subscribers to answers, in a process of their own: `... subscriber JOB lsl|bus`.
+
+`lsl` is an inlet of the stream that a peer answers on; `bus` a SUB socket beside a session of ours.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+
+from stream.acquire.lsl import find_stream, local_clock, pylsl
+from stream.bench.peers.job import READY, Job, heard, message
+from stream.client import Retrieval, SessionState, unpack
+from stream.pipeline.wire import messages as wire
+from stream.pipeline.wire.bus import open_socket
+from stream.pipeline.wire.config import read_config
+
+_FIND_WAIT_S, _OPEN_WAIT_S = 120.0, 10.0
+_LOOK_S = 0.05
+
+
+def over_lsl(job: Job) -> Iterator[tuple[str, float]]:
+    """Answers, and when each was here; the first one is `READY`."""
+    inlet = pylsl.StreamInlet(find_stream(job.answers, _FIND_WAIT_S).info)
+    inlet.open_stream(_OPEN_WAIT_S)
+    yield READY, 0.0
+    while True:
+        sample, _ = inlet.pull_sample(1.0)
+        if sample is not None:
+            yield sample[0], local_clock()
+
+
+def over_bus(job: Job) -> Iterator[tuple[str, float]]:
+    """The same of a session, which is ready once it runs."""
+    config = job.session / "config.json"
+    deadline_s = time.monotonic() + _FIND_WAIT_S
+    while not (config.exists() and config.read_bytes().endswith(b"}\n")):
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"the session has not begun within {_FIND_WAIT_S:g} s")
+        time.sleep(_LOOK_S)
+    heard = (wire.Retrieval, wire.SessionState)
+    with open_socket(
+        zmq.SUB, read_config(config).endpoints.results, bind=False, hears=heard
+    ) as bus:
+        while True:
+            match unpack(bus.recv()):
+                case Retrieval(answer=what) as answer if not what.provisional:
+                    received_s = local_clock()
+                    yield message(answer.about.stimulus, answer.ids, answer.scores), received_s
+                case SessionState(state="running"):
+                    yield READY, 0.0
+
+
+def main(job: Job, way: str) -> None:
+    with job.said.open("a", buffering=1, encoding="utf-8") as said:
+        for text, received_s in {"lsl": over_lsl, "bus": over_bus}[way](job):
+            if text == READY:
+                print(READY, flush=True)
+            else:
+                said.write(heard(text, received_s))
+
+
+if __name__ == "__main__":
+    main(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")), sys.argv[2])
