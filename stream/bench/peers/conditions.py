@@ -83,7 +83,7 @@ def plan(
         return range(round(start_s * rate_hz), round((start_s + length_s) * rate_hz))
 
     gaps = np.arange(begin_s, end_s, _GAPS_APART_S) if condition.gap_s else np.empty(0)
-    away = rows((begin_s + end_s) / 2 - condition.away_s, condition.away_s)
+    away = rows(max(begin_s, (begin_s + end_s) / 2 - condition.away_s), condition.away_s)
     delays_s = [condition.delays_s[i % len(condition.delays_s)] for i in range(n_trials)]
     return Plan(
         onsets=onsets,
