@@ -24,24 +24,24 @@ from stream.bench.peers.lab import Lab
 _BUFFER_S = 4.0
 
 
-class JobSettings(ez.Settings):
+class JobSettings(ez.Settings):  # type: ignore[misc, unused-ignore]
     job: Job
 
 
-class Triggers(ez.Unit):
+class Triggers(ez.Unit):  # type: ignore[misc, unused-ignore]
     """Markers as the sampler takes them."""
 
     INPUT = ez.InputStream(AxisArray)
     OUTPUT = ez.OutputStream(SampleTriggerMessage)
 
-    @ez.subscriber(INPUT)
-    @ez.publisher(OUTPUT)
+    @ez.subscriber(INPUT)  # type: ignore[untyped-decorator, unused-ignore]
+    @ez.publisher(OUTPUT)  # type: ignore[untyped-decorator, unused-ignore]
     async def on_markers(self, markers: Any) -> AsyncGenerator[Any, None]:
         for row, stamp_s in zip(markers.data, markers.axes["time"].data, strict=True):
             yield self.OUTPUT, SampleTriggerMessage(timestamp=float(stamp_s), value=row[0])
 
 
-class Decoder(ez.Unit):
+class Decoder(ez.Unit):  # type: ignore[misc, unused-ignore]
     """Epochs in, answers out."""
 
     SETTINGS = JobSettings
@@ -52,15 +52,15 @@ class Decoder(ez.Unit):
         self.lab = Lab.of(self.SETTINGS.job)
         print(READY, flush=True)
 
-    @ez.subscriber(INPUT, zero_copy=True)
-    @ez.publisher(OUTPUT)
+    @ez.subscriber(INPUT, zero_copy=True)  # type: ignore[untyped-decorator, unused-ignore]
+    @ez.publisher(OUTPUT)  # type: ignore[untyped-decorator, unused-ignore]
     async def on_epoch(self, epoch: Any) -> AsyncGenerator[Any, None]:
         image = self.lab.image(epoch.attrs["trigger"].value)
         ids, scores = self.lab.answer(epoch.data.T)
         yield self.OUTPUT, message(image, ids, scores)
 
 
-class Subscriber(ez.Unit):
+class Subscriber(ez.Unit):  # type: ignore[misc, unused-ignore]
     """Writes answers down."""
 
     SETTINGS = JobSettings
@@ -70,12 +70,12 @@ class Subscriber(ez.Unit):
         self.said = self.SETTINGS.job.said.open("a", buffering=1, encoding="utf-8")
         print(SUBSCRIBER, os.getpid(), flush=True)
 
-    @ez.subscriber(INPUT)
+    @ez.subscriber(INPUT)  # type: ignore[untyped-decorator, unused-ignore]
     async def on_answer(self, text: str) -> None:
         self.said.write(heard(text, local_clock()))
 
 
-def main(job: Job) -> None:
+def answer(job: Job) -> None:
     lab, settings = Lab.of(job), JobSettings(job)
     inlets = [
         LSLInletUnit(LSLInletSettings(info=LSLInfo(name=name), use_lsl_clock=True))
@@ -110,4 +110,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))
+    answer(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))

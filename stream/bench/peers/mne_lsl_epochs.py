@@ -20,7 +20,7 @@ _POLL_S = 0.001
 _WAIT_S = 10.0
 
 
-def main(job: Job) -> None:
+def answer(job: Job) -> None:
     lab = Lab.of(job)
     outlet = StreamOutlet(StreamInfo(job.answers, "Answers", 1, 0, "string", job.answers))
     eeg = StreamLSL(_BUFFER_S, name=job.eeg).connect(processing_flags="all", timeout=_WAIT_S)
@@ -50,4 +50,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))
+    answer(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))

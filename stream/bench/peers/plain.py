@@ -20,7 +20,7 @@ _WAIT_S = 10.0
 _FLAGS = pylsl.proc_clocksync | pylsl.proc_dejitter
 
 
-def main(job: Job) -> None:
+def answer(job: Job) -> None:
     lab = Lab.of(job)
     outlet = pylsl.StreamOutlet(
         pylsl.StreamInfo(job.answers, "Answers", 1, 0, "string", job.answers)
@@ -56,4 +56,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))
+    answer(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))

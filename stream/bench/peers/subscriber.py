@@ -53,7 +53,7 @@ def over_bus(job: Job) -> Iterator[tuple[str, float]]:
                     yield READY, 0.0
 
 
-def main(job: Job, way: str) -> None:
+def subscribe(job: Job, way: str) -> None:
     with job.said.open("a", buffering=1, encoding="utf-8") as said:
         for text, received_s in {"lsl": over_lsl, "bus": over_bus}[way](job):
             if text == READY:
@@ -63,4 +63,4 @@ def main(job: Job, way: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")), sys.argv[2])
+    subscribe(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")), sys.argv[2])

@@ -19,8 +19,7 @@ from stream.bench.peers.conditions import CONDITIONS, Condition, Plan, plan
 from stream.bench.peers.job import Job
 from stream.bench.peers.judge import Truth, Verdict, back_after_s, judge
 from stream.bench.peers.lab import Lab
-from stream.bench.peers.peers import Peer
-from stream.bench.peers.running import RunningPeer
+from stream.bench.peers.peers import Peer, RunningPeer
 from stream.bench.peers.source import Streams, TurnSource, recorded
 
 _SETTLE_S = 3.0  # from ready to the first marker: some connect, and learn of clocks, in a thread
