@@ -113,7 +113,7 @@ def recordings(
     evoked = responses(subject, shown)
     out.mkdir(parents=True, exist_ok=True)
     made = simulate_sessions(subject, shown, evoked, range(sessions), settings.soa_s)
-    for recording, _ in made:
+    for recording in made:
         info = mne.create_info(list(recording.channels), recording.rate_hz, "eeg")
         raw = mne.io.RawArray(recording.samples.T * 1e-6, info, verbose="ERROR")
         onsets_s = [marker.stamp_s for marker in recording.markers]

@@ -17,7 +17,7 @@ from demo.subject import SubjectSettings
 from index.gallery import load_gallery
 from offline_train.data.prepare import prepare_test
 from offline_train.data.settings import PrepareTestSettings
-from offline_train.data.study import Study
+from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
@@ -85,7 +85,7 @@ def simulated_tests(
     sessions = simulate_sessions(
         settings, tests, evoked, track(numbers, "recording (simulated)"), soa_s
     )
-    parts = (part._replace(data=with_gains(part.data, gains)) for part in sessions)
+    parts = (StudyPart(with_gains(one, gains), Facts(session=one.name)) for one in sessions)
     with threadpool_limits(1, "blas"):
         return prepare_test(
             Study(SIMULATED, parts),

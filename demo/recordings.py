@@ -9,7 +9,6 @@ import numpy as np
 from demo.head import CHANNELS
 from demo.stimuli import Stimulus, render
 from demo.subject import SimulatedSubject, SubjectSettings
-from offline_train.data.study import Facts, StudyPart
 from stream.sources.recording import RecordedMarker, Recording
 
 SIMULATED = "simulated subject of the demo"
@@ -63,15 +62,14 @@ def simulate_sessions(
     evoked: Mapping[str, np.ndarray],
     numbers: Iterable[int],
     soa_s: float,
-) -> Iterator[StudyPart]:
+) -> Iterator[Recording]:
     """Sessions in which every stimulus is shown once, each in an order of its own, by number."""
     for number in numbers:
         order = np.random.default_rng([settings.seed, number]).permutation(len(shown))
         subject = SimulatedSubject(settings, recording_seed=number)
         name = f"session-{number + 1}"
         in_order = [shown[i] for i in order]
-        recording = simulate_recording(subject, in_order, evoked, soa_s, name)
-        yield StudyPart(recording, Facts(session=name))
+        yield simulate_recording(subject, in_order, evoked, soa_s, name)
 
 
 def with_gains(recording: Recording, gains: np.ndarray) -> Recording:

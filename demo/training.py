@@ -36,7 +36,7 @@ from offline_train.data.features import Features, extract_features
 from offline_train.data.images import content_of
 from offline_train.data.prepare import prepare, prepare_test
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
-from offline_train.data.study import Study
+from offline_train.data.study import Facts, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
 from stream.acquire.preprocess import Preprocessing
 
@@ -139,7 +139,8 @@ class _Making:
     def _study(self, shown: Sequence[Stimulus], numbers: range) -> Study:
         soa_s = self.settings.soa_s
         sessions = simulate_sessions(self.subject, shown, self.evoked, numbers, soa_s)
-        return Study(SIMULATED, sessions)
+        parts = (StudyPart(session, Facts(session=session.name)) for session in sessions)
+        return Study(SIMULATED, parts)
 
     def _told(self, what: str, n_sessions: int) -> dict[str, Any]:
         """What a trial set says of itself, and whom it tells how far it is."""

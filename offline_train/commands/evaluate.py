@@ -44,10 +44,12 @@ def evaluate(
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.retrieval import evaluate as evaluate_trials
 
-    opened = load_bundle(bundle)
+    opened, asked_of = load_bundle(bundle), load_trial_set(trials)
+    if "split" in asked_of.table and "test" in asked_of.table["split"].present:
+        asked_of = asked_of.select(["test"], "split")
     found = evaluate_trials(
         opened,
-        load_trial_set(trials),
+        asked_of,
         load_gallery(gallery),
         settings.repeats,
         seed=settings.seed,

@@ -1,7 +1,8 @@
 """From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from offline_train.data.settings import PrepareSettings, PrepareTestSettings, Re
 
 if TYPE_CHECKING:
     from offline_train.data.prepare import Prepared
-    from offline_train.data.study import Study
+    from offline_train.data.study import CutTrials, Study, StudyPart
     from stream.sources.recording import Recording
 
 Images = Annotated[
@@ -27,7 +28,9 @@ Images = Annotated[
 
 @with_settings(PrepareSettings)
 def prepare(
-    files: Annotated[list[Path], typer.Argument(help="Recordings of training sessions")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings of training sessions, or a data set")
+    ],
     out: Out,
     asked: Asked[PrepareSettings],
     images: Images = None,
@@ -37,10 +40,10 @@ def prepare(
     lowpass: Annotated[float | None, typer.Option(help="Causal Butterworth, Hz")] = None,
     notch: Annotated[float | None, typer.Option(help="Of the mains, Hz")] = None,
 ) -> None:
-    """Cuts and preprocesses the trials of recordings into a trial set.
+    """Cuts and preprocesses the trials of recordings, or of a data set, into a trial set.
 
-    All channels of EEG or MEG are taken by default, -0.2 to 0.996 s at 250 Hz; --rate 0 keeps the
-    file's rate.
+    All channels of EEG or MEG are taken by default, 0 to 0.996 s at 250 Hz; --rate 0 keeps the
+    file's rate. Trials that others have cut keep their rate and window, and are not whitened twice.
 
     Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
     """
@@ -54,7 +57,11 @@ def prepare(
     kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
     if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
-    settings = _settings(asked.also(line), [part.data for part in study.parts])
+    parts = iter(study.parts)
+    looked_at = list(parts) if study.name == "recordings" else [next(parts)]
+    study = replace(study, parts=chain(looked_at, parts))
+    settings = _settings(asked.also(line), [part.data for part in looked_at])
+    del looked_at  # a part may be large
     trial_set = prepare_trials(
         study, settings, out, provenance=_provenance(files), on_recording=_tell
     )
@@ -93,13 +100,21 @@ def prepare_test(
     )
 
 
-def _settings(asked: Asked[PrepareSettings], recordings: "Sequence[Recording]") -> PrepareSettings:
-    """What is not asked for is as the first recording has it, or the usual.
+def _settings(
+    asked: Asked[PrepareSettings], parts: "Sequence[Recording | CutTrials]"
+) -> PrepareSettings:
+    """What is not asked for is as the first of these has it, or the usual.
 
     Channels of no brain, and those that are dead or wildly scaled in all recordings, are left out.
     """
     from offline_train.data.prepare import odd_everywhere
+    from offline_train.data.study import CutTrials
 
+    usual: dict[str, Any] = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
+    if isinstance(cut := parts[0], CutTrials):
+        usual = {"rate_hz": cut.rate_hz, "tmin_s": cut.tmin_s, "tmax_s": cut.tmax_s}
+        usual |= {"baseline_s": None} | ({"whitening": "none"} if cut.is_whitened else {})
+    recordings = [part.some() if isinstance(part, CutTrials) else part for part in parts]
     names, true_rate = (asked.given(name) for name in ("channel_map", "true_rate_hz"))
     # What is of another kind is refused with all the rest.
     other_names = names.value if names is not None and isinstance(names.value, dict) else {}
@@ -110,7 +125,6 @@ def _settings(asked: Asked[PrepareSettings], recordings: "Sequence[Recording]") 
     channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
     if rate is not None and rate.value == 0:
         asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})
-    usual: dict[str, Any] = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
     usual["channels"] = brain = first.brain_channels
     if channels is None:
         odd = odd_everywhere([recording.odd_channels(brain) for recording in corrected])
@@ -127,19 +141,28 @@ def _settings(asked: Asked[PrepareSettings], recordings: "Sequence[Recording]") 
 
 
 def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) -> "Study":
-    """Part of each recording, read; not before it is known that `out` can be written."""
+    """The study of some files; not before it is known that `out` can be written."""
     from hvf_core.artifact import refuse_foreign
-    from offline_train.data.studies.recordings import recordings
+    from offline_train.data.studies.find import study_of
     from offline_train.data.trial_set import MANIFEST
 
     refuse_foreign(out, MANIFEST)
-    picked = asked.section("recording", RecordingPart)
-    study = recordings(files, images, picked, picked.stop_s)
-    parts = list(track(study.parts, "reading", len(files), console=console))
+    study = study_of(files, images, asked.section("recording", RecordingPart))
+    if study.name != "recordings":
+        return replace(study, parts=_told(study.parts))
+    return replace(
+        study, parts=list(track(_told(study.parts), "reading", len(files), console=console))
+    )
+
+
+def _told(parts: "Iterable[StudyPart]") -> "Iterator[StudyPart]":
+    """The parts; of each recording, what a person should hear is said."""
+    from stream.sources.recording import Recording
+
     for part in parts:
-        for notice in part.data.notices:
+        for notice in part.data.notices if isinstance(part.data, Recording) else ():
             console.print(f"{part.facts.name}: {notice}", highlight=False)
-    return replace(study, parts=parts)
+        yield part
 
 
 def _provenance(files: list[Path]) -> dict[str, JsonValue]:

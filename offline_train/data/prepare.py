@@ -7,7 +7,7 @@ as it was fitted before.
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from hvf_core.artifact import space_needed
 from hvf_core.problem import Problem, needed
+from offline_train.data.cut import outcomes
 from offline_train.data.settings import CutSettings, PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
@@ -25,9 +26,8 @@ from stream.acquire.adaptation import Adaptation
 from stream.acquire.preprocess import Preprocessing, fit
 from stream.acquire.settings import PreprocessSettings
 from stream.acquire.trial_stream import TrialPlan
-from stream.acquire.trials import Drop
 from stream.acquire.units import Signal
-from stream.sources.cut_recording import cut_trials
+from stream.sources.recording import Recording
 
 _BLOCK = 256  # trials
 _SAME_UNIT = 30.0  # caps and persons differ by a few times, units by 1000
@@ -147,7 +147,8 @@ def _trials(
     prepared, preprocessing = Prepared(), needed(plan.preprocessing)
     sizes: dict[str, float] = {}
     adaptation = settings.adaptation if isinstance(settings, PrepareTestSettings) else None
-    for recording, facts in study.parts:
+    for data, facts in study.parts:
+        recording = data if isinstance(data, Recording) else data.some()
         recording = recording.corrected(settings.channel_map, settings.true_rate_hz)
         signals.append(recording.signal(preprocessing.settings.channels))
         signals[-1].check(signals[0], f"'{facts.name}'")
@@ -156,12 +157,13 @@ def _trials(
         adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
         odd.append(recording.odd_channels(preprocessing.settings.channels))
         notices = [_told(odd[-1])] if odd[-1] else []
-        for outcome in cut_trials(recording, plan, adapted, notices.append):
-            if isinstance(outcome, Drop):
-                prepared.dropped[outcome.reason] += 1
+        named = replace(data, channels=recording.channels, rate_hz=recording.rate_hz)
+        for outcome in outcomes(named, plan, adapted, notices.append):
+            if isinstance(outcome, str):
+                prepared.dropped[outcome] += 1
             else:
                 prepared.n_trials += 1
-                yield facts, outcome.trial.event.stimulus, outcome.array
+                yield facts, *outcome
         prepared.notices = tuple(notices)
         on_recording(facts.name, prepared)
     if not prepared.n_trials:

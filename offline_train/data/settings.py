@@ -12,6 +12,8 @@ class RecordingPart(ReadSettings):
 
     stop_s: float | None = setting(None, option="--stop")
     """End so far into the recording; at its end by default."""
+    pickles: bool = setting(False, option="--pickles")
+    """Read what is saved as a pickle: arrays and plain values of it, and no code."""
 
 
 class CutSettings(Settings):

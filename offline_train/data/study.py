@@ -3,14 +3,19 @@
 Every data set is one file in `studies/`, with a function that gives its `Study`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from stream.sources.recording import RecordedMarker, Recording
+from hvf_core.problem import Problem
+from stream.sources.recording import Recording
+
+_SAID = re.compile(r"(?<![^/_])(sub|ses|run)-([A-Za-z0-9]+)")
+_SOME = 20  # trials, as of a recording some seconds are looked at
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,12 @@ class Facts:
     split: str | None = None
     """`train`, `test` ...; preprocessing is fitted to what is `train`, or of no split."""
 
+    @classmethod
+    def of(cls, path: Path, split: str | None = None) -> "Facts":
+        """What a file's folders and name say in the words of BIDS: `sub-01`, `ses-01`, `run-01`."""
+        said = dict(_SAID.findall(path.as_posix()))
+        return cls(said.get("sub"), said.get("ses"), said.get("run"), split)
+
     @property
     def name(self) -> str:
         """Subject, session and run as one word."""
@@ -34,13 +45,68 @@ class Facts:
         return self.subject, self.session
 
 
+@dataclass(frozen=True, eq=False)
+class CutTrials:
+    """Trials that others have cut, in which they begin at one time after their onsets.
+
+    Filters, and a window or a baseline that goes beyond them, cannot be had of them any more.
+    """
+
+    name: str
+    stimuli: Sequence[str]
+    """Id of each trial's stimulus."""
+    read: Callable[[slice], np.ndarray]
+    """Reads the trials at these positions: (n, channels, times), numbers of any kind."""
+    channels: tuple[str, ...]
+    rate_hz: float
+    tmin_s: float
+    n_times: int
+    kind: str = "eeg"
+    unit: str = "microvolts"
+    """In which they are once they have been multiplied by `factor`; "" where it is not known."""
+    factor: float = 1.0
+    is_whitened: bool = False
+
+    def __post_init__(self) -> None:
+        if len(set(self.channels)) < len(self.channels):
+            raise Problem(f"'{self.name}' has a channel twice: name its channels anew")
+
+    @property
+    def tmax_s(self) -> float:
+        """When the last sample was taken, after the onset."""
+        return self.tmin_s + (self.n_times - 1) / self.rate_hz
+
+    def blocks(self, n: int) -> Iterator[np.ndarray]:
+        """All trials in their order, `n` at a time, as float32 (n, channels, times)."""
+        for start in range(0, len(self.stimuli), n):
+            yield self.read(slice(start, start + n)).astype(np.float32) * np.float32(self.factor)
+
+    def some(self) -> Recording:
+        """A few of them, from first to last, one after the other: what they are like."""
+        n = len(self.stimuli)
+        at = np.unique(np.linspace(0, n - 1, min(n, _SOME), dtype=int)).tolist()
+        trials = np.concatenate([self.read(slice(i, i + 1)) for i in at]) * self.factor
+        samples = trials.transpose(0, 2, 1).reshape(-1, len(self.channels)).astype(np.float32)
+        return Recording(
+            path=Path(self.name),
+            name=self.name,
+            channels=self.channels,
+            units=(self.unit,) * len(self.channels),
+            rate_hz=self.rate_hz,
+            stamps_s=np.arange(len(samples)) / self.rate_hz,
+            samples=samples,
+            markers=(),
+            kinds=(self.kind,) * len(self.channels),
+        )
+
+
 class StudyPart(NamedTuple):
-    """A recording, whose markers carry the ids of stimuli, as the marker rule reads them.
+    """A recording, whose markers carry the ids of stimuli, or trials that are cut already.
 
     Where the files have codes, or a log of what was shown, the study puts the ids there.
     """
 
-    data: Recording
+    data: Recording | CutTrials
     facts: Facts
 
 
@@ -59,35 +125,3 @@ class Study:
     parts: Iterable[StudyPart]
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """By stimulus id; empty where they are not known."""
-
-
-def recording_of_epochs(
-    name: str,
-    trials: np.ndarray,
-    stimuli: Sequence[str],
-    channels: tuple[str, ...],
-    rate_hz: float,
-    tmin_s: float,
-    kind: str = "eeg",
-    unit: str = "microvolts",
-) -> Recording:
-    """Trials that others have cut, as a recording with pauses, of which they are cut again.
-
-    Args:
-        trials: (n, channels, times), from `tmin_s` after the onsets on. Filters and a baseline that
-            lies outside of them are not to be asked for again.
-        stimuli: id of each trial's stimulus.
-    """
-    n, _, n_times = trials.shape
-    first_s = np.arange(n) * (n_times / rate_hz + 1.0)
-    return Recording(
-        path=Path(name),
-        name=name,
-        channels=channels,
-        units=(unit,) * len(channels),
-        rate_hz=rate_hz,
-        stamps_s=(first_s[:, None] + np.arange(n_times) / rate_hz).ravel(),
-        samples=trials.transpose(0, 2, 1).reshape(-1, len(channels)).astype(np.float32),
-        markers=tuple(map(RecordedMarker, (first_s - tmin_s).tolist(), stimuli)),
-        kinds=(kind,) * len(channels),
-    )

@@ -11,13 +11,7 @@ from hvf_core.problem import Problem
 from offline_train.data import prepare as prepare_module
 from offline_train.data.prepare import prepare_test
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
-from offline_train.data.study import (
-    Facts,
-    ShownImage,
-    Study,
-    StudyPart,
-    recording_of_epochs,
-)
+from offline_train.data.study import CutTrials, Facts, ShownImage, Study, StudyPart
 from offline_train.data.trial_set import load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
@@ -210,12 +204,17 @@ def test_epochs_that_others_cut_give_the_trials_of_the_recording(tmp_path):
     ]
     names = [text for _, text in ONSETS]
     start_s = -60 / RATE_HZ
-    epochs = recording_of_epochs("made", np.array(longer), names, CAP[::-1], RATE_HZ, start_s)
+    n_times = 60 + N_TIMES + 9
+    read = np.array(longer).__getitem__
+    epochs = CutTrials("made", names, read, CAP[::-1], RATE_HZ, start_s, n_times)
     taken = prepare(study(one=epochs), choice, tmp_path / "taken")
     np.testing.assert_allclose(taken.data, cut.data, rtol=1e-4, atol=2e-3)
     assert taken.stimuli == cut.stimuli
-    with pytest.raises(Problem, match=r"no trial was left .*4 gap, 1 no_data"):
+    with pytest.raises(Problem, match=r"'made' go from -0.24 to 0.436 s, and .* -0.2 to 0.5 s is"):
         prepare(study(one=epochs), make_settings(tmax_s=0.5), tmp_path / "no")
+    filters = [{"kind": "highpass", "freq_hz": 1}]
+    with pytest.raises(Problem, match=r"cut before, and filters need what lies around"):
+        prepare(study(one=epochs), make_settings(filters=filters), tmp_path / "no")
 
 
 def test_what_channels_record_goes_into_the_set_and_is_not_mixed(tmp_path):

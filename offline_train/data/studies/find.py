@@ -1,0 +1,79 @@
+"""Which data set lies somewhere: a look into keys, shapes and columns decides, and no file name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hvf_core.problem import Problem
+from offline_train.data.images import image_files
+from offline_train.data.saved import read_saved
+from offline_train.data.settings import RecordingPart
+from offline_train.data.studies import things_eeg2_epochs, things_eeg2_pt
+from offline_train.data.studies.recordings import recordings
+from offline_train.data.study import Study
+
+_SAVED = (".npy", ".pt")
+_ASIDE = ({"train_img_files"}, {"target_present"})  # keys of what lies beside EEG
+
+
+def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -> Study:
+    """The study of files and folders; a folder of several subjects is all of them.
+
+    Args:
+        images: folder of the images shown, where they do not lie with the data.
+
+    Raises:
+        Problem: what is there is of no known data set, or of two; or an image is missing.
+    """
+    saved = [file for path in paths for file in _below(path)]
+    if not saved:
+        return recordings(paths, images, asked, asked.stop_s)
+    files = {file: read_saved(file, asked.pickles) for file in saved}
+    files = {f: held for f, held in files.items() if not any(a <= set(held) for a in _ASIDE)}
+    study = _of_saved(files, images, asked.pickles)
+    return study if images is None else _with_images(study, images)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Saved arrays in a folder and below it, or the file itself where it is one."""
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    yield from (file for file in found if file.suffix.lower() in _SAVED)
+
+
+def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pickles: bool) -> Study:
+    kinds = {file: _kind(file, set(held)) for file, held in files.items()}
+    if len(set(kinds.values())) > 1:
+        (one, kind), (other, another) = list({k: f for f, k in kinds.items()}.items())[:2]
+        raise Problem(f"'{kind}' is of {one} and '{another}' of {other}: prepare them apart")
+    match next(iter(kinds.values()), None):
+        case "preprocessed EEG":
+            return things_eeg2_epochs.things_eeg2_epochs(files, images, pickles)
+        case _:
+            return things_eeg2_pt.things_eeg2_pt(files)
+
+
+def _kind(file: Path, keys: set[str]) -> str:
+    """What a file holds, by its keys."""
+    known = {"preprocessed EEG": things_eeg2_epochs.KEYS, "UBP's EEG": things_eeg2_pt.KEYS}
+    for kind, needed in known.items():
+        if set(needed) <= keys:
+            return kind
+    told = "; ".join(f"{kind} has {', '.join(needed)}" for kind, needed in known.items())
+    raise Problem(f"'{file}' holds {', '.join(sorted(keys))}, which is no known data set: {told}")
+
+
+def _with_images(study: Study, folder: Path) -> Study:
+    """The study with the paths of its images in a folder in which each of them must be."""
+    files = image_files(folder)
+    for stimulus, image in study.images.items():
+        if stimulus not in files:
+            raise Problem(
+                f"the folder '{folder}' lacks the image of stimulus '{stimulus}' ({image.path}): "
+                "put it there, or leave out --images"
+            )
+    shown = {
+        stimulus: image._replace(path=files[stimulus].relative_to(folder).as_posix())
+        for stimulus, image in study.images.items()
+    }
+    return replace(study, images=shown)

@@ -1,0 +1,88 @@
+"""THINGS-EEG2 as published: raw and preprocessed (decoder_field.md, 2.1, 3.1-3.3), but short.
+
+Written with numpy, pickle and torch alone.
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.lookalikes.brain import evoked
+from tests.lookalikes.things import TEST, TEST_FILES, TRAIN, TRAIN_FILES
+
+CHANNELS_63 = re.findall(
+    r"\S+",
+    "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 "
+    "FT10 T7 C5 C3 C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz "
+    "P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2",
+)
+CHANNELS_17 = [name for name in CHANNELS_63 if name[0] in "OP"]  # `^O *|^P *`
+TEST_REPEATS = 6  # in place of 80
+N_SESSIONS = 4
+
+
+def trials(images: tuple[str, ...], n_repeats: int, n_channels: int, n_times: int) -> np.ndarray:
+    """(images, repeats, channels, times): what they evoke, with some noise of each repeat."""
+    rng = np.random.default_rng(len(images))
+    noise = 0.3 * rng.standard_normal((len(images), n_repeats, n_channels, n_times))
+    return noise + np.array([evoked(image, n_channels, n_times) for image in images])[:, None]
+
+
+def gifford(folder: Path, *, keeps_stim: bool = False) -> Path:
+    """Section 3.2: 17 channels, 100 Hz, -0.2 to 0.8 s; np.save of a dict, so `.item()`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, images, n_repeats in (("training", TRAIN, 4), ("test", TEST, TEST_REPEATS)):
+        table: Any = {
+            "preprocessed_eeg_data": trials(images, n_repeats, 17, 100),
+            "ch_names": [*CHANNELS_17, "stim"] if keeps_stim else list(CHANNELS_17),
+            "times": np.round(np.arange(-0.2, 0.8, 0.01), 2),
+        }
+        np.save(folder / f"preprocessed_eeg_{part}.npy", table)
+    return folder
+
+
+def nice(folder: Path) -> Path:
+    """Section 3.3: 63 channels, 250 Hz, 0 to 1 s; a raw pickle of protocol 4, called .npy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, images, n_repeats in (("training", TRAIN, 4), ("test", TEST, TEST_REPEATS)):
+        table = {
+            "preprocessed_eeg_data": trials(images, n_repeats, 63, 250),
+            "ch_names": list(CHANNELS_63),
+            "times": np.arange(-50, 250) / 250,
+        }
+        with (folder / f"preprocessed_eeg_{part}.npy").open("wb") as file:
+            pickle.dump(table, file, protocol=4)
+    return folder
+
+
+def ubp_table(part: str) -> dict[str, Any]:
+    """What is in UBP's train.pt or test.pt (section 2.1)."""
+    images, files, n_repeats = TRAIN, TRAIN_FILES, 4
+    if part == "test":
+        images, files, n_repeats = TEST, TEST_FILES, TEST_REPEATS
+    n, paths = len(images), [f"{part}_images/{folder}/{name}" for folder, name in files]
+    concepts = sorted({folder for folder, _ in files})
+    sessions = np.arange(n_repeats) * N_SESSIONS // n_repeats
+    if part == "train":  # two sessions of the four have each image, twice
+        sessions = np.where(np.arange(n)[:, None] % 2, [0, 0, 2, 2], [1, 1, 3, 3])
+    return {
+        "eeg": trials(images, n_repeats, 63, 250).astype(np.float16),
+        "label": np.repeat([[concepts.index(folder)] for folder, _ in files], n_repeats, axis=1),
+        "img": np.repeat(np.array(paths)[:, None], n_repeats, axis=1),
+        "text": np.repeat(np.array([folder[6:] for folder, _ in files])[:, None], n_repeats, 1),
+        "session": np.broadcast_to(sessions, (n, n_repeats)).astype(np.float64).copy(),
+        "ch_names": list(CHANNELS_63),
+        "times": np.arange(-50, 250) / 250,  # 300 of them, and 250 samples: a trap of its own
+    }
+
+
+def ubp(folder: Path) -> Path:
+    """Section 2.1: {train,test}.pt, torch.save with pickle protocol 5; the values are numpy's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "test"):
+        torch.save(ubp_table(part), folder / f"{part}.pt", pickle_protocol=5)
+    return folder
