@@ -86,3 +86,53 @@ def ubp(folder: Path) -> Path:
     for part in ("train", "test"):
         torch.save(ubp_table(part), folder / f"{part}.pt", pickle_protocol=5)
     return folder
+
+
+def raw(folder: Path, rate_hz: int = 1000, soa_s: float = 0.2) -> Path:
+    """Section 3.2: raw_data/sub-XX/ses-0S/raw_eeg_{training,test}.npy, in volts, `stim` last.
+
+    np.save of a dict; the code of an image is there for one sample, that of a target is 99999. Here
+    4 channels are recorded at `rate_hz`, in two sessions; every session shows all images twice.
+    """
+    channels = ["Oz", "Pz", "O1", "O2"]
+    for session in (1, 2):
+        place = folder / "raw_data" / "sub-01" / f"ses-{session:02d}"
+        place.mkdir(parents=True, exist_ok=True)
+        for part, images in (("training", TRAIN), ("test", TEST)):
+            rng = np.random.default_rng(session)
+            codes = [int(code) for _ in range(2) for code in rng.permutation(len(images)) + 1]
+            codes.insert(3, 99999)
+            eeg, onsets = continuous(channels, images, codes, rate_hz, soa_s, rng)
+            stim = np.zeros((1, eeg.shape[1]))
+            stim[0, onsets] = codes
+            table: Any = {
+                "raw_eeg_data": np.concatenate([eeg, stim]),
+                "ch_names": [*channels, "stim"],
+                "ch_types": ["eeg"] * len(channels) + ["stim"],
+                "sfreq": rate_hz,
+                "highpass": 0.01,
+                "lowpass": 100,
+            }
+            np.save(place / f"raw_eeg_{part}.npy", table)
+    return folder
+
+
+def continuous(
+    channels: list[str],
+    images: tuple[str, ...],
+    codes: list[int],
+    rate_hz: int,
+    soa_s: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A recording in volts (channels, n), and the onset samples of what was shown.
+
+    The answer to an image lasts as long as the SOA, so that none overlaps with the next one's.
+    """
+    step = round(soa_s * rate_hz)
+    onsets = rate_hz + step * np.arange(len(codes))
+    eeg = 1e-6 * rng.standard_normal((len(channels), onsets[-1] + 2 * rate_hz))
+    for code, onset in zip(codes, onsets, strict=True):
+        if code <= len(images):
+            eeg[:, onset : onset + step] += 5e-6 * evoked(images[code - 1], len(channels), step)
+    return eeg, onsets

@@ -44,7 +44,9 @@ def test_trials_are_those_that_were_published_each_with_its_image(
         of_split = trials.select([split], "split")
         for name, repeats in zip(names, published, strict=True):
             taken = of_split.data[of_split.select([name]).rows]
-            np.testing.assert_allclose(taken.mean(axis=0), repeats.mean(axis=0), rtol=1e-3, atol=2e-3)
+            np.testing.assert_allclose(
+                taken.mean(axis=0), repeats.mean(axis=0), rtol=1e-3, atol=2e-3
+            )
 
 
 def test_what_ubp_says_of_sessions_is_kept(tmp_path: Path) -> None:

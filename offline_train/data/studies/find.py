@@ -9,7 +9,7 @@ from hvf_core.problem import Problem
 from offline_train.data.images import image_files
 from offline_train.data.saved import read_saved
 from offline_train.data.settings import RecordingPart
-from offline_train.data.studies import things_eeg2_epochs, things_eeg2_pt
+from offline_train.data.studies import things_eeg2_epochs, things_eeg2_pt, things_eeg2_raw
 from offline_train.data.studies.recordings import recordings
 from offline_train.data.study import Study
 
@@ -47,6 +47,8 @@ def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pick
         (one, kind), (other, another) = list({k: f for f, k in kinds.items()}.items())[:2]
         raise Problem(f"'{kind}' is of {one} and '{another}' of {other}: prepare them apart")
     match next(iter(kinds.values()), None):
+        case "raw EEG":
+            return things_eeg2_raw.things_eeg2_raw(files, images, pickles)
         case "preprocessed EEG":
             return things_eeg2_epochs.things_eeg2_epochs(files, images, pickles)
         case _:
@@ -55,7 +57,11 @@ def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pick
 
 def _kind(file: Path, keys: set[str]) -> str:
     """What a file holds, by its keys."""
-    known = {"preprocessed EEG": things_eeg2_epochs.KEYS, "UBP's EEG": things_eeg2_pt.KEYS}
+    known = {
+        "raw EEG": things_eeg2_raw.KEYS,
+        "preprocessed EEG": things_eeg2_epochs.KEYS,
+        "UBP's EEG": things_eeg2_pt.KEYS,
+    }
     for kind, needed in known.items():
         if set(needed) <= keys:
             return kind
