@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hvf_core.artifact import FULL
 from hvf_core.problem import Problem
 from index.gallery.manifest import IMAGES
-from index.images import open_image
 
 Picture = Path | NDArray[np.uint8]
 """A file, or pixels (height, width, 3)."""
@@ -38,6 +36,10 @@ def keep_picture(
     """
     if isinstance(picture, Path) and picture.is_relative_to(folder / IMAGES):
         return picture.relative_to(folder).as_posix()
+    from PIL import Image  # here: whoever only reads a gallery does without
+
+    from index.images import open_image
+
     suffix = picture.suffix if isinstance(picture, Path) else ".png"
     suffix = ".jpg" if thumbnail_px else suffix if _SUFFIX.fullmatch(suffix) else ""
     stem = f"{row:05d}" if row < _IN_A_FOLDER else f"{row // _IN_A_FOLDER:05d}/{row:08d}"

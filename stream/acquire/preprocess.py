@@ -6,9 +6,9 @@ Per trial: pick channels, reference, baseline, resample, whiten. Every step is l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from decoder.bundle import Bundle
 from hvf_core.problem import Problem
@@ -19,6 +19,9 @@ from stream.acquire.settings import PreprocessSettings, as_made
 from stream.acquire.trials import Window
 from stream.acquire.units import EEG, Signal
 from stream.acquire.whitening import noise_covariance, whitener
+
+if TYPE_CHECKING:  # each process of a session imports this, and one of them resamples
+    from scipy import sparse
 
 _SCALE_TRIALS = 500  # enough for a median per channel
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
@@ -204,7 +207,7 @@ class TrialTransform:
         baseline = self._baseline.stop if self._baseline is not None else 0
         return max(self._wanted.start + stop, baseline)
 
-    def _part(self, start: int, stop: int, n_rows: int) -> tuple[slice, sparse.csr_array | None]:
+    def _part(self, start: int, stop: int, n_rows: int) -> tuple[slice, "sparse.csr_array | None"]:
         """The window's rows that a part needs, and what resamples them; made once for each part."""
         n_rows = min(n_rows, self.rows_for(stop))
         if (start, stop, n_rows) not in self._parts:
@@ -229,6 +232,8 @@ class _Resampler:
     """
 
     def __init__(self, settings: PreprocessSettings, rate_hz: float):
+        from scipy import sparse
+
         self._rate_hz, self._output_rate_hz = rate_hz, settings.rate_hz
         outputs = Window.of(settings.tmin_s, settings.tmax_s, settings.rate_hz)
         self._output_s = np.arange(outputs.first, outputs.last + 1) / settings.rate_hz
@@ -262,8 +267,10 @@ class _Resampler:
         """How many of the first outputs are made of these inputs and no later one."""
         return int(np.searchsorted(self._needed[:n_times], n_rows, "right"))
 
-    def matrix(self, start: int, stop: int, n_rows: int) -> sparse.csr_array:
+    def matrix(self, start: int, stop: int, n_rows: int) -> "sparse.csr_array":
         """(outputs from start to stop, inputs), of which there are `n_rows`."""
+        from scipy import sparse
+
         n_rows = min(n_rows, self.inputs.count)
         known = start + int(np.searchsorted(self._n_near[start:stop], n_rows, "right"))
         estimates = np.zeros((stop - known, n_rows), np.float32)

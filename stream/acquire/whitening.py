@@ -1,7 +1,6 @@
 """Multivariate noise normalisation (MVNN): noise that is equal and independent on all channels."""
 
 import numpy as np
-from scipy.linalg import fractional_matrix_power
 
 
 def noise_covariance(trials: np.ndarray) -> np.ndarray:
@@ -29,6 +28,8 @@ def noise_covariance(trials: np.ndarray) -> np.ndarray:
 
 def whitener(covariance: np.ndarray) -> np.ndarray:
     """The symmetric W with W @ covariance @ W = I."""
+    from scipy.linalg import fractional_matrix_power  # here: processes that never fit start sooner
+
     return np.real(fractional_matrix_power(covariance, -0.5))
 
 

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Container, Sequence
+from html import escape
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from hvf_core.text import printable
 from stream.acquire.lsl import pylsl
@@ -26,7 +26,9 @@ def legible(header: str) -> str:
     mended = _NO_CHARACTER.sub(_spelled, mended)
     if _is_xml(mended):
         return mended
-    text = "".join(f"<unreadable>{escape(one)}</unreadable>" for one in _DESC.findall(mended))
+    text = "".join(
+        f"<unreadable>{escape(one, quote=False)}</unreadable>" for one in _DESC.findall(mended)
+    )
     return _DESC.sub(lambda _: f"<desc>{text}</desc>", mended)
 
 

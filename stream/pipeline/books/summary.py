@@ -4,10 +4,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
@@ -20,6 +19,9 @@ from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, S
 from stream.pipeline.galleries import accepted
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
+
+if TYPE_CHECKING:  # whoever only counts draws no table
+    from rich.table import Table
 
 STAGES = {
     "lsl": Span("· sampled → readable (LSL)", "window_end", "readable"),
@@ -249,8 +251,10 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _painting_rows(summary["painting"])
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
+def summary_table(summary: Mapping[str, Any]) -> "Table":
     """The table at the end of a session."""
+    from rich.table import Table
+
     subject = " (simulated subject)" if summary["simulated"] else ""
     title = f"Session {summary['session']}{subject}"
     table = Table(title=title, show_header=False, title_justify="left")
