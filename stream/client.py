@@ -41,7 +41,7 @@ KEPT = 1000  # trials, and messages that wait to be taken; older ones are in the
 # Where the sessions of this user say that they run; nobody else can enter.
 PLACE = Path(tempfile.gettempdir()) / f"hvf-live-{getattr(os, 'getuid', str)()}"
 _MOMENT_S = 0.2  # the longest look; before each, threads that look less often have their turn
-_TURN_S = 1e-4
+_TURN_S, _ASK_S, _QUIET = 1e-4, 0.5, 2.0  # how it stands is asked so often, after such quiet
 Outcome = Literal["decoded", "cut", "dropped"]
 Got = TypeVar("Got")
 P = ParamSpec("P")
@@ -582,7 +582,7 @@ class Session(AbstractContextManager["Session"]):
         self._looked_s, self._heard_s = now_s, now_s if came else self._heard_s
         while self._published.poll(0):
             self._take(unpack(self._published.recv()))
-        if now_s > self._asked_s + 0.5 and (not self.in_step or now_s > self._heard_s + 2):
+        if now_s > self._asked_s + _ASK_S and (not self.in_step or now_s > self._heard_s + _QUIET):
             self._asked_s = now_s
             self._control.send_multipart(self._words("hello"))
         if now_s > self._heard_s + SILENT_S:

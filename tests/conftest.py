@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The same examples in every run, however busy the machine is: what fails here fails everywhere.
 # The fast tests try some of them, the whole suite as many as each property asks for.
-_FAST_EXAMPLES = 50
+_FAST_EXAMPLES = 25
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -105,8 +105,12 @@ def _try_some_examples(test: object) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: to look through it for garbage takes a third of a second a time."""
+    """What was imported stays: to look through it for garbage takes a third of a second a time.
+
+    And garbage is looked for more rarely, as every look calls hypothesis too.
+    """
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True)

@@ -318,6 +318,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "running"
 
 
+@pytest.fixture(autouse=True)
+def _questions_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_ASK_S", 0.05)
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     endpoints = Endpoints.local()
@@ -638,10 +643,11 @@ def test_a_word_for_another_session_is_refused_and_one_that_is_away_is_a_time_ou
 def test_a_session_that_died_is_noticed_and_one_that_only_is_silent_goes_on(
     running: Running, joined: Session, monkeypatch
 ) -> None:
-    monkeypatch.setattr(client, "SILENT_S", 3.0)  # it is asked after 2 s, and answers
-    assert joined.until(lambda: None, 4.0) is None
+    monkeypatch.setattr(client, "SILENT_S", 1.6)
+    monkeypatch.setattr(client, "_QUIET", 0.4)  # it is asked after that, and answers
+    assert joined.until(lambda: None, 2.0) is None
     running.end()
-    with pytest.raises(SessionEnded, match=r"nothing was heard of the session s for 3 s"):
+    with pytest.raises(SessionEnded, match=r"nothing was heard of the session s for 1.6 s"):
         joined.wait_for("a", deadline_s=SOON_S)
     with pytest.raises(SessionEnded, match="nothing was heard"):
         list(joined.listen(client.StreamHealth))
@@ -820,7 +826,7 @@ def test_another_host_is_let_in_with_the_keys_of_the_lab(
     if transport == "tcp":  # and with its own keys alone
         stranger = {name: f"{each.partition('#')[0]}#{lab}" for name, each in endpoints}
         with Session("s", stranger, "far") as refused:
-            assert refused.until(lambda: refused.in_step or None, 1.0) is None
+            assert refused.until(lambda: refused.in_step or None, NEVER_S) is None
     far.end()
     endpoints.remove()
 
@@ -838,12 +844,12 @@ def test_without_these_keys_nobody_is_let_in(lab: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another lab"))
     make_lab_keys()
     with pytest.raises(TimeOut, match=r"nobody answers at 'tcp://.*': it has ended or ha"):
-        connect(address, keys=str(lab_keys()), wait_s=1.0)
+        connect(address, keys=str(lab_keys()), wait_s=NEVER_S)
     bare = zmq.Context.instance().socket(zmq.DEALER)  # who has no keys at all
     bare.linger = 0
     bare.connect(f"tcp://127.0.0.1:{int(listen.partition(':')[2]) + 2}")
     bare.send_multipart([b"me", b"stop", b""])
-    assert not bare.poll(500)
+    assert not bare.poll(int(NEVER_S * 1e3))
     bare.close()
     assert far.asked == []
     far.end()
