@@ -1,4 +1,4 @@
-"""When a node that a session can do without is started again, and with how much less memory."""
+"""When a node is started again, after how many deaths, and with how much less memory."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ class Restart:
 
     pause_s: float
     with_less_memory: bool
+    nth: int
+    """Death in a row: a node that lived steadily before begins anew."""
 
 
 class BackOff:
@@ -21,16 +23,17 @@ class BackOff:
     def __init__(self, longest_pause_s: float) -> None:
         self._longest_pause_s = longest_pause_s
         self._next_pause_s = _FIRST_PAUSE_S
-        self._n_hungry = 0
+        self._n_hungry = self._nth = 0
 
     def after_death(self, lived_s: float, out_of_memory: bool) -> Restart:
         """What to do about a node that died after so many seconds."""
         if lived_s >= _STEADY_S:
-            self._next_pause_s = _FIRST_PAUSE_S
+            self._next_pause_s, self._nth = _FIRST_PAUSE_S, 0
+        self._nth += 1
         pause_s = self._next_pause_s
         self._next_pause_s = min(2 * pause_s, self._longest_pause_s)
         self._n_hungry += out_of_memory
         with_less = self._n_hungry >= _DEATHS_OF_HUNGER
         if with_less:
             self._n_hungry = 0
-        return Restart(pause_s, with_less)
+        return Restart(pause_s, with_less, self._nth)

@@ -344,17 +344,18 @@ class Supervisor:
     def _bury(self, node: _Node) -> None:
         """Says what becomes of a node that died, and when it is started again."""
         name = node.spec.name
-        node.given_up = bool(node.failure) or node.restarts >= node.spec.max_restarts
+        # A process that nobody here has killed was most likely killed by the kernel, for memory.
+        killed = node.process.returncode == _KILLED and not node.was_hung
+        now_s = time.monotonic()
+        lived_s = now_s - node.started_s if node.ready else 0.0
+        restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
+        node.given_up = bool(node.failure) or restart.nth > node.spec.max_restarts
         if node.given_up and node.spec.optional:
             text = f"{name} is given up, decoding goes on without it: {node.failure}"
             self.say(text, given_up=node.failure)
             return
         if node.given_up:
-            raise self._problem(node, f"died {node.restarts + 1} times")
-        # A process that nobody here has killed was most likely killed by the kernel, for memory.
-        killed = node.process.returncode == _KILLED and not node.was_hung
-        now_s = time.monotonic()
-        restart = node.back_off.after_death(now_s - node.started_s, node.out_of_memory or killed)
+            raise self._problem(node, f"died {restart.nth} times in a row")
         of_what = f"{ending(node.process)}" + f", {node.last_words}" * bool(node.last_words)
         how = "ran out of memory" if node.out_of_memory else f"died ({of_what})"
         after = ""

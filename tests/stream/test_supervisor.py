@@ -214,7 +214,7 @@ def test_one_that_runs_out_of_memory_repeatedly_gets_by_with_less(stage) -> None
 
 def test_one_that_is_needed_and_cannot_be_kept_alive_is_a_problem_that_says_why(stage) -> None:
     made = stage("serves", steady="has no room")
-    with pytest.raises(Problem, match="died 6 times; No space left on device"):
+    with pytest.raises(Problem, match="died 6 times in a row; No space left on device"):
         made.look_until(lambda: made.supervisor.is_over("steady"))
     assert made.supervisor.is_over("steady")
     why = "code 1, No space left on device: 'ledger.jsonl'"
@@ -266,4 +266,10 @@ def test_every_second_death_for_lack_of_memory_asks_for_less() -> None:
     deaths = [True, False, True, True, False, False, True]
     asked = [back_off.after_death(100.0, death).with_less_memory for death in deaths]
     assert asked == [False, False, True, False, False, False, True]
-    assert BackOff(30.0).after_death(0.0, True) == Restart(0.5, False)
+    assert BackOff(30.0).after_death(0.0, True) == Restart(0.5, False, nth=1)
+
+
+def test_deaths_are_counted_in_a_row() -> None:
+    back_off = BackOff(0.5)
+    lives_s = [3600.0, 1.0, 59.0, 60.0, 0.0]
+    assert [back_off.after_death(life_s, False).nth for life_s in lives_s] == [1, 2, 3, 1, 2]

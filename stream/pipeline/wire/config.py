@@ -22,7 +22,7 @@ from stream.sources.settings import ReadSettings, ReplaySettings
 
 NUMBERS = 10**8
 """Of trials that each process of the reader can give: more markers than any session has."""
-WITNESSED = 10 * NUMBERS
+WITNESSED = 10**6 * NUMBERS
 """Beyond it are the numbers of markers that the reader did not announce."""
 KEPT = "kept"
 """In the session folder, while the session runs: what processes keep for those after them."""

@@ -28,7 +28,7 @@ class NodeSpec:
     end_wait_s: float = 5.0
     """For its last words, once it is told to stop."""
     max_restarts: float = 5
-    """In one session; a needed node that dies once more ends it."""
+    """In a row, each within a minute; a needed node that dies once more ends the session."""
     has_low_priority: bool = False
     """Whether others have the processor first."""
     longest_pause_s: float = 0.5
