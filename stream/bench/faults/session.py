@@ -26,9 +26,9 @@ from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import SessionState
 
 _ROOT = Path(__file__).parents[3]
-_SOA_S = 0.3
 _CALM_S = 2.0  # of answers before the fault
 _START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
+_END = b'"end"\n'  # of what the source says
 N_BESIDE = 10  # trials of a session beside the one that is looked at
 _TMP_PATH = 106  # characters, too many for the path of a socket
 
@@ -50,18 +50,26 @@ class Fault(Frozen):
     """The session may also refuse to begin, in a sentence."""
     play_s: float = 4.0
     """How long images are seen after the fault."""
+    soa_s: float = 0.3
     within_s: float = 3.0
     """Until answers are on time again; 0: never."""
     back_by: Literal["window_end", "onset"] = "window_end"
     """What of a trial has to come after the fault: all of it where EEG was lost."""
     drops: tuple[str, ...] = ()
     """Reasons for which trials may be dropped."""
+    alone: bool = False
+    """It cannot come among others in one session."""
     ends_s: float | None = None
     """The fault ends the session, in this time; else the bench does when all was seen."""
     exits: tuple[int, ...] = (130, 1)
     """Statuses with which it may end; 1: something was lost, and told."""
     leaves: tuple[str, ...] = ("summary.json", "report.html")
     """In the session's folder; nothing: the fault takes the books."""
+
+    @property
+    def steps_s(self) -> float:
+        """From the first step to the last."""
+        return sum(float(step.split()[1]) for step in self.steps if step.startswith("wait "))
 
 
 class FaultySession:
@@ -84,14 +92,14 @@ class FaultySession:
         self._found: dict[str, psutil.Process] = {}
         self._spinning: list[subprocess.Popen[bytes]] = []
         name = f"fault-{fault.name}-{os.getpid()}"
-        n = round((_CALM_S + fault.play_s) / _SOA_S)
-        source = ("-m", "stream.bench.faults.source", name, n, _SOA_S)
+        n = round((_CALM_S + fault.play_s) / fault.soa_s)
+        source = ("-m", "stream.bench.faults.source", name, n, fault.soa_s)
         self.source = self._start("source", source, stdin=subprocess.PIPE)
         session = ["run_realtime.py", "live", "--headless", "--out", self.folder, "--wait", 60]
         session += ["--eeg", name, "--markers", f"{name}-markers", "--bundle", ready_model().bundle]
         session += ["--paint", PRIOR, "--base", ASSETS] * fault.paints
         session += [base / word if word.endswith(".npz") else word for word in fault.arguments]
-        self.session = self._start("session", session, start_new_session=True)
+        self.session = self._start("session", session)
         if fault.n_files is not None:
             limits = (fault.n_files, fault.n_files)
             psutil.Process(self.session.pid).rlimit(psutil.RLIMIT_NOFILE, limits)
@@ -107,28 +115,44 @@ class FaultySession:
 
     def run(self) -> bool:
         """Runs the session to its end; False if it did not begin."""
-        if not self._begin():
-            self._wait_for_end()
+        if not self.begin():
+            self.wait_for_end()
+            return False
+        self.met, self.fault_s = slice(len(self.records()), None), local_clock()
+        self.failure = self.put_in(self.fault)
+        if self.fault.ends_s is None:
+            self._wait(self._has_shown_all, 90.0)
+            self._wait(lambda: not self._n_open(), _REST_S)
+            self.met = slice(self.met.start, len(self.records()))
+            self.end()
+        self.wait_for_end()
+        return True
+
+    def begin(self) -> bool:
+        """Shows images until they are answered; False if the session did not begin."""
+        if not self._is_running():
             return False
         self.do("tell go")
         self._wait(lambda: any(r["event"] == "decoded" for r in self.records()), _START_WAIT_S)
         time.sleep(_CALM_S)
-        self.met, self.fault_s = slice(len(self.records()), None), local_clock()
-        try:
-            for step in self.fault.steps:
-                self.do(step)
-        except (LookupError, psutil.NoSuchProcess) as error:
-            self.failure = str(error)
-        if self.fault.ends_s is None:
-            self._wait(lambda: self.source.poll() or '"end"' in self.said("source.out"), 90.0)
-            self._wait(lambda: not self._n_open(), _REST_S)
-            self.met = slice(self.met.start, len(self.records()))
-            if self.session.poll() is None:
-                os.killpg(self.session.pid, signal.SIGINT)
-        self._wait_for_end()
         return True
 
-    def _wait_for_end(self) -> None:
+    def put_in(self, fault: Fault) -> str:
+        """Does the steps of a fault; why they could not be done, if so."""
+        try:
+            for step in fault.steps:
+                self.do(step)
+        except (LookupError, psutil.NoSuchProcess) as error:
+            return str(error)
+        return ""
+
+    def end(self) -> None:
+        """Ends the session as Ctrl-C does, unless it has ended."""
+        if self.session.poll() is None:
+            os.killpg(self.session.pid, signal.SIGINT)
+
+    def wait_for_end(self) -> None:
+        """Waits until all its processes are gone, but not for ever."""
         deadline_s = time.monotonic() + _END_WAIT_S
         while self.over_s == float("inf") and time.monotonic() < deadline_s:
             if self.session.poll() is not None and not self.left():
@@ -185,8 +209,12 @@ class FaultySession:
             case ["spin"]:
                 spin = (sys.executable, "-c", "while True: pass")
                 self._spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+            case ["rest"]:
+                for process in self._spinning:
+                    process.kill()
+                    process.wait()
             case ["finish"]:
-                self._wait_for_end()
+                self.wait_for_end()
                 self._start("session", ["run_realtime.py", "finish", self.folder]).wait(_END_WAIT_S)
             case [word, "all"]:
                 os.killpg(self.session.pid, getattr(signal, f"SIG{word}"))
@@ -196,7 +224,7 @@ class FaultySession:
             case [word, who]:
                 self._process(who).send_signal(getattr(signal, f"SIG{word}"))
 
-    def _begin(self) -> bool:
+    def _is_running(self) -> bool:
         if not self._wait(self._endpoints, _START_WAIT_S):
             return False
         endpoint = needed(self._endpoints()).results
@@ -209,6 +237,10 @@ class FaultySession:
         path = self.folder / "config.json"
         whole = path.exists() and path.read_bytes().endswith(b"}\n")
         return read_config(path).endpoints if whole else None
+
+    def _has_shown_all(self) -> bool:
+        said = (self.base / "source.out").read_bytes()[-len(_END) :]
+        return self.source.poll() is not None or said == _END
 
     def _n_open(self) -> int:
         events = [record["event"] for record in self.records() if "trial" in record]
@@ -225,6 +257,7 @@ class FaultySession:
                 env=os.environ | {"TMPDIR": str(self.tmp), "COLUMNS": "400"},
                 stdout=out,
                 stderr=err,
+                start_new_session=True,  # Ctrl-C is for the bench
                 **more,
             )
 

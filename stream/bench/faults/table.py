@@ -5,6 +5,7 @@ killed, stands still or gets odd input; then the books are held against what the
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +26,13 @@ from hvf_core.specs import read_presets
 from stream.bench.faults.session import N_BESIDE, Fault, FaultySession
 from stream.pipeline.books.ledger import Record, read_ledger
 
+LOST: Record = {"event": "lost"}
+Sent = Sequence[tuple[float, Record]]
+"""When each marker was sent, in order, and its end, which may be `LOST`."""
 FAULTS = read_presets(Path(__file__).with_name("faults.toml"), Fault)
-_WINDOW_S = 1.0
+WINDOW_S = 1.0
 _ON_TIME_S = 0.25  # from the window's end to its answer
-_AS_ASKED = ("unknown_stimulus", "shutdown")  # drops that are no sign of a fault
+AS_ASKED = ("unknown_stimulus", "shutdown")  # drops that are no sign of a fault
 _HEAD = (
     "| fault | what the operator sees | recovered after, s | trials late | trials dropped "
     "| lost without account | promises |\n" + 7 * "|---" + "|"
@@ -76,34 +81,61 @@ def judged(session: FaultySession) -> Outcome:
     outcome = Outcome(sees=[*_told(records[session.met], str(session.base))])
     if session.session.returncode not in (0, 130, None):
         outcome.sees += session.said("session.err")[-1:]
+    met, ends, wrong = accounts(session, records)
+    if fault.ends_s is not None:  # what is sent later is sent to a session that is over
+        met = [(sent_s, end) for sent_s, end in met if sent_s < session.fault_s]
+    judge_trials(outcome, fault, session.fault_s, met)
+    outcome.n_lost = sum(end is LOST for _, end in met)
+    if fault.ends_s is not None:
+        outcome.back_s = session.over_s - session.fault_s
+    outcome.broken = [*broken(session, outcome, ends), *wrong]
+    return outcome
+
+
+def accounts(
+    session: FaultySession, records: Sequence[Record]
+) -> tuple[Sent, list[Record], list[str]]:
+    """What was sent with its ends, all ends, and sentences on what has too many of them."""
     onsets_s = {r["trial"]: r["onset_s"] for r in records if r["event"] == "marker"}
     ends = [r for r in records if r["event"] in ("cut", "decoded", "dropped")]
     end_of = {_microseconds(onsets_s[end["trial"]]): end for end in ends}
+    sent_s, wrong = session.sent_s(), list[str]()
+    if n_twice := len(ends) - len(end_of):
+        wrong.append(f"{n_twice} markers entered twice")
+    if n_strange := len(end_of.keys() - set(map(_microseconds, sent_s))):
+        wrong.append(f"{n_strange} markers entered that were not sent")
+    return [(at_s, end_of.get(_microseconds(at_s), LOST)) for at_s in sent_s], ends, wrong
+
+
+def judge_trials(
+    outcome: Outcome,
+    fault: Fault,
+    fault_s: float,
+    met: Sent,
+    for_s: float = math.inf,
+) -> None:
+    """Looks when trials whose windows ended after a fault were on time again, and at the others.
+
+    Args:
+        for_s: how long they have to stay on time.
+    """
     good_s: list[float] = []
     bad_s = [0.0]
-    for sent_s in session.sent_s():
-        if fault.ends_s is not None and sent_s >= session.fault_s:
-            break  # to a session that is over
-        end = end_of.get(_microseconds(sent_s), {"event": "lost"})
+    for sent_s, end in met:
+        if sent_s + WINDOW_S <= fault_s:
+            continue
         is_good = _is_good(end)
-        if sent_s + _WINDOW_S > session.fault_s:
-            after_s = sent_s - session.fault_s + _WINDOW_S * (fault.back_by == "window_end")
-            (good_s if is_good else bad_s).append(after_s)
-            outcome.n_late += end["event"] == "decoded" and not is_good
-            if end["event"] == "dropped":
-                outcome.dropped[end["reason"]] += 1
-        outcome.n_lost += end["event"] == "lost"
-    outcome.back_s = min((at for at in good_s if at > max(bad_s)), default=None)
-    if max(bad_s) == 0:
-        outcome.back_s = 0.0
-    if fault.ends_s is not None:
-        outcome.back_s = session.over_s - session.fault_s
-    outcome.broken = [*_broken(session, outcome, ends)]
-    if n_twice := len(ends) - len(end_of):
-        outcome.broken.append(f"{n_twice} markers entered twice")
-    if n_strange := len(end_of.keys() - set(map(_microseconds, session.sent_s()))):
-        outcome.broken.append(f"{n_strange} markers entered that were not sent")
-    return outcome
+        (good_s if is_good else bad_s).append(
+            sent_s - fault_s + WINDOW_S * (fault.back_by == "window_end")
+        )
+        outcome.n_late += end["event"] == "decoded" and not is_good
+        if end["event"] == "dropped":
+            outcome.dropped[end["reason"]] += 1
+    for bad, next_bad in pairwise([*sorted(bad_s), math.inf]):
+        back_s = min((at for at in good_s if at > bad), default=math.inf) if bad else 0.0
+        if back_s < math.inf and next_bad >= max(back_s, fault.steps_s) + for_s:
+            outcome.back_s = back_s
+            return
 
 
 def _microseconds(stamp_s: float) -> int:
@@ -114,7 +146,7 @@ def _is_good(end: Record) -> bool:
     """Whether a trial was answered on time, or ended as it has to."""
     if "stamps" in end:
         return bool(end["stamps"]["published"] - end["stamps"]["window_end"] < _ON_TIME_S)
-    return end.get("reason") in _AS_ASKED
+    return end.get("reason") in AS_ASKED
 
 
 def _told(records: Sequence[Record], base: str) -> Iterator[str]:
@@ -125,7 +157,8 @@ def _told(records: Sequence[Record], base: str) -> Iterator[str]:
             yield f"stream is {record['state']}"
 
 
-def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) -> Iterator[str]:
+def broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) -> Iterator[str]:
+    """Promises that a session has not kept, whose trials have these ends."""
     fault, code = session.fault, session.session.poll()
     if session.failure:
         yield session.failure
@@ -134,7 +167,7 @@ def _broken(session: FaultySession, outcome: Outcome, ends: Sequence[Record]) ->
         yield f"not within {limit_s:g} s"
     if outcome.n_lost and fault.leaves:
         yield f"{outcome.n_lost} markers lost"
-    if wrong := outcome.dropped.keys() - {*fault.drops, *_AS_ASKED}:
+    if wrong := outcome.dropped.keys() - {*fault.drops, *AS_ASKED}:
         yield f"dropped as {', '.join(sorted(wrong))}"
     if code not in fault.exits:
         yield f"exit status {code}"
@@ -190,21 +223,21 @@ def main(
     for asked in (signal.SIGINT, signal.SIGHUP):  # nohup, or a shell's `&`, has them ignored
         signal.signal(asked, signal.SIG_DFL)
     rows: dict[str, str] = {}
-    broken = False
+    is_broken = False
     typer.echo(_HEAD)
     for name in wanted:
         base = Path(tempfile.mkdtemp(prefix="faults-", dir=keep))
         outcome = outcome_of(FAULTS[name], base)
         if keep is None:
             shutil.rmtree(base)
-        broken = broken or bool(outcome.broken)
+        is_broken = is_broken or bool(outcome.broken)
         rows[name] = row(FAULTS[name], outcome)
         typer.echo(rows[name])
     measured = f"Measured with {os.cpu_count()} cores at a load of {os.getloadavg()[2]:.1f}."
     typer.echo(measured)
     if into is not None:
         into.write_text(_with_rows(into.read_text(encoding="utf-8"), rows, measured), "utf-8")
-    raise SystemExit(broken)
+    raise SystemExit(is_broken)
 
 
 def _with_rows(page: str, rows: Mapping[str, str], measured: str) -> str:
