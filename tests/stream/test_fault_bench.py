@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stream.bench.faults import session
-from stream.bench.faults.table import FAULTS, _with_rows, judged, row
+from stream.bench.faults.table import FAULTS, Outcome, _with_rows, judge_trials, judged, row
 from tests.calling import ROOT
 
 FAULT_S = 100.0
@@ -145,3 +145,38 @@ def test_every_step_is_one_that_can_be_done(name: str) -> None:
     text = Path(session.__file__).read_text()
     words = set(re.findall(r'case \["(\w+)"', text)) | {"KILL", "STOP", "TERM", "INT", "HUP"}
     assert {step.split()[0] for step in FAULTS[name].steps} <= words
+
+
+def test_in_a_long_session_answers_are_back_once_they_stay_on_time() -> None:
+    def back_s(fault: str, *late_s: float) -> float | None:
+        """Where trials that ended so long after the fault were late."""
+        sent = [
+            (99 + n / 10, {"event": "decoded", "stamps": {"window_end": 0, "published": late}})
+            for n in range(1, 300)
+            for late in [0.3 * (round(n / 10, 1) in late_s)]
+        ]
+        outcome = Outcome()
+        judge_trials(outcome, FAULTS[fault], FAULT_S, sent, for_s=2.0)
+        assert outcome.n_late == len(late_s)
+        return outcome.back_s and round(outcome.back_s, 1)
+
+    assert back_s("kill-results") == 0
+    assert back_s("kill-results", 0.1, 0.5, 1.5) == 1.6
+    assert back_s("kill-results", 0.1, 0.5, 20.0) == 0.6  # one that is late later is no fault's
+    assert back_s("kill-decode-twice", 0.5, 4.5, 5.5) == 5.6  # its second half comes after 4 s
+    assert back_s("stop-record") == 0
+    assert back_s("kill-results", *(round(n / 10, 1) for n in range(1, 300))) is None
+
+
+@pytest.mark.slow
+def test_a_session_is_soaked_in_faults(tmp_path: Path) -> None:
+    command = [sys.executable, "run_realtime.py", "bench", "soak", "--only", "kill-results"]
+    command += ["--minutes", "0.75", "--seed", "3", "--json", str(tmp_path / "soak.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    told = json.loads((tmp_path / "soak.json").read_text())
+    assert (told["seed"], len(told["met"])) == (3, 2), done.stdout
+    kept = {one["what"]: one["kept"] for one in told["promises"]}
+    for what in ("every marker ends once", "faults put in", "every node there again"):
+        assert kept[what], done.stdout
+    assert kept["recordings readable and whole"], done.stdout
+    assert done.returncode == (not all(kept.values()))  # times are those of a busy machine
