@@ -343,10 +343,9 @@ class Supervisor:
 
     def _bury(self, node: _Node) -> None:
         """Says what becomes of a node that died, and when it is started again."""
-        name = node.spec.name
+        name, now_s = node.spec.name, time.monotonic()
         # A process that nobody here has killed was most likely killed by the kernel, for memory.
         killed = node.process.returncode == _KILLED and not node.was_hung
-        now_s = time.monotonic()
         lived_s = now_s - node.started_s if node.ready else 0.0
         restart = node.back_off.after_death(lived_s, node.out_of_memory or killed)
         node.given_up = bool(node.failure) or restart.nth > node.spec.max_restarts
