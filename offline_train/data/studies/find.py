@@ -1,6 +1,6 @@
 """Which data set lies somewhere: a look into keys, shapes and columns decides, and no file name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,15 @@ from hvf_core.problem import Problem
 from offline_train.data.images import image_files
 from offline_train.data.saved import read_saved
 from offline_train.data.settings import RecordingPart
-from offline_train.data.studies import things_eeg2_epochs, things_eeg2_pt, things_eeg2_raw
+from offline_train.data.studies import (
+    alljoined,
+    bids,
+    things_eeg1,
+    things_eeg2_bids,
+    things_eeg2_epochs,
+    things_eeg2_pt,
+    things_eeg2_raw,
+)
 from offline_train.data.studies.recordings import recordings
 from offline_train.data.study import Study
 
@@ -26,6 +34,11 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
     Raises:
         Problem: what is there is of no known data set, or of two; or an image is missing.
     """
+    if roots := {root for path in paths if path.is_dir() and (root := bids.root_of(path))}:
+        study = _of_bids(roots, paths, images, asked.pickles)
+        return study if images is None or not study.images else _with_images(study, images)
+    if files_of_hub := [file for path in paths for file in alljoined.files_of_hub(path)]:
+        return alljoined.alljoined_hub(files_of_hub, images)
     saved = [file for path in paths for file in _below(path)]
     if not saved:
         return recordings(paths, images, asked, asked.stop_s)
@@ -33,6 +46,33 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
     files = {f: held for f, held in files.items() if not any(a <= set(held) for a in _ASIDE)}
     study = _of_saved(files, images, asked.pickles)
     return study if images is None else _with_images(study, images)
+
+
+def _of_bids(
+    roots: Collection[Path], paths: Sequence[Path], images: Path | None, pickles: bool
+) -> Study:
+    if len(roots) > 1:
+        raise Problem(f"{', '.join(map(str, sorted(roots)))} are apart: prepare them apart")
+    (root,) = roots
+    columns: set[str] = set()
+    for file in (file for path in paths for file in bids.event_files(path)):
+        rows = bids.events_of(file)
+        columns = set(rows[0]) if rows else set()
+        if things_eeg2_bids.COLUMN in columns:
+            kind = things_eeg2_bids.things_eeg2_bids(root, images, pickles)
+        elif things_eeg1.COLUMN in columns:
+            kind = things_eeg1.THINGS_EEG1
+        elif any(alljoined.PATTERN.search(row.get("trial_type", "")) for row in rows):
+            kind = alljoined.ALLJOINED
+        elif columns & {"stim_file", "stim_id"}:
+            kind = bids.Kind("bids", bids.by_file)
+        else:  # as of rest
+            continue
+        return bids.bids(root, paths, kind, images)
+    raise Problem(
+        f"the events of '{root}' do not say which image was shown: they have the columns "
+        f"{', '.join(sorted(columns)) or '-'}, expected stim_file or stim_id"
+    )
 
 
 def _below(path: Path) -> Iterator[Path]:
