@@ -67,7 +67,7 @@ def event_files(place: Path) -> list[Path]:
     ]
 
 
-def events_of(path: Path) -> list[Row]:
+def events_of(path: Path) -> Sequence[Row]:
     """The rows of a table of events."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))

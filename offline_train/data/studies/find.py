@@ -12,11 +12,13 @@ from offline_train.data.settings import RecordingPart
 from offline_train.data.studies import (
     alljoined,
     bids,
+    epochs,
     things_eeg1,
     things_eeg2_bids,
     things_eeg2_epochs,
     things_eeg2_pt,
     things_eeg2_raw,
+    things_meg,
 )
 from offline_train.data.studies.recordings import recordings
 from offline_train.data.study import Study
@@ -40,6 +42,8 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
     if files_of_hub := [file for path in paths for file in alljoined.files_of_hub(path)]:
         return alljoined.alljoined_hub(files_of_hub, images)
     saved = [file for path in paths for file in _below(path)]
+    if files_of_epochs := [file for path in paths for file in _epochs_below(path)]:
+        return _of_epochs(files_of_epochs, images)
     if not saved:
         return recordings(paths, images, asked, asked.stop_s)
     files = {file: read_saved(file, asked.pickles) for file in saved}
@@ -75,6 +79,27 @@ def _of_bids(
     )
 
 
+def _epochs_below(path: Path) -> Iterator[Path]:
+    found = sorted(path.rglob("*epo.fif*")) if path.is_dir() else [path]
+    yield from (file for file in found if epochs.FILE.search(file.name) and file.is_file())
+
+
+def _of_epochs(files: Sequence[Path], images: Path | None) -> Study:
+    is_things = [
+        bool((epochs.open_epochs(f).events[:, 2] == things_meg.CATCH).any()) for f in files
+    ]
+    if not any(is_things):
+        return epochs.saved_epochs(files)
+    paths = things_meg.paths_near(files[0], images)
+    if paths is None:
+        raise Problem(
+            f"'{files[0]}' is of THINGS-MEG, whose events are rows of {things_meg.PATHS}, which "
+            "lies neither beside it nor above it: put it there, or in the folder of --images"
+        )
+    study = things_meg.things_meg(files, paths)
+    return study if images is None else _with_images(study, images)
+
+
 def _below(path: Path) -> Iterator[Path]:
     """Saved arrays in a folder and below it, or the file itself where it is one."""
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -91,6 +116,8 @@ def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pick
             return things_eeg2_raw.things_eeg2_raw(files, images, pickles)
         case "preprocessed EEG":
             return things_eeg2_epochs.things_eeg2_epochs(files, images, pickles)
+        case "UBP's MEG":
+            return things_meg.things_meg_pt(files)
         case _:
             return things_eeg2_pt.things_eeg2_pt(files)
 
@@ -101,9 +128,10 @@ def _kind(file: Path, keys: set[str]) -> str:
         "raw EEG": things_eeg2_raw.KEYS,
         "preprocessed EEG": things_eeg2_epochs.KEYS,
         "UBP's EEG": things_eeg2_pt.KEYS,
+        "UBP's MEG": things_meg.KEYS,
     }
     for kind, needed in known.items():
-        if set(needed) <= keys:
+        if set(needed) <= keys and (kind != "UBP's MEG" or len(keys) == len(needed)):
             return kind
     told = "; ".join(f"{kind} has {', '.join(needed)}" for kind, needed in known.items())
     raise Problem(f"'{file}' holds {', '.join(sorted(keys))}, which is no known data set: {told}")
