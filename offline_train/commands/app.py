@@ -2,6 +2,7 @@
 
 from hvf_core.options import app_of
 from offline_train.commands.calibrate import calibrate
+from offline_train.commands.datasets import datasets
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
 from offline_train.commands.fetch import fetch
@@ -15,6 +16,6 @@ from offline_train.commands.prior import prior
 app = app_of(
     "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
-    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
+    *(datasets, prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
     *(empty_prompt, prior, evaluate_prior),
 )

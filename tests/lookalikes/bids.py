@@ -146,7 +146,8 @@ def nm000232(root: Path, rate_hz: int = 1000) -> Path:
 def ds003825(root: Path, in_samples: bool = True, rate_hz: int = 1000) -> Path:
     """THINGS-EEG1: BrainVision, one run of all; onsets are in samples, in seconds in editions."""
     begin(root, "THINGS-EEG")
-    shown = [name for name in TRAIN for _ in range(2)] + [name for name in TEST for _ in range(3)]
+    trained = (*TRAIN, "ball_01b")  # of a concept of the test, as all of them are there
+    shown = [name for name in trained for _ in range(2)] + [name for name in TEST for _ in range(3)]
     rng = np.random.default_rng(3)
     codes = [int(code) + 1 for code in rng.permutation(len(shown))]
     volts, onsets = continuous(CHANNELS, tuple(shown), codes, rate_hz, 0.1, rng)

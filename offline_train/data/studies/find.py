@@ -41,7 +41,7 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
         return study if images is None or not study.images else _with_images(study, images)
     if files_of_hub := [file for path in paths for file in alljoined.files_of_hub(path)]:
         return alljoined.alljoined_hub(files_of_hub, images)
-    saved = [file for path in paths for file in _below(path)]
+    saved = [file for path in paths for file in saved_below(path)]
     if files_of_epochs := [file for path in paths for file in _epochs_below(path)]:
         return _of_epochs(files_of_epochs, images)
     if not saved:
@@ -65,7 +65,7 @@ def _of_bids(
         if things_eeg2_bids.COLUMN in columns:
             kind = things_eeg2_bids.things_eeg2_bids(root, images, pickles)
         elif things_eeg1.COLUMN in columns:
-            kind = things_eeg1.THINGS_EEG1
+            kind = things_eeg1.things_eeg1(rows)
         elif any(alljoined.PATTERN.search(row.get("trial_type", "")) for row in rows):
             kind = alljoined.ALLJOINED
         elif columns & {"stim_file", "stim_id"}:
@@ -100,7 +100,7 @@ def _of_epochs(files: Sequence[Path], images: Path | None) -> Study:
     return study if images is None else _with_images(study, images)
 
 
-def _below(path: Path) -> Iterator[Path]:
+def saved_below(path: Path) -> Iterator[Path]:
     """Saved arrays in a folder and below it, or the file itself where it is one."""
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
     yield from (file for file in found if file.suffix.lower() in _SAVED)
