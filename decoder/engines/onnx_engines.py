@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from decoder.devices import stream_on
 from decoder.engines.cache import engine_files, network_sha256, program_sha256
 from decoder.engines.export import OPSET, export_onnx, require_onnx, session_options
 from decoder.engines.passes import CannotRun, GpuBuffers, Pass, Wanted
@@ -30,15 +31,15 @@ _Providers = list[tuple[str, dict[str, str]]]
 
 
 def onnx_pass(wanted: Wanted) -> Pass:
-    """ONNX Runtime with CUDA where there is a GPU and its build knows it, else on the CPU.
+    """ONNX Runtime with CUDA where the device is a GPU and its build knows it, else on the CPU.
 
     Raises:
         Problem: the extra `onnx` is not installed, or the exported network differs from torch.
     """
     require_onnx()
     with _files(wanted, "onnx", {}, partial(_export, wanted)) as folder:
-        if torch.cuda.is_available() and _has(_CUDA):
-            stream = torch.cuda.Stream()
+        if wanted.device.type == "cuda" and _has(_CUDA):
+            stream = stream_on(wanted.device, urgent=True)
             providers = [(_CUDA, _on_stream(stream) | _CUDA_OPTIONS)]
             return _on_gpu(wanted, _session(folder, providers), stream)
         return _on_cpu(wanted, _session(folder, [(_CPU, {})]))
@@ -54,7 +55,7 @@ def tensorrt_pass(wanted: Wanted) -> Pass:
     require_onnx()
     if not _has(_TENSORRT):
         raise CannotRun("this build of onnxruntime has no TensorRT, onnxruntime-gpu has")
-    stream = torch.cuda.Stream()
+    stream = stream_on(wanted.device, urgent=True)
 
     def open_session(folder: Path) -> "onnxruntime.InferenceSession":
         options = _on_stream(stream)
@@ -67,8 +68,8 @@ def tensorrt_pass(wanted: Wanted) -> Pass:
         open_session(folder)  # builds the engine
 
     facts = {
-        "gpu": torch.cuda.get_device_name(),
-        "capability": str(torch.cuda.get_device_capability()),
+        "gpu": torch.cuda.get_device_name(wanted.device),
+        "capability": str(torch.cuda.get_device_capability(wanted.device)),
         "cuda": str(torch.version.cuda),
         "tensorrt": _tensorrt_version(),
     }
@@ -150,7 +151,7 @@ def _on_gpu(
     wanted: Wanted, session: "onnxruntime.InferenceSession", stream: torch.cuda.Stream
 ) -> Pass:
     buffers = GpuBuffers(wanted)
-    outputs = tuple(torch.zeros(shape, device="cuda") for shape in wanted.output_shapes())
+    outputs = tuple(torch.zeros(shape, device=wanted.device) for shape in wanted.output_shapes())
     binding = session.io_binding()
     device = stream.device_index
     x = buffers.x

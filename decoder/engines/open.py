@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from decoder.devices import Device, device_of
 from decoder.engines.cache import Say
 from decoder.engines.choice import ON_CPU, ON_GPU, PASSES, EngineChoice, EngineName, Precision
 from decoder.engines.export import LOWEST_COSINE
@@ -62,6 +63,7 @@ def open_engine(
     choice: EngineChoice,
     *,
     precision: Precision = "fp32",
+    device: Device = "auto",
     cache: Path,
     say: Say,
 ) -> Engine:
@@ -75,21 +77,23 @@ def open_engine(
         shape: of one input, without the batch axis.
         choice: of the engine; "auto" takes the fastest one that this machine can run.
         precision: of the linear maps and the convolutions.
+        device: on which it runs.
         cache: the folder in which exported networks and built engines are kept.
         say: hears, one sentence each, why an engine cannot run and what takes its place.
 
     Raises:
-        Problem: no engine can run the network in this precision.
+        Problem: no engine can run the network in this precision, or there is no such device.
     """
+    place = device_of(device)
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-    wanted = Wanted(network, shape, precision, cache, say)
+    wanted = Wanted(network, shape, precision, cache, say, place)
     with torch.inference_mode():
         if not all(y.isfinite().all() for y in network(torch.ones(1, *shape))):
             raise Problem(
                 "the network gives embeddings that are zero or not finite: the bundle's weights "
                 "are damaged, make the bundle again"
             )
-    names = _candidates(choice, say)
+    names = _candidates(choice, place, say)
     for name, following in zip(names, (*names[1:], None), strict=True):
         try:
             return _open(name, wanted)
@@ -97,21 +101,22 @@ def open_engine(
             if following is None:
                 raise Problem(
                     f"no engine can run this network in {precision} (engine {name}: {reason}): "
-                    "take the other precision, or leave a GPU out with CUDA_VISIBLE_DEVICES="
+                    "take the other precision, or another device"
                 ) from reason
             say(f"engine {name} cannot run: {reason}; {following} is used")
     raise AssertionError("the last candidate returns or raises")
 
 
-def _candidates(choice: EngineChoice, say: Say) -> tuple[EngineName, ...]:
-    on_gpu = torch.cuda.is_available()
+def _candidates(choice: EngineChoice, place: torch.device, say: Say) -> tuple[EngineName, ...]:
+    on_gpu = place.type == "cuda"
+    why = "the device is the CPU" if torch.cuda.is_available() else "no CUDA device"
     order = ON_GPU if on_gpu else ON_CPU
     if choice == "auto":
         if not on_gpu:
-            say("no CUDA device: the engines cuda_graph and tensorrt are left out")
+            say(f"{why}: the engines cuda_graph and tensorrt are left out")
         return order
     if choice not in order:
-        say(f"engine {choice} cannot run: no CUDA device; {order[0]} is used")
+        say(f"engine {choice} cannot run: {why}; {order[0]} is used")
         return order
     return (choice, *(name for name in order if name != choice))
 

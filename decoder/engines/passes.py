@@ -28,6 +28,7 @@ class Wanted:
     precision: Precision
     cache: Path
     say: Say
+    device: torch.device
 
     def graph(self) -> nn.Module:
         """The network in the precision that is wanted."""
@@ -57,7 +58,7 @@ class GpuBuffers:
 
     def __init__(self, wanted: Wanted) -> None:
         self.host_x = torch.zeros(1, *wanted.shape, pin_memory=True)
-        self.x = self.host_x.cuda()
+        self.x = self.host_x.to(wanted.device)
         self.host_outputs = tuple(
             torch.zeros(shape, pin_memory=True) for shape in wanted.output_shapes()
         )

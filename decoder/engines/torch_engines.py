@@ -5,21 +5,25 @@ from collections.abc import Callable
 
 import torch
 
+from decoder.devices import stream_on
 from decoder.engines.passes import GpuBuffers, Pass, Wanted
 
 _WARM_UPS = 3
 
 
 def torch_pass(wanted: Wanted) -> Pass:
-    """Torch, call by call: on the GPU where there is one, else on the CPU."""
-    if not torch.cuda.is_available():
+    """Torch, call by call."""
+    if wanted.device.type == "cpu":
         return _on_cpu(wanted)
     buffers = GpuBuffers(wanted)
     step = _step(wanted, buffers)
+    stream = stream_on(wanted.device, urgent=True)
+    stream.wait_stream(torch.cuda.current_stream(wanted.device))  # which has sent the weights
 
     def run() -> None:
-        step()
-        torch.cuda.current_stream().synchronize()
+        with torch.cuda.stream(stream):
+            step()
+        stream.synchronize()
 
     return buffers.as_pass(run, step)
 
@@ -28,19 +32,19 @@ def cuda_graph_pass(wanted: Wanted) -> Pass:
     """Torch's kernels and both copies captured once, then launched all at once for every trial."""
     buffers = GpuBuffers(wanted)
     step = _step(wanted, buffers)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries allocate at first use, which a capture forbids
+    stream = stream_on(wanted.device, urgent=True)  # which the captured kernels keep
+    stream.wait_stream(torch.cuda.current_stream(wanted.device))
+    with torch.cuda.stream(stream):  # libraries allocate at first use, which a capture forbids
         for _ in range(_WARM_UPS):
             step()
-    torch.cuda.current_stream().wait_stream(side)
     captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
+    with torch.cuda.graph(captured, stream=stream):
         step()
 
     def run() -> None:
-        captured.replay()
-        torch.cuda.current_stream().synchronize()
+        with torch.cuda.stream(stream):
+            captured.replay()
+        stream.synchronize()
 
     return buffers.as_pass(run, step)
 
@@ -60,7 +64,7 @@ def _on_cpu(wanted: Wanted) -> Pass:
 
 def _step(wanted: Wanted, buffers: GpuBuffers) -> Callable[[], None]:
     """One trial from the host to the GPU, through the network and back, queued."""
-    graph = copy.deepcopy(wanted.graph()).cuda()
+    graph = copy.deepcopy(wanted.graph()).to(wanted.device)
 
     @torch.inference_mode()
     def step() -> None:

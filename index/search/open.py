@@ -27,7 +27,12 @@ MB_PER_MS = 10
 
 
 def open_search(
-    gallery: Gallery, kind: str, say: Callable[[str], None], among: np.ndarray | None = None
+    gallery: Gallery,
+    kind: str,
+    say: Callable[[str], None],
+    among: np.ndarray | None = None,
+    *,
+    on_gpu: bool = True,
 ) -> Search:
     """The search of a gallery.
 
@@ -38,6 +43,7 @@ def open_search(
             and exact search on the CPU elsewhere.
         say: hears, in a sentence each, what a person should know of it.
         among: the rows of a subset, int64; None for all.
+        on_gpu: whether `auto` may take one.
 
     Raises:
         Problem: there is no such kind, or no index of it, or none of the images counts.
@@ -46,10 +52,10 @@ def open_search(
         raise Problem(f"there is no search '{kind}': give one of {', '.join(NAMES)}")
     rows = _counted(gallery, among)
     n = gallery.n_rows if rows is None else len(rows)
-    if (kind in (GPU, GPU_HALF) or (kind == AUTO and n >= MANY)) and (
-        on_gpu := _on_gpu(gallery, kind, say, rows)
+    if (kind in (GPU, GPU_HALF) or (kind == AUTO and on_gpu and n >= MANY)) and (
+        there := _on_gpu(gallery, kind, say, rows)
     ):
-        return on_gpu
+        return there
     if kind not in (EXACT, GPU, GPU_HALF) and (indexed := _indexed(gallery, kind, say, rows, n)):
         return indexed
     if n >= MANY:

@@ -8,6 +8,7 @@ import torch
 from decoder.anytime import Shares, shares_of
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
+from decoder.devices import device_of
 from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import Engine, open_engine
 from decoder.live import LiveDecoder
@@ -94,11 +95,16 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
+    def open_it(kind: str) -> Search:
+        return open_search(
+            gallery, kind, lambda sentence: say(sentence, {}), on_gpu=_on_gpu(config)
+        )
+
     try:
-        search = open_search(gallery, config.decoding.search, lambda sentence: say(sentence, {}))
+        search = open_it(config.decoding.search)
     except Problem as problem:  # as where its index was not made anew with the gallery
         say(f"{problem}; meanwhile the gallery is searched exactly", {})
-        search = open_search(gallery, EXACT, lambda sentence: say(sentence, {}))
+        search = open_it(EXACT)
     if search.exact:
         facts: dict[str, Any] = {"search": search.kind, "is_exact": True}
         say(f"the search of {len(gallery)} images is exact", facts)
@@ -120,7 +126,11 @@ def _may_search(config: SessionConfig) -> bool:
     """Whether the engine searches the gallery in the same pass: on a GPU, and not for what is
     added, which is no embedding of the engine's.
     """
-    return torch.cuda.is_available() and config.decoding.evidence == "mean"
+    return config.decoding.evidence == "mean" and _on_gpu(config)
+
+
+def _on_gpu(config: SessionConfig) -> bool:
+    return device_of(config.decoding.device).type == "cuda"
 
 
 def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -> Engine:
@@ -133,9 +143,14 @@ def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -
         shares.rest_shape,
         settings.engine,
         precision=settings.precision,
+        device=settings.device,
         cache=cache_folder(),
         say=lambda sentence: say(sentence, {}),
     )
-    facts = {"engine": engine.name, "precision": engine.precision}
+    facts = {
+        "engine": engine.name,
+        "precision": engine.precision,
+        "device": str(device_of(settings.device)),
+    }
     say(f"the engine is {engine.name} in {engine.precision}", facts)
     return engine

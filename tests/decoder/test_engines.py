@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -251,9 +252,7 @@ class TestChoice:
                     tried.append(name)
                     if name in faults:
                         raise faults[name]
-                    with monkeypatch.context() as patch:
-                        patch.setattr(torch.cuda, "is_available", lambda: False)
-                        return torch_pass(wanted)
+                    return torch_pass(replace(wanted, device=torch.device("cpu")))
 
                 return make
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from decoder.bundle import MANIFEST, open_bundle
+from decoder.devices import device_of
 from decoder.painting.base import DiffusionBase, load_base
 from decoder.painting.previews import Grade, encode
 from decoder.painting.prior import PRIOR, Prior, check_bundle, check_fits, load_prior
@@ -40,20 +41,21 @@ def open_painter(config: SessionConfig) -> "DiffusionPainter":
     """Loads what a session paints with, and paints once to warm up.
 
     Raises:
-        Problem: weights are missing or damaged, or do not fit each other or the bundle.
+        Problem: weights are missing or damaged, or do not fit each other or the bundle; or there is
+            no such device.
         OutOfMemory: the memory does not suffice.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - _RESERVED_CORES))
     settings, bundle = needed(config.painting), needed(config.bundle)
-    n_gpus = torch.cuda.device_count()  # the decoder takes the first of them
+    device = device_of(settings.device, last=True)
     with _memory_told():
         prior = load_prior(settings.prior)
         check_bundle(prior, open_bundle(bundle).manifest)
         spec = read_base_spec(settings.base or prior.manifest.base)
         base = load_base(
             spec,
-            device=f"cuda:{n_gpus - 1}" if n_gpus else "cpu",
-            dtype=torch.float16 if n_gpus else torch.float32,
+            device=device,
+            dtype=torch.float16 if device.type == "cuda" else torch.float32,
         )
         check_fits(prior, base)
         painter = DiffusionPainter(prior, base, config)

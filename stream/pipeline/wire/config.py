@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, model_validator
 
 from decoder.calibration import Evidence
+from decoder.devices import Device
 from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
@@ -114,6 +115,8 @@ class DecodingSettings(Settings):
     """What runs the network; auto: the fastest here."""
     precision: Precision = setting("fp32", option="--precision")
     """Of the network."""
+    device: Device = setting("auto", option="--device")
+    """What answers are computed on: cpu, cuda or cuda:1; auto: the first card where there is one."""
     search: SearchKind = setting("auto", option="--search", live=True)
     """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
     among: Here | None = setting(None, option="--among", live=True)
@@ -142,6 +145,8 @@ class PaintingSettings(Settings):
     """Steps of denoising; as many as the base asks for by default."""
     guidance: float | None = setting(None, ge=0)
     """How far the image goes beyond what the embedding asks for; 1: not at all."""
+    device: Device = setting("auto", option="--paint-device")
+    """What paints: cpu, cuda or cuda:1; auto: the last card where there is one."""
     size_px: int | None = setting(None, option="--paint-size", ge=8, multiple_of=8)
     """Of the image; a multiple of 8."""
     halvings: int = setting(0, ge=0)
