@@ -116,7 +116,7 @@ class DecodingSettings(Settings):
     precision: Precision = setting("fp32", option="--precision")
     """Of the network."""
     device: Device = setting("auto", option="--device")
-    """What answers are computed on: cpu, cuda or cuda:1; auto: the first card where there is one."""
+    """What decodes: cpu, cuda or cuda:1; auto: the first card where there is one."""
     search: SearchKind = setting("auto", option="--search", live=True)
     """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
     among: Here | None = setting(None, option="--among", live=True)
