@@ -26,6 +26,7 @@ BENCHES = {
         "mne-lsl, ezmsg, a plain pylsl loop and a session, on the same streams",
     ),
     "soak": ("faults.soak", "whether a long session keeps them while faults come at random"),
+    "gpu": ("gpu.run", "what a CUDA card gives, beside what its chip can do at most"),
     "faults": ("faults.table", "whether a session keeps its promises under faults of every kind"),
 }
 """By their names: the module of `stream.bench` that has its `main`, and what it measures."""
