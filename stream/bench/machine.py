@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(n)]
 
 
-def _liblsl() -> str:
+def _liblsl() -> str | None:
+    if find_spec("pylsl") is None:  # as where a card alone is measured
+        return None
     from stream.acquire.lsl import pylsl
 
     number = pylsl.library_version()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from decoder.devices import stream_on
+from decoder.devices import device_of, stream_on
 
 Work = Callable[[], object]
 Figures = dict[str, Any]
@@ -45,6 +45,14 @@ class Card:
 
     device: torch.device
     tiny: bool = False
+
+    @classmethod
+    def named(cls, name: str, tiny: bool) -> "Card":
+        """The one of a setting; raises Problem where it is not there."""
+        device = device_of(name)
+        if str(device) == "cuda":
+            device = torch.device("cuda", torch.cuda.current_device())
+        return cls(device, tiny)
 
     @property
     def is_gpu(self) -> bool:
@@ -110,6 +118,7 @@ class Card:
     @contextmanager
     def memory(self, figures: Figures) -> Iterator[None]:
         """Puts into figures what was allocated and held at most meanwhile."""
+        _ = self.limits  # which would else be measured meanwhile
         if self.is_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -204,6 +213,7 @@ class Captured:
         self._run, self.how = step, "call by call: there is no CUDA graph on the CPU"
         if card.is_gpu:
             self._run, self.how = _capture(card, step, urgent), "one CUDA graph"
+        self._alive = step  # what the graph reaches only by its address
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """The outputs, good until the next call."""

@@ -13,11 +13,13 @@ from decoder.painting import previews
 from decoder.painting.base import DiffusionBase
 from decoder.painting.sampler import Sampler
 from decoder.painting.step import Step
+from hvf_core.problem import Problem
 from stream.bench.gpu.card import Captured, Card, Figures, flops_of, spread
 from stream.bench.gpu.sdxl import N_STEPS, embedding, random_base, random_sampler, size_of
 from stream.bench.gpu.sections import Cell
 
 _CANCELLED = 30
+_PATIENCE_S = 20.0
 
 
 def cells(card: Card) -> Iterator[Cell]:
@@ -26,7 +28,7 @@ def cells(card: Card) -> Iterator[Cell]:
     px = size_of(card).px
     sampler = random_sampler(card, base, px)
     latents, step = unet_step(card, base)
-    unet = {"n_bytes": float(_n_bytes(base.unet)), "flops": flops_of(step), "half": True}
+    unet: Figures = {"n_bytes": float(_n_bytes(base.unet)), "flops": flops_of(step), "half": True}
     about = f"SDXL, random weights, {px} px"
     yield Cell(f"{about}: a step, the UNet alone", 4, lambda: card.figures(step, 50, **unet))
     yield Cell(f"{about}: a step, the UNet alone, one graph", 8, lambda: _graph(card, base, unet))
@@ -124,7 +126,8 @@ def _cancel(card: Card, sampler: Sampler) -> Figures:
         time.sleep(whole_s * rng.uniform(1, 2))
         asked_s = time.perf_counter()
         given_up.set()
-        ended.wait()
+        if not ended.wait(_PATIENCE_S):
+            raise Problem("the thread that paints has ended, and what it says is above")
         taken_ms.append(1e3 * (time.perf_counter() - asked_s))
         painter.join()
     return spread(np.array(taken_ms))

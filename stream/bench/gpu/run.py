@@ -3,17 +3,15 @@
 `run_realtime.py bench gpu`: engines, galleries, painting with SDXL of random weights, answers while
 it paints on the same card, and steps of training. Torch suffices; what else is missing, as
 diffusers, FAISS for GPUs, ONNX Runtime or TensorRT, is said where it would be measured. A line of
-JSON for each, as soon as it is known.
+JSON for each, as soon as it is known, so that nothing is lost of a run that is ended early.
 """
 
 import json
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from decoder.devices import device_of
 from hvf_core.options import Flag
@@ -32,7 +30,7 @@ def main(
     ] = 10.0,
     device: Annotated[str, typer.Option(help="cuda, cuda:N, or cpu with --tiny")] = "auto",
     tiny: Annotated[bool, Flag("--tiny", help="Tries everything out, on any machine")] = False,
-    out: Annotated[Path | None, typer.Option(help="file for the lines of JSON too")] = None,
+    out: Annotated[Path | None, typer.Option(help="file for the lines of JSON")] = None,
     table: Annotated[bool, Flag("--markdown", help="Tables at the end")] = False,
     read: Annotated[
         Path | None, typer.Option(help="tables of such a file; measures nothing")
@@ -45,31 +43,35 @@ def main(
         return
     if unknown := set(only.split(",")) - SECTIONS.keys():
         raise WrongUsage(f"'{unknown.pop()}' is no section; there are {', '.join(SECTIONS)}")
-    card = Card(device_of(device), tiny)
-    if not card.is_gpu and not tiny:
+    ends_s = time.monotonic() + 60 * minutes
+    if not tiny and device_of(device).type == "cpu":
         raise Problem(
             "torch sees no CUDA card here, which is what this measures: `--tiny` tries it out on "
             "the CPU, and `python run_realtime.py doctor` tells what is missing"
         )
-    began_s, said = time.monotonic(), Console(stderr=True, highlight=False)
-    ends_s = began_s + 60 * minutes
     rows: list[Row] = []
     for name in only.split(","):
-        said.print(f"{time.monotonic() - began_s:5.0f} s  {name}")
-        found = measured(name, card, ends_s) if tiny else apart(name, device, tiny, ends_s)
-        _tell(found, card, out, rows)
+        for row in (
+            measured(name, Card.named(device, tiny), ends_s)
+            if tiny
+            else apart(name, device, tiny, ends_s)
+        ):
+            rows.append(row)
+            _tell(row, out)
     if table:
         print(markdown(rows))
 
 
-def _tell(found: Iterable[Row], card: Card, out: Path | None, rows: list[Row]) -> None:
-    for row in found:
-        rows.append(row | {"machine": card.facts()})
-        line = json.dumps(rows[-1])
+def _tell(row: Row, out: Path | None) -> None:
+    line = json.dumps(row)
+    if out is None:
         print(line, flush=True)
-        if out is not None:
-            with naming(out), out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        return
+    with naming(out), out.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    p50_ms = row.get("p50_ms")
+    told = row.get("why_not") or ("measured" if p50_ms is None else f"{p50_ms:.4g} ms")
+    print(f"{row['section']}: {row['what']}: {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from decoder.painting.spec import PRESETS
 from stream.bench.gpu.card import Card
 
 # Once decoder.painting.base has made it importable.
-from diffusers import (  # isort: skip
+from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler  # isort: skip
+from diffusers.models import (  # isort: skip
     AutoencoderKL,
     AutoencoderTiny,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
     UNet2DConditionModel,
 )
 

@@ -4,6 +4,7 @@ A section has a process of its own, so that neither memory, nor a fault after wh
 more, is carried into the next one.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import get_context
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from decoder.devices import device_of
 from decoder.engines.passes import CannotRun
 from hvf_core.problem import Problem
 from stream.bench.gpu.card import Card, Figures
+from stream.bench.machine import machine
 
 SECTIONS: Mapping[str, str] = {
     "limits": "stream.bench.gpu.limits:cells",
@@ -48,7 +49,7 @@ class Cell(NamedTuple):
 
 def measured(name: str, card: Card, ends_s: float) -> Iterator[Row]:
     """The rows of a section as they come; `ends_s` on the clock of `time.monotonic`."""
-    about: Row = {"bench": "gpu", "section": name}
+    about: Row = {"bench": "gpu", "section": name, "machine": machine() | card.facts()}
     if not card.is_gpu:
         torch.set_num_threads(1)  # what is so small takes longer with more
     try:
@@ -86,7 +87,7 @@ def apart(name: str, device: str, tiny: bool, ends_s: float) -> Iterator[Row]:
 
 def _send(there: Connection, name: str, device: str, tiny: bool, left_s: float) -> None:
     ends_s = time.monotonic() + left_s
-    for row in measured(name, Card(device_of(device), tiny), ends_s):
+    for row in measured(name, Card.named(device, tiny), ends_s):
         there.send(row)
 
 
@@ -96,6 +97,7 @@ def _tried(measure: Callable[[], Figures]) -> Figures:
     except _FAULTS as error:
         return {"why_not": _sentence(error)}
     finally:
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from stream.bench.machine import header
+
 _COLUMNS = {
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
@@ -33,8 +35,8 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
         machine = of_section[0].get("machine", machine)
         lines = [line for row in of_section for line in _lines(row)]
         tables.append("\n".join([f"### {section}\n", *_table(section, lines)]))
-    told = ", ".join(f"{name} {value}" for name, value in machine.items())
-    return "\n\n".join([f"Measured on: {told}.", *tables])
+    card = f"{machine.get('card', 'no card')}, torch {machine['torch']}; {header(machine)}"
+    return "\n\n".join([f"Measured on {card}.", *tables])
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -45,7 +47,7 @@ def _lines(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if not parts:
         yield own
     for name, part in parts.items():
-        yield own | part | {"what": f"{own['what']}: {name}"}
+        yield {**own, **part, "what": f"{own['what']}: {name}"}
 
 
 def _table(section: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:

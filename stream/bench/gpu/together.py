@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from decoder.brain.mbp import MBP
-from decoder.devices import device_of
 from decoder.engines.graph import UnitLength
 from hvf_core.problem import Problem
 from stream.bench.gpu.answers import drawn, graph_of_answers
@@ -74,7 +73,7 @@ def _heard(here: Connection) -> None:
 
 def paint_as_told(there: Connection, device: str, tiny: bool) -> None:
     """The painter's process: paints one image after the other, as long as it is told to."""
-    card = Card(device_of(device), tiny)
+    card = Card.named(device, tiny)
     sampler = random_sampler(card, random_base(card), size_of(card).px)
     paints = False
     there.send("ready")
@@ -117,6 +116,8 @@ class _Painter:
             self._paints.clear()
             self._is_idle.clear()
             self._is_idle.wait(_PATIENCE_S)
+        if not self._thread.is_alive():
+            raise Problem("the thread that paints has ended, and what it says is above")
 
     def end(self) -> None:
         self._ends = True

@@ -68,7 +68,7 @@ def prior_cells(card: Card) -> Iterator[Cell]:
     ways = (("", 1, False), (" in 4 parts", 4, False), (", computed again", 1, True))
     for how, parts, recompute in ways[: 1 if card.tiny else None]:
         about = f"a step of the Fusion Prior on SDXL, {px} px, batch {n}{how}, bfloat16"
-        yield Cell(about, 35, partial(_prior, card, n, parts, recompute))
+        yield Cell(about, 25, partial(_prior, card, n, parts, recompute))
 
 
 def _prior(card: Card, n: int, parts: int, recompute: bool) -> Figures:
