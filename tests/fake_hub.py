@@ -33,6 +33,10 @@ class FakeHub:
         self.refused: dict[str, tuple[int, str]] = {}
         """By a part of the path: status and the hub's code for it."""
         self.takes_ranges = True
+        self.n_asked = 0
+        """Requests of any kind."""
+        self.speaks = threading.Event()
+        self.speaks.set()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,11 +68,13 @@ class FakeHub:
         huggingface_hub.utils.close_session()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.n_asked += 1
+        self.speaks.wait()
         path = request.path.partition("?")[0]
         for part, (status, code) in self.refused.items():
             if part in path:
                 return self.say(request, status, b"{}", {"X-Error-Code": code})
-        if path.startswith("/api/models/"):
+        if path.startswith("/api/models/") and "/tree/" not in path:
             name = path.removeprefix("/api/models/").partition("/revision/")[0]
             self.listed.append(path.removeprefix("/api/models/"))
             if name not in self.repositories:
@@ -77,7 +83,9 @@ class FakeHub:
         name, _, rest = path[1:].partition("/resolve/")
         found = self.repositories.get(name, {}).get(rest.partition("/")[2]) or self.files.get(path)
         if found is None:
-            return self.say(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            is_there = any(f"/{name}/" in path for name in self.repositories)
+            lacks = "EntryNotFound" if is_there else "RepoNotFound"
+            return self.say(request, 404, b"{}", {"X-Error-Code": lacks})
         return self.send(request, found)
 
     def listing(self, name: str) -> dict[str, object]:
@@ -142,6 +150,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
     thread = threading.Thread(target=hub.server.serve_forever, args=(0.01,))
     thread.start()
     yield hub
+    hub.speaks.set()
     hub.server.shutdown()
     thread.join()
     hub.server.server_close()

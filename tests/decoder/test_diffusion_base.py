@@ -1,10 +1,7 @@
 """Loading diffusion models: from folders and from a hub, whole or with one sentence."""
 
-import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import diffusers
@@ -20,6 +17,7 @@ from decoder.painting.base import empty_prompt_file, load_base
 from decoder.painting.spec import PRESETS, BaseSpec, WeightFile, read_base_spec
 from hvf_core.problem import Problem
 from offline_train.prior.empty_prompt import encode_empty_prompt
+from tests.fake_hub import FakeHub, fake_hub
 from tests.tiny_sdxl import WIDTH, tiny_unet, write_text_encoders, write_tiny_base
 
 pytestmark = pytest.mark.slow
@@ -242,72 +240,12 @@ def test_a_folder_that_is_not_there_is_told(folder: Path) -> None:
 REPO = "anna/tiny"
 
 
-class Hub:
-    """The files of a folder as one repository; `asked` counts the requests it gets."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, 0
-        self.speaks = threading.Event()
-        self.speaks.set()
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_HEAD = do_GET  # noqa: N815
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked += 1
-        self.speaks.wait()
-        # Either /REPO/resolve/REVISION/FILE or /api/models/REPO/...
-        repo, _, rest = request.path[1:].partition("/resolve/")
-        file = self.folder / rest.partition("/")[2]
-        found = repo == REPO and file.is_file()
-        body = file.read_bytes() if found else b"{}"
-        request.send_response(200 if found else 404)
-        request.send_header("Content-Length", str(len(body)))
-        if found:
-            request.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            request.send_header("X-Repo-Commit", "0" * 40)
-        else:
-            code = "EntryNotFound" if REPO in request.path else "RepoNotFound"
-            request.send_header("X-Error-Code", code)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
-
-    def close(self) -> None:
-        self.speaks.set()
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
-
-
 @pytest.fixture
-def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    fake = Hub(folder)
-    constants = huggingface_hub.constants
-    template = fake.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", fake.endpoint)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setenv("HVF_LIVE_CACHE", str(tmp_path / "cache"))
-    yield fake
-    fake.close()
+    with fake_hub(monkeypatch, tmp_path / "hub") as hub:
+        hub.put(REPO, folder)
+        yield hub
 
 
 def on_hub(folder: Path, repo: str = REPO) -> BaseSpec:
@@ -318,13 +256,15 @@ def on_hub(folder: Path, repo: str = REPO) -> BaseSpec:
     return read_base_spec(folder).model_copy(update=told)
 
 
-def test_a_model_comes_from_the_hub_once_and_then_from_its_cache(folder: Path, hub: Hub) -> None:
+def test_a_model_comes_from_the_hub_once_and_then_from_its_cache(
+    folder: Path, hub: FakeHub
+) -> None:
     spec = on_hub(folder)
     first = load_base(spec)
-    assert hub.asked > 0
-    hub.asked = 0
+    n_asked = hub.n_asked
+    assert n_asked > 0
     again = load_base(spec)
-    assert hub.asked == 0
+    assert hub.n_asked == n_asked
     for name, tensor in load_base(read_base_spec(folder)).unet.state_dict().items():
         assert torch.equal(first.unet.state_dict()[name], tensor)
         assert torch.equal(again.unet.state_dict()[name], tensor)
@@ -337,15 +277,15 @@ def _no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_second_try")
-def test_a_hub_that_is_not_reached_is_told_at_once(folder: Path, hub: Hub) -> None:
-    hub.server.socket.close()
+def test_a_hub_that_is_not_reached_is_told_at_once(folder: Path, hub: FakeHub) -> None:
+    hub.vanish()
     with pytest.raises(Problem, match=f"this machine and {hub.endpoint} cannot be reached"):
         load_base(on_hub(folder))
 
 
 @pytest.mark.usefixtures("_no_second_try")
 def test_a_hub_that_does_not_answer_is_told_after_its_time_out(
-    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    folder: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.speaks.clear()
     monkeypatch.setattr(hvf_core.hub.load, "PATIENCE_S", 0.2)
@@ -353,18 +293,18 @@ def test_a_hub_that_does_not_answer_is_told_after_its_time_out(
         load_base(on_hub(folder))
 
 
-def test_a_repository_that_is_not_there_is_told(folder: Path, hub: Hub) -> None:
+def test_a_repository_that_is_not_there_is_told(folder: Path, hub: FakeHub) -> None:
     with pytest.raises(Problem, match=r"from 'anna/other'.*check its name and your access"):
         load_base(on_hub(folder, "anna/other"))
 
 
 def test_without_the_network_it_is_not_asked(
-    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    folder: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
         load_base(on_hub(folder))
-    assert hub.asked == 0
+    assert hub.n_asked == 0
 
 
 def test_the_empty_prompt_is_encoded_as_stock_encodes_it_and_found_again(folder: Path) -> None:
@@ -386,9 +326,10 @@ def test_the_empty_prompt_is_encoded_as_stock_encodes_it_and_found_again(folder:
 
 
 def test_an_empty_prompt_of_the_hubs_model_is_kept_for_its_family(
-    folder: Path, hub: Hub, tmp_path: Path
+    folder: Path, hub: FakeHub, tmp_path: Path
 ) -> None:
     write_text_encoders(folder)
+    hub.put(REPO, folder)
     spec = on_hub(folder).model_copy(update={"empty_prompt": None})
     with pytest.raises(Problem, match="make it once"):
         load_base(spec)
