@@ -345,6 +345,7 @@ def of(number: int) -> np.ndarray:
     return unit(1, 1000 + number)[0]
 
 
+@pytest.mark.slow
 def test_queries_beside_additions_are_never_wrong_missing_or_torn(tmp_path: Path) -> None:
     """1,000 images come in 50 additions, and some go, while 1,000 queries are answered."""
     folder, n = tmp_path / "g", 20
@@ -375,6 +376,7 @@ def test_queries_beside_additions_are_never_wrong_missing_or_torn(tmp_path: Path
     assert len(load_gallery(folder)) == 1020 - 50
 
 
+@pytest.mark.slow
 def test_opening_100_000_images_holds_none_of_their_names(tmp_path: Path) -> None:
     n = 100_000
     drawn = unit(n)

@@ -295,6 +295,7 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["gallery", "index", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_command_measures_kinds_and_keeps_the_best(folder: Path) -> None:
     shutil.rmtree(folder / "search")
     result = command(folder, "--kind", "ivf-sq8")
@@ -328,6 +329,7 @@ def test_the_command_refuses_what_does_not_belong_together(folder: Path) -> None
         assert why in str(result.exception)
 
 
+@pytest.mark.slow
 def test_the_table_cuts_no_name_and_the_verdict_says_what_was_measured(folder: Path) -> None:
     output = command(folder, "--kind", "ivf-rabitq").output
     assert "ivf-rabitq " in output.split("build s")[1]

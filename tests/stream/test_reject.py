@@ -195,6 +195,7 @@ def test_a_rejected_trial_is_not_decided_before_its_window_has_ended():
         assert [one.reason for one in due] == (["rejected"] if start else [])
 
 
+@pytest.mark.slow
 def test_5000_trials_at_soa_100_ms_with_rejected_ones_among_them():
     """None is lost, doubled or mislabelled: a trial's own values say which it is."""
     rate_hz, n_trials, soa = 250.0, 5000, 25

@@ -73,10 +73,12 @@ def test_what_is_missed_is_judged_so() -> None:
     assert "log_p_error_p50" not in judged(embeddings, queries, of_a_peer)
 
 
+@pytest.mark.slow
 def test_memory_is_read() -> None:
     assert read_gb_per_s(2) > 0
 
 
+@pytest.mark.slow
 def test_pictures_begin_with_those_of_the_demo_and_none_comes_twice() -> None:
     ids = [stimulus.id for stimulus in pictures()]
     assert tuple(ids[:200]) == tuple(open_gallery(ready_model().gallery).ids)

@@ -250,6 +250,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models(tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 def test_the_decoder_answers_on(config: SessionConfig, models: Path) -> None:
     config = config.model_copy(update={"bundle": models / "bundle", "gallery": models / "gallery"})
     reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
