@@ -282,7 +282,10 @@ class Player:
 
 
 @pytest.mark.slow
-def test_a_stream_is_held_against_the_bundle_and_listened_to(well: Path) -> None:
+def test_a_stream_is_held_against_the_bundle_and_listened_to(
+    well: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_LISTEN_S", 1.0)
     source = LiveSource(eeg="doctor-eeg", markers="doctor-eeg-markers", wait_s=5.0)
     with Player("doctor-eeg", ("Fz", "Cz", "Pz", "PO7"), 200, 150):
         found = said(streams.flow, settings(well, source=source))
@@ -301,7 +304,8 @@ def test_a_stream_is_held_against_the_bundle_and_listened_to(well: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_stream_that_is_not_there_or_sends_nothing() -> None:
+def test_a_stream_that_is_not_there_or_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_LISTEN_S", 1.0)
     outlets = Outlets("doctor-silent", CHANNELS, 100)
     silent, absent, irregular = (
         said(streams.flow, SessionSettings(source=LiveSource(eeg=name, wait_s=wait_s)))
