@@ -82,7 +82,9 @@ def test_a_session_is_found_followed_and_steered_near_and_far(cap, home, tmp_pat
         assert {trial for trial in ended if trial >= min(told)} == set(told)
 
 
-def test_a_session_that_is_killed_with_all_its_processes_is_noticed(cap, home, tmp_path) -> None:
+def test_a_session_that_is_killed_with_all_its_processes_is_noticed(
+    cap, home, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = listen(cap, tmp_path / "session")
     wait_until(discover)
     with connect(wait_s=SOON_S) as session:
@@ -93,6 +95,7 @@ def test_a_session_that_is_killed_with_all_its_processes_is_noticed(cap, home, t
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         killed_s = time.monotonic()
+        monkeypatch.setattr(client, "SILENT_S", 3.0)
         assert discover() == []
         with pytest.raises(SessionEnded, match=f"nothing was heard of the session {session.id}"):
             session.wait_for("never", deadline_s=SOON_S)
