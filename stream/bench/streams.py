@@ -174,7 +174,7 @@ def play(
     log_s = np.ctypeslib.as_array(times_s)
     is_simulated = source.plays == "subject"
     outlets = Outlets(source.name, source.all_channels, source.rate_hz, simulated=is_simulated)
-    events = _event_outlet(f"{source.name}-events")
+    events = event_outlet(f"{source.name}-events")
     first = next(rows)  # a subject takes a while to be recorded
     start_s = local_clock()
     started.send(start_s)
@@ -243,7 +243,7 @@ def _with_trigger(source: Source, rows: Iterator[Row]) -> Iterator[Row]:
         yield np.append(sample, np.float32(number in on)), text
 
 
-def _event_outlet(name: str) -> Any:
+def event_outlet(name: str) -> Any:
     """Markers as mne-lsl takes them: it does not read strings."""
     info = pylsl.StreamInfo(name, "stim", 1, 0, "int32", name)
     info.set_channel_labels(["stimulus"])

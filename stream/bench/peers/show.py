@@ -19,7 +19,7 @@ from stream.bench.peers.turns import Turn
 
 HEADS = (
     *("peer", "p50 ms", "p95", "p99", "max", "CPU %", "right", "wrong", "lost", "twice"),
-    *("same top-1", "back after s"),
+    *("top-1", "back s"),
 )
 _NOISE = 0.05  # of a latency or of CPU: less is no difference
 
@@ -30,17 +30,17 @@ Row = Mapping[str, "Sums | str"]
 def cells(peer: str, one: "Sums | str") -> list[str]:
     """A line of the table; a peer that cannot do a condition says so."""
     if isinstance(one, str):
-        return [peer, f"cannot: {one}"]
+        return [peer, *["cannot"] * (len(HEADS) - 1)]
     right = one.fates["right"]
     return [
         peer,
         *(_number(value, 2) for value in one.latency_ms),
         _number(100 * one.cpu, 0),
-        f"{right} of {one.n_whole}",
+        f"{right}/{one.n_whole}",
         f"{one.fates['wrong']}",
         f"{one.fates['lost']}",
         f"{one.n_twice}",
-        f"{one.n_same_top} of {right}",
+        f"{one.n_same_top}/{right}",
         _number(one.back_s, 1),
     ]
 
@@ -89,18 +89,23 @@ def show(found: Mapping[str, Row], console: Console, markdown: bool) -> None:
         if markdown:
             print(f"\n**{title}**\n", _markdown(lines), sep="\n")
         else:
-            table = Table(*HEADS, title=title, box=box.SIMPLE, title_justify="left")
+            table = Table(title=title, box=box.SIMPLE, title_justify="left")
+            for head in HEADS:
+                table.add_column(head, no_wrap=True)
             for line in lines:
                 table.add_row(*line)
             console.print(table)
+        for peer, one in row.items():
+            if isinstance(one, str):
+                print(f"{peer} cannot: {one}")
         better = list(where_peers_are_better(row))
         said = "; ".join(better) if better else f"no peer is better than {OURS} in any of these"
-        print(f"{'' if markdown else '  '}Where a peer is better: {said}.")
+        print(f"{chr(10) if markdown else ''}Where a peer is better: {said}.")
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
     rows = [HEADS, ["---"] + ["---:"] * (len(HEADS) - 1)]
-    rows += [[*line, *[""] * (len(HEADS) - len(line))] for line in lines]
+    rows += lines
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

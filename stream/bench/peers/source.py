@@ -5,11 +5,13 @@ recording anew: whoever has one is sent the same samples and the same images.
 """
 
 import itertools
+import math
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +20,9 @@ from demo.recordings import responses, simulate_recording
 from demo.stimuli import Stimulus
 from demo.subject import SimulatedSubject, SubjectSettings
 from hvf_core.problem import Problem
-from stream.acquire.lsl import local_clock, pylsl
+from stream.acquire.lsl import local_clock
 from stream.bench.peers.conditions import LEAD_S, Condition, Plan
+from stream.bench.streams import event_outlet
 from stream.sources.outlets import Outlets, sleep_until
 
 _START_WAIT_S, _TURN_WAIT_S, _END_WAIT_S = 120.0, 600.0, 5.0
@@ -87,7 +90,7 @@ class TurnSource:
         self._line.send((condition, plan))
         return Played(plan, *self._hear(_TURN_WAIT_S))
 
-    def _hear(self, wait_s: float) -> tuple[np.ndarray, np.ndarray]:
+    def _hear(self, wait_s: float) -> Any:
         try:
             if self._line.poll(wait_s):
                 return self._line.recv()
@@ -96,51 +99,67 @@ class TurnSource:
         raise Problem(f"the source of the streams has said nothing for {wait_s:g} s")
 
 
-class _Open:
-    """All three streams, for as long as there are any."""
+class _Outlets:
+    """All three streams, which can go and come again."""
 
     def __init__(self, streams: Streams):
-        self._outlets = Outlets(streams.name, streams.channels, streams.rate_hz, simulated=True)
-        # Beside strings integers, which are all that mne-lsl takes.
-        info = pylsl.StreamInfo(f"{streams.name}-events", "stim", 1, 0, "int32", streams.name)
-        info.set_channel_labels(["stimulus"])
-        info.set_channel_types("stim")
-        info.set_channel_units("none")
-        self._events = pylsl.StreamOutlet(info)
-        self.push_eeg = self._outlets.push_eeg
+        self._streams = streams
+        self.open()
 
-    def mark(self, marker: int | str, stamp_s: float) -> None:
+    def open(self) -> None:
+        streams = self._streams
+        self._outlets: Outlets | None = Outlets(
+            streams.name, streams.channels, streams.rate_hz, simulated=True
+        )
+        self._events = event_outlet(f"{streams.name}-events")
+
+    def close(self) -> None:
+        """They are gone at once: nobody else may hold them."""
+        self._outlets = self._events = None
+
+    def push_eeg(self, sample: np.ndarray, stamp_s: float) -> float:
+        """Pushes (1, channels); returns when that began, NaN where there is no stream."""
+        if self._outlets is None:
+            return math.nan
+        now_s = local_clock()
+        self._outlets.push_eeg(sample, np.array([stamp_s]))
+        return now_s
+
+    def push_marker(self, marker: int | str, stamp_s: float) -> float:
+        """The same of a marker: an integer, or text."""
+        if self._outlets is None:
+            return math.nan
+        now_s = local_clock()
         if isinstance(marker, str):
             self._outlets.push_marker(marker, stamp_s)
         else:
             self._events.push_sample([marker], stamp_s)
+        return now_s
 
 
 def _serve(streams: Streams, line: Connection) -> None:
     """Pushes sample by sample, for ever, and answers when it has begun and after each turn."""
     start_s, n_idle = local_clock(), round(LEAD_S * streams.rate_hz)
     stamps_s = (start_s + number / streams.rate_hz for number in itertools.count())
-    streams_out = _Open(streams)
-    line.send((np.empty(0), np.empty(0)))
+    outlets = _Outlets(streams)
+    line.send(())
     while True:
         for row in itertools.cycle(range(n_idle)):
             if line.poll():
                 break
             sleep_until(stamp_s := next(stamps_s))
-            streams_out.push_eeg(streams.samples[[row]], np.array([stamp_s]))
-        condition, plan = line.recv()
-        streams_out = _turn(streams, condition, plan, stamps_s, streams_out, line)
+            outlets.push_eeg(streams.samples[[row]], stamp_s)
+        line.send(_turn(streams, stamps_s, outlets, *line.recv()))
 
 
 def _turn(
     streams: Streams,
+    stamps_s: Iterator[float],
+    outlets: _Outlets,
     condition: Condition,
     plan: Plan,
-    stamps_s: Iterator[float],
-    streams_out: _Open | None,
-    line: Connection,
-) -> _Open:
-    """Plays a turn and sends its moments; returns the streams, which are others if they were away.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plays a turn; returns when rows and markers were pushed.
 
     A marker is pushed with the first sample whose time is not before its own and its delay.
     """
@@ -148,26 +167,19 @@ def _turn(
     lost = {row for gap in plan.lost for row in gap}
     n_rows, n_trials = len(streams.samples), len(plan.onsets)
     pushed_s, marked_s = np.full(n_rows, np.nan), np.full(n_trials, np.nan)
-    first_s, due = 0.0, deque[tuple[float, int, float]]()
-    for row, stamp_s in zip(range(n_rows), stamps_s, strict=False):
-        if row == 0:
-            first_s = stamp_s
-            for trial in range(n_trials):
-                at_s = first_s + (plan.onsets[trial] + plan.phases[trial]) / streams.rate_hz
-                due.append((at_s + plan.delays_s[trial], trial, at_s))
-            due = deque(sorted(due))
+    first_s = next(stamps_s)
+    at_s = first_s + (np.array(plan.onsets) + plan.phases) / streams.rate_hz
+    due_s = at_s + plan.delays_s
+    due = deque(np.argsort(due_s).tolist())
+    for row, stamp_s in zip(range(n_rows), itertools.chain([first_s], stamps_s), strict=False):
         sleep_until(stamp_s)
-        if plan.away and row == plan.away.start:
-            streams_out = None  # liblsl closes them
-        elif plan.away and row == plan.away.stop:
-            streams_out = _Open(streams)
-        if row not in lost and streams_out is not None:
-            pushed_s[row] = local_clock()
-            streams_out.push_eeg(streams.samples[[row]], np.array([stamp_s]))
-        while due and (due[0][0] <= stamp_s or row == n_rows - 1):
-            _, trial, at_s = due.popleft()
-            if streams_out is not None:
-                marked_s[trial] = local_clock()
-                streams_out.mark(marks[trial], at_s)
-    line.send((pushed_s, marked_s))
-    return streams_out or _Open(streams)
+        if row in plan.away:
+            outlets.close()
+        elif row == plan.away.stop and plan.away:
+            outlets.open()
+        if row not in lost:
+            pushed_s[row] = outlets.push_eeg(streams.samples[[row]], stamp_s)
+        while due and (due_s[due[0]] <= stamp_s or row == n_rows - 1):
+            trial = due.popleft()
+            marked_s[trial] = outlets.push_marker(marks[trial], at_s[trial])
+    return pushed_s, marked_s

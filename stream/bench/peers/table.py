@@ -135,7 +135,9 @@ def _among(text: str, known: Mapping[str, T], what: str) -> dict[str, T]:
 def _use_private_lsl_session(folder: Path) -> None:
     """Keeps the streams on this machine and apart from others; before the first use of LSL."""
     path = folder / "lsl_api.cfg"
+    port = 20_000 + 130 * (os.getpid() % 200)  # the usual 32 are used up where others run beside
     path.write_text(
+        f"[ports]\nMulticastPort = {port}\nBasePort = {port + 1}\nPortRange = 128\n"
         # mne-lsl's liblsl, an older one, does not hear multicast of machine scope.
         f"[lab]\nSessionID = hvf-peers-{uuid.uuid4()}\nKnownPeers = {{127.0.0.1}}\n"
         "[multicast]\nResolveScope = machine\n"
