@@ -17,7 +17,7 @@ import psutil
 from hvf_core.problem import Problem
 from stream.bench.peers.job import READY, SUBSCRIBER, Answer, Job, answers
 
-_ROOT = Path(__file__).parents[3]
+_HERE, _ROOT = "stream.bench.peers", Path(__file__).parents[3]
 _START_WAIT_S, _END_WAIT_S = 120.0, 30.0
 _LOOK_S = 0.05
 
@@ -28,7 +28,7 @@ class Peer:
 
     Attributes:
         packages: distributions that it is made of; where one is missing it is left out.
-        module: of this folder, that is run; "": a session of ours.
+        module: that is run; "": a session of ours.
         subscriber: by what its answers are subscribed to; `own`: its program has one.
         way: the same in words.
     """
@@ -55,10 +55,13 @@ class Peer:
 OURS = "hvf-live"
 PEERS: Mapping[str, Peer] = {
     OURS: Peer((), "", "bus", "ZeroMQ, its own bus"),
-    "mne-lsl": Peer(("mne-lsl",), "mne_lsl_epochs", "lsl", "LSL, a string stream"),
-    "plain": Peer(("pylsl",), "plain", "lsl", "LSL, a string stream"),
+    "mne-lsl": Peer(("mne-lsl",), f"{_HERE}.mne_lsl_epochs", "lsl", "LSL, a string stream"),
+    "plain": Peer(("pylsl",), f"{_HERE}.plain", "lsl", "LSL, a string stream"),
     "ezmsg": Peer(
-        ("ezmsg", "ezmsg-lsl", "ezmsg-sigproc"), "ezmsg_units", "own", "ezmsg's own transport"
+        ("ezmsg", "ezmsg-lsl", "ezmsg-sigproc"),
+        f"{_HERE}.ezmsg_units",
+        "own",
+        "ezmsg's own transport",
     ),
 }
 
@@ -75,9 +78,8 @@ class RunningPeer:
         self._job, self._folder = job, folder
         path = folder / "job.json"
         path.write_text(job.model_dump_json(), encoding="utf-8")
-        here = "stream.bench.peers"
         if peer.module:
-            program = ["-m", f"{here}.{peer.module}", str(path)]
+            program = ["-m", peer.module, str(path)]
         else:
             program = ["run_realtime.py", "live", "--headless", "--out", str(job.session)]
             program += ["--eeg", job.eeg, "--markers", job.markers, "--bundle", str(job.bundle)]
@@ -85,7 +87,7 @@ class RunningPeer:
         self._program = self._start("program", program)
         self._started = [("program", self._program)] if peer.module else []
         if peer.subscriber != "own":
-            command = ["-m", f"{here}.subscriber", str(path), peer.subscriber]
+            command = ["-m", f"{_HERE}.subscriber", str(path), peer.subscriber]
             self._started.append(("subscriber", self._start("subscriber", command)))
 
     def __enter__(self) -> "RunningPeer":

@@ -5,17 +5,18 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
 
+from hvf_core.problem import needed
 from stream.acquire.lsl import find_stream, local_clock, pylsl
+from stream.bench.measured_session import read_whole
 from stream.bench.peers.job import READY, Job, heard, message
-from stream.client import Retrieval, SessionState, unpack
+from stream.client import Retrieval, discover, unpack
 from stream.pipeline.wire import messages as wire
 from stream.pipeline.wire.bus import open_socket
-from stream.pipeline.wire.config import read_config
 
 _FIND_WAIT_S, _OPEN_WAIT_S = 120.0, 10.0
 _LOOK_S = 0.05
@@ -33,24 +34,27 @@ def over_lsl(job: Job) -> Iterator[tuple[str, float]]:
 
 
 def over_bus(job: Job) -> Iterator[tuple[str, float]]:
-    """The same of a session, which is ready once it runs."""
-    config = job.session / "config.json"
-    deadline_s = time.monotonic() + _FIND_WAIT_S
-    while not (config.exists() and config.read_bytes().endswith(b"}\n")):
-        if time.monotonic() > deadline_s:
-            raise SystemExit(f"the session has not begun within {_FIND_WAIT_S:g} s")
-        time.sleep(_LOOK_S)
-    heard = (wire.Retrieval, wire.SessionState)
-    with open_socket(
-        zmq.SUB, read_config(config).endpoints.results, bind=False, hears=heard
-    ) as bus:
+    """The same of a session, which is ready once markers count."""
+    wait_for(lambda: read_whole(job.session) is not None, "begun")
+    config = needed(read_whole(job.session))
+    heard = (wire.Retrieval,)
+    with open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard) as bus:
+        folder = str(job.session)
+        wait_for(lambda: any(one.ready and one.folder == folder for one in discover()), "run")
+        yield READY, 0.0
         while True:
-            match unpack(bus.recv()):
-                case Retrieval(answer=what) as answer if not what.provisional:
-                    received_s = local_clock()
-                    yield message(answer.about.stimulus, answer.ids, answer.scores), received_s
-                case SessionState(state="running"):
-                    yield READY, 0.0
+            answer = unpack(bus.recv())
+            received_s = local_clock()
+            if isinstance(answer, Retrieval) and not answer.answer.provisional:
+                yield message(answer.about.stimulus, answer.ids, answer.scores), received_s
+
+
+def wait_for(holds: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + _FIND_WAIT_S
+    while not holds():
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"the session has not {what} within {_FIND_WAIT_S:g} s")
+        time.sleep(_LOOK_S)
 
 
 def subscribe(job: Job, way: str) -> None:
