@@ -290,8 +290,8 @@ class LiveSession:
             self.look(left_s)
 
     def end(self) -> MeasuredSession:
-        """Ends the session as Ctrl-C does."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        """Ends the session as Ctrl-C does, which a program that a shell has put aside ignores."""
+        os.killpg(self.process.pid, signal.SIGTERM)
         try:
             self.process.wait(_END_WAIT_S)
         except subprocess.TimeoutExpired:
