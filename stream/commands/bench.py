@@ -25,7 +25,10 @@ BENCHES = {
         "peers.table",
         "mne-lsl, ezmsg, a plain pylsl loop and a session, on the same streams",
     ),
-    "endurance": ("endurance", "whether thousands of fast trials lose nothing, and nothing grows"),
+    "endurance": (
+        "endurance.run",
+        "whether thousands of fast trials lose nothing, and nothing grows",
+    ),
     "soak": ("faults.soak", "whether a long session keeps them while faults come at random"),
     "gpu": ("gpu.run", "what a CUDA card gives, beside what its chip can do at most"),
     "faults": ("faults.table", "whether a session keeps its promises under faults of every kind"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo.head import CHANNELS
-from stream.bench.endurance import names, promises
+from stream.bench.endurance.run import names, promises
 from stream.bench.measured_session import Answer, MeasuredSession, Usage
 from tests.calling import ROOT
 

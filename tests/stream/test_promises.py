@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream.bench.endurance.promises import Promise, append_json, growth, is_flat, table
 from stream.bench.faults.recordings import recorded
 from stream.bench.faults.soak import AMONG_OTHERS, plan
-from stream.bench.promises import Promise, append_json, growth, is_flat, table
 from stream.sources.xdf_writer import XdfWriter
 
 N_TRIALS, SOA_S = 5000, 0.1

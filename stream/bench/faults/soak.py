@@ -22,6 +22,7 @@ import typer
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
+from stream.bench.endurance.promises import Promise, append_json, is_flat, table
 from stream.bench.faults.recordings import Span, recorded
 from stream.bench.faults.session import Fault, FaultySession
 from stream.bench.faults.table import (
@@ -36,7 +37,6 @@ from stream.bench.faults.table import (
 )
 from stream.bench.faults.watch import Watch
 from stream.bench.machine import header, load, machine
-from stream.bench.promises import Promise, append_json, is_flat, table
 from stream.pipeline.wire.nodes import PAINT
 
 SOA_S = 0.1

@@ -20,6 +20,7 @@ from demo.model import DemoModel, ready_model
 from demo.settings import PREPROCESSING
 from hvf_core.numbers import percentiles
 from index.gallery import open_gallery
+from stream.bench.endurance.promises import Promise, append_json, growth, is_flat, table
 from stream.bench.machine import header, load, machine
 from stream.bench.measured_session import (
     LSL_CLIENT,
@@ -28,7 +29,6 @@ from stream.bench.measured_session import (
     MeasuredSession,
     measure_session,
 )
-from stream.bench.promises import Promise, append_json, growth, is_flat, table
 from stream.bench.streams import RunningSource, Source
 from stream.bench.untrained import random_gallery, untrained_bundle
 from stream.pipeline.wire.nodes import SOURCE
