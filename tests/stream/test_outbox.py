@@ -1,12 +1,14 @@
 """Every trial ends settled, whatever node dies when: order, repetition, and what is counted."""
 
 import shutil
+import sys
 import tempfile
 
 import numpy as np
 import pytest
 import zmq
 
+from stream.pipeline.wire import outbox as outbox_module
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.flat import flat
 from stream.pipeline.wire.frames import unpack
@@ -464,3 +466,26 @@ def test_a_report_that_found_the_queue_full_goes_out_later(outbox, reports):
     reports.room = 9
     outbox.flush()
     assert told(reports.take()) == [("MarkerSeen", 1), ("TrialDropped", 1)]
+
+
+def test_a_flood_that_waits_to_be_settled_makes_nothing_longer() -> None:
+    def n_lines(n_waiting: int) -> int:
+        """How many lines of the outbox run for a slice while so many trials wait."""
+        outbox, lines = Outbox(FakeSocket(), FakeSocket(), 256), []
+
+        def count(frame, event, _):
+            lines.append(event)
+            return count if frame.f_code.co_filename == outbox_module.__file__ else None
+
+        outbox.on_node_state(node("decode", "a"))
+        for trial in range(1, n_waiting + 1):
+            outbox.announce(marker(trial))
+            outbox.report(dropped(trial))
+        outbox.announce(marker(n_waiting + 1))
+        before = sys.gettrace()
+        sys.settrace(count)
+        outbox.send_slice(piece(n_waiting + 1, 0))
+        sys.settrace(before)
+        return lines.count("line")
+
+    assert n_lines(1000) == n_lines(10)

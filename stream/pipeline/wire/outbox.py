@@ -31,6 +31,10 @@ class _Kept:
     is_whole: bool = False
     n_lost: int = 0  # how often its decoder was lost with it
 
+    @property
+    def is_sent(self) -> bool:
+        return self.n_reported == len(self.reports) and self.n_sent == len(self.slices)
+
 
 class Outbox:
     """Sends announcements and outcomes to the results node and trials to the decoder.
@@ -45,6 +49,7 @@ class Outbox:
         self._trials = trials
         self._max_unanswered = max_unanswered
         self._kept: dict[int, _Kept] = {}
+        self._unsent: dict[int, _Kept] = {}  # of those; thousands may only wait to be settled
         self._n_unanswered = 0
         self._incarnations: dict[str, str] = {}
         self._to_forget: list[bytes] = []  # drops of trials of which the decoder has a part
@@ -62,7 +67,7 @@ class Outbox:
     @property
     def has_told(self) -> str:
         """The process of the results node to which all was sent; none while some waits for room."""
-        is_told = all(kept.n_reported == len(kept.reports) for kept in self._kept.values())
+        is_told = all(kept.n_reported == len(kept.reports) for kept in self._unsent.values())
         return self._incarnations.get(RESULTS, "") if is_told else ""
 
     @property
@@ -72,7 +77,7 @@ class Outbox:
 
     def announce(self, message: MarkerSeen) -> None:
         kept = self._kept[message.about.trial] = _Kept([pack(message)])
-        self._send_reports(kept)
+        self._send_reports(message.about.trial, kept)
 
     def send_slice(self, message: TrialSlice) -> None:
         """Sends a slice of a trial to the decoder, now or as soon as it can be.
@@ -91,6 +96,7 @@ class Outbox:
             kept.is_whole = True
             self._n_unanswered += 1
         kept.slices.append(pack(message))
+        self._unsent[message.about.trial] = kept
         self.flush()
 
     def report(self, message: TrialDropped | TrialCut) -> None:
@@ -104,16 +110,17 @@ class Outbox:
         self._forget_slices(kept)
         self._send_slices()
         kept.reports.append(frame)
-        self._send_reports(kept)
+        self._send_reports(message.trial, kept)
 
     def _drop(self, trial: int, reason: Reason, detail: str) -> None:
         self.report(TrialDropped(trial=trial, reason=reason, detail=detail))
 
     def flush(self) -> None:
         """Sends what could not be sent before, in order."""
-        for kept in self._kept.values():
-            self._send_reports(kept)
+        for trial, kept in [*self._unsent.items()]:
+            self._send_reports(trial, kept)
         self._send_slices()
+        self._unsent = {t: kept for t, kept in self._unsent.items() if not kept.is_sent}
 
     def _send_slices(self) -> None:
         if DECODE not in self._incarnations or self._trials is None:
@@ -122,20 +129,22 @@ class Outbox:
             if not try_send(self._trials, self._to_forget[0]):
                 return
             del self._to_forget[0]
-        for kept in self._kept.values():
+        for kept in self._unsent.values():
             while kept.n_sent < len(kept.slices):
                 if not try_send(self._trials, kept.slices[kept.n_sent]):
                     return
                 kept.n_sent += 1
 
-    def _send_reports(self, kept: _Kept) -> None:
+    def _send_reports(self, trial: int, kept: _Kept) -> None:
         while kept.n_reported < len(kept.reports):
             if not try_send(self._reports, kept.reports[kept.n_reported]):
+                self._unsent[trial] = kept
                 return
             kept.n_reported += 1
 
     def on_settled(self, message: Settled) -> None:
         kept = self._kept.pop(message.trial, None)
+        self._unsent.pop(message.trial, None)
         if kept is not None:
             self._forget_slices(kept)
 
@@ -151,6 +160,7 @@ class Outbox:
             for kept in self._kept.values():
                 kept.n_reported = 0
                 kept.n_sent = 0  # its answers may have waited for the node that was lost
+            self._unsent = dict(self._kept)
             self.flush()
 
     def _resend_trials(self) -> None:
@@ -163,6 +173,7 @@ class Outbox:
             if kept.n_lost >= _MAX_LOSSES:
                 detail = f"the decoder was lost {kept.n_lost} times with this trial"
                 self._drop(trial, "node_lost", detail)
+        self._unsent = dict(self._kept)
         self.flush()
 
     def _forget_slices(self, kept: _Kept) -> None:
