@@ -66,6 +66,21 @@ def test_ids_may_be_said_without_a_file(tmp_path: Path) -> None:
     assert {*prepared(tmp_path / "trials", root, "--tmax", 0.2).items} == {*bids.NUMBERED}
 
 
+def test_what_this_program_exports_is_such_a_data_set(tmp_path: Path) -> None:
+    from tests.finished import finished
+    from tests.stream.test_exports import MARKERS, WHOLE, exported, gallery
+
+    names = ("cat_00", "cat_01", "cat_02")
+    shown = [(at_s, text) for at_s, text in MARKERS if text in names]
+    session = finished(tmp_path / "s", WHOLE, shown, gallery=gallery(tmp_path, names))
+    exported(session, tmp_path / "ds")
+    usual = ("--whitening", "none", "--rate", 0, "--tmax", 0.2)
+    trials = prepared(tmp_path / "trials", tmp_path / "ds", *usual)
+    assert {*trials.items} == {f"stim-{name.replace('_', '')}_image" for name in names}
+    again = prepared(tmp_path / "again", session.folder, *usual)
+    np.testing.assert_allclose(trials.data, again.data, atol=0.05)
+
+
 def test_things_eeg2_has_the_same_ids_as_in_its_other_forms(tmp_path: Path) -> None:
     root = bids.nm000232(tmp_path / "set")
     trials = prepared(tmp_path / "trials", root / "sub-01", "--tmax", 0.196)

@@ -79,11 +79,15 @@ def events_of(path: Path) -> Sequence[Row]:
     return rows
 
 
-def by_file(row: Row, path: Path) -> Shown | None:
-    """What `stim_id`, or else the name of `stim_file`, says."""
-    named = row.get("stim_id") or stem(row.get("stim_file", "n/a"))
-    said = row.get("stim_id") or row.get("stim_file") or "n/a"
-    return None if said == "n/a" else Shown(named, row.get("split"))
+def said_in(column: str) -> Kind:
+    """How `stim_file`, by the name of the file, or `stim_id` says what was shown."""
+
+    def shown(row: Row, path: Path) -> Shown | None:
+        said = row[column]
+        id = stem(said) if column == "stim_file" else said
+        return None if said in ("n/a", "") else Shown(id, row.get("split"))
+
+    return Kind("bids", shown)
 
 
 def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) -> Study:
@@ -108,6 +112,7 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
             rows = [(row, said) for row in events_of(path) if (said := kind.shown(row, path))]
             if not rows:  # as of rest
                 continue
+            rows = [(row, _as_named(said, shown)) for row, said in rows]
             for _, said in rows:
                 if shown and said.stimulus not in shown:
                     raise Problem(
@@ -118,6 +123,12 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
             yield from _split(recording, path, rows, kind)
 
     return Study(kind.name, parts(), shown)
+
+
+def _as_named(said: Shown, shown: Mapping[str, ShownImage]) -> Shown:
+    """By the name of its file, which in BEP044 is `stim-01_image.png` for `stim-01`."""
+    named = f"{said.stimulus}_image"
+    return said if said.stimulus in shown or named not in shown else said._replace(stimulus=named)
 
 
 def recording_beside(events: Path) -> Path:

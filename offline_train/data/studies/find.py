@@ -68,8 +68,10 @@ def _of_bids(
             kind = things_eeg1.things_eeg1(rows)
         elif any(alljoined.PATTERN.search(row.get("trial_type", "")) for row in rows):
             kind = alljoined.ALLJOINED
-        elif columns & {"stim_file", "stim_id"}:
-            kind = bids.Kind("bids", bids.by_file)
+        elif any(row.get("stim_file", "n/a") != "n/a" for row in rows):
+            kind = bids.said_in("stim_file")
+        elif "stim_id" in columns:
+            kind = bids.said_in("stim_id")
         else:  # as of rest
             continue
         return bids.bids(root, paths, kind, images)
