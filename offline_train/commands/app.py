@@ -16,6 +16,7 @@ from offline_train.commands.prior import prior
 app = app_of(
     "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
-    *(datasets, prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
+    datasets,
+    *(prepare, prepare_test, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
     *(empty_prompt, prior, evaluate_prior),
 )
