@@ -19,7 +19,7 @@ from stream.pipeline.wire.endpoints import Endpoints
 BATCH_S = 1.0
 """From one batch to the next: what is sent more often wakes another process beside the answers."""
 _FIND_WAIT_S = 60.0
-_HEARD = (wire.Retrieval, wire.Preview, wire.Painted)
+_HEARD = (wire.Preview, wire.Painted)
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,24 @@ class Answer:
 
 
 def subscribe(endpoints: Endpoints, out: Connection) -> None:
-    """The subscriber: a plain SUB socket, and `stream.client` that reads what comes.
+    """The subscriber: plain SUB sockets, and `stream.client` that reads what comes.
 
     It sends None when it is there, and what came in batches, right after an answer.
     """
     answers: list[Answer] = []
     others: list[tuple[int, str, float]] = []
     sent_s = time.monotonic()
-    with open_socket(zmq.SUB, endpoints.results, bind=False, hears=_HEARD) as socket:
+    with (
+        open_socket(zmq.SUB, endpoints.answers, bind=False, hears=(wire.Retrieval,)) as early,
+        open_socket(zmq.SUB, endpoints.results, bind=False, hears=_HEARD) as results,
+    ):
+        both = zmq.Poller()
+        both.register(early, zmq.POLLIN)
+        both.register(results, zmq.POLLIN)
         out.send(None)
         while True:
-            has_come = bool(socket.poll(int(1e3 * BATCH_S)))
-            message = unpack(socket.recv()) if has_come else None
+            has_come = bool(ready := both.poll(int(1e3 * BATCH_S)))
+            message = unpack(ready[0][0].recv()) if ready else None
             received_s = local_clock()
             match message:
                 case Retrieval():

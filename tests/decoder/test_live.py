@@ -147,6 +147,38 @@ def test_a_group_begins_anew_when_it_is_reset_and_other_groups_do_not(evidence: 
     assert decoder.take(whole(6, "b"))[0].ranked.n_repeats == 3
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(["mean", "added"]), st.lists(st.tuples(st.booleans(), st.integers(1, 49))))
+def test_rehearsals_change_nothing(evidence, acts) -> None:
+    """Whenever they come: bit for bit the same answers, and the same is left of repeats."""
+    plain, rehearsed = opened(evidence, (0.2,)), opened(evidence, (0.2,))
+    for trial, (is_rehearsed, cut) in enumerate([*acts, (True, 7)], 1):
+        array, group = eeg_of(trial), f"g{trial % 2}"
+        for first, stop in ((0, cut), (cut, N_TIMES)):
+            if is_rehearsed:
+                last = Slice(0, "\0", "image 3", first, True, np.ones_like(array[:, first:]))
+                assert np.isfinite(rehearsed.rehearse(last).ranked.log_p).all()
+            part = Slice(trial, group, "image 3", first, stop == N_TIMES, array[:, first:stop])
+            expected, found = plain.take(part), rehearsed.take(part)
+            for one, other in zip(expected, found, strict=True):
+                assert one.embedding.tobytes() == other.embedding.tobytes()
+                assert one.ranked.log_p.tobytes() == other.ranked.log_p.tobytes()
+                assert one.ranked.rows.tolist() == other.ranked.rows.tolist()
+                assert one.ranked.n_repeats == other.ranked.n_repeats
+    for group in ("g0", "g1", "\0"):
+        one, other = plain.repeats.of(group), rehearsed.repeats.of(group)
+        assert (one[0].tobytes(), one[1]) == (other[0].tobytes(), other[1])
+
+
+def test_a_rehearsal_that_fails_leaves_nothing_behind() -> None:
+    decoder = opened()
+    decoder.take(Slice(1, "g", None, 0, False, eeg_of(1)[:, :20]))
+    with pytest.raises(Problem, match="trial 0 has a slice of shape"):
+        decoder.rehearse(Slice(0, "g", None, 20, True, np.ones((2, 30), np.float32)))
+    assert not decoder.take(Slice(0, "g", None, 20, True, eeg_of(1)[:, 20:]))
+    assert decoder.take(Slice(1, "g", None, 20, True, eeg_of(1)[:, 20:]))
+
+
 @pytest.mark.parametrize("evidence", ["mean", "added"])
 def test_warming_up_leaves_no_evidence_behind(evidence: str) -> None:
     cold, warm = opened(evidence), opened(evidence)

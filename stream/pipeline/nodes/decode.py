@@ -3,7 +3,10 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from decoder.answer import Answer
 from decoder.bundle import open_bundle
 from decoder.live import LiveDecoder, Slice
 from hvf_core.problem import Problem, needed
+from hvf_core.swift import Sweeper, may_spin
 from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
@@ -24,7 +28,8 @@ from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket, send
-from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.mailbox import Outgoing
 from stream.pipeline.wire.messages import (
@@ -40,6 +45,9 @@ from stream.pipeline.wire.orders import changed
 
 _ALIVE_S = 1.0
 _ANSWERS = 1000  # that are at hand, should their trials come again
+_NEARLY_S = 0.05  # what is left of a trial when it is known when its last slice comes
+_AHEAD_S = 0.002  # of it a rehearsal begins, which takes a millisecond after a rest
+_NEAR_S = 0.003  # after it was due nobody looks for it all the time any more
 
 
 class Decoder:
@@ -62,6 +70,14 @@ class Decoder:
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
         self._block = 0  # the newest
+        self._left = leaving(config)
+        self._is_live = config.realtime and isinstance(config.source, LiveSource)
+        self._late_s = 0.0  # of the last slices of trials, after their last sample
+        self._rehearsal = b""
+        self.due_s = inf
+        """When the last slice of a trial is expected, as long as that is not rehearsed."""
+        self.near_until_s = -inf
+        """How long one that was rehearsed may be late; when it is there nothing is near."""
         self._memory = Memory(config.kept("repeats.msgpack"), live.repeats.shape)
         for one in self._memory.recalled():
             if one.trial is None:
@@ -103,21 +119,13 @@ class Decoder:
         about = part.about
         self._block = max(self._block, about.block)
         told = self._answers(about.trial)
+        self._expect(part, received_s)
         if told and not told[-1].answer.provisional:
             return [(report, None) for report in told if part.final]
         if part.first == 0:
             told.clear()
-        slice_ = Slice(
-            about.trial,
-            evidence_group(about.group, about.block),
-            about.stimulus,
-            part.first,
-            part.final,
-            part.array,
-            part.corrects,
-        )
         try:
-            answers = self.live.take(slice_)
+            answers = self.live.take(self._slice(part))
         except Problem as problem:
             dropped = TrialDropped(trial=about.trial, reason="rejected", detail=str(problem))
             return [(dropped, None)]
@@ -125,11 +133,46 @@ class Decoder:
         told.extend(reports)
         return [(report, one.embedding) for report, one in zip(reports, answers, strict=True)]
 
+    def _expect(self, part: TrialSlice, received_s: float) -> None:
+        """Takes down when the last slice after this one will come."""
+        manifest = self.live.manifest
+        end_s = part.about.onset_s + part.residual_s + manifest.tmax_s
+        if part.final:
+            self.due_s, self.near_until_s, self._late_s = inf, -inf, received_s - end_s
+            return
+        n_channels, n = part.array.shape
+        first = part.first - part.corrects + n
+        n_left = self.live.shares.marks[-1] - first
+        if self._is_live and 0 < n_left < _NEARLY_S * manifest.rate_hz:
+            self.due_s = end_s + self._late_s
+            about = replace(part.about, trial=0, group="\0")  # which no marker is
+            array = np.ones((n_channels, n_left), np.float32)
+            last = replace(part, about=about, first=first, corrects=0, final=True, array=array)
+            self._rehearsal = pack(last)
+
+    def rehearse(self) -> None:
+        """Goes the whole way of a last slice that is due soon, for nobody; nothing is learnt."""
+        due_s, self.due_s, received_s = self.due_s, inf, local_clock()
+        if not received_s < due_s < inf:  # it may be here any moment, or was rehearsed
+            return
+        self.near_until_s = due_s + _NEAR_S
+        part = unpack(self._rehearsal, self.config.session)
+        assert isinstance(part, TrialSlice)
+        with suppress(Problem):  # what is wrong with the network is said of a trial
+            answer = self.live.rehearse(self._slice(part))
+            pack(self._left(self._retrieval(part, answer, received_s)), 0, self.config.session)
+
     def keep(self) -> None:
         """Writes down what was learnt, now that the answer is out."""
         while self._learnt:
             trial, group, given = self._learnt.pop()
             self._memory.learn(Learnt(group, trial, given, tuple(self._answers(trial))))
+
+    @staticmethod
+    def _slice(part: TrialSlice) -> Slice:
+        about, first, final = part.about, part.first, part.final
+        group = evidence_group(about.group, about.block)
+        return Slice(about.trial, group, about.stimulus, first, final, part.array, part.corrects)
 
     def _answers(self, trial: int) -> list[Retrieval]:
         answers = self._answered.setdefault(trial, [])
@@ -189,8 +232,16 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     send(reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
+    sweeper, spins = Sweeper(), may_spin(config.decoding.spin)
     while lifeline.command() is None:
-        message = trials.receive(wait_ms=200)
+        due_in_s = decoder.due_s - local_clock()
+        wait_s = min(0.2, max(0.0, due_in_s - _AHEAD_S))
+        is_near = spins and local_clock() < decoder.near_until_s
+        message = trials.receive(wait_ms=0 if is_near else int(1e3 * wait_s))
+        if message is None and (is_near or due_in_s < _AHEAD_S + 1e-3):
+            decoder.rehearse()
+            continue
+        sweeper.look(due_in_s)
         decoder.look()
         if isinstance(message, TrialSlice):
             for report, embedding in decoder.take(message):

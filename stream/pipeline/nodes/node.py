@@ -14,6 +14,7 @@ from typing import Literal, cast, get_args
 import zmq
 
 from hvf_core.problem import ASK_TO_END, Problem
+from hvf_core.swift import wake_on_time
 from hvf_core.text import printable
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import SessionConfig, read_config
@@ -111,6 +112,7 @@ def run_node(node: str, run: Callable[[SessionConfig, Lifeline], None]) -> None:
         print(f"usage: python -m stream.pipeline.nodes.{node} SESSION/config.json", file=sys.stderr)
         raise SystemExit(2)
     lifeline = None
+    wake_on_time()
     try:
         config = read_config(Path(arguments[0]))
         lifeline = Lifeline(node, config.endpoints.control, "--supervised" in sys.argv)

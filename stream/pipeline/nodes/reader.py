@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hvf_core.problem import Problem
+from hvf_core.swift import Sweeper
 from stream.acquire.chunk import Chunk, StreamKind
 from stream.acquire.inlet import Inlet
 from stream.acquire.lsl import find_stream, local_clock
@@ -118,10 +119,13 @@ def _pump(
     lifeline: Lifeline,
 ) -> str:
     end_s = time.monotonic() + (config.duration_s or np.inf)
+    sweeper = Sweeper()
     while (command := lifeline.command()) is None and time.monotonic() < end_s:
         _take_next(sender, watches, arrivals)
         # Only the last samples of a trial are urgent; between them a few at a time do.
-        eeg.hurry = sender.trials.acquisition.next_due_in_s < _HURRY_S
+        due_in_s = sender.trials.acquisition.next_due_in_s
+        eeg.hurry = due_in_s < _HURRY_S
+        sweeper.look(due_in_s)
         for watch in watches.values():
             for sentence in watch.look(sender.trials.acquisition.flow):
                 sender.say(sentence)

@@ -12,6 +12,7 @@ from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
+from hvf_core.swift import Spin
 from index.search.kinds import NAMES as SEARCHES
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
@@ -117,6 +118,9 @@ class DecodingSettings(Settings):
     """Of the network."""
     device: Device = setting("auto", option="--device")
     """What decodes: cpu, cuda or cuda:1; auto: the first card where there is one."""
+    spin: Spin = "auto"
+    """Whether the decoder looks for a trial's last slice without sleeping, from just before it is
+    due: sooner where cores are free, later where not; auto: with eight cores or more."""
     search: SearchKind = setting("auto", option="--search", live=True)
     """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
     among: Here | None = setting(None, option="--among", live=True)
