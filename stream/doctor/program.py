@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import requires
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -93,6 +94,8 @@ def engines(named: Named) -> Iterator[Verdict]:
         fault = str(problem)
     order = ON_GPU if torch.cuda.is_available() else ON_CPU
     yield verdict(f"engines, as they are tried: {', '.join(order)}", (fault, fault))
+    if find_spec("onnxruntime"):
+        yield _onnx_runtime(torch.cuda.is_available())
     refuse_two_builds()
     import faiss
 
@@ -103,6 +106,22 @@ def engines(named: Named) -> Iterator[Verdict]:
         f"FAISS {faiss.__version__} for {built_for}",
         (with_gpu and not is_built, 'the README\'s ".[gpu]" brings it'),
         (with_gpu and not n_gpus, "bring the driver up to CUDA 12.6 or newer"),
+    )
+
+
+def _onnx_runtime(with_gpu: bool) -> Verdict:
+    """What ONNX Runtime's build computes with; the engine tensorrt needs TensorRT beside it."""
+    import onnxruntime
+
+    found = [one.removesuffix("ExecutionProvider") for one in onnxruntime.get_available_providers()]
+    lacks = with_gpu and not ("Tensorrt" in found and find_spec("tensorrt"))
+    return verdict(
+        f"ONNX Runtime {onnxruntime.__version__} for {', '.join(found)}",
+        (
+            bool(_version("onnxruntime") and _version("onnxruntime-gpu")),
+            "onnxruntime and onnxruntime-gpu overwrite each other, uninstall both and install one",
+        ),
+        (lacks, 'for the engine tensorrt uninstall it, and install ".[tensorrt]" in its place'),
     )
 
 
