@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
+from index.gallery import load_gallery
 from stream.acquire.lsl import pylsl
 from stream.client import SessionEnded, connect
 from stream.commands.common import new_config
+from stream.pipeline.decoding import open_decoder
 from stream.pipeline.nodes import reader
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.supervisor import Supervisor
@@ -123,6 +126,21 @@ def test_two_streams_of_that_name(eeg, markers, refusal) -> None:
     assert "2 LSL streams are named 'Twin'" in said
     assert "'first'" in said
     assert "'second'" in said
+
+
+def test_a_card_that_is_not_there(models: Path, tmp_path: Path) -> None:
+    settings = SessionSettings(
+        bundle=models / "bundle", gallery=models / "gallery", decoding={"device": "cuda:99"}
+    )
+    source = LiveSource(eeg="x", markers="y")
+    config = new_config(settings, tmp_path / "s", "test", source=source)
+    said: list[str] = []
+    bundle, gallery = open_bundle(models / "bundle"), load_gallery(models / "gallery")
+    with pytest.raises(Problem, match="the device 'cuda:99' is not there") as told:
+        open_decoder(config, bundle, gallery, pytest.fail, lambda text, facts: said.append(text))
+    config.endpoints.remove()
+    assert "give auto or cpu" in str(told.value)
+    assert said == []
 
 
 def test_missing_channels(eeg, markers, models: Path, refusal) -> None:

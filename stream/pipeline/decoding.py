@@ -95,10 +95,10 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
+    on_gpu = _on_gpu(config)
+
     def open_it(kind: str) -> Search:
-        return open_search(
-            gallery, kind, lambda sentence: say(sentence, {}), on_gpu=_on_gpu(config)
-        )
+        return open_search(gallery, kind, lambda sentence: say(sentence, {}), on_gpu=on_gpu)
 
     try:
         search = open_it(config.decoding.search)

@@ -170,6 +170,10 @@ def refusal(models: Path, **painting: object) -> str:
     return str(caught.value)
 
 
+def test_a_card_that_is_not_there(models: Path) -> None:
+    assert "the device 'cuda:99' is not there" in refusal(models, device="cuda:99")
+
+
 def test_weights_that_are_missing(copied: Path) -> None:
     assert "there is no" in refusal(copied, prior=copied / "nowhere")
     assert "neither a preset" in refusal(copied, base=str(copied / "nowhere"))
