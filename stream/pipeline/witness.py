@@ -76,8 +76,8 @@ class Witness:
 
     def announced(self, mark: str) -> int | None:
         """Takes what the reader announces; the number of the marker where it is entered already."""
-        if self._entered[mark]:
-            return self._entered[mark].pop(0)
+        if numbers := self._entered.get(mark):
+            return numbers.pop(0)
         for event in self._seen:
             if event.mark == mark:
                 self._seen.remove(event)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvf_core.problem import Problem
+from stream.acquire.markers import Marker, MarkerRule
 from stream.pipeline.books.ledger import Ledger, read_ledger
 from stream.pipeline.books.summary import Tally, summary_rows
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.witness import Witness
 from tests.mutations import N
 from tests.mutations import outcomes as outcomes_of
 
@@ -324,3 +327,26 @@ def test_a_marker_that_is_entered_under_another_number_has_its_outcome(tmp_path)
     assert ledger.outcome_of(2) == ("dropped", "node_lost")
     assert (ledger.markers, ledger.outcomes) == (1, {"dropped": 1})
     assert {record["trial"] for record in read_ledger(path)} == {7}
+
+
+def test_a_trial_that_is_over_leaves_few_bytes_in_memory(tmp_path):
+    """Of an answer's 600 bytes in the file, in the books of the results node."""
+    tally, witness = Tally(CONFIG, 4), Witness(MarkerRule(), tmp_path / "switch")
+    ledger = Ledger(tmp_path / "ledger.jsonl", tally.count)
+
+    def end(first, last):
+        for trial in range(first, last):
+            ends_s = trial / 7
+            marker = Marker(ends_s, "stimulus", ends_s)
+            witness.announced(marker.mark)
+            witness.saw(marker)
+            ledger.announce(trial, stimulus="stimulus", readable_s=ends_s)
+            stages = ("window_end", "readable", "cut", "received", "embedded", "searched")
+            stamps = dict.fromkeys((*stages, "published"), ends_s)
+            ledger.settle(trial, "decoded", **ANSWER | {"stamps": stamps})
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = end(1, 2000)
+    assert (end(2000, 4000) - before) / 2000 < 250
+    tracemalloc.stop()

@@ -117,6 +117,7 @@ class Ledger:
         self.reasons: Counter[str] = Counter()
         self._pending: dict[int, float] = {}  # when their markers could be read
         self._settled: dict[int, tuple[Outcome, str]] = {}
+        self._ends: dict[tuple[Outcome, str], tuple[Outcome, str]] = {}  # of many trials, each once
         self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
         self._entered = entered
         n_damaged = 0
@@ -234,7 +235,8 @@ class Ledger:
                 del self._pending[record["trial"]]
             else:
                 self.markers += 1
-            self._settled[record["trial"]] = (event, record.get("reason", ""))
+            end = (event, record.get("reason", ""))
+            self._settled[record["trial"]] = self._ends.setdefault(end, end)
             self.outcomes[event] += 1
             if event == "dropped":
                 self.reasons[record["reason"]] += 1

@@ -1,7 +1,8 @@
 """The tally of a session's images: the part `painting` of its summary."""
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from typing import Any, NamedTuple, TypeVar
 
 from hvf_core.numbers import percentiles
@@ -26,8 +27,16 @@ COUNTS = ("painted", "cancelled", "superseded", "failed")
 _WEIGHT = {"begun": 0, "cancelled": 1, "failed": 2, "painted": 3}
 
 
+Numbers = MutableSequence[float]
+
+
+def numbers() -> Numbers:
+    """As many as a session has trials, in a quarter of the memory of a list."""
+    return array("d")
+
+
 def add_spans(
-    spans: Mapping[Key, Span], stamps: Mapping[str, float], to_ms: defaultdict[Key, list[float]]
+    spans: Mapping[Key, Span], stamps: Mapping[str, float], to_ms: defaultdict[Key, Numbers]
 ) -> None:
     """Adds how long each span took that has both its stamps."""
     for key, (_, start, end) in spans.items():
@@ -48,7 +57,7 @@ class PaintingTally:
     def __init__(self, is_timed: bool = True) -> None:
         self._spans = SPANS if is_timed else {"paint_ms": SPANS["paint_ms"]}
         self._states: dict[int, str] = {}
-        self._spans_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._spans_ms: defaultdict[str, Numbers] = defaultdict(numbers)
 
     def add(self, trial: int, state: str) -> None:
         """Adds that a trial was `begun`, `cancelled` or `failed`."""

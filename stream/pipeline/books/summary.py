@@ -15,7 +15,15 @@ from hvf_core.provenance import versions
 from index.gallery import MANIFEST
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
-from stream.pipeline.books.painting_tally import COUNTS, SPANS, PaintingTally, Span, add_spans
+from stream.pipeline.books.painting_tally import (
+    COUNTS,
+    SPANS,
+    Numbers,
+    PaintingTally,
+    Span,
+    add_spans,
+    numbers,
+)
 from stream.pipeline.galleries import accepted
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
@@ -47,9 +55,9 @@ class Tally:
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)  # by number of repeats
         self._before: list[tuple[int, int]] = []  # answers so far, among how many, at each change
         self._early: defaultdict[float, list[int]] = defaultdict(list)  # ranks, by tmax
-        self._early_ms: defaultdict[float, list[float]] = defaultdict(list)
-        self._sure: list[tuple[float, bool, bool]] = []  # confidence, right?, abstain?
-        self._latency_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._early_ms: defaultdict[float, Numbers] = defaultdict(numbers)
+        self._sure = numbers()  # confidence, right?, abstain? of each answer in turn
+        self._latency_ms: defaultdict[str, Numbers] = defaultdict(numbers)
         self._stages = dict(STAGES)
         if not config.realtime:
             del self._stages["lsl"]  # needs stamps that run with the clock
@@ -92,7 +100,7 @@ class Tally:
         if rank:
             self._ranks[answer["n_repeats"]].append(rank)
             if answer["calibrated"]:
-                self._sure.append((answer["probabilities"][0], rank == 1, answer["abstain"]))
+                self._sure.extend((answer["probabilities"][0], rank == 1, answer["abstain"]))
         add_spans(self._stages, answer["stamps"], self._latency_ms)
 
     @property
@@ -162,12 +170,12 @@ def _hits(ranks: list[int]) -> dict[str, float | None]:
     return {"n": n, "top1": top1, "top5": top5}
 
 
-def _confidence(answers: list[tuple[float, bool, bool]]) -> dict[str, float | None] | None:
+def _confidence(answers: Numbers) -> dict[str, float | None] | None:
     """How sure calibrated answers were, and how right; None where there are none."""
     if not answers:
         return None
-    confidence, right, abstain = (np.array(column) for column in zip(*answers, strict=True))
-    given = ~abstain
+    confidence, right, abstain = np.array(answers).reshape(-1, 3).T
+    given = abstain == 0
     return {
         "mean": round(float(confidence.mean()), 4),
         "abstained": int(abstain.sum()),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stream.pipeline.books.painting_tally import add_spans
+from stream.pipeline.books.painting_tally import Numbers, add_spans
 from stream.pipeline.books.summary import STAGES
 from stream.pipeline.report.accuracy import (
     LEAST_SURE,
@@ -163,7 +163,7 @@ def _calibration(trials: Sequence[Trial]) -> str:
 def latency_part(story: Story, summary: Mapping[str, Any]) -> str:
     """How late answers were, and where the time went; each figure where it means something."""
     told: Mapping[str, Mapping[str, float]] = summary["latency_ms"]
-    spans_ms: defaultdict[str, list[float]] = defaultdict(list)
+    spans_ms: defaultdict[str, Numbers] = defaultdict(list)
     for trial in story.trials:
         if trial.answer is not None:
             there = {name: span for name, span in STAGES.items() if name in told}
