@@ -2,8 +2,7 @@
 
 `run_realtime.py bench endurance`: images follow each other faster than their windows end, so that
 ten of them are open at a time. Each has to be answered once, in order, and the reader must not fall
-behind its stream. With the channels of the demo its bundle decodes; with others an untrained one
-that takes all of them.
+behind its stream. With the channels of the demo its bundle decodes; with others an untrained one.
 """
 
 import shutil
@@ -39,11 +38,15 @@ _DIM, _N_IMAGES = 512, 200
 
 
 def models(channels: int, folder: Path) -> DemoModel:
-    """The demo's bundle and gallery, or untrained ones that take all of so many channels."""
+    """The demo's bundle and gallery, or untrained ones for streams of so many channels.
+
+    Preprocessing takes all of them, and the network the last ones, as many as the demo's does.
+    """
     if channels == len(CHANNELS):
         return ready_model()
     labels = names(channels)
-    changes = {"channels": labels, "output_channels": labels, "reference": "none"}
+    decoded = labels[-len(PREPROCESSING.output_channels) :]
+    changes = {"channels": labels, "output_channels": decoded, "reference": "none"}
     settings = PREPROCESSING.model_copy(update=changes)
     bundle = untrained_bundle(folder / "bundle", settings, _DIM)
     random_gallery(folder / "gallery", bundle, _N_IMAGES)
