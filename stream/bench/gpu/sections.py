@@ -16,6 +16,7 @@ import torch
 
 from decoder.engines.passes import CannotRun
 from hvf_core.problem import Problem
+from hvf_core.provenance import command_line
 from stream.bench.gpu.card import Card, Figures
 from stream.bench.machine import machine
 
@@ -74,7 +75,10 @@ def apart(name: str, device: str, tiny: bool, ends_s: float) -> Iterator[Row]:
     there.close()
     try:
         while here.poll(max(0.0, ends_s + _GRACE_S - time.monotonic())):
-            yield here.recv()
+            row = here.recv()
+            if "machine" in row:  # its own command is that of a process that was spawned
+                row["machine"]["command"] = command_line()
+            yield row
     except EOFError:
         process.join(_GRACE_S)
     if process.is_alive():
