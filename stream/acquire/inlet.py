@@ -15,7 +15,7 @@ from stream.acquire.units import Signal, kept_as
 
 _PULL_WAIT_S = 0.02  # how soon a stopping inlet notices
 _PULL_SAMPLES = 4096
-_FEW_S = 0.004  # of samples that are delivered together while nobody waits for one
+_FEW_S = 0.008  # of samples that are delivered together while nobody waits for one
 _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often

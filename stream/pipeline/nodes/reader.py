@@ -25,7 +25,7 @@ from stream.recorder.header import corrected, legible, made
 Arrivals = queue.SimpleQueue[tuple[StreamKind, Chunk]]
 Watches = Mapping[StreamKind, StreamWatch]
 _WAIT_S = 0.02  # longest wait for a sample before looking after everything else
-_HURRY_S = 0.012  # before the end of a trial: three of the inlet's unhurried deliveries
+_HURRY_S = 0.024  # before the end of a trial: three of the inlet's unhurried deliveries
 _QUIET_S = 0.5  # a source that ended has delivered everything after this silence ...
 _REST_S = 10.0  # ... and is not waited for any longer than this
 
