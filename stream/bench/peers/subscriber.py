@@ -38,7 +38,7 @@ def over_bus(job: Job) -> Iterator[tuple[str, float]]:
     wait_for(lambda: read_whole(job.session) is not None, "begun")
     config = needed(read_whole(job.session))
     heard = (wire.Retrieval,)
-    with open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard) as bus:
+    with open_socket(zmq.SUB, config.endpoints.answers, bind=False, hears=heard) as bus:
         folder = str(job.session)
         wait_for(lambda: any(one.ready and one.folder == folder for one in discover()), "run")
         yield READY, 0.0

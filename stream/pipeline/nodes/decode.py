@@ -233,6 +233,8 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
     sweeper, spins = Sweeper(), may_spin(config.decoding.spin)
+    if spins:
+        say("the decoder does not sleep while an answer is due", {"spins": True})
     while lifeline.command() is None:
         due_in_s = decoder.due_s - local_clock()
         wait_s = min(0.2, max(0.0, due_in_s - _AHEAD_S))
