@@ -24,7 +24,7 @@ def answer(trial: int, transit_s: float = 0.002) -> Answer:
 
 
 def session(**changes: object) -> MeasuredSession:
-    at = np.column_stack([np.arange(0, N * SOA_S, 1.0), np.zeros(40), np.full(40, 1e8), 40 * [30]])
+    at = np.column_stack([12.5 * np.arange(40), np.zeros(40), np.full(40, 1e8), 40 * [30]])
     sums = {"markers": N, "decoded": N, "dropped": {}}
     whole = MeasuredSession(
         Path("x"), tuple(map(answer, range(N))), N, 0, 0, {"reader": Usage(1, at)}, sums
@@ -68,7 +68,7 @@ def test_a_reader_that_falls_behind_is_told_and_one_that_was_late_once_is_not() 
 
 def test_what_grows_is_told_but_not_of_the_benchmark_itself() -> None:
     grows = session().usage["reader"]
-    grows.at[:, 2] += 1e4 * np.arange(40)
+    grows.at[:, 2] += 1e5 * np.arange(40)
     assert broken(session(usage={"decode": grows})) == {"memory of decode flat"}
     assert broken(session(usage={"source": grows})) == set()
 

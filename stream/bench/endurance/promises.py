@@ -18,6 +18,7 @@ from scipy import stats
 BYTES_A_TRIAL, HANDLES_A_TRIAL = 500.0, 1e-3
 """May come with each trial: its entry in the books takes some bytes until the session ends."""
 _N_BLOCKS, _FEWEST = 50, 10
+_FILLING = 2400  # trials: the screen keeps 12 answers to each of the demo's 200 images
 _MB = 1e6
 
 
@@ -64,7 +65,7 @@ def is_flat(name: str, rows: np.ndarray, soa_s: float) -> Iterator[Promise]:
         ("handles", 3, HANDLES_A_TRIAL, "handles"),
     ):
         found = growth(trials, rows[:, column])
-        if found is None:
+        if found is None or np.ptp(trials) < 2 * _FILLING:
             yield Promise(f"{what} of {name} flat", True, "too short to tell")
             continue
         n = 1 if unit == "bytes" else 1000
