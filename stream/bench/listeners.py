@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -47,26 +48,37 @@ class Answer:
 def subscribe(endpoints: Endpoints, out: Connection) -> None:
     """The subscriber: plain SUB sockets, and `stream.client` that reads what comes.
 
-    It sends None when it is there, and what came in batches, right after an answer.
+    An answer is received when it comes from the decoder, and comes again on `results` once it is in
+    the ledger; once more is `twice`. It sends None when it is there, and then what came in batches,
+    right after an answer.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
     answers: list[Answer] = []
     others: list[tuple[int, str, float]] = []
-    sent_s = time.monotonic()
-    with (
-        open_socket(zmq.SUB, endpoints.answers, bind=False, hears=(wire.Retrieval,)) as early,
-        open_socket(zmq.SUB, endpoints.results, bind=False, hears=_HEARD) as results,
-    ):
-        both = zmq.Poller()
-        both.register(early, zmq.POLLIN)
-        both.register(results, zmq.POLLIN)
+    sent_s, poller = time.monotonic(), zmq.Poller()
+    seen: set[tuple[int, float, bool]] = set()
+    booked: set[tuple[int, float, bool]] = set()
+    direct = open_socket(zmq.SUB, endpoints.answers, bind=False, hears=(wire.Retrieval,))
+    results = open_socket(zmq.SUB, endpoints.results, bind=False, hears=_HEARD)
+    with direct, results:
+        for socket in (direct, results):
+            poller.register(socket, zmq.POLLIN)
         out.send(None)
         while True:
-            has_come = bool(ready := both.poll(int(1e3 * BATCH_S)))
-            message = unpack(ready[0][0].recv()) if ready else None
+            has_come = dict(poller.poll(int(1e3 * BATCH_S)))
+            socket = direct if direct in has_come else results
+            message = unpack(socket.recv()) if has_come else None
             received_s = local_clock()
             match message:
                 case Retrieval():
-                    answers.append(_answer(message, received_s))
+                    answer = _answer(message, received_s)
+                    key = (answer.trial, answer.tmax_s, answer.provisional)
+                    if key not in seen:
+                        answers.append(answer)
+                    if socket is results and key in booked:
+                        others.append((answer.trial, "twice", received_s))
+                    seen.add(key)
+                    booked |= {key} if socket is results else set()
                 case Preview():
                     others.append((message.about.trial, "preview", received_s))
                 case Painted():
@@ -97,6 +109,7 @@ def _answer(message: Retrieval, received_s: float) -> Answer:
 
 def read_lsl(name: str, out: Connection) -> None:
     """The client outside: reads the answers as JSON from their LSL stream."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     inlet = pylsl.StreamInlet(find_stream(name, _FIND_WAIT_S).info, recover=False)
     inlet.open_stream(_FIND_WAIT_S)
     out.send(None)

@@ -1,12 +1,14 @@
-"""What a benchmark ran on: the machine, how busy it was, versions, and checksums of models."""
+"""What a benchmark ran on: machine, load, versions, checksums; and what processes took of it."""
 
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from decoder.bundle import MANIFEST as BUNDLE
@@ -93,3 +95,47 @@ def _liblsl() -> str | None:
 
     number = pylsl.library_version()
     return f"{number // 100}.{number % 100}"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process used while trials came: rows of `at`, one a second.
+
+    Columns: seconds on the LSL clock, CPU seconds so far (user and system, all threads), bytes in
+    memory (RSS), open files (handles).
+    """
+
+    pid: int
+    at: np.ndarray
+
+    @property
+    def cpu(self) -> float:
+        """Of one core."""
+        first, last = self.at[0], self.at[-1]
+        return float((last[1] - first[1]) / max(1e-9, last[0] - first[0]))
+
+    @property
+    def rss_bytes(self) -> float:
+        """At most."""
+        return float(self.at[:, 2].max())
+
+
+def used_by(process: psutil.Process) -> tuple[float, float, float]:
+    """CPU seconds so far, bytes in memory, handles."""
+    times = process.cpu_times()
+    return times.user + times.system, process.memory_info().rss, n_handles(process)
+
+
+def node_of(process: psutil.Process) -> str | None:
+    """The node that a process of a session is; None where it is none."""
+    try:
+        modules = (word.partition("stream.pipeline.nodes.")[2] for word in process.cmdline())
+        return next(filter(None, modules), None)
+    except psutil.Error:
+        return None
+
+
+def n_handles(process: psutil.Process) -> int:
+    """Files, sockets and the like that a process has open."""
+    count = process.num_fds if os.name == "posix" else getattr(process, "num_handles")  # noqa: B009
+    return int(count())

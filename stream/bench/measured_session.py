@@ -5,9 +5,9 @@ its bus, and a client of its answers over LSL, are processes of their own, and n
 is theirs. This process looks at the others' CPU and memory once in a while, and otherwise waits.
 """
 
+import math
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +27,9 @@ import psutil
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.bench.listeners import BATCH_S, Answer, read_lsl, subscribe
-from stream.bench.streams import RunningSource
+from stream.bench.machine import Usage, node_of, used_by
+from stream.bench.streams import ForeignSource, RunningSource
+from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.summary import read_summary
 from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.pipeline.wire.nodes import SOURCE, SUPERVISOR
@@ -48,7 +50,7 @@ SUBSCRIBER, LSL_CLIENT = "subscriber", "LSL client"
 
 _OUTSIDE = (SOURCE, SUBSCRIBER, LSL_CLIENT)
 _ROOT = Path(__file__).parents[2]
-_START_WAIT_S, _SILENCE_S, _END_WAIT_S = 120.0, 10.0, 60.0
+_START_WAIT_S, _END_WAIT_S = 120.0, 60.0
 _LOOK_S = 1.0  # from one look at what processes use to the next
 _READY = "READY"  # which the session prints
 _SETTLE_S = 0.5  # until what subscribes late is heard
@@ -60,29 +62,6 @@ class _Key(NamedTuple):
     trial: int
     tmax_s: float
     provisional: bool
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a process used while trials came: rows of `at`, one a second.
-
-    Columns: seconds on the LSL clock, CPU seconds so far (user and system, all threads), bytes in
-    memory (RSS), open files (handles).
-    """
-
-    pid: int
-    at: np.ndarray
-
-    @property
-    def cpu(self) -> float:
-        """Of one core."""
-        first, last = self.at[0], self.at[-1]
-        return float((last[1] - first[1]) / max(1e-9, last[0] - first[0]))
-
-    @property
-    def rss_bytes(self) -> float:
-        """At most."""
-        return float(self.at[:, 2].max())
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,7 @@ def took_ms(answers: Iterable[Answer], way: tuple[str, str] = WAY) -> np.ndarray
 
 
 def measure_session(
-    source: RunningSource,
+    source: RunningSource | ForeignSource,
     bundle: Path,
     gallery: Path,
     n_trials: int,
@@ -190,7 +169,7 @@ class LiveSession:
 
     def __init__(
         self,
-        source: RunningSource,
+        source: RunningSource | ForeignSource,
         bundle: Path,
         gallery: Path,
         folder: Path,
@@ -204,11 +183,12 @@ class LiveSession:
         self.answers: dict[_Key, Answer] = {}
         self._extra: defaultdict[int, dict[str, float]] = defaultdict(dict)
         self._n_twice, self._changed_s, self._next_look_s = 0, 0.0, 0.0
+        self._ready_s = math.inf
         self._usage: dict[tuple[str, int], list[tuple[float, ...]]] = {}
         name = source.source.name
         self._results = f"{name}-answers-{folder.name}" if lsl_client else ""
         command = ["run_realtime.py", "live", "--headless", "--out", folder, "--wait", 60]
-        command += ["--eeg", name, "--markers", f"{name}-markers"]
+        command += ["--eeg", name, "--markers", source.markers]
         command += ["--bundle", bundle, "--gallery", gallery]
         command += ["--results", self._results] if lsl_client else ["--no-results"]
         with self._log.open("w") as log:
@@ -221,7 +201,9 @@ class LiveSession:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._pids = {SOURCE: source.pid, SUPERVISOR: self.process.pid}
+        self._pids = {SUPERVISOR: self.process.pid}
+        if source.pid:
+            self._pids[SOURCE] = source.pid
         self._listeners: list[tuple[BaseProcess, Connection]] = []
 
     def __enter__(self) -> "LiveSession":
@@ -232,6 +214,7 @@ class LiveSession:
                 self._listen(LSL_CLIENT, read_lsl, self._results)
             self._await(self._is_ready, "become ready")
             time.sleep(_SETTLE_S)
+            self._ready_s = local_clock()
         except BaseException:
             self.__exit__()
             raise
@@ -281,7 +264,7 @@ class LiveSession:
             if self.process.poll() is not None:
                 raise Problem(f"the session has ended before it was asked to: {self._last_words()}")
             silent_s = time.monotonic() - self._changed_s
-            if self._source.n_to_show == 0 and silent_s > _SILENCE_S:
+            if self._source.n_to_show == 0 and silent_s > self._source.silence_s:
                 break  # what is missing is lost
         if len(self.shown) != 1:
             self._look_at_processes()
@@ -290,12 +273,17 @@ class LiveSession:
             self.look(left_s)
 
     def end(self) -> MeasuredSession:
-        """Ends the session as Ctrl-C does, which a program that a shell has put aside ignores."""
-        os.killpg(self.process.pid, signal.SIGTERM)
+        """Ends the session in order, as `kill` does: Ctrl-C reaches nothing in the background."""
+        for process, _ in self._listeners:  # they have handed over what they had
+            process.kill()
+        self.process.terminate()
         try:
             self.process.wait(_END_WAIT_S)
         except subprocess.TimeoutExpired:
             raise Problem(f"the session has not ended in {_END_WAIT_S:g} s") from None
+        summary = read_summary(self.folder) or {}
+        is_ours = SOURCE in self._pids
+        n_shown = sum(self.shown) if is_ours else self.n_answered + self._n_dropped()
         last = dict(self._usage.keys())  # process by name
         return MeasuredSession(
             folder=self.folder,
@@ -306,15 +294,23 @@ class LiveSession:
                 )
                 for one in self.answers.values()
             ),
-            n_shown=sum(self.shown),
+            n_shown=n_shown,
             n_warm_up=self.shown[0] if len(self.shown) > 1 else 0,
             n_twice=self._n_twice,
             usage={
                 name if last[name] == pid else f"{name}-{pid}": Usage(pid, np.array(rows))
                 for (name, pid), rows in self._usage.items()
             },
-            summary=read_summary(self.folder) or {},
+            summary=summary,
         )
+
+    def _n_dropped(self) -> int:
+        """Of somebody else's markers, which come before and after it counts, too."""
+        records = read_ledger(self.folder / "ledger.jsonl")
+        seen = {one["trial"]: one["onset_s"] for one in records if one["event"] == "marker"}
+        dropped = (one for one in records if one["event"] == "dropped")
+        lost = (one["trial"] for one in dropped if one["reason"] != "shutdown")
+        return sum(seen.get(trial, 0.0) >= self._ready_s for trial in lost)
 
     def _listen(self, name: str, listener: Callable[..., None], *arguments: object) -> None:
         """Starts a listener, which says None when it is there."""
@@ -345,11 +341,13 @@ class LiveSession:
         self._changed_s = time.monotonic()
         if kind != "answers":
             for trial, name, moment_s in batch:
+                self._n_twice += name == "twice"
                 self._extra[trial].setdefault(name, moment_s)
             return
         for answer in batch:
+            if answer.onset_s < self._ready_s:  # somebody else's marker, before anybody listened
+                continue
             key = _Key(answer.trial, answer.tmax_s, answer.provisional)
-            self._n_twice += key in self.answers
             end_s = answer.moments["window_end"]
             pushed = {"pushed": self._source.pushed_at_s(end_s)}
             self.answers.setdefault(key, replace(answer, moments={**answer.moments, **pushed}))
@@ -358,8 +356,7 @@ class LiveSession:
         now_s = local_clock()
         for name, process in self._found():
             with suppress(psutil.Error), process.oneshot():
-                times, n_files = process.cpu_times(), n_handles(process)
-                row = (now_s, times.user + times.system, process.memory_info().rss, n_files)
+                row = (now_s, *used_by(process))
                 self._usage.setdefault((name, process.pid), []).append(row)
 
     def _found(self) -> Iterator[tuple[str, psutil.Process]]:
@@ -369,21 +366,6 @@ class LiveSession:
             for child in psutil.Process(self.process.pid).children():
                 if (node := node_of(child)) is not None:
                     yield node, child
-
-
-def node_of(process: psutil.Process) -> str | None:
-    """The node that a process of a session is; None where it is none."""
-    try:
-        modules = (word.partition("stream.pipeline.nodes.")[2] for word in process.cmdline())
-        return next(filter(None, modules), None)
-    except psutil.Error:
-        return None
-
-
-def n_handles(process: psutil.Process) -> int:
-    """Files, sockets and the like that a process has open."""
-    count = process.num_fds if os.name == "posix" else getattr(process, "num_handles")  # noqa: B009
-    return int(count())
 
 
 def read_whole(folder: Path) -> SessionConfig | None:

@@ -1,13 +1,11 @@
-"""The source of the benchmarks of latency, and the programs that listen to it.
+"""The source of the benchmarks of latency, in a process of its own, and a bare LSL client of it.
 
-Each runs in a process of its own. The source notes when it pushed each sample, so that whoever
-holds a sample's stamp can tell how old it is. Of noise the first channel carries the number of the
-sample, too, for programs that lose its stamp.
+The source notes when it pushed each sample: whoever holds a sample's stamp can tell how old it is.
 """
 
 import itertools
 import multiprocessing
-import time
+import signal
 from collections.abc import Callable, Iterator
 from ctypes import Array, c_double, c_longlong
 from dataclasses import dataclass
@@ -30,9 +28,8 @@ _ALWAYS = 2**62  # markers
 _NOISE_ROWS = 4096
 _PULSE_S = 0.02
 _SCREEN_S = (0.012, 0.002)  # of the simulated screen: from marker to light, mean and SD
-_FIND_WAIT_S, _START_WAIT_S, _END_WAIT_S = 10.0, 120.0, 5.0
+_FIND_WAIT_S, _START_WAIT_S, _END_WAIT_S = 10.0, 300.0, 5.0
 _WARM_UP_S = 2.0
-_POLL_S = 0.001  # mne-lsl has no call that waits; it acquires at this interval itself
 
 Row = tuple[np.ndarray, str | None]
 """A sample of all channels, and the marker that is sent with it."""
@@ -41,11 +38,12 @@ _processes = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Source:
-    """Streams `name` (EEG), `name`-markers (strings) and `name`-events (the same, as integers).
+    """The streams `name` (EEG) and `name`-markers.
 
     Attributes:
         chunk: samples of a push.
-        shown: texts of the markers, which come again from the first on; empty: `stimulus-NUMBER`.
+        shown: texts of the markers, which come again from the first on; empty: `stimulus-NUMBER`,
+            which no gallery holds.
         plays: `subject`: the EEG of the demo's, who sees what is `shown`, which are images of the
             demo; its channels are those of `demo.head`.
         has_trigger: a further channel, `TRIGGER`, rises when the image is on a simulated screen.
@@ -88,14 +86,6 @@ class Pushed:
         return np.ctypeslib.as_array(self.times_s)[numbers % LOG_SIZE]
 
 
-@dataclass(frozen=True)
-class Round:
-    """One program's turn: latencies in seconds by what was measured, and its use of one core."""
-
-    latency_s: dict[str, np.ndarray]
-    cpu: float
-
-
 class RunningSource:
     """The source in its process, for the length of a `with`.
 
@@ -106,8 +96,10 @@ class RunningSource:
         pid: of its process.
     """
 
+    silence_s = 10.0  # after the last marker, after which nothing more is waited for
+
     def __init__(self, source: Source, markers: bool = True):
-        self.source = source
+        self.source, self.markers = source, f"{source.name}-markers"
         self._times_s = _processes.RawArray("d", LOG_SIZE)
         self._shown = _processes.RawArray("q", [_ALWAYS if markers else 0, 0])
         self._started, started = _processes.Pipe(duplex=False)
@@ -117,7 +109,7 @@ class RunningSource:
     def __enter__(self) -> "RunningSource":
         self._process.start()
         self.pid = self._process.pid or 0
-        if not self._started.poll(_START_WAIT_S):
+        if not self._started.poll(_START_WAIT_S):  # to record a subject takes a while
             self._process.kill()
             raise Problem(f"the source of the streams has not begun within {_START_WAIT_S:g} s")
         self.pushed = Pushed(self.source.rate_hz, self._started.recv(), self._times_s)
@@ -140,8 +132,8 @@ class RunningSource:
         """When the sample with this stamp was pushed."""
         return float(self.pushed.at_s(np.array([stamp_s]))[0])
 
-    def hear(self, listener: Callable[..., None], *arguments: object, wait_s: float = 600) -> Round:
-        """One turn of a listener in a process of its own, for at most `wait_s`."""
+    def hear(self, listener: Callable[..., None], *arguments: object, wait_s: float = 600) -> Any:
+        """What a listener in a process of its own sends at its end, after at most `wait_s`."""
         result, out = _processes.Pipe(duplex=False)
         arguments = (self.source, self.pushed, *arguments, out)
         process = _processes.Process(target=listener, args=arguments, daemon=True)
@@ -159,6 +151,29 @@ class RunningSource:
         return measured
 
 
+class ForeignSource:
+    """Streams that somebody else plays, as an amplifier and a stimulus program do.
+
+    When their samples were pushed is not known: their stamps stand for it.
+    """
+
+    pid = 0
+    silence_s = 60.0  # after which nothing more is waited for
+
+    def __init__(self, eeg: str, markers: str):
+        self.source, self.markers = Source(eeg, 0.0), markers
+
+    def show(self, n: int) -> None:
+        """Whatever is shown next is waited for."""
+
+    @property
+    def n_to_show(self) -> int:
+        return 0
+
+    def pushed_at_s(self, stamp_s: float) -> float:
+        return stamp_s
+
+
 def play(
     source: Source, times_s: Array[c_double], shown: Array[c_longlong], started: Connection
 ) -> None:
@@ -171,10 +186,10 @@ def play(
     rows = _subject(source, shown) if source.plays == "subject" else _noise(source, shown)
     if source.has_trigger:
         rows = _with_trigger(source, rows)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
     log_s = np.ctypeslib.as_array(times_s)
     is_simulated = source.plays == "subject"
     outlets = Outlets(source.name, source.all_channels, source.rate_hz, simulated=is_simulated)
-    events = event_outlet(f"{source.name}-events")
     first = next(rows)  # a subject takes a while to be recorded
     start_s = local_clock()
     started.send(start_s)
@@ -193,15 +208,13 @@ def play(
         for (_, text), stamp_s in zip(part, stamps_s.tolist(), strict=True):
             if text is not None:
                 outlets.push_marker(text, stamp_s)
-                events.push_sample([1], stamp_s)
 
 
 def _noise(source: Source, shown: Array[c_longlong]) -> Iterator[Row]:
     noise = np.random.default_rng(0).normal(0, 20, (_NOISE_ROWS, len(source.channels)))
     noise = noise.astype(np.float32)
     for number in itertools.count():
-        sample, text = noise[number % _NOISE_ROWS].copy(), None
-        sample[0] = number
+        sample, text = noise[number % _NOISE_ROWS], None
         if number % source.marker_every == 0 and shown[1] < shown[0]:
             text = source.text(number, shown[1])
             shown[1] += 1
@@ -252,74 +265,19 @@ def event_outlet(name: str) -> Any:
     return pylsl.StreamOutlet(info)
 
 
-def loop_back(source: Source, pushed: Pushed, label: str, span_s: float, out: Connection) -> None:
+def loop_back(source: Source, pushed: Pushed, span_s: float, out: Connection) -> None:
     """The floor: how long LSL itself takes from a push to a pull that waits for it.
 
-    Sends a `Round` with one latency per sample.
+    Sends latencies in seconds, one of each sample: (n,).
     """
     inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
     inlet.open_stream(_FIND_WAIT_S)
     buffer = np.empty((1024, len(source.all_channels)), np.float32)
-    latencies = []
+    latencies_s = []
     begin_s = local_clock() + _WARM_UP_S
-    cpu_s = 0.0
     while (now_s := local_clock()) < begin_s + span_s:
         _, stamps_s = inlet.pull_chunk(0.02, len(buffer), buffer, min_samples=1, as_numpy=True)
         arrived_s = local_clock()
-        if now_s < begin_s:
-            cpu_s = time.process_time()
-            continue
-        latencies.append(arrived_s - pushed.at_s(stamps_s))
-    out.send(Round({label: np.concatenate(latencies)}, (time.process_time() - cpu_s) / span_s))
-
-
-def mne_lsl_epochs(
-    source: Source,
-    pushed: Pushed,
-    label: str,
-    window_s: tuple[float, float],
-    n_warm_up: int,
-    n_trials: int,
-    out: Connection,
-) -> None:
-    """mne-lsl's EpochsStream, polled: as its documentation shows, but as often as it acquires.
-
-    It cuts the window and does nothing else, in particular no baseline and no resampling. Sends a
-    `Round` with one latency per epoch, from the push of its last sample to when its data is held.
-    """
-    from mne_lsl.stream import EpochsStream, StreamLSL
-
-    log_s = np.ctypeslib.as_array(pushed.times_s)
-    tmin_s, tmax_s = window_s
-    eeg = StreamLSL(2 * (tmax_s - tmin_s), name=source.name)
-    # All flags: what its documentation asks for where events come from a second stream.
-    eeg.connect(processing_flags="all", timeout=_FIND_WAIT_S)
-    events = StreamLSL(100, name=f"{source.name}-events")
-    events.connect(processing_flags="all", timeout=_FIND_WAIT_S)
-    epochs = EpochsStream(
-        eeg,
-        bufsize=4,
-        event_id={"stimulus": 1},
-        event_channels="stimulus",
-        event_stream=events,
-        tmin=tmin_s,
-        tmax=tmax_s,
-        baseline=None,
-    ).connect()
-    latencies: list[float] = []
-    begin_s = cpu_s = 0.0
-    while len(latencies) < n_warm_up + n_trials:
-        n_new = epochs.n_new_epochs
-        if n_new == 0:
-            time.sleep(_POLL_S)
-            continue
-        data = epochs.get_data(n_new)
-        readable_s = local_clock()
-        if len(latencies) <= n_warm_up:
-            begin_s, cpu_s = readable_s, time.process_time()
-        last = data[:, 0, -1].astype(int)
-        latencies += (readable_s - log_s[last % LOG_SIZE]).tolist()
-    span_s, cpu_s = local_clock() - begin_s, time.process_time() - cpu_s
-    for stream in (epochs, events, eeg):
-        stream.disconnect()
-    out.send(Round({label: np.array(latencies[n_warm_up:])}, cpu_s / span_s))
+        if now_s >= begin_s:
+            latencies_s.append(arrived_s - pushed.at_s(stamps_s))
+    out.send(np.concatenate(latencies_s))

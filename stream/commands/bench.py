@@ -10,12 +10,12 @@ from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
 
 BENCHES = {
+    "live": ("live.run", "the certificate: how late a session answers here, and what may be run"),
     "search": ("search", "how long galleries of any size take to be searched, and what is found"),
     "decoder-latency": (
         "decoder_latency",
         "how long an answer takes after the last slice of a trial",
     ),
-    "reader-latency": ("reader_latency", "how long the reader takes, beside raw LSL and mne-lsl"),
     "painter-isolation": (
         "painter_isolation",
         "whether decoding takes longer while a painter works",
@@ -34,17 +34,24 @@ BENCHES = {
     "faults": ("faults.table", "whether a session keeps its promises under faults of every kind"),
 }
 """By their names: the module of `stream.bench` that has its `main`, and what it measures."""
+CERTIFICATE = "live"
+"""What is measured where no name is given."""
 
 
 def bench(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME [OPTIONS]")] = None,
 ) -> None:
-    """Measures search, latency or faults, each with a reference in the same run."""
-    name, *options = arguments or ["--help"]
+    """Certifies how late answers are here; NAME measures search, faults and more.
+
+    Example: python run_realtime.py bench --minutes 20
+    """
+    name, *options = arguments or [CERTIFICATE]
+    if name.startswith("-") and name != "--help":
+        name, options = CERTIFICATE, [name, *options]
     program = f"{called('hvf-live', 'run_realtime.py')} bench"
     if name == "--help":
         width = max(map(len, BENCHES))
-        print(f"Usage: {program} NAME [OPTIONS]; NAME --help has the options of each\n")
+        print(f"Usage: {program} [NAME] [OPTIONS]; NAME --help has the options of each\n")
         print(*(f"  {name:{width}}  {what}" for name, (_, what) in BENCHES.items()), sep="\n")
         return
     if name not in BENCHES:

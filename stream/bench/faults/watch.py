@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 
 from stream.acquire.lsl import local_clock
-from stream.bench.measured_session import n_handles, node_of
+from stream.bench.machine import n_handles, node_of
 from stream.pipeline.wire.nodes import SUPERVISOR
 
 _SETTLING_S = 30.0  # of a process that has begun: it still takes what it needs

@@ -1,0 +1,1 @@
+"""`bench live`: the certificate, how late a session answers here, and what this machine may run."""
