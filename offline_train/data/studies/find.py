@@ -36,6 +36,8 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
     Raises:
         Problem: what is there is of no known data set, or of two; or an image is missing.
     """
+    if any(path.is_dir() and any(path.glob("recording*.xdf")) for path in paths):
+        return recordings(paths, images, asked, asked.stop_s)  # a session of this program
     if roots := {root for path in paths if path.is_dir() and (root := bids.root_of(path))}:
         study = _of_bids(roots, paths, images, asked.pickles)
         return study if images is None or not study.images else _with_images(study, images)
