@@ -27,7 +27,7 @@ from stream.pipeline.wire.messages import SessionState
 
 _ROOT = Path(__file__).parents[3]
 _CALM_S = 2.0  # of answers before the fault
-_START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 60.0
+_START_WAIT_S, _PROCESS_WAIT_S, _REST_S, _END_WAIT_S = 90.0, 15.0, 4.0, 300.0
 _END = b'"end"\n'  # of what the source says
 N_BESIDE = 10  # trials of a session beside the one that is looked at
 _TMP_PATH = 106  # characters, too many for the path of a socket

@@ -119,13 +119,17 @@ class Soak:
     def promises(self) -> Iterator[Promise]:
         """What was promised of the session, which is over."""
         session = self.session
-        sent, ends, wrong = accounts(session, session.records())
+        records = session.records()
+        sent, ends, wrong = accounts(session, records)
         for met, until_s in zip(self.met, [*(m.at_s for m in self.met[1:]), np.inf], strict=False):
             among = [one for one in sent if met.at_s < one[0] + WINDOW_S <= until_s]
             judge_trials(met.outcome, met.fault, met.at_s, among, _HOLD_S)
-        n_lost = sum(end is LOST for _, end in sent)
+        lost = [sent_s for sent_s, end in sent if end is LOST]
+        unheard = [(r["from_s"], r["until_s"]) for r in records if r["event"] == "unheard"]
+        n_lost = sum(not any(a <= sent_s <= b for a, b in unheard) for sent_s in lost)
         wrong = [f"{n_lost} markers lost"] * bool(n_lost) + wrong
-        yield _promise("every marker ends once", wrong, f"{len(sent)} sent")
+        seen = f"{len(sent)} sent, {len(lost) - n_lost} while nobody listened, which is told"
+        yield _promise("every marker ends once", wrong, seen)
         others = [*broken(session, Outcome(), ends)]
         yield _promise("sums, books, exit, nothing left", others, f"{len(ends)} in the ledger")
         yield _promise("faults put in", self._not_put_in(), f"{len(self.met)} of {self._n_planned}")
