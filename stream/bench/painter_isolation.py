@@ -42,12 +42,13 @@ from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import (
     Embedded,
     Message,
+    NodeState,
     Painted,
     Retrieval,
     TrialRef,
     TrialSlice,
 )
-from stream.pipeline.wire.nodes import DECODE, PAINT, node
+from stream.pipeline.wire.nodes import DECODE, PAINT, READER, node
 
 _N_CHANNELS, _N_TIMES, _RATE_HZ = 63, 250, 250.0
 _TAIL = 5  # samples of the last slice
@@ -124,6 +125,17 @@ class Bench:
         self._trial = 0
         self.seen = Seen()
 
+    def greet(self) -> None:
+        """Waits for the decoder, which takes slices from whoever knows it."""
+        while self._reports.poll(int(1e3 * _PATIENCE_S)):
+            for message in drain(self._reports):
+                if isinstance(message, NodeState):
+                    send(
+                        self._trials, NodeState(node=READER, incarnation="", to=message.incarnation)
+                    )
+                    return
+        raise SystemExit(f"the decoder has said nothing within {_PATIENCE_S:g} s")
+
     def trial(self) -> float:
         """Sends a trial when its time has come; milliseconds until its answer was there."""
         self._trial += 1
@@ -154,7 +166,7 @@ class Bench:
             corrects=0,
             final=stop == _N_TIMES,
             residual_s=0.0,
-            stamps={"readable": now_s},
+            stamps=dict.fromkeys(("window_end", "readable", "cut"), now_s),
             array=self._eeg[:, first:stop],
         )
         while not send(self._trials, part):  # until the decoder is connected
@@ -217,6 +229,7 @@ def main(
         supervisor = Supervisor(config, [node(DECODE)], None)
         try:
             supervisor.wait_until_ready()
+            bench.greet()
             running_s = measure(bench, psutil.Process(painter.pid), trials)
         finally:
             painter.kill()

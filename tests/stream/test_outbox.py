@@ -34,15 +34,20 @@ class FakeSocket:
     def __init__(self, room=10**9):
         self.room = room
         self.frames = []
+        self.greeted = []
 
     def send(self, frame, flags):
         assert flags == zmq.NOBLOCK
+        is_greeting = isinstance(unpack(frame), NodeState)  # which takes no room
         if len(self.frames) >= self.room:
             raise zmq.Again
-        self.frames.append(frame)
+        if is_greeting:
+            self.greeted.append(unpack(frame).to)
+        else:
+            self.frames.append(frame)
 
     def take(self):
-        """All that was sent since the last time."""
+        """All that was sent since the last time, but for greetings."""
         messages = [unpack(frame) for frame in self.frames]
         self.frames.clear()
         return messages
@@ -425,13 +430,19 @@ def test_over_real_sockets_a_decoder_that_died_is_replaced_without_loss():
         assert trials.poll(SOON_MS, zmq.POLLOUT)
         outbox.on_node_state(node("decode", "d1"))
         send(outbox, *range(1, 21))
+        assert receive(first, SOON_MS).to == "d1"
         while trial_of(message := receive(first, SOON_MS)) < 5:
             outbox.on_settled(settled(trial_of(message)))
         first.close(0)  # with 5 to 20 in its queue
         wait_until(lambda: not trials.poll(0, zmq.POLLOUT))  # until ZeroMQ knows that it is gone
         second = open_socket(zmq.PULL, addresses[1], bind=False)
         assert trials.poll(SOON_MS, zmq.POLLOUT)
+        send(outbox, 21, 22)  # ZeroMQ has a place for them, before anybody knows the new one
         outbox.on_node_state(node("decode", "d2"))
+        early = []
+        while not isinstance(message := receive(second, SOON_MS), NodeState):
+            early.append(trial_of(message))
+        assert (early, message.to) == ([21, 22], "d2")
         got = []
         while outbox.n_kept:
             message = receive(second, SOON_MS)
@@ -439,10 +450,10 @@ def test_over_real_sockets_a_decoder_that_died_is_replaced_without_loss():
             outbox.on_settled(settled(trial_of(message)))
             outbox.flush()
         second.close(0)
-        assert got == list(range(5, 21))
+        assert got == list(range(5, 23))
         assert outbox.n_kept == 0
-        announced = [trial_of(receive(results, SOON_MS)) for _ in range(20)]
-        assert announced == list(range(1, 21))
+        announced = [trial_of(receive(results, SOON_MS)) for _ in range(22)]
+        assert announced == list(range(1, 23))
     finally:
         for socket in (results, reports, trials):
             socket.close(0)

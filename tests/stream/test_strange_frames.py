@@ -41,6 +41,7 @@ from stream.pipeline.wire.messages import (
     End,
     MarkerSeen,
     Message,
+    NodeState,
     Noted,
     Painted,
     Recorded,
@@ -256,7 +257,10 @@ def test_the_decoder_answers_on(config: SessionConfig, models: Path) -> None:
     reports = open_socket(zmq.PULL, config.endpoints.reports, bind=True)
     trials = sender(config.endpoints.trials, bind=True)
     with runs(decode.run, config):
-        for frame in [*NO_MESSAGES, pack(SEEN), pack(replace(WHOLE, about=about(2)))]:
+        known = pack(NodeState(node="reader", incarnation="", to=Line.incarnation))
+        early = pack(replace(WHOLE, about=about(3)))  # than the reader knows the decoder
+        second = pack(replace(WHOLE, about=about(2)))
+        for frame in [*NO_MESSAGES, pack(SEEN), early, known, second]:
             trials.send(frame)
         for array in (WHOLE.array[:3], WHOLE.array * np.nan, WHOLE.array[:, :19], WHOLE.array[:0]):
             trials.send(pack(replace(WHOLE, array=array)))

@@ -243,7 +243,7 @@ class World:
             self.decoder = Decoder(self.config, live_decoder(), GALLERY, pytest.fail)
             self.decoder_link, self.decoder_name = Link(), self.born("decode")
             self.links.append(self.decoder_link)
-            self.inbox = []  # links from readers
+            self.inbox, self.is_known = [], False  # links from readers; to the newest of them
             self.join_decoder()
             self.decoder_alive()
 
@@ -300,8 +300,10 @@ class World:
         links = [link for link in self.inbox if len(link)]
         if links:
             message = self.random.choice(links).take()
-            if isinstance(message, TrialSlice):
-                for report, embedding in self.decoder.take(message):
+            if isinstance(message, NodeState):
+                self.is_known |= message.to == self.decoder_name
+            elif isinstance(message, TrialSlice):
+                for report, embedding in self.decoder.take(message) if self.is_known else ():
                     if embedding is not None:
                         report.stamps["published"] = self.now_s
                         self.given.append((self.decoder_name, report))

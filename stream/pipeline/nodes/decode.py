@@ -232,6 +232,8 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     send(reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
+    # Slices that come before the reader knows this process come again, in the order of trials.
+    is_known = False
     sweeper, spins = Sweeper(), may_spin(config.decoding.spin)
     if spins:
         say("the decoder does not sleep while an answer is due", {"spins": True})
@@ -245,7 +247,9 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             continue
         sweeper.look(due_in_s)
         decoder.look()
-        if isinstance(message, TrialSlice):
+        if isinstance(message, NodeState):
+            is_known |= message.to == lifeline.incarnation
+        elif isinstance(message, TrialSlice) and is_known:
             for report, embedding in decoder.take(message):
                 if isinstance(report, Retrieval) and embedding is not None:
                     report.stamps["published"] = local_clock()

@@ -171,7 +171,7 @@ class Publisher:
             change = self._socket.recv()
             if change[:1] == b"\1":
                 self._heard.add(change[1:])
-            else:
+            elif change[:1] == b"\0":  # anything else is said by no subscriber
                 self._heard.discard(change[1:])
         return not self._heard.isdisjoint((b"", prefix(kind)))
 

@@ -15,7 +15,7 @@ from stream.pipeline.wire.messages import (
     TrialDropped,
     TrialSlice,
 )
-from stream.pipeline.wire.nodes import DECODE, RESULTS
+from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
 
 _MAX_LOSSES = 4  # a trial that its decoder did not survive this often is given up
 
@@ -41,7 +41,9 @@ class Outbox:
 
     Everything of a trial is kept until the results node says that it is settled, and is sent
     again to a node that was restarted; with a results node answers are lost too, so that trials
-    go to the decoder again as well. Trials go out only while a decoder is known to be there.
+    go to the decoder again as well. Trials go out only while a decoder is known to be there. ZeroMQ
+    gives slices to a new one before it is known: those count, from the message on that greets it,
+    so that trials are decoded in their order whatever decoder dies.
     """
 
     def __init__(self, reports: zmq.SyncSocket, trials: zmq.SyncSocket | None, max_unanswered: int):
@@ -52,7 +54,7 @@ class Outbox:
         self._unsent: dict[int, _Kept] = {}  # of those; thousands may only wait to be settled
         self._n_unanswered = 0
         self._incarnations: dict[str, str] = {}
-        self._to_forget: list[bytes] = []  # drops of trials of which the decoder has a part
+        self._before: list[bytes] = []  # what the decoder gets before any slice
 
     @property
     def n_kept(self) -> int:
@@ -106,7 +108,7 @@ class Outbox:
             return
         frame = pack(message)
         if kept.n_sent:
-            self._to_forget.append(frame)
+            self._before.append(frame)  # it forgets what it has of it
         self._forget_slices(kept)
         self._send_slices()
         kept.reports.append(frame)
@@ -125,10 +127,10 @@ class Outbox:
     def _send_slices(self) -> None:
         if DECODE not in self._incarnations or self._trials is None:
             return
-        while self._to_forget:
-            if not try_send(self._trials, self._to_forget[0]):
+        while self._before:
+            if not try_send(self._trials, self._before[0]):
                 return
-            del self._to_forget[0]
+            del self._before[0]
         for kept in self._unsent.values():
             while kept.n_sent < len(kept.slices):
                 if not try_send(self._trials, kept.slices[kept.n_sent]):
@@ -155,7 +157,7 @@ class Outbox:
         if before == message.incarnation:
             return
         if message.node == DECODE:
-            self._resend_trials()
+            self._resend_trials(message.incarnation)
         elif message.node == RESULTS:
             for kept in self._kept.values():
                 kept.n_reported = 0
@@ -163,8 +165,8 @@ class Outbox:
             self._unsent = dict(self._kept)
             self.flush()
 
-    def _resend_trials(self) -> None:
-        self._to_forget.clear()  # a new decoder has nothing
+    def _resend_trials(self, decoder: str) -> None:
+        self._before = [pack(NodeState(node=READER, incarnation="", to=decoder))]
         for trial, kept in list(self._kept.items()):
             if not kept.n_sent:
                 continue
