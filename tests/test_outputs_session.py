@@ -243,6 +243,7 @@ def test_nothing_that_leaves_a_blind_session_has_the_truth(taps: Taps, tmp_path:
     with ears_of(folder, "blind") as ears:
         endpoints = read_config(folder / "config.json").endpoints
         taps.listen(endpoints.results)
+        taps.listen(endpoints.answers)
         taps.listen(endpoints.signals)
         wait_for_decoded(folder, 4)
         caller = Caller(folder)
@@ -268,6 +269,11 @@ def test_nothing_that_leaves_a_blind_session_has_the_truth(taps: Taps, tmp_path:
     # All of it came out, without the truth.
     kinds = {type(message) for message in taps.messages}
     assert {MarkerSeen, Retrieval, Settled, Snapshot, Eeg} <= kinds
+    answers = [message for message in taps.messages if isinstance(message, Retrieval)]
+    given = Counter(one.about.trial for one in answers)
+    assert set(given.values()) <= {1, 2}
+    assert 2 in given.values()  # from the decoder, and from the ledger's node
+    assert len({(one.about.trial, *one.ids, *one.probabilities) for one in answers}) == len(given)
     told = ears.told
     assert {"ready", "decoded", "dropped", "ended"} <= {one["event"] for one in told}
     for one in told:
