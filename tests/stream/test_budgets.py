@@ -6,6 +6,7 @@ tenth of what many processes do together, leave out the moments that only one of
 
 import math
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +27,7 @@ from index.ranking import Ranker
 from index.search.open import open_search
 from stream.acquire.lsl import find_stream, local_clock, pylsl
 from stream.bench.measured_session import LiveSession, took_ms
-from stream.bench.streams import Pushed, Round, RunningSource, Source
+from stream.bench.streams import Pushed, RunningSource, Source
 
 pytestmark = pytest.mark.slow  # it measures
 
@@ -95,7 +96,7 @@ def pull_and_decode(source: Source, pushed: Pushed, bundle: Path, out: Connectio
         with torch.inference_mode():
             network(eeg)
         took_s.append(local_clock() - pushed.at_s(np.array(stamps_s[-1:]))[0])
-    out.send(Round({"decoded": np.array(took_s)}, 0.0))
+    out.send(np.array(took_s))
 
 
 def test_a_session_answers_within_some_times_of_what_pulling_and_decoding_takes(
@@ -105,7 +106,7 @@ def test_a_session_answers_within_some_times_of_what_pulling_and_decoding_takes(
     bundle, gallery = demo_model.bundle, demo_model.gallery
     channels = tuple(open_bundle(bundle).manifest.preprocessing["channels"])
     shown = tuple(open_gallery(gallery).ids[: BLOCK * N_BLOCKS])
-    source = Source("budget", 250.0, channels, soa_s=0.2, shown=shown)
+    source = Source(f"budget-{uuid.uuid4().hex[:8]}", 250.0, channels, soa_s=0.2, shown=shown)
     with (
         ThreadPoolExecutor(1) as beside,
         RunningSource(source, markers=False) as running,
@@ -119,5 +120,5 @@ def test_a_session_answers_within_some_times_of_what_pulling_and_decoding_takes(
             session.wait()
             answered_ms = took_ms(list(session.answers.values())[-BLOCK:])
             blocks_ms.append(float(np.percentile(answered_ms, 10)))
-            least_ms = float(1e3 * np.percentile(reference.result().latency_s["decoded"], 10))
+            least_ms = float(1e3 * np.percentile(reference.result(), 10))
     assert min(blocks_ms) < ANSWER * least_ms, f"{blocks_ms} ms beside {least_ms:.2f} ms"
