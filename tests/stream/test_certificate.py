@@ -155,7 +155,7 @@ def test_a_planted_slow_down_is_named_and_its_cell_alone() -> None:
 
 
 def test_chance_alone_is_not_named() -> None:
-    """Of 20 pairs of runs of 20 cells each, all of the same, at most one names something."""
+    """Of 140 pairs of cells that are the same, at most one is called another."""
     runs = [[cell(f"c{n}", drawn(60, 1000 * run + n)) for n in range(20)] for run in range(8)]
     named = [
         one.verdict

@@ -171,12 +171,12 @@ def test_in_a_long_session_answers_are_back_once_they_stay_on_time() -> None:
 @pytest.mark.slow
 def test_a_session_is_soaked_in_faults(tmp_path: Path) -> None:
     command = [sys.executable, "run_realtime.py", "bench", "soak", "--only", "kill-results"]
-    command += ["--minutes", "0.75", "--seed", "3", "--json", str(tmp_path / "soak.json")]
+    command += ["--minutes", "0.4", "--seed", "3", "--json", str(tmp_path / "soak.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     told = json.loads((tmp_path / "soak.json").read_text())
-    assert (told["seed"], len(told["met"])) == (3, 2), done.stdout
+    assert (told["seed"], len(told["met"])) == (3, 1), done.stdout
     kept = {one["what"]: one["kept"] for one in told["promises"]}
     for what in ("every marker ends once", "faults put in", "every node there again"):
         assert kept[what], done.stdout
     assert kept["recordings readable and whole"], done.stdout
-    assert done.returncode == (not all(kept.values()))  # times are those of a busy machine
+    assert done.returncode == (False in kept.values())  # times are those of a busy machine

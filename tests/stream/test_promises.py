@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.bench.endurance.promises import Promise, append_json, growth, is_flat, table
+from stream.bench.endurance.promises import Promise, all_kept, append_json, growth, is_flat, table
 from stream.bench.faults.recordings import recorded
 from stream.bench.faults.soak import AMONG_OTHERS, plan
 from stream.sources.xdf_writer import XdfWriter
@@ -25,7 +25,7 @@ def usage(a_trial: float = 0.0, handles: float = 0.0, noise: float = 1e5, at_onc
     return np.column_stack([trials * SOA_S, 0 * trials, memory, n])
 
 
-def kept(rows: np.ndarray) -> list[bool]:
+def kept(rows: np.ndarray) -> list[bool | None]:
     return [promise.kept for promise in is_flat("reader", rows, SOA_S)]
 
 
@@ -60,13 +60,17 @@ def test_lives_of_a_process_one_after_the_other_are_no_growth() -> None:
 
 def test_too_few_points_are_said_to_be_too_few() -> None:
     memory, handles = is_flat("reader", usage()[:5], SOA_S)
-    assert memory.seen == handles.seen == "too short to tell"
-    assert kept(np.empty((0, 4))) == [True, True]
+    assert memory.seen == handles.seen == "too short to tell: 4,800 trials are needed"
+    assert kept(np.empty((0, 4))) == [None, None]
 
 
 def test_promises_are_a_table_and_a_line(tmp_path: Path) -> None:
-    promises = [Promise("a", True, "1"), Promise("b", False, "2")]
-    assert table(promises).splitlines()[2:] == ["| a | yes | 1 |", "| b | NO | 2 |"]
+    promises = [Promise("a", True, "1"), Promise("b", False, "2"), Promise("c", None, "?")]
+    *judged, unknown = table(promises).splitlines()[2:]
+    assert judged == ["| a | yes | 1 |", "| b | NO | 2 |"]
+    assert unknown.startswith("| nothing grows (1 looked at) | - | too short to tell")
+    assert not all_kept(promises)
+    assert all_kept([promises[0], promises[2]])
     for _ in range(2):
         append_json(tmp_path / "x.json", promises, {"bench": "soak"})
     append_json(None, promises, {})

@@ -20,6 +20,7 @@ BYTES_A_TRIAL, HANDLES_A_TRIAL = 500.0, 1e-3
 _N_BLOCKS, _FEWEST = 50, 10
 _FILLING = 2400  # trials: the screen keeps 12 answers to each of the demo's 200 images
 _MB = 1e6
+_TOO_SHORT = f"too short to tell: {2 * _FILLING:,} trials are needed"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Promise:
     """What is promised, whether that was kept, and what was seen."""
 
     what: str
-    kept: bool
+    kept: bool | None
+    """None where it was too short to tell."""
     seen: str
 
 
@@ -66,7 +68,7 @@ def is_flat(name: str, rows: np.ndarray, soa_s: float) -> Iterator[Promise]:
     ):
         found = growth(trials, rows[:, column])
         if found is None or np.ptp(trials) < 2 * _FILLING:
-            yield Promise(f"{what} of {name} flat", True, "too short to tell")
+            yield Promise(f"{what} of {name} flat", None, _TOO_SHORT)
             continue
         n = 1 if unit == "bytes" else 1000
         least, most = rows[:, column].min(), rows[:, column].max()
@@ -81,8 +83,17 @@ def is_flat(name: str, rows: np.ndarray, soa_s: float) -> Iterator[Promise]:
 
 def table(promises: Iterable[Promise]) -> str:
     """The promises as a table of Markdown."""
-    rows = [f"| {p.what} | {'yes' if p.kept else 'NO'} | {p.seen} |" for p in promises]
+    told = [*promises]
+    judged = [p for p in told if p.kept is not None]
+    rows = [f"| {p.what} | {'yes' if p.kept else 'NO'} | {p.seen} |" for p in judged]
+    if n_open := len(told) - len(judged):
+        rows.append(f"| nothing grows ({n_open} looked at) | - | {_TOO_SHORT} |")
     return "\n".join(["| promise | kept | seen |\n|---|---|---|", *rows])
+
+
+def all_kept(promises: Iterable[Promise]) -> bool:
+    """Whether none was broken."""
+    return all(promise.kept is not False for promise in promises)
 
 
 def append_json(path: Path | None, promises: Sequence[Promise], facts: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from demo.model import DemoModel, ready_model
 from demo.settings import PREPROCESSING
 from hvf_core.numbers import percentiles
 from index.gallery import open_gallery
-from stream.bench.endurance.promises import Promise, append_json, growth, is_flat, table
+from stream.bench.endurance.promises import Promise, all_kept, append_json, growth, is_flat, table
 from stream.bench.machine import header, load, machine
 from stream.bench.measured_session import (
     LSL_CLIENT,
@@ -115,7 +115,7 @@ def main(
     append_json(json, kept, facts | {"cpu": cpu, "latency_ms": took_ms, "load_after": load()})
     if keep is None:
         shutil.rmtree(base)
-    raise SystemExit(not all(promise.kept for promise in kept))
+    raise SystemExit(not all_kept(kept))
 
 
 if __name__ == "__main__":

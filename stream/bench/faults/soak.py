@@ -22,7 +22,7 @@ import typer
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
-from stream.bench.endurance.promises import Promise, append_json, is_flat, table
+from stream.bench.endurance.promises import Promise, all_kept, append_json, is_flat, table
 from stream.bench.faults.recordings import Span, recorded
 from stream.bench.faults.session import Fault, FaultySession
 from stream.bench.faults.table import (
@@ -240,7 +240,7 @@ def main(
     append_json(json, promises, facts | {"met": met})
     if keep is None:
         shutil.rmtree(base)
-    raise SystemExit(not all(promise.kept for promise in promises))
+    raise SystemExit(not all_kept(promises))
 
 
 if __name__ == "__main__":

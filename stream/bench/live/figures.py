@@ -134,7 +134,6 @@ class Cell(Frozen):
     accuracy: tuple[Accuracy, ...] = ()
     photon: Mapping[str, Steady] = {}
     fails: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     load: tuple[float, float] = (0.0, 0.0)
 
     @property
