@@ -56,6 +56,14 @@ def test_the_command_writes_lines_and_tables_of_them(tmp_path: Path) -> None:
     assert "| a copy on the card" in again.out
 
 
+@pytest.mark.parametrize("text", ["", "root:x:0:0\n", "[1]\n", '{"section": "limits"}\n'])
+def test_what_is_none_of_its_files_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "gpu.jsonl").write_text(text)
+    done = call("bench", "gpu", "--read", str(tmp_path / "gpu.jsonl"))
+    assert done.code == 1
+    assert "holds no measurements of a card" in done.one_sentence()
+
+
 def test_without_a_card_it_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = call("bench", "gpu")

@@ -5,8 +5,6 @@ ten of them are open at a time. Each has to be answered once, in order, and the 
 behind its stream. With the channels of the demo its bundle decodes; with others an untrained one.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +26,7 @@ from stream.bench.measured_session import (
     MeasuredSession,
     measure_session,
 )
+from stream.bench.paths import check_file, workplace
 from stream.bench.streams import RunningSource, Source
 from stream.bench.untrained import random_gallery, untrained_bundle
 from stream.pipeline.wire.nodes import SOURCE
@@ -91,7 +90,21 @@ def main(
     json: Annotated[Path | None, typer.Option(help="gets all of it, as a line")] = None,
 ) -> None:
     """Shows a subject many images fast, and prints each promise; 1 if one was broken."""
-    base = Path(tempfile.mkdtemp(prefix="endurance-", dir=keep))
+    check_file(json)
+    with workplace("endurance-", keep) as base:
+        told = _endured(base, trials, channels, rate, soa, chunk, json)
+    raise SystemExit(not all_kept(told))
+
+
+def _endured(
+    base: Path,
+    trials: int,
+    channels: int,
+    rate: float,
+    soa: float,
+    chunk: int,
+    json: Path | None,
+) -> list[Promise]:
     model = models(channels, base)
     facts = {"bench": "endurance", "trials": trials, "channels": channels, "rate_hz": rate}
     facts |= {"soa_s": soa, "chunk": chunk, "machine": machine(model.bundle, model.gallery)}
@@ -113,9 +126,7 @@ def main(
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in cpu.items())
     typer.echo(f"of a core: {shares}; the session's {100 * measured.cpu:.0f} %; load {load():g}")
     append_json(json, kept, facts | {"cpu": cpu, "latency_ms": took_ms, "load_after": load()})
-    if keep is None:
-        shutil.rmtree(base)
-    raise SystemExit(not all_kept(kept))
+    return kept
 
 
 if __name__ == "__main__":

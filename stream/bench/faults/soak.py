@@ -7,9 +7,7 @@ once, that its recordings lack nothing, and that its processes do not grow. Ctrl
 and what was so far is told.
 """
 
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,6 +35,7 @@ from stream.bench.faults.table import (
 )
 from stream.bench.faults.watch import Watch
 from stream.bench.machine import header, load, machine
+from stream.bench.paths import check_file, workplace
 from stream.pipeline.wire.nodes import PAINT
 
 SOA_S = 0.1
@@ -200,10 +199,11 @@ def main(
     json: Annotated[Path | None, typer.Option(help="gets all of it, as a line")] = None,
 ) -> None:
     """Soaks a session in faults, and prints each promise; 1 if one was broken."""
-    names = only.split(",") if only else list(AMONG_OTHERS)
+    names = list(AMONG_OTHERS) if only is None else only.split(",")
     if unknown := set(names) - AMONG_OTHERS.keys():
         there = ", ".join(AMONG_OTHERS)
         raise typer.BadParameter(f"'{unknown.pop()}' cannot come among others: {there} can")
+    check_file(json)
     seed = time.time_ns() % 2**32 if seed is None else seed
     length_s = 60 * minutes
     planned = [*plan([AMONG_OTHERS[name] for name in names], length_s, seed)]
@@ -222,8 +222,7 @@ def main(
     what = Fault(
         name="soak", what="many", paints=True, soa_s=SOA_S, play_s=2 * length_s, within_s=0
     )
-    base = Path(tempfile.mkdtemp(prefix="soak-", dir=keep))
-    with FaultySession(what, base) as session:
+    with workplace("soak-", keep) as base, FaultySession(what, base) as session:
         if not session.begin():
             raise Problem(
                 f"the session did not begin: {' '.join(session.said('session.err')[-1:])}"
@@ -238,8 +237,6 @@ def main(
         for m in bath.met
     ]
     append_json(json, promises, facts | {"met": met})
-    if keep is None:
-        shutil.rmtree(base)
     raise SystemExit(not all_kept(promises))
 
 

@@ -19,8 +19,10 @@ from hvf_core.problem import Problem, WrongUsage, naming
 from stream.bench.gpu.card import Card
 from stream.bench.gpu.sections import SECTIONS, Row, apart, measured
 from stream.bench.gpu.tables import markdown
+from stream.bench.paths import check_file, given
 
 _ALL = ",".join(SECTIONS)
+_HAVE = {"section", "what", "machine"}  # all rows
 
 
 def main(
@@ -38,9 +40,9 @@ def main(
 ) -> None:
     """Measures a card; one line of JSON for everything that is measured."""
     if read is not None:
-        with naming(read):
-            print(markdown([json.loads(line) for line in read.read_text().splitlines()]))
+        print(markdown(_rows(read)))
         return
+    check_file(out)
     if unknown := set(only.split(",")) - SECTIONS.keys():
         raise WrongUsage(f"'{unknown.pop()}' is no section; there are {', '.join(SECTIONS)}")
     ends_s = time.monotonic() + 60 * minutes
@@ -60,6 +62,19 @@ def main(
             _tell(row, out)
     if table:
         print(markdown(rows))
+
+
+def _rows(file: Path) -> list[Row]:
+    """What a run has written; raises Problem where it is none of its files."""
+    with given(file):
+        text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = [json.loads(line) for line in text.splitlines()]
+    except ValueError:
+        rows = []
+    if not rows or not all(isinstance(row, dict) and row.keys() >= _HAVE for row in rows):
+        raise Problem(f"'{file}' holds no measurements of a card: give a file of `bench gpu --out`")
+    return rows
 
 
 def _tell(row: Row, out: Path | None) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hvf_core.problem import Problem, naming
+from hvf_core.problem import Problem
 from hvf_core.specs import first_fault
 from stream.bench.listeners import Answer
 from stream.bench.live.figures import FORMAT, Cell
+from stream.bench.paths import given
 
 CERTIFICATE, ANSWERS, PAGE = "certificate.json", "answers.csv", "certificate.html"
 _ABOUT = ("cell", "trial", "stimulus", "n_repeats", "window_end_s", "provisional", "rank")
@@ -26,22 +27,22 @@ class Results:
     """
 
     def __init__(self, folder: Path, ways: Mapping[str, tuple[str, str]]):
-        with naming(folder):
+        with given(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._ways = folder, ways
         if (folder / CERTIFICATE).exists():
             raise Problem(f"'{folder}' holds a certificate already; name another with --out")
         head = [*_ABOUT, *(f"{name.replace(' ', '_')}_ms" for name in ways)]
         table = folder / ANSWERS
-        with naming(table), table.open("w", encoding="utf-8", newline="") as file:
+        with given(table), table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow(head)
 
     def add(self, cell: Cell, answers: Sequence[Answer]) -> None:
         """Enters what was measured."""
         lines, table = self._folder / CERTIFICATE, self._folder / ANSWERS
-        with naming(lines), lines.open("a", encoding="utf-8") as file:
+        with given(lines), lines.open("a", encoding="utf-8") as file:
             file.write(cell.model_dump_json() + "\n")
-        with naming(table), table.open("a", encoding="utf-8", newline="") as file:
+        with given(table), table.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(self._row(cell, one) for one in answers)
 
     def _row(self, cell: Cell, one: Answer) -> list[object]:
@@ -59,8 +60,8 @@ def read_certificate(path: Path) -> list[Cell]:
     Raises:
         Problem: it is none, or of another format.
     """
-    with naming(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    with given(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     cells = []
     for number, line in enumerate(lines, 1):
         try:

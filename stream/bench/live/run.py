@@ -10,11 +10,13 @@ from typing import Annotated
 from rich import box
 from rich.table import Table
 
+from decoder.bundle import open_bundle
 from decoder.engines.choice import ON_CPU, PASSES
 from demo.model import ready_model
 from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
+from index.gallery import open_gallery
 from stream.bench.live.cells import Setup, setups
 from stream.bench.live.compare import compared, told
 from stream.bench.live.figures import Cell
@@ -52,6 +54,7 @@ def main(
         model = ready_model()
         bundle, gallery = model.bundle, gallery or model.gallery
     gallery = gallery or bundle.parent / "gallery"
+    open_bundle(bundle), open_gallery(gallery)  # they say what is wrong with them
     out = settings.out
     if asked.given("out") is None:
         out = Path(f"{out}-{began:%Y%m%d-%H%M%S}")

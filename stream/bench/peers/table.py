@@ -25,6 +25,7 @@ from demo.model import ready_model
 from demo.stimuli import gallery_stimuli
 from hvf_core.problem import WrongUsage
 from stream.bench.machine import header, machine
+from stream.bench.paths import given
 from stream.bench.peers.conditions import CONDITIONS, plan
 from stream.bench.peers.judge import Sums, sums
 from stream.bench.peers.peers import PEERS, Peer
@@ -53,6 +54,9 @@ def main(
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables as Markdown.")] = False,
 ) -> None:
     """Measures this program beside others' on the same streams, clean and under faults."""
+    if out is not None:
+        with given(out):
+            out.mkdir(parents=True, exist_ok=True)
     under = _among(conditions, CONDITIONS, "condition")
     asked = _among(peers, PEERS, "peer")
     here = {name: peer for name, peer in asked.items() if not peer.missing()}
