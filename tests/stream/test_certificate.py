@@ -21,7 +21,7 @@ from stream.bench.live.figures import Cell, Figures, Steady, accuracy_of, judged
 from stream.bench.live.files import ANSWERS, CERTIFICATE, PAGE, read_certificate
 from stream.bench.live.measure import Bench
 from stream.bench.live.settings import Requirements
-from stream.bench.live.tables import as_markdown, sentence, tables
+from stream.bench.live.tables import accuracy_table, as_markdown, sentence, tables
 from stream.bench.measured_session import WAY, MeasuredSession
 from stream.bench.streams import RunningSource, Source
 from stream.pipeline.books.ledger import Ledger
@@ -169,9 +169,8 @@ def test_chance_alone_is_not_named() -> None:
 def test_other_set_ups_are_not_compared() -> None:
     same = drawn(60, 0)
     assert compared([cell("c", same, channels=8)], [cell("c", same, channels=16)], 0.2) == []
-    assert list(told([], 0.2)) == [
-        "nothing is slower by more than 20% beyond noise, of 0 medians compared"
-    ]
+    (line,) = told([], 0.2)
+    assert line.startswith("nothing is compared: no set-up has 20 values")
 
 
 def test_the_sentence_says_how_far_it_goes() -> None:
@@ -194,6 +193,18 @@ def test_the_sentence_says_how_far_it_goes() -> None:
     assert "what fails is p99 17.1 ms (at most 16.7), p50" in failed
     lost = cells[0].model_copy(update={"not_measured": "no stream", "figures": {}})
     assert "not known what this machine may run" in sentence([lost])
+
+
+def test_only_the_simulated_subject_is_called_one() -> None:
+    known = {"accuracy": accuracy_of([answer()], WAY)}
+    simulated, live = (
+        cell("centre", drawn(40, 0), "centre", **known),
+        cell("l", drawn(40, 0), "live"),
+    )
+    setup = live.setup.model_copy(update={"plays": "live"})
+    live = live.model_copy(update={"setup": setup, **known})
+    assert accuracy_table([simulated]).note == "Simulated subject; chance 0.50% and 2.50%."
+    assert accuracy_table([live]).note == "Chance 0.50% and 2.50%."
 
 
 def test_tables_are_markdown_too() -> None:
@@ -297,6 +308,8 @@ def test_what_does_not_fit_into_the_time_is_called_so(
 
 def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "certificate.json"
+    with pytest.raises(Problem, match="cannot be used"):
+        read_certificate(path)
     for text, said in (("", "no measurements"), ('{"bench": 1}\n', "line 1 of")):
         path.write_text(text)
         with pytest.raises(Problem, match=said):

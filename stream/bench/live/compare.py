@@ -52,8 +52,9 @@ def told(changes: Sequence[Change], slower: float) -> Iterator[str]:
                 f"{kind}: {one.cell}, {WAYS[one.way]}: median {one.before_ms:.2f} → "
                 f"{one.after_ms:.2f} ms ({one.low:+.0%} to {one.high:+.0%})"
             )
-    if not by["slower"]:
-        n = len(changes)
+    if not (n := len(changes)):
+        yield f"nothing is compared: no set-up has {_LEAST} values or more in both runs"
+    elif not by["slower"]:
         yield f"nothing is slower by more than {slower:.0%} beyond noise, of {n} medians compared"
 
 

@@ -132,7 +132,8 @@ def accuracy_table(cells: Sequence[Cell]) -> TableOf:
     ]
     n_images = {cell.setup.images for cell in cells if cell.accuracy}
     chance = ", ".join(f"chance {1 / n:.2%} and {5 / n:.2%}" for n in sorted(n_images))
-    note = f"Simulated subject; {chance}." if rows else ""
+    is_live = any(cell.setup.plays == "live" for cell in cells if cell.accuracy)
+    note = f"{'C' if is_live else 'Simulated subject; c'}{chance[1:]}." if rows else ""
     return TableOf("Accuracy beside latency", head, rows, note)
 
 
