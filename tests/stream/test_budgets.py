@@ -37,7 +37,7 @@ LAST_SLICE = 1.3
 """Of what the plain network takes: measured 0.8 to 0.9, idle and busy."""
 BLOCK, N_BLOCKS = 20, 10
 ANSWER = 3.0
-"""Of what pulling a sample and running the network takes, in the best block; measured 1.4 to 2.1."""
+"""Of what pulling a sample and running the network takes, in the best block; it was 1.4 to 2.1."""
 
 
 def test_an_answer_after_the_last_slice_is_quicker_than_the_plain_network(
