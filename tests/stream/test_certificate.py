@@ -343,3 +343,23 @@ def test_streams_of_somebody_else_are_measured_by_their_stamps(demo_model, tmp_p
     assert found.lost == 0
     assert found.figures["answer"].n >= 8
     assert found.photon[photon.MARKER].mean == pytest.approx(12, abs=6)
+
+
+@pytest.mark.parametrize(
+    ("said", "plays"), [(["--soa", "0.25"], "subject"), (["--channels", "64"], "noise")]
+)
+def test_a_set_up_of_ones_own_is_measured_alone(
+    said: list[str], plays: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Setup] = []
+
+    def measure(self: Bench, setup: Setup) -> tuple[Cell, tuple[Answer, ...]]:
+        asked.append(setup)
+        return cell(setup.name, drawn(400, 0), "centre"), ()
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    call("bench", *said, "--rate", "512", "--out", tmp_path / "c")
+    (own,) = asked
+    n = {"noise": 64}.get(plays, 63)
+    assert (own.channels, own.rate_hz, own.plays, own.n_trials) == (n, 512.0, plays, 2000)
+    assert own.soa_s == {"noise": 0.2}.get(plays, 0.25)

@@ -1,6 +1,7 @@
 """Measures one set-up of the certificate: a source, a session on it, and what became of it."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from demo.head import CHANNELS as HEAD
 from demo.settings import ASSETS, PRIOR
 from hvf_core.problem import Problem
 from index.gallery import open_gallery
+from stream.acquire.lsl import find_stream
 from stream.acquire.settings import PreprocessSettings, as_made
 from stream.bench.listeners import Answer
 from stream.bench.live.cells import Setup
@@ -74,6 +76,8 @@ class Bench:
             measured, found = self._run(setup)
         except Problem as problem:
             return Cell(**about, not_measured=str(problem), load=(before, load())), ()
+        if setup.plays == "live":
+            about["setup"] = setup.model_copy(update=self._heard(measured))
         values_ms = {name: measured.took_ms(way) for name, way in MOMENTS.items()} | found
         figures = {name: Figures.of(ms) for name, ms in values_ms.items() if len(ms)}
         fails = judged(
@@ -112,6 +116,17 @@ class Bench:
             load=(before, load()),
         )
         return cell, answers
+
+    def _heard(self, measured: MeasuredSession) -> dict[str, float]:
+        """What the streams were that are there."""
+        stream = find_stream(self.streams[0], 10.0).info
+        ends_s = [one.moments["window_end"] for one in measured.finals]
+        soa_s = float(np.median(np.diff(ends_s))) if len(ends_s) > 1 else math.nan
+        return {
+            "channels": stream.channel_count(),
+            "rate_hz": stream.nominal_srate(),
+            "soa_s": round(soa_s, 3),
+        }
 
     def _name(self, measured: MeasuredSession) -> str:
         return measured.folder.name

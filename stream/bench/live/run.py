@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich import box
 from rich.table import Table
@@ -92,6 +92,9 @@ def _plan(
         live = Setup(name="live streams", kind="live", n_trials=n_trials, **what)
         yield live.model_copy(update={"trigger": settings.trigger})
         return
+    if settings.own:
+        yield _own(settings, n, bench.n_images, is_demo, quick, tiny)
+        return
     has_cuda = _has_cuda()
     engines = tuple(name for name in PASSES if name in ON_CPU or has_cuda)
     every = setups(settings.trials, n, bench.n_images, engines, is_demo)
@@ -106,6 +109,22 @@ def _plan(
             yield setup.model_copy(update=changes)
         elif quick and setup.name == "rate 250":
             yield setup.model_copy(update={"n_trials": 50})
+
+
+def _own(
+    settings: LiveBenchSettings, channels: int, images: int, is_demo: bool, quick: bool, tiny: bool
+) -> Setup:
+    """The set-up that was asked for; only one of the demo's models has answers that are right."""
+    what: dict[str, Any] = {"channels": channels, "images": images, **settings.own}
+    is_drawn = (what["channels"], what["images"]) != (channels, images)
+    return Setup(
+        name="yours",
+        kind="centre",
+        n_trials=min(settings.trials, 12 if tiny else 100 if quick else settings.trials),
+        plays="subject" if is_demo and not is_drawn else "noise",
+        is_drawn=is_drawn,
+        **what,
+    )
 
 
 def _has_cuda() -> bool:

@@ -1,6 +1,7 @@
 """What the certificate measures, and what it requires."""
 
 from pathlib import Path
+from typing import Any
 
 from hvf_core.settings import Settings, setting
 from stream.pipeline.wire.config import Here
@@ -31,6 +32,14 @@ class LiveBenchSettings(Settings):
     """Folder of a gallery; `gallery` beside the bundle by default."""
     trials: int = setting(2000, option="--trials", ge=2)
     """Trials of the centre: 63 channels at 1 kHz, a trial every 0.2 s."""
+    channels: int | None = setting(None, option="--channels", gt=0)
+    """Measure one set-up of your own in place of all others: its channels, 63 by default."""
+    rate_hz: float | None = setting(None, option="--rate", gt=0)
+    """Its rate, 1000 by default."""
+    soa_s: float | None = setting(None, option="--soa", gt=0)
+    """From one image to the next in it, 0.2 s by default."""
+    images: int | None = setting(None, option="--images", gt=1)
+    """Of its gallery: where that has another number, one is drawn."""
     minutes: float = setting(20.0, option="--minutes", gt=0)
     """For all of it: what does not fit in is not measured, the corners first."""
     out: Path = setting(Path("certificate"), option="--out")
@@ -47,3 +56,9 @@ class LiveBenchSettings(Settings):
     """Its channel with a photodiode or with triggers."""
     requirements: Requirements = Requirements()
     """What each measurement has to keep."""
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What was said of a set-up of one's own; nothing: all set-ups are measured."""
+        said = self.model_dump(include={"channels", "rate_hz", "soa_s", "images"})
+        return {name: value for name, value in said.items() if value is not None}
