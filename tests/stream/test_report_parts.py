@@ -1,5 +1,6 @@
 """The parts of the report: each says what the ledger has, and nothing where it means nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_the_stages_of_an_answer_add_up(tmp_path: Path) -> None:
     assert rows["window's end → answer"][3] == "8.25"
     assert "which add up to 6.30 ms" in page  # 4.25 ms and the mean of the middle publishings
     assert "The slowest 5 % took 8.2 ms, most of it publish (3.9 ms)." in page
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_answers_are_a_page_too(tmp_path: Path, n: int) -> None:
+    session = Session(tmp_path)
+    fill(session, n)
+    page = session.report()
+    assert "which add up to" in page
+    assert not re.search(r"\bnan\b", Reader(page).text)
 
 
 def test_latency_is_no_figure_where_nobody_waits(tmp_path: Path) -> None:
