@@ -113,7 +113,7 @@ def _settings(
     usual: dict[str, Any] = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
     if isinstance(cut := parts[0], CutTrials):
         usual = {"rate_hz": cut.rate_hz, "tmin_s": cut.tmin_s, "tmax_s": cut.tmax_s}
-        usual |= {"baseline_s": None} | ({"whitening": "none"} if cut.is_whitened else {})
+        usual |= {"baseline_s": None} | ({"whitening": "given"} if cut.is_whitened else {})
     recordings = [part.some() if isinstance(part, CutTrials) else part for part in parts]
     names, true_rate = (asked.given(name) for name in ("channel_map", "true_rate_hz"))
     # What is of another kind is refused with all the rest.

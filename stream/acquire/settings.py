@@ -41,8 +41,9 @@ class PreprocessSettings(Settings):
     """Causal, on the continuous stream, before trials are cut."""
     reference: str = setting("none", option="--reference")
     """`none`, `average` (of `channels`), or the name of one of `channels`."""
-    whitening: Literal["none", "mvnn"] = setting("mvnn", option="--whitening")
-    """Of the channels, by the noise in the training trials."""
+    whitening: Literal["none", "mvnn", "given"] = setting("mvnn", option="--whitening")
+    """Of the channels, by the noise in the training trials; `given`: others have done so, and no
+    stream can be decoded."""
     scaling: Literal["none", "robust"] = setting("none", option="--scaling")
     """`robust` divides each output channel by 1.4826 times its median absolute deviation."""
 

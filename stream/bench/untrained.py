@@ -16,7 +16,7 @@ def untrained_bundle(directory: Path, settings: PreprocessSettings, dim: int) ->
     from decoder.hvf import HVF
 
     brain = MBP(len(settings.output_channels), settings.n_times, dim, dim)
-    whitens = settings.whitening != "none"
+    whitens = settings.whitening == "mvnn"
     return save_networks(
         directory,
         brain,

@@ -33,6 +33,12 @@ def check(settings: SessionSettings) -> Gallery | None:
         return None
     bundle = load_bundle(settings.bundle)
     manifest, trials = bundle.manifest, settings.trials
+    if Preprocessing.of(bundle).settings.whitening == "given":
+        raise Problem(
+            f"the bundle '{settings.bundle}' was trained with trials that others had whitened, as "
+            "no stream can be: train one with the recordings of its data set, or decode such "
+            "trials with `python -m offline_train evaluate`"
+        )
     if "tmin_s" in trials.model_fields_set and trials.tmin_s != manifest.tmin_s:
         raise Problem(
             f"--tmin {trials.tmin_s:g} is not the window of the bundle '{settings.bundle}', which "

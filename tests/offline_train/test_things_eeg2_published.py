@@ -53,7 +53,7 @@ def test_what_ubp_says_of_sessions_is_kept(tmp_path: Path) -> None:
     trials = prepared(tmp_path / "trials", things_eeg2.ubp(tmp_path))
     first = trials.select(["01"], "session")
     assert {*first.select(["train"], "split").items} == {*TRAIN[1::2]}
-    assert trials.format.preprocessing["whitening"] == "none"  # they are whitened already
+    assert trials.format.preprocessing["whitening"] == "given"
     assert trials.column("image").names[0] == "train_images/00001_aardvark/aardvark_02s.jpg"
 
 
