@@ -202,7 +202,13 @@ def test_torch_gives_the_same_lists_and_unsure_answers_abstain(
 ) -> None:
     options = ("--engine", "torch", "--min-confidence", "0.99")
     unsure = replayed(live, demo_model, tmp_path / "session", *options)
-    facts = {"engine": "torch", "precision": "fp32", "search": "exact", "is_exact": True}
+    facts = {
+        "engine": "torch",
+        "precision": "fp32",
+        "search": "exact",
+        "is_exact": True,
+        "device": "cpu",
+    }
     assert summary(unsure.folder)["decoder"] == facts
     assert unsure.ids == live.ids
     assert all(answer["abstain"] for answer in unsure.answers.values())
