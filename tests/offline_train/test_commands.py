@@ -126,7 +126,7 @@ def test_prepare_takes_no_channel_by_default_that_is_no_eeg(
         (["--tmin", "0.5", "--tmax", "0.2"], "tmin_s 0.5 must be below tmax_s 0.2"),
         (["--notch", "-50"], "--notch"),
         (["--rate", "-1"], "--rate -1 must be greater than 0"),
-        (["--whitening", "zca"], "--whitening 'zca' must be 'none' or 'mvnn'"),
+        (["--whitening", "zca"], "--whitening 'zca' must be 'none', 'mvnn' or 'given'"),
         (["--set", "preprocessing.whitning=none"], "did you mean 'preprocessing.whitening'?"),
     ],
 )
