@@ -15,6 +15,7 @@ PAIRS = {
     "trials": (zmq.PUSH, zmq.PULL),
     "reports": (zmq.PULL, zmq.PUSH),
     "results": (zmq.XPUB, zmq.SUB),
+    "answers": (zmq.XPUB, zmq.SUB),
     "recording": (zmq.PULL, zmq.PUSH),
     "control": (zmq.ROUTER, zmq.DEALER),
     "embeddings": (zmq.PULL, zmq.PUSH),
