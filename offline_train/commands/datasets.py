@@ -26,7 +26,7 @@ def datasets(
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("folder", "size", "licence", "here", "what"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     told = []
     for one in DATA_SETS:
         folder = root / one.folder

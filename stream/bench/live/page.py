@@ -91,7 +91,9 @@ def _parts(cells: Sequence[Cell], changes: Sequence[str]) -> Iterator[str]:
     if changes:
         items = "".join(f"<li>{escape(one)}</li>" for one in changes)
         yield section("compared", "Beside the earlier run", f"<ul>{items}</ul>")
-    yield section("required", "What is required", _required(cells[0].requirements))
+    yield section(
+        "required", "What is required", _required(cells[0].requirements, cells[0].machine["cores"])
+    )
     whole = [one for one in cells if ANSWER in one.figures and one.setup.kind in ("centre", "live")]
     yield section(
         "late",
@@ -114,12 +116,14 @@ def _table(one: TableOf) -> str:
     return (folded(f"{len(one.rows)} rows", body) if long else body) + note(one.note)
 
 
-def _required(required: Requirements) -> str:
+def _required(required: Requirements, cores: int) -> str:
+    share = 100 * required.cpu * cores
+    all_of_them = f"{100 * required.cpu:g} % of all"
     rows = (
         ("p50", f"at most {required.p50_ms:g} ms"),
         ("p99 (of fewer than 300 trials p95)", f"at most {required.p99_ms:g} ms"),
         ("jitter: SD from trial to trial", f"at most {required.jitter_ms:g} ms"),
-        ("CPU of the session's processes", f"at most {100 * required.cpu:g} % of all cores"),
+        ("CPU of the session's processes", f"at most {share:g} % of one core, {all_of_them}"),
         ("lost, or answered twice", f"at most {required.lost}"),
     )
     return table((), rows) + note(f"{WAYS[ANSWER].capitalize()}.")

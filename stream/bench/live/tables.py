@@ -111,7 +111,7 @@ def cells_table(cells: Sequence[Cell]) -> TableOf:
         rows,
         "ms from the push of the window's last sample to the answer at a subscriber; CPU of one "
         "core, all processes of the session. Galleries of 16,540 images and more are drawn, and "
-        "so are the models of other channels or slower rates than the bundle's, which are as wide.",
+        "so are the models of other channels or slower rates than the bundle's, of its width.",
     )
 
 
