@@ -350,3 +350,13 @@ def test_a_trial_that_is_over_leaves_few_bytes_in_memory(tmp_path):
     before = end(1, 2000)
     assert (end(2000, 4000) - before) / 2000 < 250
     tracemalloc.stop()
+
+
+def test_a_restart_reads_line_by_line(tmp_path):
+    path, line = tmp_path / "ledger.jsonl", LINES[-2]
+    path.write_bytes(b"".join(LINES[:-1]) + 20_000 * line)
+    tracemalloc.start()
+    ledger = Ledger(path)
+    assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 4
+    tracemalloc.stop()
+    ledger.close()

@@ -260,15 +260,18 @@ def _finite(value: Any) -> Any:
 def _resume(path: Path) -> Iterator[Record | None]:
     """The lines of a file to go on with. One that a crash cut short is taken off."""
     if path.exists():
-        lines = path.read_bytes()
-        os.truncate(path, lines.rfind(b"\n") + 1)
-        yield from _records(lines)
+        with path.open("r+b") as file:
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+            file.seek(0)
+            yield from _records(file)
 
 
-def _records(lines: bytes) -> Iterator[Record | None]:
-    """The record in each line; None where it is damaged, or says again what only one can say."""
-    said: set[tuple[bool, int]] = set()  # marker or outcome, of which trial
-    for line in lines.split(b"\n")[:-1]:
+def _records(lines: Iterable[bytes]) -> Iterator[Record | None]:
+    """The record in each whole line; None where it is damaged, or says again what only one can."""
+    said: dict[str, set[int]] = {"marker": set(), "outcome": set()}  # of which trials
+    for line in lines:
+        if not line.endswith(b"\n"):
+            return
         try:
             record = json.loads(line.decode())
             event = record["event"]
@@ -276,10 +279,11 @@ def _records(lines: bytes) -> Iterator[Record | None]:
         except (ValueError, KeyError, TypeError, RecursionError):  # whatever the bytes are
             yield None
             continue
-        if event == "marker" or event in get_args(Outcome):
-            one = (event == "marker", record["trial"])
-            record = None if one in said else record
-            said.add(one)
+        kind = "outcome" if event in get_args(Outcome) else event
+        if kind in said:
+            trial = record["trial"]
+            record = None if trial in said[kind] else record
+            said[kind].add(trial)
         yield record
 
 
@@ -301,7 +305,8 @@ def read_ledger(path: Path, say: Callable[[str], object] = lambda sentence: None
         Problem: the file cannot be read.
     """
     try:
-        records = list(_records(path.read_bytes()))
+        with path.open("rb") as file:
+            records = list(_records(file))
     except OSError as error:
         raise Problem(
             f"the ledger '{path}' cannot be read ({error.strerror}); give the folder of a session"
