@@ -19,7 +19,7 @@ _FEW_S = 0.008  # of samples that are delivered together while nobody waits for 
 _OPEN_WAIT_S = 5.0
 _OFFSET_WAIT_S = 5.0
 _OFFSET_PERIOD_S = 2.0  # liblsl measures anew this often
-_SAME_CLOCK_S = 1e-3  # a smaller offset to a stream of this machine is the error of measuring it
+_SAME_CLOCK_S = 1e-3  # an offset of no more, beyond half the round trip, can be a wrong measurement
 
 
 class Inlet:
@@ -210,8 +210,9 @@ def _measure(
 ) -> tuple[float, float]:
     """What the sender's stamps need added, and its uncertainty; 0 on this machine: one clock."""
     measured_s, uncertainty_s = time_correction(inlet, _OFFSET_WAIT_S)
-    is_here = stream.hostname == socket.gethostname()
-    if is_here and abs(measured_s) < _SAME_CLOCK_S:
+    # A process that was stopped answers late, and LSL takes half the way there and back for it.
+    error_s = _SAME_CLOCK_S + uncertainty_s / 2
+    if stream.hostname == socket.gethostname() and abs(measured_s) < error_s:
         measured_s = 0.0
     return offset.believe(measured_s), uncertainty_s
 

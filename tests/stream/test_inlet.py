@@ -66,6 +66,26 @@ def test_a_stream_that_was_found_and_is_gone_is_named(outlet, monkeypatch):
         Inlet(found, print)
 
 
+@pytest.mark.parametrize(
+    ("host", "measured_s", "round_trip_s", "offset_s"),
+    [
+        ("here", -2e-5, 1e-4, 0.0),
+        ("here", -0.0372, 0.0745, 0.0),  # of a source that had been stopped
+        ("here", 0.05, 1e-4, 0.05),  # in a container that has a clock of its own
+        ("there", 0.003, 0.006, 0.003),
+    ],
+)
+def test_a_stream_of_this_machine_has_no_offset_that_its_round_trip_explains(
+    outlet, monkeypatch, host, measured_s, round_trip_s, offset_s
+):
+    found = find_stream(outlet[1], 20.0)
+    found.hostname = found.hostname if host == "here" else host
+    measured = measured_s, round_trip_s
+    monkeypatch.setattr("stream.acquire.inlet.time_correction", lambda inlet, wait_s: measured)
+    inlet = Inlet(found, print)
+    assert (inlet.offset_s, inlet.offset_uncertainty_s) == (offset_s, round_trip_s)
+
+
 @pytest.fixture
 def markers():
     """An outlet of texts, and its name."""
