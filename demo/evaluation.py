@@ -88,7 +88,7 @@ def simulated_tests(
     parts = (StudyPart(with_gains(one, gains), Facts(session=one.name)) for one in sessions)
     with threadpool_limits(1, "blas"):
         return prepare_test(
-            Study(SIMULATED, parts),
+            Study.of_parts(SIMULATED, parts),
             Preprocessing.of(bundle),
             directory,
             PrepareTestSettings(adaptation=adaptation),

@@ -140,7 +140,7 @@ class _Making:
         soa_s = self.settings.soa_s
         sessions = simulate_sessions(self.subject, shown, self.evoked, numbers, soa_s)
         parts = (StudyPart(session, Facts(session=session.name)) for session in sessions)
-        return Study(SIMULATED, parts)
+        return Study.of_parts(SIMULATED, parts)
 
     def _told(self, what: str, n_sessions: int) -> dict[str, Any]:
         """What a trial set says of itself, and whom it tells how far it is."""

@@ -77,7 +77,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     nothing = {name: np.zeros_like(response) for name, response in evoked.items()}
     first = StudyPart(_record(settings, 1, REPEATS, evoked), Facts(session="first"))
     trials = prepare(
-        Study(SIMULATED, [first]), PrepareSettings(preprocessing=PREPROCESSING), folder / "trials"
+        Study.of_parts(SIMULATED, [first]),
+        PrepareSettings(preprocessing=PREPROCESSING),
+        folder / "trials",
     )
     later = [
         _record(settings, 2, LATER_REPEATS, evoked),

@@ -48,6 +48,7 @@ def prepare(
     Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
     """
     from offline_train.data.prepare import prepare as prepare_trials
+    from offline_train.data.study import Study
 
     study = _read(files, images, asked, out)
     line = {}
@@ -59,7 +60,7 @@ def prepare(
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
     parts = iter(study.parts)
     looked_at = list(parts) if study.name == "recordings" else [next(parts)]
-    study = replace(study, parts=chain(looked_at, parts))
+    study = Study.of_parts(study.name, chain(looked_at, parts), images=study.images)
     settings = _settings(asked.also(line), [part.data for part in looked_at])
     del looked_at  # a part may be large
     trial_set = prepare_trials(
@@ -144,15 +145,15 @@ def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) 
     """The study of some files; not before it is known that `out` can be written."""
     from hvf_core.artifact import refuse_foreign
     from offline_train.data.studies.find import study_of
+    from offline_train.data.study import Study
     from offline_train.data.trial_set import MANIFEST
 
     refuse_foreign(out, MANIFEST)
     study = study_of(files, images, asked.section("recording", RecordingPart))
     if study.name != "recordings":
-        return replace(study, parts=_told(study.parts))
-    return replace(
-        study, parts=list(track(_told(study.parts), "reading", len(files), console=console))
-    )
+        return Study.of_parts(study.name, _told(study.parts), images=study.images)
+    read = list(track(_told(study.parts), "reading", len(study.sources), console=console))
+    return Study.of_parts(study.name, read, images=study.images)
 
 
 def _told(parts: "Iterable[StudyPart]") -> "Iterator[StudyPart]":

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 
 _LARGE = 1 << 20  # bytes; frames of a pickle are smaller
 _PLAIN = re.compile(r"[biufcSUO]\d+")  # kinds of dtype: no records, no dates
@@ -80,6 +80,15 @@ def _to_pickle(file: BinaryIO, path: Path) -> None:
             raise Problem(f"'{path}' holds one array without names, so it is of no known data set")
     elif not start.startswith(b"\x80"):
         raise ValueError("it does not begin as one")
+
+
+def mapped_anew(array: np.ndarray) -> np.ndarray:
+    """An array that is mapped from a file, anew: what was read of it before leaves the memory."""
+    if not isinstance(array, np.memmap):
+        return array
+    placed: Any = {"offset": array.offset, "shape": array.shape}
+    placed["order"] = "C" if array.flags.c_contiguous else "F"
+    return np.memmap(needed(array.filename), array.dtype, "r", **placed)
 
 
 class _Stretch(bytes):

@@ -6,8 +6,9 @@ Every data set is one file in `studies/`, with a function that gives its `Study`
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,10 +119,44 @@ class ShownImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
-    """A data set; its parts may be read one after the other, as they are asked for."""
+class Source:
+    """A file of a study with what belongs to it: it is read apart from all others."""
 
     name: str
-    parts: Iterable[StudyPart]
+    files: tuple[Path, ...]
+    """All that it is read from: what has changed in none of them is as it was. None: in memory."""
+    read: Callable[[], Iterable[StudyPart]]
+    """A function of a module, perhaps with arguments, as other processes are to call it too."""
+
+    @classmethod
+    def of(cls, path: Path, read: Callable[[], Iterable[StudyPart]], *beside: Path) -> "Source":
+        """A recording with what lies beside it under its name, and perhaps further files."""
+        base = path.name.removesuffix(path.suffix)
+        named = (f for f in path.parent.glob(f"{escape(base)}*") if f.is_file())
+        own = sorted(f for f in named if f.name[len(base)] in ".-")
+        return cls(path.as_posix(), (*(own or [path]), *beside), read)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(path.stat().st_size for path in self.files if path.is_file())
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set; its sources may be read in any order, by several processes."""
+
+    name: str
+    sources: Sequence[Source]
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """By stimulus id; empty where they are not known."""
+
+    @classmethod
+    def of_parts(cls, name: str, parts: Iterable[StudyPart], **more: Any) -> "Study":
+        """A study that is in no file; its parts are asked for one after the other."""
+        return cls(name, (Source(name, (), lambda: parts),), **more)
+
+    @property
+    def parts(self) -> Iterator[StudyPart]:
+        """All that its sources hold, read as it is asked for."""
+        return (part for source in self.sources for part in source.read())

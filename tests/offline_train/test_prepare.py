@@ -47,7 +47,7 @@ def make_recording(onsets, seed=0, lost=(), cap=CAP, rate_hz=RATE_HZ):
 
 def study(**sessions):
     parts = [StudyPart(recording, Facts(session=name)) for name, recording in sessions.items()]
-    return Study("made", parts)
+    return Study.of_parts("made", parts)
 
 
 def make_settings(**changes):
@@ -135,7 +135,7 @@ def test_live_preprocessing_with_what_was_fitted_gives_the_trials_of_the_set(tmp
 
 def of_parts(*parts):
     """A study of parts, each (recording, facts)."""
-    return Study("made", [StudyPart(data, Facts(**facts)) for data, facts in parts])
+    return Study.of_parts("made", [StudyPart(data, Facts(**facts)) for data, facts in parts])
 
 
 def test_every_session_can_have_a_fit_of_its_own_which_only_training_trials_decide(tmp_path):
@@ -186,7 +186,7 @@ def test_a_session_without_training_trials_cannot_have_a_fit(tmp_path):
 def test_the_images_of_a_study_stand_beside_the_trials(tmp_path):
     images = {"a": ShownImage("animals/a.png", "animals"), "b": ShownImage("b.png")}
     parts = study(one=make_recording(ONSETS)).parts
-    made = prepare(Study("made", parts, images), make_settings(), tmp_path / "set")
+    made = prepare(Study.of_parts("made", parts, images=images), make_settings(), tmp_path / "set")
     assert made.column("image").values == ("animals/a.png", "b.png", "animals/a.png", None, "b.png")
     assert made.column("category").values == ("animals", None, "animals", None, None)
 

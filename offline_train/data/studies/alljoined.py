@@ -1,14 +1,15 @@
 """Alljoined-1.6M (NEMAR nm000134): the ids of images sit in trial_type, `stim_test,16641,-1,1`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hvf_core.problem import Problem, needed
 from offline_train.data.images import image_files
 from offline_train.data.studies.bids import Kind, Row, Shown
-from offline_train.data.study import Facts, ShownImage, Study, StudyPart
+from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
 from stream.sources.read import read_recording
 from stream.sources.recording import RecordedMarker
 
@@ -46,30 +47,31 @@ def alljoined_hub(files: Sequence[Path], images: Path | None) -> Study:
     found = image_files(images) if images is not None else {}
     shown = {id: ShownImage(f.relative_to(needed(images)).as_posix()) for id, f in found.items()}
 
-    def parts() -> Iterator[StudyPart]:
-        for file in files:
-            told, place = needed(_FILE.match(file.name)), _FOLDER.search(file.as_posix())
-            said = [int(one) for one in told.groups()]
-            there = [int(one) for one in place.groups()] if place else said
-            if said != there and not (said == [19, *there[1:]] and there[:2] in _MISLABELLED):
-                raise Problem(
-                    f"'{file}' is called subject {said[0]}, session {said[1]}, block {said[2]} and "
-                    f"lies with subject {there[0]}, session {there[1]}, block {there[2]}: it is "
-                    "mislabelled; ask its authors whose it is, and rename or leave it out"
-                )
-            recording = read_recording(file)
-            by_split: dict[str, list[RecordedMarker]] = {}
-            for marker in recording.markers:
-                if is_image := PATTERN.search(marker.text):
-                    id = f"{int(is_image[2]):05d}"
-                    if shown and id not in shown:
-                        raise Problem(
-                            f"'{file}' shows '{id}', and there is no such image in '{images}': "
-                            "put it there, or leave out --images"
-                        )
-                    by_split.setdefault(is_image[1], []).append(replace(marker, text=id))
-            for split, markers in by_split.items():
-                facts = Facts(f"{there[0]:02d}", f"{there[1]:02d}", f"{there[2]:02d}", split)
-                yield StudyPart(replace(recording, markers=tuple(markers)), facts)
+    sources = (Source.of(file, partial(_parts, file, images, shown)) for file in files)
+    return Study("alljoined-1.6m", tuple(sources), shown)
 
-    return Study("alljoined-1.6m", parts(), shown)
+
+def _parts(file: Path, images: Path | None, shown: Mapping[str, ShownImage]) -> Iterator[StudyPart]:
+    told, place = needed(_FILE.match(file.name)), _FOLDER.search(file.as_posix())
+    said = [int(one) for one in told.groups()]
+    there = [int(one) for one in place.groups()] if place else said
+    if said != there and not (said == [19, *there[1:]] and there[:2] in _MISLABELLED):
+        raise Problem(
+            f"'{file}' is called subject {said[0]}, session {said[1]}, block {said[2]} and "
+            f"lies with subject {there[0]}, session {there[1]}, block {there[2]}: it is "
+            "mislabelled; ask its authors whose it is, and rename or leave it out"
+        )
+    recording = read_recording(file)
+    by_split: dict[str, list[RecordedMarker]] = {}
+    for marker in recording.markers:
+        if is_image := PATTERN.search(marker.text):
+            id = f"{int(is_image[2]):05d}"
+            if shown and id not in shown:
+                raise Problem(
+                    f"'{file}' shows '{id}', and there is no such image in '{images}': put it "
+                    "there, or leave out --images"
+                )
+            by_split.setdefault(is_image[1], []).append(replace(marker, text=id))
+    for split, markers in by_split.items():
+        facts = Facts(f"{there[0]:02d}", f"{there[1]:02d}", f"{there[2]:02d}", split)
+        yield StudyPart(replace(recording, markers=tuple(markers)), facts)

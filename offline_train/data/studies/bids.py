@@ -8,15 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from offline_train.data.images import image_files
 from offline_train.data.studies.things_images import stem
-from offline_train.data.study import Facts, ShownImage, Study, StudyPart
+from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.recording import RecordedMarker, Recording
 
@@ -82,16 +84,17 @@ def events_of(path: Path) -> Sequence[Row]:
 def said_in(column: str) -> Kind:
     """How `stim_file`, by the name of the file, or `stim_id` says what was shown."""
 
-    def shown(row: Row, path: Path) -> Shown | None:
-        said = row[column]
-        id = stem(said) if column == "stim_file" else said
-        return None if said in ("n/a", "") else Shown(id, row.get("split"))
+    return Kind("bids", partial(_said, column))
 
-    return Kind("bids", shown)
+
+def _said(column: str, row: Row, path: Path) -> Shown | None:
+    said = row[column]
+    id = stem(said) if column == "stim_file" else said
+    return None if said in ("n/a", "") else Shown(id, row.get("split"))
 
 
 def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) -> Study:
-    """The study of a BIDS data set, a recording after the other.
+    """The study of a BIDS data set, whose recordings are read when they are needed.
 
     Args:
         places: the parts of it that are wanted.
@@ -107,22 +110,30 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
         found = image_files(folder) if folder.is_dir() else {}
         shown = {id: ShownImage(file.relative_to(folder).as_posix()) for id, file in found.items()}
 
-    def parts() -> Iterator[StudyPart]:
-        for path in (file for place in places for file in event_files(place)):
-            rows = [(row, said) for row in events_of(path) if (said := kind.shown(row, path))]
-            if not rows:  # as of rest
-                continue
-            rows = [(row, _as_named(said, shown)) for row, said in rows]
-            for _, said in rows:
-                if shown and said.stimulus not in shown:
-                    raise Problem(
-                        f"'{path}' shows '{said.stimulus}', and there is no such image in "
-                        f"'{folder}': put it there, or name another folder with --images"
-                    )
-            recording = _with_kinds(read_recording(recording_beside(path)), path)
-            yield from _split(recording, path, rows, kind)
+    kind = replace(kind, images=shown)
+    sources = []
+    for events in (file for place in places for file in event_files(place)):
+        base = escape(events.name.removesuffix("events.tsv"))
+        files = tuple(sorted(events.parent.glob(f"{base}*")))
+        sources.append(Source(events.as_posix(), files, partial(_parts, events, kind, folder)))
+    return Study(kind.name, sources, shown)
 
-    return Study(kind.name, parts(), shown)
+
+def _parts(events: Path, kind: Kind, folder: Path) -> Iterator[StudyPart]:
+    """The recording of a table of events, with the images of each split; none of rest."""
+    shown = needed(kind.images)
+    rows = [(row, said) for row in events_of(events) if (said := kind.shown(row, events))]
+    if not rows:
+        return
+    rows = [(row, _as_named(said, shown)) for row, said in rows]
+    for _, said in rows:
+        if shown and said.stimulus not in shown:
+            raise Problem(
+                f"'{events}' shows '{said.stimulus}', and there is no such image in '{folder}': "
+                "put it there, or name another folder with --images"
+            )
+    recording = _with_kinds(read_recording(recording_beside(events)), events)
+    yield from _split(recording, events, rows, kind)
 
 
 def _as_named(said: Shown, shown: Mapping[str, ShownImage]) -> Shown:

@@ -6,6 +6,7 @@ A table beside, `NAME-epo.tsv` or `.csv`, is joined by the sample at which each 
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from offline_train.data.studies.things_images import stem
-from offline_train.data.study import CutTrials, Facts, Study, StudyPart
+from offline_train.data.study import CutTrials, Facts, Source, Study, StudyPart
 from stream.acquire.units import kept_as
 from stream.sources.recording import unreadable
 
@@ -28,25 +29,21 @@ _BASE = {"eeg": ("V", 1e-2), "mag": ("T", 1e-8), "grad": ("T/m", 1e-8)}
 def saved_epochs(files: Sequence[Path]) -> Study:
     """The study of these files, of which trials are read when they are needed.
 
-    Raises:
-        Problem: a file is damaged, or nothing says what was shown in each of its epochs.
+    Its parts raise a `Problem` where a file is damaged, or nothing says what was shown in each of
+    its epochs.
     """
+    return Study("epochs", tuple(Source.of(path, partial(_parts, path)) for path in files))
 
-    def parts() -> Iterator[StudyPart]:
-        for path in files:
-            epochs = open_epochs(path)
-            table = _table(path, epochs)
-            named = {"subject": FILE.sub("", path.name)}
-            facts = [
-                Facts(**named | {one: str(row[one]) for one in _FACTS if one in row})
-                for row in table
-            ]
-            for one in dict.fromkeys(facts):
-                rows = [i for i, of_row in enumerate(facts) if of_row == one]
-                stimuli = [_stimulus(table[i], path) for i in rows]
-                yield StudyPart(cut_epochs(path, epochs, np.array(rows), stimuli), one)
 
-    return Study("epochs", parts())
+def _parts(path: Path) -> Iterator[StudyPart]:
+    epochs = open_epochs(path)
+    table = _table(path, epochs)
+    named = {"subject": FILE.sub("", path.name)}
+    facts = [Facts(**named | {one: str(row[one]) for one in _FACTS if one in row}) for row in table]
+    for one in dict.fromkeys(facts):
+        rows = [i for i, of_row in enumerate(facts) if of_row == one]
+        stimuli = [_stimulus(table[i], path) for i in rows]
+        yield StudyPart(cut_epochs(path, epochs, np.array(rows), stimuli), one)
 
 
 def open_epochs(path: Path) -> mne.BaseEpochs:

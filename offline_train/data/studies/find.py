@@ -121,9 +121,9 @@ def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pick
         case "preprocessed EEG":
             return things_eeg2_epochs.things_eeg2_epochs(files, images, pickles)
         case "UBP's MEG":
-            return things_meg.things_meg_pt(files)
+            return things_meg.things_meg_pt(files, pickles)
         case _:
-            return things_eeg2_pt.things_eeg2_pt(files)
+            return things_eeg2_pt.things_eeg2_pt(files, pickles)
 
 
 def _kind(file: Path, keys: set[str]) -> str:

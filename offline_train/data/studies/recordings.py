@@ -1,11 +1,12 @@
 """A lab's own recordings: files of any format that is read, and a folder of the images shown."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from hvf_core.problem import Problem
 from offline_train.data.images import image_files
-from offline_train.data.study import Facts, ShownImage, Study, StudyPart
+from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.settings import ALL, ReadSettings
 
@@ -29,7 +30,7 @@ def recordings(
             `read_recording` does.
     """
 
-    def parts() -> Iterator[StudyPart]:
+    def sources() -> Iterator[Source]:
         for path in paths:
             files = [path]
             if path.is_dir():  # a recorder that was started again has begun recording-2.xdf
@@ -43,11 +44,17 @@ def recordings(
                 )
             for file in files:
                 facts = Facts(session=path.name if path.is_dir() else path.stem)
-                yield StudyPart(read_recording(file, asked, stop_s), facts)
+                yield Source.of(file, partial(_read, file, facts, asked, stop_s))
 
     shown = {}
     if images is not None:
         for stimulus, path in image_files(images).items():
             category = path.parent.name if path.parent != images else None
             shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
-    return Study("recordings", parts(), shown)
+    return Study("recordings", tuple(sources()), shown)
+
+
+def _read(
+    file: Path, facts: Facts, asked: ReadSettings, stop_s: float | None
+) -> Iterator[StudyPart]:
+    yield StudyPart(read_recording(file, asked, stop_s), facts)

@@ -2,6 +2,8 @@
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hvf_core.problem import Problem
@@ -31,20 +33,20 @@ def things_eeg2_bids(root: Path, images: Path | None, pickles: bool) -> Kind:
     else:
         known = things_images(root / "stimuli" / "any", images, pickles)
     ids = {split: known.ids(split) for split in known.by_split}
+    return Kind("things-eeg2-bids", partial(_shown, known.path, ids), known.shown)
 
-    def shown(row: Row, path: Path) -> Shown | None:
-        if row.get("trial_type") != "image":
-            return None
-        split = "test" if "_task-test" in path.name else "train"
-        code = row[COLUMN]
-        if not code.isdecimal() or not 0 < int(code) <= len(ids[split]):
-            raise Problem(
-                f"'{path}' shows image {code}, and '{known.path}' names {len(ids[split])} for "
-                f"{split}: one of them is incomplete, download both again"
-            )
-        return Shown(ids[split][int(code) - 1], split)
 
-    return Kind("things-eeg2-bids", shown, known.shown)
+def _shown(named_in: Path, ids: Mapping[str, Sequence[str]], row: Row, path: Path) -> Shown | None:
+    if row.get("trial_type") != "image":
+        return None
+    split = "test" if "_task-test" in path.name else "train"
+    code = row[COLUMN]
+    if not code.isdecimal() or not 0 < int(code) <= len(ids[split]):
+        raise Problem(
+            f"'{path}' shows image {code}, and '{named_in}' names {len(ids[split])} for "
+            f"{split}: one of them is incomplete, download both again"
+        )
+    return Shown(ids[split][int(code) - 1], split)
 
 
 def _of_table(path: Path) -> ThingsImages:

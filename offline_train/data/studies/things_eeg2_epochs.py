@@ -6,14 +6,16 @@ several sessions are mixed, so that no session is known.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.saved import mapped_anew, read_saved
 from offline_train.data.studies.things_images import ThingsImages, things_images
-from offline_train.data.study import CutTrials, Facts, Study, StudyPart
+from offline_train.data.study import CutTrials, Facts, Source, Study, StudyPart
 
 KEYS = ("preprocessed_eeg_data", "ch_names", "times")
 
@@ -28,16 +30,20 @@ def things_eeg2_epochs(
             not fit it, or there are more or fewer images than are known.
     """
     known = things_images(next(iter(files)), images, pickles)
-    opened = [(path, held, _split(path, held, known)) for path, held in files.items()]
+    splits = {path: _split(path, held, known) for path, held in files.items()}
+    sources = (
+        Source.of(path, partial(_parts, path, split, known, pickles))
+        for path, split in sorted(splits.items(), key=lambda one: one[1], reverse=True)
+    )
+    return Study("things-eeg2-preprocessed", tuple(sources), known.shown)
 
-    def parts() -> Iterator[StudyPart]:
-        for path, held, split in sorted(opened, key=lambda one: one[2], reverse=True):
-            eeg = held["preprocessed_eeg_data"]
-            stimuli = np.repeat(known.ids(split), eeg.shape[1]).tolist()
-            cut = whitened_trials(path, eeg, held["ch_names"], held["times"], stimuli)
-            yield StudyPart(cut, Facts.of(path, split))
 
-    return Study("things-eeg2-preprocessed", parts(), known.shown)
+def _parts(path: Path, split: str, known: ThingsImages, pickles: bool) -> Iterator[StudyPart]:
+    held = read_saved(path, pickles)
+    eeg = held["preprocessed_eeg_data"]
+    stimuli = np.repeat(known.ids(split), eeg.shape[1]).tolist()
+    cut = whitened_trials(path, eeg, held["ch_names"], held["times"], stimuli)
+    yield StudyPart(cut, Facts.of(path, split))
 
 
 def _split(path: Path, held: Mapping[str, Any], known: ThingsImages) -> str:
@@ -81,10 +87,10 @@ def whitened_trials(
             f"'{path}' has trials of {n_times} samples and {len(times)} times from {times[0]:g} s "
             f"to {times[-1]:g} s, expected as many, or more that end at 0 s: download it again"
         )
-    flat = eeg.reshape(-1, n_channels, n_times)
     picked: Any = slice(None) if n_channels == len(channels) else columns
 
     def read(some: slice) -> np.ndarray:
+        flat = mapped_anew(eeg).reshape(-1, n_channels, n_times)
         taken: np.ndarray = flat[some if rows is None else rows[some]]
         return taken[:, picked]
 

@@ -5,20 +5,22 @@ session; the list of times is longer than the trials, as it begins at -0.2 s and
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.saved import read_saved
 from offline_train.data.studies.things_eeg2_epochs import whitened_trials
 from offline_train.data.studies.things_images import concept_of, stem
-from offline_train.data.study import Facts, ShownImage, Study, StudyPart
+from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
 
 KEYS = ("eeg", "label", "img", "text", "session", "ch_names", "times")
 
 
-def things_eeg2_pt(files: Mapping[Path, Mapping[str, Any]]) -> Study:
+def things_eeg2_pt(files: Mapping[Path, Mapping[str, Any]], pickles: bool) -> Study:
     """The study of what these files hold, training before test, session after session.
 
     Raises:
@@ -44,18 +46,23 @@ def things_eeg2_pt(files: Mapping[Path, Mapping[str, Any]]) -> Study:
             )
         for one in found:
             shown[stem(one)] = ShownImage(one, concept_of(one.split("/")[-2]))
-        opened.append((splits.pop().removesuffix("_images"), path, held))
+        opened.append((splits.pop().removesuffix("_images"), path))
 
-    def parts() -> Iterator[StudyPart]:
-        for split, path, held in sorted(opened, key=lambda one: one[0], reverse=True):
-            ids = np.array([stem(one) for one in np.ravel(held["img"]).tolist()])
-            sessions = np.ravel(held["session"])
-            for session in np.unique(sessions).tolist():
-                rows = np.flatnonzero(sessions == session)
-                cut = whitened_trials(
-                    path, held["eeg"], held["ch_names"], held["times"], ids[rows].tolist(), rows
-                )
-                facts = Facts(Facts.of(path).subject, f"{int(session) + 1:02d}", split=split)
-                yield StudyPart(cut, facts)
+    sources = (
+        Source.of(path, partial(_parts, path, split, pickles))
+        for split, path in sorted(opened, key=lambda one: one[0], reverse=True)
+    )
+    return Study("things-eeg2-ubp", tuple(sources), shown)
 
-    return Study("things-eeg2-ubp", parts(), shown)
+
+def _parts(path: Path, split: str, pickles: bool) -> Iterator[StudyPart]:
+    held = read_saved(path, pickles)
+    ids = np.array([stem(one) for one in np.ravel(held["img"]).tolist()])
+    sessions = np.ravel(held["session"])
+    for session in np.unique(sessions).tolist():
+        rows = np.flatnonzero(sessions == session)
+        cut = whitened_trials(
+            path, held["eeg"], held["ch_names"], held["times"], ids[rows].tolist(), rows
+        )
+        facts = Facts(Facts.of(path).subject, f"{int(session) + 1:02d}", split=split)
+        yield StudyPart(cut, facts)

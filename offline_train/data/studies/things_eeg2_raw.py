@@ -5,14 +5,16 @@ for a target that was to be counted. Which file is of training is seen from the 
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.saved import mapped_anew, read_saved
 from offline_train.data.studies.things_images import ThingsImages, things_images
-from offline_train.data.study import Facts, Study, StudyPart
+from offline_train.data.study import Facts, Source, Study, StudyPart
 from stream.acquire.units import MICROVOLTS
 from stream.sources.recording import RecordedMarker, Recording
 
@@ -31,15 +33,12 @@ def things_eeg2_raw(
             that are not known; or a file is called `test` and holds training, or the other way.
     """
     known = things_images(next(iter(files)), images, pickles)
-
-    def parts() -> Iterator[StudyPart]:
-        for path, held in files.items():
-            yield _part(path, held, known)
-
-    return Study("things-eeg2-raw", parts(), known.shown)
+    sources = (Source.of(path, partial(_parts, path, known, pickles)) for path in files)
+    return Study("things-eeg2-raw", tuple(sources), known.shown)
 
 
-def _part(path: Path, held: Mapping[str, Any], known: ThingsImages) -> StudyPart:
+def _parts(path: Path, known: ThingsImages, pickles: bool) -> Iterator[StudyPart]:
+    held = read_saved(path, pickles)
     eeg, names, rate_hz = held["raw_eeg_data"], list(held["ch_names"]), float(held["sfreq"])
     stims = [i for i, kind in enumerate(held["ch_types"]) if kind == "stim"]
     if np.ndim(eeg) != 2 or len(eeg) != len(names) or len(held["ch_types"]) != len(names):
@@ -52,7 +51,7 @@ def _part(path: Path, held: Mapping[str, Any], known: ThingsImages) -> StudyPart
             f"'{path}' has {len(stims)} channels of kind stim, expected one, the last: which image "
             "was shown is not in it; download it again"
         )
-    stim = np.asarray(eeg[-1])
+    stim = np.array(eeg[-1])
     rises = np.flatnonzero(stim[1:] > stim[:-1]) + 1  # as mne.find_events finds them
     if stim[0] > 0:
         rises = np.concatenate([[0], rises])
@@ -62,7 +61,8 @@ def _part(path: Path, held: Mapping[str, Any], known: ThingsImages) -> StudyPart
     n_samples = eeg.shape[1]
     samples = np.empty((n_samples, len(names) - 1), np.float32)
     for start in range(0, n_samples, _BLOCK):  # of volts, mapped from the file
-        samples[start : start + _BLOCK] = 1e6 * eeg[:-1, start : start + _BLOCK].T
+        block = mapped_anew(eeg)[:-1, start : start + _BLOCK]
+        samples[start : start + _BLOCK] = 1e6 * block.T
     recording = Recording(
         path=path,
         name=path.stem,
@@ -77,7 +77,7 @@ def _part(path: Path, held: Mapping[str, Any], known: ThingsImages) -> StudyPart
         ),
         kinds=("eeg",) * (len(names) - 1),
     )
-    return StudyPart(recording, Facts.of(path, split))
+    yield StudyPart(recording, Facts.of(path, split))
 
 
 def _split(path: Path, codes: np.ndarray, known: ThingsImages) -> str:
