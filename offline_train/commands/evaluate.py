@@ -7,7 +7,7 @@ import typer
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem, WrongUsage
-from offline_train.commands.options import console
+from offline_train.commands.options import console, test_trials
 from offline_train.evaluate.settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -41,15 +41,12 @@ def evaluate(
         refuse_unwritable(out)
     from decoder.bundle import load_bundle
     from index.gallery import load_gallery
-    from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.retrieval import evaluate as evaluate_trials
 
-    opened, asked_of = load_bundle(bundle), load_trial_set(trials)
-    if "split" in asked_of.table and "test" in asked_of.table["split"].present:
-        asked_of = asked_of.select(["test"], "split")
+    opened = load_bundle(bundle)
     found = evaluate_trials(
         opened,
-        asked_of,
+        test_trials(trials),
         load_gallery(gallery),
         settings.repeats,
         seed=settings.seed,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits
     from decoder.bundle import ImageEncoderRecord
     from offline_train.data.features import Encoded, Features
     from offline_train.data.images import Pictures
+    from offline_train.data.trial_set import TrialSet
 
 TRAIN = called("hvf-train", "python -m offline_train")
 LIVE = called("hvf-live", "python run_realtime.py")
@@ -56,6 +57,15 @@ def bar(text: str) -> Iterator[Callable[..., None]]:
         yield lambda done, total, description=None: progress.update(
             task, completed=done, total=total, description=description
         )
+
+
+def test_trials(folder: Path) -> "TrialSet":
+    """The test trials of a trial set; all of them where it does not tell these apart."""
+    from offline_train.data.trial_set import load_trial_set
+
+    trials = load_trial_set(folder)
+    has_test = "split" in trials.table and "test" in trials.table["split"].present
+    return trials.select(["test"], "split") if has_test else trials
 
 
 def features_of(

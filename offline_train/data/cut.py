@@ -7,7 +7,7 @@ import numpy as np
 from hvf_core.problem import Problem, needed
 from offline_train.data.study import CutTrials
 from stream.acquire.adaptation import Adaptation
-from stream.acquire.preprocess import Preprocessing
+from stream.acquire.preprocess import Preprocessing, TrialTransform
 from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop, Reason
@@ -50,6 +50,24 @@ def _taken(
     cut: CutTrials, preprocessing: Preprocessing, reject: RejectSettings
 ) -> Iterator[Outcome]:
     transform = preprocessing.prepare(cut.channels, cut.rate_hz)
+    window = window_in(cut, transform)
+    rejection = Rejection(reject, transform.columns, cut.channels)
+    stimuli = iter(cut.stimuli)
+    for block in cut.blocks(_BLOCK):
+        for trial in block[:, :, window]:
+            stimulus = next(stimuli)
+            if rejection.why(trial.T) is None:
+                yield stimulus, transform(trial.T)
+            else:
+                yield "rejected"
+
+
+def window_in(cut: CutTrials, transform: TrialTransform) -> slice:
+    """The samples of such a trial that are preprocessed.
+
+    Raises:
+        Problem: they go beyond it, or there are filters.
+    """
     if transform.stream_filter is not None:
         raise Problem(
             f"'{cut.name}' holds trials that were cut before, and filters need what lies around "
@@ -63,12 +81,4 @@ def _taken(
             f"baseline and resampling {window.first / cut.rate_hz:g} to "
             f"{window.last / cut.rate_hz:g} s is asked for: ask for less, or give the recordings"
         )
-    rejection = Rejection(reject, transform.columns, cut.channels)
-    stimuli = iter(cut.stimuli)
-    for block in cut.blocks(_BLOCK):
-        for trial in block[:, :, first : first + window.count]:
-            stimulus = next(stimuli)
-            if rejection.why(trial.T) is None:
-                yield stimulus, transform(trial.T)
-            else:
-                yield "rejected"
+    return slice(first, first + window.count)

@@ -50,16 +50,9 @@ def pictures_of(
     """The images of these stimuli, or all that are in a folder; every file is read once.
 
     Raises:
-        Problem: as `image_files` does; a stimulus has no image there; or one cannot be read.
+        Problem: as `image_files` does; or one cannot be read.
     """
-    found = image_files(folder)
-    files: dict[str, Path] = {}
-    for item in found if items is None else items:
-        path = found.get(unicodedata.normalize("NFC", item))
-        if path is None:
-            raise Problem(f"the folder '{folder}' has no image of stimulus '{item}'; add it")
-        files[item] = path
-    return pictures_in(files, progress)
+    return pictures_in(image_files(folder, items), progress)
 
 
 def pictures_in(
@@ -78,14 +71,17 @@ def content_of(pixels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
-def image_files(folder: Path | None) -> dict[str, Path]:
+def image_files(folder: Path | None, items: Sequence[str] | None = None) -> dict[str, Path]:
     """The images in a folder and below it, in the order of their paths, by the id of each.
+
+    With `items` only the images of these stimuli, in this order, by their names.
 
     An id is a file's name in Unicode's composed form, as file systems do not agree on one. What is
     hidden is left out; links are followed, and no folder is gone into twice.
 
     Raises:
-        Problem: there is no folder, or one that cannot be read, no image, or two of one id.
+        Problem: there is no folder, or one that cannot be read, no image, two of one id, or none of
+            a stimulus.
     """
     if folder is None or not folder.is_dir():
         raise Problem(f"there is no folder of images '{folder}'; give one with --images")
@@ -100,7 +96,13 @@ def image_files(folder: Path | None) -> dict[str, Path]:
             )
     if not files:
         raise Problem(f"the folder '{folder}' holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
-    return files
+    if items is None:
+        return files
+    keys = {item: unicodedata.normalize("NFC", item) for item in items}
+    absent = next((item for item, key in keys.items() if key not in files), None)
+    if absent is not None:
+        raise Problem(f"the folder '{folder}' has no image of stimulus '{absent}'; add it")
+    return {item: files[key] for item, key in keys.items()}
 
 
 def passed_over(folder: Path) -> Iterator[str]:

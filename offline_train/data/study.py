@@ -5,7 +5,7 @@ Every data set is one file in `studies/`, with a function that gives its `Study`
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hvf_core.problem import Problem
-from stream.sources.recording import Recording
+from stream.sources.recording import JOIN_PAUSE_S, RecordedMarker, Recording
 
 _SAID = re.compile(r"(?<![^/_])(sub|ses|run)-([A-Za-z0-9]+)")
 _SOME = 20  # trials, as of a recording some seconds are looked at
@@ -87,15 +87,28 @@ class CutTrials:
         n = len(self.stimuli)
         at = np.unique(np.linspace(0, n - 1, min(n, _SOME), dtype=int)).tolist()
         trials = np.concatenate([self.read(slice(i, i + 1)) for i in at]) * self.factor
-        samples = trials.transpose(0, 2, 1).reshape(-1, len(self.channels)).astype(np.float32)
+        return self._recording(trials.astype(np.float32), 0.0)
+
+    def pieces(self, n: int) -> Iterator[Recording]:
+        """All of them, `n` in a recording: each a piece of it, with its marker and then a pause."""
+        stimuli = iter(self.stimuli)
+        for trials in self.blocks(n):
+            made = self._recording(trials, JOIN_PAUSE_S)
+            onsets_s = (made.stamps_s[:: self.n_times] - self.tmin_s).tolist()
+            markers = [RecordedMarker(onset_s, next(stimuli)) for onset_s in onsets_s]
+            yield replace(made, markers=tuple(markers))
+
+    def _recording(self, trials: np.ndarray, pause_s: float) -> Recording:
+        starts_s = np.arange(len(trials)) * (self.n_times / self.rate_hz + pause_s)
+        stamps_s = starts_s[:, None] + np.arange(self.n_times) / self.rate_hz
         return Recording(
             path=Path(self.name),
             name=self.name,
             channels=self.channels,
             units=(self.unit,) * len(self.channels),
             rate_hz=self.rate_hz,
-            stamps_s=np.arange(len(samples)) / self.rate_hz,
-            samples=samples,
+            stamps_s=stamps_s.ravel(),
+            samples=trials.transpose(0, 2, 1).reshape(-1, len(self.channels)),
             markers=(),
             kinds=(self.kind,) * len(self.channels),
         )

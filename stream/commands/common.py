@@ -27,6 +27,11 @@ def new_id() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def folder_of(out: Path | None, session: str) -> Path:
+    """The folder of a new session; its absolute path."""
+    return (out or Path("sessions") / session).absolute()
+
+
 def own_streams(kind: str, session: str) -> tuple[LiveSource, str]:
     """The streams that a session plays for itself, and their name, which is its own."""
     name = f"{kind}-{session}"
@@ -51,7 +56,7 @@ def new_config(
     elif decoding.tmax_s:  # nothing is decoded: it is the end of the window
         values["trials"] = trials.model_copy(update={"tmax_s": decoding.tmax_s[0]})
     gallery = check(settings.model_copy(update=values))
-    folder = new_folder(out or Path("sessions") / session)
+    folder = new_folder(folder_of(out, session))
     endpoints = Endpoints.local(settings.transport)
     config = SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
     if gallery is not None:

@@ -98,6 +98,7 @@ def made(
     channels: Sequence[str] = ("",),
     kinds: Sequence[str] = (),
     units: Sequence[str] = (),
+    simulated: bool = False,
 ) -> str:
     """The header of a stream that was never on LSL; its name is its source id too."""
     info = pylsl.StreamInfo(name, kind, len(channels), rate_hz, channel_format, name)
@@ -107,4 +108,6 @@ def made(
         info.set_channel_types(list(kinds))
     if units:
         info.set_channel_units(list(units))
+    if simulated:
+        info.desc().append_child_value("simulated", "true")
     return legible(info.as_xml())

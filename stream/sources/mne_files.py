@@ -15,11 +15,9 @@ from stream.acquire.markers import BadSpan
 from stream.acquire.units import MICROVOLTS, kept_as
 from stream.sources.edf_records import Annotation, Records, edf_records
 from stream.sources.file_units import file_units
-from stream.sources.recording import Recording, sorted_markers, unreadable
+from stream.sources.recording import JOIN_PAUSE_S, Recording, sorted_markers, unreadable
 
 SUFFIXES = (".set", ".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".gdf")
-JOIN_PAUSE_S = 0.1
-"""Put between two pieces that were joined: long enough to be found, too short for a lost stream."""
 
 # What MNE, EEGLAB and BrainVision write where two pieces of a recording were joined, and MNE's own
 # rule for what marks bad spans.

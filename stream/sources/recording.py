@@ -11,6 +11,8 @@ from stream.acquire.channels import brain_channels, renamed
 from stream.acquire.markers import BadSpan
 from stream.acquire.units import Signal, odd_size, unknown_units
 
+JOIN_PAUSE_S = 0.1
+"""Put between two pieces that were joined: long enough to be found, too short for a lost stream."""
 _SECONDS = 20  # that are looked at
 _ODD = 30.0  # times more or less than the others: a cap's electrodes differ by a few times
 

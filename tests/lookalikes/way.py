@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from decoder.bundle import ImageEncoderRecord
+from decoder.bundle import Bundle, ImageEncoderRecord
+from index.gallery import Gallery
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
@@ -35,20 +36,26 @@ def refused(*arguments: object) -> str:
     return done.one_sentence()
 
 
-def found(trials: TrialSet, folder: Path, shuffled: bool = False) -> float:
-    """How often the right one of the test images comes first, by a model of the training ones.
+def learnt(trials: TrialSet, folder: Path, shuffled: bool = False) -> tuple[Bundle, Gallery]:
+    """A model of the training images, and a gallery of the test images.
 
     With `shuffled`, the model is told that other images were shown in training.
     """
     ids = sorted({*trials.items})
     seen = np.array([seen_in(one) for one in ids], np.float32)
     features = Features(tuple(ids), (EYE,), {"eye": seen})
-    learnt, asked = (trials.select([split], "split") for split in ("train", "test"))
+    learns, asked = (trials.select([split], "split") for split in ("train", "test"))
     told = features
     if shuffled:
         other = np.random.default_rng(0).permutation(len(ids))
         told = Features(features.items, features.encoders, {"eye": seen[other]})
-    models = train(learnt, told, SETTINGS)
-    bundle = make_bundle(folder, models, learnt, told, SETTINGS, "a test")
-    gallery = build_gallery(asked.items, asked.items, features, bundle, "a test")
+    models = train(learns, told, SETTINGS)
+    bundle = make_bundle(folder, models, learns, told, SETTINGS, "a test")
+    return bundle, build_gallery(asked.items, asked.items, features, bundle, "a test")
+
+
+def found(trials: TrialSet, folder: Path, shuffled: bool = False) -> float:
+    """How often the right one of the test images comes first, by a model of the training ones."""
+    bundle, gallery = learnt(trials, folder, shuffled)
+    asked = trials.select(["test"], "split")
     return evaluate(bundle, asked, gallery, [1]).points[0].top1.value

@@ -23,6 +23,7 @@ from offline_train.brain.gallery import build_gallery, make_from_features
 from offline_train.commands.app import app
 from offline_train.data.features import Features, records_of
 from offline_train.data.image_table import read_image_table
+from offline_train.data.trial_set import TrialFormat, write_trial_set
 from tests.tiny_bundle import tiny_bundle
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,21 @@ def test_a_gallery_grows_shrinks_and_is_looked_at(run: Callable[..., Result]) ->
     assert "end its name in .png" in refusal(run("sheet", "g", "--out", "one"))
     assert Image.open("sheet-001.png").size[0] == 8 + 2 * 136
     assert [Path(f"sheet-00{n}.png").exists() for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_a_gallery_of_what_the_test_shows(run: Callable[..., Result]) -> None:
+    info = TrialFormat(channels=("Oz",), rate_hz=100, tmin_s=0, tmax_s=0.01, preprocessing={})
+    shown = {"train": ("cat",), "test": ("owl", "cafe\u0301", "owl")}
+    with write_trial_set(Path("trials"), info) as writer:
+        for split, stimuli in shown.items():
+            writer.append(np.ones((len(stimuli), 1, 2), np.float32), stimuli, split=split)
+    done(run("--images", "first", "--trials", "trials", "--out", "g"))
+    assert tuple(load_gallery(Path("g")).ids) == ("owl", "cafe\u0301")
+    Path("first/owl.png").unlink()
+    lacking = run("--images", "first", "--trials", "trials", "--out", "h")
+    assert "has no image of stimulus 'owl'" in refusal(lacking)
+    Path("t.csv").write_text("path\nfirst/cat.png\n")
+    assert "give these too" in refusal(run("--table", "t.csv", "--trials", "trials", "--out", "h"))
 
 
 def test_like_names_the_nearest_first(run: Callable[..., Result], models: Path) -> None:

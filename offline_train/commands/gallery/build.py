@@ -23,6 +23,7 @@ from offline_train.commands.options import (
     bar,
     console,
     encoded,
+    test_trials,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def build(
     out: Out,
     images: Images = None,
     table: Table = None,
+    trials: Annotated[
+        Path | None,
+        typer.Option(help="A trial set: of --images only what its test trials show"),
+    ] = None,
     encoders: Encoders = None,
     labels: Annotated[
         str, typer.Option(help="Comma-separated classes, for a bundle trained with --labels")
@@ -73,12 +78,15 @@ def build(
     from offline_train.brain.gallery import make_from_features
 
     _refuse_both(thumbnails, without_images)
+    if trials is not None and images is None:
+        raise WrongUsage("--trials says which of the --images: give these too")
     refuse_foreign(out, MANIFEST)
     opened = load_bundle(bundle)
     if classes := [label for label in labels.split(",") if label]:
         new = _classes(classes, opened)
     else:
-        new = _embedded(opened, images, table, encoders, cache, not without_images)
+        wanted = None if trials is None else test_trials(trials).items
+        new = _embedded(opened, images, table, encoders, cache, not without_images, wanted)
     with bar("fusing") as tell:
         made = make_from_features(
             *(out, new.rows, new.contents, new.features, opened),
@@ -114,7 +122,7 @@ def add(
     opened, there = load_bundle(bundle), open_gallery(gallery)
     check_space(there, opened.manifest)
     passed = partial(_new_ids, there, new_only)
-    new = _embedded(opened, images, table, encoders, cache, not without_images, passed)
+    new = _embedded(opened, images, table, encoders, cache, not without_images, None, passed)
     with bar("fusing") as tell:
         parts = fused(new.rows, new.features, opened, tell)
         now = add_images(gallery, parts, command_line(), thumbnails)
@@ -158,9 +166,13 @@ def _embedded(
     encoders: str | None,
     cache: Path,
     keep: bool,
+    wanted: Sequence[str] | None = None,
     passed: Callable[[Sequence[str]], Container[str]] = lambda ids: (),
 ) -> _New:
-    """Images of a folder or a table, less those that are passed over, as the encoders see them."""
+    """Images of a folder or a table, less those that are passed over, as the encoders see them.
+
+    Of a folder it is those that are `wanted`, and each of these; None: all.
+    """
     from index.gallery.appending import Row
     from offline_train.data.image_table import ImageTable, read_image_table
     from offline_train.data.images import Pictures, image_files, passed_over, pictures_in
@@ -172,7 +184,7 @@ def _embedded(
     if table is not None:
         found = read_image_table(table)
     else:
-        files = image_files(images)
+        files = image_files(images, wanted)
         for sentence in passed_over(needed(images)):
             console.print(sentence)
         found = ImageTable({id_: id_ for id_ in files}, files, {})

@@ -179,6 +179,7 @@ def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifelin
             channels,
             kinds,
             recording.units,
+            recording.simulated,
         ),
         "markers": made("markers", "Markers", 0.0, "string"),
     }
