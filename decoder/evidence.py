@@ -125,11 +125,13 @@ class AveragedEEG:
             n_parts: how many of its parts are there.
 
         Returns:
-            float64 (parts, width), good until the next call: the mean over all repeats up to
-            `n_parts`, from there on over the finished ones, zeros where there are none.
+            (parts, width), good until the next call: the mean over all repeats up to `n_parts`,
+            from there on over the finished ones, zeros where there are none.
         """
         sum_, trials = self.repeats.of(group)
         n, mean = len(trials), self._mean
+        if not n and n_parts == len(shown):
+            return shown
         n_parts = 0 if trial in trials else n_parts
         np.add(sum_[:n_parts], shown[:n_parts], out=mean[:n_parts])
         mean[:n_parts] /= n + 1

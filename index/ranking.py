@@ -1,5 +1,7 @@
 """From a question to an answer: the best images of a gallery, with honest probabilities."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from decoder.answer import Query, Ranked
@@ -12,7 +14,8 @@ class Ranker:
     """Ranks the images of a gallery, which `search` finds; see `decoder.answer.Ranker`."""
 
     def __init__(self, search: Search, gallery: Gallery) -> None:
-        self._search, self._gallery = search, gallery
+        self._search = search
+        self._row_of = lru_cache(gallery.row_of)  # a trial's answers ask for the same image
 
     def rank(
         self, query: Query, k: int, shown: str | None, cosines: np.ndarray | None = None
@@ -36,7 +39,7 @@ class Ranker:
         log_p = factor * best - log_total
         if not query.by_cosine:
             best = query.weight * best - scores.log_sum_exp(query.weight)
-        row = self._gallery.row_of(shown)
+        row = self._row_of(shown)
         return Ranked(
             rows=rows,
             scores=best,

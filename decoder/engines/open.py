@@ -11,6 +11,7 @@ from torch import nn
 from decoder.devices import Device, device_of
 from decoder.engines.cache import Say
 from decoder.engines.choice import ON_CPU, ON_GPU, PASSES, EngineChoice, EngineName, Precision
+from decoder.engines.compiled import can_run
 from decoder.engines.export import LOWEST_COSINE
 from decoder.engines.onnx_engines import runtime_faults
 from decoder.engines.passes import CannotRun, Pass, Wanted
@@ -93,7 +94,7 @@ def open_engine(
                 "the network gives embeddings that are zero or not finite: the bundle's weights "
                 "are damaged, make the bundle again"
             )
-    names = _candidates(choice, place, say)
+    names = _candidates(choice, wanted)
     for name, following in zip(names, (*names[1:], None), strict=True):
         try:
             return _open(name, wanted)
@@ -107,15 +108,18 @@ def open_engine(
     raise AssertionError("the last candidate returns or raises")
 
 
-def _candidates(choice: EngineChoice, place: torch.device, say: Say) -> tuple[EngineName, ...]:
-    on_gpu = place.type == "cuda"
+def _candidates(choice: EngineChoice, wanted: Wanted) -> tuple[EngineName, ...]:
+    on_gpu, say = wanted.device.type == "cuda", wanted.say
     why = "the device is the CPU" if torch.cuda.is_available() else "no CUDA device"
     order = ON_GPU if on_gpu else ON_CPU
+    if choice != "compiled" and not can_run(wanted.network):
+        order = tuple(name for name in order if name != "compiled")
     if choice == "auto":
         if not on_gpu:
             say(f"{why}: the engines cuda_graph and tensorrt are left out")
         return order
     if choice not in order:
+        why = "the device is a GPU" if on_gpu else why
         say(f"engine {choice} cannot run: {why}; {order[0]} is used")
         return order
     return (choice, *(name for name in order if name != choice))

@@ -45,7 +45,7 @@ def engines(named: Named) -> Iterator[Verdict]:
 
     if named.settings.bundle is not None:
         for name in ON_GPU if torch.cuda.is_available() else ON_CPU:
-            yield _run(named.settings.bundle, name)
+            yield from _run(named.settings.bundle, name)
 
 
 def demo(named: Named) -> Iterator[Verdict]:
@@ -56,20 +56,25 @@ def demo(named: Named) -> Iterator[Verdict]:
         model = ready_model()
         check(SessionSettings(bundle=model.bundle, gallery=model.gallery))
         yield verdict("the demo's model is whole")
-        yield _run(model.bundle, "torch")
+        yield from _run(model.bundle, "torch")
 
 
-def _run(bundle: Path, name: EngineName) -> Verdict:
-    """Runs the whole network in an engine, which is taken if its answers are those of torch."""
+def _run(bundle: Path, name: EngineName) -> Iterator[Verdict]:
+    """Runs in an engine what a session runs in it; its answers must be those of torch."""
+    from decoder.anytime import shares_of
     from decoder.brain.registry import load_brain_encoder
+    from decoder.engines.compiled import can_run
     from decoder.engines.graph import UnitLength
     from decoder.engines.open import open_engine
 
     encoder, said = load_brain_encoder(open_bundle(bundle)), [""]
-    network, shape = UnitLength(encoder), (encoder.n_channels, encoder.n_times)
+    shares = shares_of(encoder, [encoder.n_times])
+    network = UnitLength(shares.rest)
+    if name == "compiled" and not can_run(network):
+        return
     with TemporaryDirectory() as folder:
-        engine = open_engine(network, shape, name, cache=Path(folder), say=said.append)
-    return verdict(f"trials run through engine {engine.name}", (engine.name != name, said[-1]))
+        engine = open_engine(network, shares.rest_shape, name, cache=Path(folder), say=said.append)
+    yield verdict(f"trials run through engine {engine.name}", (engine.name != name, said[-1]))
 
 
 def gallery(named: Named) -> Iterator[Verdict]:

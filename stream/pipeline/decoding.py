@@ -9,6 +9,7 @@ from decoder.anytime import Shares, shares_of
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
 from decoder.devices import device_of
+from decoder.engines.compiled import can_run
 from decoder.engines.graph import Scored, UnitLength
 from decoder.engines.open import Engine, open_engine
 from decoder.live import LiveDecoder
@@ -17,7 +18,8 @@ from hvf_core.problem import Problem, needed
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
-from index.search.kinds import EXACT
+from index.search.choose import FEWEST
+from index.search.kinds import AUTO, EXACT
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.wire.config import SessionConfig
@@ -60,35 +62,36 @@ class Prepared(NamedTuple):
 
     gallery: Gallery
     ranker: Ranker
+    engine: Engine | None
+    """What finds its cosines as it embeds; None where any engine will do."""
     said: Sequence[tuple[str, Mapping[str, Any]]]
     """What there is to say of it."""
 
 
-def prepare(config: SessionConfig) -> Prepared:
+def prepare(config: SessionConfig, decoder: LiveDecoder) -> Prepared:
     """Makes the gallery of a session ready, beside a decoder that looks up in another.
 
     Its embeddings are gone through once: the first answer would else wait for the pages of a file
     that was just mapped, 80 ms with 100,000 images.
 
     Raises:
-        Problem: it cannot be opened, or not be searched in this way.
+        Problem: it cannot be opened, or not be searched in this way, or is of another space.
     """
     gallery = open_accepted(config)
+    check_space(gallery, decoder.manifest)
     said: list[tuple[str, Mapping[str, Any]]] = []
     search = _search(gallery, config, lambda *one: said.append(one))
     search.scores(gallery.embeddings[gallery.rows[0]])
-    return Prepared(gallery, Ranker(search, gallery), said)
+    engine = None
+    if _may_search(config, UnitLength(decoder.shares.rest)):
+        engine = _engine(gallery, decoder.shares, config, lambda *one: said.append(one))
+    return Prepared(gallery, Ranker(search, gallery), engine, said)
 
 
-def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: Say) -> None:
-    """Gives a decoder another gallery; what repeats have shown is kept.
-
-    Raises:
-        Problem: the gallery is of another space than the bundle.
-    """
-    check_space(new.gallery, decoder.manifest)
-    if _may_search(config):
-        decoder.engine = _engine(new.gallery, decoder.shares, config, say)
+def look_up_in(new: Prepared, decoder: LiveDecoder, say: Say) -> None:
+    """Gives a decoder another gallery; what repeats have shown is kept."""
+    if new.engine is not None:
+        decoder.engine = new.engine
     decoder.ranker = new.ranker
     for sentence, facts in new.said:
         say(sentence, facts)
@@ -122,11 +125,15 @@ def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
     return search
 
 
-def _may_search(config: SessionConfig) -> bool:
-    """Whether the engine searches the gallery in the same pass: on a GPU, and not for what is
-    added, which is no embedding of the engine's.
+def _may_search(config: SessionConfig, unit: UnitLength) -> bool:
+    """Whether engines of this network may look at the gallery in the same pass: not for what is
+    added, which is no embedding of theirs, and on a CPU the compiled one only, since BLAS does not
+    give equal images equal cosines.
     """
-    return config.decoding.evidence == "mean" and _on_gpu(config)
+    settings = config.decoding
+    if settings.evidence != "mean":
+        return False
+    return _on_gpu(config) or (settings.engine in ("auto", "compiled") and can_run(unit))
 
 
 def _on_gpu(config: SessionConfig) -> bool:
@@ -134,19 +141,27 @@ def _on_gpu(config: SessionConfig) -> bool:
 
 
 def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -> Engine:
-    settings = config.decoding
+    settings, on_gpu = config.decoding, _on_gpu(config)
     unit = UnitLength(shares.rest)
-    searches = _may_search(config) and gallery.n_rows <= _SCORED_UP_TO
-    network = Scored(unit, torch.from_numpy(gallery.embeddings)) if searches else unit
-    engine = open_engine(
-        network,
-        shares.rest_shape,
-        settings.engine,
-        precision=settings.precision,
-        device=settings.device,
-        cache=cache_folder(),
-        say=lambda sentence: say(sentence, {}),
-    )
+
+    def open_it(network: torch.nn.Module) -> Engine:
+        return open_engine(
+            network,
+            shares.rest_shape,
+            settings.engine,
+            precision=settings.precision,
+            device=settings.device,
+            cache=cache_folder(),
+            say=lambda sentence: say(sentence, {}),
+        )
+
+    is_small = gallery.n_rows <= _SCORED_UP_TO
+    if not on_gpu:  # fewer than an index is ever made of
+        is_small = gallery.n_rows < FEWEST and settings.search in (AUTO, EXACT)
+    searches = is_small and _may_search(config, unit)
+    engine = open_it(Scored(unit, torch.from_numpy(gallery.embeddings)) if searches else unit)
+    if searches and not on_gpu and engine.name != "compiled":
+        engine = open_it(unit)
     facts = {
         "engine": engine.name,
         "precision": engine.precision,

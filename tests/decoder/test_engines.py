@@ -1,6 +1,7 @@
 """Every engine gives the network's answers, and one that cannot run is replaced aloud."""
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -42,6 +43,9 @@ def has(*packages: str) -> bool:
 needs_onnx = pytest.mark.skipif(
     not has("onnx", "onnxscript", "onnxruntime"), reason="the extra onnx is not installed"
 )
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler"
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
@@ -73,6 +77,7 @@ def opened(encoder, cache):
         "whole": (UnitLength(encoder), SHAPE),
         "head": (UnitLength(encoder.head), (DIM,)),
         "scored": (Scored(UnitLength(encoder), torch.from_numpy(GALLERY)), SHAPE),
+        "scored head": (Scored(UnitLength(encoder.head), torch.from_numpy(GALLERY)), (DIM,)),
     }
 
     def open_it(kind, choice, precision="fp32"):
@@ -101,8 +106,8 @@ def best_five(z: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 on_cpu = [
-    ("torch", "fp32"),
-    ("torch", "fp16"),
+    pytest.param("torch", "fp32"),
+    pytest.param("torch", "fp16"),
     pytest.param("onnx", "fp32", marks=needs_onnx),
     pytest.param("onnx", "fp16", marks=needs_onnx),
 ]
@@ -113,8 +118,17 @@ on_gpu = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["whole", "head"])
-@pytest.mark.parametrize(("name", "precision"), on_cpu + on_gpu)
+@pytest.mark.parametrize(
+    ("kind", "name", "precision"),
+    [
+        *(
+            pytest.param(kind, *one.values, marks=one.marks)
+            for kind in ("whole", "head")
+            for one in on_cpu + on_gpu
+        ),
+        pytest.param("head", "compiled", "fp32", marks=needs_compiler),
+    ],
+)
 def test_the_answers_are_those_of_a_batch_in_double_precision(
     encoder, opened, kind, name, precision
 ):
@@ -138,19 +152,20 @@ def test_the_answers_are_those_of_a_batch_in_double_precision(
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"),
+    ("name", "precision", "kind"),
     [
-        ("torch", "fp32"),
-        pytest.param("onnx", "fp32", marks=needs_onnx),
-        pytest.param("cuda_graph", "fp16", marks=needs_gpu),
+        ("torch", "fp32", "scored"),
+        pytest.param("onnx", "fp32", "scored", marks=needs_onnx),
+        pytest.param("compiled", "fp32", "scored head", marks=needs_compiler),
+        pytest.param("cuda_graph", "fp16", "scored", marks=needs_gpu),
     ],
 )
-def test_scores_of_the_same_pass_are_those_of_the_search(opened, name, precision):
-    engine = opened("scored", name, precision)
+def test_scores_of_the_same_pass_are_those_of_the_search(opened, name, precision, kind):
+    engine = opened(kind, name, precision)
     search = Flat(GALLERY)
     rng = np.random.default_rng(3)
     for _ in range(100):
-        z, cosines = engine(rng.standard_normal(SHAPE, np.float32))
+        z, cosines = engine(rng.standard_normal(engine.shape, np.float32))
         rows, scores = search.scores(z).top_k(len(GALLERY))
         np.testing.assert_allclose(cosines[rows], scores, atol=1e-6)
         clear = np.diff(scores) < -1e-6
@@ -165,6 +180,8 @@ def test_scores_of_the_same_pass_are_those_of_the_search(opened, name, precision
         pytest.param("onnx", "scored", marks=needs_onnx),
         pytest.param("cuda_graph", "scored", marks=needs_gpu),
         pytest.param("onnx", "head", marks=needs_onnx),
+        pytest.param("compiled", "head", marks=needs_compiler),
+        pytest.param("compiled", "scored head", marks=needs_compiler),
     ],
 )
 class TestOneCall:
@@ -218,6 +235,57 @@ class TestOneCall:
         np.testing.assert_array_equal(engine(every_other[..., 0])[0], expected)
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("dim", "hidden", "n"), [(1, 1, 1), (31, 33, 5), (64, 96, 40), (100, 7, 999)]
+)
+def test_the_compiled_head_is_that_of_double_precision_whatever_its_widths(dim, hidden, n, cache):
+    torch.manual_seed(dim)
+    head = MBP(*SHAPE, dim=dim, hidden=hidden).head.eval()
+    nn.init.normal_(head.norm.weight)
+    nn.init.normal_(head.norm.bias)
+    rows = np.random.default_rng(dim).standard_normal((n, dim)).astype(np.float32)
+    rows[n // 2 :] = rows[: n - n // 2]  # each image twice
+    network = Scored(UnitLength(head), torch.from_numpy(rows))
+    engine = open_engine(network, (dim,), "compiled", cache=cache, say=pytest.fail)
+    x = torch.randn(1, dim, dtype=torch.float64)
+    x, z, cosines = x.numpy()[0], *engine(x[0].float().numpy())
+    w1, w2 = (one.weight.detach().double().numpy() for one in (head.expand, head.contract))
+    gain, shift = (one.detach().double().numpy() for one in (head.norm.weight, head.norm.bias))
+    y = w1 @ x.astype(np.float32)
+    y = x.astype(np.float32) + w2 @ [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in y]
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-6) * gain + shift
+    np.testing.assert_allclose(z, y / np.linalg.norm(y), atol=1e-5)
+    np.testing.assert_allclose(cosines, rows @ z.astype(np.float64), atol=1e-5)
+    np.testing.assert_array_equal(cosines[n // 2 : 2 * (n // 2)], cosines[: n // 2])
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (None, "there is no C compiler: install gcc or clang"),
+        ("exit 3", "ended with 3 (without a word)"),
+        ("echo no space >&2; exit 1", "ended with 1 (no space)"),
+    ],
+)
+def test_a_machine_that_cannot_compile_is_told_what_is_used(
+    encoder, tmp_path, monkeypatch, program, why
+):
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    if program is not None:
+        for name in ("cc", "gcc", "clang"):
+            (folder / name).write_text(f"#!/bin/sh\n{program}\n")
+            (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    said = []
+    engine = open_engine(
+        UnitLength(encoder.head), (DIM,), "compiled", cache=tmp_path, say=said.append
+    )
+    assert engine.name != "compiled"
+    assert f"{why}; {engine.name} is used" in said[0]
+
+
 def test_an_embedding_of_zeros_becomes_nan(tmp_path):
     network = UnitLength(nn.Linear(3, 5, bias=False))
     engine = open_engine(network, (3,), "torch", cache=tmp_path, say=print)
@@ -235,7 +303,7 @@ def test_the_engine_keeps_its_own_weights(tmp_path):
 
 def test_every_name_has_its_pass_and_its_place():
     assert tuple(PASSES) == get_args(EngineName)
-    assert set(ON_CPU) < set(ON_GPU) == set(PASSES)
+    assert set(PASSES) == {*ON_CPU, *ON_GPU}
 
 
 class TestChoice:
@@ -243,7 +311,7 @@ class TestChoice:
 
     @pytest.fixture
     def choose(self, monkeypatch, tmp_path):
-        def choose(choice, faults=(), gpu=False):
+        def choose(choice, faults=(), gpu=False, network=None):
             faults, tried, said = dict(faults), [], []
             monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
 
@@ -259,10 +327,11 @@ class TestChoice:
             passes = {path: note(name) for name, path in PASSES.items()}
             with monkeypatch.context() as patch:
                 patch.setattr(engines, "resolve_name", passes.__getitem__)
-                network = UnitLength(nn.Linear(3, 5))
+                shape = (3,) if network is None else (DIM,)
+                network = UnitLength(network or nn.Linear(3, 5))
                 options = {"cache": tmp_path, "say": said.append}
                 try:
-                    engine = open_engine(network, (3,), choice, **options)
+                    engine = open_engine(network, shape, choice, **options)
                 except Problem as problem:
                     return problem, tried, said
             return engine.name, tried, said
@@ -271,6 +340,13 @@ class TestChoice:
 
     def test_auto_on_a_cpu_leaves_out_the_others_in_one_sentence(self, choose):
         assert choose("auto") == ("onnx", ["onnx"], [LEFT_OUT])
+
+    def test_auto_on_a_cpu_compiles_what_can_be_compiled(self, choose):
+        head = MBP(*SHAPE, dim=DIM).head
+        assert choose("auto", network=head) == ("compiled", ["compiled"], [LEFT_OUT])
+        faults = {"compiled": CannotRun("there is no C compiler")}
+        sentence = "engine compiled cannot run: there is no C compiler; onnx is used"
+        assert choose("auto", faults, network=head)[2] == [LEFT_OUT, sentence]
 
     def test_auto_on_a_gpu_captures_a_graph(self, choose):
         assert choose("auto", gpu=True) == ("cuda_graph", ["cuda_graph"], [])
@@ -294,6 +370,10 @@ class TestChoice:
         sentence = f"engine {choice} cannot run: no CUDA device; onnx is used"
         assert choose(choice) == ("onnx", ["onnx"], [sentence])
 
+    def test_one_for_cpus_is_not_tried_on_a_gpu(self, choose):
+        sentence = "engine compiled cannot run: the device is a GPU; cuda_graph is used"
+        assert choose("compiled", gpu=True) == ("cuda_graph", ["cuda_graph"], [sentence])
+
     @pytest.mark.parametrize("choice", ["torch", "onnx"])
     def test_what_was_chosen_is_tried_first(self, choose, choice):
         assert choose(choice) == (choice, [choice], [])
@@ -306,7 +386,8 @@ class TestChoice:
 
     def test_when_none_can_run_a_problem_says_so(self, choose):
         faults = dict.fromkeys(ON_CPU, RuntimeError("not implemented for 'Half'"))
-        problem, tried, _ = choose("auto", faults | {"onnx": OSError("disk full")})
+        faults["onnx"] = OSError("disk full")
+        problem, tried, _ = choose("auto", faults, network=MBP(*SHAPE, dim=DIM).head)
         assert tuple(tried) == ON_CPU
         assert "no engine can run" in str(problem)
         assert "not implemented for 'Half'" in str(problem)

@@ -98,7 +98,7 @@ class Decoder:
             self.live.reset_group(group)
             self._memory.forget(group)
         elif verb == "gallery":
-            self._next = self._aside.begin(partial(prepare, self.config))
+            self._next = self._aside.begin(partial(prepare, self.config, self.live))
 
     def look(self) -> None:
         """Goes over to another gallery, once that is ready."""
@@ -106,10 +106,11 @@ class Decoder:
             return
         ready, self._next = self._next, None
         try:
-            look_up_in(new := ready.result(), self.live, self.config, self._say)
+            new = ready.result()
         except Problem as problem:
             self._say(f"answers go on among the images of before: {problem}", {})
         else:
+            look_up_in(new, self.live, self._say)
             self._aside.begin(partial(let_go, self._gallery))
             self._gallery = new.gallery
 
