@@ -26,9 +26,9 @@ from hvf_core.specs import first_fault
 try:
     import fcntl
 except ImportError:  # on Windows, where what a killed process leaves stays
-    _HAS_LOCKS = False
+    HAS_LOCKS = False
 else:
-    _HAS_LOCKS = True
+    HAS_LOCKS = True
 
 Manifest = TypeVar("Manifest", bound=BaseModel)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -126,7 +126,7 @@ def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    lock = _lock(draft)
+    lock = lock_folder(draft)
     try:
         with space_needed(directory):
             yield draft
@@ -150,21 +150,21 @@ def _clear(directory: Path) -> None:
     """Takes away what killed processes left beside a directory; where it is gone, it is back."""
     name = glob.escape(directory.name)
     for draft in directory.parent.glob(f".{name}.draft-*"):
-        lock = _lock(draft)
+        lock = lock_folder(draft)
         if lock is None:  # it is being written
             return
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
-    for old in directory.parent.glob(f".{name}.old-*") if _HAS_LOCKS else ():
+    for old in directory.parent.glob(f".{name}.old-*") if HAS_LOCKS else ():
         if directory.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(directory)
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """Holds a folder until this process ends; None where another does, or there are no locks."""
-    if not _HAS_LOCKS:
+    if not HAS_LOCKS:
         return None
     try:
         opened = os.open(folder, os.O_RDONLY)

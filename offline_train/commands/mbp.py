@@ -23,6 +23,8 @@ from offline_train.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from decoder.bundle import Bundle
     from offline_train.data.features import Features
     from offline_train.data.trial_set import TrialSet
@@ -80,9 +82,7 @@ def mbp(
         painted_with = load_prior(prior)
         usual["dim"] = painted_with.hvf.dim
     settings = asked.settings(usual)
-    learnt, held_out = load_trial_set(trials), None
-    if "split" in learnt.table:
-        learnt = learnt.select(["train"], "split")
+    learnt, held_out = load_trial_set(trials).training(classes=labels), None
     if labels:
         features = label_features(sorted(learnt.items))
     else:
@@ -92,7 +92,7 @@ def mbp(
         check_encoders(features.encoders, wanted, f"the prior '{prior}'")
     if hold_out is None:
         # Classes cannot be held out as images can: a model knows only those that it has learnt.
-        hold_out = 0 if labels else tenth_to_hold_out(len(learnt.items))
+        hold_out = 0 if labels else tenth_to_hold_out([*map(len, learnt.concepts.values())])
     if hold_out:
         learnt, held_out = learnt.hold_out(hold_out, settings.seed)
     with bar(f"training {settings.encoder} + HVF") as tell:
@@ -109,6 +109,9 @@ def mbp(
         bundle = make_bundle(draft, models, learnt, features, settings, command_line())
         if held_out is None:
             told += "\nnot calibrated, as no stimuli were held out: see `calibrate --help`"
+            if not labels and len(learnt.items) >= 20:
+                smallest = min(map(len, learnt.concepts.values()))
+                told += f"; of concepts, which are held out whole, the smallest has {smallest}"
         else:
             told += "\n" + _calibrate(bundle, held_out, features)
     console.print(told)
@@ -138,7 +141,10 @@ def _calibrate(bundle: "Bundle", held_out: "TrialSet", features: "Features") -> 
     )
 
 
-def tenth_to_hold_out(n_items: int) -> int:
-    """Of the stimuli, at most 200; none where that is not two, which a calibration needs."""
-    tenth = min(200, n_items // 10)
-    return tenth if tenth >= 2 else 0
+def tenth_to_hold_out(sizes: "Sequence[int]") -> int:
+    """Of the stimuli, at most 200, by the sizes of their concepts, which are held out whole.
+
+    None where that is not two, which a calibration needs, or where no concept is so small.
+    """
+    tenth = min(200, sum(sizes) // 10)
+    return tenth if tenth >= 2 and sum(size for size in sizes if size <= tenth) >= 2 else 0

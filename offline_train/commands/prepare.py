@@ -1,16 +1,17 @@
 """From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import JsonValue
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from hvf_core.options import Asked, with_settings
+from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
 from offline_train.commands.options import TRAIN, BundleFolder, Out, console
@@ -18,7 +19,7 @@ from offline_train.data.settings import PrepareSettings, PrepareTestSettings, Re
 
 if TYPE_CHECKING:
     from offline_train.data.prepare import Prepared
-    from offline_train.data.study import CutTrials, Study, StudyPart
+    from offline_train.data.study import CutTrials, Study
     from stream.sources.recording import Recording
 
 Images = Annotated[
@@ -48,7 +49,6 @@ def prepare(
     Example: python -m offline_train prepare s1.vhdr s2.vhdr --out trials
     """
     from offline_train.data.prepare import prepare as prepare_trials
-    from offline_train.data.study import Study
 
     study = _read(files, images, asked, out)
     line = {}
@@ -58,14 +58,10 @@ def prepare(
     kinds = {"highpass": highpass, "lowpass": lowpass, "notch": notch}
     if filters := [{"kind": k, "freq_hz": hz} for k, hz in kinds.items() if hz is not None]:
         line["preprocessing.filters"] = Given(filters, "--highpass, --lowpass, --notch")
-    parts = iter(study.parts)
-    looked_at = list(parts) if study.name == "recordings" else [next(parts)]
-    study = Study.of_parts(study.name, chain(looked_at, parts), images=study.images)
-    settings = _settings(asked.also(line), [part.data for part in looked_at])
-    del looked_at  # a part may be large
-    trial_set = prepare_trials(
-        study, settings, out, provenance=_provenance(files), on_recording=_tell
-    )
+    with console.status("looking at the recordings"):
+        settings = _settings(asked.also(line), study)
+    with _cutting(out) as tell:
+        trial_set = prepare_trials(study, settings, out, provenance=_provenance(files), **tell)
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...", soft_wrap=True)
 
@@ -87,48 +83,58 @@ def prepare_test(
     from stream.acquire.preprocess import Preprocessing
 
     settings = asked.settings()
-    trial_set = prepare_test_trials(
-        _read(files, images, asked, out),
-        Preprocessing.of(load_bundle(bundle)),
-        out,
-        settings,
-        provenance=_provenance(files),
-        on_recording=_tell,
-    )
+    study, preprocessing = _read(files, images, asked, out), Preprocessing.of(load_bundle(bundle))
+    made = _provenance(files)
+    with _cutting(out) as tell:
+        trial_set = prepare_test_trials(
+            study, preprocessing, out, settings, provenance=made, **tell
+        )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(
         f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...", soft_wrap=True
     )
 
 
-def _settings(
-    asked: Asked[PrepareSettings], parts: "Sequence[Recording | CutTrials]"
-) -> PrepareSettings:
-    """What is not asked for is as the first of these has it, or the usual.
+def _settings(asked: Asked[PrepareSettings], study: "Study") -> PrepareSettings:
+    """What is not asked for is as the first of the recordings has it, or the usual.
 
     Channels of no brain, and those that are dead or wildly scaled in all recordings, are left out.
     """
+    from offline_train.data.pieces.channel_sets import channels_of
     from offline_train.data.prepare import odd_everywhere
-    from offline_train.data.study import CutTrials
 
-    usual: dict[str, Any] = {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
-    if isinstance(cut := parts[0], CutTrials):
-        usual = {"rate_hz": cut.rate_hz, "tmin_s": cut.tmin_s, "tmax_s": cut.tmax_s}
-        usual |= {"baseline_s": None} | ({"whitening": "given"} if cut.is_whitened else {})
-    recordings = [part.some() if isinstance(part, CutTrials) else part for part in parts]
     names, true_rate = (asked.given(name) for name in ("channel_map", "true_rate_hz"))
     # What is of another kind is refused with all the rest.
     other_names = names.value if names is not None and isinstance(names.value, dict) else {}
     true_hz = true_rate.value if true_rate is not None else None
     true_hz = true_hz if isinstance(true_hz, float) else None
-    corrected = [recording.corrected(other_names, true_hz) for recording in recordings]
-    first = corrected[0]
-    channels, rate = (asked.given(f"preprocessing.{name}") for name in ("channels", "rate_hz"))
-    if rate is not None and rate.value == 0:
-        asked = asked.also({"preprocessing.rate_hz": replace(rate, value=first.rate_hz)})
-    usual["channels"] = brain = first.brain_channels
-    if channels is None:
-        odd = odd_everywhere([recording.odd_channels(brain) for recording in corrected])
+    given = {
+        name: asked.given(f"preprocessing.{name}")
+        for name in ("channels", "output_channels", "rate_hz")
+    }
+    first: Recording | None = None
+    usual: dict[str, Any] = {}
+    odds: list[dict[str, str]] = []
+    for part in study.parts:
+        recording = _like(part.data).corrected(other_names, true_hz)
+        if first is None:
+            first, usual = replace(recording, samples=recording.samples[:0]), _usual(part.data)
+        odds.append(recording.odd_channels(first.brain_channels))
+        if given["channels"] is not None or not odd_everywhere(odds):
+            break  # the others need not be read before they are cut
+    if first is None:
+        raise Problem(f"no recording of '{study.name}' shows an image: give those that do")
+    brain, whose = first.brain_channels, first.name
+    for name, one in given.items():
+        value = one.value if one is not None else None
+        if one is not None and isinstance(value, tuple | list):
+            found = channels_of([str(word) for word in value], first.channels, brain, whose)
+            asked = asked.also({f"preprocessing.{name}": replace(one, value=found)})
+            usual[name] = found
+        elif one is not None and name == "rate_hz" and value == 0:
+            asked = asked.also({"preprocessing.rate_hz": replace(one, value=first.rate_hz)})
+    if given["channels"] is None:
+        odd = odd_everywhere(odds)
         if (reference := asked.given("preprocessing.reference")) is not None:
             odd.pop(str(reference.value), None)  # which may well be flat
         usual["channels"] = tuple(name for name in brain if name not in odd)
@@ -137,33 +143,61 @@ def _settings(
         if left_out:
             why = "" if not odd else "; numbers are how much they move, SD over a second"
             console.print(f"channels that are left out: {', '.join(left_out)}{why}")
-    usual["output_channels"] = usual["channels"] if channels is None else channels.value
+    usual.setdefault("output_channels", usual["channels"])
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
+
+
+def _like(data: "Recording | CutTrials") -> "Recording":
+    from stream.sources.recording import Recording
+
+    return data if isinstance(data, Recording) else data.some()
+
+
+def _usual(data: "Recording | CutTrials") -> dict[str, Any]:
+    """Rate and window that are usual; trials that are cut already keep theirs."""
+    from offline_train.data.study import CutTrials
+
+    if not isinstance(data, CutTrials):
+        return {"rate_hz": 250.0, "tmin_s": 0.0, "tmax_s": 0.996}
+    usual = {"rate_hz": data.rate_hz, "tmin_s": data.tmin_s, "tmax_s": data.tmax_s}
+    return usual | {"baseline_s": None} | ({"whitening": "given"} if data.is_whitened else {})
 
 
 def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) -> "Study":
     """The study of some files; not before it is known that `out` can be written."""
     from hvf_core.artifact import refuse_foreign
     from offline_train.data.studies.find import study_of
-    from offline_train.data.study import Study
     from offline_train.data.trial_set import MANIFEST
 
     refuse_foreign(out, MANIFEST)
-    study = study_of(files, images, asked.section("recording", RecordingPart))
-    if study.name != "recordings":
-        return Study.of_parts(study.name, _told(study.parts), images=study.images)
-    read = list(track(_told(study.parts), "reading", len(study.sources), console=console))
-    return Study.of_parts(study.name, read, images=study.images)
+    return study_of(files, images, asked.section("recording", RecordingPart))
 
 
-def _told(parts: "Iterable[StudyPart]") -> "Iterator[StudyPart]":
-    """The parts; of each recording, what a person should hear is said."""
-    from stream.sources.recording import Recording
+@contextmanager
+def _cutting(out: Path) -> Iterator[dict[str, Any]]:
+    """Shows how far the cutting is, and how long it will take; yields what is to be told of it."""
+    from offline_train.data.pieces.work import folder_of
 
-    for part in parts:
-        for notice in part.data.notices if isinstance(part.data, Recording) else ():
-            console.print(f"{part.facts.name}: {notice}", highlight=False)
-        yield part
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console) as progress:
+        task = progress.add_task("cutting", total=1.0)
+
+        def share(done: float) -> None:
+            progress.update(task, completed=done)
+            if done == 1:
+                progress.update(task, description="writing")
+
+        said: dict[str, Any] = {"on_recording": _tell, "on_share": share, "say": console.print}
+        try:
+            yield said
+        except BaseException:
+            if (folder := folder_of(out)).is_dir():
+                console.print(
+                    f"what is cut already is kept in '{folder}': the same command goes on from "
+                    "there; delete it to give up",
+                    soft_wrap=True,
+                )
+            raise
 
 
 def _provenance(files: list[Path]) -> dict[str, JsonValue]:

@@ -4,30 +4,33 @@
 as it was fitted before.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby, islice
-from operator import itemgetter
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
 
-from hvf_core.artifact import space_needed
-from hvf_core.problem import Problem, needed
-from offline_train.data.cut import outcomes
+from hvf_core.problem import Problem
+from offline_train.data.pieces.piece import Cut, CutPart, HowCut, told_odd
+from offline_train.data.pieces.work import Telling, cut_study
 from offline_train.data.settings import CutSettings, PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
-from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
-from stream.acquire.adaptation import Adaptation
+from offline_train.data.trial_set import (
+    TrialFormat,
+    TrialSet,
+    TrialSetWriter,
+    load_trial_set,
+    write_trial_set,
+)
+from offline_train.data.trial_table import check_splits
 from stream.acquire.preprocess import Preprocessing, fit
 from stream.acquire.settings import PreprocessSettings
-from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.units import Signal
-from stream.sources.recording import Recording
 
 _BLOCK = 256  # trials
 _SAME_UNIT = 30.0  # caps and persons differ by a few times, units by 1000
@@ -45,61 +48,53 @@ class Prepared:
     notices: tuple[str, ...] = ()
 
 
+OnRecording = Callable[[str, Prepared], object]
+"""Is called after each part of a study, in its order, with the part's name."""
+OnShare = Callable[[float], object]
+"""Is called now and then with the share of a study that is cut."""
+
+
 def prepare(
     study: Study,
     settings: PrepareSettings,
     directory: Path,
     *,
     provenance: Mapping[str, JsonValue] | None = None,
-    on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
+    on_recording: OnRecording = lambda name, so_far: None,
+    on_share: OnShare = lambda share: None,
+    say: Callable[[str], object] = lambda sentence: None,
 ) -> TrialSet:
     """Cuts the trials of a study, fits the preprocessing to them, and writes them.
 
     It is fitted to the trials whose split is `train`, or not known; with `per_session`, to those
     of each session alone. A bundle takes over what is fitted to all of these together also then: a
-    live session is none of them.
-
-    Args:
-        on_recording: called after each part of the study, with its name.
+    live session is none of them. Where it is killed, the same call goes on from there.
 
     Raises:
         Problem: no trial is left, or none to fit to, or a part does not fit the settings.
     """
     asked = settings.preprocessing
     unfitted = {"output_channels": asked.channels, "whitening": "none", "scaling": "none"}
-    plan = TrialPlan(
-        Preprocessing(asked.model_copy(update=unfitted)),
-        marker_rule=settings.markers,
-        reject=settings.reject,
-    )
-    signals: list[Signal] = []
-    odd: list[dict[str, str]] = []
-    rows: list[tuple[Facts, str]] = []
-    spool_at = Path(tempfile.gettempdir())
-    with space_needed(spool_at), tempfile.TemporaryFile(dir=spool_at) as spool:
-        for facts, stimulus, trial in _trials(study, plan, settings, signals, odd, on_recording):
-            spool.write(trial.tobytes())
-            rows.append((facts, stimulus))
-        spool.flush()
-        _check_channels(odd, asked)
-        shape = (len(rows), len(asked.channels), asked.n_times)
-        trials = np.memmap(spool, np.float32, "r", shape=shape)
-        learnt = np.array([facts.split in ("train", None) for facts, _ in rows])
-        fitted = _fit(asked, trials, learnt, "the study")
+    plain = Preprocessing(asked.model_copy(update=unfitted))
+    how = _how(settings, plain, sums_noise=asked.whitening == "mvnn")
+    telling = Telling(_Hearing(on_recording), on_share, say)
+    with _cut(study, how, settings, directory, telling) as cuts:
+        _check_channels([cut.part.odd for cut in cuts], asked)
+        if not settings.classes:
+            check_splits(_shown(study, cuts))
+        learnt = [cut for cut in cuts if cut.part.facts.is_learnt]
+        fitted = _fit(asked, learnt, "the study")
         fits = {}
-        for key in {facts.session_key for facts, _ in rows} if settings.per_session else ():
-            own = learnt & [facts.session_key == key for facts, _ in rows]
-            fits[key] = _fit(asked, trials, own, f"the session '{Facts(*key).name}'")
-        trial_format = _format(asked, signals[0], study, provenance)
+        keys = dict.fromkeys(cut.part.facts.session_key for cut in cuts if len(cut))
+        for key in keys if settings.per_session else ():
+            own = [cut for cut in learnt if cut.part.facts.session_key == key]
+            fits[key] = _fit(asked, own, f"the session '{Facts(*key).name}'")
+        trial_format = _format(asked, cuts[0].part.signal, study, provenance)
         arrays = {key: fit.arrays for key, fit in fits.items()}
         with write_trial_set(directory, trial_format, fitted.arrays, arrays) as writer:
-            start = 0
-            for facts, of_part in groupby(rows, key=itemgetter(0)):
-                spatial = fits.get(facts.session_key, fitted).spatial_matrix(asked.channels)
-                while block := [stimulus for _, stimulus in islice(of_part, _BLOCK)]:
-                    made = spatial @ trials[start : start + len(block)]
-                    writer.append(made, **_columns(study, facts, block))
-                    start += len(block)
+            for cut in cuts:
+                own_fit = fits.get(cut.part.facts.session_key, fitted)
+                _write(writer, cut, study, own_fit.spatial_matrix(asked.channels))
     return load_trial_set(directory)
 
 
@@ -110,68 +105,82 @@ def prepare_test(
     settings: PrepareTestSettings,
     *,
     provenance: Mapping[str, JsonValue] | None = None,
-    on_recording: Callable[[str, Prepared], None] = lambda name, so_far: None,
+    on_recording: OnRecording = lambda name, so_far: None,
+    on_share: OnShare = lambda share: None,
+    say: Callable[[str], object] = lambda sentence: None,
 ) -> TrialSet:
     """Cuts the trials of a study as a live session with a bundle does, and writes them.
 
     Args:
         preprocessing: of the bundle, as it was fitted in training.
         settings: with `adaptation`, every part is adapted on its own, from its own earlier trials.
-        on_recording: called after each part of the study, with its name.
 
     Raises:
         Problem: no trial is left, or a part does not fit the bundle.
     """
-    plan = TrialPlan(preprocessing, marker_rule=settings.markers, reject=settings.reject)
-    signal = preprocessing.signal
-    trial_format = _format(preprocessing.settings, signal, study, provenance)
-    with write_trial_set(directory, trial_format, preprocessing.arrays) as writer:
-        cut = _trials(study, plan, settings, [signal], [], on_recording)
-        for facts, stimulus, trial in cut:
-            writer.append(trial[None], **_columns(study, facts, [stimulus]))
+    how = _how(settings, preprocessing, adaptation=settings.adaptation)
+    trial_format = _format(preprocessing.settings, preprocessing.signal, study, provenance)
+    telling = Telling(_Hearing(on_recording, preprocessing.signal), on_share, say)
+    with (
+        _cut(study, how, settings, directory, telling) as cuts,
+        write_trial_set(directory, trial_format, preprocessing.arrays) as writer,
+    ):
+        for cut in cuts:
+            _write(writer, cut, study)
     return load_trial_set(directory)
 
 
-def _trials(
-    study: Study,
-    plan: TrialPlan,
-    settings: CutSettings,
-    signals: list[Signal],
-    odd: list[dict[str, str]],
-    on_recording: Callable[[str, Prepared], None],
-) -> Iterator[tuple[Facts, str, np.ndarray]]:
-    """The trials of a study that are left, with their facts and stimuli; the first signal holds.
+def _how(settings: CutSettings, preprocessing: Preprocessing, **more: Any) -> HowCut:
+    names, true_hz = settings.channel_map, settings.true_rate_hz
+    return HowCut(preprocessing, settings.markers, settings.reject, names, true_hz, **more)
 
-    `signals` and `odd` take what the parts record, and which of their channels are odd.
-    """
-    prepared, preprocessing = Prepared(), needed(plan.preprocessing)
-    sizes: dict[str, float] = {}
-    adaptation = settings.adaptation if isinstance(settings, PrepareTestSettings) else None
-    for data, facts in study.parts:
-        recording = data if isinstance(data, Recording) else data.some()
-        recording = recording.corrected(settings.channel_map, settings.true_rate_hz)
-        signals.append(recording.signal(preprocessing.settings.channels))
-        signals[-1].check(signals[0], f"'{facts.name}'")
-        sizes[facts.name] = recording.size(preprocessing.settings.channels)
-        _check_sizes(sizes)
-        adapted = Adaptation(preprocessing, adaptation) if adaptation is not None else None
-        odd.append(recording.odd_channels(preprocessing.settings.channels))
-        notices = [_told(odd[-1])] if odd[-1] else []
-        named = replace(data, channels=recording.channels, rate_hz=recording.rate_hz)
-        for outcome in outcomes(named, plan, adapted, notices.append):
-            if isinstance(outcome, str):
-                prepared.dropped[outcome] += 1
-            else:
-                prepared.n_trials += 1
-                yield facts, *outcome
-        prepared.notices = tuple(notices)
-        on_recording(facts.name, prepared)
-    if not prepared.n_trials:
-        dropped = ", ".join(f"{n} {reason}" for reason, n in prepared.dropped.items())
-        raise Problem(
-            f"no trial was left of the recordings (dropped: {dropped or 'no marker fits'}); "
-            "check the markers, the window and --stimuli"
-        )
+
+@dataclass
+class _Hearing:
+    """Hears of part after part: all must record what the first does, or this signal."""
+
+    on_recording: OnRecording
+    signal: Signal | None = None
+    prepared: Prepared = field(default_factory=Prepared)
+    sizes: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, part: CutPart) -> None:
+        name, prepared = part.facts.name, self.prepared
+        self.signal = self.signal or part.signal
+        part.signal.check(self.signal, f"'{name}'")
+        self.sizes[name] = part.size
+        _check_sizes(self.sizes)
+        prepared.n_trials += len(part.stimuli)
+        prepared.dropped.update(part.dropped)
+        prepared.notices = part.notices
+        self.on_recording(name, prepared)
+
+
+@contextmanager
+def _cut(
+    study: Study, how: HowCut, settings: CutSettings, directory: Path, telling: Telling
+) -> Iterator[list[Cut]]:
+    """Yields what is cut of a study, of which some trial must be left."""
+    read = settings.recording.model_dump(mode="json")
+    with cut_study(study, how, read, directory, settings.workers, telling) as cuts:
+        if not any(map(len, cuts)):
+            dropped = sum((Counter(cut.part.dropped) for cut in cuts), Counter[str]())
+            told = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+            raise Problem(
+                f"no trial was left of the recordings (dropped: {told or 'no marker fits'}); "
+                "check the markers, the window and --stimuli"
+            )
+        yield cuts
+
+
+def _write(
+    writer: TrialSetWriter, cut: Cut, study: Study, spatial: np.ndarray | None = None
+) -> None:
+    stimuli = iter(cut.part.stimuli)
+    for trials in cut.blocks(_BLOCK):
+        made = trials if spatial is None else spatial @ trials
+        columns = _columns(study, cut.part.facts, [*islice(stimuli, len(trials))])
+        writer.append(made, **columns)
 
 
 def _check_sizes(sizes: Mapping[str, float]) -> None:
@@ -195,34 +204,51 @@ def odd_everywhere(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: text for name, text in (found or [{}])[0].items() if name.casefold() in common}
 
 
-def _told(odd: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{name} ({text})" for name, text in odd.items())
-    return f"channels that move far less or more than the others (SD over a second): {listed}"
-
-
 def _check_channels(found: Sequence[Mapping[str, str]], settings: PreprocessSettings) -> None:
     """Refuses channels that whitening would take for quiet or loud ones, and live ones drown."""
     odd = odd_everywhere(found)
     odd.pop(settings.reference, None)  # which is flat where it is recorded at all
     if odd:
         raise Problem(
-            f"{_told(odd)}, in all of the recordings, so that a model would learn nothing of them "
-            "and break down where they are well: leave them out of the channels"
+            f"{told_odd(odd)}, in all of the recordings, so that a model would learn nothing of "
+            "them and break down where they are well: leave them out of the channels"
         )
 
 
-def _fit(
-    settings: PreprocessSettings, trials: np.ndarray, chosen: np.ndarray, whose: str
-) -> Preprocessing:
-    """Fits to the chosen trials (bool, (n,)), without a copy where they lie side by side."""
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
+@dataclass(frozen=True)
+class _Trials:
+    """The trials of some parts, which stay on disk."""
+
+    cuts: Sequence[Cut]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.cuts))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (trial for cut in self.cuts for block in cut.blocks(_BLOCK) for trial in block)
+
+
+def _fit(settings: PreprocessSettings, cuts: Sequence[Cut], whose: str) -> Preprocessing:
+    """Fits to the trials of these parts."""
+    trials = _Trials(cuts)
+    if not len(trials):
         raise Problem(
             f"{whose} has no training trial to fit the preprocessing to: give it some, of the "
             "split `train` or of none"
         )
-    side_by_side = rows[-1] - rows[0] == len(rows) - 1
-    return fit(settings, trials[rows[0] : rows[-1] + 1] if side_by_side else trials[rows])
+    summed = [cut.noise for cut in cuts if cut.noise is not None]
+    return fit(settings, trials, np.sum(summed, axis=0) / len(trials) if summed else None)
+
+
+def _shown(study: Study, cuts: Sequence[Cut]) -> dict[str | None, dict[str, str]]:
+    """The concept of each stimulus of each split."""
+    shown: dict[str | None, dict[str, str]] = {}
+    for cut in cuts:
+        of_split = shown.setdefault(cut.part.facts.split, {})
+        for stimulus in cut.part.stimuli:
+            image = study.images.get(stimulus)
+            of_split[stimulus] = (image and image.category) or stimulus
+    return shown
 
 
 def _columns(study: Study, facts: Facts, stimuli: Sequence[str]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class CutSettings(Settings):
     """Channels that the recordings call otherwise than the model does: MINE=ITS,MINE=ITS."""
     true_rate_hz: float | None = setting(None, option="--true-rate", gt=0)
     """Of recordings that declare a wrong one."""
+    workers: int | None = setting(None, option="--workers", ge=1)
+    """Processes that cut recordings side by side; as many as cores and memory allow by default."""
 
 
 class PrepareSettings(CutSettings):
@@ -38,6 +40,8 @@ class PrepareSettings(CutSettings):
     """What is done to a trial; it goes into the bundle."""
     per_session: bool = setting(False, option="--per-session")
     """Whiten and scale every session by itself, as THINGS-EEG2 is preprocessed."""
+    classes: bool = setting(False, option="--classes")
+    """Stimuli are classes (`mbp --labels`), and training and test may show the same ones."""
 
 
 class PrepareTestSettings(CutSettings):

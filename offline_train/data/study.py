@@ -41,6 +41,11 @@ class Facts:
         return "/".join(filter(None, (self.subject, self.session, self.run))) or "recording"
 
     @property
+    def is_learnt(self) -> bool:
+        """Whether preprocessing is fitted to it."""
+        return self.split in ("train", None)
+
+    @property
     def session_key(self) -> tuple[str | None, str | None]:
         """A session is known by its subject as well: every subject may have a session 1."""
         return self.subject, self.session

@@ -29,7 +29,15 @@ from hvf_core.artifact import (
 )
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
-from offline_train.data.trial_table import Column, ColumnName, Table, read_table, write_table
+from offline_train.data.trial_table import (
+    Column,
+    ColumnName,
+    Table,
+    check_splits,
+    read_table,
+    shown_by_split,
+    write_table,
+)
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "trial_set.json"
@@ -232,8 +240,23 @@ class TrialSet:
         codes = [code for code, name in enumerate(known.names) if name in wanted]
         return self.subset(np.flatnonzero(np.isin(known.codes, codes)))
 
+    def training(self, classes: bool = False) -> "TrialSet":
+        """The trials to learn from, where every training takes them: of `train`, or of no split.
+
+        Args:
+            classes: whether stimuli are classes, which training and test may share.
+
+        Raises:
+            Problem: another split shares stimuli or concepts with these.
+        """
+        if "split" not in self.table:
+            return self
+        if not classes:
+            check_splits(shown_by_split(self.table))
+        return self.select(["train"], "split")
+
     def hold_out(self, n_items: int, seed: int) -> tuple["TrialSet", "TrialSet"]:
-        """Splits off the trials of `n_items` stimuli, drawn at random.
+        """Splits off the trials of at most `n_items` stimuli, drawn at random by whole concepts.
 
         Returns:
             The trials of the other stimuli, and those that are held out.
@@ -241,14 +264,28 @@ class TrialSet:
         Raises:
             Problem: when fewer than two stimuli are left, or would be held out.
         """
-        items = self.items
-        if not 2 <= n_items <= len(items) - 2:
+        items, held = self.items, set[str]()
+        concepts = [*self.concepts.values()]
+        for number in np.random.default_rng(seed).permutation(len(concepts)):
+            if len(held) + len(concepts[number]) <= n_items:
+                held.update(concepts[number])
+        if not 2 <= len(held) <= len(items) - 2:
+            smallest = min(map(len, concepts))
             raise Problem(
-                f"{n_items} of {len(items)} stimuli cannot be held out: at least two must be, and "
-                "two must be left to learn from"
+                f"{n_items} of {len(items)} stimuli cannot be held out by whole concepts, of which "
+                f"the smallest has {smallest}: at least two stimuli must be, and two must be left "
+                "to learn from"
             )
-        held = {items[i] for i in np.random.default_rng(seed).permutation(len(items))[:n_items]}
         return self.select([item for item in items if item not in held]), self.select(held)
+
+    @cached_property
+    def concepts(self) -> dict[str, list[str]]:
+        """The stimuli of each concept: of each category or, where it is not known, each its own."""
+        category, found = self.table.get("category"), dict[str, list[str]]()
+        for item, trials in self.repeats.items():
+            said = category and category.at(int(trials[0]))
+            found.setdefault(f"category {said}" if said else f"stimulus {item}", []).append(item)
+        return found
 
     def subset(self, positions: Sequence[int] | np.ndarray) -> "TrialSet":
         """Only the trials at these positions, in this order."""

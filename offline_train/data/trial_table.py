@@ -4,12 +4,14 @@ A column keeps every name once and a number for each trial, so that a table of a
 some arrays, not millions of objects.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from hvf_core.problem import Problem
 
 ColumnName = Literal["stimulus", "subject", "session", "run", "split", "image", "category"]
 """`image` is the picture's path in the data set, `category` its concept or class."""
@@ -39,6 +41,11 @@ class Column:
         """The value of each trial."""
         return tuple(np.array([*self.names, None], object)[self.codes])
 
+    def at(self, row: int) -> str | None:
+        """The value of one trial."""
+        code = int(self.codes[row])
+        return self.names[code] if code >= 0 else None
+
     @property
     def present(self) -> set[str]:
         """The values that trials have."""
@@ -47,6 +54,50 @@ class Column:
 
 Table = Mapping[ColumnName, Column]
 """The columns that are known."""
+
+
+def shown_by_split(table: Table) -> dict[str | None, dict[str, str]]:
+    """The stimuli of each split, with their concepts: their categories, or else they themselves."""
+    stimulus, split, category = (table.get(name) for name in ("stimulus", "split", "category"))
+    if stimulus is None or split is None:
+        return {}
+    shown: dict[str | None, dict[str, str]] = {}
+    _, rows = np.unique([split.codes, stimulus.codes], axis=1, return_index=True)
+    for row in rows.tolist():
+        name, concept = stimulus.at(row) or "", category and category.at(row)
+        shown.setdefault(split.at(row), {})[name] = concept or name
+    return shown
+
+
+def check_splits(shown: Mapping[str | None, Mapping[str, str]]) -> None:
+    """Refuses splits that share a stimulus or a concept, of which whoever learnt one knows more.
+
+    Args:
+        shown: the concept of each stimulus of each split, as `shown_by_split` gives it.
+    """
+    learnt = {**shown.get(None, {}), **shown.get("train", {})}
+    concepts = set(learnt.values())
+    for split, stimuli in shown.items():
+        if split in (None, "train"):
+            continue
+        if again := sorted(learnt.keys() & stimuli.keys()):
+            raise Problem(
+                f"{len(again)} of the {len(stimuli)} stimuli of the split '{split}' are in "
+                f"training too ({_some(again)}): a model would be asked for what it has learnt; "
+                "take them out of one of both or, where stimuli are classes, give --classes"
+            )
+        if leaks := {name: concept for name, concept in stimuli.items() if concept in concepts}:
+            named = sorted(f"{concept}: {name}" for name, concept in leaks.items())
+            raise Problem(
+                f"{len(leaks)} of the {len(stimuli)} images of the split '{split}' are of "
+                f"{len({*leaks.values()})} concepts that training shows too ({_some(named)}): "
+                "other images of a concept tell what it looks like; take these concepts out of "
+                "training or, where stimuli are classes, give --classes"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -4,9 +4,10 @@ Per trial: pick channels, reference, baseline, resample, whiten. Every step is l
 `TrialTransform` is two small matrices that are computed once, when the stream is known.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import compress, islice
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -289,12 +290,23 @@ class _Resampler:
         row[low - first :] = one_sided_kernel(output_s, there_s, unknown_s, self._output_rate_hz)
 
 
-def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
+class Trials(Protocol):
+    """Some trials (channels, times), to be read more than once: an array, or what is on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+def fit(
+    settings: PreprocessSettings, trials: Trials, noise: np.ndarray | None = None
+) -> Preprocessing:
     """Fits what the settings ask for to training trials.
 
     Args:
-        trials: (n, channels, times) of `settings.channels`, as the transform of the same settings
-            without whitening and scaling gives them with all channels as output.
+        trials: of `settings.channels`, as the transform of the same settings without whitening and
+            scaling gives them with all channels as output.
+        noise: their `noise_covariance`, where it is known already.
 
     Returns:
         The settings with `whitener` and `scale` where they are asked for, and `trial_covariance`
@@ -302,9 +314,11 @@ def fit(settings: PreprocessSettings, trials: np.ndarray) -> Preprocessing:
     """
     arrays: dict[str, np.ndarray] = {}
     if settings.whitening == "mvnn":
-        arrays["whitener"] = whitener(noise_covariance(trials))
+        found = noise_covariance(np.asarray(trials)) if noise is None else noise
+        arrays["whitener"] = whitener(found)
     if settings.scaling == "robust":
-        some = trials[:: max(1, len(trials) // _SCALE_TRIALS)]
+        step = max(1, len(trials) // _SCALE_TRIALS)
+        some = np.stack([*islice(trials, 0, None, step)])
         if "whitener" in arrays:
             some = np.einsum("ij,njt->nit", arrays["whitener"], some)
         rows = [settings.channels.index(name) for name in settings.output_channels]
@@ -321,12 +335,12 @@ def trial_covariance(trial: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.cov(trial, bias=True))
 
 
-def _mean_trial_covariance(spatial: np.ndarray, trials: np.ndarray) -> np.ndarray:
+def _mean_trial_covariance(spatial: np.ndarray, trials: Trials) -> np.ndarray:
     """The mean over trials of `spatial @ trial`'s covariance, without outliers, as live."""
     powers = np.array([(spatial @ trial).var(axis=1).sum() for trial in trials])
-    kept = np.flatnonzero(powers <= OUTLIER_RATIO * np.median(powers))
-    found = (trial_covariance(spatial @ trials[number]) for number in kept)
-    return sum(found, np.zeros(())) / len(kept)
+    kept = powers <= OUTLIER_RATIO * np.median(powers)
+    found = (trial_covariance(spatial @ trial) for trial in compress(trials, kept))
+    return sum(found, np.zeros(())) / np.count_nonzero(kept)
 
 
 def _rows(part: Window, whole: Window) -> slice:

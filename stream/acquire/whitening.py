@@ -22,7 +22,7 @@ def noise_covariance(trials: np.ndarray) -> np.ndarray:
         )
     if not np.isfinite(trials).all():
         raise ValueError("trials with NaN or infinite values, expected finite ones")
-    found = (_shrunk_covariance(trial.astype(np.float64)) for trial in trials)
+    found = (shrunk_covariance(trial.astype(np.float64)) for trial in trials)
     return sum(found, np.zeros(())) / len(trials)
 
 
@@ -33,7 +33,8 @@ def whitener(covariance: np.ndarray) -> np.ndarray:
     return np.real(fractional_matrix_power(covariance, -0.5))
 
 
-def _shrunk_covariance(trial: np.ndarray) -> np.ndarray:
+def shrunk_covariance(trial: np.ndarray) -> np.ndarray:
+    """Of one trial, float64 (channels, times): what `noise_covariance` is the mean of."""
     from sklearn.covariance import ledoit_wolf  # here: the live reader applies, it never fits
 
     scale = trial.std(axis=1)

@@ -286,4 +286,4 @@ def test_what_cannot_be_calibrated_is_refused(world) -> None:
     ("n_items", "expected"), [(2, 0), (19, 0), (20, 2), (999, 99), (16540, 200)]
 )
 def test_a_tenth_is_held_out_where_a_tenth_can_be_calibrated_on(n_items, expected) -> None:
-    assert tenth_to_hold_out(n_items) == expected
+    assert tenth_to_hold_out([1] * n_items) == expected

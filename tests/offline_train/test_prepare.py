@@ -148,8 +148,10 @@ def test_every_session_can_have_a_fit_of_its_own_which_only_training_trials_deci
         (tested, of_two | {"split": "test"}),
     ]
     choice = make_settings(whitening="mvnn", scaling="robust", output_channels=CHANNELS)
-    whole = prepare(of_parts(*parts), choice, tmp_path / "whole")
-    own = prepare(of_parts(*parts), choice, tmp_path / "own", settings={"per_session": True})
+    shared = {"classes": True}  # training and test show the same here
+    whole = prepare(of_parts(*parts), choice, tmp_path / "whole", settings=shared)
+    per_session = shared | {"per_session": True}
+    own = prepare(of_parts(*parts), choice, tmp_path / "own", settings=per_session)
     alone = {
         "1": prepare(of_parts(parts[0]), choice, tmp_path / "one"),
         "2": prepare(of_parts(parts[1]), choice, tmp_path / "two"),
@@ -179,8 +181,9 @@ def test_a_session_without_training_trials_cannot_have_a_fit(tmp_path):
     with pytest.raises(Problem, match="the study has no training trial to fit"):
         prepare(of_parts(tested), make_settings(), tmp_path / "set")
     both = of_parts((make_recording(ONSETS), {"session": "1"}), tested)
+    settings = {"per_session": True, "classes": True}
     with pytest.raises(Problem, match="the session '2' has no training trial to fit"):
-        prepare(both, make_settings(), tmp_path / "set", settings={"per_session": True})
+        prepare(both, make_settings(), tmp_path / "set", settings=settings)
 
 
 def test_the_images_of_a_study_stand_beside_the_trials(tmp_path):
