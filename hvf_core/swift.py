@@ -3,11 +3,22 @@
 import ctypes
 import gc
 import os
+import struct
 import sys
 import time
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
-Spin = Literal["auto", "on", "off"]
+from hvf_core.problem import Problem
+
+Wanted = Literal["auto", "on", "off"]
+LATENCY_FILE = Path("/dev/cpu_dma_latency")
+"""Linux's: how late cores may wake, in µs, as long as it is held open."""
+LATENCY_RULE = 'KERNEL=="cpu_dma_latency", GROUP="users", MODE="0660"'
+"""A line for udev that lets a group write it."""
+_CPU_FILE = Path("/proc/cpuinfo")
+_LIGHT_REST_US = 2  # the lightest rest of a core, from which it wakes in about a microsecond
+_NO_REST_US = 0  # in a virtual machine, whose every rest is a way to its host and back
 _PR_SET_TIMERSLACK = 29
 _SPARE_CORES = 8  # what a session's processes, LSL's and ZeroMQ's threads and the source keep busy
 _CALM_S = 0.03  # until the next sample that somebody waits for: time to collect garbage
@@ -23,7 +34,7 @@ def wake_on_time() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
-def may_spin(spin: Spin) -> bool:
+def may_spin(spin: Wanted) -> bool:
     """Whether a node may look again and again, and not sleep, while an answer is due.
 
     On two cores it takes the one that the source, LSL and ZeroMQ need: answers come later.
@@ -32,6 +43,38 @@ def may_spin(spin: Spin) -> bool:
         return spin == "on"
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return cores >= _SPARE_CORES
+
+
+def keep_awake(awake: Wanted) -> BinaryIO | None:
+    """Keeps the machine's cores from resting, as long as what it returns is open.
+
+    A core that rests wakes late, and with cold caches. What is asked for is latency alone: other
+    programs run as before, and a core without work takes more power.
+
+    Returns:
+        None where it is not to be, or ("auto") may not be, or there is no Linux.
+
+    Raises:
+        Problem: it is to be ("on"), and cannot be.
+    """
+    if awake == "off":
+        return None
+    try:
+        file = LATENCY_FILE.open("r+b", buffering=0)  # which makes no file
+        file.write(struct.pack("=i", _NO_REST_US if _is_virtual() else _LIGHT_REST_US))
+    except OSError as error:
+        if awake == "auto":
+            return None
+        raise Problem(
+            f"the cores cannot be kept awake ({LATENCY_FILE}: {error.strerror}): let this user "
+            f"write it, by the udev rule {LATENCY_RULE}, or give --set decoding.awake=auto"
+        ) from None
+    return file
+
+
+def _is_virtual() -> bool:
+    """Whether the machine is a guest of another one."""
+    return " hypervisor" in _CPU_FILE.read_text(encoding="utf-8", errors="replace")
 
 
 class Sweeper:

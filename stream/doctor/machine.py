@@ -2,15 +2,17 @@
 
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from statistics import median
 
 from hvf_core.artifact import cache_folder
 from hvf_core.problem import Problem
+from hvf_core.swift import LATENCY_RULE, keep_awake
 from stream.doctor.verdict import Named, Verdict, verdict
 
 _LITTLE_GB = 2.0  # the demo's decoder and painter hold 1 GB together
@@ -51,6 +53,13 @@ def limits(named: Named) -> Iterator[Verdict]:
         f"sleep wakes {median(late_ms):.1f} ms late (median; at most {max(late_ms):.1f} ms)",
         (median(late_ms) > _LATE_MS, "what is played here comes in bursts, end other programs"),
     )
+    if sys.platform == "linux":
+        with keep_awake("auto") or nullcontext() as file:
+            yield verdict(
+                "a session keeps the cores awake"
+                if file
+                else f"a session lets the cores rest, unless udev says {LATENCY_RULE}"
+            )
     if os.name == "posix":
         import resource
 

@@ -1,12 +1,15 @@
 """How nodes answer fast: rehearsals of the last slice, garbage that is collected in time."""
 
 import gc
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hvf_core.swift import Sweeper, may_spin, wake_on_time
+from hvf_core import swift
+from hvf_core.problem import Problem
+from hvf_core.swift import Sweeper, keep_awake, may_spin, wake_on_time
 from stream.pipeline.nodes import decode
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
@@ -114,6 +117,36 @@ def test_it_spins_where_that_is_asked_for_or_cores_are_free(
         monkeypatch.setattr("hvf_core.swift.os.sched_getaffinity", lambda _, n=n_cores: range(n))
         monkeypatch.setattr("hvf_core.swift.os.cpu_count", lambda n=n_cores: n)
         assert (may_spin("auto"), may_spin("on"), may_spin("off")) == (auto, True, False)
+
+
+@pytest.mark.parametrize(("cpu", "us"), [("flags : fpu hypervisor", 0), ("flags : fpu", 2)])
+def test_cores_are_kept_awake_as_long_as_the_file_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: str, us: int
+) -> None:
+    asked = tmp_path / "cpu_dma_latency"
+    monkeypatch.setattr(swift, "LATENCY_FILE", asked)
+    monkeypatch.setattr(swift, "_CPU_FILE", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(cpu)
+    for awake in ("auto", "on"):
+        asked.touch()
+        file = keep_awake(awake)
+        assert file is not None
+        assert not file.closed
+        assert int.from_bytes(asked.read_bytes(), sys.byteorder) == us
+        file.close()
+        asked.unlink()
+    asked.touch()
+    assert keep_awake("off") is None
+    assert asked.read_bytes() == b""
+
+
+def test_where_cores_may_not_be_kept_awake_only_who_insists_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift, "LATENCY_FILE", tmp_path / "nowhere" / "cpu_dma_latency")
+    assert keep_awake("auto") is None
+    with pytest.raises(Problem, match=r"by the udev rule .* or give --set decoding\.awake=auto"):
+        keep_awake("on")
 
 
 def test_waking_on_time_is_quietly_left_out_where_there_is_no_linux(

@@ -17,7 +17,7 @@ from decoder.answer import Answer
 from decoder.bundle import open_bundle
 from decoder.live import LiveDecoder, Slice
 from hvf_core.problem import Problem, needed
-from hvf_core.swift import Sweeper, may_spin
+from hvf_core.swift import Sweeper, keep_awake, may_spin
 from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
 from stream.acquire.lsl import local_clock
@@ -238,6 +238,9 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     sweeper, spins = Sweeper(), may_spin(config.decoding.spin)
     if spins:
         say("the decoder does not sleep while an answer is due", {"spins": True})
+    awake = keep_awake(config.decoding.awake) if isinstance(config.source, LiveSource) else None
+    if awake is not None:
+        say("the machine's cores are kept awake", {"awake": True})
     while lifeline.command() is None:
         due_in_s = decoder.due_s - local_clock()
         wait_s = min(0.2, max(0.0, due_in_s - _AHEAD_S))

@@ -12,7 +12,7 @@ from decoder.engines.choice import EngineChoice, Precision
 from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
-from hvf_core.swift import Spin
+from hvf_core.swift import Wanted
 from index.search.kinds import NAMES as SEARCHES
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
@@ -118,7 +118,10 @@ class DecodingSettings(Settings):
     """Of the network."""
     device: Device = setting("auto", option="--device")
     """What decodes: cpu, cuda or cuda:1; auto: the first card where there is one."""
-    spin: Spin = "auto"
+    awake: Wanted = "auto"
+    """Whether a live session keeps the machine's cores from resting (Linux), so that they wake at
+    once; auto: where /dev/cpu_dma_latency may be written."""
+    spin: Wanted = "auto"
     """Whether the decoder looks for a trial's last slice without sleeping, from just before it is
     due: sooner where cores are free, later where not; auto: with eight cores or more."""
     search: SearchKind = setting("auto", option="--search", live=True)
