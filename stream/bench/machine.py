@@ -14,6 +14,7 @@ import psutil
 from decoder.bundle import MANIFEST as BUNDLE
 from hvf_core.artifact import file_sha256
 from hvf_core.provenance import command_line, versions
+from hvf_core.swift import LATENCY_FILE
 from index.gallery.manifest import MANIFEST as GALLERY
 
 _PACKAGES = (
@@ -38,6 +39,7 @@ def machine(bundle: Path | None = None, gallery: Path | None = None) -> dict[str
         "system": platform.platform(),
         "kernel": platform.release(),
         "governor": _governor(),
+        "keeps_awake": os.access(LATENCY_FILE, os.W_OK),
         "is_virtual": "hypervisor" in _cpu_info().get("flags", "").split(),
         "gpus": _gpus(),
         "liblsl": _liblsl(),
@@ -58,6 +60,7 @@ def header(found: Mapping[str, Any]) -> str:
     """A machine in one line."""
     parts = [f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']:g} GB", found["system"]]
     parts += [f"governor {found['governor']}"] if found["governor"] else []
+    parts += ["a session keeps its cores awake"] if found["keeps_awake"] else []
     parts += ["a virtual machine"] if found["is_virtual"] else []
     parts += found["gpus"]
     return "; ".join([*parts, f"load before {found['load']:g}"])

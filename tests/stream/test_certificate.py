@@ -27,7 +27,14 @@ from stream.bench.streams import RunningSource, Source
 from stream.pipeline.books.ledger import Ledger
 from tests.calling import call
 
-MACHINE = {"cpu": "a chip", "cores": 2, "memory_gb": 8.0, "system": "Linux", "governor": None}
+MACHINE = {
+    "cpu": "a chip",
+    "cores": 2,
+    "memory_gb": 8.0,
+    "system": "Linux",
+    "governor": None,
+    "keeps_awake": False,
+}
 MACHINE |= {"is_virtual": False, "gpus": [], "load": 0.1, "versions": {"python": "3.11"}}
 
 

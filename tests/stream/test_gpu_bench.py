@@ -142,7 +142,13 @@ def test_operations_are_counted_under_inference_too() -> None:
 
 def test_conditions_have_rows_of_their_own_in_a_table() -> None:
     machine = {"torch": "2", "cpu": "c", "cores": 1, "memory_gb": 1.0, "system": "s"}
-    machine |= {"governor": None, "is_virtual": False, "gpus": [], "load": 0.0}
+    machine |= {
+        "governor": None,
+        "keeps_awake": False,
+        "is_virtual": False,
+        "gpus": [],
+        "load": 0.0,
+    }
     found = spread(np.array([1.0, 3.0]))
     row = {"section": "together", "what": "answers", "machine": machine, "idle": found}
     table = markdown([row, {"section": "together", "what": "b", "why_not": "no time"}])
