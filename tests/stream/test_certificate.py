@@ -16,7 +16,7 @@ from hvf_core.problem import ASK_TO_END, INTERRUPTED, Problem
 from stream.bench.listeners import Answer
 from stream.bench.live import photon
 from stream.bench.live.cells import Setup, setups
-from stream.bench.live.compare import compared, told
+from stream.bench.live.compare import Change, compared, told
 from stream.bench.live.figures import Cell, Figures, Steady, accuracy_of, judged
 from stream.bench.live.files import ANSWERS, CERTIFICATE, PAGE, read_certificate
 from stream.bench.live.measure import Bench
@@ -155,10 +155,41 @@ def test_a_planted_slow_down_is_named_and_its_cell_alone() -> None:
     changes = compared(before, after, 0.2)
     assert [one.cell for one in changes if one.verdict == "slower"] == ["channels 8"]
     assert changes[0].low > 0.2
-    (line,) = told(changes, 0.2)
+    line, *rest = told(changes, 0.2)
     assert line.startswith("slower: channels 8")
+    assert all("no change that" in one for one in rest)
     back = compared(after, before, 0.2)
     assert [one.cell for one in back if one.verdict == "faster"] == ["channels 8"]
+
+
+def test_a_tail_that_got_longer_is_named_beside_a_median_that_has_not() -> None:
+    before, after = drawn(2000, 0), drawn(2000, 1)
+    after[np.argsort(after)[-60:]] *= 3
+    changes = compared([cell("centre", before, "centre")], [cell("centre", after, "centre")], 0.2)
+    assert {one.percentile: one.verdict for one in changes} == {50: "", 99: "slower"}
+    slower, rest = told(changes, 0.2)
+    assert re.search(r"slower: centre, .*: p99 [\d.]+ → [\d.]+ ms", slower)
+    assert re.search(r"no change that 2000 values can tell .* answer p50 \(0.\d+ ms\)$", rest)
+
+
+def test_what_it_can_tell_is_what_it_says_that_it_can() -> None:
+    """A change of the resolution is named, one of a third of it is not."""
+    before = drawn(400, 0)
+    (same, _) = sorted(compared([cell("c", before)], [cell("c", before)], 0.2), key=at_percentile)
+    for share, verdict in ((1.1, "slower"), (0.33, "")):
+        after = before + share * same.resolution_ms
+        found = compared([cell("c", before)], [cell("c", after)], 0.2)
+        assert [one.verdict for one in found if one.percentile == 50] == [verdict]
+
+
+def at_percentile(change: Change) -> int:
+    return change.percentile
+
+
+@pytest.mark.parametrize(("n", "percentiles"), [(19, []), (20, [50]), (299, [50]), (300, [50, 99])])
+def test_of_few_trials_no_tail_is_compared(n: int, percentiles: list[int]) -> None:
+    found = compared([cell("c", drawn(n, 0))], [cell("c", drawn(n, 1))], 0.2)
+    assert sorted(one.percentile for one in found) == percentiles
 
 
 def test_chance_alone_is_not_named() -> None:

@@ -30,7 +30,8 @@ WAYS = {
     "image": "push → painted image at a subscriber",
     "raw LSL": "push → pull by a bare LSL client, of every sample, without a session",
 }
-_N_OF_P99 = 300  # of fewer trials the largest three are no percentile
+N_OF_P99 = 300
+"""Of fewer trials the largest three are no percentile."""
 
 
 class Figures(Frozen):
@@ -145,7 +146,7 @@ class Cell(Frozen):
 
 def late(found: Figures) -> str:
     """The percentile that is certified, which so many values can show."""
-    return "p99" if found.n >= _N_OF_P99 else "p95"
+    return "p99" if found.n >= N_OF_P99 else "p95"
 
 
 def judged(
