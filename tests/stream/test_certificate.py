@@ -345,7 +345,7 @@ def test_what_does_not_fit_into_the_time_is_called_so(
 
 
 def test_what_is_no_certificate_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "certificate.json"
+    path = tmp_path / "certificate.jsonl"
     with pytest.raises(Problem, match="cannot be used"):
         read_certificate(path)
     for text, said in (("", "no measurements"), ('{"bench": 1}\n', "line 1 of")):

@@ -13,7 +13,7 @@ from stream.bench.live.settings import Requirements
 from stream.bench.measured_session import took_ms
 
 FORMAT = 1
-"""Of a line of certificate.json."""
+"""Of a line of certificate.jsonl."""
 ANSWER = "answer"
 """The way that is certified: push of the window's last sample to the answer at a subscriber."""
 WAYS = {
@@ -109,7 +109,7 @@ class Steady(Frozen):
 
 
 class Cell(Frozen):
-    """What was measured of one set-up: a line of certificate.json, with machine and requirements.
+    """What was measured of one set-up: a line of certificate.jsonl, with machine and requirements.
 
     Attributes:
         values_ms: of each way, in the order of trials; of raw LSL some of the samples.

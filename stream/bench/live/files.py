@@ -1,4 +1,4 @@
-"""What a certificate leaves: certificate.json, a line of JSON for each cell, and answers.csv.
+"""What a certificate leaves: certificate.jsonl, a line of JSON for each cell, and answers.csv.
 
 Both grow while it is measured: a run that was ended has what came so far.
 """
@@ -15,7 +15,7 @@ from stream.bench.listeners import Answer
 from stream.bench.live.figures import FORMAT, Cell
 from stream.bench.paths import given
 
-CERTIFICATE, ANSWERS, PAGE = "certificate.json", "answers.csv", "certificate.html"
+CERTIFICATE, ANSWERS, PAGE = "certificate.jsonl", "answers.csv", "certificate.html"
 _ABOUT = ("cell", "trial", "stimulus", "n_repeats", "window_end_s", "provisional", "rank")
 
 
@@ -68,10 +68,10 @@ def read_certificate(path: Path) -> list[Cell]:
             cells.append(Cell.model_validate_json(line))
         except ValidationError as error:
             fault = f"line {number} of '{path}' is no measurement ({first_fault(error)})"
-            raise Problem(f"{fault}: give the certificate.json of `bench live`") from None
+            raise Problem(f"{fault}: give the certificate.jsonl of `bench live`") from None
         if cells[-1].format != FORMAT:
             was = f"'{path}' has format {cells[-1].format}"
             raise Problem(f"{was}, and this program compares format {FORMAT}: measure it again")
     if not cells:
-        raise Problem(f"'{path}' holds no measurements: give the certificate.json of `bench live`")
+        raise Problem(f"'{path}' holds no measurements: give the certificate.jsonl of `bench live`")
     return cells

@@ -104,7 +104,7 @@ def _parts(cells: Sequence[Cell], changes: Sequence[str]) -> Iterator[str]:
     for number, one in enumerate(tables(cells)):
         yield section(f"table-{number}", one.title, axes if not number else "", _table(one))
     yield section("machine", "Machine, versions, checksums", _machine(cells))
-    about = "certificate.json has a line for each set-up, with every value; answers.csv a row for "
+    about = "certificate.jsonl has a line for each set-up, with every value; answers.csv a row for "
     yield section("raw", "Raw values", note(f"{about}each answer, with its way in ms."))
 
 

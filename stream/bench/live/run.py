@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Certifies how late a live session answers on this machine, and what it may run.
 
-    Example: python run_realtime.py bench live --minutes 20 --compare certificate-1/certificate.json
+    Example: python run_realtime.py bench live --compare certificate-1/certificate.jsonl
     """
     settings = asked.settings()
     if (settings.eeg is None) != (settings.markers is None):

@@ -45,7 +45,7 @@ class LiveBenchSettings(Settings):
     out: Path = setting(Path("certificate"), option="--out")
     """Folder of the certificate, with the moment in its name, where it is not given."""
     compare: Here | None = setting(None, option="--compare")
-    """The certificate.json of an earlier run: name what got slower."""
+    """The certificate.jsonl of an earlier run: name what got slower."""
     slower: float = setting(0.2, option="--slower", gt=0)
     """Share by which a median has to have grown, beyond noise, to be named: runs differ by 20 %."""
     eeg: str | None = setting(None, option="--eeg")
