@@ -94,6 +94,20 @@ def test_a_drift_is_found_and_noise_is_none() -> None:
     assert Steady.of(at_s[:2], values[:2]) is None
 
 
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(4.9, "too short to tell"), (5.1, r"[+-][\d.]+ \(.* to .*\)")]
+)
+def test_no_drift_is_told_of_a_short_run(minutes: float, said: str) -> None:
+    at_s = np.linspace(0, 60 * minutes, 200)
+    found = Steady.of(at_s, drawn(200, 0))
+    (shown,) = [
+        one
+        for one in tables([cell("c", drawn(40, 0), photon={"light": found})])
+        if one.title == "When the light came"
+    ]
+    assert re.fullmatch(said, shown.rows[0][-1])
+
+
 def test_accuracy_is_by_window_end_and_repeats() -> None:
     seen = [answer(n, n_repeats=1 + n % 2, rank=1 if n < 10 else 3) for n in range(20)]
     seen += [answer(99, rank=0), answer(98, tmax_s=0.3, rank=9, provisional=True)]
@@ -302,6 +316,8 @@ def test_it_leaves_values_a_table_and_a_page(
     done = measured_by(monkeypatch, Faked(), *options, "--out", first)
     assert done.code == 0
     assert "This machine may run 63 channels at 1 kHz" in " ".join(done.out.split())
+    files = ["answers.csv", "certificate.html", "certificate.jsonl"]
+    assert sorted(one.name for one in first.iterdir()) == files
     lines = (first / CERTIFICATE).read_text().splitlines()
     assert {json.loads(line)["bench"] for line in lines} == {"live"}
     cells = read_certificate(first / CERTIFICATE)

@@ -32,6 +32,7 @@ WAYS = {
 }
 N_OF_P99 = 300
 """Of fewer trials the largest three are no percentile."""
+_DRIFT_S = 300.0
 
 
 class Figures(Frozen):
@@ -83,29 +84,36 @@ class Accuracy(Frozen):
 
 
 class Steady(Frozen):
-    """Of n offsets in ms; the drift is the slope of a line through them, in ms an hour."""
+    """Of n offsets in ms; the drift is the slope of a line through them, in ms an hour.
+
+    It is None of what lasted for less than 5 minutes, as a slope of so few says nothing of an hour.
+    """
 
     n: int
     mean: float
     sd: float
-    drift_ms_per_h: float
-    drift_low: float
-    drift_high: float
+    drift_ms_per_h: float | None = None
+    drift_low: float | None = None
+    drift_high: float | None = None
 
     @classmethod
     def of(cls, at_s: np.ndarray, values_ms: np.ndarray) -> "Steady | None":
         """Of values at some times, with the drift's 95 % interval; None of fewer than 3."""
         if len(values_ms) < 3:
             return None
+        found = {"mean": float(values_ms.mean()), "sd": float(values_ms.std(ddof=1))}
+        if np.ptp(at_s) >= _DRIFT_S:
+            found |= cls._drift(at_s, values_ms)
+        return cls(n=len(values_ms), **{name: round(value, 4) for name, value in found.items()})
+
+    @staticmethod
+    def _drift(at_s: np.ndarray, values_ms: np.ndarray) -> dict[str, float]:
         from scipy.stats import linregress, t
 
         found = linregress((at_s - at_s.mean()) / 3600, values_ms)
         half = float(t.ppf(0.975, len(values_ms) - 2)) * float(found.stderr)
         slope = float(found.slope)
-        told = (values_ms.mean(), values_ms.std(ddof=1), slope, slope - half, slope + half)
-        names = ("mean", "sd", "drift_ms_per_h", "drift_low", "drift_high")
-        rounded = (round(float(value), 4) for value in told)
-        return cls(n=len(values_ms), **dict(zip(names, rounded, strict=True)))
+        return {"drift_ms_per_h": slope, "drift_low": slope - half, "drift_high": slope + half}
 
 
 class Cell(Frozen):

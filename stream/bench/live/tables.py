@@ -181,7 +181,9 @@ def photon_table(cells: Sequence[Cell]) -> TableOf:
             f"{one.n}",
             f"{one.mean:.2f}",
             f"{one.sd:.2f}",
-            f"{one.drift_ms_per_h:+.1f} ({one.drift_low:+.1f} to {one.drift_high:+.1f})",
+            "too short to tell"
+            if one.drift_ms_per_h is None
+            else f"{one.drift_ms_per_h:+.1f} ({one.drift_low:+.1f} to {one.drift_high:+.1f})",
         )
         for cell in cells
         for name, one in cell.photon.items()
