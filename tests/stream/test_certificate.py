@@ -20,6 +20,7 @@ from stream.bench.live.compare import Change, compared, told
 from stream.bench.live.figures import Cell, Figures, Steady, accuracy_of, judged
 from stream.bench.live.files import ANSWERS, CERTIFICATE, PAGE, read_certificate
 from stream.bench.live.measure import Bench
+from stream.bench.live.page import write_page
 from stream.bench.live.settings import Requirements
 from stream.bench.live.tables import accuracy_table, as_markdown, sentence, tables
 from stream.bench.measured_session import WAY, MeasuredSession
@@ -257,6 +258,26 @@ def test_only_the_simulated_subject_is_called_one() -> None:
     live = live.model_copy(update={"setup": setup, **known})
     assert accuracy_table([simulated]).note == "Simulated subject; chance 0.50% and 2.50%."
     assert accuracy_table([live]).note == "Chance 0.50% and 2.50%."
+
+
+def test_of_somebody_elses_streams_no_push_is_spoken_of(tmp_path: Path) -> None:
+    simulated, live = cell("centre", drawn(400, 0), "centre"), cell("l", drawn(400, 0), "live")
+    live = live.model_copy(update={"setup": live.setup.model_copy(update={"plays": "live"})})
+    for one, since in ((simulated, "push"), (live, "stamp")):
+        write_page(tmp_path / PAGE, [one], complete=True, changes=())
+        text = "".join(map(as_markdown, tables([one]))) + (tmp_path / PAGE).read_text()
+        assert set(re.findall(r"(?i)\b(push|stamp)\b", text.lower())) == {since}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("load", "said"), [(0.9, False), (1.5, True)])
+def test_a_busy_machine_is_called_so(
+    demo_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, said: bool
+) -> None:
+    monkeypatch.setattr("stream.bench.live.run.machine", lambda *_: MACHINE | {"load": load})
+    done = measured_by(monkeypatch, Faked(), "--soa", 0.2, "--trials", 20, "--out", tmp_path / "c")
+    for text in (done.out, (tmp_path / "c" / PAGE).read_text()):
+        assert ("Busy machine: 1.5 of 2 cores were wanted" in " ".join(text.split())) is said
 
 
 def test_tables_are_markdown_too() -> None:

@@ -35,6 +35,12 @@ N_OF_P99 = 300
 _DRIFT_S = 300.0
 
 
+def ways_of(setup: Setup) -> Mapping[str, str]:
+    """The ways in words; of somebody else's streams nobody knows the push, and the stamp is it."""
+    is_theirs = setup.plays == "live"
+    return {k: what.replace("push", "stamp", 1) for k, what in WAYS.items()} if is_theirs else WAYS
+
+
 class Figures(Frozen):
     """Of n values in ms; lag is the mean, and jitter the SD from trial to trial."""
 

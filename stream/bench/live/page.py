@@ -9,9 +9,8 @@ from string import Template
 import numpy as np
 
 from stream.bench.live.cells import AXES
-from stream.bench.live.figures import ANSWER, WAYS, Cell, late
-from stream.bench.live.settings import Requirements
-from stream.bench.live.tables import NAMES, TableOf, sentence, tables, with_unit
+from stream.bench.live.figures import ANSWER, Cell, late, ways_of
+from stream.bench.live.tables import NAMES, TableOf, busy, sentence, tables, with_unit
 from stream.bench.machine import header
 from stream.bench.measured_session import STAGES
 from stream.pipeline.report import charts
@@ -56,13 +55,8 @@ def _notes(cells: Sequence[Cell], complete: bool) -> Iterator[str]:
     if not complete:
         why = "it was ended before all was measured."
         yield f'<p class="note"><strong>Incomplete:</strong> {why}</p>'
-    machine = cells[0].machine
-    if machine["load"] > 0.5 * machine["cores"]:
-        yield (
-            f'<p class="note"><strong>Busy machine:</strong> {machine["load"]:g} of '
-            f"{machine['cores']} cores were wanted by others when it began; on a quiet one "
-            "answers come sooner.</p>"
-        )
+    if said := busy(cells[0].machine):
+        yield f'<p class="note">{escape(said)}</p>'
 
 
 def _tiles(cells: Sequence[Cell]) -> Iterator[str]:
@@ -91,9 +85,7 @@ def _parts(cells: Sequence[Cell], changes: Sequence[str]) -> Iterator[str]:
     if changes:
         items = "".join(f"<li>{escape(one)}</li>" for one in changes)
         yield section("compared", "Beside the earlier run", f"<ul>{items}</ul>")
-    yield section(
-        "required", "What is required", _required(cells[0].requirements, cells[0].machine["cores"])
-    )
+    yield section("required", "What is required", _required(cells[0]))
     whole = [one for one in cells if ANSWER in one.figures and one.setup.kind in ("centre", "live")]
     yield section(
         "late",
@@ -116,8 +108,9 @@ def _table(one: TableOf) -> str:
     return (folded(f"{len(one.rows)} rows", body) if long else body) + note(one.note)
 
 
-def _required(required: Requirements, cores: int) -> str:
-    share = 100 * required.cpu * cores
+def _required(cell: Cell) -> str:
+    required = cell.requirements
+    share = 100 * required.cpu * cell.machine["cores"]
     all_of_them = f"{100 * required.cpu:g} % of all"
     rows = (
         ("p50", f"at most {required.p50_ms:g} ms"),
@@ -126,7 +119,7 @@ def _required(required: Requirements, cores: int) -> str:
         ("CPU of the session's processes", f"at most {share:g} % of one core, {all_of_them}"),
         ("lost, or answered twice", f"at most {required.lost}"),
     )
-    return table((), rows) + note(f"{WAYS[ANSWER].capitalize()}.")
+    return table((), rows) + note(f"{ways_of(cell.setup)[ANSWER].capitalize()}.")
 
 
 def _machine(cells: Sequence[Cell]) -> str:
@@ -145,10 +138,11 @@ def _histogram(cell: Cell) -> str:
     low, high = float(values.min()) - 0.1, float(values.max()) + 0.1
     counts, edges = np.histogram(values, _BINS, (low, high))
     most = float(counts.max())
+    since = ways_of(cell.setup)[ANSWER].partition(" ")[0]
     frame = Frame(
         (low, high),
         (0, most * 1.3),
-        "push → answer at a subscriber (ms)",
+        f"{since} → answer at a subscriber (ms)",
         "answers",
         [math.log10(x) for x in _round_values(10**low, 10**high)],
         [n for n in ticks(0, most, 4) if n == round(n)],
@@ -158,7 +152,7 @@ def _histogram(cell: Cell) -> str:
     for row, name in enumerate(("p50", "p95", "p99")):
         value = getattr(found, name)
         marks.append(charts.upright(frame, math.log10(value), f"{name} {value:.1f}", row))
-    title = f"From the push to the answer ({cell.setup.name})"
+    title = f"From the {since} to the answer ({cell.setup.name})"
     return chart_with(
         title, chart(frame, title, marks), f"n = {found.n}, largest {found.max:.1f} ms."
     )

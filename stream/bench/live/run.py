@@ -24,7 +24,7 @@ from stream.bench.live.files import CERTIFICATE, PAGE, Results, read_certificate
 from stream.bench.live.measure import MOMENTS, Bench
 from stream.bench.live.page import write_page
 from stream.bench.live.settings import LiveBenchSettings
-from stream.bench.live.tables import TableOf, as_markdown, sentence, tables
+from stream.bench.live.tables import TableOf, as_markdown, busy, sentence, tables
 from stream.bench.machine import header, machine
 
 _START_S = 20.0  # of a session, about
@@ -178,7 +178,8 @@ def _show(
     if len(cells) < n_planned:
         told_n = f"{len(cells)} of {n_planned} set-ups were measured"
         console.print(f"incomplete: {told_n} before it was ended", highlight=False)
-    console.print(f"\n{sentence(cells)}\n", highlight=False)
+    said = (sentence(cells), busy(cells[0].machine))
+    console.print(f"\n{' '.join(said).strip()}\n", highlight=False)
     console.print(f"certificate: {out / PAGE}; values: {out / CERTIFICATE}", highlight=False)
 
 

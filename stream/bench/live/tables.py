@@ -1,10 +1,10 @@
 """The tables of a certificate, and its sentence: the same on screen, on the page and in docs."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from stream.bench.live.cells import AXES, Setup
-from stream.bench.live.figures import ANSWER, WAYS, Cell, Figures, late
+from stream.bench.live.figures import ANSWER, WAYS, Cell, Figures, late, ways_of
 
 NAMES = {"channels": "channels", "rate_hz": "rate", "soa_s": "SOA", "images": "images"}
 _UNITS = {"channels": " channels", "rate_hz": " Hz", "soa_s": " s", "images": " images"}
@@ -48,6 +48,16 @@ def sentence(cells: Sequence[Cell]) -> str:
     return "; ".join(parts) + "."
 
 
+def busy(machine: Mapping[str, Any]) -> str:
+    """A sentence where others wanted a good part of it when it began, else ""."""
+    if machine["load"] <= 0.5 * machine["cores"]:
+        return ""
+    return (
+        f"Busy machine: {machine['load']:g} of {machine['cores']} cores were wanted by others when "
+        "it began; on a quiet one answers come sooner."
+    )
+
+
 def _what(setup: Setup) -> str:
     if setup.kind == "live":
         return "the streams that it was given"
@@ -83,7 +93,8 @@ def ways_table(cell: Cell) -> TableOf:
     """Of one cell: each way with its percentiles, lag and jitter."""
     head = ("ms", "n", "p50", "p95", "p99", "p99.9", "largest", "lag (mean)", "jitter (SD)")
     rows = [(way, *_numbers(cell.figures[way])) for way in WAYS if way in cell.figures]
-    told = "; ".join(f"{way}: {what}" for way, what in WAYS.items() if way in cell.figures)
+    ways = ways_of(cell.setup).items()
+    told = "; ".join(f"{way}: {what}" for way, what in ways if way in cell.figures)
     return TableOf(f"{cell.setup.name}: {_what(cell.setup)}", head, rows, f"{told}.")
 
 
@@ -109,7 +120,7 @@ def cells_table(cells: Sequence[Cell]) -> TableOf:
         "What this machine may run",
         head,
         rows,
-        "ms from the push of the window's last sample to the answer at a subscriber; CPU of one "
+        f"ms, {ways_of(cells[0].setup)[ANSWER]}; CPU of one "
         "core, all processes of the session. Galleries of 16,540 images and more are drawn, and "
         "so are the models of other channels or slower rates than the bundle's, of its width.",
     )
