@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 import zmq
 
 from stream.acquire.lsl import GONE, find_stream, local_clock, pylsl
+from stream.bench.processes import end_with_parent
 from stream.client import Painted, Preview, Retrieval, unpack
 from stream.pipeline.wire import messages as wire
 from stream.pipeline.wire.bus import open_socket
@@ -53,6 +54,7 @@ def subscribe(endpoints: Endpoints, out: Connection) -> None:
     right after an answer.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
+    end_with_parent()
     answers: list[Answer] = []
     others: list[tuple[int, str, float]] = []
     sent_s, poller = time.monotonic(), zmq.Poller()
@@ -110,6 +112,7 @@ def _answer(message: Retrieval, received_s: float) -> Answer:
 def read_lsl(name: str, out: Connection) -> None:
     """The client outside: reads the answers as JSON from their LSL stream."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     inlet = pylsl.StreamInlet(find_stream(name, _FIND_WAIT_S).info, recover=False)
     inlet.open_stream(_FIND_WAIT_S)
     out.send(None)

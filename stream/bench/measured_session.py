@@ -9,7 +9,6 @@ import math
 import multiprocessing
 import os
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.bench.listeners import BATCH_S, Answer, read_lsl, subscribe
 from stream.bench.machine import Usage, node_of, used_by
+from stream.bench.processes import tied
 from stream.bench.streams import ForeignSource, RunningSource
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.summary import read_summary
@@ -193,7 +193,7 @@ class LiveSession:
         command += ["--results", self._results] if lsl_client else ["--no-results"]
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *map(str, [*command, *options])],
+                tied(*command, *options),
                 cwd=_ROOT,
                 env=os.environ | {"COLUMNS": "400"},
                 stdin=subprocess.DEVNULL,

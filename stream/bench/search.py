@@ -11,10 +11,8 @@ import json
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +26,7 @@ from index.gallery import Gallery, open_gallery, save_gallery
 from index.search.choose import FEWEST
 from index.search.kinds import AUTO, EXACT, GPU, GPU_IVF, KINDS, NAMES, OF_GPU_IVF
 from index.search.measure import Queries, Truth, truth_of
+from stream.bench.processes import workers
 from stream.bench.search_kinds import Asked, ask, build_index, memory_mb, open_kind
 from stream.bench.search_world import World
 
@@ -37,7 +36,6 @@ _USUAL = ",".join((AUTO, EXACT, GPU, *PEERS))
 _READ = 2**26  # float32: 256 MiB, more than caches hold
 _SAME = 2e-6  # cosines this close are equal, but for rounding
 _CHOOSE = 1000  # queries by which an index is chosen, and others than it is measured with
-_processes = get_context("spawn")
 
 
 def main(
@@ -122,9 +120,9 @@ class _Kind:
         )
         fits = [one for one in tried if name != AUTO or n <= (KINDS[one].tried_up_to or n)]
         if fits:
-            with ProcessPoolExecutor(1, _processes) as builder:
+            with workers() as builder:
                 self._facts |= builder.submit(build_index, folder, fits, chooses).result()
-        self._process = running.enter_context(ProcessPoolExecutor(1, _processes))
+        self._process = running.enter_context(workers())
         self._facts |= self._process.submit(open_kind, folder, name).result()
         self._turns: dict[int, list[Asked]] = {1: [], 2: []}
 

@@ -6,9 +6,7 @@ of this machine: whatever ends it costs a block at most.
 
 import hashlib
 import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,6 +36,7 @@ from hvf_core.artifact import cache_folder, whole_file
 from index.encoders.load import ImageEncoder, load_encoder
 from index.encoders.spec import read_specs
 from index.search.measure import Queries
+from stream.bench.processes import workers
 
 BLOCK = 512
 """Pictures between two writes."""
@@ -47,7 +46,6 @@ _AT_ONCE = 2**14
 _DEMO = Path(demo.__file__).parent
 _MADE_BY = ("**/world/*.py", "stimuli.py", "subject.py", "head.py")
 """What pictures and trials are made by: others are made where it changes."""
-_processes = get_context("spawn")  # as torch has threads
 
 
 def pictures() -> list[Stimulus]:
@@ -90,7 +88,7 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         if missing:
             n_processes = min(os.cpu_count() or 1, len(missing))
-            with ProcessPoolExecutor(n_processes, _processes) as pool:
+            with workers(n_processes) as pool:
                 done = pool.map(_fuse, missing, [blocks[at] for at in missing])
                 told = f"drawing, encoding and fusing {BLOCK * len(missing)} pictures"
                 for _ in track(done, told, len(missing), console=self._console):

@@ -16,6 +16,7 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import find_stream, local_clock, pylsl
+from stream.bench.processes import end_with_parent
 from stream.sources.outlets import Outlets, sleep_until
 
 CHANNELS = tuple(f"C{number}" for number in range(1, 64))
@@ -187,6 +188,7 @@ def play(
     if source.has_trigger:
         rows = _with_trigger(source, rows)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
+    end_with_parent()
     log_s = np.ctypeslib.as_array(times_s)
     is_simulated = source.plays == "subject"
     outlets = Outlets(source.name, source.all_channels, source.rate_hz, simulated=is_simulated)
@@ -270,6 +272,7 @@ def loop_back(source: Source, pushed: Pushed, span_s: float, out: Connection) ->
 
     Sends latencies in seconds, one of each sample: (n,).
     """
+    end_with_parent()
     inlet = pylsl.StreamInlet(find_stream(source.name, _FIND_WAIT_S).info, max_buflen=10)
     inlet.open_stream(_FIND_WAIT_S)
     buffer = np.empty((1024, len(source.all_channels)), np.float32)

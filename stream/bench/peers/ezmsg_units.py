@@ -20,6 +20,7 @@ from ezmsg.util.messages.axisarray import AxisArray
 from stream.acquire.lsl import local_clock
 from stream.bench.peers.job import READY, SUBSCRIBER, Job, heard, message
 from stream.bench.peers.lab import Lab
+from stream.bench.processes import end_with_parent
 
 _BUFFER_S = 4.0
 
@@ -68,6 +69,7 @@ class Subscriber(ez.Unit):  # type: ignore[misc, unused-ignore]
 
     async def initialize(self) -> None:
         self.said = self.SETTINGS.job.said.open("a", buffering=1, encoding="utf-8")
+        end_with_parent()
         print(SUBSCRIBER, os.getpid(), flush=True)
 
     @ez.subscriber(INPUT)  # type: ignore[untyped-decorator, unused-ignore]

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ import psutil
 
 from hvf_core.problem import Problem
 from stream.bench.peers.job import READY, SUBSCRIBER, Answer, Job, answers
+from stream.bench.processes import tied
 
 _HERE, _ROOT = "stream.bench.peers", Path(__file__).parents[3]
 _START_WAIT_S, _END_WAIT_S = 120.0, 30.0
@@ -152,7 +152,7 @@ class RunningPeer:
             (self._folder / f"{name}.err").open("wb") as err,
         ):
             return subprocess.Popen(
-                [sys.executable, *arguments],
+                tied(*arguments),
                 cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -22,6 +22,7 @@ from demo.subject import SimulatedSubject, SubjectSettings
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.bench.peers.conditions import LEAD_S, Condition, Plan
+from stream.bench.processes import end_with_parent
 from stream.bench.streams import event_outlet
 from stream.sources.outlets import Outlets, sleep_until
 
@@ -139,6 +140,7 @@ class _Outlets:
 
 def _serve(streams: Streams, line: Connection) -> None:
     """Pushes sample by sample, for ever, and answers when it has begun and after each turn."""
+    end_with_parent()
     start_s, n_idle = local_clock(), round(LEAD_S * streams.rate_hz)
     stamps_s = (start_s + number / streams.rate_hz for number in itertools.count())
     outlets = _Outlets(streams)

@@ -1,0 +1,77 @@
+"""What a benchmark has started ends with it, in whatever way that is ended."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.sessions import ROOT
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells a process of it"),
+]
+WORKERS = """
+import os, time
+from hvf_core.problem import one_sentence
+from stream.bench.processes import workers
+with one_sentence(), workers() as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+PEER = """
+import sys, time
+from pathlib import Path
+from stream.bench.peers.job import Job
+from stream.bench.peers.peers import Peer, RunningPeer
+folder = Path(sys.argv[1])
+names = dict.fromkeys(("eeg", "markers", "answers"), "nowhere")
+paths = dict.fromkeys(("session", "bundle", "gallery", "said"), folder)
+with RunningPeer(
+    Peer((), "stream.bench.peers.subscriber", "lsl", ""),
+    Job(**names, **paths, channels=(), rate_hz=250.0),
+    folder,
+):
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+def ended_by(number: int, script: str, *arguments: object) -> tuple[int, list[psutil.Process]]:
+    """What is left of a script's processes: its exit status and what it had started."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as bench:
+        assert bench.stdout is not None
+        assert bench.stdout.readline()
+        children = psutil.Process(bench.pid).children(recursive=True)
+        bench.send_signal(number)
+        try:
+            bench.wait(60)
+        finally:
+            bench.kill()
+    return bench.returncode, children
+
+
+def is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; what no parent has asked after stays as a zombie."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)]
+)
+def test_a_worker_ends_in_the_middle_of_its_work(number: int, status: int) -> None:
+    returned, children = ended_by(number, WORKERS)
+    assert returned == status
+    assert children
+    wait_until(lambda: all(map(is_over, children)), 60)
+
+
+def test_the_subscriber_of_a_peer_does_not_outlive_a_killed_bench(tmp_path: Path) -> None:
+    _, children = ended_by(signal.SIGKILL, PEER, tmp_path)
+    assert len(children) == 2
+    wait_until(lambda: all(map(is_over, children)), 60)
