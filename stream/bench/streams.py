@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, WrongUsage
 from stream.acquire.lsl import find_stream, local_clock, pylsl
 from stream.bench.processes import end_with_parent
 from stream.sources.outlets import Outlets, sleep_until
@@ -58,6 +58,14 @@ class Source:
     shown: tuple[str, ...] = ()
     plays: Literal["noise", "subject"] = "noise"
     has_trigger: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate_hz and not 1 <= self.chunk <= self.marker_every:
+            raise WrongUsage(
+                f"a push of {self.chunk:,} samples cannot be: at {self.rate_hz:g} Hz, an image "
+                f"every {self.soa_s:g} s, it takes 1 to {self.marker_every:,}: what comes from "
+                "image to image"
+            )
 
     @property
     def marker_every(self) -> int:

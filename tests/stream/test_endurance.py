@@ -12,7 +12,7 @@ import pytest
 from demo.head import CHANNELS
 from stream.bench.endurance.run import names, promises
 from stream.bench.measured_session import Answer, MeasuredSession, Usage
-from tests.calling import ROOT
+from tests.calling import ROOT, call
 
 N, SOA_S = 400, 0.1
 
@@ -90,3 +90,17 @@ def test_a_few_trials_are_endured(tmp_path: Path) -> None:
     kept = [promise["kept"] for promise in told["promises"]]
     assert all(kept[:4]), done.stdout  # that nothing grows, no few seconds tell
     assert done.returncode == (False in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--chunk", "100000"), "a push of 100,000 samples cannot be: at 1000 Hz, an image every"),
+        (("--rate", "10", "--soa", "0.02"), "it takes 1 to 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: tuple[str, ...], said: str, demo_model: object) -> None:
+    done = call("bench", "endurance", *asked)
+    assert done.code == 2
+    assert said in done.err
