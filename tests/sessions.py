@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.pipeline.books.ledger import FACTS, read_ledger
+from stream.pipeline.wire.config import read_config
 from tests.calling import ROOT, Done
 from tests.waiting import wait_until
 
@@ -82,13 +83,27 @@ def finish(process: subprocess.Popen[str]) -> Done:
 
 
 def wait_for_decoded(folder: Path, n: int) -> None:
-    """Waits until a running session has decoded or cut `n` trials."""
+    """Waits until a session has decoded or cut `n` trials, and is ready."""
 
     def enough(records: Sequence[dict[str, Any]]) -> bool:
         events = Counter(record["event"] for record in records)
         return events["decoded"] + events["cut"] >= n
 
     wait_for_ledger(folder, enough)
+    wait_until(lambda: is_ready(folder), PATIENCE_S)
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether all nodes of a session are, or it is over.
+
+    Trials may be cut before that; a node that dies then ends the session, and it obeys nobody.
+    """
+    if (folder / "summary.json").exists():
+        return True
+    session = read_config(folder / "config.json").session
+    temporary = next((os.environ[n] for n in ("TMPDIR", "TEMP", "TMP") if n in os.environ), "/tmp")
+    said = Path(temporary).glob(f"hvf-live-*/{session}.json")
+    return any(json.loads(one.read_text())["ready"] for one in said)
 
 
 def wait_for_ledger(folder: Path, holds: Callable[[Sequence[dict[str, Any]]], bool]) -> None:
@@ -98,7 +113,8 @@ def wait_for_ledger(folder: Path, holds: Callable[[Sequence[dict[str, Any]]], bo
 
 
 def node_pid(folder: Path, node: str) -> int:
-    """The process id of a running node of the session."""
+    """The process id of a running node of the session, once that is ready."""
+    wait_until(lambda: is_ready(folder), PATIENCE_S)
     wanted = f"stream.pipeline.nodes.{node}"
     return _pid(lambda line: wanted in line and str(folder) in line)
 
