@@ -90,6 +90,7 @@ def test_a_session_that_fails_before_anybody_keeps_its_books_has_them_too(
     summary = check_accounted(folder)
     told = (summary["end"], summary["failure"], summary["ledger_faults"])
     assert told == ("failed", "it cannot be", [])
+    assert trials_of(folder, "end") == [{"event": "end", "reason": "failed"}]
     assert (folder / "report.html").is_file()
     assert not (folder / "kept").exists()
 
@@ -119,7 +120,8 @@ def test_markers_that_are_sampled_at_a_rate(eeg, refusal) -> None:
     assert "is sampled at a rate, a marker stream is irregular" in refusal("Cap", "Cap")
 
 
-def test_two_streams_of_that_name(eeg, markers, refusal) -> None:
+def test_two_streams_of_that_name(eeg, markers, refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.acquire.lsl._DUPLICATE_WAIT_S", 3.0)  # for a busy machine
     eeg("Twin", CHANNELS, 100, "first")
     eeg("Twin", CHANNELS, 100, "second")
     said = refusal("Twin", markers)

@@ -141,7 +141,7 @@ class Session:
 
     def _closed(self) -> Mapping[str, Any] | None:
         """Closes what the nodes have left open, now that they are gone; the summary."""
-        end = "stop" if self._is_ended else LOST
+        end = "stop" if self._is_ended else FAILED if self.failure else LOST
         try:
             if not self._has_begun:
                 begin_books(self._config)
