@@ -11,7 +11,7 @@ from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.doctor.verdict import Named, Verdict, verdict
 
-_WAIT_S = 3.0
+_WAIT_S = 5.0
 _SITE_GROUP = "239.255.172.215"  # one of those at which liblsl asks for streams
 _WAY_OUT = (
     "let the firewall pass Python (UDP 16571, UDP and TCP 16572 to 16604) and switch VPNs off or, "
@@ -82,6 +82,7 @@ def loop(named: Named) -> Iterator[Verdict]:
     try:
         inlet = Inlet(find_stream(name, _WAIT_S), arrived.put)
         inlet.start()
+        outlet.wait_for_consumers(_WAIT_S)  # an inlet may be open before its outlet knows of it
         outlet.push_sample([1.0])
         chunk = arrived.get(timeout=_WAIT_S)
     except (Problem, Empty) as fault:
