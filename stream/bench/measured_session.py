@@ -259,7 +259,7 @@ class LiveSession:
         Raises:
             Problem: the session has ended.
         """
-        while self.n_answered < sum(self.shown):
+        while self.n_answered < sum(self.shown) or not self._has_lsl_all():
             self.look()
             if self.process.poll() is not None:
                 raise Problem(f"the session has ended before it was asked to: {self._last_words()}")
@@ -271,6 +271,11 @@ class LiveSession:
         until_s = time.monotonic() + 2 * BATCH_S  # listeners hand over what they have
         while (left_s := until_s - time.monotonic()) > 0:
             self.look(left_s)
+
+    def _has_lsl_all(self) -> bool:
+        """Whether the LSL client, which may be slower than the subscriber, has each final one."""
+        finals = (key.trial for key in self.answers if not key.provisional)
+        return not self._results or all("at_lsl" in self._extra[trial] for trial in finals)
 
     def end(self) -> MeasuredSession:
         """Ends the session in order, as `kill` does: Ctrl-C reaches nothing in the background."""
