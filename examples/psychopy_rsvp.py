@@ -172,8 +172,8 @@ def main() -> None:
                 screen.frame(None)
     except KeyboardInterrupt:
         print("ended early")
-    time.sleep(1)  # until whoever listens has the last one
-    texts, stamps_s = inlet.pull_chunk(max_samples=len(sent) + 1)
+    time.sleep(1)  # until whoever listens has the last one; this program waits for it longer
+    texts, stamps_s = inlet.pull_chunk(10.0 * bool(sent), max_samples=max(1, len(sent)))
     n_heard = len({*zip((text[0] for text in texts), stamps_s, strict=True)} & {*sent})
     if asked.check:
         print("no display: timing of markers only")
