@@ -101,7 +101,7 @@ def a_new_reader_has_decoded(records: Sequence[dict[str, Any]]) -> bool:
 
 def test_a_subject_that_dies_is_a_failure_with_every_marker_accounted(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 40, "--soa", 0.4, *PLAIN, "--out", folder)
+    process = start("--trials", 200, "--soa", 0.4, *PLAIN, "--out", folder)
     wait_for_decoded(folder, 6)
     os.kill(source_pid(folder, "demo.live_subject"), signal.SIGKILL)
     done = finish(process)
@@ -113,7 +113,7 @@ def test_a_subject_that_dies_is_a_failure_with_every_marker_accounted(tmp_path: 
 
 def test_ctrl_c_ends_the_session_in_order(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("--trials", 40, "--soa", 0.4, *PLAIN, "--out", folder)
+    process = start("--trials", 200, "--soa", 0.4, *PLAIN, "--out", folder)
     wait_for_decoded(folder, 6)
     interrupt(process)
     done = finish(process)

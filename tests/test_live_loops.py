@@ -89,6 +89,9 @@ def test_two_loops_at_once_and_the_page_as_it_stands(
         assert (done.code, done.err) == (0, "")
         told = re.findall(r"\d/2 (\w+): (\w+) \((\d\.\d\d)\) after (\d)", done.out)
         assert sorted(image for image, *_ in told) == sorted(images[folder])
+        # An answer is heard before it is in the ledger.
+        n_shown = sum(int(times) for *_, times in told)
+        wait_until(lambda folder=folder, n=n_shown: len(said_of(folder)) >= n, SOON_S)
         said = said_of(folder)
         for image, answer, sure, times in told:
             own, said = said[: int(times)], said[int(times) :]
@@ -116,13 +119,16 @@ def test_two_loops_at_once_and_the_page_as_it_stands(
 def rapidly(folder: Path, session: str, images: list[str]) -> None:
     """Runs the RSVP without a screen: another program, which the session has to find."""
     n_before = len(trials_of(folder, "marker"))
-    shown = ("--images", folder.parent / "images-a", "--markers", "closed-loop")
+    images_of = ("--images", folder.parent / "images-a", "--markers", "closed-loop")
     timing = ("--soa", "0.3", "--repeats", "1", "--iti", "1", "--check", "--session", session)
-    done = finish(start(*shown, *timing, module="examples/psychopy_rsvp.py"))
+    done = finish(start(*images_of, *timing, module="examples/psychopy_rsvp.py"))
     assert done.code == 0, done
     assert "2 markers, 2 of them heard with their stamps" in done.out
-    markers = trials_of(folder, "marker")[n_before:]
-    assert sorted(marker["stimulus"] for marker in markers) == sorted(images)
+
+    def shown() -> list[str]:
+        return sorted(one["stimulus"] for one in trials_of(folder, "marker")[n_before:])
+
+    wait_until(lambda: shown() == sorted(images), SOON_S)
 
 
 def the_page(session: str, images: list[str], scratch: Path) -> list[str]:
@@ -155,10 +161,14 @@ def the_page(session: str, images: list[str], scratch: Path) -> list[str]:
             "outcome": "decoded",
             "answer": decoded[-1][2],
         }
-        lines = operator.recv(10_000).decode().splitlines()[-len(ends) :]
+        numbers = [GALLERY.index(answer) + 1 for *_, answer in decoded]
+        last = "".join(f"SET STATE ResultCode {number}\r\n" for number in numbers)
+        came = b""
+        while not came.endswith(last.encode()):
+            some = operator.recv(10_000)
+            assert some, came
+            came += some
         operator.close()
-    numbers = [GALLERY.index(answer) + 1 for *_, answer in decoded]
-    assert lines == [f"SET STATE ResultCode {number}" for number in numbers]
     return messages.result()
 
 

@@ -8,7 +8,6 @@ import pytest
 import zmq
 
 from index.gallery import Gallery, load_gallery, save_gallery
-from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.frames import pack, unpack_numbered
@@ -28,7 +27,6 @@ from tests.stream.test_observers import Observer
 from tests.tiny_painting import write_models, write_recording
 
 pytestmark = pytest.mark.slow
-DONE = ("control", "done")
 SOON_MS = 200_000  # however busy the machine is
 
 
@@ -152,19 +150,18 @@ def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_p
     assert caller.ask("reset_group", "a")[0] == "done"
     assert caller.ask("gallery", str(tmp_path / "fewer"))[0] == "done"
     assert caller.ask("gallery", str(tmp_path / "fewer" / "none"))[0] == "refused"
+    # Where the decoder is slow, it obeys later; "d", which comes every fourth time, tells when.
+    wait_for_ledger(folder, lambda _: _dropped_as_unknown(folder))
     wait_for_decoded(folder, len(trials_of(folder, "decoded")) + 6)
     assert caller.ask("stop")[0] == "done"
     done = finish(process)
     caller.close()
     assert done.code == 0, done.err
     told = check_accounted(folder)
-    records = read_ledger(folder / "ledger.jsonl")
-    obeyed = [i for i, r in enumerate(records) if (r["event"], r.get("outcome")) == DONE]
-    before, after = records[: obeyed[0]], records[obeyed[2] :]
-    # A trial that is on its way when an order is entered may be answered either way.
-    assert {len(r["ids"]) for r in [r for r in before if r["event"] == "decoded"][:-1]} == {4}
-    assert {len(r["ids"]) for r in [r for r in after if r["event"] == "decoded"][2:]} == {2}
     decoded = trials_of(folder, "decoded")
+    n_ids = [len(record["ids"]) for record in decoded]
+    assert n_ids == [4] * n_ids.count(4) + [2] * n_ids.count(2)  # from one answer to the next
+    assert n_ids.count(4) >= 9
     repeats = [record["n_repeats"] for record in decoded if record["stimulus"] == "a"]
     assert repeats.count(1) == 2
     assert [record["n_repeats"] for record in decoded if record["stimulus"] == "b"].count(1) == 1

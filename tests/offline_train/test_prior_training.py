@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PRESETS, PriorSettings
 from offline_train.prior.training import PriorProgress, TrainedPrior, make_prior, train_prior
 from tests.full_sdxl import full_base
+from tests.ports import free_port
 from tests.tiny_sdxl import SIZE_PX, tiny_adapter, tiny_base
 
 pytestmark = pytest.mark.slow
@@ -468,15 +468,13 @@ def _train_in(rank: int, port: int, folder: Path) -> None:
 
 
 def test_two_processes_share_a_training(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     start = multiprocessing.get_context("fork").Process
     processes = [start(target=_train_in, args=(rank, port, tmp_path)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = weights(learn(tiny_base(tmp_path / "base"), ema_decay=0.0, steps=4))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -58,6 +57,7 @@ from stream.pipeline.wire.messages import (
     Snapshot,
     StreamHealth,
 )
+from tests.ports import free_port
 from tests.refs import about, answer
 from tests.stream.test_messages import EXAMPLES
 from tests.waiting import wait_until
@@ -643,9 +643,11 @@ def test_a_word_for_another_session_is_refused_and_one_that_is_away_is_a_time_ou
 def test_a_session_that_died_is_noticed_and_one_that_only_is_silent_goes_on(
     running: Running, joined: Session, monkeypatch
 ) -> None:
+    monkeypatch.setattr(client, "_QUIET", 0.1)  # it is asked after that, and answers
+    n_before, heard_s = running.books.seq, joined._heard_s
+    joined.until(lambda: running.books.seq > n_before + 9 or None, SOON_S)
+    assert joined._heard_s > heard_s
     monkeypatch.setattr(client, "SILENT_S", 1.6)
-    monkeypatch.setattr(client, "_QUIET", 0.4)  # it is asked after that, and answers
-    assert joined.until(lambda: None, 2.0) is None
     running.end()
     with pytest.raises(SessionEnded, match=r"nothing was heard of the session s for 1.6 s"):
         joined.wait_for("a", deadline_s=SOON_S)
@@ -789,17 +791,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     make_lab_keys()
     return lab_keys()
-
-
-def free_port() -> int:
-    """The first of four ports that are free."""
-    while True:
-        with ExitStack() as open_:
-            first = open_.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            with suppress(OSError):
-                for port in (first + 1, first + 2, first + 3):
-                    open_.enter_context(socket.create_server(("127.0.0.1", port)))
-                return first
 
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])

@@ -225,7 +225,7 @@ class Receiver:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.settimeout(20)
+        self._socket.settimeout(60)
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
 
     def take(self, n: int) -> list[bytes]:
