@@ -107,6 +107,14 @@ def truth_of(streams: Streams, model: DemoModel, onsets: Sequence[int]) -> Truth
     )
 
 
+def _hear_out(running: Sequence[RunningPeer], n_trials: int) -> None:
+    """Waits while answers still come, as where the machine is busy, unless all are there."""
+    n, n_before = sum(len(one.answers()) for one in running), -1
+    while n_before < n < n_trials * len(running):
+        time.sleep(_GRACE_S)
+        n, n_before = sum(len(one.answers()) for one in running), n
+
+
 def take_turn(
     world: World,
     source: TurnSource,
@@ -137,11 +145,13 @@ def take_turn(
         played = source.play(condition, plan)
         time.sleep(_GRACE_S)
         span_s = time.monotonic() - begin_s
+        used_s = {name: one.cpu_s() - before_s[name] for name, one in running.items()}
+        _hear_out([*running.values()], len(plan.onsets))
         for name, one in running.items():
             verdicts = judge(played, one.answers(), world.truth)
             turns[name] = Turn(
                 verdicts=verdicts,
-                cpu=(one.cpu_s() - before_s[name]) / span_s,
+                cpu=used_s[name] / span_s,
                 back_s=back_after_s(played, verdicts, world.streams.rate_hz),
                 cannot="" if any(one.n_answers for one in verdicts) else one.last_words(),
             )
