@@ -94,7 +94,7 @@ def test_a_session_without_posix_decodes_paints_obeys_and_lets_nobody_in(tmp_pat
     assert tell(folder, "finish").startswith("done ")
     done = finish(process)
     listener.terminate()
-    heard, _ = listener.communicate(timeout=20)
+    heard, _ = listener.communicate(timeout=100)
 
     assert done.code == 0, done.err
     for stranger in strangers:
@@ -117,4 +117,4 @@ def example(page: str) -> str:
 
 def tell(folder: Path, *words: str) -> str:
     command = [sys.executable, "-c", example("control.md"), str(folder), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=100).stdout
