@@ -100,7 +100,10 @@ def is_ready(folder: Path) -> bool:
     """
     if (folder / "summary.json").exists():
         return True
-    session = read_config(folder / "config.json").session
+    path = folder / "config.json"
+    if not (path.exists() and path.read_bytes().endswith(b"}\n")):  # it is being written
+        return False
+    session = read_config(path).session
     temporary = next((os.environ[n] for n in ("TMPDIR", "TEMP", "TMP") if n in os.environ), "/tmp")
     said = Path(temporary).glob(f"hvf-live-*/{session}.json")
     return any(json.loads(one.read_text())["ready"] for one in said)

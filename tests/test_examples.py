@@ -156,13 +156,12 @@ def test_the_simulated_subject_sees_what_markers_say(tmp_path: Path) -> None:
     inlet = inlet_of(name)
     shown = gallery_stimuli()[3]
     (expected,) = responses(SubjectSettings(seed=1, amplitude=30), [shown]).values()
-    for _ in range(2):  # the program with the markers comes, goes, and comes again
-        markers = marker_outlet(f"{name}-markers")
-        assert markers.wait_for_consumers(60)
-        onset_s = local_clock()
-        markers.push_sample(["no image"], onset_s)
+
+    def is_seen(markers: Any) -> bool:
+        """What is still to come; a machine may be so busy that it comes before."""
+        onset_s = local_clock() + 1.0
         markers.push_sample([shown.id], onset_s)
-        samples, stamps_s = heard(inlet, lambda stamps_s: stamps_s[-1] > onset_s + 1.2)  # noqa: B023
+        samples, stamps_s = heard(inlet, lambda stamps_s: stamps_s[-1] > onset_s + 1.2)
         onset = np.abs(stamps_s - onset_s).argmin()
         fits = [
             np.corrcoef(samples[onset + lag :][: expected.shape[1]].ravel(), expected.T.ravel())[
@@ -170,8 +169,13 @@ def test_the_simulated_subject_sees_what_markers_say(tmp_path: Path) -> None:
             ]
             for lag in range(-10, 11)
         ]
-        assert max(fits) > 0.8
-        assert abs(np.argmax(fits) - 10) <= 4  # latencies vary by 5 ms (SD)
+        return max(fits) > 0.8 and abs(np.argmax(fits) - 10) <= 4  # latencies vary by 5 ms (SD)
+
+    for _ in range(2):  # the program with the markers comes, goes, and comes again
+        markers = marker_outlet(f"{name}-markers")
+        assert markers.wait_for_consumers(60)
+        markers.push_sample(["no image"])
+        wait_until(lambda markers=markers: is_seen(markers))
         del markers
     subject.send_signal(signal.SIGINT)
     done = finish(subject)

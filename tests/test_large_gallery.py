@@ -24,8 +24,17 @@ from stream.pipeline.wire.config import read_config
 from stream.sources.cut_recording import cut_trials
 from stream.sources.read import read_recording
 from tests.calling import ROOT, call
-from tests.sessions import check_accounted, finish, start, trials_of, wait_for_decoded
+from tests.sessions import (
+    PATIENCE_S,
+    check_accounted,
+    finish,
+    is_ready,
+    start,
+    trials_of,
+    wait_for_decoded,
+)
 from tests.test_steered_session import Caller
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 N_IMAGES, N_TRIALS = 20_000, 24
@@ -50,8 +59,12 @@ def test_answers_among_many_images_are_those_of_a_brute_force(tmp_path: Path) ->
     streams = ("--eeg", name, "--markers", f"{name}-markers", "--wait", "100")
     models = ("--bundle", model.bundle, "--gallery", tmp_path / "gallery")
     process = start("live", *streams, *models, "--headless", "--out", folder)
-    subject = subprocess.Popen([sys.executable, "-m", "demo.live_subject", *shown], cwd=ROOT)
+    command = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", *shown]
+    subject = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE)
     try:
+        wait_until(lambda: is_ready(folder), PATIENCE_S)  # no image is seen before all hear of it
+        subject.stdin.write(b"go\n")
+        subject.stdin.flush()
         wait_for_decoded(folder, N_TRIALS)
         caller = Caller(folder)
         assert caller.ask("finish")[0] == "done"
