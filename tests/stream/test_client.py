@@ -467,6 +467,19 @@ def test_what_was_lost_on_the_way_is_asked_for(running: Running, joined: Session
     assert joined.wait_for("d", 4.0, deadline_s=SOON_S).outcome == "cut"
 
 
+def test_what_was_lost_before_the_session_ended_is_told_at_its_end(
+    running: Running, joined: Session
+) -> None:
+    ends = joined.listen(TrialEnd)
+    for trial in (1, 2, 3):
+        running.told.put(lambda trial=trial: setattr(running, "lost", 2 * (trial == 2)))
+        running.do("marker", "a", float(trial))
+        running.do("settle", trial, "cut")
+    running.do("hello")  # as the results node does before its last word
+    running.do("publish", CLOSED)
+    assert {end.trial for end in ends} == {1, 2, 3}
+
+
 def test_an_end_that_was_heard_first_has_its_marker_too(running: Running, joined: Session) -> None:
     running.told.put(lambda: setattr(running, "lost", 1))
     running.do("marker", "a", 1.0)

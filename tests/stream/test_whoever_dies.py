@@ -5,7 +5,7 @@ lose: of a receiver that dies what it had not taken, of a sender what it had not
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from contextlib import suppress
 from random import Random
 
@@ -36,7 +36,9 @@ from stream.pipeline.wire.messages import (
     End,
     MarkerSeen,
     NodeState,
+    SessionClosed,
     Settled,
+    Snapshot,
     TrialDropped,
     TrialRef,
     TrialSlice,
@@ -162,8 +164,10 @@ class Bus:
 
     def __init__(self, world):
         self.world, self.seq, self.has_joined = world, 0, False
+        self.last = deque(maxlen=2)
 
     def publish(self, message):
+        self.last.append(type(message))
         if self.has_joined:
             self.world.reader_bus(message)
 
@@ -452,6 +456,7 @@ def check(world, seed):
     assert not there
     if world.lives["reader"] == 1 and world.reader is not None:
         assert not unheard, f"{seed}: one reader has listened all the time"
+    assert list(world.bus.last) == [Snapshot, SessionClosed]  # for whoever had missed something
     check_told(world, of, seed)
     check_given(world, of, seed)
     # Whose answer it is: as the trial itself says.

@@ -110,7 +110,7 @@ class Results:
         if verb == "gallery":
             self._tally.look_up_in(self._config, len(open_accepted(self._config)))
         elif verb == "hello":
-            self._publisher.publish(self._standing.snapshot(self._config, self._ledger))
+            self._tell_all()
 
     def take(self, message: Message) -> None:
         match message:
@@ -209,12 +209,16 @@ class Results:
         if parting is not None and parting.why:
             summary["failure"] = parting.why
         write_summary(self._config.folder, summary)
+        self._tell_all()  # whoever had missed something can ask no more
         self._publish(SessionClosed(summary=summary))
         time.sleep(_LAST_WORDS_S)
         if is_orphan:  # there is nobody else to do it
             from stream.pipeline.books.closing import write_pages
 
             write_pages(self._config, summary)
+
+    def _tell_all(self) -> None:
+        self._publisher.publish(self._standing.snapshot(self._config, self._ledger))
 
     def _hear_the_rest(self, left_s: float) -> None:
         """Enters what came until the session left for its end, and tells when nobody listened."""
