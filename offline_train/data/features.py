@@ -4,23 +4,19 @@ The cache knows images by their content, and encoders by their weights and by wh
 names cost nothing, and nothing that has changed is taken for what it was.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decoder.bundle import ImageEncoderRecord
-from hvf_core.artifact import whole_file, write_tensors
 from hvf_core.problem import Problem
 from index.encoders.health import refuse_collapsed
-from index.encoders.load import BATCH, ImageEncoder, same_encoder
-from index.images import READING
+from index.encoders.load import BATCH, ImageEncoder
 from offline_train.checkpoint import identify
+from offline_train.features.cache import FeatureCache
 
 BLOCK = 256
 """Images between two writes to the cache: what an interruption costs at most."""
@@ -112,7 +108,7 @@ def encode_images(
         Problem: when images cannot be read, after all others were encoded; or an encoder gives
             embeddings that are not finite or nearly the same for all images.
     """
-    caches = [_Cache(cache_dir, encoder, say) for encoder in encoders]
+    caches = [FeatureCache(cache_dir, encoder, say) for encoder in encoders]
     todo = {content: item for item, content in contents.items()}
     todo = {c: item for c, item in todo.items() if any(c not in cache.known for cache in caches)}
     unread: list[str] = []
@@ -147,7 +143,7 @@ def records_of(encoders: Sequence[ImageEncoder]) -> tuple[ImageEncoderRecord, ..
 class Encoded:
     """Images that all encoders have seen: their features are read when they are asked for."""
 
-    def __init__(self, contents: Mapping[str, str], caches: Sequence["_Cache"]) -> None:
+    def __init__(self, contents: Mapping[str, str], caches: Sequence[FeatureCache]) -> None:
         self._contents, self._caches = contents, caches
         self.encoders = records_of([cache.encoder for cache in caches])
 
@@ -161,7 +157,7 @@ class Encoded:
 
 
 def _encode(
-    items: Mapping[str, str], read: Callable[[str], np.ndarray], caches: Sequence["_Cache"]
+    items: Mapping[str, str], read: Callable[[str], np.ndarray], caches: Sequence[FeatureCache]
 ) -> list[str]:
     """Embeds images, by content, where they are not known; returns why some cannot be read."""
     prepared: list[dict[str, Tensor]] = [{} for _ in caches]
@@ -180,74 +176,3 @@ def _encode(
         if own:
             cache.add(list(own), cache.encoder.embed(list(own.values())))
     return unread
-
-
-class _Cache:
-    """What one encoder has seen.
-
-    Attributes:
-        known: its embeddings, by the content of the image.
-    """
-
-    def __init__(self, cache_dir: Path, encoder: ImageEncoder, say: Callable[[str], None]) -> None:
-        self.encoder = encoder
-        self.known: dict[str, np.ndarray] = {}
-        self._unwritten: list[str] = []
-        # A folder without READING at its end knew images by their names: it is left alone.
-        name = f"{encoder.spec.name}-{encoder.checksum[:16]}-{READING}"
-        self._folder = cache_dir / name
-        for path in sorted(self._folder.glob("*.safetensors")):
-            try:
-                self._read(path)
-            except FileNotFoundError:
-                continue  # another process has set it aside
-            except (SafetensorError, KeyError, TypeError, ValueError):
-                path.replace(path.with_suffix(".damaged"))
-                say(f"'{path}' is damaged and set aside: its images are encoded again")
-
-    def _read(self, path: Path) -> None:
-        with safe_open(path, framework="numpy") as file:
-            facts = file.metadata()
-            there = file.get_tensor("embeddings")
-        # What is known lies in the file: a million images' features are more than memory holds.
-        place = path.stat().st_size - there.nbytes
-        embeddings = np.memmap(path, there.dtype, "r", place, there.shape).view(np.ndarray)
-        contents, fingerprint = json.loads(facts["contents"]), json.loads(facts["fingerprint"])
-        if facts["sha256"] != _checksum(contents, embeddings):
-            raise ValueError("not what was written")
-        ours = self.encoder
-        is_ours = facts["encoder"] == ours.checksum and embeddings.shape[1] == ours.spec.dim
-        if is_ours and same_encoder(ours.fingerprint, fingerprint):
-            self.known.update(zip(contents, embeddings, strict=True))
-
-    def add(self, contents: Sequence[str], embeddings: np.ndarray) -> None:
-        if not np.isfinite(embeddings).all():
-            raise Problem(
-                f"image encoder {self.encoder.spec.name!r} gives values that are not finite: "
-                "its weights are damaged, fetch them again"
-            )
-        self.known.update(zip(contents, embeddings, strict=True))
-        self._unwritten.extend(contents)
-
-    def write(self) -> None:
-        """Adds a file, named by what is in it, so that it takes no other one's place."""
-        if not self._unwritten:
-            return
-        embeddings = np.stack([self.known[content] for content in self._unwritten])
-        facts = {
-            "contents": json.dumps(self._unwritten),
-            "encoder": self.encoder.checksum,
-            "fingerprint": json.dumps(self.encoder.fingerprint),
-            "sha256": _checksum(self._unwritten, embeddings),
-        }
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{identify(dict(facts))[:16]}.safetensors"
-        with whole_file(path) as draft:
-            write_tensors(draft, {"embeddings": embeddings}, facts)
-        self._unwritten.clear()
-        self._read(path)
-
-
-def _checksum(contents: Sequence[str], embeddings: np.ndarray) -> str:
-    named = json.dumps([*contents, embeddings.dtype.str, embeddings.shape])
-    return hashlib.sha256(named.encode() + embeddings.tobytes()).hexdigest()
