@@ -28,8 +28,8 @@ _FAULTS = (
 """What Pillow raises at damaged files."""
 
 
-def open_image(file: Path | io.BytesIO) -> Image.Image:
-    """An image in RGB, decoded.
+def open_image(file: Path | io.BytesIO, called: str | None = None) -> Image.Image:
+    """An image in RGB, decoded; what is in no file may be `called` somehow in errors.
 
     Raises:
         Problem: there is none that can be read, or it is too large.
@@ -46,7 +46,8 @@ def open_image(file: Path | io.BytesIO) -> Image.Image:
         unknown = isinstance(error, UnidentifiedImageError)
         said = " ".join(str(getattr(error, "strerror", None) or error).split())
         reason = f"it is none of {', '.join(FORMATS)}" if unknown else said or type(error).__name__
-        name = f"the image '{file}'" if isinstance(file, Path) else "an image"
+        named = called or (str(file) if isinstance(file, Path) else None)
+        name = "an image" if named is None else f"the image '{named}'"
         raise Problem(
             f"{name} cannot be read ({reason}): replace it, or take it out of its folder"
         ) from error

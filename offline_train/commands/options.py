@@ -30,7 +30,8 @@ Base = Annotated[
     str, typer.Option(help=f"Folder of a diffusion model, or one of {', '.join(BASES)}")
 ]
 Images = Annotated[
-    Path | None, typer.Option(help="Folder of images; a file's name is its stimulus id")
+    Path | None,
+    typer.Option(help="Folder of images, whose names are stimulus ids; or a table of them"),
 ]
 Labels = Annotated[
     bool, Flag("--labels", help="The stimulus ids are classes: no images, no encoders")
@@ -71,7 +72,11 @@ def test_trials(folder: Path) -> "TrialSet":
 def features_of(
     items: Sequence[str] | None, images: Path | None, encoders: str | None, cache: Path
 ) -> "tuple[Pictures, Features]":
-    """The images of these stimuli, or all of a folder, and what image encoders see in them."""
+    """The images of these stimuli, or all of a folder, and what image encoders see in them.
+
+    In place of a folder there may be a table of images, as `features` writes one.
+    """
+    from offline_train.data.image_table import pictures_of_table
     from offline_train.data.images import passed_over, pictures_of
 
     if images is None or encoders is None:
@@ -79,7 +84,8 @@ def features_of(
     for sentence in passed_over(images):
         console.print(sentence)
     with bar("reading images") as tell:
-        pictures = pictures_of(images, items, tell)
+        of = pictures_of_table if images.is_file() else pictures_of
+        pictures = of(images, items, tell)
     return pictures, encoded(pictures, encoders, cache).select(tuple(pictures.contents))
 
 

@@ -6,20 +6,18 @@ names cost nothing, and nothing that has changed is taken for what it was.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from decoder.bundle import ImageEncoderRecord
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.encoders.health import refuse_collapsed
-from index.encoders.load import BATCH, ImageEncoder
+from index.encoders.load import ImageEncoder
 from offline_train.checkpoint import identify
-from offline_train.features.cache import FeatureCache
+from offline_train.features.cache import BLOCK, FeatureCache, Feed
 
-BLOCK = 256
-"""Images between two writes to the cache: what an interruption costs at most."""
 _SAMPLE = 4096
 """So many images tell whether the embeddings of all are nearly the same."""
 
@@ -109,27 +107,30 @@ def encode_images(
             embeddings that are not finite or nearly the same for all images.
     """
     caches = [FeatureCache(cache_dir, encoder, say) for encoder in encoders]
+    feed = Feed(caches)
     todo = {content: item for item, content in contents.items()}
-    todo = {c: item for c, item in todo.items() if any(c not in cache.known for cache in caches)}
+    todo = {c: item for c, item in todo.items() if any(c not in cache for cache in caches)}
     unread: list[str] = []
-    for start in range(0, len(todo), BLOCK):
-        block = list(todo.items())[start : start + BLOCK]
-        for first in range(0, len(block), BATCH):
-            unread += _encode(dict(block[first : first + BATCH]), read, caches)
-        for cache in caches:
-            cache.write()
-        progress(start + len(block), len(todo))
+    for number, (content, item) in enumerate(todo.items(), 1):
+        try:
+            feed.take(content, needed(feed.prepare(content, partial(read, item))))
+        except Problem as problem:
+            unread.append(str(problem))
+        if number % BLOCK == 0 or number == len(todo):
+            feed.write()
+            progress(number, len(todo))
     if unread:
         rest = "" if len(unread) == 1 else f" (one of {len(unread)}: {'; '.join(unread[1:])})"
         raise Problem(unread[0] + rest)
-    for cache in caches:
-        distinct = list(dict.fromkeys(contents.values()))
-        if len(distinct) > 1:
-            sample = distinct[:: 1 + len(distinct) // _SAMPLE]
-            refuse_collapsed(
-                np.stack([cache.known[content] for content in sample]), cache.encoder.spec.name
-            )
+    refuse_spoilt(caches, list(dict.fromkeys(contents.values())))
     return Encoded(contents, caches)
+
+
+def refuse_spoilt(caches: Sequence[FeatureCache], contents: Sequence[str]) -> None:
+    """Refuses embeddings that are nearly the same, by a sample of images of these contents."""
+    sample = contents[:: 1 + len(contents) // _SAMPLE]
+    for cache in caches if len(sample) > 1 else ():
+        refuse_collapsed(cache.rows(sample), cache.encoder.spec.name)
 
 
 def records_of(encoders: Sequence[ImageEncoder]) -> tuple[ImageEncoderRecord, ...]:
@@ -150,29 +151,7 @@ class Encoded:
     def select(self, items: Sequence[str]) -> Features:
         """The features of these images, in this order."""
         found = {
-            cache.encoder.spec.name: np.stack([cache.known[self._contents[item]] for item in items])
+            cache.encoder.spec.name: cache.rows([self._contents[item] for item in items])
             for cache in self._caches
         }
         return Features(tuple(items), self.encoders, found)
-
-
-def _encode(
-    items: Mapping[str, str], read: Callable[[str], np.ndarray], caches: Sequence[FeatureCache]
-) -> list[str]:
-    """Embeds images, by content, where they are not known; returns why some cannot be read."""
-    prepared: list[dict[str, Tensor]] = [{} for _ in caches]
-    unread = []
-    for content, item in items.items():
-        try:
-            image = read(item)
-        except Problem as problem:
-            unread.append(str(problem))
-            continue
-        for cache, own in zip(caches, prepared, strict=True):
-            if content not in cache.known:
-                own[content] = cache.encoder.prepare(image)
-        del image  # before the next one is read
-    for cache, own in zip(caches, prepared, strict=True):
-        if own:
-            cache.add(list(own), cache.encoder.embed(list(own.values())))
-    return unread

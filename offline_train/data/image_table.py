@@ -4,11 +4,12 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvf_core.problem import Problem
+from offline_train.data.images import Pictures, pictures_in
 
 _COLUMNS = ("id", "path", "label", "sha256")
 _MANY = 1_000_000_000
@@ -56,6 +57,29 @@ def read_image_table(file: Path) -> ImageTable:
     if not labels:
         raise Problem(f"the table '{file}' has no rows: add images")
     return ImageTable(labels, files, contents)
+
+
+def pictures_of_table(
+    file: Path,
+    items: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pictures:
+    """The images of these stimuli, or all that a table names; every file is read once.
+
+    Raises:
+        Problem: as `read_image_table` does, or it has no row of a stimulus.
+    """
+    table = read_image_table(file)
+    wanted = {
+        i: unicodedata.normalize("NFC", i) for i in (table.labels if items is None else items)
+    }
+    absent = next((item for item, id_ in wanted.items() if id_ not in table.labels), None)
+    if absent is not None:
+        raise Problem(f"the table '{file}' has no row of stimulus '{absent}'; add it")
+    files = {item: table.files[id_] for item, id_ in wanted.items() if id_ in table.files}
+    read = pictures_in(files, progress)
+    contents = {i: read.contents.get(i) or table.contents[id_] for i, id_ in wanted.items()}
+    return Pictures(read.files, contents)
 
 
 def _rows(file: Path) -> Sequence[Mapping[str, str]]:

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def image_files(folder: Path | None, items: Sequence[str] | None = None) -> dict
     if folder is None or not folder.is_dir():
         raise Problem(f"there is no folder of images '{folder}'; give one with --images")
     files: dict[str, Path] = {}
-    for path in sorted(filter(_is_image, _files_below(folder))):
+    for path in sorted(filter(is_image, files_below(folder))):
         if any("\ud800" <= letter <= "\udfff" for letter in path.stem):  # bytes of another code
             raise Problem(f"the image {str(path)!a} has a name that is no Unicode: rename it")
         other = files.setdefault(unicodedata.normalize("NFC", path.stem), path)
@@ -107,8 +107,8 @@ def image_files(folder: Path | None, items: Sequence[str] | None = None) -> dict
 
 def passed_over(folder: Path) -> Iterator[str]:
     """A sentence, if there are any, on the files in a folder that are no images to this program."""
-    there = _files_below(folder) if folder.is_dir() else ()
-    if kinds := Counter(p.suffix.lower() or p.name for p in there if not _is_image(p)):
+    there = files_below(folder) if folder.is_dir() else ()
+    if kinds := Counter(p.suffix.lower() or p.name for p in there if not is_image(p)):
         told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))
         yield (
             f"{kinds.total()} files in '{folder}' are passed over ({told}): images end in "
@@ -116,7 +116,8 @@ def passed_over(folder: Path) -> Iterator[str]:
         )
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: PurePath) -> bool:
+    """Whether a name is that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -130,7 +131,8 @@ def _content(path: Path) -> str:
         ) from error
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, folder after folder, in the order of their names."""
     been: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(place)
@@ -139,7 +141,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
             continue
         been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (here / name for name in names if not name.startswith("."))
+        yield from (here / name for name in sorted(names) if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> None:

@@ -20,7 +20,8 @@ from index.encoders.load import BATCH, ImageEncoder, same_encoder
 from index.encoders.spec import EncoderSpec
 from index.images import READING
 from offline_train.checkpoint import identify
-from offline_train.data.features import BLOCK, Features
+from offline_train.data.features import Features
+from offline_train.features.cache import BLOCK
 
 MANIFEST, ARRAY = "latents.json", "latents.npy"
 _VERSION: Literal[1] = 1

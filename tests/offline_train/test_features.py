@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from hvf_core.problem import Problem
-from offline_train.data import features as features_module
 from offline_train.data.features import extract_features, label_features
+from offline_train.features.cache import BLOCK
 
 ITEMS = [f"thing/{i}" for i in range(600)]
 
@@ -73,7 +73,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path: Path) -> None:
     extract_features(
         contents(ITEMS), load_image, [encoder], tmp_path, lambda *done: reports.append(done)
     )
-    assert encoder.seen == list(range(2 * features_module.BLOCK, 600))
+    assert encoder.seen == list(range(2 * BLOCK, 600))
     assert reports == [(88, 88)]
 
 

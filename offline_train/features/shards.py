@@ -1,0 +1,129 @@
+"""Images in folders, and in shards of them (.tar, .parquet), which are not unpacked."""
+
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from unicodedata import normalize
+
+from hvf_core.problem import Problem
+from offline_train.data.images import IMAGE_SUFFIXES, files_below, is_image
+
+SHARDS = (".tar", ".parquet")
+_AT_ONCE = 32  # rows of a Parquet file
+_IDS = ("id", "image_id", "__key__", "key")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image that was found; its bytes are read when they are asked for."""
+
+    id: str
+    """Its file's name without the ending, or what a Parquet file says."""
+    name: str
+    """Where it lies, as people are told."""
+    read: Callable[[], bytes]
+    path: Path | None = None
+    """Its file, if it has one of its own."""
+
+
+def entries(places: Sequence[Path]) -> Iterator[Entry]:
+    """The images in folders, shards and files, in an order that is always the same.
+
+    Raises:
+        Problem: one is not there, is none of these, or is damaged.
+    """
+    for place in places:
+        if not place.is_dir():
+            found = iter([place])
+        else:
+            found = (file for file in files_below(place) if is_image(file) or _is_shard(file))
+        for file in found:
+            if file.suffix.lower() == ".tar":
+                yield from _of_tar(file)
+            elif _is_shard(file):
+                yield from _of_parquet(file)
+            elif file.is_file() and is_image(file):
+                yield Entry(_id(file.stem), str(file), partial(_bytes, file), file)
+            else:
+                known = ", ".join((*SHARDS, *IMAGE_SUFFIXES))
+                raise Problem(f"'{file}' is no folder, and no file that ends in one of {known}")
+
+
+def _is_shard(path: Path) -> bool:
+    return path.suffix.lower() in SHARDS
+
+
+def _id(name: str) -> str:
+    return normalize("NFC", name)
+
+
+def _bytes(path: Path, offset: int = 0, size: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise Problem(
+            f"'{path}' cannot be read ({error.strerror}): copy it again, or take it out"
+        ) from error
+
+
+def _of_tar(path: Path) -> Iterator[Entry]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined] # or it remembers all
+                name = PurePosixPath(member.name)
+                if member.isfile() and is_image(name) and not name.name.startswith("."):
+                    read = partial(_bytes, path, member.offset_data, member.size)
+                    yield Entry(_id(name.stem), f"{path}/{name}", read)
+            if any(_bytes(path, tar.offset, tarfile.BLOCKSIZE)):  # which is taken for the end
+                raise tarfile.ReadError(f"what begins at byte {tar.offset} is no file")
+    except (OSError, tarfile.TarError) as error:
+        raise Problem(
+            f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, "
+            "download it again"
+        ) from error
+
+
+def _of_parquet(path: Path) -> Iterator[Entry]:
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise Problem(
+            f"'{path}' needs pyarrow, which is not installed: `pip install pyarrow`, or give .tar"
+        ) from None
+    try:
+        with ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            images = next((one for one in ("image", "jpg", "png") if one in names), None)
+            if images is None:
+                raise Problem(
+                    f"'{path}' has the columns {', '.join(names)}, expected `image` with the bytes "
+                    "of files: give another one"
+                )
+            ids = next((one for one in _IDS if one in names), None)
+            row = 0
+            for batch in file.iter_batches(_AT_ONCE, columns=list(filter(None, (images, ids)))):
+                for one in batch.to_pylist():
+                    yield _of_row(path, row, one[images], one[ids] if ids else None)
+                    row += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Problem(
+            f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, "
+            "download it again"
+        ) from error
+
+
+def _of_row(path: Path, row: int, image: Any, id_: Any) -> Entry:
+    """A row of a Parquet file, whose image is bytes, or a map of `bytes` and perhaps `path`."""
+    held = image if isinstance(image, dict) else {"bytes": image}
+    data, name = held.get("bytes"), held.get("path")
+    if not isinstance(data, bytes):
+        raise Problem(f"row {row} of '{path}' has no bytes of an image: download it again")
+    stem = PurePosixPath(name).stem if name else f"{path.stem}-{row:06d}"
+    return Entry(_id(str(id_) if id_ is not None else stem), f"{path}, row {row}", lambda: data)
