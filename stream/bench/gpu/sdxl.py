@@ -92,28 +92,32 @@ def size_of(card: Card) -> Size:
     return TINY if card.tiny else FULL
 
 
+def drawn_networks(size: Size) -> tuple[Any, Any, Any, Tensor, Tensor]:
+    """UNet, VAE, tiny VAE, and the empty prompt, by token and pooled, made where torch makes."""
+    unet = UNet2DConditionModel(
+        sample_size=size.px // 8,
+        cross_attention_dim=size.width,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        projection_class_embeddings_input_dim=6 * size.unet["addition_time_embed_dim"]
+        + size.pooled,
+        **size.unet,
+    )
+    vae, tiny_vae = AutoencoderKL(**_BLOCKS_OF_VAE, **size.vae), AutoencoderTiny(**size.tiny_vae)
+    for network in (unet, vae, tiny_vae):
+        network.eval().requires_grad_(False)
+    return unet, vae, tiny_vae, torch.randn(1, 77, size.width), torch.randn(1, size.pooled)
+
+
 def random_base(card: Card, *, trains: bool = False) -> DiffusionBase:
     """A diffusion model of SDXL's kind on the card, in half precision there.
 
     `trains` gives it the schedule of SDXL itself, and else it has that of SDXL-Turbo.
     """
-    size, spec = size_of(card), PRESETS["sdxl-base" if trains else "sdxl-turbo"]
+    spec = PRESETS["sdxl-base" if trains else "sdxl-turbo"]
     with torch.device(card.device), _made_in(card.half):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=size.px // 8,
-            cross_attention_dim=size.width,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            projection_class_embeddings_input_dim=6 * size.unet["addition_time_embed_dim"]
-            + size.pooled,
-            **size.unet,
-        )
-        vae = AutoencoderKL(**_BLOCKS_OF_VAE, **size.vae)
-        tiny_vae = AutoencoderTiny(**size.tiny_vae)
-        prompt, pooled = torch.randn(1, 77, size.width), torch.randn(1, size.pooled)
-    for network in (unet, vae, tiny_vae):
-        network.eval().requires_grad_(False)
+        unet, vae, tiny_vae, prompt, pooled = drawn_networks(size_of(card))
     scheduler = (
         EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading", steps_offset=1)
         if trains
