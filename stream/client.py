@@ -356,13 +356,15 @@ def _said_in(path: Path) -> dict[str, Any]:
     return {}
 
 
-def connect(session: str = "", keys: str = "", by: str = "client", wait_s: float = 5) -> Session:
+def connect(
+    session: str | Path = "", keys: str = "", by: str = "client", wait_s: float = 5
+) -> Session:
     """Joins a session, by its id, its folder, or its address `tcp://HOST:PORT` on another host.
 
     None need be named where one alone runs here; what is not there yet is waited for. An address
     needs `keys`, a copy of its `hvf-live.keys`. In the ledger, it is `by` who asked for something.
     """
-    joined = Session(*_found(session, keys, time.monotonic() + wait_s), by)
+    joined = Session(*_found(str(session), keys, time.monotonic() + wait_s), by)
     if not (joined.until(lambda: joined.in_step or None, wait_s) or joined.is_answered):
         joined.close()  # one that starts has no snapshot yet, but answers
         raise TimeOut(f"nobody answers at '{session or joined.id}': it has ended or has other keys")

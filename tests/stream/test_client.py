@@ -748,7 +748,7 @@ def test_a_folder_that_is_not_there_yet_is_waited_for(place, running: Running) -
 
     begins = threading.Timer(NEVER_S, begin)
     begins.start()
-    with connect(str(folder), wait_s=SOON_S) as session:
+    with connect(folder, wait_s=SOON_S) as session:
         assert session.id == "s"
     begins.join()
 
