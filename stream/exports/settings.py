@@ -15,6 +15,12 @@ def _label(text: str) -> str:
     return text
 
 
+def _mains(hz: float) -> float:
+    if hz not in (50, 60):
+        raise ValueError(f"the mains have 50 or 60 Hz, and not {hz:g}")
+    return hz
+
+
 Label = Annotated[str, AfterValidator(_label)]
 
 
@@ -32,7 +38,7 @@ class BidsFacts(Settings):
     """Label of the task, as rsvp."""
     run: int | None = setting(None, option="--run", ge=1)
     """Number of the run, where a session has several."""
-    line_hz: float | None = setting(None, option="--line-freq", gt=0)
+    line_hz: Annotated[float, AfterValidator(_mains)] | None = setting(None, option="--line-freq")
     """Frequency of the mains, 50 or 60."""
     reference: str | None = setting(None, option="--reference")
     """Where the reference electrode was, as FCz."""

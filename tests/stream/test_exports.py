@@ -490,6 +490,7 @@ def test_a_trial_that_was_not_used_is_none_of_the_epochs(tmp_path: Path) -> None
         ),
         (("--bids", "ds", *FACTS, "--task", "my_task"), "letters and digits"),
         (("--bids", "ds", *FACTS, "--task", "t" * 61), "at most 60 letters"),
+        (("--bids", "ds", *FACTS, "--line-freq", "55"), "the mains have 50 or 60 Hz, and not 55"),
         (("--bids", "ds", *FACTS, "--montage", "cap"), "no montage 'cap'"),
         (("--epochs", "t.fif"), "must end in -epo.fif"),
         (("--epochs", "nowhere/t-epo.fif"), "make the folder"),
