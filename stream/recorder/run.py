@@ -155,6 +155,12 @@ def _record(
     for line in map(_end_of, intake.taps):
         view.say(line)
     writing.check()
+    if not intake.taps:
+        path.unlink()
+        raise Problem(
+            "nothing was recorded, as no stream came, and the empty file was removed; `streams` "
+            "lists what is there"
+        )
 
 
 def _show(writing: Writing, intake: Intake, path: Path, view: View, begun_s: float) -> None:
