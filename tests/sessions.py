@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from stream.pipeline.books.ledger import FACTS, read_ledger
 from stream.pipeline.wire.config import read_config
+from tests import forked
 from tests.calling import ROOT, Done
 from tests.waiting import wait_until
 
@@ -26,10 +29,15 @@ def run(*arguments: str | Path, module: str = "run_realtime.py") -> Done:
     return finish(start(*arguments, module=module))
 
 
-def start(*arguments: str | Path, module: str = "run_realtime.py") -> subprocess.Popen[str]:
-    """Starts what `run` runs, in a process group of its own, which ends with the test."""
+def start(
+    *arguments: str | Path, module: str = "run_realtime.py", anew: bool = False
+) -> subprocess.Popen[str]:
+    """Starts what `run` runs, in a process group of its own, which ends with the test.
+
+    With `anew` every process of a session does its own imports, as in life.
+    """
     program = [module] if module.endswith(".py") else ["-m", module]
-    process = subprocess.Popen(
+    process = (subprocess.Popen if anew else forked.Popen)(
         [sys.executable, *program, *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -57,7 +65,7 @@ def amplifier(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`tests.outlet` in a process of its own: the streams NAME and NAME-markers."""
     command = [sys.executable, "-m", "tests.outlet", name, str(n_channels), str(rate_hz), text]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = forked.Popen(command, cwd=ROOT)
     try:
         yield process
     finally:
@@ -125,10 +133,9 @@ def node_pid(folder: Path, node: str) -> int:
 def source_pid(folder: Path, module: str) -> int:
     """The process id of the source of the session: the only one of its module's."""
     parent = _pid(lambda line: "run_realtime.py" in line and str(folder) in line)
-    children = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True)
-    for pid in map(int, children.stdout.split()):
-        if module in _command_line(pid):
-            return pid
+    for child in psutil.Process(parent).children(recursive=True):
+        if module in _command_line(child.pid):
+            return child.pid
     raise AssertionError(f"no process of {module}")
 
 

@@ -165,7 +165,7 @@ def test_signs_that_a_console_lacks_end_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_ctrl_c_while_the_nodes_load_is_not_heard_by_them(tmp_path: Path) -> None:
     folder = tmp_path / "session"
-    process = start("live", *NOBODY, "--out", folder)
+    process = start("live", *NOBODY, "--out", folder, anew=True)
     wait_for_loading(process.pid)
     interrupt(process)
     done = finish(process)
@@ -175,7 +175,7 @@ def test_ctrl_c_while_the_nodes_load_is_not_heard_by_them(tmp_path: Path) -> Non
 
 
 def test_nodes_end_with_a_session_that_is_killed(tmp_path: Path) -> None:
-    process = start("live", *NOBODY, "--out", tmp_path / "session")
+    process = start("live", *NOBODY, "--out", tmp_path / "session", anew=True)
     nodes = wait_for_loading(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
