@@ -48,8 +48,7 @@ def call(*arguments: object, module: str = "run_realtime.py") -> Done:
         patch.setenv("COLUMNS", "200")
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a program sets
         patch.setattr(sys, "argv", [module, *map(str, arguments)])
-        if arguments[:1] != ("bench",):  # which measures processes as they are
-            patch.setattr(subprocess, "Popen", forked.Popen)
+        patch.setattr(subprocess, "Popen", forked.Popen)
         with pytest.raises(SystemExit) as ended:
             _MAINS[module]()
     said = []

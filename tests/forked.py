@@ -4,9 +4,8 @@ A session is four to six processes, and their imports take far longer than what 
 On Linux they are therefore copies, in tests, of a process without threads: `Popen` asks it for one.
 A copy has its own number, command line, group, environment and files, runs its program from the
 first line to the last, and ends once what Python does at an end is done, but for taking apart what
-it never touched. Elsewhere, and where a test changes how Python starts or what modules look at when
-they are imported, it is started as in life. So are the sessions that benches measure, those of
-`anew`, and all without POSIX.
+it never touched. Elsewhere, and where a test has Python start otherwise, as without POSIX, programs
+are started as in life; so are those of `anew`.
 """
 
 import atexit
@@ -35,7 +34,8 @@ import zmq
 SESSION = "run_realtime.py"
 _ROOT = Path(__file__).parents[1]
 _PROGRAMS = (
-    *("tests.outlet", "stream.sources.replay", "demo.live_subject"),
+    *("tests.outlet", "stream.sources.replay", "demo.live_subject", "stream.bench.faults.table"),
+    *("stream.bench.faults.source",),
     *("stream.pipeline.nodes.reader", "stream.pipeline.nodes.results"),
     *("stream.pipeline.nodes.record", "stream.pipeline.nodes.decode"),
     "stream.pipeline.nodes.paint",
@@ -47,7 +47,7 @@ _LATER = (
     *("decoder.engines.onnx_engines", "faiss", "mne", "onnx", "onnxruntime", "pyxdf"),
 )
 _CAN_COPY = sys.platform == "linux" and hasattr(os, "pidfd_open")
-_AT_IMPORT = ("PYTHONPATH", "TMPDIR")  # what is looked at as modules are imported
+_ROOMS = ("hvf_core", "decoder", "index", "stream", "demo")
 _LONGEST = 8192  # bytes of a command line
 _HIGH = 500  # from this file descriptor on there is room
 _ASKED = signature(subprocess.Popen._execute_child)
@@ -122,8 +122,7 @@ class Popen(subprocess.Popen):
 def _can_be_copied(args: Sequence[Any], env: Mapping[str, str]) -> bool:
     python, *words = map(str, args)
     is_known = words[:1] == [SESSION] or (words[:1] == ["-m"] and words[1] in _PROGRAMS)
-    is_as_here = python == sys.executable and not any(name in env for name in _AT_IMPORT)
-    return _CAN_COPY and is_known and is_as_here
+    return _CAN_COPY and is_known and python == sys.executable and "PYTHONPATH" not in env
 
 
 def _line() -> socket.socket:
@@ -153,11 +152,10 @@ def _become_what_is_wanted(line: socket.socket) -> _Wanted:
     from fcntl import F_DUPFD_CLOEXEC, fcntl
 
     wanted, files = _copy(line)
-    if wanted.leads_session:
-        os.setsid()
-    elif wanted.group not in (None, -1):
+    if wanted.group not in (None, -1):
         os.setpgid(0, wanted.group)
-    if wanted.args[1] == SESSION:
+    if wanted.leads_session:  # and starts processes
+        os.setsid()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:  # this one is still as it was
             os.setpgid(0, 0)
@@ -174,6 +172,9 @@ def _become_what_is_wanted(line: socket.socket) -> _Wanted:
     for file, number in zip(given, (0, 1, 2, *wanted.passed), strict=True):
         os.dup2(file, number)
         os.close(file)
+    if wanted.env.get("TMPDIR") != os.environ.get("TMPDIR"):  # it is looked at in imports
+        for name in [name for name in sys.modules if name.partition(".")[0] in _ROOMS]:
+            del sys.modules[name]
     os.chdir(wanted.cwd)
     os.environ.clear()
     os.environ.update(wanted.env)

@@ -368,7 +368,7 @@ class LiveSession:
         with suppress(psutil.Error):
             for name, pid in self._pids.items():
                 yield name, psutil.Process(pid)
-            for child in psutil.Process(self.process.pid).children():
+            for child in psutil.Process(self.process.pid).children(recursive=True):
                 if (node := node_of(child)) is not None:
                     yield node, child
 

@@ -1,8 +1,6 @@
 """The bench of endurance: each of its promises is broken by what breaks it, and by that alone."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 from demo.head import CHANNELS
 from stream.bench.endurance.run import names, promises
 from stream.bench.measured_session import Answer, MeasuredSession, Usage
-from tests.calling import ROOT, call
+from tests.calling import call
+from tests.sessions import run
 
 N, SOA_S = 400, 0.1
 
@@ -81,15 +80,14 @@ def test_labels_are_those_of_the_demo_and_others() -> None:
 
 @pytest.mark.slow
 def test_a_few_trials_are_endured(tmp_path: Path) -> None:
-    command = [sys.executable, "run_realtime.py", "bench", "endurance", "--trials", "20"]
-    command += ["--channels", "70", "--rate", "500", "--json", str(tmp_path / "x.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    size = ("--trials", "20", "--channels", "70", "--rate", "500")
+    done = run("bench", "endurance", *size, "--json", tmp_path / "x.json")
     told = json.loads((tmp_path / "x.json").read_text())
     assert told["channels"] == 70
     assert {"reader", "decode", "results", "record"} <= told["cpu"].keys()
     kept = [promise["kept"] for promise in told["promises"]]
-    assert all(kept[:4]), done.stdout  # that nothing grows, no few seconds tell
-    assert done.returncode == (False in kept)
+    assert all(kept[:4]), done.out  # that nothing grows, no few seconds tell
+    assert done.code == (False in kept)
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 
 from stream.bench.faults import session
 from stream.bench.faults.table import FAULTS, Outcome, _with_rows, judge_trials, judged, row
-from tests.calling import ROOT
+from tests.sessions import run
 
 FAULT_S = 100.0
 
@@ -129,10 +127,9 @@ def test_a_page_keeps_the_rows_that_are_not_new() -> None:
 
 @pytest.mark.slow
 def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stream.bench.faults.table", "--only", "odd-markers"]
-    command += ["--keep", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    head, line = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    asked = ("--only", "odd-markers", "--keep", tmp_path)
+    done = run(*asked, module="stream.bench.faults.table")
+    head, line = [line for line in done.out.splitlines() if line.startswith("| ")]
     assert head.count("|") == line.count("|")
     what, _, _, _, dropped, lost, kept = line.strip("| ").split(" | ")
     assert what == FAULTS["odd-markers"].what
@@ -170,13 +167,12 @@ def test_in_a_long_session_answers_are_back_once_they_stay_on_time() -> None:
 
 @pytest.mark.slow
 def test_a_session_is_soaked_in_faults(tmp_path: Path) -> None:
-    command = [sys.executable, "run_realtime.py", "bench", "soak", "--only", "kill-results"]
-    command += ["--minutes", "0.4", "--seed", "3", "--json", str(tmp_path / "soak.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    asked = ("--only", "kill-results", "--minutes", "0.4", "--seed", "3")
+    done = run("bench", "soak", *asked, "--json", tmp_path / "soak.json")
     told = json.loads((tmp_path / "soak.json").read_text())
-    assert (told["seed"], len(told["met"])) == (3, 1), done.stdout
+    assert (told["seed"], len(told["met"])) == (3, 1), done.out
     kept = {one["what"]: one["kept"] for one in told["promises"]}
     for what in ("every marker ends once", "faults put in", "recordings readable and whole"):
-        assert kept[what], done.stdout
+        assert kept[what], done.out
     # How soon a node is there again and answers are on time is the machine's.
-    assert done.returncode == (False in kept.values())
+    assert done.code == (False in kept.values())

@@ -74,7 +74,7 @@ class Watch:
 
     def _processes(self) -> list[psutil.Process]:
         try:
-            return [self._session, *self._session.children()]
+            return [self._session, *self._session.children(recursive=True)]
         except psutil.Error:
             return []
 
