@@ -22,14 +22,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
-
-import zmq
 
 SESSION = "run_realtime.py"
 _ROOT = Path(__file__).parents[1]
@@ -248,10 +247,7 @@ def _run_to_the_end(wanted: _Wanted) -> None:
     threading._shutdown()
     atexit._run_exitfuncs()
     gc.collect()
-    # What was sent is on its way before a process ends, if every socket is closed.
-    sent = threading.Thread(target=zmq.Context.instance().term, daemon=True)
-    sent.start()
-    sent.join(5)
+    time.sleep(0.2)  # as Python needs to end, in which ZeroMQ sends what it was given last
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
