@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Sessions mostly wait, so one more than cores; fast tests compute. Each takes a GB."""
-    return min(8, (os.cpu_count() or 1) + (config.option.markexpr != "not slow"))
+    """Sessions mostly wait, so two more than cores; fast tests compute. Each takes a GB."""
+    return min(8, (os.cpu_count() or 1) + 2 * (config.option.markexpr != "not slow"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -87,13 +88,20 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is slow may take longer, and begins first: what is left for the end is short."""
+    """What is slow may take longer, and begins first: what is left for the end is short.
+
+    Sessions, which mostly wait, are at the end of what is slow, and what computes is before them:
+    from both ends in turn, the one fills the time of the other.
+    """
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(600))
         elif config.option.markexpr == "not slow":
             _try_some_examples(item.obj)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    files = list(dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")))
+    in_turn = list(dict.fromkeys(chain.from_iterable(zip(files, reversed(files), strict=True))))
+    turns = {path: turn for turn, path in enumerate(in_turn)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 def _try_some_examples(test: object) -> None:

@@ -247,7 +247,8 @@ def _run_to_the_end(wanted: _Wanted) -> None:
     threading._shutdown()
     atexit._run_exitfuncs()
     gc.collect()
-    time.sleep(0.2)  # as Python needs to end, in which ZeroMQ sends what it was given last
+    for _ in range(20):  # as Python needs to end: ZeroMQ sends what it was given last, if it runs
+        time.sleep(0.01)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

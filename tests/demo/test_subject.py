@@ -341,7 +341,7 @@ def test_mains_beyond_half_the_rate_are_not_folded_back() -> None:
 
 
 def test_blinks_come_at_their_rate_and_from_the_eyes() -> None:
-    minutes = 10
+    minutes = 4
     eeg = SimulatedSubject(with_(QUIET, blink_uv=200.0), 1).read(250 * 60 * minutes)
     left, oz = np.abs(eeg[:, 0]), np.abs(eeg[:, CHANNELS.index("Oz")])
     peaks, found = signal.find_peaks(left, height=80)

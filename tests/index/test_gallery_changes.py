@@ -153,7 +153,7 @@ class Changes(RuleBasedStateMachine):
         self.place.cleanup()
 
 
-TestChanges = Changes.TestCase
+TestChanges = pytest.mark.slow(Changes.TestCase)
 TestChanges.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 
 
@@ -300,7 +300,6 @@ def killed_at(n: int, work: object) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 @pytest.mark.parametrize("kind", ["add", "remove", "compact", "make"])

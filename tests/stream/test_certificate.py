@@ -208,6 +208,7 @@ def test_of_few_trials_no_tail_is_compared(n: int, percentiles: list[int]) -> No
     assert sorted(one.percentile for one in found) == percentiles
 
 
+@pytest.mark.slow
 def test_chance_alone_is_not_named() -> None:
     """Of 140 pairs of cells that are the same, at most one is called another."""
     runs = [[cell(f"c{n}", drawn(60, 1000 * run + n)) for n in range(20)] for run in range(8)]
