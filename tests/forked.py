@@ -42,8 +42,8 @@ _PROGRAMS = (
 # What they import as they run.
 _LATER = (
     *("stream.commands.app", "stream.commands.demo", "stream.commands.live"),
-    *("stream.commands.replay", "stream.pipeline.session", "demo.model"),
-    *("decoder.engines.onnx_engines", "faiss", "mne", "onnx", "onnxruntime", "pyxdf"),
+    *("stream.commands.replay", "stream.pipeline.session", "demo.commands"),
+    *("demo.model", "decoder.engines.onnx_engines", "faiss", "mne", "onnx", "onnxruntime", "pyxdf"),
 )
 _CAN_COPY = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _ROOMS = ("hvf_core", "decoder", "index", "stream", "demo")
@@ -120,8 +120,9 @@ class Popen(subprocess.Popen):
 
 def _can_be_copied(args: Sequence[Any], env: Mapping[str, str]) -> bool:
     python, *words = map(str, args)
-    is_known = words[:1] == [SESSION] or (words[:1] == ["-m"] and words[1] in _PROGRAMS)
-    return _CAN_COPY and is_known and python == sys.executable and "PYTHONPATH" not in env
+    is_known = words[0] == SESSION or (words[0] == "-m" and words[1] in ("demo", *_PROGRAMS))
+    is_as_here = python == sys.executable and env.get("PYTHONPATH", str(_ROOT)) == str(_ROOT)
+    return _CAN_COPY and is_known and is_as_here
 
 
 def _line() -> socket.socket:
