@@ -60,7 +60,7 @@ def header(found: Mapping[str, Any]) -> str:
     """A machine in one line."""
     parts = [f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']:g} GB", found["system"]]
     parts += [f"governor {found['governor']}"] if found["governor"] else []
-    parts += ["a session keeps its cores awake"] if found["keeps_awake"] else []
+    parts += ["a session keeps its cores awake"] if found.get("keeps_awake") else []
     parts += ["a virtual machine"] if found["is_virtual"] else []
     parts += found["gpus"]
     return "; ".join([*parts, f"load before {found['load']:g}"])
