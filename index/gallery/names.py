@@ -12,6 +12,7 @@ import mmap
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from operator import index
 from pathlib import Path
@@ -29,6 +30,7 @@ from index.gallery.manifest import IMAGES, Block
 T = TypeVar("T")
 COLUMNS = 3
 ROW_BYTES = 8 * COLUMNS
+_AT_HAND = 4096  # names that are not read again when the next answer holds them
 _IMAGE = rf"^{IMAGES}/([0-9]+/)?[^/\\:]*[^/\\:.]$"
 """Below the gallery's folder, and nowhere else."""
 
@@ -125,6 +127,7 @@ class Names:
         self._path = path
         self._firsts = [0, *accumulate(block.n for block in blocks)]
         self._starts = [0, *accumulate(block.names_bytes for block in blocks)]
+        self._at = lru_cache(_AT_HAND)(self._read)
         with self._path.open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), self._starts[-1], access=mmap.ACCESS_READ)
         index = np.memmap(index_path, "<u8", "r", 0, (COLUMNS * len(self),)).view(np.ndarray)
@@ -137,6 +140,9 @@ class Names:
         return self._firsts[-1]
 
     def __getitem__(self, row: int) -> Name:
+        return self._at(row)
+
+    def _read(self, row: int) -> Name:
         number = bisect_right(self._firsts, row) - 1
         ends, place = self._blocks[number][0], row - self._firsts[number]
         start = int(ends[place - 1]) if place else self._starts[number]
