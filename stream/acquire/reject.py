@@ -44,15 +44,21 @@ class Rejection:
         self._limited = as_index(limited)
         self._limited_names = [self._names[place] for place in limited]
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether anything but missing values is looked for."""
+        limits = (self._settings.peak_to_peak_uv, self._settings.flat_uv)
+        return bool(self._limited_names) and limits != (None, None)
+
     def why(self, samples: np.ndarray) -> str | None:
         """Why a trial, (times, channels) in microvolts, is rejected; None where it is good."""
         samples = samples[:, self._columns]
         is_finite = np.isfinite(samples.sum(axis=0))  # a sum is, where every value is
         if not is_finite.all():
             return f"{self._names[int(np.argmin(is_finite))]} holds values that are not finite"
-        high, low = self._settings.peak_to_peak_uv, self._settings.flat_uv
-        if (high is None and low is None) or not self._limited_names:
+        if not self.has_limits:
             return None
+        high, low = self._settings.peak_to_peak_uv, self._settings.flat_uv
         samples = samples[:, self._limited]
         peak_to_peak = samples.max(axis=0) - samples.min(axis=0)
         if high is not None and peak_to_peak.max() > high:

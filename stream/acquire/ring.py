@@ -1,5 +1,6 @@
 """The last seconds of a stream, in time, so that any window of them is one contiguous view."""
 
+import math
 from collections import deque
 
 import numpy as np
@@ -19,6 +20,7 @@ class Ring:
         self._stamps_s = np.zeros(2 * capacity, np.float64)
         self._readable_s = np.zeros(2 * capacity, np.float64)
         self._breaks: deque[int] = deque()  # numbers of samples that follow missing ones
+        self._newest_hole = -1  # number of the newest sample with a value that is not finite
         self._increasing_from = 0  # the first sample since the sender's clock last went back
 
     @property
@@ -40,6 +42,8 @@ class Ring:
             if stamps_s[position] <= before_s:
                 self._increasing_from = self.next + position
             self._breaks.append(self.next + position)
+        if not math.isfinite(samples.sum()):  # a sum is, where every value is
+            self._newest_hole = self.next + len(samples) - 1
         start = 0
         while start < len(stamps_s):  # in parts that end where the ring does
             at = self.next % self.capacity
@@ -76,6 +80,10 @@ class Ring:
     def broken(self, first: int, count: int) -> bool:
         """Whether samples are missing between the first and the last of a window."""
         return any(first < number < first + count for number in self._breaks)
+
+    def is_finite_from(self, first: int) -> bool:
+        """Whether all values are finite from this sample on; some may be where it says no."""
+        return self._newest_hole < first
 
     def nearest(self, stamp_s: float) -> int:
         """Number of the held sample whose stamp is nearest to `stamp_s` (the earlier of two).

@@ -233,8 +233,10 @@ class TrialCutter:
             return Drop(number, event, "rejected", bad.why)
         samples = ring.view(first, window.count)
         why = self._stretched(first, last)
-        if why is None and self.rejection is not None:
-            why = self.rejection.why(samples)
+        # The samples of a window are read only where there is something to look for.
+        rejection, is_finite = self.rejection, ring.is_finite_from(first)
+        if why is None and rejection is not None and (rejection.has_limits or not is_finite):
+            why = rejection.why(samples)
         if why is not None:
             return Drop(number, event, "rejected", why)
         return self._trial(number, event, onset, window.count)

@@ -100,3 +100,19 @@ def test_an_empty_ring_holds_nothing():
     assert not ring.broken(0, 8)
     with pytest.raises(IndexError):
         ring.view(0, 1)
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_it_knows_from_where_on_all_values_are_finite(hole: float) -> None:
+    ring, none = Ring(10, 3), np.array([], np.intp)
+    for number in range(25):
+        samples = np.ones((2, 3), np.float32)
+        if number in (2, 7):
+            samples[1, 2] = hole
+        stamps_s = (2 * number + np.arange(2)) / 100
+        ring.append(stamps_s, samples, none, 0.0)
+        for first in range(ring.oldest, ring.next):
+            is_finite = np.isfinite(ring.view(first, ring.next - first)).all()
+            assert is_finite or not ring.is_finite_from(first)
+    assert ring.is_finite_from(16)
+    assert not ring.is_finite_from(15)
