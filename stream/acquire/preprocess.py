@@ -24,7 +24,10 @@ from stream.acquire.whitening import noise_covariance, whitener
 if TYPE_CHECKING:  # each process of a session imports this, and one of them resamples
     from scipy import sparse
 
+    _Resampling = np.ndarray | sparse.csr_array
+
 _SCALE_TRIALS = 500  # enough for a median per channel
+_FEW_TIMES = 40
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
 
 
@@ -153,7 +156,7 @@ class TrialTransform:
         self._baseline = _rows(baseline, self.window) if baseline else None
         self.n_times = settings.n_times
         self.rate_hz = settings.rate_hz
-        self._parts: dict[tuple[int, int, int], tuple[slice, sparse.csr_array | None]] = {}
+        self._parts: dict[tuple[int, int, int], tuple[slice, _Resampling | None]] = {}
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(window.count, stream channels) microvolts to (output channels, times), float32."""
@@ -208,16 +211,18 @@ class TrialTransform:
         baseline = self._baseline.stop if self._baseline is not None else 0
         return max(self._wanted.start + stop, baseline)
 
-    def _part(self, start: int, stop: int, n_rows: int) -> tuple[slice, "sparse.csr_array | None"]:
+    def _part(self, start: int, stop: int, n_rows: int) -> "tuple[slice, _Resampling | None]":
         """The window's rows that a part needs, and what resamples them; made once for each part."""
         n_rows = min(n_rows, self.rows_for(stop))
         if (start, stop, n_rows) not in self._parts:
             first, resampling = self._wanted.start, None
             rows = slice(first + start, first + stop)
             if self._resampler is not None:
-                resampling = self._resampler.matrix(start, stop, n_rows - first)
-                low, high = resampling.indices.min(), resampling.indices.max() + 1
-                resampling = resampling[:, low:high]
+                whole = self._resampler.matrix(start, stop, n_rows - first)
+                low, high = whole.indices.min(), whole.indices.max() + 1
+                part = whole[:, low:high]
+                # What an answer waits for are few: one call in place of many.
+                resampling = part.toarray() if stop - start <= _FEW_TIMES else part
                 rows = slice(first + int(low), first + int(high))
             self._parts[start, stop, n_rows] = rows, resampling
         return self._parts[start, stop, n_rows]
