@@ -25,14 +25,14 @@ def datasets(
     from offline_train.data.catalogue import DATA_SETS, faults
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("folder", "size", "licence", "here", "what"):
-        table.add_column(title, overflow="fold")
+    for title in ("folder", "size", "licence", "here"):  # what fits into 80 columns as it is
+        table.add_column(title, no_wrap=True)
     told = []
     for one in DATA_SETS:
         folder = root / one.folder
         wrong = list(faults(folder, one.n_subjects, pickles)) if folder.is_dir() else None
         here = "no" if wrong is None else "in part" if wrong else "whole"
-        table.add_row(one.folder, one.size, one.licence, here, one.about)
+        table.add_row(one.folder, one.size, one.licence, here)
         for sentence in (wrong or ())[:5]:
             told.append(f"{one.folder}: {sentence}")
         if wrong and len(wrong) > 5:
@@ -40,7 +40,8 @@ def datasets(
     console.print(table)
     console.print()
     for one in DATA_SETS:
-        line = f"{one.folder}: {one.source}, into '{root / one.folder}'"
+        console.print(f"{one.folder}: {one.about}", soft_wrap=True, highlight=False)
+        line = f"    from {one.source}, into '{root / one.folder}'"
         console.print(line, soft_wrap=True, highlight=False)
     for line in told:
         console.print(line, soft_wrap=True, highlight=False)

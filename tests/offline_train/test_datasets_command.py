@@ -15,9 +15,24 @@ def test_all_are_listed_with_source_size_and_licence(tmp_path: Path) -> None:
     done = call("datasets", "--in", tmp_path, module="offline_train")
     assert done.code == 0, done.err
     for one in DATA_SETS:
-        assert f"{one.folder}: {one.source}, into '{tmp_path / one.folder}'" in done.out
+        assert f"{one.folder}: {one.about}\n    from {one.source}, into '" in done.out
+        assert f", into '{tmp_path / one.folder}'\n" in done.out
     assert "in part" in done.out
     assert "things-eeg2-ubp: 1 of 10 subjects are there: 01" in done.out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_list_fits_into_a_terminal_with_every_name_whole(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline_train.commands.options.console._width", columns)
+    table = call("datasets", "--in", tmp_path, module="offline_train").out.split("\n\n")[0]
+    rows = table.splitlines()
+    assert len(rows) == 1 + len(DATA_SETS)
+    for row, one in zip(rows[1:], DATA_SETS, strict=True):
+        assert len(row) <= columns
+        assert row.split("  ")[0] == one.folder
+        assert f" {one.licence} " in row
 
 
 @pytest.fixture

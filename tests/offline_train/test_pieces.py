@@ -45,7 +45,8 @@ def stopped(
     whole: tuple[Path, TrialSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
     """A copy of the data, and where `prepare` was interrupted while it cut the third recording."""
-    data, out = shutil.copytree(whole[0], tmp_path / "data"), tmp_path / "trials"
+    data = shutil.copytree(whole[0], tmp_path / "data")
+    out = data / "trials"  # which is passed over where the data are looked for
     n_whole = [0]
 
     def interrupted(file: int) -> None:
@@ -80,6 +81,7 @@ def test_what_was_interrupted_goes_on(
     done = prepare(data, out)
     assert "2 of 4 recordings were cut before, and are not cut again" in done.out
     check_same(out, whole[1])
+    assert "were cut before" not in prepare(data, out).out
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def cut_source(
     tell: Callable[[float], object] = lambda share: None,
     on_part: Callable[[CutPart], object] = lambda part: None,
 ) -> None:
-    """Cuts a source into a piece: `at` with `.trials`, `.noise.npy` and, when it is whole, `.json`.
+    """Cuts a source into a piece: `at` with `.trials`, `.noise` and, when it is whole, `.json`.
 
     Args:
         tell: hears which share of it is cut.
@@ -122,7 +122,7 @@ def cut_source(
         file.flush()
         os.fsync(file.fileno())  # before the name that says that it is whole
     if how.sums_noise:
-        with whole_file(at.with_suffix(".noise.npy")) as draft, draft.open("wb") as file:
+        with whole_file(at.with_suffix(".noise")) as draft, draft.open("wb") as file:
             np.save(file, np.array(noise))
     if files != stamps_of(source):
         raise Problem(f"'{source.name}' was changed while it was read: start again")
@@ -136,7 +136,7 @@ def cuts_of(at: Path, how: HowCut) -> list[Cut]:
     settings = how.preprocessing.settings
     shape = (len(settings.output_channels), settings.n_times)
     counts = [len(part.stimuli) for part in piece.parts]
-    trials, summed = at.with_suffix(".trials"), at.with_suffix(".noise.npy")
+    trials, summed = at.with_suffix(".trials"), at.with_suffix(".noise")
     whole = 4 * sum(counts) * shape[0] * shape[1]
     is_there = trials.is_file() and summed.is_file() == how.sums_noise
     if not is_there or trials.stat().st_size != whole:

@@ -22,6 +22,7 @@ from offline_train.data.studies import (
 )
 from offline_train.data.studies.recordings import recordings
 from offline_train.data.study import Study
+from offline_train.data.trial_set import MANIFEST
 
 _SAVED = (".npy", ".pt")
 _ASIDE = ({"train_img_files"}, {"target_present"})  # keys of what lies beside EEG
@@ -105,9 +106,16 @@ def _of_epochs(files: Sequence[Path], images: Path | None) -> Study:
 
 
 def saved_below(path: Path) -> Iterator[Path]:
-    """Saved arrays in a folder and below it, or the file itself where it is one."""
+    """Saved arrays in a folder and below it, or the file itself where it is one.
+
+    What is hidden, and what this program has prepared of the data, is passed over.
+    """
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    yield from (file for file in found if file.suffix.lower() in _SAVED)
+    for file in found:
+        is_hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        is_ours = is_hidden or (file.parent / MANIFEST).is_file()
+        if file.suffix.lower() in _SAVED and not is_ours:
+            yield file
 
 
 def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pickles: bool) -> Study:
