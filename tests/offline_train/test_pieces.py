@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from hvf_core.problem import Problem
 from offline_train.data.pieces import piece
 from offline_train.data.pieces.piece import HowCut
 from offline_train.data.pieces.workers import Job, cut_side_by_side
-from offline_train.data.study import Source
+from offline_train.data.prepare import prepare as prepare_study
+from offline_train.data.settings import PrepareSettings
+from offline_train.data.studies.things_eeg2_epochs import whitened_trials
+from offline_train.data.study import Facts, Source, Study, StudyPart
 from offline_train.data.trial_set import TrialSet, load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
@@ -173,3 +177,42 @@ def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="cut 'loud' has ended with exit code 9, as where memory"):
         list(cut_side_by_side(jobs, how, {}, 2, lambda source, share: None))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_trials(tmp_path: Path) -> None:
+    """A trial of 63 channels has 63 kB, of which a part of a thousandth may be kept: its names."""
+    peaks = [_peak_of(tmp_path / str(n), n) for n in (60, 260)]
+    assert (peaks[1] - peaks[0]) / 200 < 2_000  # bytes
+
+
+def _peak_of(folder: Path, n_trials: int) -> int:
+    """Bytes that were held at most while so many trials were prepared of a file, and averaged."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    eeg = np.lib.format.open_memmap(
+        folder / "eeg.npy", "w+", np.float16, shape=(n_trials, 1, 63, 250)
+    )
+    for trial in eeg:
+        trial[:] = rng.standard_normal((1, 63, 250))
+    names = [f"{number}" for number in range(n_trials)]
+    times = np.arange(250) / 250
+    cut = whitened_trials(folder / "eeg.npy", eeg, things_eeg2.CHANNELS_63, times, names)
+    study = Study.of_parts("made", [StudyPart(cut, Facts(session="1", split="train"))])
+    channels = tuple(things_eeg2.CHANNELS_63)
+    settings = PreprocessSettings(
+        channels=channels,
+        output_channels=channels,
+        rate_hz=250,
+        tmin_s=0,
+        tmax_s=0.996,
+        baseline_s=None,
+    )
+    whole = PrepareSettings(preprocessing=settings, per_session=True)
+    tracemalloc.start()
+    made = prepare_study(study, whole, folder / "trials")
+    for start in range(0, n_trials, 20):
+        made.mean([np.array([row]) for row in range(start, start + 20)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
