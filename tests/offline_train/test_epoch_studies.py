@@ -1,6 +1,7 @@
 """THINGS-MEG, and epochs with a table: from look-alikes to answers, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from offline_train.data.trial_set import TrialSet
+from offline_train.data.trial_table import Column
 from tests.lookalikes import epochs, things_eeg2, things_meg
 from tests.lookalikes.things import TEST, TRAIN
 from tests.lookalikes.way import found, prepared, refused
@@ -36,6 +38,12 @@ def test_training_and_test_of_things_meg_share_no_concept(meg: TrialSet) -> None
 
 def test_a_model_of_meg_finds_the_test_images(meg: TrialSet, tmp_path: Path) -> None:
     assert found(meg, tmp_path / "bundle") > 0.9  # of 2
+    trials = meg.select(["test"], "split")
+    flipped = dict(zip(things_meg.TEST, reversed(things_meg.TEST), strict=True))
+    names = trials.table["stimulus"].names
+    other = Column(tuple(flipped.get(name, name) for name in names), meg.table["stimulus"].codes)
+    mixed_up = replace(meg, table={**meg.table, "stimulus": other})
+    assert found(mixed_up, tmp_path / "mixed_up") < 0.1
 
 
 def test_trials_of_meg_are_those_that_were_published(tmp_path: Path) -> None:
