@@ -298,6 +298,7 @@ def test_simulated_queries_lie_among_the_images_and_off_them() -> None:
     assert 0.35 < np.median(best) < 0.95
 
 
+@pytest.mark.slow
 def test_a_setting_has_a_margin_where_it_is_chosen_and_is_only_refused_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

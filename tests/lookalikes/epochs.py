@@ -4,7 +4,6 @@ from pathlib import Path
 
 import mne
 import numpy as np
-import pandas as pd
 
 from tests.lookalikes.things import TEST, TRAIN
 from tests.lookalikes.things_eeg2 import trials
@@ -14,6 +13,8 @@ CHANNELS = ["Oz", "Pz", "O1", "O2"]
 
 def saved_epochs(folder: Path, *, beside: bool) -> Path:
     """anna-epo.fif: 4 channels, 100 Hz, 0 to 0.49 s, volts; the table says stimulus and split."""
+    import pandas as pd
+
     folder.mkdir(parents=True, exist_ok=True)
     data = [trials(images, n, 4, 50).reshape(-1, 4, 50) for images, n in ((TRAIN, 2), (TEST, 3))]
     table = pd.DataFrame(

@@ -23,6 +23,7 @@ def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make(tmp_path_factory.mktemp(request.param)), tmax_s, train, test
 
 
+@pytest.mark.slow
 def test_a_model_of_the_training_images_finds_the_test_images(form: tuple, tmp_path: Path) -> None:
     root, tmax_s, train, test = form
     trials = prepared(tmp_path / "trials", root, "--per-session", "--tmax", tmax_s)

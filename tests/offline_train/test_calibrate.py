@@ -171,6 +171,7 @@ def test_a_fit_is_repeatable_and_always_knows_one_repeat(world) -> None:
     assert (fit[0].repeats, fit[0].tmax_s) == ((1, 3), (0.1, 0.31))
 
 
+@pytest.mark.slow
 def test_the_ece_of_an_overconfident_model_falls_to_noise_on_other_stimuli(world) -> None:
     planted = world(n_items=240, scale=100)
     fitted_on, measured_on = halves(planted)

@@ -36,6 +36,7 @@ def test_training_and_test_of_things_meg_share_no_concept(meg: TrialSet) -> None
     assert (meg.format.kind, meg.format.unit) == ("meg", "")  # no teslas, whatever MNE says
 
 
+@pytest.mark.slow
 def test_a_model_of_meg_finds_the_test_images(meg: TrialSet, tmp_path: Path) -> None:
     assert found(meg, tmp_path / "bundle") > 0.9  # of 2
     trials = meg.select(["test"], "split")

@@ -139,6 +139,7 @@ class Counted(FakeEncoder):
         return self.count("embeddings", super().embed([int(one[0]) for one in prepared]))
 
 
+@pytest.mark.slow
 def test_what_is_in_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     folder, most = tmp_path / "images", []
     for n in (600, 1200):
@@ -174,6 +175,7 @@ def _encode_slowly(folder: Path, cache: Path, out: Path) -> None:
     encoded(folder, cache, out, FakeEncoder())
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     folder, cache, out = in_folder(tmp_path / "images", range(900)), tmp_path / "c", tmp_path / "t"
     told = (folder, cache, out)

@@ -57,6 +57,7 @@ def test_what_ubp_says_of_sessions_is_kept(tmp_path: Path) -> None:
     assert trials.column("image").names[0] == "train_images/00001_aardvark/aardvark_02s.jpg"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_of_the_training_images_finds_the_test_images(
     form: str, images: Path, tmp_path: Path

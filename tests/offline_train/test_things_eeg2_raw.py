@@ -43,6 +43,7 @@ def test_trials_are_what_mne_cuts_each_with_its_image(data: Path, tmp_path: Path
     assert trials.format.unit == "microvolts"
 
 
+@pytest.mark.slow
 def test_a_model_of_the_training_images_finds_the_test_images(data: Path, tmp_path: Path) -> None:
     trials = prepared(tmp_path / "trials", data, *HOW)
     assert set(trials.session_arrays) == {("01", "01"), ("01", "02")}

@@ -329,6 +329,7 @@ def test_a_marker_that_is_entered_under_another_number_has_its_outcome(tmp_path)
     assert {record["trial"] for record in read_ledger(path)} == {7}
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_over_leaves_few_bytes_in_memory(tmp_path):
     """Of an answer's 600 bytes in the file, in the books of the results node."""
     tally, witness = Tally(CONFIG, 4), Witness(MarkerRule(), tmp_path / "switch")
