@@ -161,6 +161,9 @@ def test_small_files_become_one_and_nothing_is_lost(tmp_path: Path) -> None:
         cache = FeatureCache(tmp_path, FakeEncoder(), pytest.fail)
         cache.add([f"{number}"], FakeEncoder().embed([number]))
         cache.write()
+        known = [f"{one}" for one in range(number + 1)]
+        if number == MERGED - 1:  # it has just merged them
+            np.testing.assert_array_equal(cache.rows(known), FakeEncoder().embed([*range(MERGED)]))
     files = list(tmp_path.rglob("*.safetensors"))
     assert len(files) == 1 + n - MERGED
     cache = FeatureCache(tmp_path, FakeEncoder(), pytest.fail)
