@@ -181,8 +181,10 @@ def _cutting(out: Path) -> Iterator[dict[str, Any]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console) as progress:
         task = progress.add_task("cutting", total=1.0)
+        begun = list[bool]()  # not where another process is at work there
 
         def share(done: float) -> None:
+            begun[:] = [True]
             progress.update(task, completed=done)
             if done == 1:
                 progress.update(task, description="writing")
@@ -191,7 +193,7 @@ def _cutting(out: Path) -> Iterator[dict[str, Any]]:
         try:
             yield said
         except BaseException:
-            if (folder := folder_of(out)).is_dir():
+            if begun and (folder := folder_of(out)).is_dir():
                 console.print(
                     f"what is cut already is kept in '{folder}': the same command goes on from "
                     "there; delete it to give up",
