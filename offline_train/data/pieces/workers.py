@@ -104,7 +104,7 @@ def _started(
         yield workers
     finally:
         for worker in workers.values():
-            worker.terminate()
+            worker.kill()  # TERM may be ignored; what is half written is a draft
         for worker in workers.values():
             worker.join()
 
