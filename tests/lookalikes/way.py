@@ -1,6 +1,7 @@
 """The way of a data set: prepare, as a person calls it, then mbp and evaluate."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -31,7 +32,10 @@ def prepared(out: Path, *arguments: object) -> TrialSet:
 
 def refused(*arguments: object) -> str:
     """The sentence with which `prepare` refuses something."""
-    done: Done = call("prepare", *arguments, "--out", "nowhere/trials", module="offline_train")
+    with TemporaryDirectory() as folder:  # in which what was cut before may be kept
+        out = Path(folder) / "trials"
+        done: Done = call("prepare", *arguments, "--out", out, module="offline_train")
+        assert not out.exists()
     assert done.code == 1
     return done.one_sentence()
 
