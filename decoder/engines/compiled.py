@@ -109,10 +109,14 @@ def _library(wanted: Wanted) -> ctypes.CDLL:
 
 def _told_by(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_WAIT_S)
+        done = subprocess.run(command, capture_output=True, timeout=_WAIT_S)
     except subprocess.TimeoutExpired:
         raise CannotRun(f"'{command[0]}' did not end within {_WAIT_S:.0f} s") from None
     if done.returncode:
-        first_line, *_ = [*done.stderr.splitlines(), "without a word"]
+        first_line, *_ = [*_text(done.stderr).splitlines(), "without a word"]
         raise CannotRun(f"'{command[0]}' ended with {done.returncode} ({first_line})")
-    return done.stdout
+    return _text(done.stdout)
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf-8", "backslashreplace")

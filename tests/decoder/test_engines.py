@@ -266,6 +266,7 @@ def test_the_compiled_head_is_that_of_double_precision_whatever_its_widths(dim, 
         (None, "there is no C compiler: install gcc or clang"),
         ("exit 3", "ended with 3 (without a word)"),
         ("echo no space >&2; exit 1", "ended with 1 (no space)"),
+        ("printf 'gr\\374n' >&2; exit 1", r"ended with 1 (gr\xfcn)"),
     ],
 )
 def test_a_machine_that_cannot_compile_is_told_what_is_used(
