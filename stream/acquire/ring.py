@@ -42,6 +42,7 @@ class Ring:
             if stamps_s[position] <= before_s:
                 self._increasing_from = self.next + position
             self._breaks.append(self.next + position)
+        samples = samples.astype(np.float32, copy=False)  # in which large ones are infinite
         if not math.isfinite(samples.sum()):  # a sum is, where every value is
             self._newest_hole = self.next + len(samples) - 1
         start = 0
