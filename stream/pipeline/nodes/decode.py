@@ -46,7 +46,7 @@ from stream.pipeline.wire.orders import changed
 _ALIVE_S = 1.0
 _ANSWERS = 1000  # that are at hand, should their trials come again
 _NEARLY_S = 0.05  # what is left of a trial when it is known when its last slice comes
-_AHEAD_S = 0.002  # of it a rehearsal begins, which takes a millisecond after a rest
+_AHEAD_S = 0.0013  # of it a rehearsal begins, which takes some 0.6 ms after a rest
 _NEAR_S = 0.003  # after it was due nobody looks for it all the time any more
 
 
