@@ -1,9 +1,10 @@
 """Images in folders, and in shards of them (.tar, .parquet), which are not unpacked."""
 
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
@@ -13,6 +14,7 @@ from offline_train.data.images import IMAGE_SUFFIXES, files_below, is_image
 
 SHARDS = (".tar", ".parquet")
 _AT_ONCE = 32  # rows of a Parquet file
+_LINKS = 8  # after each other
 _IDS = ("id", "image_id", "__key__", "key")
 
 
@@ -77,16 +79,65 @@ def _of_tar(path: Path) -> Iterator[Entry]:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined] # or it remembers all
                 name = PurePosixPath(member.name)
-                if member.isfile() and is_image(name) and not name.name.startswith("."):
+                if is_image(name) and not name.name.startswith(".") and not member.isdir():
                     read = partial(_bytes, path, member.offset_data, member.size)
+                    if not member.isfile():
+                        read = partial(_followed, path, posixpath.normpath(member.name))
                     yield Entry(_id(name.stem), f"{path}/{name}", read)
-            if any(_bytes(path, tar.offset, tarfile.BLOCKSIZE)):  # which is taken for the end
-                raise tarfile.ReadError(f"what begins at byte {tar.offset} is no file")
+            _check_end(path, tar.offset)
     except (OSError, tarfile.TarError) as error:
         raise Problem(
             f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, "
             "download it again"
         ) from error
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Behind the last file of a tar there are zeros, and nothing else; a cut one lacks them."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(tarfile.BLOCKSIZE)
+        if any(block):  # which is taken for the end
+            raise tarfile.ReadError(f"what begins at byte {offset} is no file")
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it ends without the zeros that close a tar")
+        if not offset:
+            raise tarfile.ReadError("it holds nothing but zeros")
+        while block := file.read(1 << 20):
+            if block.strip(b"\0"):
+                raise Problem(
+                    f"the shard '{path}' goes on behind its end at byte {offset}, as where tars "
+                    "were joined by `cat`: give them apart, or join them by `tar --concatenate`"
+                )
+
+
+def _followed(path: Path, link: str) -> bytes:
+    """The bytes of what a link in a tar leads to."""
+    members, name = _members(path), link
+    for _ in range(_LINKS):
+        there = members.get(name)
+        if isinstance(there, tuple):
+            return _bytes(path, *there)
+        name = there or name
+    raise Problem(
+        f"'{path}/{link}' is a link to '{name}', which is no file of this shard: make it again "
+        "with `tar --dereference`, or take the link out"
+    )
+
+
+@lru_cache(maxsize=1)
+def _members(path: Path) -> dict[str, str | tuple[int, int]]:
+    """Where each file of a tar lies, and to which name each link leads."""
+    found: dict[str, str | tuple[int, int]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            name, to = posixpath.normpath(member.name), member.linkname
+            if member.isfile():
+                found[name] = member.offset_data, member.size
+            elif member.islnk() or member.issym():  # the latter from where it lies
+                beside = posixpath.dirname(name) if member.issym() else ""
+                found[name] = posixpath.normpath(posixpath.join(beside, to))
+    return found
 
 
 def _of_parquet(path: Path) -> Iterator[Entry]:

@@ -257,6 +257,54 @@ def test_damaged_shards_and_ids_that_come_twice_are_one_sentence(tmp_path: Path)
     assert "has the columns label, expected `image`" in refused(tmp_path / "labels.parquet")
 
 
+def test_a_tar_that_was_cut_or_joined_or_is_empty_is_one_sentence(tmp_path: Path) -> None:
+    tar = in_tar(tmp_path / "a.tar", {f"i{i:04d}.png": picture(i) for i in range(3)})
+    with tarfile.open(tar) as opened:
+        second = opened.getmembers()[1].offset
+    whole, other = tar.read_bytes(), tmp_path / "b.tar"
+
+    def refused(data: bytes) -> str:
+        other.write_bytes(data)
+        with pytest.raises(Problem, match=str(other)) as problem:
+            survey([other])
+        return str(problem.value)
+
+    assert "without the zeros that close a tar): it is damaged or was cut" in refused(
+        whole[:second]
+    )
+    assert "as where tars were joined by `cat`" in refused(whole + whole)
+    assert "nothing but zeros" in refused(bytes(10240))
+    other.write_bytes(whole + bytes(10240))
+    assert survey([other]).n == 3
+
+
+def test_links_in_a_tar_are_followed(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    links = {
+        "b/hard.png": (tarfile.LNKTYPE, "a/i0001.png"),
+        "b/soft.png": (tarfile.SYMTYPE, "../a/i0001.png"),
+        "b/twice.png": (tarfile.SYMTYPE, "soft.png"),
+        "b/out.png": (tarfile.SYMTYPE, "/data/x.png"),
+        "b/circle.png": (tarfile.SYMTYPE, "circle.png"),
+    }
+    with tarfile.open(tar, "w") as opened:
+        file = tarfile.TarInfo("a/i0001.png")
+        file.size = len(picture(1))
+        opened.addfile(file, io.BytesIO(picture(1)))
+        for name, (kind, to) in links.items():
+            link = tarfile.TarInfo(f"./{name}")
+            link.type, link.linkname = kind, to
+            opened.addfile(link)
+    found = {entry.id: entry for entry in entries([tar])}
+    assert {*found} == {"i0001", "hard", "soft", "twice", "out", "circle"}
+    for name in ("i0001", "hard", "soft", "twice"):
+        assert found[name].read() == picture(1)
+    with pytest.raises(Problem, match=r"a.tar/b/out.png' is a link to '/data/x.png', which is no"):
+        found["out"].read()
+    with pytest.raises(Problem, match=r"is a link to 'b/circle.png', which is no file"):
+        found["circle"].read()
+
+
 class Same(FakeEncoder):
     def embed(self, colours: list[int]) -> np.ndarray:
         return np.ones((len(colours), self.dim), np.float32)
