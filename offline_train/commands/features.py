@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -39,11 +40,11 @@ def features(
     import torch
     from accelerate import PartialState
 
-    from hvf_core.artifact import refuse_unwritable
+    from hvf_core.artifact import refuse_unwritable, space_needed
     from index.encoders.load import load_encoders
     from index.encoders.spec import read_specs
     from offline_train.features.cache import FeatureCache
-    from offline_train.features.run import encode, finish, look, survey
+    from offline_train.features.run import alone_at, encode, finish, look, parts_of, survey
 
     refuse_unwritable(out.absolute().parent)
     specs = read_specs(encoders)
@@ -51,46 +52,47 @@ def features(
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     n_processes, n = state.num_processes, 0
     console.quiet = not state.is_main_process
-    with state.main_process_first():
-        if state.is_main_process:
-            with console.status("counting images"):
-                found = survey(images)
-            n = found.n
-        loaded = load_encoders(specs, str(state.device))
-        caches = [FeatureCache(cache, encoder, console.print) for encoder in loaded]
-        if state.is_main_process:
-            began_s = time.monotonic()
-            with console.status("looking at some of them"):
-                n_new = look(found.sample, caches)
-            per_image_s = (time.monotonic() - began_s) / len(found.sample)
-            share = n_new / len(found.sample)
-            size_mb = share * n * sum(one.spec.dim for one in loaded) * 4e-6
-            duration = timedelta(seconds=round(per_image_s * n / n_processes))
-            console.print(
-                f"{n} images, some {share:.0%} of them new: {size_mb:,.1f} MB in '{cache}', "
-                f"about {duration}",
-                soft_wrap=True,
-            )
-            free_mb = shutil.disk_usage(cache.absolute().parent).free / 1e6
-            if size_mb > free_mb:
-                raise Problem(
-                    f"'{cache}' needs {size_mb:,.0f} MB, and {free_mb:,.0f} MB are free: make "
-                    "room, or name another disk with --cache"
-                )
-    parts = [out.with_name(f".{out.name}.part-{rank}") for rank in range(n_processes)]
-    rank = state.process_index
-    with bar("encoding images") as tell:
-        told = (parts[rank], (rank, n_processes), skip_broken)
-        n_threads = max(1, min(16, (os.cpu_count() or 1) // n_processes))
-        encode(images, caches, *told, n_threads, lambda k: tell(k * n_processes, n))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        if n_processes > 1:
+    parts, rank = parts_of(out, n_processes), state.process_index
+    with alone_at(out) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            if state.is_main_process:
+                with console.status("counting images"):
+                    found = survey(images)
+                n = found.n
+            loaded = load_encoders(specs, str(state.device))
             caches = [FeatureCache(cache, encoder, console.print) for encoder in loaded]
-        n, n_broken = finish(out, parts, caches)
-        console.print(f"features of {n} images in '{cache}', and their table in '{out}'")
-        if n_broken:
-            listed = out.with_name(f"{out.stem}-broken.txt")
-            console.print(f"{n_broken} images could not be read: they are listed in '{listed}'")
-        options = f"--table {out} --encoders {encoders} --bundle ..."
-        console.print(f"next: {TRAIN} gallery {options}", soft_wrap=True)
+            if state.is_main_process:
+                began_s = time.monotonic()
+                with console.status("looking at some of them"):
+                    n_new = look(found.sample, caches)
+                per_image_s = (time.monotonic() - began_s) / len(found.sample)
+                share = n_new / len(found.sample)
+                size_mb = share * n * sum(one.spec.dim for one in loaded) * 4e-6
+                duration = timedelta(seconds=round(per_image_s * n / n_processes))
+                console.print(
+                    f"{n} images, some {share:.0%} of them new: {size_mb:,.1f} MB in '{cache}', "
+                    f"about {duration}",
+                    soft_wrap=True,
+                )
+                free_mb = shutil.disk_usage(cache.absolute().parent).free / 1e6
+                if size_mb > free_mb:
+                    raise Problem(
+                        f"'{cache}' needs {size_mb:,.0f} MB, and {free_mb:,.0f} MB are free: make "
+                        "room, or name another disk with --cache"
+                    )
+        with bar("encoding images") as tell, space_needed(out):
+            told = (parts[rank], (rank, n_processes), skip_broken)
+            n_threads = max(1, min(16, (os.cpu_count() or 1) // n_processes))
+            encode(images, caches, *told, n_threads, lambda k: tell(k * n_processes, n))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            if n_processes > 1:
+                caches = [FeatureCache(cache, encoder, console.print) for encoder in loaded]
+            n, n_broken = finish(out, parts, caches)
+            console.print(f"features of {n} images in '{cache}', and their table in '{out}'")
+            if n_broken:
+                listed = out.with_name(f"{out.stem}-broken.txt")
+                console.print(f"{n_broken} images could not be read: they are listed in '{listed}'")
+            kept = "" if cache == Path("features") else f" --cache {cache}"
+            options = f"--table {out} --encoders {encoders}{kept} --bundle ..."
+            console.print(f"next: {TRAIN} gallery {options}", soft_wrap=True)

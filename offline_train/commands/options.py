@@ -52,12 +52,18 @@ console = Screen()
 
 @contextmanager
 def bar(text: str) -> Iterator[Callable[..., None]]:
-    """Shows how far something is; yields what is told `done, total` and perhaps a new text."""
+    """Shows how far something is; yields what is told `done, total` and perhaps a new text.
+
+    Where it was told of nothing, as nothing was to be done, nothing stays on the screen.
+    """
     with Progress(console=console) as progress:
         task = progress.add_task(text, total=None)
-        yield lambda done, total, description=None: progress.update(
-            task, completed=done, total=total, description=description
-        )
+        try:
+            yield lambda done, total, description=None: progress.update(
+                task, completed=done, total=total, description=description
+            )
+        finally:
+            progress.update(task, visible=progress.tasks[0].total is not None)
 
 
 def test_trials(folder: Path) -> "TrialSet":
@@ -111,4 +117,5 @@ def encoded(
     check(records_of(loaded))
     with bar("encoding images") as tell:
         contents, say = pictures.contents, console.print
-        return encode_images(contents, pictures.read, loaded, cache, tell, say)
+        bare = contents.keys() - pictures.files.keys()
+        return encode_images(contents, pictures.read, loaded, cache, tell, say, bare)

@@ -4,7 +4,7 @@ The cache knows images by their content, and encoders by their weights and by wh
 names cost nothing, and nothing that has changed is taken for what it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,6 +90,7 @@ def encode_images(
     cache_dir: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
+    without_file: Container[str] = (),
 ) -> "Encoded":
     """Encodes images that the cache does not know.
 
@@ -101,15 +102,23 @@ def encode_images(
         cache_dir: where embeddings are kept, written every `BLOCK` images.
         progress: told how many of the images to be encoded are done.
         say: hears of files of the cache that are set aside, as they are damaged.
+        without_file: ids that cannot be read, as nothing but their contents is known.
 
     Raises:
-        Problem: when images cannot be read, after all others were encoded; or an encoder gives
-            embeddings that are not finite or nearly the same for all images.
+        Problem: when the cache lacks images without a file, before any is encoded; when images
+            cannot be read, after all others were encoded; or an encoder gives embeddings that are
+            not finite or nearly the same for all images.
     """
     caches = [FeatureCache(cache_dir, encoder, say) for encoder in encoders]
     feed = Feed(caches)
     todo = {content: item for item, content in contents.items()}
     todo = {c: item for c, item in todo.items() if any(c not in cache for cache in caches)}
+    if absent := [item for item in todo.values() if item in without_file]:
+        raise Problem(
+            f"{len(absent)} of {len(contents)} images, '{absent[0]}' first, have no path and are "
+            f"not in the cache '{cache_dir}' by these encoders: name the one that `features` has "
+            "filled with --cache, or give paths"
+        )
     unread: list[str] = []
     for number, (content, item) in enumerate(todo.items(), 1):
         try:

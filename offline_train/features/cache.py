@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hvf_core.artifact import whole_file, write_tensors
+from hvf_core.artifact import space_needed, whole_file, write_tensors
 from hvf_core.problem import Problem
 from index.encoders.load import BATCH, ImageEncoder, same_encoder
 from index.images import READING
@@ -81,9 +81,19 @@ class FeatureCache:
         return content in self._unwritten or bool(self._index.find([content])[0] >= 0)
 
     def rows(self, contents: Sequence[str]) -> NDArray[np.float32]:
-        """The embeddings of images that it has seen and written, (n, dim), by their contents."""
+        """The embeddings of images that it has seen and written, (n, dim), by their contents.
+
+        Raises:
+            Problem: it has not seen one.
+        """
+        places = self._index.find(contents)
+        if n_absent := int((places < 0).sum()):
+            raise Problem(
+                f"the cache '{self._folder}' lacks {n_absent} of {len(contents)} images: encode "
+                "them again, or name another one with --cache"
+            )
         found = np.empty((len(contents), self.encoder.spec.dim), np.float32)
-        for row, place in zip(found, self._index.find(contents).tolist(), strict=True):
+        for row, place in zip(found, places.tolist(), strict=True):
             row[:] = self._files[place >> 32][place & 0xFFFFFFFF]
         return found
 
@@ -113,7 +123,8 @@ class FeatureCache:
             "fingerprint": json.dumps(self.encoder.fingerprint),
             "sha256": _checksum(contents, embeddings),
         }
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with space_needed(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{identify(dict(facts))[:16]}.safetensors"
         with whole_file(path) as draft:
             write_tensors(draft, {"embeddings": embeddings}, facts)

@@ -4,10 +4,11 @@ import csv
 import hashlib
 import heapq
 import io
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hvf_core.artifact import whole_file
+from hvf_core.artifact import space_needed, whole_file
+from hvf_core.lock import alone_in
 from hvf_core.problem import Problem, naming
 from index.encoders.load import BATCH
 from index.images import open_image
@@ -29,6 +31,30 @@ Prepared = tuple[str, list[Tensor | None] | None]
 SAMPLE = 64
 """Images from all over that are looked at first."""
 _JUDGED = 4096
+
+
+def parts_of(out: Path, n: int) -> list[Path]:
+    """Where each of n processes keeps its part of a table until `finish` makes one of them."""
+    return [out.with_name(f".{out.name}.parts") / str(rank) for rank in range(n)]
+
+
+@contextmanager
+def alone_at(out: Path) -> Iterator[None]:
+    """Keeps others from making the same table, whose parts are gone when the block ends.
+
+    Raises:
+        Problem: somebody makes it, or the disk is full.
+    """
+    folder = parts_of(out, 1)[0].parent
+    with space_needed(out):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(
+        folder, f"'{out}' is being made by another program: wait for it, or name another --out"
+    ):
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

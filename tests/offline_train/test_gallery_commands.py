@@ -174,7 +174,7 @@ def test_a_table_names_images_and_those_that_were_seen_before(run: Callable[...,
     for row, id_ in enumerate(found.ids):
         np.testing.assert_array_equal(found.embeddings[row], whole.embeddings[whole.row_of(id_)])
     Path("t.tsv").write_text(f"id\tsha256\nx\t{'0' * 64}\n")
-    assert "'x' is not in the cache of features: give its path" in refusal(
+    assert "1 of 1 images, 'x' first, have no path and are not in the cache" in refusal(
         run("--table", "t.tsv", "--out", "x")
     )
 

@@ -8,7 +8,7 @@ import os
 import socket
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from weakref import finalize
@@ -18,18 +18,21 @@ import pyarrow
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from safetensors import SafetensorError
 from test_features import FakeEncoder, load_image
 
 from demo.settings import ASSETS
 from hvf_core.problem import Problem
+from hvf_core.screen import Screen
 from index.encoders.load import BATCH
+from offline_train.commands import options
 from offline_train.commands.options import features_of
-from offline_train.data.features import extract_features
+from offline_train.data.features import encode_images, extract_features
 from offline_train.data.image_table import pictures_of_table
 from offline_train.features.cache import BLOCK, MERGED, FeatureCache
-from offline_train.features.run import encode, finish, look, survey
+from offline_train.features.run import alone_at, encode, finish, look, parts_of, survey
 from offline_train.features.shards import entries
-from tests.calling import call
+from tests.calling import Done, call
 from tests.waiting import wait_until
 
 
@@ -317,6 +320,97 @@ def test_an_encoder_that_gives_the_same_for_all_is_refused_before_the_pass(tmp_p
     with pytest.raises(Problem, match="'fake' are collapsed"):
         encoded(folder, tmp_path / "d", tmp_path / "t.csv", Same())
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.fixture
+def by_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
+    """Calls `features` of some images, or `gallery`, with an encoder that costs nothing."""
+    monkeypatch.setattr("index.encoders.load.load_encoders", lambda specs, device: [FakeEncoder()])
+
+    def called(command: str, *arguments: object, cache: Path | None = None) -> Done:
+        told = ("--encoders", "paper-retrieval", "--cache", cache or tmp_path / "c")
+        return call(command, *arguments, *told, module="offline_train")
+
+    return called
+
+
+def test_one_table_is_made_by_one_process_at_a_time(
+    by_command: Callable[..., Done], tmp_path: Path
+) -> None:
+    folder, out = in_folder(tmp_path / "images", range(20)), tmp_path / "new" / "t.csv"
+    with alone_at(out):
+        done = by_command("features", folder, "--out", out)
+        assert done.code == 1
+        assert "is being made by another program: wait" in done.one_sentence()
+    done = by_command("features", folder, "--out", out)
+    assert done.code == 0, done.err
+    assert f"--encoders paper-retrieval --cache {tmp_path / 'c'} --bundle" in done.out
+    assert [path.name for path in out.parent.iterdir()] == ["t.csv"]
+    check_all(out, tmp_path / "c", 20)
+
+
+def test_a_full_disk_is_one_sentence_that_names_what_was_asked_for(
+    by_command: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = in_folder(tmp_path / "images", range(20)), tmp_path / "t.csv"
+    (part,) = parts_of(out, 1)
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    done = by_command("features", folder, "--out", out)
+    said = done.one_sentence()
+    assert said.startswith(f"{out} cannot be written ("), said
+    assert "No space left" in said
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+        patch.setattr("hvf_core.artifact.save_file", full)
+        said = by_command("features", folder, "--out", out, cache=tmp_path / "d").one_sentence()
+    assert said.startswith(f"{tmp_path / 'd'}"), said
+    assert "draft" not in said
+    assert not [path for path in tmp_path.iterdir() if "part" in path.name]
+
+
+def test_images_that_the_cache_lacks_are_one_sentence_before_others_are_encoded(
+    by_command: Callable[..., Done], tmp_path: Path
+) -> None:
+    numbers, tables = {i: picture(i) for i in range(12)}, tmp_path / "t.csv"
+    tar = in_tar(tmp_path / "a.tar", {f"i{i:04d}.png": data for i, data in numbers.items()})
+    assert by_command("features", tar, "--out", tables).code == 0
+    more = (tables.read_text() + f"own,{in_folder(tmp_path / 'own', range(50, 51))}").strip()
+    tables.write_text(f"{more}/class-2/i0050.png,\n")
+    pictures, encoder = pictures_of_table(tables), FakeEncoder()
+    bare = pictures.contents.keys() - pictures.files.keys()
+    with pytest.raises(Problem, match=r"12 of 13 images, 'i0000' first, .*the cache '.*/e' .*--c"):
+        encode_images(
+            pictures.contents, pictures.read, [encoder], tmp_path / "e", without_file=bare
+        )
+    assert encoder.seen == []
+    with pytest.raises(Problem, match="12 of 13 images"):
+        features_of(None, tables, "paper-retrieval", tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
+def test_the_cache_refuses_images_that_it_lacks(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, FakeEncoder(), pytest.fail)
+    cache.add(["a"], FakeEncoder().embed([1]))
+    cache.write()
+    with pytest.raises(Problem, match=rf"the cache '{tmp_path}.*' lacks 2 of 3 images.*--cache"):
+        cache.rows(["a", "b", "c"])
+
+
+def test_a_bar_of_nothing_to_do_leaves_nothing_on_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(options, "console", Screen(file=said, force_terminal=True))
+    with options.bar("encoding images"):
+        pass
+    assert "encoding images" not in said.getvalue().split("\x1b[2K")[-1]
+    with options.bar("encoding images") as tell:
+        tell(3, 3)
+    assert "100%" in said.getvalue()
 
 
 def _features_in(rank: int, port: int, arguments: list[object], said: Path) -> None:
