@@ -57,8 +57,11 @@ def write_brainvision(folder, samples_uv, markers=BV_MARKERS, unit="µV"):
     return folder / "bv.vhdr"
 
 
-def write_set(path, samples_uv, events, n_trials=1):
-    """An EEGLAB recording; `events` are (type, latency[, duration]), latencies count from 1."""
+def write_set(path, samples_uv, events, n_trials=1, data=None):
+    """An EEGLAB recording; `events` are (type, latency[, duration]), latencies count from 1.
+
+    `data` is the name of a file that has the samples.
+    """
     rows = [(kind, float(latency), *map(float, more or [1])) for kind, latency, *more in events]
     fields = [("type", object), ("latency", object), ("duration", object)]
     eeg = {
@@ -68,7 +71,7 @@ def write_set(path, samples_uv, events, n_trials=1):
         "xmin": 0.0,
         "nbchan": float(len(samples_uv)),
         "pnts": float(samples_uv.shape[1]),
-        "data": samples_uv,
+        "data": samples_uv if data is None else data,
         "chanlocs": np.array([(f"E{i}",) for i in range(len(samples_uv))], [("labels", object)]),
         "event": np.array(rows, fields),
         "epoch": np.zeros((0, 0)),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hvf_core.problem import Problem
+from stream.sources.mne_files import files_beside
 from stream.sources.recording import JOIN_PAUSE_S, RecordedMarker, Recording
 
 _SAID = re.compile(r"(?<![^/_])(sub|ses|run)-([A-Za-z0-9]+)")
@@ -148,11 +149,12 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, read: Callable[[], Iterable[StudyPart]], *beside: Path) -> "Source":
-        """A recording with what lies beside it under its name, and perhaps further files."""
+        """A recording with what lies beside it under its name or is named in it, and more files."""
         base = path.name.removesuffix(path.suffix)
         named = (f for f in path.parent.glob(f"{escape(base)}*") if f.is_file())
         own = sorted(f for f in named if f.name[len(base)] in ".-")
-        return cls(path.as_posix(), (*(own or [path]), *beside), read)
+        files = dict.fromkeys((*(own or [path]), *files_beside(path), *beside))
+        return cls(path.as_posix(), tuple(files), read)
 
     @property
     def size(self) -> int:

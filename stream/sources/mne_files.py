@@ -155,10 +155,29 @@ def _notices(path: Path, said: Iterable[str], bad: Sequence[Annotation]) -> Iter
 
 def _marker_file(path: Path) -> Path:
     """The file of markers that a BrainVision header names, or the one that is called like it."""
-    named = re.search(rb"(?m)^MarkerFile=(.+?)\s*$", path.read_bytes())
-    name = named[1].decode("utf-8", "replace").replace("$b", path.stem) if named else ""
-    file = path.with_name(name) if name else path.with_suffix(".vmrk")
-    return file if file.is_file() else path.with_suffix(".vmrk")
+    file = _named(path, b"MarkerFile")
+    return file if file is not None and file.is_file() else path.with_suffix(".vmrk")
+
+
+def _named(path: Path, key: bytes) -> Path | None:
+    """The file that a BrainVision header names under a key."""
+    found = re.search(rb"(?m)^" + key + rb"=(.+?)\s*$", path.read_bytes())
+    name = found[1].decode("utf-8", "replace").replace("$b", path.stem) if found else ""
+    return path.parent / name if name else None
+
+
+def files_beside(path: Path) -> list[Path]:
+    """What a recording is read from beside its own file, where that names it, whatever its name."""
+    match path.suffix.lower() if path.is_file() else "":
+        case ".vhdr":
+            named = [_named(path, key) for key in (b"DataFile", b"MarkerFile")]
+            return [file for file in named if file is not None]
+        case ".set" if tables := sorted(path.parent.glob("*.fdt")):
+            text = path.read_bytes()
+            named_in = [f for f in tables if f.name.encode() in text]
+            return named_in or tables  # where it is compressed, no name can be seen
+        case _:
+            return []
 
 
 def _stamps(raw: mne.io.BaseRaw, records: Records | None, path: Path) -> np.ndarray:

@@ -19,6 +19,7 @@ from hvf_core.problem import Problem, needed
 from offline_train.data.images import image_files
 from offline_train.data.studies.things_images import stem
 from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
+from stream.sources.mne_files import files_beside
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.recording import RecordedMarker, Recording
 
@@ -114,8 +115,10 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
     sources = []
     for events in (file for place in places for file in event_files(place)):
         base = escape(events.name.removesuffix("events.tsv"))
-        files = tuple(sorted(events.parent.glob(f"{base}*")))
-        sources.append(Source(events.as_posix(), files, partial(_parts, events, kind, folder)))
+        files = sorted(events.parent.glob(f"{base}*"))
+        files += [named for file in files if file.is_file() for named in files_beside(file)]
+        read = partial(_parts, events, kind, folder)
+        sources.append(Source(events.as_posix(), tuple(dict.fromkeys(files)), read))
     return Study(kind.name, sources, shown)
 
 

@@ -32,7 +32,9 @@ def saved_epochs(files: Sequence[Path]) -> Study:
     Its parts raise a `Problem` where a file is damaged, or nothing says what was shown in each of
     its epochs.
     """
-    return Study("epochs", tuple(Source.of(path, partial(_parts, path)) for path in files))
+    return Study(
+        "epochs", tuple(Source.of(path, partial(_parts, path), *_tables(path)) for path in files)
+    )
 
 
 def _parts(path: Path) -> Iterator[StudyPart]:
@@ -92,14 +94,13 @@ def _table(path: Path, epochs: mne.BaseEpochs) -> Sequence[Mapping[str, Any]]:
     """A row for each epoch: the metadata, the table beside, or the names of the events."""
     if (kept := epochs.metadata) is not None:
         return kept if isinstance(kept, list) else kept.to_dict("records")
-    base = FILE.sub("-epo", path.name)
-    beside = [f for end in (".tsv", ".csv") if (f := path.with_name(base + end)).is_file()]
-    if not beside:
+    if not (beside := _tables(path)):
         names = {code: name for name, code in epochs.event_id.items()}
         if len(names) < 2:
             raise Problem(
                 f"'{path}' does not say what was shown: give its epochs metadata with a column "
-                f"stimulus, or put a table with the columns sample and stimulus in {base}.tsv"
+                "stimulus, or put a table with the columns sample and stimulus in "
+                f"{FILE.sub('-epo', path.name)}.tsv"
             )
         return [{"stimulus": names[code]} for code in epochs.events[:, 2]]
     with beside[0].open(encoding="utf-8-sig", newline="") as file:
@@ -113,6 +114,12 @@ def _table(path: Path, epochs: mne.BaseEpochs) -> Sequence[Mapping[str, Any]]:
             f"every event of '{path.name}': rows are never joined by their order"
         )
     return [by_sample[sample] for sample in wanted]
+
+
+def _tables(path: Path) -> list[Path]:
+    """The tables that lie beside a file of epochs, of which the first is read."""
+    base = FILE.sub("-epo", path.name)
+    return [f for end in (".tsv", ".csv") if (f := path.with_name(base + end)).is_file()]
 
 
 def _stimulus(row: Mapping[str, Any], path: Path) -> str:
