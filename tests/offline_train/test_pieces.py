@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def stopped(
 
     def interrupted(file: int) -> None:
         n_whole[0] += 1
-        if n_whole[0] == 3:
+        if n_whole[0] == 5:  # a piece has two files, its trials and their noise
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -95,7 +96,7 @@ def test_what_was_killed_while_it_wrote_goes_on(
     out = tmp_path / "trials"
     program = (
         "import os, sys; n = []\n"
-        "os.fsync = lambda file: n.append(file) or (len(n) == 2 and os.kill(os.getpid(), 9))\n"
+        "os.fsync = lambda file: n.append(file) or (len(n) == 3 and os.kill(os.getpid(), 9))\n"
         "from offline_train.__main__ import main; main()"
     )
     options = ["prepare", whole[0], "--pickles", *HOW, "--out", out]
@@ -146,6 +147,30 @@ def test_a_piece_that_is_not_whole_is_none(
     said.write_text(said.read_text()[:-9])
     assert "were cut before" not in prepare(data, out).out
     check_same(out, whole[1])
+
+
+@pytest.mark.parametrize("left", [0, 1, 40, 200])
+def test_noise_that_is_not_whole_is_none(
+    left: int, stopped: tuple[Path, Path], whole: tuple[Path, TrialSet]
+) -> None:
+    """As where the power went when the rest of the piece was on the disk."""
+    data, out = stopped
+    first, *_ = sorted(out.parent.glob(f".{out.name}.pieces/*.noise"))
+    first.write_bytes(first.read_bytes()[:left])
+    assert "1 of 4 recordings were cut before" in prepare(data, out).out
+    check_same(out, whole[1])
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: (path / "mine").mkdir(parents=True)])
+def test_what_is_no_piece_is_left_alone_and_told(
+    make: Callable[[Path], None], whole: tuple[Path, TrialSet], tmp_path: Path
+) -> None:
+    place = tmp_path / ".trials.pieces"
+    make(place)
+    before = sorted(tmp_path.rglob("*"))
+    sentence = prepare(whole[0], tmp_path / "trials").one_sentence()
+    assert f"'{before[-1]}' is none of the files in which '{place}' keeps" in sentence
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_two_do_not_prepare_one_set_at_a_time(stopped: tuple[Path, Path]) -> None:

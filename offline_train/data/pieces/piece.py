@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -112,22 +113,29 @@ def cut_source(
     parts = list(read) if source.files else read
     n_all = sum(map(_n_markers, parts)) if isinstance(parts, list) else 0
     n_before, told, noise = 0, [], []
-    with whole_file(at.with_suffix(".trials")) as draft, draft.open("wb") as file:
+    with _synced(at.with_suffix(".trials")) as file:
         for part in parts:
             one, summed = _cut(part, how, file, partial(_tell_share, tell, n_before, n_all))
             n_before += _n_markers(part)
             told.append(one)
             noise.append(summed)
             on_part(one)
-        file.flush()
-        os.fsync(file.fileno())  # before the name that says that it is whole
     if how.sums_noise:
-        with whole_file(at.with_suffix(".noise")) as draft, draft.open("wb") as file:
+        with _synced(at.with_suffix(".noise")) as file:
             np.save(file, np.array(noise))
     if files != stamps_of(source):
         raise Problem(f"'{source.name}' was changed while it was read: start again")
     piece = Piece(source=source.name, asked=dict(asked), files=files, parts=tuple(told))
     write_manifest(at.with_suffix(".json"), piece)
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    """A file that is on the disk before what says that its piece is whole."""
+    with whole_file(path) as draft, draft.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def cuts_of(at: Path, how: HowCut) -> list[Cut]:
@@ -141,11 +149,16 @@ def cuts_of(at: Path, how: HowCut) -> list[Cut]:
     is_there = trials.is_file() and summed.is_file() == how.sums_noise
     if not is_there or trials.stat().st_size != whole:
         return []
-    noise = np.load(summed, allow_pickle=False) if how.sums_noise else [None] * len(counts)
+    noise: Sequence[np.ndarray | None] | np.ndarray = [None] * len(counts)
+    if how.sums_noise:
+        try:
+            noise = np.load(summed, allow_pickle=False)
+        except (OSError, EOFError, ValueError):  # cut short, as where the power went
+            return []
     firsts = np.cumsum([0, *counts]).tolist()
     return [
         Cut(part, trials, first, shape, one)
-        for part, first, one in zip(piece.parts, firsts, noise, strict=False)
+        for part, first, one in zip(piece.parts, firsts[:-1], noise, strict=True)
     ]
 
 

@@ -72,7 +72,15 @@ def cut_study(
         Problem: a source cannot be read or cut, or another process makes the same trial set.
     """
     folder = folder_of(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strange = next((path for path in folder.iterdir() if path.is_dir()), None)
+    except FileExistsError:
+        strange = folder
+    if strange is not None:
+        raise Problem(
+            f"'{strange}' is none of the files in which '{folder}' keeps what is cut: take it away"
+        )
     lock = lock_folder(folder)
     if lock is None and HAS_LOCKS:
         raise Problem(
