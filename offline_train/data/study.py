@@ -20,6 +20,18 @@ _SAID = re.compile(r"(?<![^/_])(sub|ses|run)-([A-Za-z0-9]+)")
 _SOME = 20  # trials, as of a recording some seconds are looked at
 
 
+def told(value: object) -> str | None:
+    """What a table says; None where it says, in one of its ways, that it is not known."""
+    text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
+    return None if text.casefold() in ("", "n/a") else text
+
+
+def split_of(value: object) -> str | None:
+    """The split that a table says, whatever its capitals."""
+    said = told(value)
+    return said.casefold() if said is not None else None
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a part of a study; None where it is not."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offline_train.data.trial_set import load_trial_set
+from tests.calling import call
 from tests.lookalikes import bids
 from tests.lookalikes.things import TEST, TRAIN
 from tests.lookalikes.way import found, prepared, refused
@@ -101,7 +103,10 @@ def test_onsets_in_seconds_are_taken_as_such(tmp_path: Path) -> None:
 
 
 def test_images_of_one_onset_and_replaced_sessions_are_left_out(tmp_path: Path) -> None:
-    trials = prepared(tmp_path / "trials", bids.nm000134(tmp_path / "set"), "--tmax", 0.2)
+    data, out = bids.nm000134(tmp_path / "set"), tmp_path / "trials"
+    done = call("prepare", data, "--tmax", 0.2, "--out", out, module="offline_train")
+    assert done.out.count("share an onset with others") == 3  # once for each run
+    trials = load_trial_set(out)
     assert len(trials) == 3 * (len(bids.NUMBERED) - 1)  # of each run one is unclear
     assert trials.column("session").present == {"01", "02"}
 

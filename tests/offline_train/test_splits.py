@@ -12,6 +12,7 @@ from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_s
 from tests.calling import call
 from tests.lookalikes import bids, things, things_eeg2
 from tests.lookalikes.bids import NUMBERED
+from tests.lookalikes.epochs import saved_epochs
 from tests.lookalikes.way import prepared, refused
 from tests.offline_train.conftest import FORMAT
 
@@ -72,6 +73,26 @@ def test_prepare_refuses_a_stimulus_of_two_splits(tmp_path: Path) -> None:
     assert told in refused(root, "--tmax", 0.2)
     classes = prepared(tmp_path / "trials", root, "--tmax", 0.2, "--classes")
     assert len(classes) == 2 * len(NUMBERED)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("n/a", None), ("", None), ("N/A", None), ("Train", "train")]
+)
+def test_a_table_says_splits_in_its_own_ways(
+    said: str, expected: str | None, tmp_path: Path
+) -> None:
+    root = bids.nm000133(tmp_path / "set")
+    for table in root.rglob("*_events.tsv"):
+        head, *lines = table.read_text().splitlines()
+        split = said if "ses-01" in table.name else "train"
+        table.write_text("\n".join([f"{head}\tsplit", *(f"{line}\t{split}" for line in lines)]))
+    trials = prepared(tmp_path / "trials", root, "--tmax", 0.2)
+    assert {*trials.select(["01"], "session").column("split").values} == {expected}
+    epochs_of = saved_epochs(tmp_path / "epochs", beside=True)
+    table = epochs_of / "anna-epo.tsv"
+    table.write_text(table.read_text().replace("\ttest\t", f"\t{said}\t"))
+    found = prepared(tmp_path / "of_epochs", epochs_of, "--whitening", "none")
+    assert {*found.column("split").values} == {"train", expected}
 
 
 def test_prepare_refuses_a_test_image_of_a_training_concept(tmp_path: Path) -> None:

@@ -75,3 +75,4 @@ def _parts(file: Path, images: Path | None, shown: Mapping[str, ShownImage]) -> 
     for split, markers in by_split.items():
         facts = Facts(f"{there[0]:02d}", f"{there[1]:02d}", f"{there[2]:02d}", split)
         yield StudyPart(replace(recording, markers=tuple(markers)), facts)
+        recording = replace(recording, notices=())  # which are said once, and not of each split

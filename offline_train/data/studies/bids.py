@@ -18,7 +18,7 @@ import numpy as np
 from hvf_core.problem import Problem, needed
 from offline_train.data.images import image_files
 from offline_train.data.studies.things_images import stem
-from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
+from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart, split_of, told
 from stream.sources.mne_files import files_beside
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.recording import RecordedMarker, Recording
@@ -89,9 +89,9 @@ def said_in(column: str) -> Kind:
 
 
 def _said(column: str, row: Row, path: Path) -> Shown | None:
-    said = row[column]
-    id = stem(said) if column == "stim_file" else said
-    return None if said in ("n/a", "") else Shown(id, row.get("split"))
+    if (said := told(row[column])) is None:
+        return None
+    return Shown(stem(said) if column == "stim_file" else said, split_of(row.get("split")))
 
 
 def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) -> Study:
@@ -176,6 +176,7 @@ def _split(
     for split, markers in by_split.items():
         ordered = tuple(sorted(markers, key=lambda marker: marker.stamp_s))
         yield StudyPart(replace(recording, markers=ordered), Facts.of(path, split))
+        recording = replace(recording, notices=())  # which are said once, and not of each split
 
 
 def _onsets_s(recording: Recording, path: Path, rows: Sequence[Row], kind: Kind) -> list[float]:

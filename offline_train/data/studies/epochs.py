@@ -15,13 +15,13 @@ import numpy as np
 
 from hvf_core.problem import Problem
 from offline_train.data.studies.things_images import stem
-from offline_train.data.study import CutTrials, Facts, Source, Study, StudyPart
+from offline_train.data.study import CutTrials, Facts, Source, Study, StudyPart, split_of, told
 from stream.acquire.units import kept_as
 from stream.sources.recording import unreadable
 
 FILE = re.compile(r"[-_]epo\.fif(\.gz)?$")
 _STIMULUS = ("stimulus", "stim_id", "image_id", "stim_file", "image")
-_FACTS = ("subject", "session", "run", "split")
+_FACTS = ("subject", "session", "run")
 _BASE = {"eeg": ("V", 1e-2), "mag": ("T", 1e-8), "grad": ("T/m", 1e-8)}
 """Of each kind, MNE's unit and more than it can be of (SD): what is larger is in another unit."""
 
@@ -41,7 +41,7 @@ def _parts(path: Path) -> Iterator[StudyPart]:
     epochs = open_epochs(path)
     table = _table(path, epochs)
     named = {"subject": FILE.sub("", path.name)}
-    facts = [Facts(**named | {one: str(row[one]) for one in _FACTS if one in row}) for row in table]
+    facts = [Facts(**named | _said(row), split=split_of(row.get("split"))) for row in table]
     for one in dict.fromkeys(facts):
         rows = [i for i, of_row in enumerate(facts) if of_row == one]
         stimuli = [_stimulus(table[i], path) for i in rows]
@@ -122,10 +122,14 @@ def _tables(path: Path) -> list[Path]:
     return [f for end in (".tsv", ".csv") if (f := path.with_name(base + end)).is_file()]
 
 
+def _said(row: Mapping[str, Any]) -> dict[str, str]:
+    return {one: said for one in _FACTS if (said := told(row.get(one))) is not None}
+
+
 def _stimulus(row: Mapping[str, Any], path: Path) -> str:
     for column in _STIMULUS:
-        if (said := row.get(column)) not in (None, "", "n/a"):
-            return stem(str(said)) if column in ("stim_file", "image") else str(said)
+        if (said := told(row.get(column))) is not None:
+            return stem(said) if column in ("stim_file", "image") else said
     raise Problem(
         f"the table of '{path}' has the columns {', '.join(map(str, row))}, expected one of "
         f"{', '.join(_STIMULUS)}, with a value in every row"
