@@ -89,6 +89,8 @@ def test_a_session_that_a_signal_ends(tmp_path, temporary, signals: list[str], s
     wait_until(lambda: not processes_of(str(tmp_path)) and not runs(folder))  # source, too
     assert done.code == status, done.err
     assert "Traceback" not in done.out + done.err
+    if signals in (["SIGTERM"], ["SIGHUP"]):  # once, on a terminal that shows both
+        assert (done.out + done.err).count(f"ended by {signals[0]}") == 1
     assert check_accounted(folder)["end"] == end
     assert (folder / "report.html").is_file()
     assert left_in(temporary) == []

@@ -25,8 +25,14 @@ from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.keys import lab_keys, make_lab_keys, write_keys
-from stream.pipeline.wire.messages import Controlled, SessionClosed, SessionState, StreamHealth
-from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, nodes_of
+from stream.pipeline.wire.messages import (
+    Controlled,
+    Noted,
+    SessionClosed,
+    SessionState,
+    StreamHealth,
+)
+from stream.pipeline.wire.nodes import PAINT, READER, RESULTS, SUPERVISOR, nodes_of
 from stream.pipeline.witness import FAILED, LOST, Parting
 
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
@@ -163,7 +169,8 @@ class Session:
 
     def _end_by(self, why: str) -> None:
         """Ends in order; whoever asks again does not want to wait for that."""
-        self._supervisor.say(why)
+        # To the ledger: on the screen it is the last line, of the program.
+        self._supervisor.report(Noted(node=SUPERVISOR, text=why, facts={}))
         self._is_aborted, self._is_ended = self._is_ended, True
         self._on(Event.ABORT if self._is_aborted else Event.STOP)
 
