@@ -170,7 +170,10 @@ def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) 
     from offline_train.data.trial_set import MANIFEST
 
     refuse_foreign(out, MANIFEST)
-    return study_of(files, images, asked.section("recording", RecordingPart))
+    study = study_of(files, images, asked.section("recording", RecordingPart))
+    for notice in study.notices:
+        console.print(notice, highlight=False, soft_wrap=True)
+    return study
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hvf_core.problem import Problem
 from offline_train.data.cut import window_in
-from offline_train.data.study import CutTrials, Facts, Study
+from offline_train.data.study import CutTrials, Facts, Study, whitened
 from stream.acquire.preprocess import Preprocessing
 from stream.sources.recording import Recording
 
@@ -52,11 +52,7 @@ def played(
 
 def _pieces(cut: CutTrials, preprocessing: Preprocessing | None) -> Iterator[Recording]:
     if cut.is_whitened:
-        raise Problem(
-            f"'{cut.name}' holds trials that others have whitened, as no amplifier's stream is, "
-            "and no recording: decode them with `python -m offline_train evaluate`, or replay the "
-            "data set in a form that has recordings"
-        )
+        raise whitened(cut.name)
     if preprocessing is not None:
         window_in(cut, preprocessing.prepare(preprocessing.settings.channels, cut.rate_hz))
     notices: tuple[str, ...] = ("there is no recording: trials are played, a pause after each",)

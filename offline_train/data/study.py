@@ -132,6 +132,15 @@ class CutTrials:
         )
 
 
+def whitened(name: str) -> Problem:
+    """Why trials are not played to a session."""
+    return Problem(
+        f"'{name}' holds trials that others have whitened, as no amplifier's stream is, and no "
+        "recording: decode them with `python -m offline_train evaluate`, or replay the data set in "
+        "a form that has recordings"
+    )
+
+
 class StudyPart(NamedTuple):
     """A recording, whose markers carry the ids of stimuli, or trials that are cut already.
 
@@ -182,6 +191,8 @@ class Study:
     sources: Sequence[Source]
     images: Mapping[str, ShownImage] = field(default_factory=dict)
     """By stimulus id; empty where they are not known."""
+    notices: tuple[str, ...] = ()
+    """Sentences that a person should hear of all of it."""
 
     @classmethod
     def of_parts(cls, name: str, parts: Iterable[StudyPart], **more: Any) -> "Study":

@@ -32,7 +32,7 @@ def study_at(path: Path, images: Path | None, asked: ReadSettings, pickles: bool
     from offline_train.data.studies.find import study_of
 
     read = asked.model_dump(include={*OF_FORMATS})
-    return study_of([path], images, RecordingPart(**read, pickles=pickles))
+    return study_of([path], images, RecordingPart(**read, pickles=pickles), to_play=True)
 
 
 def write_played(
@@ -57,6 +57,8 @@ def write_played(
     decoded_by = None if config.bundle is None else Preprocessing.of(open_bundle(config.bundle))
     shown: dict[str, None] = {}
     subjects: list[str | None] = []
+    for notice in study.notices:
+        console.print(notice, highlight=False)
 
     def told() -> "Iterator[Recording]":
         for facts, recording in played(study, split, decoded_by):

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from offline_train.data.saved import read_saved
+from offline_train.data.trial_set import load_trial_set
+from tests.calling import call
 from tests.lookalikes import things, things_eeg2
 from tests.lookalikes.things import TEST, TRAIN
 from tests.lookalikes.way import found, prepared, refused
@@ -148,6 +150,23 @@ def test_a_missing_image_is_told_before_codes_are_shifted(where: str, tmp_path: 
     else:
         assert "00002_abacus' is folder 2 of" in sentence
         assert "holds 9 images, expected folder 00002_NAME of 10" in sentence
+
+
+def test_images_beside_that_are_not_whole_are_passed_over_where_a_table_names_them(
+    tmp_path: Path,
+) -> None:
+    data, beside = things_eeg2.gifford(tmp_path / "sub-01"), tmp_path / "Image_set"
+    things.write_metadata(tmp_path)
+    absent = things.write_images(beside) / "test_images" / "00004_ball" / "ball_05s.jpg"
+    absent.unlink()
+    told = ("prepare", data, "--pickles", "--out", tmp_path / "trials")
+    done = call(*told, module="offline_train")
+    assert done.code == 0, done.err
+    said = f"'{beside}' is passed over, as it lacks 1 images, first '{absent}'"
+    assert done.out.splitlines().count(said) == 1
+    trials = load_trial_set(tmp_path / "trials")
+    shown = dict(zip(trials.stimuli, trials.column("image").values, strict=True))
+    assert shown["ball_05s"] == "test_images/00004_ball/ball_05s.jpg"
 
 
 def test_an_image_that_ubp_names_must_be_in_the_folder(images: Path, tmp_path: Path) -> None:

@@ -43,12 +43,14 @@ class Kind:
         shown: the image of a row of events, or None where it shows none; and the file's path.
         images: its images by id; None: those in the folder `stimuli`, or the one that is given.
         in_samples: whether onsets may be samples, against the standard.
+        notices: of how its images were found.
     """
 
     name: str
     shown: Callable[[Row, Path], Shown | None]
     images: Mapping[str, ShownImage] | None = field(default=None)
     in_samples: bool = False
+    notices: tuple[str, ...] = ()
 
 
 def root_of(path: Path) -> Path | None:
@@ -119,7 +121,7 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
         files += [named for file in files if file.is_file() for named in files_beside(file)]
         read = partial(_parts, events, kind, folder)
         sources.append(Source(events.as_posix(), tuple(dict.fromkeys(files)), read))
-    return Study(kind.name, sources, shown)
+    return Study(kind.name, sources, shown, kind.notices)
 
 
 def _parts(events: Path, kind: Kind, folder: Path) -> Iterator[StudyPart]:

@@ -21,18 +21,21 @@ from offline_train.data.studies import (
     things_meg,
 )
 from offline_train.data.studies.recordings import recordings
-from offline_train.data.study import Study
+from offline_train.data.study import Study, whitened
 from offline_train.data.trial_set import MANIFEST
 
 _SAVED = (".npy", ".pt")
 _ASIDE = ({"train_img_files"}, {"target_present"})  # keys of what lies beside EEG
 
 
-def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -> Study:
+def study_of(
+    paths: Sequence[Path], images: Path | None, asked: RecordingPart, to_play: bool = False
+) -> Study:
     """The study of files and folders; a folder of several subjects is all of them.
 
     Args:
         images: folder of the images shown, where they do not lie with the data.
+        to_play: trials that others have whitened are refused, whichever images they are of.
 
     Raises:
         Problem: what is there is of no known data set, or of two; or an image is missing.
@@ -51,7 +54,7 @@ def study_of(paths: Sequence[Path], images: Path | None, asked: RecordingPart) -
         return recordings(paths, images, asked, asked.stop_s)
     files = {file: read_saved(file, asked.pickles) for file in saved}
     files = {f: held for f, held in files.items() if not any(a <= set(held) for a in _ASIDE)}
-    study = _of_saved(files, images, asked.pickles)
+    study = _of_saved(files, images, asked.pickles, to_play)
     return study if images is None else _with_images(study, images)
 
 
@@ -118,11 +121,15 @@ def saved_below(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _of_saved(files: Mapping[Path, Mapping[str, Any]], images: Path | None, pickles: bool) -> Study:
+def _of_saved(
+    files: Mapping[Path, Mapping[str, Any]], images: Path | None, pickles: bool, to_play: bool
+) -> Study:
     kinds = {file: _kind(file, set(held)) for file, held in files.items()}
     if len(set(kinds.values())) > 1:
         (one, kind), (other, another) = list({k: f for f, k in kinds.items()}.items())[:2]
         raise Problem(f"'{kind}' is of {one} and '{another}' of {other}: prepare them apart")
+    if to_play and {*kinds.values()} & {"preprocessed EEG", "UBP's EEG"}:
+        raise whitened(str(next(iter(files))))
     match next(iter(kinds.values()), None):
         case "raw EEG":
             return things_eeg2_raw.things_eeg2_raw(files, images, pickles)

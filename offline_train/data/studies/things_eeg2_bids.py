@@ -33,7 +33,8 @@ def things_eeg2_bids(root: Path, images: Path | None, pickles: bool) -> Kind:
     else:
         known = things_images(root / "stimuli" / "any", images, pickles)
     ids = {split: known.ids(split) for split in known.by_split}
-    return Kind("things-eeg2-bids", partial(_shown, known.path, ids), known.shown)
+    said = partial(_shown, known.path, ids)
+    return Kind("things-eeg2-bids", said, known.shown, notices=known.notices)
 
 
 def _shown(named_in: Path, ids: Mapping[str, Sequence[str]], row: Row, path: Path) -> Shown | None:

@@ -35,7 +35,7 @@ def things_eeg2_epochs(
         Source.of(path, partial(_parts, path, split, known, pickles))
         for path, split in sorted(splits.items(), key=lambda one: one[1], reverse=True)
     )
-    return Study("things-eeg2-preprocessed", tuple(sources), known.shown)
+    return Study("things-eeg2-preprocessed", tuple(sources), known.shown, known.notices)
 
 
 def _parts(path: Path, split: str, known: ThingsImages, pickles: bool) -> Iterator[StudyPart]:

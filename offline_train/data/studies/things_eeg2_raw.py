@@ -34,7 +34,7 @@ def things_eeg2_raw(
     """
     known = things_images(next(iter(files)), images, pickles)
     sources = (Source.of(path, partial(_parts, path, known, pickles)) for path in files)
-    return Study("things-eeg2-raw", tuple(sources), known.shown)
+    return Study("things-eeg2-raw", tuple(sources), known.shown, known.notices)
 
 
 def _parts(path: Path, known: ThingsImages, pickles: bool) -> Iterator[StudyPart]:

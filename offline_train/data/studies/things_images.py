@@ -6,7 +6,7 @@ image that is missing would shift all after it, so that nothing is taken that is
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hvf_core.problem import Problem
@@ -27,6 +27,8 @@ class ThingsImages:
     path: Path
     """What says so."""
     by_split: Mapping[str, Sequence[ShownImage]]
+    notices: tuple[str, ...] = ()
+    """What a person should know of how they were found."""
 
     @property
     def shown(self) -> dict[str, ShownImage]:
@@ -63,6 +65,8 @@ def concept_of(folder: str) -> str:
 def things_images(near: Path, folder: Path | None, pickles: bool) -> ThingsImages:
     """Finds image_metadata.npy, or the folders of the images, in `folder` or near the data.
 
+    Folders near the data that lack images are passed over where the table says what they hold.
+
     Raises:
         Problem: neither is there; or an image is missing.
     """
@@ -71,7 +75,8 @@ def things_images(near: Path, folder: Path | None, pickles: bool) -> ThingsImage
     tables = [place / TABLE for place in places if (place / TABLE).is_file()]
     roots = [place for place in places if _folder(place, "train") and _folder(place, "test")]
     if tables and (pickles or not roots):
-        return _of_table(tables[0], roots[0] if roots else None, pickles)
+        root = roots[0] if roots else None
+        return _of_table(tables[0], root, root == folder, pickles)
     if roots:
         return ThingsImages(
             roots[0], {split: tuple(_of_folder(roots[0], split)) for split in _FOLDERS}
@@ -86,9 +91,9 @@ def _folder(root: Path, split: str) -> Path | None:
     return next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
 
 
-def _of_table(path: Path, root: Path | None, pickles: bool) -> ThingsImages:
+def _of_table(path: Path, root: Path | None, is_asked_for: bool, pickles: bool) -> ThingsImages:
     table = read_saved(path, pickles)
-    by_split = {}
+    by_split, absent = {}, []
     for split, (name, *_) in _FOLDERS.items():
         concepts, files = (table.get(f"{split}_img_{what}", ()) for what in ("concepts", "files"))
         if not len(files) or len(concepts) != len(files):
@@ -99,15 +104,20 @@ def _of_table(path: Path, root: Path | None, pickles: bool) -> ThingsImages:
         below = _folder(root, split) if root is not None else None
         for concept, file in zip(concepts, files, strict=True):
             if below is not None and not (below / concept / file).is_file():
-                raise Problem(
-                    f"the image '{below / concept / file}' is missing, which '{path}' names: put "
-                    "it back, or take the folder of images away"
-                )
+                absent.append(below / concept / file)
         by_split[split] = tuple(
             ShownImage(f"{below.name if below else name}/{concept}/{file}", concept_of(concept))
             for concept, file in zip(concepts, files, strict=True)
         )
-    return ThingsImages(path, by_split)
+    if not absent:
+        return ThingsImages(path, by_split)
+    if is_asked_for:
+        raise Problem(
+            f"the image '{absent[0]}' is missing, which '{path}' names: put it back, or leave out "
+            "--images"
+        )
+    notice = f"'{root}' is passed over, as it lacks {len(absent)} images, first '{absent[0]}'"
+    return replace(_of_table(path, None, False, pickles), notices=(notice,))
 
 
 def _of_folder(root: Path, split: str) -> Iterator[ShownImage]:
