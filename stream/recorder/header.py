@@ -99,6 +99,7 @@ def made(
     kinds: Sequence[str] = (),
     units: Sequence[str] = (),
     simulated: bool = False,
+    joined: bool = False,
 ) -> str:
     """The header of a stream that was never on LSL; its name is its source id too."""
     info = pylsl.StreamInfo(name, kind, len(channels), rate_hz, channel_format, name)
@@ -110,4 +111,6 @@ def made(
         info.set_channel_units(list(units))
     if simulated:
         info.desc().append_child_value("simulated", "true")
+    if joined:
+        info.desc().append_child_value("joined", "true")
     return legible(info.as_xml())

@@ -31,7 +31,7 @@ def write_joined(path: Path, name: str, recordings: Iterable[Recording], stop_s:
                 first = one
                 kind = one.signal(one.channels).kind.upper() or "EEG"
                 told = (one.channels, one.kinds, one.units, one.simulated)
-                xdf.add_stream(_EEG, made(name, kind, one.rate_hz, "float32", *told))
+                xdf.add_stream(_EEG, made(name, kind, one.rate_hz, "float32", *told, joined=True))
                 xdf.add_stream(_MARKERS, made(f"{name}-markers", "Markers", 0.0, "string"))
             _check_alike(one, first)
             eeg_s = one.stamps_s + offsets_at(one.eeg_offsets, one.stamps_s)

@@ -55,4 +55,4 @@ def read_recording(
     recording = replace(recording, notices=(*recording.notices, *recording.unit_notices()))
     if asked.start_s or stop_s is not None:
         recording = recording.slice(asked.start_s, math.inf if stop_s is None else stop_s)
-    return recording
+    return replace(recording, notices=(*recording.notices, *recording.join_notices()))

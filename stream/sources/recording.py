@@ -40,7 +40,8 @@ class Recording:
     says in the file's words what each channel records; empty where it does not say. `stamps_s` is
     float64 (n,), seconds, raw: from 0 on for files that MNE reads, with a pause where two pieces
     were joined, as recorded for XDF; `bad_spans` are on the same clock, and `notices` are sentences
-    that a person should hear; what is `simulated` is nobody's EEG. An XDF stamp counts on the clock
+    that a person should hear; what is `simulated` is nobody's EEG, and what is `joined` was several
+    recordings, or trials. An XDF stamp counts on the clock
     of the machine that sent it; adding the stream's offset, given as (stamp, offset) pairs in
     seconds, takes it to the recorder's clock. Other files have one clock and no offsets.
     """
@@ -59,6 +60,7 @@ class Recording:
     bad_spans: tuple[BadSpan, ...] = ()
     notices: tuple[str, ...] = ()
     simulated: bool = False
+    joined: bool = False
 
     def corrected(self, names: Mapping[str, str], rate_hz: float | None) -> "Recording":
         """The same with channels by other names (see `channels.renamed`), and at its true rate."""
@@ -70,6 +72,17 @@ class Recording:
         at = self._at(channels)
         kinds = [self.kinds[i] for i in at] if self.kinds else []
         return Signal.of(kinds, [self.units[i] for i in at])
+
+    def join_notices(self) -> tuple[str, ...]:
+        """Tells the pauses between what was joined from gaps, which they look like."""
+        pauses_s = np.diff(self.stamps_s) - 1 / self.rate_hz
+        n = int((np.abs(pauses_s - JOIN_PAUSE_S) < 1e-6).sum()) if self.joined else 0
+        joints = f"{n} joints are" if n > 1 else "a joint is"
+        told = (
+            f"{joints} among the gaps, where what was recorded apart is played one after the other "
+            f"with {JOIN_PAUSE_S:g} s between, so that the rate seems lower than it was"
+        )
+        return (told,) if n else ()
 
     @property
     def brain_channels(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class _XdfStream:
         desc = (info.get("desc") or [None])[0] or {}
         recorded = desc.get("recorded", [{}])[0] or {}
         self.is_simulated = desc.get("simulated") == ["true"]
+        self.is_joined = desc.get("joined") == ["true"]
         self.is_of_session = self.type == RESULTS and bool(recorded)
         """Whether it holds a session's answers; it names the streams that the session read."""
         self.read_ids = {kind: _text_of(recorded, kind) for kind in ("eeg", "markers")}
@@ -85,6 +86,7 @@ def read_xdf(path: Path, eeg_stream: str | None, marker_stream: str | None) -> R
         kinds=eeg.kinds,
         notices=tuple(notices),
         simulated=eeg.is_simulated,
+        joined=eeg.is_joined,
     )
 
 
