@@ -245,6 +245,11 @@ def test_recordings_are_joined_on_one_clock_with_a_pause(tmp_path: Path) -> None
     assert said == [(0.15, "a"), (0.2, bad[0].text), (0.35, "b"), (0.7, "a")]
     assert (read.name, read.channels, read.units) == ("joined", ("Cz", "Oz"), first.units)
     assert read.simulated
+    (said_of_it,) = [notice for notice in read.notices if "joint" in notice]
+    assert said_of_it.startswith("a joint is among the gaps")
+    write_joined(tmp_path / "c.xdf", "joined", iter([first, second, second]), np.inf)
+    assert read_recording(tmp_path / "c.xdf").join_notices()[0].startswith("2 joints are among")
+    assert read_recording(tmp_path / "a.xdf", stop_s=0.4).join_notices() == ()
     other = replace_field(second, channels=("Cz", "Pz"))
     with pytest.raises(Problem, match=r"other channels .*'Pz'.* and not .*'Oz'.*: .* play them"):
         write_joined(tmp_path / "b.xdf", "joined", iter([first, other]), np.inf)
@@ -259,12 +264,16 @@ def test_what_cannot_be_played_is_refused_in_one_sentence(tmp_path: Path) -> Non
     white = things_eeg2.ubp(tmp_path / "ubp")
     assert "others have whitened" in refused(white, "--pickles")
     assert "--pickles" in refused(white)
+    things.write_images(tmp_path / "Image_set", "elsewhere")  # nor are any images known
+    assert "others have whitened" in refused(things_eeg2.gifford(tmp_path / "g"), "--pickles")
     data = bids.nm000232(tmp_path / "data")
     assert "'dev', but 1 of test, 2 of train" in refused(data, "--split", "dev")
     shutil.copytree(data / "sub-01", data / "sub-02")
     for path in (data / "sub-02").rglob("sub-01*"):
         path.rename(path.with_name(path.name.replace("sub-01", "sub-02")))
     assert "subjects 01 and 02" in refused(data)
+    assert not (tmp_path / "session").exists()
+    (tmp_path / "session").mkdir()
     alone = next(data.rglob("*task-test_eeg.bdf"))
     assert "--split, --images, --pickles are of" in refused(alone, "--split", "test", code=2)
     assert "is not there" in refused(tmp_path / "nowhere")
@@ -289,3 +298,4 @@ def test_images_that_the_gallery_lacks_are_told_before_the_start(
     done = call("replay", data, *told)
     assert done.code == 1
     assert "4 are not in the gallery" in done.one_sentence()
+    assert not (tmp_path / "s").exists()

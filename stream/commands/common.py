@@ -5,8 +5,8 @@ What runs a session is imported when one is run: help, and what is wrong with op
 
 import secrets
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,22 @@ def own_streams(kind: str, session: str) -> tuple[LiveSource, str]:
     return LiveSource(eeg=name, markers=f"{name}-markers", wait_s=60.0), name
 
 
+@contextmanager
+def begun(config: SessionConfig, *files: Path) -> Iterator[None]:
+    """Takes a session's folder away, if it holds nothing else, where the session cannot begin."""
+    from stream.pipeline.galleries import forget
+
+    try:
+        yield
+    except BaseException:
+        for file in files:
+            file.unlink(missing_ok=True)
+        forget(config)
+        with suppress(OSError):  # something else is in there
+            config.folder.rmdir()
+        raise
+
+
 def new_config(
     settings: SessionSettings, out: Path | None, session: str, **own: Any
 ) -> SessionConfig:
@@ -60,7 +76,8 @@ def new_config(
     endpoints = Endpoints.local(settings.transport)
     config = SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
     if gallery is not None:
-        accept(config, gallery, config.decoding.among)
+        with begun(config):
+            accept(config, gallery, config.decoding.among)
     return config
 
 

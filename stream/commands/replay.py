@@ -9,7 +9,16 @@ import typer
 
 from hvf_core.options import Asked, Flag, as_arguments, with_settings
 from hvf_core.problem import Problem, WrongUsage, needed
-from stream.commands.common import Headless, Out, folder_of, new_config, new_id, own_streams, run
+from stream.commands.common import (
+    Headless,
+    Out,
+    begun,
+    folder_of,
+    new_config,
+    new_id,
+    own_streams,
+    run,
+)
 from stream.commands.played import OF_FORMATS, PLAYED, is_data_set, study_at, write_played
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionSettings
 from stream.sources.settings import ReadSettings
@@ -65,5 +74,6 @@ def replay(
     with ExitStack() as last:
         if study is not None:
             last.callback(path.unlink, missing_ok=True)
-            config = write_played(study, split, config, path, played.stop_s)
+            with begun(config, path):
+                config = write_played(study, split, config, path, played.stop_s)
         run(config, headless, f"replay '{file.name}'", source=player)

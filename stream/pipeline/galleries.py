@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +59,14 @@ def accept(config: SessionConfig, gallery: Gallery, candidates: Path | None) -> 
             draft.write_text("\n".join(ids) + "\n", encoding="utf-8")
     write_manifest(accepted(config), needed(gallery.manifest))
     return chosen
+
+
+def forget(config: SessionConfig) -> None:
+    """Takes away what `accept` has written."""
+    for file in (accepted(config), _kept(config, "among.txt")):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or something else is in it
+        (config.folder / _PLACE).rmdir()
 
 
 def accepted(config: SessionConfig) -> Path:
