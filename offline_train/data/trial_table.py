@@ -83,21 +83,22 @@ def check_splits(shown: Mapping[str | None, Mapping[str, str]]) -> None:
         if again := sorted(learnt.keys() & stimuli.keys()):
             raise Problem(
                 f"{len(again)} of the {len(stimuli)} stimuli of the split '{split}' are in "
-                f"training too ({_some(again)}): a model would be asked for what it has learnt; "
+                f"training too ({some_of(again)}): a model would be asked for what it has learnt; "
                 "take them out of one of both or, where stimuli are classes, give --classes"
             )
         if leaks := {name: concept for name, concept in stimuli.items() if concept in concepts}:
             named = sorted(f"{concept}: {name}" for name, concept in leaks.items())
             raise Problem(
                 f"{len(leaks)} of the {len(stimuli)} images of the split '{split}' are of "
-                f"{len({*leaks.values()})} concepts that training shows too ({_some(named)}): "
+                f"{len({*leaks.values()})} concepts that training shows too ({some_of(named)}): "
                 "other images of a concept tell what it looks like; take these concepts out of "
                 "training or, where stimuli are classes, give --classes"
             )
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+def some_of(names: Sequence[str], n: int = 4) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if names[n:] else "")
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -37,7 +37,7 @@ def test_sets_have_names_and_an_order(data: Path, tmp_path: Path) -> None:
 def test_a_file_or_a_list_names_channels(data: Path, tmp_path: Path) -> None:
     names = tmp_path / "mine.txt"
     names.write_text("Oz, O1\nPz\n")
-    for n, asked in enumerate((names, "Oz,O1,Pz")):
+    for n, asked in enumerate((names, "Oz,O1,Pz", "oz,o1,PZ")):
         found = prepared(tmp_path / str(n), data / "gifford", "--channels", asked)
         assert found.format.channels == ("Oz", "O1", "Pz")
 
@@ -51,7 +51,11 @@ def test_all_of_things_meg_are_271(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("63", "lacks 46 of the 63 channels that are asked for: missing Fp1, Fp2, "),
+        (
+            "63",
+            "lacks 46 of the 63 channels that are asked for: missing Fp1, Fp2, AF7, AF3, AFz, "
+            "AF4, AF8, F7 and 38 more; it has P7, P5, P3, P1, Pz, P2, P4, P6 and 9 more: ",
+        ),
         ("Oz,Qz", "lacks 1 of the 2 channels that are asked for: missing Qz; it has "),
         ("271", "has 17 channels of EEG or MEG, and 271 means all MEG of THINGS-MEG"),
         ("64", "missing 64; it has "),

@@ -22,7 +22,9 @@ ALL_OF = {"271": "MEG"}
 def channels_of(
     asked: Sequence[str], there: Sequence[str], brain: Sequence[str], whose: str
 ) -> tuple[str, ...]:
-    """The channels that a list asks for, or one word: the name of a set, or of a file of names.
+    """The channels that a list asks for, as the recording spells them.
+
+    A list may be one word: the name of a set, or of a file of names.
 
     Args:
         there: the channels of a recording, and `brain` those of them that record EEG or MEG.
@@ -46,4 +48,5 @@ def channels_of(
     elif "/" in word or word.endswith((".txt", ".csv", ".tsv")):
         raise Problem(f"there is no file '{word}' of channels: write one name into each line of it")
     check_channels(wanted, there, whose)
-    return wanted
+    columns = [column_of(name, there) for name in wanted]
+    return tuple(there[column] for column in columns if column is not None)

@@ -17,6 +17,7 @@ from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from offline_train.data.cut import outcomes
 from offline_train.data.study import Facts, Source, StudyPart
+from offline_train.data.trial_table import some_of
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.channels import column_of
 from stream.acquire.markers import MarkerRule
@@ -230,6 +231,6 @@ def check_channels(wanted: Sequence[str], there: Sequence[str], whose: str) -> N
     if absent:
         raise Problem(
             f"'{whose}' lacks {len(absent)} of the {len(wanted)} channels that are asked for: "
-            f"missing {', '.join(absent)}; it has {', '.join(there)}: choose others with "
+            f"missing {some_of(absent, 8)}; it has {some_of(there, 8)}: choose others with "
             "--channels, or say with --rename what it calls them"
         )
