@@ -3,6 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -151,9 +152,11 @@ def _said(text: str) -> tuple[EncoderSpec, ...]:
     said, _, file = text.partition("@")
     name, *words = said.split(":")
     if not (name in ENCODERS or words or (file and name in ("classifier", "diffusers-vae"))):
+        close = get_close_matches(text, [*PRESETS, *ENCODERS], 1)
+        meant = f" (did you mean '{close[0]}'?)" if close else ""
         raise Problem(
-            f"'{text}' is neither a file nor a preset of image encoders nor one of them: give "
-            f"--encoders {', '.join(PRESETS)}; or, with commas between them, some of "
+            f"'{text}' is neither a file nor a preset of image encoders nor one of them{meant}: "
+            f"give --encoders {', '.join(PRESETS)}; or, with commas between them, some of "
             f"{', '.join(ENCODERS)}, {', '.join(FORMS)}; or a JSON list (docs/encoders.md)"
         )
     if name in ENCODERS:

@@ -12,7 +12,7 @@ from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag, called
 from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
-from index.encoders.spec import PRESETS
+from index.encoders.spec import PRESETS, read_specs
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
     from decoder.bundle import ImageEncoderRecord
@@ -36,11 +36,21 @@ Images = Annotated[
 Labels = Annotated[
     bool, Flag("--labels", help="The stimulus ids are classes: no images, no encoders")
 ]
+
+
+def _are_known(encoders: str | None) -> str | None:
+    """Refuses encoders that nobody knows before anything is read."""
+    if encoders is not None:
+        read_specs(encoders)
+    return encoders
+
+
 Encoders = Annotated[
     str | None,
     typer.Option(
+        callback=_are_known,
         help=f"Image encoders: {', '.join(PRESETS)}; others by their names or descriptions, with "
-        "commas between them; or a JSON list (docs/encoders.md)"
+        "commas between them; or a JSON list (docs/encoders.md)",
     ),
 ]
 Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
@@ -108,7 +118,6 @@ def encoded(
     import torch
 
     from index.encoders.load import load_encoders
-    from index.encoders.spec import read_specs
     from offline_train.data.features import encode_images, records_of
 
     specs = read_specs(encoders)

@@ -143,6 +143,7 @@ def test_two_images_of_one_id_are_refused_in_one_sentence_everywhere(
 ) -> None:
     Path("train/y").mkdir()
     picture(9).save("train/y/cat.jpg")
+    Path("nowhere.fif").touch()
     done = run(*command)
     assert isinstance(done.exception, Problem), done.output
     assert str(done.exception) == (

@@ -1,7 +1,10 @@
 """Which data set lies somewhere: a look into keys, shapes and columns decides, and no file name."""
 
+import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from offline_train.data.studies import (
     things_meg,
 )
 from offline_train.data.studies.recordings import recordings
-from offline_train.data.study import Study, whitened
+from offline_train.data.study import Source, Study, whitened
 from offline_train.data.trial_set import MANIFEST
 
 _SAVED = (".npy", ".pt")
@@ -38,8 +41,20 @@ def study_of(
         to_play: trials that others have whitened are refused, whichever images they are of.
 
     Raises:
-        Problem: what is there is of no known data set, or of two; or an image is missing.
+        Problem: what is there is of no known data set, or of two; or an image is missing; or a
+            recording is given twice.
     """
+    _check_paths(paths)
+    study = _study_of([one for path in paths for one in _apart(path)], images, asked, to_play)
+    read = Counter(map(_files, study.sources))
+    if twice := next((one.name for one in study.sources if read[_files(one)] > 1), None):
+        raise Problem(f"'{twice}' is given twice, perhaps within a folder: give it once")
+    return study
+
+
+def _study_of(
+    paths: Sequence[Path], images: Path | None, asked: RecordingPart, to_play: bool
+) -> Study:
     if any(path.is_dir() and any(path.glob("recording*.xdf")) for path in paths):
         return recordings(paths, images, asked, asked.stop_s)  # a session of this program
     if roots := {root for path in paths if path.is_dir() and (root := bids.root_of(path))}:
@@ -56,6 +71,46 @@ def study_of(
     files = {f: held for f, held in files.items() if not any(a <= set(held) for a in _ASIDE)}
     study = _of_saved(files, images, asked.pickles, to_play)
     return study if images is None else _with_images(study, images)
+
+
+def _files(source: Source) -> frozenset[Path]:
+    return frozenset(file.resolve() for file in source.files)
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Refuses a path at which there is nothing, and one that is given twice."""
+    for path in paths:
+        if not os.path.exists(path):  # False also of a name that no file can have
+            near = next(one for one in path.absolute().parents if one.is_dir())
+            name = path.absolute().relative_to(near).parts[0]
+            meant = get_close_matches(name, [one.name for one in near.iterdir()], 1)
+            told = f"; did you mean '{near / meant[0]}'?" if meant else f", only '{near}'"
+            raise Problem(f"there is no file or folder '{path}'{told}")
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise Problem(f"'{path}' is given twice: give it once")
+
+
+def _apart(path: Path) -> list[Path]:
+    """A path, or the one BIDS data set in it; a folder of several data sets is refused."""
+    below = sorted(one for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+    if bids.root_of(path) is not None:
+        return [path]
+    kinds = {one: kind for one in below if (kind := _sort(one))}
+    roots = [one for one, kind in kinds.items() if kind == "BIDS"]
+    if len(roots) > 1 or len({*kinds.values()}) > 1:
+        told = ", ".join(f"'{one.name}' ({kind})" for one, kind in kinds.items())
+        raise Problem(f"the folder '{path}' holds several data sets: {told}; give one of them")
+    return roots or [path]
+
+
+def _sort(folder: Path) -> str:
+    """Of which sort a data set in a folder is, if there is one."""
+    if bids.root_of(folder) == folder:
+        return "BIDS"
+    sorts = {"EDF": alljoined.files_of_hub, "epochs": _epochs_below, "arrays": saved_below}
+    return next((name for name, files in sorts.items() if any(True for _ in files(folder))), "")
 
 
 def _of_bids(

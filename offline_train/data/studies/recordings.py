@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from hvf_core.problem import Problem
-from offline_train.data.images import image_files
+from offline_train.data.images import files_below, image_files, is_image
 from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.settings import ALL, ReadSettings
@@ -37,6 +37,11 @@ def recordings(
                 files = sorted(path.glob("recording*.xdf"), key=lambda file: (len(file.name), file))
             if not files:
                 there = sorted(f.name for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
+                if not there and any(map(is_image, files_below(path))):
+                    raise Problem(
+                        f"the folder '{path}' holds images and no recording: give recordings of "
+                        "EEG or MEG, and this with --images"
+                    )
                 hint = f", as '{path / there[0]}' of {len(there)} that are there" if there else ""
                 raise Problem(
                     f"the folder '{path}' is no session, as it holds no recording.xdf; give the "
