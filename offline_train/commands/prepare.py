@@ -1,5 +1,6 @@
 """From recordings to trial sets: prepare, for training, and prepare-test, as a session cuts."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from offline_train.data.settings import PrepareSettings, PrepareTestSettings, Re
 if TYPE_CHECKING:
     from offline_train.data.prepare import Prepared
     from offline_train.data.study import CutTrials, Study
+    from offline_train.data.trial_set import TrialSet
     from stream.sources.recording import Recording
 
 Images = Annotated[
@@ -62,6 +64,8 @@ def prepare(
         settings = _settings(asked.also(line), study)
     with _cutting(out) as tell:
         trial_set = prepare_trials(study, settings, out, provenance=_provenance(files), **tell)
+    for sentence in _made(trial_set, settings.per_session):
+        console.print(sentence, soft_wrap=True, highlight=False)
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
     console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...", soft_wrap=True)
 
@@ -93,6 +97,45 @@ def prepare_test(
     console.print(
         f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...", soft_wrap=True
     )
+
+
+def _found(study: "Study") -> str:
+    folders = [str(Path(source.name).absolute().parent) for source in study.sources]
+    return f"{study.name}, found in '{os.path.commonpath(folders)}'" if folders else study.name
+
+
+def _made(made: "TrialSet", per_session: bool) -> Iterator[str]:
+    """Sentences on what is in a trial set."""
+    from offline_train.data.trial_table import some_of
+
+    said = {name: column.values for name, column in made.table.items()}
+    none = [None] * len(made)
+    subjects, sessions, runs, splits = (
+        said.get(name, none) for name in ("subject", "session", "run", "split")
+    )
+    n_subjects = len({*subjects})
+    counts = {
+        "subjects": n_subjects,
+        "sessions": len({*zip(subjects, sessions, strict=True)}),
+        "recordings": len({*zip(subjects, sessions, runs, strict=True)}),
+    }
+    yield ", ".join(f"{n} {name[: None if n > 1 else -1]}" for name, n in counts.items())
+    form, whitening = made.format, made.format.preprocessing["whitening"]
+    whose = "each session by itself" if per_session else "all sessions together"
+    whitened = f"whitening {whitening}" + (f", {whose}" if whitening == "mvnn" else "")
+    yield (
+        f"{len(form.channels)} channels ({some_of(form.channels)}), {form.rate_hz:g} Hz, "
+        f"{form.tmin_s:g} to {form.tmax_s:g} s, {whitened}"
+    )
+    for split in dict.fromkeys(splits):
+        shown = [one for one, of in zip(made.stimuli, splits, strict=True) if of == split]
+        name = "training" if split == "train" else split or "no split"
+        yield f"{name}: {len(shown)} trials of {len({*shown})} stimuli"
+    if n_subjects > 1 and whitening == "mvnn" and not per_session:
+        yield (
+            f"{n_subjects} subjects share one whitening, which fits none of them: give "
+            "--per-session, or prepare each subject apart"
+        )
 
 
 def _settings(asked: Asked[PrepareSettings], study: "Study") -> PrepareSettings:
@@ -170,8 +213,10 @@ def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) 
     from offline_train.data.trial_set import MANIFEST
 
     refuse_foreign(out, MANIFEST)
+    if (out / MANIFEST).is_file():
+        raise Problem(f"'{out}' is a trial set already: name another --out, or remove it")
     study = study_of(files, images, asked.section("recording", RecordingPart))
-    for notice in study.notices:
+    for notice in (_found(study), *study.notices):
         console.print(notice, highlight=False, soft_wrap=True)
     return study
 

@@ -191,12 +191,12 @@ def test_prepare_leaves_out_and_tells_what_is_dead_or_of_no_brain(tmp_path: Path
     assert "left out: GSR (no EEG or MEG), Pz (0 beside " in told
     assert "VEOG (no EEG or MEG)" in told
     assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Oz")
-    done = command(*asked, "--channels", "Fz,Pz,Oz")
+    done = command(*asked[:-1], tmp_path / "more", "--channels", "Fz,Pz,Oz")
     assert "Pz (0 beside " in str(done.exception)
     assert "leave them out of the channels" in str(done.exception)
-    done = command(*asked, "--reference", "Pz")
+    done = command(*asked[:-1], tmp_path / "more", "--reference", "Pz")
     assert done.exit_code == 0, done.output
-    assert load_trial_set(tmp_path / "trials").format.channels == ("Fz", "Cz", "Pz", "Oz")
+    assert load_trial_set(tmp_path / "more").format.channels == ("Fz", "Cz", "Pz", "Oz")
 
 
 @pytest.mark.slow
