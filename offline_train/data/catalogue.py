@@ -12,6 +12,8 @@ from offline_train.data.studies.find import saved_below
 
 _HEAD = 256  # bytes of an EDF header, and of each signal in it
 
+NO_FILES = "there are no files of it"
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -127,7 +129,7 @@ def faults(folder: Path, n_subjects: int | None, pickles: bool) -> Iterator[str]
             except Problem as problem:
                 yield str(problem)
     if not files:
-        yield "there are no files of it"
+        yield NO_FILES
         return
     for file in files:
         said = re.findall(r"(?:sub-(\d+)/|_P(\d+)-epo)", file.relative_to(folder).as_posix())

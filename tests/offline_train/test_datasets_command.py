@@ -12,13 +12,21 @@ from tests.lookalikes import bids, things_eeg2, things_meg
 
 def test_all_are_listed_with_source_size_and_licence(tmp_path: Path) -> None:
     things_eeg2.ubp(tmp_path / "things-eeg2-ubp" / "sub-01")
+    (tmp_path / "things-eeg2-nice" / "sub-01").mkdir(parents=True)
     done = call("datasets", "--in", tmp_path, module="offline_train")
     assert done.code == 0, done.err
     for one in DATA_SETS:
-        assert f"{one.folder}: {one.about}\n    from {one.source}, into '" in done.out
-        assert f", into '{tmp_path / one.folder}'\n" in done.out
-    assert "in part" in done.out
+        assert f"{one.folder}: {one.about}\n    from {one.source},\n    into '" in done.out
+        assert f"    into '{tmp_path / one.folder}'\n" in done.out
+    assert "as its source       1 of 10 subjects" in done.out
     assert "things-eeg2-ubp: 1 of 10 subjects are there: 01" in done.out
+    assert done.out.splitlines()[-1].endswith(f" prepare {tmp_path / 'things-eeg2-ubp'} ...")
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    done = call("datasets", "--in", tmp_path / "WRONG", module="offline_train")
+    assert done.code == 1
+    assert done.one_sentence().startswith(f"there is no folder '{tmp_path / 'WRONG'}'")
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -26,13 +34,19 @@ def test_the_list_fits_into_a_terminal_with_every_name_whole(
     columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("offline_train.commands.options.console._width", columns)
-    table = call("datasets", "--in", tmp_path, module="offline_train").out.split("\n\n")[0]
+    said = call("datasets", "--in", tmp_path, module="offline_train").out
+    table, told, _ = said.split("\n\n")
     rows = table.splitlines()
     assert len(rows) == 1 + len(DATA_SETS)
     for row, one in zip(rows[1:], DATA_SETS, strict=True):
         assert len(row) <= columns
         assert row.split("  ")[0] == one.folder
         assert f" {one.licence} " in row
+    words = f"from {DATA_SETS[6].source}, into '{tmp_path / DATA_SETS[6].folder}'".split()
+    assert [word for word in words if word not in told.split()] == []
+    longest = max(map(len, told.split()))
+    assert max(map(len, said.splitlines())) <= max(columns, 8 + longest)
+    assert said.splitlines()[-1].endswith(" prepare FOLDER ...")
 
 
 @pytest.fixture
