@@ -83,7 +83,8 @@ def features(
         with bar("encoding images") as tell, space_needed(out):
             told = (parts[rank], (rank, n_processes), skip_broken)
             n_threads = max(1, min(16, (os.cpu_count() or 1) // n_processes))
-            encode(images, caches, *told, n_threads, lambda k: tell(k * n_processes, n))
+            encode(images, caches, *told, n_threads, lambda k: tell(min(k * n_processes, n), n))
+            tell(n, n)
         state.wait_for_everyone()
         if state.is_main_process:
             if n_processes > 1:

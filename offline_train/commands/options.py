@@ -73,7 +73,7 @@ def bar(text: str) -> Iterator[Callable[..., None]]:
                 task, completed=done, total=total, description=description
             )
         finally:
-            progress.update(task, visible=progress.tasks[0].total is not None)
+            progress.live.transient = progress.tasks[0].total is None
 
 
 def test_trials(folder: Path) -> "TrialSet":

@@ -248,6 +248,8 @@ def _cutting(out: Path) -> Iterator[dict[str, Any]]:
                     soft_wrap=True,
                 )
             raise
+        finally:
+            progress.live.transient = not begun  # a bar that never moved says nothing
 
 
 def _provenance(files: list[Path]) -> dict[str, JsonValue]:

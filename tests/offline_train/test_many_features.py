@@ -404,6 +404,10 @@ def test_a_bar_of_nothing_to_do_leaves_nothing_on_the_screen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = io.StringIO()
+    monkeypatch.setattr(options, "console", Screen(file=said))
+    with options.bar("encoding images"):
+        pass
+    assert said.getvalue().strip() == ""
     monkeypatch.setattr(options, "console", Screen(file=said, force_terminal=True))
     with options.bar("encoding images"):
         pass
