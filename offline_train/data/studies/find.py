@@ -78,7 +78,7 @@ def _files(source: Source) -> frozenset[Path]:
 
 
 def _check_paths(paths: Sequence[Path]) -> None:
-    """Refuses a path at which there is nothing, and one that is given twice."""
+    """Refuses a path at which there is nothing."""
     for path in paths:
         if not os.path.exists(path):  # False also of a name that no file can have
             near = next(one for one in path.absolute().parents if one.is_dir())
@@ -86,10 +86,6 @@ def _check_paths(paths: Sequence[Path]) -> None:
             meant = get_close_matches(name, [one.name for one in near.iterdir()], 1)
             told = f"; did you mean '{near / meant[0]}'?" if meant else f", only '{near}'"
             raise Problem(f"there is no file or folder '{path}'{told}")
-    places = [path.resolve() for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
-            raise Problem(f"'{path}' is given twice: give it once")
 
 
 def _apart(path: Path) -> list[Path]:
