@@ -1,5 +1,6 @@
 """What MNE reads, as a recording: .set .fif .edf .bdf .vhdr .gdf."""
 
+import glob
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -176,6 +177,9 @@ def files_beside(path: Path) -> list[Path]:
             text = path.read_bytes()
             named_in = [f for f in tables if f.name.encode() in text]
             return named_in or tables  # where it is compressed, no name can be seen
+        case ".fif" if "_split-" in path.name:  # as BIDS calls the parts of a large one
+            parts = re.sub(r"_split-\d+", "_split-*", glob.escape(path.name))
+            return sorted(path.parent.glob(parts))
         case _:
             return []
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import mne
 import numpy as np
 import pytest
 
 from offline_train.data.pieces import piece
 from tests.calling import Done, call
 from tests.lookalikes.epochs import saved_epochs
-from tests.recording_files import write_brainvision, write_set
+from tests.recording_files import make_raw, write_brainvision, write_set
 
 RNG = np.random.default_rng(0)
 PLAIN = ("--whitening", "none", "--tmin", 0, "--tmax", 0.196, "--rate", 0)
@@ -45,7 +46,18 @@ def epochs(folder: Path, named: str) -> Path:
     return folder / named
 
 
+def fif(folder: Path, named: str) -> Path:
+    """A recording in two files, as BIDS calls them."""
+    folder.mkdir()
+    raw = make_raw(("eeg",) * 4, 90_000)
+    onsets_s = np.arange(1.0, 440.0, 50.0)
+    raw.set_annotations(mne.Annotations(onsets_s, 0, ["1", "2", "1"] * 3))
+    raw.save(folder / "s_meg.fif", "all", split_size="2MB", split_naming="bids", fmt="double")
+    return folder / named
+
+
 WRITERS = [
+    (fif, "s_split-02_meg.fif", "s_split-01_meg.fif"),
     (brainvision, "other.eeg", "bv.vhdr"),
     (brainvision, "marks.vmrk", "bv.vhdr"),
     (eeglab, "data.fdt", "s.set"),
