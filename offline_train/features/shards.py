@@ -86,10 +86,7 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                     yield Entry(_id(name.stem), f"{path}/{name}", read)
             _check_end(path, tar.offset)
     except (OSError, tarfile.TarError) as error:
-        raise Problem(
-            f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, "
-            "download it again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _check_end(path: Path, offset: int) -> None:
@@ -128,16 +125,27 @@ def _followed(path: Path, link: str) -> bytes:
 @lru_cache(maxsize=1)
 def _members(path: Path) -> dict[str, str | tuple[int, int]]:
     """Where each file of a tar lies, and to which name each link leads."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = tar.getmembers()
+    except (OSError, tarfile.TarError) as error:
+        raise _damaged(path, error) from error
     found: dict[str, str | tuple[int, int]] = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            name, to = posixpath.normpath(member.name), member.linkname
-            if member.isfile():
-                found[name] = member.offset_data, member.size
-            elif member.islnk() or member.issym():  # the latter from where it lies
-                beside = posixpath.dirname(name) if member.issym() else ""
-                found[name] = posixpath.normpath(posixpath.join(beside, to))
+    for member in members:
+        name, to = posixpath.normpath(member.name), member.linkname
+        if member.isfile():
+            found[name] = member.offset_data, member.size
+        elif member.islnk() or member.issym():  # the latter from where it lies
+            beside = posixpath.dirname(name) if member.issym() else ""
+            found[name] = posixpath.normpath(posixpath.join(beside, to))
     return found
+
+
+def _damaged(path: Path, error: Exception) -> Problem:
+    return Problem(
+        f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, download it "
+        "again"
+    )
 
 
 def _of_parquet(path: Path) -> Iterator[Entry]:
@@ -164,10 +172,7 @@ def _of_parquet(path: Path) -> Iterator[Entry]:
                     yield _of_row(path, row, one[images], one[ids] if ids else None)
                     row += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise Problem(
-            f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, "
-            "download it again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _of_row(path: Path, row: int, image: Any, id_: Any) -> Entry:

@@ -306,6 +306,11 @@ def test_links_in_a_tar_are_followed(tmp_path: Path) -> None:
         found["out"].read()
     with pytest.raises(Problem, match=r"is a link to 'b/circle.png', which is no file"):
         found["circle"].read()
+    other = tar.rename(tmp_path / "b.tar")
+    soft = next(entry for entry in entries([other]) if entry.id == "soft")
+    other.unlink()
+    with pytest.raises(Problem, match=r"the shard '.*b.tar' cannot be read \(.*No such file"):
+        soft.read()
 
 
 class Same(FakeEncoder):
