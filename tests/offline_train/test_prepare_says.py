@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.calling import call
-from tests.lookalikes import bids
+from tests.lookalikes import bids, things, things_eeg2
 from tests.lookalikes.epochs import saved_epochs
+from tests.lookalikes.way import refused
 
 
 @pytest.fixture
@@ -86,6 +87,14 @@ def test_prepare_helps_where_a_path_is_wrong(recording: Path, tmp_path: Path) ->
     done = call("prepare", tmp_path / "sets", "--out", tmp_path / "t", module="offline_train")
     told = "holds several data sets: 'mine' (epochs), 'nm000133' (BIDS); give one of them"
     assert told in done.one_sentence()
+
+
+def test_data_sets_of_one_form_are_known_by_their_names(tmp_path: Path) -> None:
+    things.write_metadata(tmp_path)
+    things_eeg2.gifford(tmp_path / "things-eeg2-preprocessed" / "sub-01")
+    things_eeg2.nice(tmp_path / "things-eeg2-nice" / "sub-01")
+    told = "holds several data sets, things-eeg2-nice, things-eeg2-preprocessed: give one of them"
+    assert told in refused(tmp_path, "--pickles")
 
 
 def test_encoders_are_looked_at_before_anything_else(tmp_path: Path) -> None:
