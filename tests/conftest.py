@@ -39,11 +39,12 @@ if not _ONE_THREAD.items() <= os.environ.items():  # child processes inherit it
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
 tempfile.tempdir = tempfile.mkdtemp(prefix="hvf-tests-")
 _CONFIG = Path(tempfile.tempdir) / "lsl_api.cfg"
-# The usual 32 ports are used up where several run beside each other; then streams are not found.
-_PORT = 17_000 + 64 * (os.getpid() % 240)
+# The usual 32 ports are used up where several run beside each other, or where a test's outlets
+# wait for the garbage collector; then streams are not found.
+_PORT = 10_000 + 252 * (os.getpid() % 87)
 _CONFIG.write_text(
     f"[lab]\nSessionID = hvf-tests-{uuid.uuid4()}\n"
-    f"[ports]\nMulticastPort = {_PORT}\nBasePort = {_PORT + 1}\nPortRange = 63\n"
+    f"[ports]\nMulticastPort = {_PORT}\nBasePort = {_PORT + 1}\nPortRange = 251\n"
     "[multicast]\nResolveScope = machine\n"
     "[log]\nlevel = -2\n"
 )

@@ -1,5 +1,6 @@
 """An inlet of a real LSL stream: its channels, units and texts, and what comes back for it."""
 
+import gc
 import queue
 import re
 import threading
@@ -21,6 +22,13 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 SOON_S = 60.0  # however busy the machine is
+
+
+@pytest.fixture(autouse=True)
+def _no_outlets_left():
+    """Each holds ports, of which there are few, until circles that refer to it are collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
