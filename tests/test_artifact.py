@@ -111,7 +111,9 @@ def test_places_are_refused_that_are_not_ours_or_cannot_be_written(tmp_path: Pat
         "prepare no.fif",
         "prepare-test no.fif --bundle b",
         "gallery --bundle b --labels a,b",
-        pytest.param("prior --base b --images i --encoders e", marks=pytest.mark.slow),  # diffusers
+        pytest.param(
+            "prior --base b --images i --encoders paper-prior", marks=pytest.mark.slow
+        ),  # diffusers
         "evaluate --bundle b --gallery g --trials t",
         pytest.param(
             "evaluate-prior --bundle b --prior p --base b --trials t", marks=pytest.mark.slow

@@ -208,7 +208,7 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
 
 def test_a_prior_cannot_be_trained_on_images_of_one_name_or_none(tmp_path: Path) -> None:
     write_tiny_base(tmp_path / "base")
-    asked = ("prior", "--base", tmp_path / "base", "--encoders", "none.json", "--out", "prior")
+    asked = ("prior", "--base", tmp_path / "base", "--encoders", "paper-prior", "--out", "prior")
     (tmp_path / "images").mkdir()
     done = command(*asked, "--images", tmp_path / "images")
     assert "holds no image" in str(done.exception)
