@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # each process of a session imports this, and one of them res
     _Resampling = np.ndarray | sparse.csr_array
 
 _SCALE_TRIALS = 500  # enough for a median per channel
-_FEW_TIMES = 40
+_FEW_TIMES = 40  # of a part: more than the last slice of a trial at 250 Hz has
 OUTLIER_RATIO = 4.0  # a trial with more power than this times the median: a blink, a movement
 
 

@@ -1,7 +1,8 @@
-"""A planted problem: trials and features are two noisy linear views of the same hidden vectors."""
+"""A planted problem, two noisy linear views of the same hidden vectors, and a short recording."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +66,16 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Planted]:
         )
 
     return make
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Forty seconds of three channels at 200 Hz, in which two stimuli alternate."""
+    import mne
+
+    samples = np.random.default_rng(0).standard_normal((3, 8000)) * 1e-5
+    raw = mne.io.RawArray(samples, mne.create_info(["Fz", "Cz", "Oz"], 200, "eeg"), verbose="ERROR")
+    onsets_s = np.arange(1.0, 39.0, 1.0)
+    raw.set_annotations(mne.Annotations(onsets_s, 0 * onsets_s, ["a", "b"] * 19))
+    raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
+    return tmp_path / "s1_raw.fif"

@@ -29,19 +29,6 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
-    """Forty seconds of three channels at 200 Hz, in which two stimuli alternate."""
-    import mne
-
-    samples = np.random.default_rng(0).standard_normal((3, 8000)) * 1e-5
-    raw = mne.io.RawArray(samples, mne.create_info(["Fz", "Cz", "Oz"], 200, "eeg"), verbose="ERROR")
-    onsets_s = np.arange(1.0, 39.0, 1.0)
-    raw.set_annotations(mne.Annotations(onsets_s, 0 * onsets_s, ["a", "b"] * 19))
-    raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
-    return tmp_path / "s1_raw.fif"
-
-
 @pytest.mark.parametrize("tree", TREES)
 def test_every_setting_of_training_says_what_it_is(tree: type[Settings]) -> None:
     silent = [path for path, one in settings_of(tree).items() if not (one.help or one.choices)]

@@ -3,25 +3,12 @@
 import shutil
 from pathlib import Path
 
-import mne
-import numpy as np
 import pytest
 
 from tests.calling import call
 from tests.lookalikes import bids, things, things_eeg2
 from tests.lookalikes.epochs import saved_epochs
 from tests.lookalikes.way import refused
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
-    """Forty seconds of three channels at 200 Hz, in which two stimuli alternate."""
-    samples = np.random.default_rng(0).standard_normal((3, 8000)) * 1e-5
-    raw = mne.io.RawArray(samples, mne.create_info(["Fz", "Cz", "Oz"], 200, "eeg"), verbose="ERROR")
-    onsets_s = np.arange(1.0, 39.0, 1.0)
-    raw.set_annotations(mne.Annotations(onsets_s, 0 * onsets_s, ["a", "b"] * 19))
-    raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
-    return tmp_path / "s1_raw.fif"
 
 
 def twice(folder: Path, way: str) -> list[Path]:
