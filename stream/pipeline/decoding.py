@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
     gallery: Gallery
     ranker: Ranker
     engine: Engine | None
-    """What finds its cosines as it embeds; None where any engine will do."""
+    """What finds its cosines as it embeds; None where there is none yet, or any engine will do."""
     said: Sequence[tuple[str, Mapping[str, Any]]]
     """What there is to say of it."""
 
@@ -83,15 +83,21 @@ def prepare(config: SessionConfig, decoder: LiveDecoder) -> Prepared:
     search = _search(gallery, config, lambda *one: said.append(one))
     search.scores(gallery.embeddings[gallery.rows[0]])
     engine = None
-    if _may_search(config, UnitLength(decoder.shares.rest)):
+    if not _on_gpu(config) and _may_search(config, decoder.shares):
         engine = _engine(gallery, decoder.shares, config, lambda *one: said.append(one))
     return Prepared(gallery, Ranker(search, gallery), engine, said)
 
 
-def look_up_in(new: Prepared, decoder: LiveDecoder, say: Say) -> None:
-    """Gives a decoder another gallery; what repeats have shown is kept."""
-    if new.engine is not None:
-        decoder.engine = new.engine
+def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: Say) -> None:
+    """Gives a decoder another gallery; what repeats have shown is kept.
+
+    On a GPU its engine is made here: while a thread captures a graph, none may use the card.
+    """
+    engine = new.engine
+    if _on_gpu(config) and _may_search(config, decoder.shares):
+        engine = _engine(new.gallery, decoder.shares, config, say)
+    if engine is not None:
+        decoder.engine = engine
     decoder.ranker = new.ranker
     for sentence, facts in new.said:
         say(sentence, facts)
@@ -125,15 +131,17 @@ def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
     return search
 
 
-def _may_search(config: SessionConfig, unit: UnitLength) -> bool:
-    """Whether engines of this network may look at the gallery in the same pass: not for what is
+def _may_search(config: SessionConfig, shares: Shares) -> bool:
+    """Whether engines of this encoder may look at the gallery in the same pass: not for what is
     added, which is no embedding of theirs, and on a CPU the compiled one only, since BLAS does not
     give equal images equal cosines.
     """
     settings = config.decoding
     if settings.evidence != "mean":
         return False
-    return _on_gpu(config) or (settings.engine in ("auto", "compiled") and can_run(unit))
+    if _on_gpu(config):
+        return True
+    return settings.engine in ("auto", "compiled") and can_run(UnitLength(shares.rest))
 
 
 def _on_gpu(config: SessionConfig) -> bool:
@@ -158,7 +166,7 @@ def _engine(gallery: Gallery, shares: Shares, config: SessionConfig, say: Say) -
     is_small = gallery.n_rows <= _SCORED_UP_TO
     if not on_gpu:  # fewer than an index is ever made of
         is_small = gallery.n_rows < FEWEST and settings.search in (AUTO, EXACT)
-    searches = is_small and _may_search(config, unit)
+    searches = is_small and _may_search(config, shares)
     engine = open_it(Scored(unit, torch.from_numpy(gallery.embeddings)) if searches else unit)
     if searches and not on_gpu and engine.name != "compiled":
         engine = open_it(unit)

@@ -106,11 +106,10 @@ class Decoder:
             return
         ready, self._next = self._next, None
         try:
-            new = ready.result()
+            look_up_in(new := ready.result(), self.live, self.config, self._say)
         except Problem as problem:
             self._say(f"answers go on among the images of before: {problem}", {})
         else:
-            look_up_in(new, self.live, self._say)
             self._aside.begin(partial(let_go, self._gallery))
             self._gallery = new.gallery
 
