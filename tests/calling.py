@@ -2,9 +2,10 @@
 
 import contextlib
 import io
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import offline_train.__main__
 import run_realtime
+from hvf_core.problem import ASK_TO_END
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +39,24 @@ class Done:
         return line
 
 
+@contextlib.contextmanager
+def signals_as_before() -> Iterator[None]:
+    """A program that was interrupted ignores signals, and so would all that is started later."""
+    before = {number: signal.getsignal(number) for number in ASK_TO_END}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def call(*arguments: object, module: str = "run_realtime.py") -> Done:
     """What `tests.sessions.run` gives, but for a traceback, which is raised here."""
     with (
         contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as out,
         contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")) as err,
         pytest.MonkeyPatch.context() as patch,
+        signals_as_before(),
     ):
         patch.chdir(ROOT)
         patch.setenv("COLUMNS", "200")

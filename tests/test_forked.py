@@ -11,6 +11,7 @@ import pytest
 
 from tests import forked
 from tests.calling import ROOT
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +50,9 @@ def test_it_has_its_own_line_group_and_end(number: signal.Signals) -> None:
     told = []
     for start in STARTS:
         with started(start, *words, process_group=0) as process:
-            line = Path(f"/proc/{process.pid}/cmdline").read_bytes().rstrip(b"\0")
+            told_by = Path(f"/proc/{process.pid}/cmdline")
+            wait_until(told_by.read_bytes)  # the kernel says so a moment after the start
+            line = told_by.read_bytes().rstrip(b"\0")
             assert process.poll() is None
             group = os.getpgid(process.pid) == process.pid
             process.send_signal(number)

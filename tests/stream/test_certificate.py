@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import signal
 from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
@@ -13,7 +12,7 @@ import pytest
 
 from demo.head import CHANNELS
 from demo.stimuli import gallery_stimuli
-from hvf_core.problem import ASK_TO_END, INTERRUPTED, Problem
+from hvf_core.problem import INTERRUPTED, Problem
 from stream.bench.listeners import Answer
 from stream.bench.live import photon
 from stream.bench.live.cells import Setup, setups
@@ -364,9 +363,6 @@ def test_what_was_measured_before_ctrl_c_is_kept(
     demo_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = measured_by(monkeypatch, Faked(until=3), "--out", tmp_path / "out")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in ASK_TO_END[1:]:  # a program that ends ignores them from then on
-        signal.signal(number, signal.SIG_DFL)
     assert done.code == INTERRUPTED
     assert "incomplete: 3 of" in done.out
     assert len(read_certificate(tmp_path / "out" / CERTIFICATE)) == 3
