@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -149,7 +150,6 @@ def measure_session(
     """
     with LiveSession(source, bundle, gallery, folder, options, lsl_client=lsl_client) as session:
         session.show(n_warm_up)
-        session.wait()
         session.show(n_trials)
         session.wait()
         return session.end()
@@ -208,10 +208,13 @@ class LiveSession:
 
     def __enter__(self) -> "LiveSession":
         try:
+            if self._results:  # it looks for them while the session begins
+                self._listen(LSL_CLIENT, read_lsl, self._results)
             self._await(lambda: read_whole(self.folder) is not None, "begun")
             self._listen(SUBSCRIBER, subscribe, read_config(self.folder / "config.json").endpoints)
-            if self._results:
-                self._listen(LSL_CLIENT, read_lsl, self._results)
+            for _, pipe in self._listeners:
+                self._await(partial(pipe.poll, 0.02), "let in those who hear its answers")
+                pipe.recv()
             self._await(self._is_ready, "become ready")
             time.sleep(_SETTLE_S)
             self._ready_s = local_clock()
@@ -249,7 +252,8 @@ class LiveSession:
                 self._take(*cast(Connection, pipe).recv())
             except EOFError:
                 raise Problem("a listener of the benchmark has died") from None
-        if len(self.shown) != 1 and time.monotonic() >= self._next_look_s:  # not in the warm-up
+        is_warm = self.n_answered >= self.shown[0]
+        if is_warm and time.monotonic() >= self._next_look_s:
             self._next_look_s = time.monotonic() + _LOOK_S
             self._look_at_processes()
 
@@ -266,8 +270,7 @@ class LiveSession:
             silent_s = time.monotonic() - self._changed_s
             if self._source.n_to_show == 0 and silent_s > self._source.silence_s:
                 break  # what is missing is lost
-        if len(self.shown) != 1:
-            self._look_at_processes()
+        self._look_at_processes()
         until_s = time.monotonic() + 2 * BATCH_S  # listeners hand over what they have
         while (left_s := until_s - time.monotonic()) > 0:
             self.look(left_s)
@@ -318,15 +321,13 @@ class LiveSession:
         return sum(seen.get(trial, 0.0) >= self._ready_s for trial in lost)
 
     def _listen(self, name: str, listener: Callable[..., None], *arguments: object) -> None:
-        """Starts a listener, which says None when it is there."""
+        """Starts a listener, which says None once it is there."""
         ours, its = _processes.Pipe(duplex=False)
         process = _processes.Process(target=listener, args=(*arguments, its), daemon=True)
         process.start()
         its.close()
         self._listeners.append((process, ours))
         self._pids[name] = process.pid or 0
-        self._await(lambda: ours.poll(0.02), f"let the {name} in")
-        ours.recv()
 
     def _is_ready(self) -> bool:
         return f"\n{_READY}" in self._log.read_text(encoding="utf-8", errors="replace")
