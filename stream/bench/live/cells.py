@@ -16,7 +16,8 @@ _VALUES = {
 }
 _CORNERS = {"channels": (512, 8), "rate_hz": (4000.0, 128.0), "soa_s": (0.05, 1.0)}
 _MANY_IMAGES = 100_000
-_LONG_S, _SHORT_S = 12.0, 8.0  # of trials, in each cell around the centre
+_SPAN_S = 6.0  # of trials, in each cell around the centre: all fit into 20 minutes
+_LEAST_TRIALS = 12
 
 
 class Setup(Frozen):
@@ -51,13 +52,13 @@ def setups(
     yield Setup(name="centre", kind="centre", n_trials=trials, plays=plays, **usual)
     yield from around(channels, images, ("rate_hz",), (250.0,))
     window_ends = {"tmax_s": (0.2, 0.3, 0.5), "plays": plays, "trigger": "Photo", **usual}
-    n = max(20, min(trials // 4, 3 * images))
+    n = max(20, min(trials // 8, 3 * images))
     yield Setup(name="window ends, photodiode", kind="window ends", n_trials=n, **window_ends)
     if is_demo:
         painting = {"soa_s": 2.0, "plays": plays, **usual}
-        yield Setup(name="painting", kind="painting", n_trials=12, **painting)
+        yield Setup(name="painting", kind="painting", n_trials=_LEAST_TRIALS, **painting)
     for engine in engines:
-        yield Setup(name=f"engine {engine}", kind="engine", n_trials=100, engine=engine, **usual)
+        yield Setup(name=f"engine {engine}", kind="engine", n_trials=60, engine=engine, **usual)
     yield from around(channels, images)
     yield from corners(channels, images)
 
@@ -84,7 +85,6 @@ def corners(channels: int, images: int) -> Iterator[Setup]:
 
 def _cell(kind: Kind, name: str, what: dict[str, float]) -> Setup:
     soa_s = what.get("soa_s", 0.2)
-    span_s = _LONG_S if kind == "axis" else _SHORT_S
     drawn = what["images"] >= _VALUES["images"][0]
-    n_trials = max(20, round(span_s / soa_s))
+    n_trials = max(_LEAST_TRIALS, round(_SPAN_S / soa_s))
     return Setup(name=name, kind=kind, n_trials=n_trials, is_drawn=drawn, **what)

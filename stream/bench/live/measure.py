@@ -39,7 +39,7 @@ MOMENTS = {
     "preview": ("pushed", "preview"),
     "image": ("pushed", "image"),
 }
-_N_WARM_UP = 10
+_N_WARM_UP, _LEAST_WARM_UP, _WARM_UP_S = 10, 3, 2.0  # not as many where images come slowly
 _LOOP_BACK_S = 4.0  # before and after
 _N_KEPT = 2000  # of the loop-back's samples
 _numbers = itertools.count(1)
@@ -139,21 +139,22 @@ class Bench:
         options += ["--trigger", setup.trigger] if setup.trigger else []
         options += ["--paint", PRIOR, "--base", ASSETS] if setup.kind == "painting" else []
         models = self._bundle(setup), self._gallery(setup)
-        folder, n = self.folder / name, setup.n_trials
+        folder, n, n_warm_up = self.folder / name, setup.n_trials, self._n_warm_up(setup)
         if setup.plays == "live":
             foreign = ForeignSource(*self.streams)
             return measure_session(foreign, *models, n, folder, options, n_warm_up=0), {}
         with RunningSource(self._source(setup, name), markers=False) as running:
             floors = [self._floor(running)] if setup.kind == "centre" else []
-            measured = measure_session(
-                running, *models, n, folder, options, n_warm_up=self.n_warm_up
-            )
+            measured = measure_session(running, *models, n, folder, options, n_warm_up=n_warm_up)
             floors += [self._floor(running)] if floors else []
         return measured, {"raw LSL": np.concatenate(floors)} if floors else {}
 
+    def _n_warm_up(self, setup: Setup) -> int:
+        return min(self.n_warm_up, max(_LEAST_WARM_UP, round(_WARM_UP_S / setup.soa_s)))
+
     def _source(self, setup: Setup, name: str) -> Source:
         """What is shown are the images of the gallery, each once before any comes again."""
-        n, rng = setup.n_trials + self.n_warm_up, np.random.default_rng(0)
+        n, rng = setup.n_trials + self._n_warm_up(setup), np.random.default_rng(0)
         ids = np.array(open_gallery(self._gallery(setup)).ids[:n])
         orders = [rng.permutation(ids) for _ in range(-(-n // len(ids)))]
         shown = tuple(map(str, np.concatenate(orders)[:n]))

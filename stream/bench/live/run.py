@@ -27,7 +27,7 @@ from stream.bench.live.settings import LiveBenchSettings
 from stream.bench.live.tables import TableOf, as_markdown, busy, sentence, tables
 from stream.bench.machine import header, machine
 
-_START_S = 20.0  # of a session, about
+_START_S = 12.0  # of a session, about: its start, warm-up and end
 _NO_TIME = "the time was up; give it more with --minutes"
 
 
