@@ -124,6 +124,45 @@ def recordings(
 
 
 @app.command()
+def trials(
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    subjects: Annotated[int, typer.Option(min=1, max=20)] = 2,
+    concepts: Annotated[int, typer.Option(min=2, max=1800, help="Training images")] = 800,
+    sessions: Annotated[int, typer.Option(min=1, help="Which show each of them once")] = 4,
+    test_sessions: Annotated[int, typer.Option(min=1, help="Same, of the 200 test images")] = 20,
+) -> None:
+    """Writes a trial set with training and test of simulated subjects, for `experiments demo-...`.
+
+    In OUT/trials, and the images in OUT/images. Two minutes on two cores by default.
+
+    Example: python -m demo trials --out world
+    """
+    from PIL import Image
+    from rich.progress import track
+
+    from demo.evaluation import shown_images, simulated_trial_set
+    from demo.stimuli import render
+
+    folder = out / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = track(shown_images(concepts), "drawing images", console=console)
+    pictures = {stimulus: render(stimulus) for stimulus in shown}
+    for stimulus, picture in pictures.items():
+        Image.fromarray(picture).save(folder / f"{stimulus.id}.png")
+    with console.status("recording (simulated)") as status:
+        made = simulated_trial_set(
+            out / "trials",
+            pictures,
+            subjects,
+            sessions,
+            test_sessions,
+            lambda name: status.update(f"recording (simulated): {name}"),
+        )
+    console.print(f"{len(made)} simulated trials in '{out / 'trials'}', images in '{folder}'")
+    console.print("next: python -m offline_train experiments demo-encoders")
+
+
+@app.command()
 def subject(
     markers: Annotated[str, typer.Option(help="Stream that says what is shown, by image ids")],
     name: Annotated[str, typer.Option(help="Of the EEG stream")] = "simulated-subject",

@@ -1,6 +1,6 @@
-"""How well the demo's model decodes its subject: 200-way, by window end and number of repeats."""
+"""How well the demo's model decodes its subject, and trial sets of other simulated subjects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ from threadpoolctl import threadpool_limits
 from decoder.bundle import Bundle, load_bundle
 from demo.head import CHANNELS
 from demo.recordings import SIMULATED, responses, simulate_sessions, with_gains
-from demo.settings import DemoSettings
-from demo.stimuli import Stimulus, gallery_stimuli
+from demo.settings import PREPROCESSING, DemoSettings
+from demo.stimuli import Stimulus, gallery_stimuli, stimuli, training_concepts
 from demo.subject import SubjectSettings
 from index.gallery import load_gallery
-from offline_train.data.prepare import prepare_test
-from offline_train.data.settings import PrepareTestSettings
-from offline_train.data.study import Facts, Study, StudyPart
+from offline_train.data.prepare import prepare, prepare_test
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
+from offline_train.data.study import Facts, ShownImage, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.result import Evaluation
 from offline_train.evaluate.retrieval import evaluate
@@ -99,3 +99,56 @@ def simulated_tests(
                 "gain_sd": gain_sd,
             },
         )
+
+
+def simulated_trial_set(
+    directory: Path,
+    pictures: dict[Stimulus, np.ndarray],
+    n_subjects: int,
+    sessions: int,
+    test_sessions: int,
+    on_recording: Callable[[str], object] = lambda name: None,
+) -> TrialSet:
+    """Writes trials in which each session shows every image of training, or of test, once.
+
+    Args:
+        directory: where the trial set is written.
+        pictures: all that is shown, drawn.
+        n_subjects: each has a brain of its own, all see the same images.
+        sessions: of training, which show the training concepts' images.
+        test_sessions: which show the 200 test images.
+    """
+    tests = set(gallery_stimuli())
+    shown = {
+        "train": [stimulus for stimulus in pictures if stimulus not in tests],
+        "test": [stimulus for stimulus in pictures if stimulus in tests],
+    }
+    numbers = {
+        "train": range(sessions),
+        "test": range(_FIRST_SESSION, _FIRST_SESSION + test_sessions),
+    }
+
+    def parts() -> Iterator[StudyPart]:
+        for seed in range(1, n_subjects + 1):
+            subject = SubjectSettings(seed=seed)
+            for split, some in shown.items():
+                evoked = responses(subject, some, pictures.__getitem__)
+                soa_s = DemoSettings().soa_s
+                for session in simulate_sessions(subject, some, evoked, numbers[split], soa_s):
+                    facts = Facts(subject=f"{seed:02d}", session=session.name, split=split)
+                    yield StudyPart(session, facts)
+
+    images = {one.id: ShownImage(f"{one.id}.png", one.concept.name) for one in pictures}
+    with threadpool_limits(1, "blas"):
+        return prepare(
+            Study.of_parts(SIMULATED, parts(), images=images),
+            PrepareSettings(preprocessing=PREPROCESSING),
+            directory,
+            provenance={"subject": "simulated", "soa_s": DemoSettings().soa_s},
+            on_recording=lambda name, so_far: on_recording(name),
+        )
+
+
+def shown_images(n_concepts: int) -> Sequence[Stimulus]:
+    """An image of each of so many training concepts, and the test images."""
+    return [*stimuli(training_concepts()[:n_concepts], 1), *gallery_stimuli()]
