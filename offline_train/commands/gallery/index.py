@@ -72,8 +72,8 @@ def index(
 def _queries(trials: Path, bundle: Path, gallery: Path) -> "Queries":
     from decoder.bundle import load_bundle
     from index.gallery import check_space, open_gallery
+    from offline_train.brain.queries import brain_queries
     from offline_train.data.trial_set import load_trial_set
-    from offline_train.evaluate.queries import brain_queries
     from offline_train.evaluate.seen import check_seen
 
     opened, trial_set = load_bundle(bundle), load_trial_set(trials)
