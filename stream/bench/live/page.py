@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
@@ -15,11 +14,16 @@ from stream.bench.machine import header
 from stream.bench.measured_session import STAGES
 from stream.pipeline.report import charts
 from stream.pipeline.report.charts import Frame, chart, ticks
-from stream.pipeline.report.markup import chart_with, folded, note, section, side_by_side, table
+from stream.pipeline.report.markup import (
+    chart_with,
+    folded,
+    note,
+    section,
+    side_by_side,
+    still_page,
+    table,
+)
 
-_REPORT = Path(charts.__file__)
-_PAGE = (_REPORT.with_name("report.html")).read_text(encoding="utf-8")
-_STYLE = (_REPORT.with_name("report.css")).read_text(encoding="utf-8")
 _OWN = """
 .verdict { font-size: 1.15rem; } .tile.pass strong { color: var(--right); }
 .tile.fail strong { color: var(--wrong); }
@@ -33,21 +37,15 @@ def write_page(path: Path, cells: Sequence[Cell], complete: bool, changes: Seque
     """Writes the page of what was measured, all or only so far, beside what it compares with."""
     first = cells[0]
     facts = f"{first.began} · {header(first.machine)}"
-    path.write_text(
-        Template(_PAGE)
-        .substitute(
-            title="Certificate: how late answers are",
-            script_hash="",
-            style=_STYLE + _OWN,
-            script="",
-            facts=escape(facts),
-            notes="\n".join(_notes(cells, complete)),
-            tiles="\n".join(_tiles(cells)),
-            parts="\n".join(part for part in _parts(cells, changes) if part),
-        )
-        .replace("<script></script>", ""),
-        encoding="utf-8",
+    page = still_page(
+        "Certificate: how late answers are",
+        facts,
+        _notes(cells, complete),
+        _tiles(cells),
+        _parts(cells, changes),
+        _OWN,
     )
+    path.write_text(page, encoding="utf-8")
 
 
 def _notes(cells: Sequence[Cell], complete: bool) -> Iterator[str]:

@@ -2,6 +2,43 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+from string import Template
+
+_PAGE, _STYLE = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("report.html", "report.css")
+)
+
+
+def still_page(
+    title: str,
+    facts: str,
+    notes: Iterable[str],
+    tiles: Iterable[str],
+    parts: Iterable[str],
+    style: str = "",
+) -> str:
+    """A whole page in the look of a session's report, that runs no script."""
+    page = Template(_PAGE).substitute(
+        title=escape(title),
+        script_hash="",
+        style=_STYLE + style,
+        script="",
+        facts=escape(facts),
+        notes="\n".join(notes),
+        tiles="\n".join(tiles),
+        parts="\n".join(part for part in parts if part),
+    )
+    return page.replace("<script></script>", "")
+
+
+def tile(number: str, what: str, more: str = "") -> str:
+    """A number that is asked for first."""
+    return (
+        f'<div class="tile"><strong>{escape(number)}</strong><span>{escape(what)}</span>'
+        f'<span class="dim">{escape(more)}</span></div>'
+    )
 
 
 def section(anchor: str, title: str, *parts: str) -> str:

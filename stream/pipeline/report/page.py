@@ -20,7 +20,7 @@ from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.accuracy import ranked
 from stream.pipeline.report.cards import Cards
 from stream.pipeline.report.curves import accuracy_part, latency_part
-from stream.pipeline.report.markup import note, section, table
+from stream.pipeline.report.markup import note, section, table, tile
 from stream.pipeline.report.settings_part import settings_part
 from stream.pipeline.report.story import ENDED, Story, n_runs, read_story
 from stream.pipeline.report.timeline import timeline_part
@@ -139,7 +139,7 @@ def _tiles(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
     """The numbers that are asked for first."""
     outcome = "decoded" if config.bundle is not None else "cut"
     dropped = [f"{n} {reason}" for reason, n in summary["dropped"].items()]
-    yield _tile(
+    yield tile(
         str(summary[outcome]),
         f"{outcome} of {'at least ' * bool(summary.get('at_least'))}{summary['markers']} markers",
         f"dropped: {', '.join(dropped)}" if dropped else "none was dropped",
@@ -149,25 +149,18 @@ def _tiles(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
         for k, name in ((1, "top1"), (5, "top5")):
             low, high = wilson(summary[name], n)
             chance = min(1.0, k * summary["chance"])
-            yield _tile(
+            yield tile(
                 f"{summary[name]:.1%}",
                 f"top-{min(k, summary['n_way'])} of {summary['n']} answers",
                 f"{low:.1%} to {high:.1%}, chance {chance:.1%}",
             )
     if "total" in summary["latency_ms"]:
         took = summary["latency_ms"]["total"]
-        yield _tile(f"{took['p50']:.1f} ms", "to an answer (p50)", f"p99 {took['p99']:.1f} ms")
+        yield tile(f"{took['p50']:.1f} ms", "to an answer (p50)", f"p99 {took['p99']:.1f} ms")
     if summary["painting"] is not None:
         took = summary["painting"].get("image_ms")
         late = f"p50 {took['p50'] / 1e3:.2f} s after the window's end" if took else ""
-        yield _tile(str(summary["painting"]["painted"]), "painted", late)
-
-
-def _tile(number: str, what: str, more: str) -> str:
-    return (
-        f'<div class="tile"><strong>{escape(number)}</strong><span>{escape(what)}</span>'
-        f'<span class="dim">{escape(more)}</span></div>'
-    )
+        yield tile(str(summary["painting"]["painted"]), "painted", late)
 
 
 def _streams(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> str:
