@@ -15,6 +15,20 @@ from torch.nn import functional
 
 COMPARED_PX = 425
 """Size at which pixels are compared."""
+_RESIZED = f"at {COMPARED_PX} px (bilinear, antialiased)"
+PIXEL_SCORES = {
+    "PixCorr": f"Pearson's r of all values of a painting and its image, {_RESIZED}; higher is "
+    "better",
+    "SSIM": f"structural similarity of a painting and its image in grey, {_RESIZED}, Gaussian "
+    "weights of sigma 1.5, population covariance, range 1; higher is better",
+}
+"""Their exact definitions."""
+PAIRS = {
+    "two_way": "two-way identification: for each painting j the share of all other images i with "
+    "r(i, j) < r(j, j), Pearson's r; chance 0.5, higher is better",
+    "distance": "1 - Pearson's r of a painting and its image; lower is better",
+}
+"""How features are compared."""
 _ROUNDING = 1e-6  # relative to the largest value: what varies less in float32 does not vary
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
@@ -24,6 +25,8 @@ from offline_train.evaluate.answers import check_trials, draw_in_order, embed
 from offline_train.evaluate.metrics import Estimate, estimated_mean
 from offline_train.evaluate.seen import Seen, told
 from offline_train.paintings.metrics import (
+    PAIRS,
+    PIXEL_SCORES,
     correlation_distance,
     pixel_correlation,
     resized,
@@ -61,6 +64,8 @@ class PaintingScores(Frozen):
     differences: tuple[Difference, ...]
     nets: tuple[FeatureNetSpec, ...]
     """Whose features were compared."""
+    definitions: dict[str, str] = Field(default_factory=dict)
+    """What each score is, exactly."""
     settings: dict[str, bool | int | float | str]
     versions: dict[str, str]
     seen: Seen | None = None
@@ -185,6 +190,7 @@ def score(
             for better, worse in itertools.pairwise(conditions)
         ),
         nets=tuple(net.spec for net in nets),
+        definitions=PIXEL_SCORES | {net.spec.name: _definition(net.spec) for net in nets},
         settings=dict(settings),
         versions=versions(*_PACKAGES),
         seen=of_training,
@@ -195,6 +201,12 @@ def _compared_with(seen: np.ndarray, net: FeatureNet) -> Callable[[np.ndarray], 
     compare = two_way if net.spec.score == "two_way" else correlation_distance
     of_seen = net.features(seen)
     return lambda painted: compare(of_seen, net.features(painted))
+
+
+def _definition(spec: FeatureNetSpec) -> str:
+    network = " ".join(filter(None, (spec.kind, spec.architecture, spec.source)))
+    what = f"{spec.layer or 'the output'} of {network}"
+    return f"{what} at {spec.size_px} px (bilinear, antialiased); {PAIRS[spec.score]}"
 
 
 def _as_pictures(pictures: np.ndarray, size_px: int) -> np.ndarray:

@@ -211,6 +211,9 @@ def test_scores_tell_good_paintings_from_bad_ones(tmp_path: Path) -> None:
     ]
     assert all(difference.separate for difference in scores.differences)
     assert scores.nets == (two_way, far)
+    assert list(scores.definitions) == ["PixCorr", "SSIM", two_way.name, far.name]
+    assert "r(i, j) < r(j, j)" in scores.definitions[two_way.name]
+    assert f"{far.size_px} px" in scores.definitions[far.name]
     floor = scores.scores[FLOOR]["pixels"]
     assert floor.low < 0.5 < floor.high
     same = score(Paintings(seen, {"a": painted[CEILING], "b": painted[CEILING]}), nets, {})
