@@ -204,7 +204,7 @@ def evaluate(
     """
     from demo.evaluation import REPEATS, evaluate_demo
     from demo.model import ready_model
-    from offline_train.commands.evaluate import show_evaluation
+    from offline_train.commands.evaluate import show_results
     from stream.acquire.settings import AdaptationSettings
 
     settings = asked.settings({"repeats": REPEATS})
@@ -220,7 +220,7 @@ def evaluate(
             gain_sd=gains,
             adaptation=AdaptationSettings() if adapt else None,
         )
-    show_evaluation(found, out)
+    show_results(found, out)
 
 
 @app.command()

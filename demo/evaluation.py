@@ -19,8 +19,9 @@ from offline_train.data.prepare import prepare, prepare_test
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, ShownImage, Study, StudyPart
 from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import window_ends
 from offline_train.evaluate.result import Evaluation
-from offline_train.evaluate.retrieval import evaluate
+from offline_train.evaluate.retrieval import evaluate_ways
 from offline_train.evaluate.settings import EvaluateSettings
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.settings import AdaptationSettings
@@ -35,23 +36,17 @@ def evaluate_demo(
     directory: Path,
     settings: EvaluateSettings,
     **conditions: Any,
-) -> Evaluation:
+) -> list[Evaluation]:
     """Records every test image as often as the settings ask for at most, and decodes the trials.
+
+    In each way that they ask for.
 
     `directory` and `conditions` are those of `simulated_tests`.
     """
     bundle = load_bundle(bundle_path)
+    window_ends(bundle.manifest, settings.tmax_s or None)  # before anything is recorded
     trial_set = simulated_tests(bundle, directory, max(settings.repeats), **conditions)
-    return evaluate(
-        bundle,
-        trial_set,
-        load_gallery(gallery_path),
-        settings.repeats,
-        seed=settings.seed,
-        tmax_s=[*settings.tmax_s, bundle.manifest.tmax_s],
-        evidence=settings.evidence,
-        seen=settings.seen,
-    )
+    return evaluate_ways(bundle, trial_set, load_gallery(gallery_path), settings)
 
 
 def simulated_tests(

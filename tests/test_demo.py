@@ -40,7 +40,7 @@ def test_accuracy_rises_with_amplitude_and_with_repeats(
     at = {}
     for amplitude in (0.0, 1.0, 2.0):
         folder = tmp_path / str(amplitude)
-        at[amplitude] = evaluate_demo(
+        (at[amplitude],) = evaluate_demo(
             demo_model.bundle,
             demo_model.gallery,
             folder,

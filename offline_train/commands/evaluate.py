@@ -1,5 +1,7 @@
 """evaluate: accuracy and calibration on held-out trials, or a live session decoded again."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,54 +9,105 @@ import typer
 
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem, WrongUsage
-from offline_train.commands.options import console, test_trials
+from offline_train.commands.options import bar, console, test_trials
 from offline_train.evaluate.settings import EvaluateSettings
 
 if TYPE_CHECKING:
-    from offline_train.evaluate.result import Evaluation
+    from offline_train.evaluate.record import SubjectRanks
+    from offline_train.evaluate.result import Evaluation, Results
 
 
 @with_settings(EvaluateSettings)
 def evaluate(
     asked: Asked[EvaluateSettings],
-    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder of the gallery")] = None,
-    trials: Annotated[Path | None, typer.Option(help="Trial set of held-out stimuli")] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="Folder of the bundle; or one for each of --trials")
+    ] = None,
+    gallery: Annotated[
+        list[Path] | None, typer.Option(help="Folder of the gallery; or one for each of --trials")
+    ] = None,
+    trials: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Trial set of held-out stimuli, of one subject or several; again for more"
+        ),
+    ] = None,
     session: Annotated[Path | None, typer.Option(help="Folder of a session instead")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the JSON and the pictures")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="An evaluation.json, to be paired with image by image")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, pictures and report")] = None,
 ) -> None:
     """Accuracy and calibration on held-out trials; or a live session, decoded again.
 
-    Example: python -m offline_train evaluate --session sessions/20261122-101500-ab12
+    Example: python -m offline_train evaluate --bundle b --gallery g --trials held_out --repeats 1,4
     """
     settings = asked.settings()
     if session is not None:
-        if bundle or gallery or trials or out:
+        if bundle or gallery or trials or compare or out:
             raise WrongUsage("--session has its own bundle, gallery and trials, and no --out")
         _decode_again(session)
         return
-    if bundle is None or gallery is None or trials is None:
+    if not (bundle and gallery and trials):
         raise WrongUsage("give --session, or --bundle, --gallery and --trials")
+    for option, given in (("--bundle", bundle), ("--gallery", gallery)):
+        if len(given) not in (1, len(trials)):
+            raise WrongUsage(
+                f"{option} is given {len(given)} times and --trials {len(trials)} times: give one "
+                "for all, or one for each"
+            )
     if out is not None:
         from hvf_core.artifact import refuse_unwritable
 
         refuse_unwritable(out)
+    from decoder.bundle import open_bundle
+    from offline_train.evaluate.answers import window_ends
+    from offline_train.evaluate.compare import read_results
+
+    if compare is not None:  # before anything large is read, as is what follows
+        read_results(compare)
+    for folder in bundle:
+        window_ends(open_bundle(folder).manifest, settings.tmax_s or None)
+    n = len(trials)
+    found: list[Evaluation] = []
+    records: list[SubjectRanks] = []
+    names = [folder.name if n > 1 else "" for folder in trials]
+    names = [str(folder) for folder in trials] if len({*names}) < n else names
+    bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
+    for own, among, some, name in zip(bundles, galleries, trials, names, strict=True):
+        evaluations, ranks = _evaluate_set(own, among, some, settings, name, out is not None)
+        found += evaluations
+        records += ranks
+    show_results(found, out, compare, records)
+
+
+def _evaluate_set(
+    bundle: Path,
+    gallery: Path,
+    trials: Path,
+    settings: EvaluateSettings,
+    otherwise: str,
+    is_recorded: bool,
+) -> "tuple[list[Evaluation], list[SubjectRanks]]":
+    """Each subject of one trial set, in every way that is asked for; ranks where they are kept."""
     from decoder.bundle import load_bundle
     from index.gallery import load_gallery
-    from offline_train.evaluate.retrieval import evaluate as evaluate_trials
+    from offline_train.evaluate.answers import check_repeats
+    from offline_train.evaluate.record import ranks_of
+    from offline_train.evaluate.retrieval import evaluate_ways, subjects_of
 
-    opened = load_bundle(bundle)
-    found = evaluate_trials(
-        opened,
-        test_trials(trials),
-        load_gallery(gallery),
-        settings.repeats,
-        seed=settings.seed,
-        tmax_s=[*settings.tmax_s, opened.manifest.tmax_s],
-        evidence=settings.evidence,
-        seen=settings.seen,
-    )
-    show_evaluation(found, out)
+    subjects = subjects_of(test_trials(trials), otherwise)
+    for trial_set in subjects.values():
+        check_repeats(trial_set, settings.repeats)
+    opened, among = load_bundle(bundle), load_gallery(gallery)
+    found: list[Evaluation] = []
+    records: list[SubjectRanks] = []
+    for subject, trial_set in subjects.items():
+        with bar(f"evaluating {subject}".rstrip()) as tell:
+            found += evaluate_ways(opened, trial_set, among, settings, subject, tell)
+        if is_recorded:
+            records.append(ranks_of(opened, trial_set, among))
+    return found, records
 
 
 def _decode_again(session: Path) -> None:
@@ -79,14 +132,51 @@ def _decode_again(session: Path) -> None:
         )
 
 
-def show_evaluation(evaluation: "Evaluation", out: Path | None) -> None:
-    """Prints an evaluation and, into a folder, writes it as JSON and pictures."""
-    console.print(evaluation.table())
-    console.print(evaluation.selective_table())
-    if out is not None:
-        from hvf_core.artifact import write_manifest
-        from offline_train.evaluate.pictures import write_pictures
+def show_results(
+    evaluations: "Sequence[Evaluation]",
+    out: Path | None,
+    other: Path | None = None,
+    records: "Sequence[SubjectRanks]" = (),
+) -> None:
+    """Prints evaluations and, into a folder, writes them as JSON, pictures and a page.
 
-        pictures = write_pictures(evaluation, out)
-        write_manifest(out / "evaluation.json", evaluation)
-        console.print(f"in '{out}': evaluation.json, {', '.join(p.name for p in pictures)}")
+    Args:
+        evaluations: of one subject or several, in one way of decoding or several.
+        other: an `evaluation.json` to compare them with.
+        records: ranks of the same subjects, of which NeuralBench's record is made.
+    """
+    from hvf_core.provenance import command_line, provenance
+    from offline_train.evaluate.compare import compare
+    from offline_train.evaluate.result import Results, over_subjects
+    from offline_train.evaluate.tables import compared, tables
+
+    made = provenance(command_line(), "hvf-live", "torch", "numpy", "scipy")
+    results = Results(evaluations=tuple(evaluations), made=made)
+    summed = (over_subjects(*pair) for pair in results.by_method.items() if len(pair[1]) > 1)
+    results = results.model_copy(update={"over_subjects": tuple(summed)})
+    if other is not None:
+        results = results.model_copy(update={"comparisons": compare(results, other)})
+    for table in tables(results):
+        console.print(table)
+    for one in results.comparisons:
+        console.print(compared(one), markup=False)
+    if out is not None:
+        _write(results, out, records)
+
+
+def _write(results: "Results", out: Path, records: "Sequence[SubjectRanks]") -> None:
+    from hvf_core.artifact import whole_file, write_manifest
+    from offline_train.evaluate.page import write_page
+    from offline_train.evaluate.pictures import write_pictures
+    from offline_train.evaluate.record import record
+
+    pictures = write_pictures(results, out)
+    write_manifest(out / "evaluation.json", results)
+    write_page(out / "report.html", results, pictures)
+    if records:
+        found = record(records, next(iter(results.by_method.values())), results.made)
+        with whole_file(out / "neuralbench.json") as draft:
+            draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    names = ["report.html", "evaluation.json", *["neuralbench.json"] * bool(records)]
+    names += [path.name for some in pictures.values() for path in some]
+    console.print(f"in '{out}': {', '.join(names[:6])}{' ...' * (len(names) > 6)}")

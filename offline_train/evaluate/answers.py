@@ -82,6 +82,18 @@ def _differing(
     return {name: has.get(name) for name in names}, {name: needs.get(name) for name in names}
 
 
+def check_repeats(trial_set: TrialSet, repeats: Sequence[int]) -> None:
+    """Refuses numbers of repeats that a stimulus does not have, before anything is embedded."""
+    if not repeats:
+        raise Problem("no number of repeats is given: name at least one, such as 1")
+    stimulus, trials = min(trial_set.repeats.items(), key=lambda one: len(one[1]))
+    if len(trials) < max(repeats):
+        raise Problem(
+            f"stimulus {stimulus!r} has {len(trials)} repeats, {max(repeats)} are to be averaged: "
+            "ask for fewer, or leave it out"
+        )
+
+
 def rows_of(gallery: Gallery, items: Sequence[str]) -> np.ndarray:
     """The rows of stimuli in a gallery, (n,).
 
@@ -140,6 +152,8 @@ class Answerer:
     """How repeats are put together."""
     tmax_s: float
     """End of the whole window."""
+    averages_predictions: bool = False
+    """Instead: each repeat is embedded alone, and their embeddings are averaged as they are."""
 
     def log_likelihoods(
         self, trial_set: TrialSet, groups: Sequence[np.ndarray], ends: Sequence[WindowEnd]
@@ -156,12 +170,22 @@ class Answerer:
         Raises:
             Problem: when an embedding is not finite or all zero.
         """
-        at_once = max(1, BATCH // len(groups[0])) if self.weights.alone else BATCH
+        for end, block, z in self.queries(trial_set, groups, ends):
+            # In torch, like the network: NumPy's pool of threads would fight for the cores.
+            found = torch.from_numpy(z) @ torch.from_numpy(self.gallery).T
+            yield end, block, found.numpy()
+
+    def queries(
+        self, trial_set: TrialSet, groups: Sequence[np.ndarray], ends: Sequence[WindowEnd]
+    ) -> Iterator[tuple[WindowEnd, slice, np.ndarray]]:
+        """What the gallery is asked, float32 (groups, dim), in the order of `log_likelihoods`."""
+        is_alone = self.weights.alone or self.averages_predictions
+        at_once = max(1, BATCH // len(groups[0])) if is_alone else BATCH
         for start in range(0, len(groups), at_once):
             block = slice(start, min(start + at_once, len(groups)))
             seen = [trial_set.rows[group] for group in groups[block]]
             earlier = np.zeros(1, np.float32)
-            if self.weights.alone:
+            if is_alone:
                 for repeat in zip(*(rows[:-1] for rows in seen), strict=True):
                     trials = trial_set.data[list(repeat)]
                     earlier = earlier + self._weighted(trials, self.tmax_s)
@@ -169,12 +193,16 @@ class Answerer:
             for end in ends:
                 known = [known_mean(trial_set.data[rows], end.n_times) for rows in seen]
                 z = earlier + self._weighted(np.stack(known), end.tmax_s)
-                # In torch, like the network: NumPy's pool of threads would fight for the cores.
-                found = torch.from_numpy(z) @ torch.from_numpy(self.gallery).T
-                yield end, block, found.numpy()
+                if self.averages_predictions:
+                    weight = np.float32(self.weights.of_one(end.tmax_s))
+                    z *= weight / np.linalg.norm(z, axis=1, keepdims=True)
+                yield end, block, z
 
     def _weighted(self, trials: np.ndarray, tmax_s: float) -> np.ndarray:
-        """Unit-length embeddings times the weight of their cosines, float32 (n, dim)."""
+        """Unit-length embeddings times the weight of their cosines, float32 (n, dim).
+
+        Where predictions are averaged, the embeddings as they are.
+        """
         z = embed(self.brain, np.ascontiguousarray(trials))
         lengths = np.linalg.norm(z, axis=1, keepdims=True)
         if not np.isfinite(lengths.sum()) or not lengths.all():
@@ -182,4 +210,6 @@ class Answerer:
                 "an embedding holds values that are not finite, or only zeros: "
                 "the trial's EEG or the bundle's weights are damaged"
             )
+        if self.averages_predictions:
+            return z
         return z * (self.weights.of_one(tmax_s) / lengths)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.stats import hypergeom
 
 from hvf_core.specs import Frozen
 
@@ -27,6 +28,41 @@ def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
     means = [values[picks].mean(axis=1) for picks in _picks(len(values), rng)]
     low, high = _percentiles(np.concatenate(means))
     return Estimate(value=float(values.mean()), low=low, high=high)
+
+
+def estimated_means(values: np.ndarray, rng: np.random.Generator) -> list[Estimate]:
+    """`estimated_mean` of each column of values (n, columns), resampled together."""
+    n = len(values)
+    means = []
+    for picks in _picks(n, rng):
+        cells = picks + n * np.arange(len(picks))[:, None]
+        times = np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)
+        means.append(times @ values / n)
+    ends = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0).T
+    return [
+        Estimate(value=float(value), low=float(low), high=float(high))
+        for value, (low, high) in zip(values.mean(axis=0), ends, strict=True)
+    ]
+
+
+def among(rank: np.ndarray, n_way: int, k: int) -> np.ndarray:
+    """What is expected of an answer among `k` images: the right one and k - 1 of the gallery.
+
+    Exact: of the k - 1, drawn without replacement, as many lie ahead of the right one as the
+    hypergeometric distribution says, and nothing needs to be drawn.
+
+    Args:
+        rank: of the right image among all `n_way`, from 0, of any shape.
+
+    Returns:
+        Whether it comes first and among the first five, and its reciprocal rank, as expected:
+        (..., 3).
+    """
+    ranks, where = np.unique(rank, return_inverse=True)
+    ahead = np.arange(k)
+    p = hypergeom.pmf(ahead, n_way - 1, ranks[:, None], k - 1)
+    gains = np.stack([ahead < 1, ahead < 5, 1 / (1 + ahead)], axis=1)
+    return (p @ gains)[where.reshape(rank.shape)]
 
 
 class ReliabilityBin(Frozen):

@@ -8,22 +8,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from offline_train.evaluate.result import Evaluation, EvaluationPoint, Reliability
+from offline_train.evaluate.result import Evaluation, EvaluationPoint, Reliability, Results
 
 DPI = 150
 BLUE, GREY = "#1f5f9e", "#6b6b6b"
 
 
-def write_pictures(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Draws `accuracy.png` and `reliability.png` into a folder; one read from JSON is enough."""
+def write_pictures(results: Results, folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """Draws accuracy and reliability of each evaluation into a folder; JSON is enough for it.
+
+    Returns:
+        By method and subject, `accuracy.png` and `reliability.png`; where there are several
+        evaluations, their numbers are in the names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for name, draw in (("accuracy", _draw_accuracy), ("reliability", _draw_reliability)):
-        figure = Figure(figsize=(10, 4.6), layout="constrained")
-        draw(figure, evaluation)
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=DPI)
-        drawn.append(path)
+    drawn: dict[tuple[str, str], list[Path]] = {}
+    for number, one in enumerate(results.evaluations, 1):
+        for name, draw in (("accuracy", _draw_accuracy), ("reliability", _draw_reliability)):
+            figure = Figure(figsize=(10, 4.6), layout="constrained")
+            draw(figure, one)
+            path = folder / f"{name}{f'-{number}' if len(results.evaluations) > 1 else ''}.png"
+            figure.savefig(path, dpi=DPI)
+            drawn.setdefault((one.method, one.subject), []).append(path)
     return drawn
 
 
@@ -51,10 +57,9 @@ def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
         loc="outside right center",
         frameon=False,
     )
-    evidence = "averaged EEG" if evaluation.evidence == "mean" else "added evidence"
     figure.suptitle(
-        f"{evaluation.n_way}-way retrieval of {evaluation.items}, {evidence}\n"
-        f"bands: {evaluation.interval}",
+        f"{evaluation.n_way}-way retrieval of {evaluation.items}, {evaluation.method}\n"
+        f"bands: {evaluation.interval}; {_calibrated(evaluation)}",
         fontsize=11,
     )
 
@@ -109,11 +114,15 @@ def _draw_reliability(figure: Figure, evaluation: Evaluation) -> None:
     panels[0, 0].set_ylabel("top-1 accuracy, %")
     panels[1, 0].set_ylabel("answers")
     panels[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
-    state = "calibrated" if evaluation.calibrated else "NOT calibrated (temperature 1)"
     figure.suptitle(
-        f"reliability of the first answer, {state}, {evaluation.n_way}-way\n{evaluation.items}",
+        f"reliability of the first answer, {evaluation.method}, {evaluation.n_way}-way\n"
+        f"{evaluation.items}; {_calibrated(evaluation)}",
         fontsize=11,
     )
+
+
+def _calibrated(evaluation: Evaluation) -> str:
+    return f"probabilities {evaluation.calibration.partition(':')[0]}"
 
 
 def _draw_bins(above: Axes, below: Axes, name: str, reliability: Reliability) -> None:

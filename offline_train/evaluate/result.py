@@ -1,15 +1,25 @@
-"""The result of an evaluation: accuracy and calibration, as JSON and as tables for a terminal."""
+"""The result of an evaluation: accuracy and calibration, as they are written as JSON."""
 
-from rich import box
-from rich.table import Table
+from collections.abc import Sequence
 
-from decoder.calibration import Evidence
+import numpy as np
+from pydantic import Field, JsonValue
+
+from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
+from offline_train.evaluate.corrections import Correction
 from offline_train.evaluate.metrics import Estimate, ReliabilityBin
 from offline_train.evaluate.seen import Seen, told
+from offline_train.evaluate.settings import Averaging
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Confidences below which a selective decoder gives no answer."""
+INDUCTIVE = "inductive: each query is decoded on its own"
+EVIDENCE: dict[Averaging, str] = {
+    "mean": "averaged EEG",
+    "added": "added log-likelihoods",
+    "predictions": "averaged predictions",
+}
 
 
 class Selective(Frozen):
@@ -42,6 +52,15 @@ class Reliability(Frozen):
     """Those that are not empty, of 15 of equal width (Guo et al., ICML 2017)."""
 
 
+class Among(Frozen):
+    """What is expected among k images, the right one and k - 1 drawn others: exact, not drawn."""
+
+    k: int
+    top1: Estimate
+    top5: Estimate
+    mrr: Estimate
+
+
 class EvaluationPoint(Frozen):
     """The answers at one end of the window, with this many repeats of a stimulus."""
 
@@ -51,6 +70,10 @@ class EvaluationPoint(Frozen):
     """How often the repeats were drawn."""
     top1: Estimate
     top5: Estimate
+    mrr: Estimate
+    """Mean reciprocal rank among the whole gallery."""
+    among: tuple[Among, ...]
+    """Of smaller galleries, as papers report."""
     nll: float
     """Mean negative natural logarithm of the right image's probability."""
     ece: Estimate
@@ -58,11 +81,39 @@ class EvaluationPoint(Frozen):
     selective: tuple[Selective, ...]
     hit_rates: tuple[float, ...]
     """Share of draws in which each stimulus came first; differences of two models are paired."""
+    top5_rates: tuple[float, ...]
+    """Share of draws in which each stimulus was among the first five."""
+    reciprocal_ranks: tuple[float, ...]
+    """Of each stimulus, the mean over draws."""
+
+
+class Origin(Frozen):
+    """What was evaluated, and on what."""
+
+    bundle_sha256: str
+    """Of bundle.json, which has the checksums of all else."""
+    gallery_sha256: str
+    """Of gallery.json; empty for one in memory."""
+    images_sha256: str
+    """Of the sorted ids of the gallery's images."""
+    space: str
+    trials_sha256: str
+    selection_sha256: str
+    """Of the numbers of the trials in the set that were taken."""
+    study: str
+    """The data set; empty where the trial set does not say."""
+    brain_encoder: str
+    image_encoders: tuple[str, ...]
+    checkpoint_rule: str
+    """Which state of its training the bundle is; `not said` by bundles of before."""
+    training_seed: int | None
 
 
 class Evaluation(Frozen):
-    """Accuracy and calibration, by right on stimuli that are held out from training."""
+    """Of one subject, by right on stimuli that are held out from training."""
 
+    subject: str = ""
+    """Empty where it is not known."""
     n_items: int
     """Stimuli decoded."""
     n_way: int
@@ -74,84 +125,142 @@ class Evaluation(Frozen):
     """Over the answers of all points; its ECE is the headline."""
     final: Reliability | None
     """Over those at the end of the whole window, if there are such points."""
-    evidence: Evidence
+    evidence: Averaging
+    corrections: tuple[Correction, ...] = ()
+    """Of a transductive result."""
     calibrated: bool
-    """Whether the bundle has a calibration; without one its temperature is 1."""
+    """Whether its probabilities are; without a calibration the temperature is 1."""
+    calibration: str
+    """What is to be said of that."""
     simulated: bool
     """Whether the trials are of a simulated subject."""
     tmax_s: float
     """End of the whole window."""
-    protocol: str = "inductive: each query is decoded on its own"
+    protocol: str
     interval: str = "95 %, bootstrap over stimuli"
     seed: int
-    space: str
-    trials_sha256: str
+    """Of the draws of repeats, and of the bootstrap."""
+    stimuli: tuple[str, ...]
+    """In the order of each point's `hit_rates`."""
+    origin: Origin
     seen: Seen | None = None
     """How much of this the bundle was trained on; None where it does not say."""
-
-    def table(self) -> Table:
-        """The evaluation as a table for a terminal of 80 columns."""
-        calibrated = "calibrated" if self.calibrated else "NOT calibrated (temperature 1)"
-        table = Table(
-            title=f"{self.n_way}-way retrieval of {self.items}",
-            caption=f"{self.protocol}; evidence: {self.evidence}\n"
-            f"intervals: {self.interval}\n"
-            f"{calibrated}, pooled ECE {_percent(self.pooled.ece)} %, "
-            f"by noise alone {_noise(self.pooled.noise)} %",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        columns = ("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %")
-        for column in columns:
-            table.add_column(column, justify="right")
-        for i, point in enumerate(self.points):
-            same_end = i > 0 and self.points[i - 1].tmax_s == point.tmax_s
-            if i > 0 and not same_end:
-                table.add_section()
-            table.add_row(
-                "" if same_end else f"{point.tmax_s:g}",
-                str(point.repeats),
-                _percent(point.top1),
-                _percent(point.top5),
-                _percent(point.ece),
-                _noise(point.noise),
-            )
-        table.add_section()
-        chance = f"{100 * self.chance_top1:.1f}", f"{100 * self.chance_top5:.1f}"
-        table.add_row("chance", "", *chance, "", "")
-        return table
-
-    def selective_table(self) -> Table:
-        """Accuracy and coverage of the last answers when unsure ones are withheld."""
-        last = [p for p in self.points if p.tmax_s == self.points[-1].tmax_s]
-        table = Table(
-            title=f"top-1 % (answered %) at {last[0].tmax_s:g} s, "
-            f"when unsure answers are withheld; {self.items}",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1),
-        )
-        table.add_column("sure", justify="right")
-        for point in last:
-            name = "1 repeat" if point.repeats == 1 else f"{point.repeats} repeats"
-            table.add_column(name, justify="right")
-        for i, threshold in enumerate(THRESHOLDS):
-            table.add_row(f"{threshold:g}", *[_selective(point.selective[i]) for point in last])
-        return table
 
     @property
     def items(self) -> str:
         """What titles say of what was decoded, such as `200 held-out stimuli (simulated)`."""
-        return told(self.seen, self.n_items) + " (simulated)" * self.simulated
+        subject = f" of {self.subject}" * bool(self.subject)
+        return told(self.seen, self.n_items) + subject + " (simulated)" * self.simulated
+
+    @property
+    def method(self) -> str:
+        """How it was decoded, such as `averaged EEG, inductive`."""
+        protocol = f"TRANSDUCTIVE ({' + '.join(self.corrections)})"
+        return f"{EVIDENCE[self.evidence]}, {protocol if self.corrections else 'inductive'}"
+
+    @property
+    def last(self) -> tuple[EvaluationPoint, ...]:
+        """The points at the last end of the window."""
+        return tuple(p for p in self.points if p.tmax_s == self.points[-1].tmax_s)
 
 
-def _percent(found: Estimate) -> str:
-    return f"{100 * found.value:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
+class Spread(Frozen):
+    """The mean over subjects, and the standard deviation of one (n - 1)."""
+
+    mean: float
+    sd: float
 
 
-def _noise(noise: Noise) -> str:
-    return f"{100 * noise.independent:.1f}-{100 * noise.shared:.1f}"
+class SubjectsPoint(Frozen):
+    """What papers report: over subjects, at one end of the window, with this many repeats."""
+
+    tmax_s: float
+    repeats: int
+    top1: Spread
+    top5: Spread
+    mrr: Spread
 
 
-def _selective(selective: Selective) -> str:
-    accuracy = "-" if selective.accuracy is None else f"{100 * selective.accuracy:.1f}"
-    return f"{accuracy} ({100 * selective.coverage:.0f})"
+class OverSubjects(Frozen):
+    """Of several subjects, decoded in one way."""
+
+    method: str
+    subjects: tuple[str, ...]
+    points: tuple[SubjectsPoint, ...]
+
+
+class Difference(Frozen):
+    """How much better this result is than another one, on the same images."""
+
+    tmax_s: float
+    repeats: int
+    metric: str
+    ours: float
+    theirs: float
+    difference: Estimate
+    """Paired: the bootstrap draws images, each with both results of all subjects."""
+    better: int
+    """Images on which ours is better."""
+    worse: int
+    p: float
+    """Exact two-sided sign test over these: McNemar's where each image is answered once."""
+
+
+class Comparison(Frozen):
+    """With another result, paired by image and subject."""
+
+    other: str
+    ours: str
+    """How it was decoded."""
+    theirs: str
+    n_images: int
+    n_subjects: int
+    differences: tuple[Difference, ...]
+
+
+class Results(Frozen):
+    """All that one command evaluated: `evaluation.json`."""
+
+    evaluations: tuple[Evaluation, ...] = Field(min_length=1)
+    over_subjects: tuple[OverSubjects, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    made: dict[str, JsonValue] = Field(default_factory=dict)
+    """The command, and the versions that it ran with."""
+
+    @property
+    def by_method(self) -> dict[str, list[Evaluation]]:
+        """The subjects of each way of decoding."""
+        found: dict[str, list[Evaluation]] = {}
+        for one in self.evaluations:
+            found.setdefault(one.method, []).append(one)
+        return found
+
+
+def over_subjects(method: str, evaluations: Sequence[Evaluation]) -> OverSubjects:
+    """Sums up at least two subjects, who were decoded in one way.
+
+    Raises:
+        Problem: one was decoded at other window ends, or from other numbers of repeats.
+    """
+    asked = [[(p.tmax_s, p.repeats) for p in one.points] for one in evaluations]
+    for one, points_of_one in zip(evaluations, asked, strict=True):
+        if points_of_one != asked[0]:
+            raise Problem(
+                f"subject {one.subject!r} is not decoded at the window ends and from the repeats "
+                f"of {evaluations[0].subject!r}, and cannot be summed up with it: evaluate it alone"
+            )
+    subjects = tuple(one.subject for one in evaluations)
+    if len({*subjects}) < len(subjects):
+        raise Problem(
+            f"trials of one subject come twice ({', '.join(subjects)}): put the recordings of a "
+            "subject into one trial set"
+        )
+    points = []
+    for of_all in zip(*(one.points for one in evaluations), strict=True):
+        spreads = {}
+        for name in ("top1", "top5", "mrr"):
+            values = [getattr(point, name).value for point in of_all]
+            spreads[name] = Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)))
+        first = of_all[0]
+        points.append(SubjectsPoint(tmax_s=first.tmax_s, repeats=first.repeats, **spreads))
+    return OverSubjects(method=method, subjects=subjects, points=tuple(points))

@@ -3,43 +3,55 @@
 By the end of the window and the number of repeats, on stimuli that are held out from training.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from decoder.brain.registry import load_brain_encoder
-from decoder.bundle import Bundle
+from decoder.bundle import MANIFEST, Bundle
 from decoder.calibration import Evidence, log_softmax
 from decoder.evidence import Weights
-from hvf_core.problem import Problem
+from hvf_core.artifact import file_sha256
+from index.gallery import MANIFEST as GALLERY_MANIFEST
 from index.gallery import Gallery, check_space
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import (
     Answerer,
     WindowEnd,
+    check_repeats,
     check_trials,
     draw_in_order,
     rows_of,
     window_ends,
 )
+from offline_train.evaluate.corrections import SAID, Correction, corrected
 from offline_train.evaluate.metrics import (
     Estimate,
+    among,
     ece_interval,
     ece_of_noise,
     estimated_mean,
+    estimated_means,
     expected_calibration_error,
     reliability_bins,
 )
 from offline_train.evaluate.result import (
+    INDUCTIVE,
     THRESHOLDS,
+    Among,
     Evaluation,
     EvaluationPoint,
     Noise,
+    Origin,
     Reliability,
     Selective,
 )
 from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
+from offline_train.evaluate.settings import Averaging, EvaluateSettings
+
+_WAY_OUT = "train with --hold-out, or run `calibrate` on trials of other stimuli"
 
 
 class _Answers(NamedTuple):
@@ -56,6 +68,15 @@ class _Answers(NamedTuple):
         return self.rank == 0
 
 
+def subjects_of(trial_set: TrialSet, otherwise: str = "") -> dict[str, TrialSet]:
+    """The trials of each subject by its name; `otherwise` where the set does not say whose."""
+    subjects = trial_set.table.get("subject")
+    present = sorted(subjects.present) if subjects is not None else []
+    if len(present) < 2:
+        return {present[0] if present else otherwise: trial_set}
+    return {name: trial_set.select([name], "subject") for name in present}
+
+
 def evaluate(
     bundle: Bundle,
     trial_set: TrialSet,
@@ -65,8 +86,12 @@ def evaluate(
     seed: int = 0,
     *,
     tmax_s: Sequence[float] | None = None,
-    evidence: Evidence = "mean",
+    evidence: Averaging = "mean",
+    ways: Sequence[int] = (),
+    corrections: Sequence[Correction] = (),
     seen: bool = False,
+    subject: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Measures accuracy and calibration, by the end of the window and the number of repeats.
 
@@ -81,8 +106,13 @@ def evaluate(
         draws: how often they are drawn; once where every draw gives the same answer.
         seed: of the draws, the bootstrap and the simulated noise.
         tmax_s: ends of the window; None is that of the bundle only, the final answer.
-        evidence: `mean` averages the EEG of repeats, `added` adds their log-probabilities.
+        evidence: `mean` averages the EEG of repeats, `added` adds their log-probabilities,
+            `predictions` averages their embeddings, as they are.
+        ways: sizes of smaller galleries; those that are not smaller are passed over.
+        corrections: makes the result transductive, and not one that a live session could have.
         seen: take trials that the bundle was trained on; the result says so wherever it is shown.
+        subject: whose trials they are, where that is known.
+        progress: told how many of the numbers of repeats are done.
 
     Raises:
         Problem: when gallery, trials and bundle do not belong together, a stimulus is not in the
@@ -91,39 +121,126 @@ def evaluate(
     """
     check_space(gallery, bundle.manifest)
     check_trials(bundle, trial_set)
-    of_training = check_seen(bundle, trial_set, seen, GIVE_OTHERS)
-    if not repeats:
-        raise Problem("no number of repeats is given: name at least one, such as 1")
+    repeats = tuple(dict.fromkeys(repeats))
+    check_repeats(trial_set, repeats)
     manifest = bundle.manifest
-    weights = Weights(evidence, manifest.logit_scale, manifest.calibration)
+    averages = evidence == "predictions"
+    live: Evidence = "mean" if evidence == "predictions" else evidence
+    weights = Weights(live, manifest.logit_scale, None if averages else manifest.calibration)
     weights.temperature(manifest.tmax_s, 1)
     ends = window_ends(manifest, tmax_s)
+    of_training = check_seen(bundle, trial_set, seen, GIVE_OTHERS)
     right = gallery.rows.searchsorted(rows_of(gallery, trial_set.items))
     brain = load_brain_encoder(bundle)
-    answerer = Answerer(brain, gallery.counted, weights, manifest.tmax_s)
+    answerer = Answerer(brain, gallery.counted, weights, manifest.tmax_s, averages)
     rng = np.random.default_rng(seed)
     answers: dict[tuple[WindowEnd, int], _Answers] = {}
-    for n_repeats in repeats:
-        found = _answer(answerer, trial_set, right, n_repeats, ends, draws, rng)
+    for done, n_repeats in enumerate(repeats, 1):
+        found = _answer(answerer, trial_set, right, n_repeats, ends, draws, rng, corrections)
         answers |= {(end, n_repeats): found[end] for end in ends}
+        progress(done, len(repeats))
     points = [(end, n, answers[end, n]) for end in ends for n in repeats]
     final = [a for end, _, a in points if end.n_times == manifest.n_times]
+    sizes = [k for k in sorted({*ways}) if k < len(gallery)]
+    calibration = _calibration(bundle, averages, corrections)
     return Evaluation(
+        subject=subject,
         n_items=len(right),
         n_way=len(gallery),
         chance_top1=1 / len(gallery),
         chance_top5=min(5, len(gallery)) / len(gallery),
-        points=tuple(_point(end, n, a, rng) for end, n, a in points),
+        points=tuple(_point(end, n, a, rng, len(gallery), sizes, seed) for end, n, a in points),
         pooled=_reliability([a for _, _, a in points], rng),
         final=_reliability(final, rng) if final else None,
         evidence=evidence,
-        calibrated=manifest.calibration is not None,
+        corrections=tuple(corrections),
+        calibrated=calibration == "calibrated",
+        calibration=calibration,
         simulated=trial_set.format.provenance.get("subject") == "simulated",
         tmax_s=manifest.tmax_s,
+        protocol=_protocol(corrections),
         seed=seed,
+        stimuli=trial_set.items,
+        origin=_origin(bundle, trial_set, gallery),
+        seen=of_training,
+    )
+
+
+def evaluate_ways(
+    bundle: Bundle,
+    trial_set: TrialSet,
+    gallery: Gallery,
+    settings: EvaluateSettings,
+    subject: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Evaluation]:
+    """`evaluate`, once for each way that settings ask for, and to the whole window's end.
+
+    All ways see the same draws of repeats.
+    """
+    protocols: list[tuple[Correction, ...]] = [()]
+    protocols += [settings.transductive] * bool(settings.transductive)
+    ways = [(one, some) for one in dict.fromkeys(settings.evidence) for some in protocols]
+    found: list[Evaluation] = []
+
+    def tell(done: int, total: int) -> None:
+        progress(len(found) * total + done, len(ways) * total)
+
+    for evidence, corrections in ways:
+        found.append(
+            evaluate(
+                bundle,
+                trial_set,
+                gallery,
+                settings.repeats,
+                seed=settings.seed,
+                tmax_s=[*settings.tmax_s, bundle.manifest.tmax_s],
+                evidence=evidence,
+                ways=settings.ways,
+                corrections=corrections,
+                seen=settings.seen,
+                subject=subject,
+                progress=tell,
+            )
+        )
+    return found
+
+
+def _protocol(corrections: Sequence[Correction]) -> str:
+    if not corrections:
+        return INDUCTIVE
+    said = ", ".join(SAID[one] for one in corrections)
+    return f"TRANSDUCTIVE: all queries of a subject help each; {said}"
+
+
+def _calibration(bundle: Bundle, averages: bool, corrections: Sequence[Correction]) -> str:
+    if bundle.manifest.calibration is None:
+        return f"NOT calibrated (temperature 1): {_WAY_OUT}"
+    if corrections:
+        return "NOT calibrated: the bundle's temperatures are those of inductive answers"
+    if averages:
+        return "NOT calibrated (temperature 1): the bundle's temperatures are of averaged EEG"
+    return "calibrated"
+
+
+def _origin(bundle: Bundle, trial_set: TrialSet, gallery: Gallery) -> Origin:
+    manifest, folder = bundle.manifest, gallery.folder
+    training = manifest.training
+    settings = training.get("settings")
+    seed = settings.get("seed") if isinstance(settings, dict) else None
+    ids = sorted(gallery.ids[row] for row in gallery.rows.tolist())
+    return Origin(
+        bundle_sha256=file_sha256(bundle.directory / MANIFEST),
+        gallery_sha256="" if folder is None else file_sha256(folder / GALLERY_MANIFEST),
+        images_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         space=gallery.space,
         trials_sha256=trial_set.checksum,
-        seen=of_training,
+        selection_sha256=hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
+        study=str(trial_set.format.provenance.get("study", "")),
+        brain_encoder=manifest.brain_encoder.name,
+        image_encoders=tuple(one.name for one in manifest.image_encoders),
+        checkpoint_rule=str(training.get("checkpoint_rule", "not said")),
+        training_seed=seed if isinstance(seed, int) else None,
     )
 
 
@@ -135,6 +252,7 @@ def _answer(
     ends: Sequence[WindowEnd],
     draws: int,
     rng: np.random.Generator,
+    corrections: Sequence[Correction],
 ) -> dict[WindowEnd, _Answers]:
     takes_all = all(len(trials) == n_repeats for trials in trial_set.repeats.values())
     n_times = trial_set.format.n_times
@@ -146,10 +264,29 @@ def _answer(
         if not wanted:
             break
         groups = draw_in_order(trial_set, n_repeats, rng)
-        for end, rows, found in answerer.log_likelihoods(trial_set, groups, wanted):
+        scored = answerer.log_likelihoods(trial_set, groups, wanted)
+        if corrections:
+            scored = _together(answerer, trial_set, groups, wanted, corrections)
+        for end, rows, found in scored:
             temperature = answerer.weights.temperature(end.tmax_s, n_repeats)
             blocks[end].append(_look_up(log_softmax(found, 1 / temperature), right[rows]))
     return {end: _join(of_end, len(right)) for end, of_end in blocks.items()}
+
+
+def _together(
+    answerer: Answerer,
+    trial_set: TrialSet,
+    groups: Sequence[np.ndarray],
+    ends: Sequence[WindowEnd],
+    corrections: Sequence[Correction],
+) -> Iterator[tuple[WindowEnd, slice, np.ndarray]]:
+    """As `Answerer.log_likelihoods`, of all groups at once, which correct each other's scores."""
+    queries: dict[WindowEnd, list[np.ndarray]] = {end: [] for end in ends}
+    for end, _, z in answerer.queries(trial_set, groups, ends):
+        queries[end].append(z)
+    for end, parts in queries.items():
+        scores = corrected(np.concatenate(parts), answerer.gallery, corrections)
+        yield end, slice(0, len(groups)), scores
 
 
 def _look_up(log_p: np.ndarray, right: np.ndarray) -> _Answers:
@@ -166,20 +303,40 @@ def _join(blocks: Sequence[_Answers], n_stimuli: int) -> _Answers:
 
 
 def _point(
-    end: WindowEnd, n_repeats: int, answers: _Answers, rng: np.random.Generator
+    end: WindowEnd,
+    n_repeats: int,
+    answers: _Answers,
+    rng: np.random.Generator,
+    n_way: int,
+    sizes: Sequence[int],
+    seed: int,
 ) -> EvaluationPoint:
     reliability = _reliability([answers], rng)
+    rank = answers.rank
+    hits, fives, reciprocal = (
+        found.mean(axis=0) for found in (answers.hit, rank < 5, 1 / (1.0 + rank))
+    )
+    expected = [among(rank, n_way, k).mean(axis=0) for k in sizes]
+    columns = np.concatenate([reciprocal[:, None], *expected], axis=1)
+    mrr, *of_sizes = estimated_means(columns, np.random.default_rng(seed))
     return EvaluationPoint(
         tmax_s=end.tmax_s,
         repeats=n_repeats,
-        draws=len(answers.rank),
-        top1=estimated_mean(answers.hit.mean(axis=0), rng),
-        top5=estimated_mean((answers.rank < 5).mean(axis=0), rng),
+        draws=len(rank),
+        top1=estimated_mean(hits, rng),
+        top5=estimated_mean(fives, rng),
+        mrr=mrr,
+        among=tuple(
+            Among(k=k, top1=of_sizes[3 * i], top5=of_sizes[3 * i + 1], mrr=of_sizes[3 * i + 2])
+            for i, k in enumerate(sizes)
+        ),
         nll=-float(answers.log_p.mean()),
         ece=reliability.ece,
         noise=reliability.noise,
         selective=tuple(_withhold(answers, threshold) for threshold in THRESHOLDS),
-        hit_rates=tuple(answers.hit.mean(axis=0).tolist()),
+        hit_rates=tuple(hits.tolist()),
+        top5_rates=tuple(fives.tolist()),
+        reciprocal_ranks=tuple(reciprocal.tolist()),
     )
 
 

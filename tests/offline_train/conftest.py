@@ -79,3 +79,21 @@ def recording(tmp_path: Path) -> Path:
     raw.set_annotations(mne.Annotations(onsets_s, 0 * onsets_s, ["a", "b"] * 19))
     raw.save(tmp_path / "s1_raw.fif", verbose="ERROR")
     return tmp_path / "s1_raw.fif"
+
+
+@pytest.fixture(scope="session")
+def trained(plant: Callable[..., Planted], tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Trials of 200 items to learn and 40 to be asked about, a model, its bundle, its gallery."""
+    from offline_train.brain.gallery import build_gallery
+    from offline_train.brain.settings import TrainSettings
+    from offline_train.brain.train import make_bundle, train
+
+    settings = TrainSettings(
+        epochs=3, batch_size=64, dim=32, hidden=32, warmup_steps=0, lr=2e-3, device="cpu"
+    )
+    planted = plant(n_train=200, n_test=40)
+    models = train(planted.train, planted.features, settings)
+    directory = tmp_path_factory.mktemp("trained") / "bundle"
+    bundle = make_bundle(directory, models, planted.train, planted.features, settings, "a test")
+    items = planted.test.items
+    return planted, models, bundle, build_gallery(items, items, planted.features, bundle, "a test")

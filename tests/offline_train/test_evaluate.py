@@ -19,8 +19,7 @@ from decoder.evidence import known_mean
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.settings import TrainSettings
-from offline_train.brain.train import TrainedModels, make_bundle, train
+from offline_train.brain.train import TrainedModels
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.metrics import (
@@ -30,25 +29,9 @@ from offline_train.evaluate.metrics import (
     expected_calibration_error,
     reliability_bins,
 )
-from offline_train.evaluate.result import THRESHOLDS, Evaluation
+from offline_train.evaluate.result import THRESHOLDS, Evaluation, Results
 from offline_train.evaluate.retrieval import evaluate
-
-SETTINGS = TrainSettings(
-    epochs=3, batch_size=64, dim=32, hidden=32, warmup_steps=0, lr=2e-3, device="cpu"
-)
-
-
-@pytest.fixture(scope="module")
-def trained(plant, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    planted = plant(n_train=200, n_test=40)
-    models = train(planted.train, planted.features, SETTINGS)
-    directory = tmp_path_factory.mktemp("trained") / "bundle"
-    bundle = make_bundle(
-        directory, models, planted.train, planted.features, SETTINGS, command="a test"
-    )
-    items = planted.test.items
-    gallery = build_gallery(items, items, planted.features, bundle, "a test")
-    return planted, models, bundle, gallery
+from offline_train.evaluate.tables import accuracy_table, among_table, selective_table
 
 
 def test_accuracies_are_those_of_a_plain_count(trained: tuple) -> None:
@@ -75,10 +58,11 @@ def test_an_evaluation_is_repeatable_json_and_a_table(trained: tuple) -> None:
     assert (first.chance_top1, first.chance_top5) == (1 / 40, 5 / 40)
     console = Console(width=100, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(first.table())
+        console.print(accuracy_table(first))
     assert max(map(len, capture.get().splitlines())) <= 100
     assert "40-way" in capture.get()
     assert "NOT calibrated" in capture.get()
+    assert "--hold-out" in capture.get()
     assert f"{100 * first.points[1].top1.value:.1f}" in capture.get()
 
 
@@ -251,7 +235,8 @@ def test_the_table_fits_at_its_widest(trained: tuple) -> None:
     for width, n in ((100, 16), (80, 0)):
         console = Console(width=width)
         with console.capture() as capture:
-            console.print(wide.table(), wide.selective_table())
+            console.print(accuracy_table(wide), selective_table(wide), among_table(wide))
+        assert max(map(len, capture.get().splitlines())) <= width
         assert capture.get().count("100.0 (100.0-100.0)") == n  # else on two lines
         assert capture.get().count("(100.0-100.0)") == 16
         assert "…" not in capture.get()
@@ -274,9 +259,8 @@ def test_pictures_are_drawn_from_json_alone(trained: tuple, tmp_path: Path) -> N
     planted, _, bundle, gallery = trained
     for number, ends in enumerate([None, [0.05, 0.19], [0.05]]):
         found = evaluate(bundle, planted.test, gallery, [1, 4], 2, tmax_s=ends)
-        paths = write_pictures(
-            Evaluation.model_validate_json(found.model_dump_json()), tmp_path / f"{number}"
-        )
+        results = Results.model_validate_json(Results(evaluations=(found,)).model_dump_json())
+        (paths,) = write_pictures(results, tmp_path / f"{number}").values()
         assert [path.name for path in paths] == ["accuracy.png", "reliability.png"]
         for path in paths:
             with Image.open(path) as picture:
@@ -292,8 +276,8 @@ def test_simulated_trials_are_called_so(trained: tuple) -> None:
     assert found.simulated
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(found.table())
-        console.print(found.selective_table())
+        console.print(accuracy_table(found))
+        console.print(selective_table(found))
     assert capture.get().count("(simulated)") == 2
     assert not evaluate(bundle, planted.test, gallery, [1]).simulated
 

@@ -15,10 +15,11 @@ from hvf_core.problem import Problem
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
-from offline_train.commands.evaluate import show_evaluation
+from offline_train.commands.evaluate import show_results
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
 from offline_train.evaluate.seen import Seen, check_seen, fingerprints, memory_of, told
+from offline_train.evaluate.tables import accuracy_table, among_table, selective_table
 
 pytestmark = pytest.mark.slow
 
@@ -136,12 +137,14 @@ def test_an_evaluation_of_what_was_seen_is_refused_or_marked_everywhere(
     with pytest.raises(Problem, match="or say --seen"):
         evaluate(bundle, learnt, gallery, [1])
     found = evaluate(bundle, learnt, gallery, [1], seen=True)
-    show_evaluation(found, tmp_path / "out")
+    show_results([found], tmp_path / "out")
     written = json.loads((tmp_path / "out/evaluation.json").read_text())
-    assert written["seen"] == {"n_trials": 120, "n_items": 30}
+    assert written["evaluations"][0]["seen"] == {"n_trials": 120, "n_items": 30}
     marked = "30 stimuli, SEEN: 120 trials were trained on"
     assert marked == found.items
-    assert all(marked in table.title for table in (found.table(), found.selective_table()))
+    of_terminal = (accuracy_table, among_table, selective_table)
+    assert all(marked in table(found).title for table in of_terminal)
+    assert marked in (tmp_path / "out/report.html").read_text()
     assert "held-out" not in capsys.readouterr().out
 
 

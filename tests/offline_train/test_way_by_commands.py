@@ -45,7 +45,7 @@ def top1(trials: Path, place: Path, told: dict[str, str]) -> float:
     among = ("--gallery", place / "gallery", "--trials", trials)
     run("evaluate", *bundle, *among, "--repeats", 4, "--out", place / "report")
     found = json.loads((place / "report" / "evaluation.json").read_text())
-    return float(found["points"][-1]["top1"]["value"])
+    return float(found["evaluations"][0]["points"][-1]["top1"]["value"])
 
 
 def test_ids_are_right_and_shuffled_ones_at_chance(trials: Path, tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""Evaluations as tables for a terminal of 80 columns."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+
+from offline_train.evaluate.metrics import Estimate
+from offline_train.evaluate.result import (
+    THRESHOLDS,
+    Comparison,
+    Evaluation,
+    Noise,
+    OverSubjects,
+    Results,
+    Selective,
+    Spread,
+)
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """All tables of a result; of several subjects one row for each, as each has its page."""
+    for method, of_method in results.by_method.items():
+        if len(of_method) == 1:
+            yield accuracy_table(of_method[0])
+            yield among_table(of_method[0])
+            yield selective_table(of_method[0])
+        else:
+            yield subjects_table(method, of_method)
+    for one in results.over_subjects:
+        yield spread_table(one, results.by_method[one.method][0])
+
+
+def accuracy_table(evaluation: Evaluation) -> Table:
+    """By window end and repeats."""
+    pooled = evaluation.pooled
+    table = Table(
+        title=f"{evaluation.n_way}-way retrieval of {evaluation.items}",
+        caption=f"{evaluation.protocol}; evidence: {evaluation.evidence}\n"
+        f"intervals: {evaluation.interval}\n"
+        f"{evaluation.calibration}; pooled ECE {percent(pooled.ece)} %, "
+        f"by noise alone {noise(pooled.noise)} %",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %"):
+        table.add_column(column, justify="right")
+    for i, point in enumerate(evaluation.points):
+        same_end = i > 0 and evaluation.points[i - 1].tmax_s == point.tmax_s
+        if i > 0 and not same_end:
+            table.add_section()
+        table.add_row(
+            "" if same_end else f"{point.tmax_s:g}",
+            str(point.repeats),
+            percent(point.top1),
+            percent(point.top5),
+            percent(point.ece),
+            noise(point.noise),
+        )
+    table.add_section()
+    chance = (f"{100 * share:.1f}" for share in (evaluation.chance_top1, evaluation.chance_top5))
+    table.add_row("chance", "", *chance, "", "")
+    return table
+
+
+def among_table(evaluation: Evaluation) -> Table:
+    """Among fewer images, as papers report, and the mean reciprocal rank among all."""
+    last = evaluation.last
+    table = Table(
+        title=f"top-1 % among k images at {last[0].tmax_s:g} s; {evaluation.items}",
+        caption="the right one and k - 1 others drawn from the gallery: exact expectation; "
+        f"MRR among all {evaluation.n_way}\n{evaluation.method}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("repeats", *(f"k = {one.k}" for one in last[0].among), "MRR %"):
+        table.add_column(column, justify="right")
+    for point in last:
+        shares = (f"{100 * one.top1.value:.1f}" for one in point.among)
+        table.add_row(str(point.repeats), *shares, percent(point.mrr))
+    return table
+
+
+def selective_table(evaluation: Evaluation) -> Table:
+    """Accuracy and coverage of the last answers when unsure ones are withheld."""
+    last = evaluation.last
+    table = Table(
+        title=f"top-1 % (answered %) at {last[0].tmax_s:g} s, when less sure answers are "
+        f"withheld; {evaluation.items}",
+        caption=f"{evaluation.method}\n{evaluation.calibration}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("repeats", justify="right")
+    for threshold in THRESHOLDS[1:]:  # the first withholds nothing
+        table.add_column(f"sure {threshold:g}", justify="right")
+    for point in last:
+        table.add_row(str(point.repeats), *map(_selective, point.selective[1:]))
+    return table
+
+
+def subjects_table(method: str, evaluations: list[Evaluation]) -> Table:
+    """A row for each subject: the whole window, the most repeats."""
+    first, most = evaluations[0], max(point.repeats for point in evaluations[0].last)
+    table = Table(
+        title=f"{first.n_way}-way retrieval, {most} repeat{'s' * (most > 1)}, "
+        f"{first.points[-1].tmax_s:g} s; {method}",
+        caption=f"{first.protocol}\nintervals: {first.interval}\n{first.calibration}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("subject", overflow="fold")
+    table.add_column("of", overflow="fold")
+    for column in ("top-1 %", "top-5 %", "MRR %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in evaluations:
+        point = next(p for p in one.last if p.repeats == most)
+        of = one.items.replace(f" of {one.subject}", "", 1)
+        table.add_row(one.subject, of, *map(percent, (point.top1, point.top5, point.mrr)))
+    return table
+
+
+def spread_table(over: OverSubjects, first: Evaluation) -> Table:
+    """Mean and SD over subjects, by window end and repeats."""
+    table = Table(
+        title=f"mean ± SD over {len(over.subjects)} subjects{' (simulated)' * first.simulated}; "
+        f"{over.method}",
+        caption=f"{first.n_way}-way; chance {100 * first.chance_top1:.1f} and "
+        f"{100 * first.chance_top5:.1f} %; SD of a subject (n - 1)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("tmax s", "repeats", "top-1 %", "top-5 %", "MRR %"):
+        table.add_column(column, justify="right")
+    for p in over.points:
+        table.add_row(f"{p.tmax_s:g}", str(p.repeats), *map(spread, (p.top1, p.top5, p.mrr)))
+    return table
+
+
+def compared(comparison: Comparison) -> str:
+    """The comparison's last point, of the whole window and the last number of repeats."""
+    one = comparison.differences[-3]  # of top-1, before top-5 and MRR
+    word = "above" if one.difference.value >= 0 else "below"
+    subjects = f" of {comparison.n_subjects} subjects" * (comparison.n_subjects > 1)
+    how = comparison.ours
+    if comparison.ours != comparison.theirs:
+        how += f" against {comparison.theirs}"
+    return (
+        f"top-1 from {one.repeats} repeat{'s' * (one.repeats > 1)} at {one.tmax_s:g} s "
+        f"({how}) is {100 * one.ours:.1f} %, {100 * abs(one.difference.value):.1f} points {word} "
+        f"the {100 * one.theirs:.1f} % of '{comparison.other}': "
+        f"{signed(one.difference)} (95 %, paired over "
+        f"{comparison.n_images} images{subjects}), better on {one.better}, worse on {one.worse} "
+        f"(exact sign test, p = {one.p:.2g})"
+    )
+
+
+def percent(found: Estimate) -> str:
+    return f"{100 * found.value:.1f} ({100 * found.low:.1f}-{100 * found.high:.1f})"
+
+
+def signed(found: Estimate) -> str:
+    value, low, high = (100 * part for part in (found.value, found.low, found.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def noise(found: Noise) -> str:
+    return f"{100 * found.independent:.1f}-{100 * found.shared:.1f}"
+
+
+def spread(found: Spread) -> str:
+    return f"{100 * found.mean:.1f} ± {100 * found.sd:.1f}"
+
+
+def _selective(selective: Selective) -> str:
+    accuracy = "-" if selective.accuracy is None else f"{100 * selective.accuracy:.1f}"
+    return f"{accuracy} ({100 * selective.coverage:.0f})"
