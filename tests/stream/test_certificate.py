@@ -15,7 +15,7 @@ from demo.stimuli import gallery_stimuli
 from hvf_core.problem import INTERRUPTED, Problem
 from stream.bench.listeners import Answer
 from stream.bench.live import photon
-from stream.bench.live.cells import Setup, setups
+from stream.bench.live.cells import AXES, Setup, setups
 from stream.bench.live.compare import Change, compared, told
 from stream.bench.live.figures import Cell, Figures, Steady, accuracy_of, judged
 from stream.bench.live.files import ANSWERS, CERTIFICATE, PAGE, read_certificate
@@ -47,7 +47,7 @@ def answer(trial: int = 1, took_s: float = 0.002, **more) -> Answer:
 
 
 def cell(name: str, values_ms: np.ndarray, kind: str = "axis", **more) -> Cell:
-    fields = {name: more.pop(name) for name in ("channels", "rate_hz", "soa_s") if name in more}
+    fields = {name: more.pop(name) for name in AXES if name in more}
     requirements, n = Requirements(), len(values_ms)
     figures = Figures.of(values_ms)
     setup = Setup(name=name, kind=kind, n_trials=n, **fields)
@@ -235,13 +235,14 @@ def test_the_sentence_says_how_far_it_goes() -> None:
         cell("channels 256", slow, channels=256),
         cell("channels 512", fast, channels=512),
         cell("soa 0.1", fast, soa_s=0.1),
+        cell("images 16540", slow, images=16_540),
     ]
     said = sentence(cells)
     assert said.startswith(
         "This machine may run 63 channels at 1 kHz with SOA 0.2 s and 200 images"
     )
-    assert "up to 128 channels, down to SOA 0.1 s" in said
-    assert "of 4 other set-ups that were measured 3 pass" in said
+    assert "up to 128 channels, down to SOA 0.1 s, not up to 16,540 images" in said
+    assert "of 5 other set-ups that were measured 3 pass" in said
     failed = sentence([cell("centre", drawn(400, 0, 9.0), "centre")])
     assert "may NOT run" in failed
     assert "what fails is p99 17.1 ms (at most 16.7), p50" in failed

@@ -227,7 +227,7 @@ def _axis(cells: Sequence[Cell], axis: str) -> str:
         "ms",
         at,
         ticks(0, max(top, 1.2 * limit)),
-        as_x=lambda x: f"{10**x:,.4g}",
+        as_x=lambda x: f"{round(10**x, 4):,.10g}",
     )
     marks = [charts.level(frame, limit)]
     marks.append(

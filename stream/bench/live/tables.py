@@ -69,7 +69,7 @@ def _what(setup: Setup) -> str:
 
 
 def _reached(centre: Cell, others: Sequence[Cell]) -> Iterator[str]:
-    """How far each axis passes, step by step away from the centre."""
+    """How far each axis passes, step by step away from the centre, or that it does not."""
     if centre.verdict != "pass":
         return
     for axis in AXES:
@@ -84,9 +84,11 @@ def _reached(centre: Cell, others: Sequence[Cell]) -> Iterator[str]:
                 if one.verdict != "pass":
                     break
                 passed = getattr(one.setup, axis)
+            named = "SOA " if axis == "soa_s" else ""
             if passed != here:
-                named = "SOA " if axis == "soa_s" else ""
                 yield f"{word} {named}{with_unit(axis, passed)}"
+            elif side and side[0].fails:
+                yield f"not {word} {named}{with_unit(axis, getattr(side[0].setup, axis))}"
 
 
 def ways_table(cell: Cell) -> TableOf:
