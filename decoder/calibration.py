@@ -11,6 +11,9 @@ from hvf_core.specs import Frozen
 Evidence = Literal["mean", "added"]
 """How repeats are put together: their EEG is averaged, or their log-likelihoods are added."""
 
+CALIBRATE = "train with `mbp --hold-out 200`, or run `python -m offline_train calibrate`"
+"""The way out where a bundle is not calibrated."""
+
 
 class Calibration(Frozen):
     """Temperatures by the end of the window and the number of repeats (Guo et al., ICML 2017).
@@ -64,7 +67,7 @@ def temperature_of(
     if evidence == "added":
         raise Problem(
             "the bundle has no calibration and evidence 'added' adds calibrated probabilities: "
-            "calibrate the bundle on held-out stimuli, or take evidence 'mean'"
+            f"{CALIBRATE}, or take evidence 'mean'"
         )
     return 1.0
 

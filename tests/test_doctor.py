@@ -211,8 +211,8 @@ def test_models_that_are_well(well: Path) -> None:
     named = settings(well, painting=painting)
     found = [one for check in models.CHECKS for one in said(check, named)]
     assert [one.text for one in found if one.state != "ok"] == [
-        "its probabilities are calibrated on no images: believe none, or run "
-        "`python -m offline_train calibrate`"
+        "its probabilities are calibrated on no images: believe none, but train with "
+        "`mbp --hold-out 200`, or run `python -m offline_train calibrate`"
     ]
     text = "\n".join(one.text for one in found)
     assert "the 4 channels Fz Cz Pz Oz" in text

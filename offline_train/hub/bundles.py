@@ -19,6 +19,7 @@ from decoder.bundle import (
     BundleManifest,
     load_bundle,
 )
+from decoder.calibration import CALIBRATE
 from hvf_core.artifact import read_manifest, sealed_directory
 from hvf_core.hub.load import TIMEOUT_S
 from hvf_core.problem import Problem
@@ -112,6 +113,9 @@ def model_card(manifest: BundleManifest, repo: str) -> str:
         if simulated
         else "The weights work best for the persons and the cap that they were learnt from."
     )
+    believed = f"not calibrated: {CALIBRATE}"
+    if (fitted := manifest.calibration) is not None:
+        believed = f"calibrated on {fitted.n_items} stimuli"
     metrics = ""
     if manifest.metrics:
         metrics = f"Metrics:\n\n```json\n{json.dumps(manifest.metrics, indent=2)}\n```\n\n"
@@ -132,6 +136,7 @@ Decodes, from EEG, which image is being looked at. {origin}
 | brain encoder | {manifest.brain_encoder.name} |
 | image encoders (width) | {encoders} |
 | embedding | {manifest.embedding_dim} wide, space `{manifest.space[:12]}` |
+| probabilities | {believed} |
 
 {metrics}`{MANIFEST}` says how the bundle was trained.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decoder.bundle import load_bundle, open_bundle
+from decoder.calibration import CALIBRATE
 from decoder.engines.choice import ON_CPU, ON_GPU, EngineName
 from hvf_core.problem import Problem
 from index.gallery import load_gallery
@@ -36,7 +37,7 @@ def bundle(named: Named) -> Iterator[Verdict]:
         yield verdict(f"its filters delay the EEG by {1e3 * late_s:.1f} ms at {DELAY_AT_HZ:g} Hz")
     yield verdict(
         f"its probabilities are calibrated on {fitted.n_items if fitted else 'no'} images",
-        (fitted is None, "believe none, or run `python -m offline_train calibrate`"),
+        (fitted is None, f"believe none, but {CALIBRATE}"),
     )
 
 

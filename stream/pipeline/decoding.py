@@ -8,6 +8,7 @@ import torch
 from decoder.anytime import Shares, shares_of
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
+from decoder.calibration import CALIBRATE
 from decoder.devices import device_of
 from decoder.engines.compiled import can_run
 from decoder.engines.graph import Scored, UnitLength
@@ -53,7 +54,8 @@ def open_decoder(
         say=lambda sentence: say(sentence, {}),
     )
     if manifest.calibration is None:
-        say("the bundle is not calibrated: its probabilities are not to be believed", {})
+        untrue = "the bundle is not calibrated: its probabilities are not to be believed"
+        say(f"{untrue}; {CALIBRATE}", {})
     return decoder
 
 
