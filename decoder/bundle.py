@@ -63,6 +63,8 @@ class HVFRecord(Frozen):
 
     hidden: int = Field(gt=0)
     """Inner width of the residual block."""
+    gated: bool = False
+    """Whether encoders have weights that are learnt."""
 
 
 class TrialInfo(Frozen):

@@ -77,7 +77,7 @@ def save_networks(
     """
     weights = arrays_of(hvf)
     manifest = BundleManifest(
-        hvf=HVFRecord(hidden=hvf.hidden),
+        hvf=HVFRecord(hidden=hvf.hidden, gated=hvf.gates is not None),
         embedding_dim=hvf.dim,
         space=space_of(weights, told["image_encoders"]),
         **told,

@@ -84,3 +84,22 @@ def test_hvf_refuses_other_encoders(names: list[str]) -> None:
     hvf = HVF({"a": 3, "b": 3}, dim=8, hidden=8)
     with pytest.raises(ValueError, match="encoders"):
         hvf({name: torch.zeros(1, 3) for name in names})
+
+
+def test_a_gated_hvf_weighs_blocks_of_one_length() -> None:
+    torch.manual_seed(0)
+    hvf = HVF({"a": 3, "b": 4}, dim=8, hidden=8, gated=True).eval()
+    assert hvf.shares == {"a": 0.5, "b": 0.5}
+    torch.nn.init.constant_(hvf.gates, 0)
+    hvf.gates.data[0] += np.log(3) / 20
+    assert hvf.shares == pytest.approx({"a": 0.75, "b": 0.25})
+    a, b = torch.randn(2, 3), 100 * torch.randn(2, 4)
+
+    def block(name: str, x: torch.Tensor) -> torch.Tensor:
+        y = hvf.maps[name](x)
+        centred = y - y.mean(dim=1, keepdim=True)
+        return centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+
+    expected = hvf.head(2 * (0.75 * block("a", a) + 0.25 * block("b", b)))
+    torch.testing.assert_close(hvf({"a": a, "b": b}), expected)
+    assert HVF({"a": 3}).shares == {}
