@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from decoder.brain.base import BrainEncoder
 from decoder.brain.registry import make_brain_encoder, save_networks
 from decoder.bundle import BrainEncoderRecord, Bundle, space_of
-from decoder.hvf import HVF
+from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
-from offline_train.brain.loss import symmetric_infonce
+from offline_train.brain.loss import infonce
+from offline_train.brain.rows import Rows
 from offline_train.brain.settings import TrainSettings
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
@@ -38,6 +39,8 @@ class Progress:
     step: int
     n_steps: int
     loss: float
+    lr: float
+    """With which this step was taken."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,15 @@ class BrainAndImages(nn.Module):
         widths = (settings.dim, settings.hidden)
         dropout = settings.dropout if settings.encoder == "mbp" else None
         self.brain = make_brain_encoder(settings.encoder, n_channels, n_times, *widths, dropout)
-        self.hvf = HVF(dims, *widths, settings.dropout) if frozen_hvf is None else None
+        gated = settings.fusion == "gated"
+        learns = frozen_hvf is None
+        self.hvf = HVF(dims, *widths, settings.dropout, gated) if learns else None
         self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
+        self.one_way = settings.loss == "one-way"
 
     def forward(self, trials: Tensor, fused: Tensor, owner: Tensor) -> Tensor:
         """The loss of a batch; `owner` is the row in `fused` of each trial's image."""
-        return symmetric_infonce(self.brain(trials), fused, owner, self.logit_scale)
+        return infonce(self.brain(trials), fused, owner, self.logit_scale, self.one_way)
 
 
 def count_steps(n_rows: int, settings: TrainSettings) -> int:
@@ -115,13 +121,22 @@ def train(
 
     Raises:
         Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
-            the checkpoint is damaged, or the HVF has another width.
+            the checkpoint is damaged, the trials are not of the settings' shape, or the HVF has
+            another width.
     """
+    if settings.fusion != "sum" and frozen_hvf is not None:
+        raise Problem(
+            f"the HVF of a prior stays as it is, the fusion is to be '{settings.fusion}': leave "
+            "one of both out"
+        )
+    if settings.fusion == "given":
+        frozen_hvf = _as_given(features)
     if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
         raise Problem(
             f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
             f"{settings.dim}: train with its width"
         )
+    _check_shape(trial_set, settings)
     if len(trial_set.items) < 2:
         raise Problem(
             f"the trial set has only the stimulus {trial_set.items[0]!r}: "
@@ -156,26 +171,19 @@ def train(
         if checkpoint_dir is not None:
             history = load_checkpoint(checkpoint_dir, training, model, optimizer)
 
+        rows = Rows(trial_set, settings, device)
+        half = torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
+        n_steps = count_steps(rows.n, settings)
         for epoch in range(len(history), settings.epochs):
             # Seeds that follow from the epoch leave no generator's state to be kept.
             rng = np.random.default_rng([settings.seed, epoch])
             torch.manual_seed(int(rng.integers(2**63)))
-            items, groups = trial_set.draw_repeats(
-                settings.repeats_per_row, rng, settings.rows_per_item
-            )
-            order = rng.permutation(len(groups))
-            n_steps = count_steps(len(groups), settings)
             step = epoch * n_steps // settings.epochs
             losses = []
-            for start in range(0, len(order), settings.batch_size):
-                rows = order[start : start + settings.batch_size]
-                means = trial_set.mean([groups[row] for row in rows])
-                _shorten(means, format.rate_hz, settings, rng)
-                trials = torch.from_numpy(means).to(device)
-                unique, owner = np.unique(items[rows], return_inverse=True)
-                shown = torch.from_numpy(unique).to(device)
-                embeddings = {name: array[shown] for name, array in images.items()}
-                loss = model(trials, fuse(embeddings), torch.from_numpy(owner).to(device))
+            for batch in rows.batches(rng):
+                with half:
+                    fused = fuse({name: array[batch.shown] for name, array in images.items()})
+                    loss = model(batch.trials, fused, batch.owner)
 
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, n_steps, settings)
@@ -191,7 +199,7 @@ def train(
                         f"the loss is {losses[-1]} at step {step}, the training diverged: "
                         f"lower lr from {settings.lr}, or look for broken trials"
                     )
-                on_progress(Progress(epoch + 1, step, n_steps, losses[-1]))
+                on_progress(Progress(epoch + 1, step, n_steps, losses[-1], group["lr"]))
             history.append(
                 {"loss": float(np.mean(losses)), "logit_scale": model.logit_scale.item()}
             )
@@ -203,25 +211,32 @@ def train(
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
 
 
+def _as_given(features: Features) -> HVF:
+    if len(features.encoders) > 1:
+        raise Problem(
+            "targets are to be the embeddings as they are given, and these are of "
+            f"{len(features.encoders)} encoders: give one, or another fusion"
+        )
+    [encoder] = features.encoders
+    return hvf_as_given(encoder.name, encoder.dim)
+
+
+def _check_shape(trial_set: TrialSet, settings: TrainSettings) -> None:
+    found = (len(trial_set.format.channels), trial_set.format.n_times)
+    if settings.shape not in (None, found):
+        (n_channels, n_times), wanted = found, needed(settings.shape)
+        raise Problem(
+            f"the trials have {n_channels} channels and {n_times} times, the settings ask for "
+            f"{wanted[0]} and {wanted[1]}: prepare them so, or take a preset for any data, such as "
+            "paper"
+        )
+
+
 def _frozen(hvf: HVF, dropout: float) -> HVF:
     """A copy that is not trained, and is disturbed by dropout of this rate alone."""
     copied = HVF(hvf.dims, hvf.dim, hvf.hidden, dropout).requires_grad_(False)
     copied.load_state_dict(hvf.state_dict())
     return copied
-
-
-def _shorten(
-    trials: np.ndarray, rate_hz: float, settings: TrainSettings, rng: np.random.Generator
-) -> None:
-    """Sets what lies behind a random time to 0, in place, in some of the trials."""
-    if not settings.prefix_share:
-        return
-    n_times = trials.shape[2]
-    shortest = min(n_times, max(1, round(settings.prefix_min_s * rate_hz)))
-    ends = rng.integers(shortest, n_times + 1, len(trials))
-    ends[rng.random(len(trials)) >= settings.prefix_share] = n_times
-    for trial, end in zip(trials, ends, strict=True):
-        trial[:, end:] = 0
 
 
 def make_bundle(
@@ -246,6 +261,7 @@ def make_bundle(
         "n_trials": len(trial_set),
         "n_items": len(trial_set.items),
         "final_loss": models.history[-1]["loss"],
+        "encoder_weights": dict[str, JsonValue](models.hvf.shares),
         "checkpoint_rule": "last epoch",
         **provenance(command, "torch", "numpy"),
     }

@@ -211,7 +211,7 @@ def test_mbp_ends_with_how_often_held_out_stimuli_are_found_and_writes_once(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("offline_train.brain.calibrate.fit_calibration", interrupt)
+    monkeypatch.setattr("offline_train.brain.making.fit_calibration", interrupt)
     assert command(*asked, "--seed", 1).exit_code != 0
     assert load_bundle(tmp_path / "bundle").manifest == before  # not an uncalibrated one
     assert list(tmp_path.glob(".*")) == []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from offline_train.brain.loss import symmetric_infonce
+from offline_train.brain.loss import infonce
 
 
 def clip_loss(brain: torch.Tensor, images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ def test_with_one_trial_per_image_it_is_the_standard_loss(n: int) -> None:
     torch.manual_seed(n)
     scale = torch.tensor(math.log(1 / 0.07), dtype=torch.double, requires_grad=True)
     brain, images = torch.randn(2, n, 5, dtype=torch.double).requires_grad_().unbind()
-    ours = symmetric_infonce(brain, images, torch.arange(n), scale)
+    ours = infonce(brain, images, torch.arange(n), scale)
     standard = clip_loss(brain, images, scale)
     torch.testing.assert_close(ours, standard)
     for a, b in zip(
@@ -64,4 +64,4 @@ def test_with_several_trials_per_image_it_follows_its_definition(
         own = [logit[t][image] - normaliser for t in range(len(brain)) if owner[t] == image]
         columns.append(sum(own) / len(own))
     expected = -(sum(rows) / len(rows) + sum(columns) / len(columns)) / 2
-    assert symmetric_infonce(brain, images, owner, scale).item() == pytest.approx(expected)
+    assert infonce(brain, images, owner, scale).item() == pytest.approx(expected)

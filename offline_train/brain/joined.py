@@ -1,0 +1,88 @@
+"""Several trial sets as one, such as those of the subjects of a study, each prepared by itself."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from hvf_core.problem import Problem
+from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set
+from offline_train.data.trial_table import Column
+
+
+def load_trial_sets(folders: Sequence[Path]) -> TrialSet:
+    """Opens trial sets as one; those that do not name their subject are named by their folders.
+
+    A bundle takes over the mean of what their preprocessing was fitted to.
+
+    Raises:
+        Problem: when one cannot be opened, or they are not of one format.
+    """
+    sets = [load_trial_set(folder) for folder in folders]
+    if len(sets) == 1:
+        return sets[0]
+    for folder, one in zip(folders, sets, strict=True):
+        _check_format(folder, one.format, folders[0], sets[0].format)
+    starts = np.cumsum([0, *(len(one.data) for one in sets)])
+    tables = [
+        {"subject": Column((folder.name,), np.zeros(len(one), np.int32)), **one.table}
+        for folder, one in zip(folders, sets, strict=True)
+    ]
+    return TrialSet(
+        format=sets[0].format.model_copy(
+            update={"provenance": {"joined": [one.format.provenance for one in sets]}}
+        ),
+        data=cast(np.ndarray, _Stacked([one.data for one in sets])),
+        rows=np.concatenate([one.rows + n for one, n in zip(sets, starts, strict=False)]),
+        table={
+            name: Column.of(
+                value
+                for table, one in zip(tables, sets, strict=True)
+                for value in (table[name].values if name in table else [None] * len(one))
+            )
+            for name in dict.fromkeys(name for table in tables for name in table)
+        },
+        preprocessing_arrays=_mean([one.preprocessing_arrays for one in sets]),
+        session_arrays={key: arrays for one in sets for key, arrays in one.session_arrays.items()},
+        checksum=hashlib.sha256("".join(one.checksum for one in sets).encode()).hexdigest(),
+    )
+
+
+class _Stacked:
+    """Memory-mapped trials of several sets, indexed by arrays of rows as one array would be."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts, self._starts = parts, np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(rows)
+        found = np.empty((*wanted.shape, *self.shape[1:]), self.dtype)
+        part_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        for number in np.unique(part_of):
+            here = part_of == number
+            found[here] = self._parts[number][wanted[here] - self._starts[number]]
+        return found
+
+
+def _check_format(folder: Path, found: TrialFormat, first: Path, wanted: TrialFormat) -> None:
+    ours, theirs = (one.model_dump(exclude={"provenance"}) for one in (found, wanted))
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise Problem(
+                f"'{folder}' has the {name} {value}, '{first}' has {theirs[name]}: prepare both "
+                "with the same options"
+            )
+
+
+def _mean(arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {
+        name: np.mean([one[name] for one in arrays], axis=0).astype(first.dtype)
+        for name, first in arrays[0].items()
+    }

@@ -1,0 +1,161 @@
+"""How long a training at full size takes: `python -m tests.lookalikes.full_training FOLDER`.
+
+Beside its own matrix products alone, which are run between its epochs: both then have the same
+machine, whoever else uses it. Trials and features are noise.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from decoder.bundle import ImageEncoderRecord
+from offline_train.brain.rows import Rows
+from offline_train.brain.settings import PRESETS
+from offline_train.brain.train import Progress, count_steps, train
+from offline_train.data.features import Features
+from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+
+RETRIEVAL = {"RN50": 1024, "ViT-B-32": 512, "SDXL-VAE": 1024}
+Shape = tuple[int, int]
+_N_STATES = 4
+"""Numbers kept for each weight: itself, its gradient and both moments of AdamW."""
+
+
+def noise_set(
+    folder: Path, n_images: int, n_channels: int, repeats: int, subjects: int
+) -> TrialSet:
+    """Trials of 1 s at 250 Hz; made once."""
+    if not (folder / "trial_set.json").is_file():
+        names = tuple(f"C{i}" for i in range(n_channels))
+        format = TrialFormat(channels=names, rate_hz=250, tmin_s=0, tmax_s=0.996)
+        rng = np.random.default_rng(0)
+        with write_trial_set(folder, format) as writer:
+            for subject in range(subjects):
+                for _ in range(repeats):
+                    for start in range(0, n_images, 1024):
+                        shown = [f"{i:05d}" for i in range(start, min(start + 1024, n_images))]
+                        trials = rng.standard_normal((len(shown), n_channels, 250), np.float32)
+                        writer.append(trials, shown, subject=str(subject))
+    return load_trial_set(folder)
+
+
+def noise_features(items: tuple[str, ...]) -> Features:
+    rng = np.random.default_rng(1)
+    encoders = tuple(
+        ImageEncoderRecord(name=name, dim=dim, checksum="noise") for name, dim in RETRIEVAL.items()
+    )
+    arrays = {k: rng.standard_normal((len(items), d), np.float32) for k, d in RETRIEVAL.items()}
+    return Features(items, encoders, arrays)
+
+
+def products(n: int, n_inputs: int, width: int = 1024) -> Iterator[tuple[Shape, Shape]]:
+    """The matrix products of a step of `n` rows: forward, and back to weights and to inputs."""
+    for d in (n_inputs, *RETRIEVAL.values()):  # into nothing that is learnt: not back to inputs
+        yield (n, d), (d, width)
+        yield (width, n), (n, d)
+    for _ in range(2 * 2):  # two matrices in each of two residual blocks
+        yield (n, width), (width, width)
+        yield (width, n), (n, width)
+        yield (n, width), (width, width)
+    yield (n, width), (width, n)
+    yield (n, n), (n, width)
+    yield (n, n), (n, width)
+
+
+class Products:
+    """Runs the products of an epoch, with matrices that are there already."""
+
+    def __init__(self, n_rows: int, n_inputs: int, batch_size: int) -> None:
+        sizes = [min(batch_size, n_rows - start) for start in range(0, n_rows, batch_size)]
+        self._shapes = [pair for n in sizes for pair in products(n, n_inputs)]
+        shapes = {shape for a, b in self._shapes for shape in (a, b, (a[0], b[1]))}
+        self._matrices = {shape: torch.randn(shape) for shape in shapes}
+
+    def __call__(self) -> float:
+        """Seconds that an epoch's take."""
+        start = time.perf_counter()
+        for a, b in self._shapes:
+            torch.mm(self._matrices[a], self._matrices[b], out=self._matrices[a[0], b[1]])
+        return time.perf_counter() - start
+
+
+class Memory:
+    """The most memory of its own that this process has had, as mapped files can be given back."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self.now())
+            time.sleep(0.02)
+
+    @staticmethod
+    def now() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        [line] = [line for line in lines if line.startswith("RssAnon")]
+        return int(line.split()[1]) * 1024
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where trials are made and kept")],
+    images: int = 16_540,
+    channels: int = 17,
+    repeats: int = 1,
+    subjects: int = 1,
+    every_trial: Annotated[bool, typer.Option("--every-trial")] = False,
+    epochs: int = 25,
+    held_gb: float | None = None,
+    beside: Annotated[bool, typer.Option(help="Run the products alone between epochs")] = True,
+) -> None:
+    """Trains, and prints how long it took, beside its products, and how much memory it had."""
+    name = f"{images}x{channels}x{repeats}x{subjects}"
+    trial_set = noise_set(folder / name, images, channels, repeats, subjects)
+    features = noise_features(trial_set.items)
+    changes = {"epochs": epochs, "held_gb": held_gb, "device": "cpu"}
+    if every_trial:
+        changes |= {"repeats_per_row": 1, "rows_per_item": None}
+    settings = PRESETS["paper"].model_copy(update=changes)
+    n_inputs = channels * 250
+    rows = Rows(trial_set, settings.model_copy(update={"held_gb": 0.0}), "cpu").n
+    alone = Products(rows, n_inputs, settings.batch_size) if beside else None
+    per_epoch = count_steps(rows, settings) // epochs
+    before, memory = Memory.now(), Memory()
+    products_s, epochs_s = list[float](), list[float]()
+    begun = time.perf_counter()
+
+    def follow(step: Progress) -> None:
+        nonlocal begun
+        if step.step % per_epoch:
+            return
+        epochs_s.append(time.perf_counter() - begun)
+        told = f"epoch {step.epoch}: {epochs_s[-1]:.2f} s"
+        if alone is not None:
+            products_s.append(alone())
+            told += f", its products alone {products_s[-1]:.2f} s"
+        print(told, flush=True)
+        begun = time.perf_counter()
+
+    train(trial_set, features, settings, follow)
+    weights = 4 * _N_STATES * (n_inputs * 1024 + sum(RETRIEVAL.values()) * 1024 + 4 * 1024**2)
+    held = 4 * n_inputs * (rows if not every_trial else len(trial_set))
+    seen = sum(array.nbytes for array in features.embeddings.values())
+    must = weights + seen + (held if held_gb != 0 else 0)
+    print(
+        f"{rows} rows an epoch; {sum(epochs_s):.0f} s, {np.median(epochs_s):.2f} s an epoch; "
+        f"{(memory.peak - before + seen) / 1e9:.2f} GB, of which {must / 1e9:.2f} must be there"
+    )
+    if products_s:
+        ratio = np.median(np.array(epochs_s[1:]) / np.array(products_s[1:]))
+        print(f"{sum(epochs_s) / sum(products_s):.2f} times its products in all, {ratio:.2f} p50")
+
+
+if __name__ == "__main__":
+    typer.run(main)
