@@ -5,6 +5,7 @@ from offline_train.commands.calibrate import calibrate
 from offline_train.commands.datasets import datasets
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
+from offline_train.commands.experiments import experiments
 from offline_train.commands.features import features
 from offline_train.commands.fetch import fetch
 from offline_train.commands.gallery import gallery
@@ -18,6 +19,7 @@ app = app_of(
     "Produces the models of the live system: prepare, mbp, gallery, then evaluate; and prior, "
     "for those that paint.",
     datasets,
-    *(prepare, prepare_test, features, mbp, gallery, calibrate, evaluate, onnx, share, fetch),
+    *(prepare, prepare_test, features, mbp, gallery, calibrate, evaluate, experiments),
+    *(onnx, share, fetch),
     *(empty_prompt, prior, evaluate_prior),
 )

@@ -14,6 +14,7 @@ from offline_train.commands.app import app
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.trial_set import load_trial_set, write_trial_set
 from offline_train.evaluate.settings import EvaluateSettings
+from offline_train.experiments.settings import Experiment, Published, RunSettings
 from offline_train.paintings.settings import PaintingsSettings
 from offline_train.prior.settings import PRESETS as PRIOR_PRESETS
 from offline_train.prior.settings import PriorSettings
@@ -21,7 +22,7 @@ from tests.offline_train.conftest import FORMAT
 
 TREES = (
     *(TrainSettings, PriorSettings, PrepareSettings, PrepareTestSettings),
-    *(EvaluateSettings, PaintingsSettings),
+    *(EvaluateSettings, PaintingsSettings, Experiment, Published, RunSettings),
 )
 
 

@@ -1,0 +1,114 @@
+"""What `experiments` does, step by step, with what it shows of it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rich.table import Table
+
+from hvf_core.problem import Problem, WrongUsage
+from hvf_core.provenance import command_line, provenance
+from offline_train.commands.options import TRAIN, bar, console, encoded
+from offline_train.data.features import Encoded
+from offline_train.data.image_table import pictures_of_table
+from offline_train.data.images import pictures_of
+from offline_train.data.trial_set import load_trial_set
+from offline_train.experiments.numbers import results_of
+from offline_train.experiments.plan import Planned, World, plan, told_names
+from offline_train.experiments.report import markdown, write_report
+from offline_train.experiments.run import run_missing, seconds_needed
+from offline_train.experiments.settings import SHIPPED, Experiment, expand, read_experiment
+
+
+def world_of(experiment: Experiment, cache: Path) -> World:
+    """Trials and images; what the file says of how to get them is told where they are missing."""
+    folder = experiment.images
+    try:
+        trial_set = load_trial_set(experiment.trials)
+        shown = trial_set.select(["train", "test"], "split")
+        with bar("reading images") as tell:
+            of = pictures_of_table if folder.is_file() else pictures_of
+            pictures = of(folder, shown.items, tell)
+    except Problem as problem:
+        raise Problem(
+            f"{problem}; {experiment.made_by}" if experiment.made_by else str(problem)
+        ) from None
+    known: dict[str, Encoded | Problem] = {}
+
+    def features(encoders: str) -> Encoded:
+        if encoders not in known:
+            try:
+                known[encoders] = encoded(pictures, encoders, cache)
+            except Problem as problem:
+                known[encoders] = problem
+        if isinstance(found := known[encoders], Problem):
+            raise found
+        return found
+
+    return World(trial_set, pictures.contents, features)
+
+
+def planned_in(
+    out: Path, experiment: Experiment, world: World, only: str | None
+) -> tuple[list[Planned], list[Planned]]:
+    """All runs, and those that are wanted now."""
+    subjects = list(experiment.subjects) or world.subjects
+    if unknown := sorted({*subjects} - {*world.subjects}):
+        raise Problem(
+            f"the trial set has no test trials of {told_names(unknown)}, only of "
+            f"{told_names(world.subjects, 20)}: name those, or leave `subjects` out"
+        )
+    planned = plan(list(expand(experiment, subjects)), world, out)
+    pattern = only if only is None or set(only) & {*"*?["} else f"*{only}*"
+    wanted = [one for one in planned if pattern is None or fnmatchcase(one.run.name, pattern)]
+    if not wanted:
+        raise WrongUsage(f"--only '{only}' is in no name of a run; see --list")
+    return planned, wanted
+
+
+def list_runs(wanted: Sequence[Planned]) -> None:
+    """Shows which are done."""
+    table = Table("run", "folder", "state", box=None, padding=(0, 2, 0, 0))
+    for one in wanted:
+        table.add_row(one.run.name, one.folder.name, one.state)
+    console.print(table)
+
+
+def run(wanted: Sequence[Planned], world: World) -> Problem | None:
+    """Runs what is missing; gives back what is to be told when the table is written."""
+    todo = {one.decided_by: one for one in wanted if not one.is_done}
+    told = f"{len(wanted)} runs, {len(todo)} to do"
+    if todo:
+        for encoders in dict.fromkeys(one.run.settings.encoders for one in todo.values()):
+            with suppress(Problem):  # which its runs will tell
+                world.features(encoders)
+        about = timedelta(seconds=round(seconds_needed([*todo.values()], world)))
+        told += f", about {about} of training (h:mm:ss)"
+    console.print(told)
+    try:
+        with bar("running") as tell:
+            run_missing([*todo.values()], world, tell, console.print)
+    except Problem as problem:
+        return problem
+    return None
+
+
+def write(experiment: Experiment, planned: Sequence[Planned], out: Path) -> None:
+    """Writes what is known by now, and shows it."""
+    results = results_of(experiment, planned, provenance(command_line(), "torch", "numpy"))
+    if results is None:
+        return
+    paths = write_report(results, out)
+    console.print(markdown(results), soft_wrap=True, highlight=False)
+    console.print(f"in '{out}': {', '.join(path.name for path in paths)}, runs")
+
+
+def list_shipped() -> None:
+    """Shows the experiments that come with the program."""
+    table = Table("name", "title", box=None, padding=(0, 2, 0, 0))
+    for name in SHIPPED:
+        table.add_row(name, read_experiment(name).title)
+    console.print(table)
+    console.print(f"next: {TRAIN} experiments {next(iter(SHIPPED))}", soft_wrap=True)

@@ -1,0 +1,197 @@
+"""An experiment's table as Markdown, CSV and JSON, and its figure."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hvf_core.artifact import whole_file, write_manifest
+from offline_train.evaluate.metrics import Estimate
+from offline_train.evaluate.pictures import BLUE, DPI, GREY
+from offline_train.experiments.numbers import Line, Results
+
+METRICS = {"top1": "top-1 %", "top5": "top-5 %"}
+SIMULATED = "SIMULATED: a demo world and a simulated subject, which say nothing about people."
+FIGURE = "figure.png"
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Writes `table.md`, `table.csv`, `table.json` and `figure.png`, in place of earlier ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in ("table.md", "table.csv", "table.json", FIGURE)]
+    with whole_file(paths[0]) as draft:
+        draft.write_text(markdown(results), encoding="utf-8")
+    with whole_file(paths[1]) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(_cells(results))
+    write_manifest(paths[2], results)
+    with whole_file(paths[3]) as draft:
+        _figure(results).savefig(draft, dpi=DPI, format="png")
+    return paths
+
+
+def markdown(results: Results) -> str:
+    """The table with all that is to be said of it."""
+    title = f"{results.title} (simulated)" if results.simulated else results.title
+    parts = [f"# {title}"]
+    parts += [f"**{SIMULATED}**"] if results.simulated else []
+    parts += [results.about] if results.about else []
+    parts.append("\n".join(_table(results)))
+    chance = ", ".join(f"{METRICS[m]} {value:.2g}" for m, value in results.chance.items())
+    said = [f"{results.protocol}; by chance {chance}.", f"Intervals: {results.interval}."]
+    if results.reference is not None:
+        said.append(f"Differences are from '{results.reference}', paired, in percent points.")
+    parts.append(" ".join(said))
+    numbered = _sources(results)
+    parts.append("\n".join(f"[{n}] {source}" for source, n in numbered.items()))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(results: Results) -> Iterator[str]:
+    axes = _axes(results)
+    methods = {line.method for line in results.lines if line.method}
+    numbered, differ = _sources(results), any(line.differences for line in results.lines)
+    extra = list(dict.fromkeys(m for line in results.lines for m in line.published))
+    extra = [metric for metric in extra if metric not in METRICS]
+    head = ["", *axes, *["decoded by"] * (len(methods) > 1), "repeats", "window end s", "n"]
+    head += [*METRICS.values(), *["top-1 difference"] * differ, "published"]
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for line in results.lines:
+        row = [line.row, *(line.axes.get(axis, "all") for axis in axes)]
+        row += [line.method] * (len(methods) > 1)
+        row.append("" if line.repeats is None else str(line.repeats))
+        row.append("" if line.tmax_s is None else f"{line.tmax_s:g}")
+        row.append(_n(line))
+        row += [_told(line.measured.get(metric)) for metric in METRICS]
+        row += [_told(line.differences.get("top1"), "+.1f")] * differ
+        row.append(_published(line, extra, numbered))
+        yield f"| {' | '.join(row)} |"
+
+
+def _n(line: Line) -> str:
+    if not line.n_runs:
+        return "not run"
+    missing = f", {line.n_runs} of {line.n_wanted} runs" * (line.n_runs < line.n_wanted)
+    kinds = ((line.n_images, "image"), (line.n_subjects, "subject"), (line.n_seeds, "seed"))
+    return " x ".join(f"{n} {kind}{'s' * (n > 1)}" for n, kind in kinds) + missing
+
+
+def _told(found: Estimate | None, form: str = ".1f") -> str:
+    if found is None:
+        return ""
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+
+
+def _published(line: Line, extra: Sequence[str], numbered: dict[str, int]) -> str:
+    if not line.source:
+        return "none published"
+    usual = " / ".join(f"{line.published[m]:g}" for m in METRICS if m in line.published)
+    others = [
+        f"{metric} {line.published[metric]:g}" for metric in extra if metric in line.published
+    ]
+    return f"{', '.join(filter(None, [usual, *others]))} [{numbered[line.source]}]"
+
+
+def _sources(results: Results) -> dict[str, int]:
+    """The citations that are needed, numbered."""
+    cited = dict.fromkeys(line.source for line in results.lines if line.source)
+    return {source: n for n, source in enumerate(cited, 1)}
+
+
+def _axes(results: Results) -> list[str]:
+    return list(dict.fromkeys(axis for line in results.lines for axis in line.axes))
+
+
+def _cells(results: Results) -> Iterator[list[object]]:
+    axes = _axes(results)
+    ends = ("value", "low", "high")
+    head = ["row", *axes, "method", "repeats", "tmax_s"]
+    head += ["n_images", "n_subjects", "n_seeds", "n_runs", "simulated"]
+    head += [f"{metric}_{end}" for metric in METRICS for end in ends]
+    head += [f"{metric}_difference_{end}" for metric in METRICS for end in ends]
+    yield [*head, *(f"{metric}_published" for metric in METRICS), "source"]
+    for line in results.lines:
+        row: list[object] = [line.row, *(line.axes.get(axis, "") for axis in axes)]
+        row += [line.method, line.repeats, line.tmax_s]
+        row += [line.n_images, line.n_subjects, line.n_seeds, line.n_runs, results.simulated]
+        for known in (line.measured, line.differences):
+            for metric in METRICS:
+                found = known.get(metric)
+                row += [getattr(found, end) if found else "" for end in ends]
+        yield [*row, *(line.published.get(metric, "") for metric in METRICS), line.source]
+
+
+def _figure(results: Results) -> Figure:
+    """Top-1: by repeats where there are several, else a dot for each line."""
+    run = [line for line in results.lines if line.measured]
+    by_repeats = len({line.repeats for line in run}) > 1
+    shown = run if by_repeats else [*results.lines]
+    height = 4.6 if by_repeats else 1.8 + 0.36 * len(shown)
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes, chance = figure.subplots(), results.chance["top1"]
+    if by_repeats:
+        _draw_repeats(axes, shown)
+        axes.axhline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
+    else:
+        _draw_lines(axes, shown)
+        axes.axvline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    simulated = "\nSIMULATED subject of the demo world" if results.simulated else ""
+    figure.suptitle(f"{results.title}{simulated}\nbars: {results.interval}", fontsize=9)
+    return figure
+
+
+def _named(line: Line) -> str:
+    return ", ".join(filter(None, [line.row, *line.axes.values()]))
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    """One below the other, measured and published."""
+    at = [n for n, line in enumerate(lines) if "top1" in line.published]
+    values = [lines[n].published["top1"] for n in at]
+    axes.plot(values, at, "D", color=GREY, fillstyle="none", label="published")
+    at = [n for n, line in enumerate(lines) if line.measured]
+    found = [lines[n].measured["top1"] for n in at]
+    spread = [[one.value - one.low for one in found], [one.high - one.value for one in found]]
+    values = [one.value for one in found]
+    axes.errorbar(values, at, xerr=spread, fmt="o", color=BLUE, capsize=2, label="measured here")
+    axes.set_yticks(range(len(lines)), [_named(line) for line in lines], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("top-1 accuracy, %")
+    axes.set_xlim(0, None)
+
+
+def _draw_repeats(axes: Axes, lines: Sequence[Line]) -> None:
+    """A curve for each row, axes, method and window end."""
+    curves: dict[str, list[Line]] = {}
+    ends = {line.tmax_s for line in lines}
+    methods = {line.method for line in lines}
+    for line in lines:
+        told = [_named(line), *[line.method] * (len(methods) > 1)]
+        told += [f"{line.tmax_s:g} s"] * (len(ends) > 1)
+        curves.setdefault(", ".join(told), []).append(line)
+    colours = colormaps["viridis"]
+    for number, (name, of_curve) in enumerate(curves.items()):
+        colour = colours(0.9 * number / max(1, len(curves) - 1))
+        of_curve = sorted(of_curve, key=lambda line: line.repeats or 0)
+        repeats = [line.repeats or 0 for line in of_curve]
+        found = [line.measured["top1"] for line in of_curve]
+        axes.plot(repeats, [one.value for one in found], "o-", color=colour, label=name)
+        axes.fill_between(
+            repeats,
+            [one.low for one in found],
+            [one.high for one in found],
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+        )
+    axes.set_xscale("log", base=2)
+    ticks = sorted({line.repeats or 0 for line in lines})
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.set_xlabel("repeats of a test image")
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.set_ylim(0, None)
