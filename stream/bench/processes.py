@@ -26,6 +26,8 @@ def end_with_parent(pid: int | None = None) -> None:
     if pid is None and parent is not None:
         pid = parent.pid
     if sys.platform == "linux":
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # as it was where this was started
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != pid:  # it is gone already
             raise SystemExit(1)
