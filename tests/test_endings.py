@@ -109,9 +109,9 @@ def test_a_session_whose_lines_nobody_reads_any_more(cap: str, tmp_path, tempora
     assert process.stderr is not None
     said = process.stderr.read()
     # It may end before the results node is back: then nobody has listened for a moment.
-    expected = 1 if said.startswith("nobody listened") else 141
-    assert (process.returncode, said.count("\n")) == (expected, 1), said
-    assert said.startswith(("nobody listened", "nobody reads what is printed any more"))
+    is_back = said.startswith("nobody reads what is printed any more")
+    assert (process.returncode, said.count("\n")) == (141 if is_back else 1, 1), said
+    assert is_back or said.startswith(("nobody listened", "the ledger lacks a marker")), said
     check_accounted(folder)
     assert (folder / "report.html").is_file()
 
