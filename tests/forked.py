@@ -4,8 +4,9 @@ A session is four to six processes, and their imports take far longer than what 
 On Linux they are therefore copies, in tests, of a process without threads: `Popen` asks it for one.
 A copy has its own number, command line, group, environment and files, runs its program from the
 first line to the last, and ends once what Python does at an end is done, but for taking apart what
-it never touched. Elsewhere, and where a test has Python start otherwise, as without POSIX, programs
-are started as in life; so are those of `anew`.
+it never touched. What a test has Python run before every program, a `sitecustomize.py`, runs in a
+copy before the modules of this project, which are imported anew. Elsewhere programs are started as
+in life; so are those of `anew`.
 """
 
 import atexit
@@ -47,6 +48,7 @@ _LATER = (
 )
 _CAN_COPY = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _ROOMS = ("hvf_core", "decoder", "index", "stream", "demo")
+_OF_A_TEST = ("PYTHONPATH", "PYTHONIOENCODING")  # what is copied is of all
 _LONGEST = 8192  # bytes of a command line
 _HIGH = 500  # from this file descriptor on there is room
 _ASKED = signature(subprocess.Popen._execute_child)
@@ -78,11 +80,12 @@ class Popen(subprocess.Popen):
     def _execute_child(self, *given: Any) -> None:
         asked = _ASKED.bind(self, *given).arguments
         env = os.environ if asked["env"] is None else asked["env"]
-        if not _can_be_copied(asked["args"], env):
+        args = _untied(asked["args"])
+        if not _can_be_copied(args, env):
             super()._execute_child(*given)
             return
         wanted = _Wanted(
-            args=list(map(str, asked["args"])),
+            args=args,
             cwd=str(asked["cwd"] or Path.cwd()),
             env=dict(env),
             passed=list(asked["pass_fds"]),
@@ -118,11 +121,23 @@ class Popen(subprocess.Popen):
         return pid, status
 
 
-def _can_be_copied(args: Sequence[Any], env: Mapping[str, str]) -> bool:
+def _untied(args: Sequence[Any]) -> list[str]:
+    """The command line that a benchmark has tied to itself by `tied`, or any other."""
     python, *words = map(str, args)
-    is_known = words[0] == SESSION or (words[0] == "-m" and words[1] in ("demo", *_PROGRAMS))
-    is_as_here = python == sys.executable and env.get("PYTHONPATH", str(_ROOT)) == str(_ROOT)
+    return [python, *(words[3:] if words[:2] == ["-m", "stream.bench.processes"] else words)]
+
+
+def _can_be_copied(args: Sequence[str], env: Mapping[str, str]) -> bool:
+    python, *words = args
+    is_known = words[:1] == [SESSION] or (words[:1] == ["-m"] and words[1] in ("demo", *_PROGRAMS))
+    path = env.get("PYTHONPATH", str(_ROOT))
+    is_as_here = python == sys.executable and (path == str(_ROOT) or _site(env).exists())
     return _CAN_COPY and is_known and is_as_here
+
+
+def _site(env: Mapping[str, str]) -> Path:
+    """What a test has Python run first, if it does."""
+    return Path(env.get("PYTHONPATH", ""), "sitecustomize.py")
 
 
 def _line() -> socket.socket:
@@ -131,7 +146,9 @@ def _line() -> socket.socket:
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-m", "tests.forked", str(number), _LONGEST * "-"]
-            subprocess.Popen(command, cwd=_ROOT, pass_fds=[number], start_new_session=True)
+            env = {name: value for name, value in os.environ.items() if name not in _OF_A_TEST}
+            more: Any = {"pass_fds": [number], "start_new_session": True}
+            subprocess.Popen(command, cwd=_ROOT, env=env, **more)
     return Popen.line
 
 
@@ -172,7 +189,8 @@ def _become_what_is_wanted(line: socket.socket) -> _Wanted:
     for file, number in zip(given, (0, 1, 2, *wanted.passed), strict=True):
         os.dup2(file, number)
         os.close(file)
-    if wanted.env.get("TMPDIR") != os.environ.get("TMPDIR"):  # it is looked at in imports
+    is_other = _site(wanted.env).exists()
+    if is_other or wanted.env.get("TMPDIR") != os.environ.get("TMPDIR"):  # looked at in imports
         for name in [name for name in sys.modules if name.partition(".")[0] in _ROOMS]:
             del sys.modules[name]
     os.chdir(wanted.cwd)
@@ -181,6 +199,8 @@ def _become_what_is_wanted(line: socket.socket) -> _Wanted:
     _say_on_the_command_line(wanted.args)
     os.write(tell, struct.pack("i", os.getpid()))
     os.close(tell)
+    if is_other:
+        exec(_site(wanted.env).read_text(), {"__name__": "sitecustomize"})
     return wanted
 
 

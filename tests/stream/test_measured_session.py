@@ -1,6 +1,7 @@
 """A session that is measured from outside: nothing is lost on the way, and moments are in order."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ from stream.bench.machine import header, machine
 from stream.bench.measured_session import STAGES, WAY, WAY_LSL, measure_session
 from stream.bench.streams import RunningSource, Source, loop_back
 from stream.pipeline.wire.nodes import DECODE, READER, SOURCE, SUPERVISOR
+from tests import forked
+
+
+@pytest.fixture(autouse=True)
+def _copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", forked.Popen)
 
 
 def test_the_header_is_json() -> None:
