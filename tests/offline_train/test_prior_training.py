@@ -65,6 +65,18 @@ def learn(base: DiffusionBase, **changes: object) -> TrainedPrior:
     return train_prior(*world(), base, settings)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> TrainedPrior:
+    """What `SETTINGS` make, beside which others are held."""
+    return learn(tiny_base(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> TrainedPrior:
+    """Last weights of four steps: their mean follows the first ones, and would hide the others."""
+    return learn(tiny_base(tmp_path_factory.mktemp("base")), ema_decay=0.0, steps=4)
+
+
 def weights(trained: TrainedPrior) -> dict[str, torch.Tensor]:
     return trained.networks.state_dict()
 
@@ -87,7 +99,7 @@ def test_only_hvf_projector_and_adapter_learn(base: DiffusionBase) -> None:
     frozen = (*base.unet.parameters(), *base.vae.parameters())
     owned = {id(p) for p in networks.parameters()}
     assert all(p.grad is None for p in frozen if id(p) not in owned)
-    learn(base)
+    learn(base, steps=2)
     after = base.unet.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
@@ -235,40 +247,15 @@ def test_dropped_conditions_are_zeros(base: DiffusionBase) -> None:
     assert not torch.allclose(mixed[1], see(other, [False, False])[1], atol=1e-4)
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    base = tiny_base(tmp_path / "base")
-    whole = learn(base)
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(progress: PriorProgress) -> None:
-        if progress.step == 10:
-            raise Interrupted
-
-    base = tiny_base(tmp_path / "base")
-    with pytest.raises(Interrupted):
-        train_prior(*world(), base, SETTINGS, interrupt, checkpoint_dir=tmp_path / "state")
-    base = tiny_base(tmp_path / "base")
-    steps: list[int] = []
-    resumed = train_prior(
-        *world(), base, SETTINGS, lambda p: steps.append(p.step), checkpoint_dir=tmp_path / "state"
-    )
-    assert steps == [9, 10, 11, 12]
-    assert resumed.history == whole.history
-    for name, tensor in weights(whole).items():
-        assert torch.equal(weights(resumed)[name], tensor), name
-
-
 def test_more_steps_go_on_from_fewer_and_fewer_are_not_given_for_more(
     base: DiffusionBase, tmp_path: Path
 ) -> None:
     for asked in ({"lr": 2e-3}, {}):  # another training begins for itself
-        settings = SETTINGS.model_copy(update=asked)
+        settings = SETTINGS.model_copy(update={"steps": 4, **asked})
         train_prior(*world(), base, settings, checkpoint_dir=tmp_path / "state")
     assert len(list((tmp_path / "state").iterdir())) == 2
-    fewer = SETTINGS.model_copy(update={"steps": 8})
-    with pytest.raises(Problem, match=r"is 12 steps far .* 8 are asked for"):
+    fewer = SETTINGS.model_copy(update={"steps": 2})
+    with pytest.raises(Problem, match=r"is 4 steps far .* 2 are asked for"):
         train_prior(*world(), base, fewer, checkpoint_dir=tmp_path / "state")
 
 
@@ -300,10 +287,9 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(base: DiffusionB
         assert np.array_equal(first, second) is not shuffle
 
 
-def test_the_result_is_the_mean_of_the_weights(tmp_path: Path) -> None:
-    mean = learn(tiny_base(tmp_path / "base"), ema_decay=0.9)
-    last = learn(tiny_base(tmp_path / "base"), ema_decay=0.0)
-    assert any(not torch.equal(t, weights(last)[name]) for name, t in weights(mean).items())
+def test_the_result_is_the_mean_of_the_weights(base: DiffusionBase, plain: TrainedPrior) -> None:
+    last = learn(base, ema_decay=0.0)
+    assert any(not torch.equal(t, weights(last)[name]) for name, t in weights(plain).items())
 
 
 def test_it_learns(base: DiffusionBase) -> None:
@@ -320,11 +306,11 @@ def test_what_is_looked_at_is_not_learnt_from(base: DiffusionBase) -> None:
     assert one.history == other.history
 
 
-def test_samples_are_painted_and_the_training_goes_on_the_same(tmp_path: Path) -> None:
+def test_samples_are_painted_and_the_training_goes_on_the_same(
+    base: DiffusionBase, plain: TrainedPrior, tmp_path: Path
+) -> None:
     from offline_train.prior.samples import PriorBoard
 
-    plain = learn(tiny_base(tmp_path / "base"))
-    base = tiny_base(tmp_path / "base")
     pictures = [np.full((SIZE_PX, SIZE_PX, 3), 90, np.uint8)] * 2
     board = PriorBoard(tmp_path / "board", pictures, world()[1], base)
     looked = train_prior(*world(), base, SETTINGS, board.tell, look=board.look)
@@ -361,9 +347,9 @@ def test_too_few_images_are_refused(base: DiffusionBase) -> None:
         train_prior(*world(), base, SETTINGS.model_copy(update={"n_samples": N_IMAGES}))
 
 
-def test_parts_and_recomputing_change_nothing_but_rounding(tmp_path: Path) -> None:
-    """Of the last weights: their mean follows the first steps, and would hide the others."""
-    plain = learn(tiny_base(tmp_path / "base"), ema_decay=0.0, steps=4)
+def test_parts_and_recomputing_change_nothing_but_rounding(
+    short: TrainedPrior, tmp_path: Path
+) -> None:
     for changes in ({"parts": 2}, {"recompute": True}):
         base, recomputes = tiny_base(tmp_path / "base"), []
         settings = SETTINGS.model_copy(update={"ema_decay": 0.0, "steps": 4, **changes})
@@ -374,8 +360,8 @@ def test_parts_and_recomputing_change_nothing_but_rounding(tmp_path: Path) -> No
         other = train_prior(*world(), base, settings, look=look)
         assert recomputes == ["recompute" in changes]
         assert not base.unet.is_gradient_checkpointing
-        assert other.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5)
-        for name, tensor in weights(plain).items():
+        assert other.history[0]["loss"] == pytest.approx(short.history[0]["loss"], rel=1e-5)
+        for name, tensor in weights(short).items():
             torch.testing.assert_close(weights(other)[name], tensor, atol=2e-4, rtol=0)
 
 
@@ -404,23 +390,22 @@ def test_what_is_recomputed_is_not_kept(base: DiffusionBase) -> None:
     assert kept[True] < 0.7 * kept[False]
 
 
-def test_half_precision_learns_about_the_same(tmp_path: Path) -> None:
-    full = learn(tiny_base(tmp_path / "base"))
-    half = learn(tiny_base(tmp_path / "base"), precision="bf16")
-    assert half.history[0]["loss"] == pytest.approx(full.history[0]["loss"], rel=2e-2)
-    assert half.history != full.history
+def test_half_precision_learns_about_the_same(base: DiffusionBase, plain: TrainedPrior) -> None:
+    half = learn(base, precision="bf16")
+    assert half.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=2e-2)
+    assert half.history != plain.history
     assert {t.dtype for t in weights(half).values()} == {torch.float32}
 
 
-def test_more_steps_go_on_from_fewer(tmp_path: Path) -> None:
-    whole = learn(tiny_base(tmp_path / "base"))
+def test_more_steps_go_on_from_fewer(
+    base: DiffusionBase, plain: TrainedPrior, tmp_path: Path
+) -> None:
     state = tmp_path / "state"
-    base = tiny_base(tmp_path / "base")
     train_prior(*world(), base, SETTINGS.model_copy(update={"steps": 8}), checkpoint_dir=state)
     base = tiny_base(tmp_path / "base")
     more = train_prior(*world(), base, SETTINGS, checkpoint_dir=state)
-    assert more.history == whole.history
-    assert all(torch.equal(t, weights(whole)[name]) for name, t in weights(more).items())
+    assert more.history == plain.history
+    assert all(torch.equal(t, weights(plain)[name]) for name, t in weights(more).items())
 
 
 def test_a_training_may_be_left_between_two_points_of_its_curve(tmp_path: Path) -> None:
@@ -467,7 +452,7 @@ def _train_in(rank: int, port: int, folder: Path) -> None:
     torch.save(trained.networks.state_dict(), folder / f"{rank}.pt")
 
 
-def test_two_processes_share_a_training(tmp_path: Path) -> None:
+def test_two_processes_share_a_training(short: TrainedPrior, tmp_path: Path) -> None:
     port = free_port()
     start = multiprocessing.get_context("fork").Process
     processes = [start(target=_train_in, args=(rank, port, tmp_path)) for rank in (0, 1)]
@@ -477,7 +462,6 @@ def test_two_processes_share_a_training(tmp_path: Path) -> None:
         process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    alone = weights(learn(tiny_base(tmp_path / "base"), ema_decay=0.0, steps=4))
-    for name, tensor in alone.items():
+    for name, tensor in weights(short).items():
         assert torch.equal(one[name], other[name]), name
         torch.testing.assert_close(one[name], tensor, atol=2e-4, rtol=0)

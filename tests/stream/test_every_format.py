@@ -67,7 +67,7 @@ def test_every_trial_is_the_plain_cut_of_its_piece(suffix, tmp_path):
     numbers = itertools.count()
 
     @settings(
-        max_examples=200,
+        max_examples=80,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],

@@ -184,7 +184,7 @@ def run(world, is_sliced):
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(worlds(), st.booleans())
 def test_every_marker_ends_as_the_right_trial_or_for_the_right_reason(world, is_sliced):
     numbers, events, ends, slices = run(world, is_sliced)
