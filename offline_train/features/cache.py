@@ -27,28 +27,46 @@ MERGED = 64
 """So many small files become one: a process can have a thousand open."""
 
 
+_Run = tuple[NDArray[np.uint64], NDArray[np.int64]]
+"""Keys, in the order of their first halves, and their places."""
+_LONGER = 4
+
+
 class Index:
-    """Where the embedding of each content is: 24 bytes of memory for each, whatever it is."""
+    """Where the embedding of each content is: 24 bytes of memory for each, whatever it is.
+
+    It is some sorted runs, each several times as long as the next: whatever is added moves but a
+    few times, however much is known.
+    """
 
     def __init__(self) -> None:
         # One value, as other threads look into it meanwhile.
-        self._known = np.empty((0, 2), np.uint64), np.empty(0, np.int64)
+        self._runs: tuple[_Run, ...] = ()
 
     def add(self, contents: Sequence[str], places: NDArray[np.int64]) -> None:
         """Adds contents; those that are known are at the new place from now on."""
-        keys, known_at = self._known
-        keys = np.concatenate([_keys(contents), keys])
-        order = np.argsort(keys[:, 0], kind="stable")
-        order = order[np.append(True, np.diff(keys[order, 0]) != 0)[: len(order)]]
-        self._known = keys[order], np.concatenate([places, known_at])[order]
+        if not contents:
+            return
+        runs, run = [*self._runs], _sorted(_keys(contents), places)
+        while runs and len(runs[-1][1]) < _LONGER * len(run[1]):
+            older = runs.pop()
+            run = _sorted(*(np.concatenate(pair) for pair in zip(run, older, strict=True)))
+        self._runs = (*runs, run)
 
     def find(self, contents: Sequence[str]) -> NDArray[np.int64]:
         """The place of each, or -1."""
-        (keys, places), wanted = self._known, _keys(contents)
-        if not len(keys):
-            return np.full(len(wanted), -1)
-        at = np.minimum(np.searchsorted(keys[:, 0], wanted[:, 0]), len(keys) - 1)
-        return np.where((keys[at] == wanted).all(axis=1), places[at], -1)
+        wanted, found = _keys(contents), np.full(len(contents), -1)
+        for keys, places in self._runs:  # the newest last
+            at = np.minimum(np.searchsorted(keys[:, 0], wanted[:, 0]), len(keys) - 1)
+            found = np.where((keys[at] == wanted).all(axis=1), places[at], found)
+        return found
+
+
+def _sorted(keys: NDArray[np.uint64], places: NDArray[np.int64]) -> _Run:
+    """A run of these, of which the first of one key counts."""
+    order = np.argsort(keys[:, 0], kind="stable")  # what was in two runs is merged in one go
+    order = order[np.append(True, np.diff(keys[order, 0]) != 0)]
+    return keys[order], places[order]
 
 
 def _keys(contents: Sequence[str]) -> NDArray[np.uint64]:
