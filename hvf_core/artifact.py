@@ -109,6 +109,13 @@ def refuse_foreign(directory: Path, manifest_name: str) -> None:
         )
 
 
+def refuse_taken(directory: Path, manifest_name: str, what: str) -> None:
+    """Refuses as `refuse_foreign` does, and what of ours is there: it may have taken a day."""
+    refuse_foreign(directory, manifest_name)
+    if (directory / manifest_name).is_file():
+        raise Problem(f"'{directory}' is {what} already: name another --out, or remove it")
+
+
 @contextmanager
 def sealed_directory(directory: Path, manifest_name: str) -> Iterator[Path]:
     """Yields a draft beside `directory` that takes its place when the block ends well.

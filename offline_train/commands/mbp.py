@@ -76,7 +76,7 @@ def mbp(
     Example: python -m offline_train mbp trials --images train --encoders paper-retrieval --out b
     """
     from decoder.bundle import MANIFEST
-    from hvf_core.artifact import refuse_foreign, refuse_unwritable
+    from hvf_core.artifact import refuse_taken, refuse_unwritable
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
@@ -99,7 +99,7 @@ def mbp(
     if folds[0].subject:
         refuse_unwritable(out)
     else:
-        refuse_foreign(out, MANIFEST)
+        refuse_taken(out, MANIFEST, "a bundle")
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
     if labels:
         features = label_features(sorted(items))

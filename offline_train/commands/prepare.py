@@ -208,14 +208,12 @@ def _usual(data: "Recording | CutTrials") -> dict[str, Any]:
 
 def _read(files: list[Path], images: Path | None, asked: Asked[Any], out: Path) -> "Study":
     """The study of some files; not before it is known that `out` can be written."""
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from offline_train.data.catalogue import DATA_SETS
     from offline_train.data.studies.find import study_of
     from offline_train.data.trial_set import MANIFEST
 
-    refuse_foreign(out, MANIFEST)
-    if (out / MANIFEST).is_file():
-        raise Problem(f"'{out}' is a trial set already: name another --out, or remove it")
+    refuse_taken(out, MANIFEST, "a trial set")
     known = {one.folder for one in DATA_SETS}
     for folder in (path for path in files if path.is_dir()):
         if len(sets := sorted(one.name for one in folder.iterdir() if one.name in known)) > 1:

@@ -55,7 +55,7 @@ def prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import PRIOR, read_adapter
     from decoder.painting.spec import read_base_spec
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from index.encoders.load import load_encoder
     from index.encoders.parts import square_picture
     from offline_train.data.images import image_files
@@ -68,7 +68,7 @@ def prior(
     from offline_train.prior.samples import PriorBoard
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
 
-    refuse_foreign(out, PRIOR)
+    refuse_taken(out, PRIOR, "a prior")
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
     # In no order, so that the images that are only looked at, the last ones, are of all kinds.

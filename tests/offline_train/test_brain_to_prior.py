@@ -202,7 +202,7 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("offline_train.prior.training.train_prior", too_much)
-    done = command("prior", *seen, tmp_path / "both.json", *small, *out, tmp_path / "prior")
+    done = command("prior", *seen, tmp_path / "both.json", *small, *out, tmp_path / "third")
     assert "4 images in 1 parts: give --parts 2" in str(done.exception)
 
 

@@ -198,8 +198,8 @@ def test_mbp_ends_with_how_often_held_out_stimuli_are_found_and_writes_once(
             trials = rng.standard_normal((24, 6, 20)).astype(np.float32)
             writer.append(trials, names, session=session)
     asked = ("mbp", tmp_path / "trials", "--labels", "--cache", tmp_path / "features")
-    asked += ("--out", tmp_path / "bundle", "--epochs", 1, "--hold-out", 8)
-    done = command(*asked)
+    asked += ("--epochs", 1, "--hold-out", 8, "--out")
+    done = command(*asked, tmp_path / "bundle")
     assert done.exit_code == 0, done.output
     told = " ".join(done.output.split())
     assert "; of 8 held-out stimuli the right one comes first in " in told
@@ -208,14 +208,17 @@ def test_mbp_ends_with_how_often_held_out_stimuli_are_found_and_writes_once(
     assert "calibrated on 8 stimuli (too few: probabilities that rest on them are a guess)" in told
     before = load_bundle(tmp_path / "bundle").manifest
     assert before.calibration is not None
+    done = command(*asked, tmp_path / "bundle", "--seed", 1)
+    assert "bundle' is a bundle already: name another --out, or remove it" in str(done.exception)
+    assert load_bundle(tmp_path / "bundle").manifest == before
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("offline_train.brain.making.fit_calibration", interrupt)
-    assert command(*asked, "--seed", 1).exit_code != 0
-    assert load_bundle(tmp_path / "bundle").manifest == before  # not an uncalibrated one
+    assert command(*asked, tmp_path / "other", "--seed", 1).exit_code != 0
+    assert not (tmp_path / "other").exists()  # not an uncalibrated one
     assert list(tmp_path.glob(".*")) == []
     monkeypatch.undo()
-    done = command(*asked[:-4], "--epochs", 1, "--hold-out", 0)
+    done = command(*asked, tmp_path / "other", "--hold-out", 0)
     assert "not calibrated, as no stimuli were held out" in done.output

@@ -143,8 +143,11 @@ def test_a_part_and_the_rest_are_merged_to_the_whole(run: Callable[..., Result])
     done(run("subset", "g", "--match", "*o*", "--out", "others"))
     assert tuple(load_gallery(Path("others")).ids) == ("dog,big", "owl")
     assert "3 images in 'all'" in done(run("merge", "some", "others", "--out", "all"))
-    assert "4 images in 'all'" in done(run("merge", "some", "others", "g", "--out", "all"))
-    whole, merged = load_gallery(Path("g")), load_gallery(Path("all"))
+    again = ("merge", "some", "others", "g", "--out")
+    for taken in (again, ("subset", "g", "owl", "--out"), ("--images", "first", "--out")):
+        assert "'all' is a gallery already: name another --out" in refusal(run(*taken, "all"))
+    assert "4 images in 'every'" in done(run(*again, "every"))
+    whole, merged = load_gallery(Path("g")), load_gallery(Path("every"))
     for row, id_ in enumerate(merged.ids):
         np.testing.assert_array_equal(merged.embeddings[row], whole.embeddings[whole.row_of(id_)])
 

@@ -73,14 +73,14 @@ def build(
     Example: python -m offline_train gallery --bundle b --images test --encoders paper-retrieval ...
     """
     from decoder.bundle import load_bundle
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from index.gallery import MANIFEST
     from offline_train.brain.gallery import make_from_features
 
     _refuse_both(thumbnails, without_images)
     if trials is not None and images is None:
         raise WrongUsage("--trials says which of the --images: give these too")
-    refuse_foreign(out, MANIFEST)
+    refuse_taken(out, MANIFEST, "a gallery")
     opened = load_bundle(bundle)
     if classes := [label for label in labels.split(",") if label]:
         new = _classes(classes, opened)

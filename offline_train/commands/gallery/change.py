@@ -33,11 +33,11 @@ def subset(
     """
     import numpy as np
 
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from index.gallery import MANIFEST, load_gallery
     from index.gallery.changes import copy_galleries
 
-    refuse_foreign(out, MANIFEST)
+    refuse_taken(out, MANIFEST, "a gallery")
     there = load_gallery(gallery)
     rows = np.array(chosen(there, ids, file, match))
     console.print(f"{len(copy_galleries(out, [(there, rows)], command_line()))} images in '{out}'")
@@ -51,11 +51,11 @@ def merge(
 
     Example: python -m offline_train gallery merge g more --out all
     """
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from index.gallery import MANIFEST, load_gallery
     from index.gallery.changes import copy_galleries
 
-    refuse_foreign(out, MANIFEST)
+    refuse_taken(out, MANIFEST, "a gallery")
     sources = [(one, one.rows) for one in map(load_gallery, galleries)]
     console.print(f"{len(copy_galleries(out, sources, command_line()))} images in '{out}'")
 
