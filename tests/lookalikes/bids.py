@@ -230,6 +230,9 @@ def nm000133(root: Path, rate_hz: int = 512, column: str = "stim_file") -> Path:
             for code, onset in zip(codes, onsets.tolist(), strict=True)
         ]
         events.append({"onset": 0.1, "duration": 0, "trial_type": "pause", column: "n/a"})
+        if column == "stim_id":
+            for row, code in zip(events, [*codes, 0], strict=True):
+                row["split"] = "n/a" if not code else "train" if code <= 30 else "test"
         name = f"sub-01_ses-{session}_task-images"
         write_run(root / "sub-01" / f"ses-{session}" / "eeg", name, ".bdf", volts, rate_hz, events)
     return root

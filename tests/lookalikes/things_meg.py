@@ -21,7 +21,7 @@ FILES = tuple(
 """Rows of image_paths.csv: an event is the number of its row, from 1 on."""
 IDS = tuple(Path(path).stem for path in FILES)
 TRAIN = IDS[:32]
-TEST = (IDS[32], IDS[35])
+TEST = (IDS[32], IDS[35], IDS[37], IDS[38])
 """Images that are shown twelve times; the others of their concept are shown once, and left out."""
 N_CHANNELS = 271
 CATCH = 999999
@@ -36,7 +36,7 @@ def write_paths(folder: Path) -> Path:
 def epochs_fif(folder: Path) -> Path:
     """derivatives/preprocessed/preprocessed_P1-epo.fif: -0.1 to 1.3 s; values are no teslas."""
     write_paths(folder)
-    codes = [*range(1, len(FILES) + 1), *([33] * 11), *([36] * 11), CATCH, CATCH]
+    codes = [*range(1, len(FILES) + 1), *[IDS.index(one) + 1 for one in TEST] * 11, CATCH, CATCH]
     rng = np.random.default_rng(0)
     codes = [int(code) for code in rng.permutation(codes)]
     times = np.arange(-20, 261) / 200

@@ -1,4 +1,4 @@
-"""BIDS data sets with images: from look-alikes to answers, and what is refused."""
+"""BIDS data sets with images: what is taken of them, and what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,30 +9,7 @@ import pytest
 from offline_train.data.trial_set import load_trial_set
 from tests.calling import call
 from tests.lookalikes import bids
-from tests.lookalikes.things import TEST, TRAIN
-from tests.lookalikes.way import found, prepared, refused
-
-FORMS: dict[str, tuple[Callable[[Path], Path], float, tuple[str, ...], tuple[str, ...]]] = {
-    "nm000232": (bids.nm000232, 0.196, TRAIN, TEST),
-    "ds003825": (bids.ds003825, 0.096, TRAIN, TEST),
-    "nm000134": (bids.nm000134, 0.246, bids.NUMBERED[:30], bids.NUMBERED[30:]),
-}
-
-
-@pytest.fixture(scope="module", params=FORMS)
-def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    make, tmax_s, train, test = FORMS[request.param]
-    return make(tmp_path_factory.mktemp(request.param)), tmax_s, train, test
-
-
-@pytest.mark.slow
-def test_a_model_of_the_training_images_finds_the_test_images(form: tuple, tmp_path: Path) -> None:
-    root, tmax_s, train, test = form
-    trials = prepared(tmp_path / "trials", root, "--per-session", "--tmax", tmax_s)
-    assert {*trials.select(["train"], "split").items} == {*train}
-    assert {*trials.select(["test"], "split").items} == {*test}
-    assert found(trials, tmp_path / "bundle") > 2.5 / len(test) + 0.2
-    assert found(trials, tmp_path / "shuffled", shuffled=True) < 0.6
+from tests.lookalikes.way import prepared, refused
 
 
 def plain(root: Path, name: str) -> tuple[np.ndarray, list[int]]:
@@ -62,11 +39,6 @@ def test_trials_begin_at_the_onsets_that_the_events_give(tmp_path: Path) -> None
     assert trials.column("image").values[0] == f"nsd/{trials.stimuli[0]}.jpg"
     assert trials.column("subject").present == {"01"}
     assert len(prepared(tmp_path / "both", root, *usual)) == 2 * len(bids.NUMBERED)
-
-
-def test_ids_may_be_said_without_a_file(tmp_path: Path) -> None:
-    root = bids.nm000133(tmp_path, column="stim_id")
-    assert {*prepared(tmp_path / "trials", root, "--tmax", 0.2).items} == {*bids.NUMBERED}
 
 
 def test_what_this_program_exports_is_such_a_data_set(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""THINGS-MEG, and epochs with a table: from look-alikes to answers, and what is refused."""
+"""THINGS-MEG, and epochs with a table: what is taken of them, and what is refused."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import pytest
 import torch
 
 from offline_train.data.trial_set import TrialSet
-from offline_train.data.trial_table import Column
 from tests.lookalikes import epochs, things_eeg2, things_meg
 from tests.lookalikes.things import TEST, TRAIN
-from tests.lookalikes.way import found, prepared, refused
+from tests.lookalikes.way import prepared, refused
 
 PLAIN = ("--whitening", "none")
 
@@ -34,17 +32,6 @@ def test_training_and_test_of_things_meg_share_no_concept(meg: TrialSet) -> None
     assert {len(repeats) for repeats in test.repeats.values()} == {12}
     assert meg.data.shape[1:] == (271, 201)
     assert (meg.format.kind, meg.format.unit) == ("meg", "")  # no teslas, whatever MNE says
-
-
-@pytest.mark.slow
-def test_a_model_of_meg_finds_the_test_images(meg: TrialSet, tmp_path: Path) -> None:
-    assert found(meg, tmp_path / "bundle") > 0.9  # of 2
-    trials = meg.select(["test"], "split")
-    flipped = dict(zip(things_meg.TEST, reversed(things_meg.TEST), strict=True))
-    names = trials.table["stimulus"].names
-    other = Column(tuple(flipped.get(name, name) for name in names), meg.table["stimulus"].codes)
-    mixed_up = replace(meg, table={**meg.table, "stimulus": other})
-    assert found(mixed_up, tmp_path / "mixed_up") < 0.1
 
 
 def test_trials_of_meg_are_those_that_were_published(tmp_path: Path) -> None:
@@ -69,8 +56,6 @@ def test_epochs_are_joined_with_their_table_by_sample(beside: bool, tmp_path: Pa
         taken = test.data[test.select([name]).rows]
         np.testing.assert_allclose(taken.mean(axis=0), repeats.mean(axis=0), rtol=1e-3, atol=1e-3)
     assert trials.format.unit == "microvolts"
-    assert found(trials, tmp_path / "bundle") > 0.9
-    assert found(trials, tmp_path / "shuffled", shuffled=True) < 0.6
 
 
 def without_a_row(folder: Path) -> None:
