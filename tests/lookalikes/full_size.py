@@ -1,18 +1,26 @@
-"""A made-up THINGS-EEG2 subject of full size, raw: `python -m tests.lookalikes.full_size FOLDER`.
+"""A made-up THINGS-EEG2 subject of full size, raw, and how much memory it takes.
 
 66,160 training and 16,000 test trials of 63 channels at 1 kHz in four sessions, as decoder_field.md
 tells in sections 3.1 and 3.2: 9 GB, noise with what the look-alikes' made-up brain answers.
+
+`python -m tests.lookalikes.full_size write FOLDER` writes it, and then `measure FOLDER` goes its
+way by the commands, on Linux, with 11 GB more of disk.
 """
 
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
 import typer
 from numpy.lib import format as npy
 
 from tests.lookalikes.brain import HIDDEN, seen_in
+from tests.lookalikes.eye import EYE, write_seen
 from tests.lookalikes.things_eeg2 import CHANNELS_63
 
 _RATE_HZ, _STEP = 1000, 200
@@ -81,5 +89,56 @@ def _save(file: BinaryIO, data: np.ndarray) -> None:
     pickle.dump(whole, file, protocol=4)
 
 
+def measure(folder: Path) -> None:
+    """Prepares, trains on every trial for an epoch, evaluates; each with the most memory it had."""
+    made = folder / "made"
+    made.mkdir()
+    lists: Any = np.load(folder / "image_metadata.npy", allow_pickle=True).item()
+    for split in ("train", "test"):
+        write_seen(made / split, {name[:-4]: name[:-4] for name in lists[f"{split}_img_files"]})
+    trials, bundle, gallery = (made / name for name in ("trials", "bundle", "gallery"))
+    seen = ("--encoders", EYE, "--cache", made / "features")
+    _measured("prepare", folder / "raw_data", "--pickles", "--per-session", "--out", trials)
+    how = ("--every-trial", "--epochs", 1, "--preset", "paper", "--out", bundle)
+    _measured("mbp", trials, "--images", made / "train", *seen, *how)
+    among = ("--bundle", bundle, "--images", made / "test", *seen, "--out", gallery)
+    _measured("gallery", *among)
+    asked = ("--trials", trials, "--repeats", "1,80", "--out", made / "report")
+    _measured("evaluate", "--bundle", bundle, "--gallery", gallery, *asked)
+
+
+def _measured(*command: object) -> None:
+    """Runs a command, and prints the most memory that all its processes held together."""
+    began_s, most, own = time.monotonic(), 0.0, 0.0
+    with subprocess.Popen([sys.executable, "-m", "offline_train", *map(str, command)]) as process:
+        while process.poll() is None:
+            held = _held_gb(psutil.Process(process.pid))
+            most, own = max(most, held["Pss"]), max(own, held["Pss_Anon"])
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    print(
+        f"{command[0]}: {time.monotonic() - began_s:.0f} s; at most {most:.2f} GB with the pages "
+        f"of files that are mapped (PSS), {own:.2f} GB without"
+    )
+
+
+def _held_gb(process: psutil.Process) -> dict[str, float]:
+    """What a process and all that it has started hold, each page once."""
+    held = {"Pss": 0.0, "Pss_Anon": 0.0}
+    try:
+        for one in (process, *process.children(recursive=True)):
+            for line in Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()[1:]:
+                name, _, size = line.partition(":")
+                if name in held:
+                    held[name] += int(size.split()[0]) * 1024e-9
+    except (psutil.NoSuchProcess, OSError):
+        pass  # it has just ended
+    return held
+
+
 if __name__ == "__main__":
-    typer.run(lambda folder: write(Path(folder)))
+    app = typer.Typer()
+    app.command()(write)
+    app.command()(measure)
+    app()
