@@ -32,7 +32,8 @@ Images = Annotated[
 @with_settings(PrepareSettings)
 def prepare(
     files: Annotated[
-        list[Path], typer.Argument(help="Recordings of training sessions, or a data set")
+        list[Path],
+        typer.Argument(help="Recordings of training sessions, or a data set, or a subject of it"),
     ],
     out: Out,
     asked: Asked[PrepareSettings],

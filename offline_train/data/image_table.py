@@ -25,6 +25,17 @@ class ImageTable:
     contents: Mapping[str, str]
     """SHA-256 of the bytes of those that have no file here: their features are in the cache."""
 
+    def pictures(
+        self,
+        wanted: Mapping[str, str],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Pictures:
+        """Some of the images, each by the name that it is `wanted` by: the keys to their ids."""
+        files = {item: self.files[id_] for item, id_ in wanted.items() if id_ in self.files}
+        read = pictures_in(files, progress)
+        contents = {i: read.contents.get(i) or self.contents[id_] for i, id_ in wanted.items()}
+        return Pictures(read.files, contents)
+
 
 def read_image_table(file: Path) -> ImageTable:
     """Reads a table of images; relative paths are taken from its folder.
@@ -76,10 +87,7 @@ def pictures_of_table(
     absent = next((item for item, id_ in wanted.items() if id_ not in table.labels), None)
     if absent is not None:
         raise Problem(f"the table '{file}' has no row of stimulus '{absent}'; add it")
-    files = {item: table.files[id_] for item, id_ in wanted.items() if id_ in table.files}
-    read = pictures_in(files, progress)
-    contents = {i: read.contents.get(i) or table.contents[id_] for i, id_ in wanted.items()}
-    return Pictures(read.files, contents)
+    return table.pictures(wanted, progress)
 
 
 def _rows(file: Path) -> Sequence[Mapping[str, str]]:

@@ -6,7 +6,6 @@ as it was fitted before.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import JsonValue
 from hvf_core.problem import Problem
 from offline_train.data.pieces.piece import Cut, CutPart, HowCut, told_odd
 from offline_train.data.pieces.work import Telling, cut_study
-from offline_train.data.settings import CutSettings, PrepareSettings, PrepareTestSettings
+from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import (
     TrialFormat,
@@ -76,9 +75,9 @@ def prepare(
     asked = settings.preprocessing
     unfitted = {"output_channels": asked.channels, "whitening": "none", "scaling": "none"}
     plain = Preprocessing(asked.model_copy(update=unfitted))
-    how = _how(settings, plain, sums_noise=asked.whitening == "mvnn")
+    how = HowCut(plain, settings, sums_noise=asked.whitening == "mvnn")
     telling = Telling(_Hearing(on_recording), on_share, say)
-    with _cut(study, how, settings, directory, telling) as cuts:
+    with cut_study(study, how, directory, telling) as cuts:
         _check_channels([cut.part.odd for cut in cuts], asked)
         if not settings.classes:
             check_splits(_shown(study, cuts))
@@ -118,21 +117,16 @@ def prepare_test(
     Raises:
         Problem: no trial is left, or a part does not fit the bundle.
     """
-    how = _how(settings, preprocessing, adaptation=settings.adaptation)
+    how = HowCut(preprocessing, settings, settings.adaptation)
     trial_format = _format(preprocessing.settings, preprocessing.signal, study, provenance)
     telling = Telling(_Hearing(on_recording, preprocessing.signal), on_share, say)
     with (
-        _cut(study, how, settings, directory, telling) as cuts,
+        cut_study(study, how, directory, telling) as cuts,
         write_trial_set(directory, trial_format, preprocessing.arrays) as writer,
     ):
         for cut in cuts:
             _write(writer, cut, study)
     return load_trial_set(directory)
-
-
-def _how(settings: CutSettings, preprocessing: Preprocessing, **more: Any) -> HowCut:
-    names, true_hz = settings.channel_map, settings.true_rate_hz
-    return HowCut(preprocessing, settings.markers, settings.reject, names, true_hz, **more)
 
 
 @dataclass
@@ -154,23 +148,6 @@ class _Hearing:
         prepared.dropped.update(part.dropped)
         prepared.notices = part.notices
         self.on_recording(name, prepared)
-
-
-@contextmanager
-def _cut(
-    study: Study, how: HowCut, settings: CutSettings, directory: Path, telling: Telling
-) -> Iterator[list[Cut]]:
-    """Yields what is cut of a study, of which some trial must be left."""
-    read = settings.recording.model_dump(mode="json")
-    with cut_study(study, how, read, directory, settings.workers, telling) as cuts:
-        if not any(map(len, cuts)):
-            dropped = sum((Counter(cut.part.dropped) for cut in cuts), Counter[str]())
-            told = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
-            raise Problem(
-                f"no trial was left of the recordings (dropped: {told or 'no marker fits'}); "
-                "check the markers, the window and --stimuli"
-            )
-        yield cuts
 
 
 def _write(

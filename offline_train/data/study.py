@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hvf_core.problem import Problem
+from offline_train.data.images import image_files
 from stream.sources.mne_files import files_beside
 from stream.sources.recording import JOIN_PAUSE_S, RecordedMarker, Recording
 
@@ -156,6 +157,27 @@ class ShownImage(NamedTuple):
 
     path: str
     category: str | None = None
+
+
+def images_in(folder: Path) -> dict[str, ShownImage]:
+    """The images of a folder, as `image_files` finds them, by their ids."""
+    files = image_files(folder).items()
+    return {id_: ShownImage(file.relative_to(folder).as_posix()) for id_, file in files}
+
+
+def by_split(
+    recording: Recording,
+    shown: Iterable[tuple[str | None, RecordedMarker]],
+    facts: Callable[[str | None], Facts],
+) -> Iterator[StudyPart]:
+    """A recording with the markers of each split, as they come in time, and the split's facts."""
+    markers: dict[str | None, list[RecordedMarker]] = {}
+    for split, marker in shown:
+        markers.setdefault(split, []).append(marker)
+    for split, own in markers.items():
+        ordered = tuple(sorted(own, key=lambda marker: marker.stamp_s))
+        yield StudyPart(replace(recording, markers=ordered), facts(split))
+        recording = replace(recording, notices=())  # which are said once, and not of each split
 
 
 @dataclass(frozen=True)

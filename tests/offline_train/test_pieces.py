@@ -18,13 +18,11 @@ from offline_train.data.pieces import piece
 from offline_train.data.pieces.piece import HowCut
 from offline_train.data.pieces.workers import Job, cut_side_by_side
 from offline_train.data.prepare import prepare as prepare_study
-from offline_train.data.settings import PrepareSettings
+from offline_train.data.settings import CutSettings, PrepareSettings
 from offline_train.data.studies.things_eeg2_epochs import whitened_trials
 from offline_train.data.study import Facts, Source, Study, StudyPart
 from offline_train.data.trial_set import TrialSet, load_trial_set
-from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
-from stream.acquire.reject import RejectSettings
 from tests.calling import ROOT, Done, call
 from tests.lookalikes import things, things_eeg2
 from tests.lookalikes.way import prepared
@@ -56,7 +54,7 @@ def stopped(
 
     def interrupted(file: int) -> None:
         n_whole[0] += 1
-        if n_whole[0] == 5:  # a piece has two files, its trials and their noise
+        if n_whole[0] == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -99,7 +97,7 @@ def test_what_was_killed_while_it_wrote_goes_on(
     out = tmp_path / "trials"
     program = (
         "import os, sys; n = []\n"
-        "os.fsync = lambda file: n.append(file) or (len(n) == 3 and os.kill(os.getpid(), 9))\n"
+        "os.fsync = lambda file: n.append(file) or (len(n) == 2 and os.kill(os.getpid(), 9))\n"
         "from offline_train.__main__ import main; main()"
     )
     options = ["prepare", whole[0], "--pickles", *HOW, "--out", out]
@@ -152,18 +150,6 @@ def test_a_piece_that_is_not_whole_is_none(
     check_same(out, whole[1])
 
 
-@pytest.mark.parametrize("left", [0, 1, 40, 200])
-def test_noise_that_is_not_whole_is_none(
-    left: int, stopped: tuple[Path, Path], whole: tuple[Path, TrialSet]
-) -> None:
-    """As where the power went when the rest of the piece was on the disk."""
-    data, out = stopped
-    first, *_ = sorted(out.parent.glob(f".{out.name}.pieces/*.noise"))
-    first.write_bytes(first.read_bytes()[:left])
-    assert "1 of 4 recordings were cut before" in prepare(data, out).out
-    check_same(out, whole[1])
-
-
 @pytest.mark.parametrize("make", [Path.touch, lambda path: (path / "mine").mkdir(parents=True)])
 def test_what_is_no_piece_is_left_alone_and_told(
     make: Callable[[Path], None], whole: tuple[Path, TrialSet], tmp_path: Path
@@ -200,7 +186,7 @@ def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
     settings = PreprocessSettings(
         channels=("a",), output_channels=("a",), rate_hz=1, tmin_s=0, tmax_s=1
     )
-    how = HowCut(Preprocessing(settings), MarkerRule(), RejectSettings(), {}, None)
+    how = HowCut(Preprocessing(settings), CutSettings())
     jobs = [Job(Source("loud", (), partial(os._exit, 9)), tmp_path / "loud")]
     with pytest.raises(Problem, match="cut 'loud' has ended with exit code 9, as where memory"):
         list(cut_side_by_side(jobs, how, {}, 2, lambda source, share: None))

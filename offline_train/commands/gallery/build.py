@@ -175,7 +175,7 @@ def _embedded(
     """
     from index.gallery.appending import Row
     from offline_train.data.image_table import ImageTable, read_image_table
-    from offline_train.data.images import Pictures, image_files, passed_over, pictures_in
+    from offline_train.data.images import image_files, passed_over
 
     if (images is None) == (table is None) or encoders is None:
         raise WrongUsage(
@@ -191,13 +191,11 @@ def _embedded(
     left_out = passed(tuple(found.labels))
     ids = [id_ for id_ in found.labels if id_ not in left_out]
     with bar("reading images") as tell:
-        read = pictures_in({id_: found.files[id_] for id_ in ids if id_ in found.files}, tell)
-    contents = {id_: read.contents.get(id_) or found.contents[id_] for id_ in ids}
-    _tell_of_twins(contents)
-    check = partial(_check_encoders, bundle)
-    features = encoded(Pictures(read.files, contents), encoders, cache, check)
+        read = found.pictures({id_: id_ for id_ in ids}, tell)
+    _tell_of_twins(read.contents)
+    features = encoded(read, encoders, cache, partial(_check_encoders, bundle))
     rows = [Row(i, found.labels[i], read.files.get(i) if keep else None) for i in ids]
-    return _New(rows, list(contents.values()), features)
+    return _New(rows, list(read.contents.values()), features)
 
 
 def _new_ids(gallery: "Gallery", new_only: bool, ids: Sequence[str]) -> Container[str]:

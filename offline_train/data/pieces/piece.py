@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,13 +17,12 @@ from hvf_core.artifact import whole_file, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from offline_train.data.cut import outcomes
+from offline_train.data.settings import CutSettings
 from offline_train.data.study import Facts, Source, StudyPart
 from offline_train.data.trial_table import some_of
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.channels import column_of
-from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
-from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.units import Signal
@@ -35,10 +35,7 @@ class HowCut:
     """How trials are cut of whatever source; other processes are handed it."""
 
     preprocessing: Preprocessing
-    markers: MarkerRule
-    reject: RejectSettings
-    channel_map: Mapping[str, str]
-    true_rate_hz: float | None
+    settings: CutSettings
     adaptation: AdaptationSettings | None = None
     sums_noise: bool = False
     """Whether noise covariances are added up of what may be learnt from."""
@@ -103,7 +100,9 @@ def cut_source(
     tell: Callable[[float], object] = lambda share: None,
     on_part: Callable[[CutPart], object] = lambda part: None,
 ) -> None:
-    """Cuts a source into a piece: `at` with `.trials`, `.noise` and, when it is whole, `.json`.
+    """Cuts a source into a piece: `at` with `.trials` and, when it is whole, `.json`.
+
+    Behind the trials are the sums of the noise covariances of each part, if they are asked for.
 
     Args:
         tell: hears which share of it is cut.
@@ -121,9 +120,8 @@ def cut_source(
             told.append(one)
             noise.append(summed)
             on_part(one)
-    if how.sums_noise:
-        with _synced(at.with_suffix(".noise")) as file:
-            np.save(file, np.array(noise))
+        if how.sums_noise:
+            file.write(np.array(noise).tobytes())
     if files != stamps_of(source):
         raise Problem(f"'{source.name}' was changed while it was read: start again")
     piece = Piece(source=source.name, asked=dict(asked), files=files, parts=tuple(told))
@@ -143,23 +141,16 @@ def cuts_of(at: Path, how: HowCut) -> list[Cut]:
     """The parts of a piece, whose place is `at`; none where it is not whole."""
     piece = Piece.model_validate_json(at.with_suffix(".json").read_bytes())
     settings = how.preprocessing.settings
-    shape = (len(settings.output_channels), settings.n_times)
-    counts = [len(part.stimuli) for part in piece.parts]
-    trials, summed = at.with_suffix(".trials"), at.with_suffix(".noise")
-    whole = 4 * sum(counts) * shape[0] * shape[1]
-    is_there = trials.is_file() and summed.is_file() == how.sums_noise
-    if not is_there or trials.stat().st_size != whole:
+    n, shape = len(settings.channels), (len(settings.output_channels), settings.n_times)
+    firsts = np.cumsum([0, *(len(part.stimuli) for part in piece.parts)]).tolist()
+    file, length = at.with_suffix(".trials"), 4 * firsts[-1] * shape[0] * shape[1]
+    n_sums = len(piece.parts) if how.sums_noise else 0
+    if not file.is_file() or file.stat().st_size != length + 8 * n_sums * n * n:
         return []
-    noise: Sequence[np.ndarray | None] | np.ndarray = [None] * len(counts)
-    if how.sums_noise:
-        try:
-            noise = np.load(summed, allow_pickle=False)
-        except (OSError, EOFError, ValueError):  # cut short, as where the power went
-            return []
-    firsts = np.cumsum([0, *counts]).tolist()
+    noise = np.fromfile(file, np.float64, offset=length).reshape(n_sums, n, n)
     return [
-        Cut(part, trials, first, shape, one)
-        for part, first, one in zip(piece.parts, firsts[:-1], noise, strict=True)
+        Cut(part, file, first, shape, one)
+        for part, first, one in zip_longest(piece.parts, firsts[:-1], noise)
     ]
 
 
@@ -192,12 +183,13 @@ def _cut(
     data, facts = part
     wanted = how.preprocessing.settings.channels
     recording = data if isinstance(data, Recording) else data.some()
-    recording = recording.corrected(how.channel_map, how.true_rate_hz)
+    recording = recording.corrected(how.settings.channel_map, how.settings.true_rate_hz)
     check_channels(wanted, recording.channels, facts.name)
     odd = recording.odd_channels(wanted)
     notices = list(data.notices) if isinstance(data, Recording) else []
     notices += [told_odd(odd)] if odd else []
-    plan = TrialPlan(how.preprocessing, marker_rule=how.markers, reject=how.reject)
+    markers, reject = how.settings.markers, how.settings.reject
+    plan = TrialPlan(how.preprocessing, marker_rule=markers, reject=reject)
     adapted = Adaptation(how.preprocessing, how.adaptation) if how.adaptation is not None else None
     named = replace(data, channels=recording.channels, rate_hz=recording.rate_hz)
     stimuli, dropped = [], Counter[str]()

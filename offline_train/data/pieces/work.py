@@ -5,8 +5,8 @@ for, are what they were.
 """
 
 import hashlib
-import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,10 +15,9 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from hvf_core.artifact import HAS_LOCKS, lock_folder
+from hvf_core.lock import alone_in
 from hvf_core.problem import Problem
 from hvf_core.provenance import versions
-from hvf_core.settings import Settings
 from offline_train.data.pieces.piece import (
     Cut,
     CutPart,
@@ -31,7 +30,8 @@ from offline_train.data.pieces.piece import (
 from offline_train.data.pieces.workers import Job, cut_side_by_side, workers_for
 from offline_train.data.study import Source, Study
 
-_FORMAT = 1  # of pieces, and of the code that cuts them
+_FORMAT = 2  # of pieces, and of the code that cuts them
+_DECISIVE = {"recording", "markers", "reject", "channel_map", "true_rate_hz"}
 _PACKAGES = ("hvf-live", "numpy", "scipy", "mne", "scikit-learn")
 
 
@@ -53,23 +53,15 @@ def folder_of(directory: Path) -> Path:
 
 
 @contextmanager
-def cut_study(
-    study: Study,
-    how: HowCut,
-    recording: Mapping[str, JsonValue],
-    directory: Path,
-    n_workers: int | None,
-    tell: Telling,
-) -> Iterator[list[Cut]]:
+def cut_study(study: Study, how: HowCut, directory: Path, tell: Telling) -> Iterator[list[Cut]]:
     """Yields what is cut of each part of a study, in its order; what is cut is kept until the end.
 
     Args:
-        recording: what of each recording is read, which decides what is cut.
         directory: the trial set that is to be made.
-        n_workers: processes; None: as many as cores and memory allow.
 
     Raises:
-        Problem: a source cannot be read or cut, or another process makes the same trial set.
+        Problem: a source cannot be read or cut, no trial is left of any, or another process makes
+            the same trial set.
     """
     folder = folder_of(directory)
     try:
@@ -81,32 +73,21 @@ def cut_study(
         raise Problem(
             f"'{strange}' is none of the files in which '{folder}' keeps what is cut: take it away"
         )
-    lock = lock_folder(folder)
-    if lock is None and HAS_LOCKS:
-        raise Problem(
-            f"'{directory}' is being prepared by another process: wait for it, or name another "
-            "--out"
-        )
-    is_done = False
-    try:
-        yield _cut_all(study, how, _asked(study, how, recording), folder, n_workers, tell)
-        is_done = True
-    finally:
-        if is_done or not any(source.files for source in study.sources) or _is_bare(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    busy = f"'{directory}' is being prepared by another process: wait for it, or name another --out"
+    with alone_in(folder, busy):
+        is_done = False
+        try:
+            yield _cut_all(study, how, folder, tell)
+            is_done = True
+        finally:
+            is_bare = not any(folder.glob("*.json"))  # no piece in it is whole
+            if is_done or is_bare or not any(source.files for source in study.sources):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cut_all(
-    study: Study,
-    how: HowCut,
-    asked: Mapping[str, JsonValue],
-    folder: Path,
-    n_workers: int | None,
-    tell: Telling,
-) -> list[Cut]:
+def _cut_all(study: Study, how: HowCut, folder: Path, tell: Telling) -> list[Cut]:
     places = {source: folder / _key(source) for source in study.sources}
+    asked = _asked(study, how)
     done = _kept(places, how, asked, tell.say)
     for file in folder.iterdir():
         if file.name.startswith(".") or file.name.split(".")[0] not in map(_key, done):
@@ -115,24 +96,29 @@ def _cut_all(
     for source in done:
         share(source, 1.0)
     todo = [Job(source, at) for source, at in places.items() if source not in done]
-    n_workers = n_workers or workers_for([job.source for job in todo])
-    by_others = todo if n_workers > 1 and len(todo) > 1 else []
+    n_workers = how.settings.workers or workers_for([job.source for job in todo])
+    by_others = n_workers > 1 and len(todo) > 1
     cuts: list[Cut] = []
-    with closing(cut_side_by_side(by_others, how, asked, n_workers, share)) as others:
+    others = cut_side_by_side(todo if by_others else [], how, asked, n_workers, share)
+    with closing(others):
         for source, at in places.items():
-            on_part: Callable[[CutPart], object] = tell.part
-            while source not in done:
-                if (job := next(others, None)) is not None:
-                    done.add(job.source)
-                    share(job.source, 1.0)
-                else:
-                    cut_source(source, how, at, asked, partial(share, source), tell.part)
-                    done.add(source)
-                    on_part = _heard
+            while by_others and source not in done:
+                done.add(other := next(others).source)
+                share(other, 1.0)
+            if is_own := source not in done:
+                cut_source(source, how, at, asked, partial(share, source), tell.part)
+                share(source, 1.0)
             for cut in (found := cuts_of(at, how)):
-                on_part(cut.part)
-            share(source, 1.0)
+                if not is_own:  # of what is cut here, it has been told
+                    tell.part(cut.part)
             cuts += found
+    if not any(map(len, cuts)):
+        dropped = sum((Counter(cut.part.dropped) for cut in cuts), Counter[str]())
+        told = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+        raise Problem(
+            f"no trial was left of the recordings (dropped: {told or 'no marker fits'}); "
+            "check the markers, the window and --stimuli"
+        )
     return cuts
 
 
@@ -148,10 +134,6 @@ class _Share:
         self._done += self._sizes[source] * (share - self._cut[source])
         self._cut[source] = share
         self._tell(round(self._done / self._all, 9))
-
-
-def _heard(part: CutPart) -> None:
-    """Of this part somebody has heard already."""
 
 
 def _kept(
@@ -188,28 +170,23 @@ def _kept(
     return kept
 
 
-def _asked(study: Study, how: HowCut, recording: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _asked(study: Study, how: HowCut) -> dict[str, JsonValue]:
     """All that decides what is cut of a file, but for the file."""
     images, fitted = hashlib.sha256(), hashlib.sha256()
     for image in study.images.items():
         images.update(repr(image).encode())
     for name, array in sorted(how.preprocessing.arrays.items()):
         fitted.update(name.encode() + array.tobytes())
-    sections: dict[str, Settings | None] = {
-        "preprocessing": how.preprocessing.settings,
-        "markers": how.markers,
-        "reject": how.reject,
-        "adaptation": how.adaptation,
-    }
-    said = {name: one and one.model_dump(mode="json") for name, one in sections.items()}
-    asked: dict[str, JsonValue] = {
-        f"{name}.{key}": value
-        for name, values in {**said, "recording": recording}.items()
-        for key, value in (values or {}).items()
-    }
+    sections = how.settings.model_dump(mode="json", include=_DECISIVE)
+    sections["preprocessing"] = how.preprocessing.settings.model_dump(mode="json")
+    sections["adaptation"] = how.adaptation and how.adaptation.model_dump(mode="json")
+    asked: dict[str, JsonValue] = {}
+    for name, values in sections.items():
+        if isinstance(values, dict) and name != "channel_map":
+            asked |= {f"{name}.{key}": value for key, value in values.items()}
+        else:
+            asked[name] = values
     return asked | {
-        "channel_map": dict(how.channel_map),
-        "true_rate_hz": how.true_rate_hz,
         "sums_noise": how.sums_noise,
         "images": images.hexdigest()[:8],
         "fitted": fitted.hexdigest()[:8],
@@ -221,8 +198,3 @@ def _asked(study: Study, how: HowCut, recording: Mapping[str, JsonValue]) -> dic
 def _key(source: Source) -> str:
     """How the files of its piece are called."""
     return hashlib.sha256(source.name.encode()).hexdigest()[:16]
-
-
-def _is_bare(folder: Path) -> bool:
-    """Whether no piece in it is whole."""
-    return not any(folder.glob("*.json"))

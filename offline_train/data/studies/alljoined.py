@@ -7,11 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from hvf_core.problem import Problem, needed
-from offline_train.data.images import image_files
 from offline_train.data.studies.bids import Kind, Row, Shown
-from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
+from offline_train.data.study import (
+    Facts,
+    ShownImage,
+    Source,
+    Study,
+    StudyPart,
+    by_split,
+    images_in,
+)
 from stream.sources.read import read_recording
-from stream.sources.recording import RecordedMarker
 
 PATTERN = re.compile(r"(?:^|,)stim_(train|test),(\d+),")
 """Split and number of an image; what participants did, and pauses, look otherwise."""
@@ -44,9 +50,7 @@ def alljoined_hub(files: Sequence[Path], images: Path | None) -> Study:
     Raises:
         Problem: another file's name and its folders disagree; or an image is missing.
     """
-    found = image_files(images) if images is not None else {}
-    shown = {id: ShownImage(f.relative_to(needed(images)).as_posix()) for id, f in found.items()}
-
+    shown = images_in(images) if images is not None else {}
     sources = (Source.of(file, partial(_parts, file, images, shown)) for file in files)
     return Study("alljoined-1.6m", tuple(sources), shown)
 
@@ -61,8 +65,7 @@ def _parts(file: Path, images: Path | None, shown: Mapping[str, ShownImage]) -> 
             f"lies with subject {there[0]}, session {there[1]}, block {there[2]}: it is "
             "mislabelled; ask its authors whose it is, and rename or leave it out"
         )
-    recording = read_recording(file)
-    by_split: dict[str, list[RecordedMarker]] = {}
+    recording, found = read_recording(file), []
     for marker in recording.markers:
         if is_image := PATTERN.search(marker.text):
             id = f"{int(is_image[2]):05d}"
@@ -71,8 +74,5 @@ def _parts(file: Path, images: Path | None, shown: Mapping[str, ShownImage]) -> 
                     f"'{file}' shows '{id}', and there is no such image in '{images}': put it "
                     "there, or leave out --images"
                 )
-            by_split.setdefault(is_image[1], []).append(replace(marker, text=id))
-    for split, markers in by_split.items():
-        facts = Facts(f"{there[0]:02d}", f"{there[1]:02d}", f"{there[2]:02d}", split)
-        yield StudyPart(replace(recording, markers=tuple(markers)), facts)
-        recording = replace(recording, notices=())  # which are said once, and not of each split
+            found.append((is_image[1], replace(marker, text=id)))
+    yield from by_split(recording, found, partial(Facts, *(f"{one:02d}" for one in there)))

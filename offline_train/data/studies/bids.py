@@ -16,9 +16,18 @@ from typing import NamedTuple
 import numpy as np
 
 from hvf_core.problem import Problem, needed
-from offline_train.data.images import image_files
 from offline_train.data.studies.things_images import stem
-from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart, split_of, told
+from offline_train.data.study import (
+    Facts,
+    ShownImage,
+    Source,
+    Study,
+    StudyPart,
+    by_split,
+    images_in,
+    split_of,
+    told,
+)
 from stream.sources.mne_files import files_beside
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.recording import RecordedMarker, Recording
@@ -110,9 +119,7 @@ def bids(root: Path, places: Sequence[Path], kind: Kind, images: Path | None) ->
     shown = kind.images
     folder = images or root / "stimuli"
     if shown is None:
-        found = image_files(folder) if folder.is_dir() else {}
-        shown = {id: ShownImage(file.relative_to(folder).as_posix()) for id, file in found.items()}
-
+        shown = images_in(folder) if folder.is_dir() else {}
     kind = replace(kind, images=shown)
     sources = []
     for events in (file for place in places for file in event_files(place)):
@@ -169,16 +176,13 @@ def _split(
     if unclear := sum(times[one] > 1 for one in onsets_s):
         sentence = f"{unclear} images in '{path.name}' share an onset with others: left out"
         recording = replace(recording, notices=(*recording.notices, sentence))
-    by_split: dict[str | None, list[RecordedMarker]] = {}
+    shown = []
     for onset_s, (_, said) in zip(onsets_s, rows, strict=True):
         if times[onset_s] == 1:
             at = min(round(onset_s * recording.rate_hz), len(recording.stamps_s) - 1)
             stamp_s = float(recording.stamps_s[at]) + onset_s - at / recording.rate_hz
-            by_split.setdefault(said.split, []).append(RecordedMarker(stamp_s, said.stimulus))
-    for split, markers in by_split.items():
-        ordered = tuple(sorted(markers, key=lambda marker: marker.stamp_s))
-        yield StudyPart(replace(recording, markers=ordered), Facts.of(path, split))
-        recording = replace(recording, notices=())  # which are said once, and not of each split
+            shown.append((said.split, RecordedMarker(stamp_s, said.stimulus)))
+    yield from by_split(recording, shown, partial(Facts.of, path))
 
 
 def _onsets_s(recording: Recording, path: Path, rows: Sequence[Row], kind: Kind) -> list[float]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hvf_core.problem import Problem
-from offline_train.data.images import image_files
 from offline_train.data.saved import read_saved
 from offline_train.data.settings import RecordingPart
 from offline_train.data.studies import (
@@ -24,7 +23,7 @@ from offline_train.data.studies import (
     things_meg,
 )
 from offline_train.data.studies.recordings import recordings
-from offline_train.data.study import Source, Study, whitened
+from offline_train.data.study import Source, Study, images_in, whitened
 from offline_train.data.trial_set import MANIFEST
 
 _SAVED = (".npy", ".pt")
@@ -209,15 +208,12 @@ def _kind(file: Path, keys: set[str]) -> str:
 
 def _with_images(study: Study, folder: Path) -> Study:
     """The study with the paths of its images in a folder in which each of them must be."""
-    files = image_files(folder)
+    there = images_in(folder)
     for stimulus, image in study.images.items():
-        if stimulus not in files:
+        if stimulus not in there:
             raise Problem(
                 f"the folder '{folder}' lacks the image of stimulus '{stimulus}' ({image.path}): "
                 "put it there, or leave out --images"
             )
-    shown = {
-        stimulus: image._replace(path=files[stimulus].relative_to(folder).as_posix())
-        for stimulus, image in study.images.items()
-    }
+    shown = {one: image._replace(path=there[one].path) for one, image in study.images.items()}
     return replace(study, images=shown)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hvf_core.problem import Problem
-from offline_train.data.images import files_below, image_files, is_image
-from offline_train.data.study import Facts, ShownImage, Source, Study, StudyPart
+from offline_train.data.images import files_below, is_image
+from offline_train.data.study import Facts, Source, Study, StudyPart, images_in
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.settings import ALL, ReadSettings
 
@@ -51,11 +51,11 @@ def recordings(
                 facts = Facts(session=path.name if path.is_dir() else path.stem)
                 yield Source.of(file, partial(_read, file, facts, asked, stop_s))
 
-    shown = {}
-    if images is not None:
-        for stimulus, path in image_files(images).items():
-            category = path.parent.name if path.parent != images else None
-            shown[stimulus] = ShownImage(path.relative_to(images).as_posix(), category)
+    found = images_in(images) if images is not None else {}
+    shown = {
+        id_: one._replace(category=PurePosixPath(one.path).parent.name or None)
+        for id_, one in found.items()
+    }
     return Study("recordings", tuple(sources()), shown)
 
 
