@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from hvf_core.problem import Problem
 from offline_train.data.features import extract_features, label_features
-from offline_train.features.cache import BLOCK
+from offline_train.features.cache import BLOCK, Index
 
 ITEMS = [f"thing/{i}" for i in range(600)]
 
@@ -157,6 +157,17 @@ def test_whatever_names_and_contents_come_each_image_has_its_own_embedding(
             expected = FakeEncoder().embed([257 * n for n in run.values()])
             np.testing.assert_array_equal(found.embeddings["fake"], expected)
     assert len(encoded) == len(set(encoded))  # nothing twice
+
+
+@given(st.lists(st.lists(st.integers(0, 60), unique=True), max_size=40))
+def test_an_index_finds_the_newest_place_of_each_content(added: list[list[int]]) -> None:
+    index, newest = Index(), {}
+    for number, contents in enumerate(added):
+        places = 100 * number + np.arange(len(contents))
+        index.add([str(one) for one in contents], places)
+        newest |= dict(zip(contents, places.tolist(), strict=True))
+    found = index.find([str(one) for one in range(61)])
+    assert found.tolist() == [newest.get(one, -1) for one in range(61)]
 
 
 def test_an_encoder_of_other_weights_or_behaviour_mixes_with_none(tmp_path: Path) -> None:
