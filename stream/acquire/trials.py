@@ -36,6 +36,7 @@ _MAX_RESIDUAL = 0.525
 # How much longer or shorter a trial may last by its stamps than by the declared rate: a part of it,
 # and samples by which the stamps may be wrong.
 _MAX_STRETCH, _MAX_STRETCH_SAMPLES = 0.01, 2.0
+_TOLD = 100  # characters of a stimulus that a reason quotes
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,13 @@ class TrialCutter:
         """Gives the event its running number, and drops it at once where it can be no trial."""
         number, self._number = self._number, self._number + 1
         opened = Opened(number, event)
+        stimulus = event.stimulus[:_TOLD]  # which may be a megabyte; the marker's record has all
         if event.is_duplicate:
-            return [opened, Drop(number, event, "duplicate", f"'{event.stimulus}' with this stamp")]
+            return [opened, Drop(number, event, "duplicate", f"'{stimulus}' with this stamp")]
         if event.fault:
             return [opened, Drop(number, event, "no_data", event.fault)]
         if not self.is_known(event.stimulus):
-            return [opened, Drop(number, event, "unknown_stimulus", f"'{event.stimulus}'")]
+            return [opened, Drop(number, event, "unknown_stimulus", f"'{stimulus}'")]
         if self.is_paused:
             return [opened, Drop(number, event, "paused", "the session was paused")]
         open_ = _Open(number, event, self._ring.newest_stamp_s)

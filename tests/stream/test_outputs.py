@@ -4,6 +4,7 @@ import json
 import math
 import re
 import socket
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
@@ -22,7 +23,7 @@ from stream.pipeline.books.ledger import FACTS, read_ledger
 from stream.pipeline.books.standing import Standing
 from stream.pipeline.outputs.blind import INSIDE, LEFT, NOTE, RECORDS, left, record_left
 from stream.pipeline.outputs.datagrams import Datagrams, as_lines, osc_encoder
-from stream.pipeline.outputs.feed import Feed, Way
+from stream.pipeline.outputs.feed import Feed, Outputs, Way
 from stream.pipeline.outputs.lsl import COLUMNS, as_marker, as_numbers, as_text
 from stream.pipeline.outputs.settings import OutputSettings, parts_of
 from stream.pipeline.outputs.story import ENDS, Story, Told
@@ -336,6 +337,24 @@ def test_a_node_that_was_started_again_waits_until_somebody_listens_again(config
     assert again.waits
     again.look(315.1)  # nobody will
     assert not again.waits
+
+
+def test_what_a_lost_node_has_entered_does_not_wait_in_memory(config, tmp_path) -> None:
+    asked = OutputSettings(lsl=False, udp="127.0.0.1:9")
+    config = config.model_copy(update={"folder": tmp_path, "outputs": asked})
+    (told := config.kept("told-udp")).parent.mkdir()
+    told.write_bytes(b"%-20d" % 3000)
+    peaks = []
+    for n_trials in (30, 3000):  # as the ledger gives them, one by one
+        with closing(Outputs(config)) as outputs:
+            tracemalloc.start()
+            for n in range(1, n_trials + 1):
+                outputs.entered(marker(n))
+                outputs.entered(dropped(n))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            outputs.begin()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_hello_comes_in_its_place_every_two_seconds_until_the_end(config, tmp_path) -> None:

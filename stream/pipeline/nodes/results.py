@@ -353,6 +353,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     publisher.seq = time.time_ns() // 1000  # above those of a node that was lost
     outputs = Outputs(config)
     results = Results(config, lifeline.incarnation, publisher, outputs.entered)
+    outputs.begin()
     reports = Listener(socket, config.session, results.say)
     second = None
     lifeline.ready()

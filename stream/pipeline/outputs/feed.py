@@ -132,6 +132,9 @@ class Feed:
 class Outputs:
     """All that a session sends out beside its bus, each kind in a thread of its own.
 
+    What is entered before it begins is of a node that was lost: however much that is, it is taken
+    record by record, and none of it waits in memory.
+
     Args:
         config: of the session.
     """
@@ -146,11 +149,16 @@ class Outputs:
             groups.append([Datagrams("osc", asked.osc, osc_encoder(), self._said.put)])
         self._threads = [_Thread(config, outputs) for outputs in groups]
 
+    def begin(self) -> None:
+        """Goes on beside the node, from now on."""
+        for thread in self._threads:
+            thread.start()
+
     def entered(self, record: Record) -> None:
         """Takes each record of the ledger, in order, those of before a restart too."""
         at_s = local_clock()
         for thread in self._threads:
-            thread.records.put((at_s, record))
+            thread.take(at_s, record)
 
     def said(self) -> Iterator[str]:
         """Sentences that a person should read."""
@@ -166,7 +174,7 @@ class Outputs:
 
 
 class _Thread(threading.Thread):
-    """Tells some outputs what is entered; `records` ends with None."""
+    """Tells some outputs what is entered; `records` ends with None, and is empty before it runs."""
 
     def __init__(self, config: SessionConfig, outputs: Sequence[Output]):
         super().__init__(daemon=True)
@@ -174,7 +182,12 @@ class _Thread(threading.Thread):
         now_s = local_clock()
         ways = [Way(output, config.kept(f"told-{output.name}"), now_s) for output in outputs]
         self._feed = Feed(Story(config), ways)
-        self.start()
+
+    def take(self, at_s: float, record: Record) -> None:
+        if self.ident is None:
+            self._feed.take(at_s, record, at_s)
+        else:
+            self.records.put((at_s, record))
 
     def run(self) -> None:
         feed, is_over = self._feed, False
