@@ -98,13 +98,13 @@ def accounts(
     """What was sent with its ends, all ends, and sentences on what has too many of them."""
     onsets_s = {r["trial"]: r["onset_s"] for r in records if r["event"] == "marker"}
     ends = [r for r in records if r["event"] in ("cut", "decoded", "dropped")]
-    end_of = {_microseconds(onsets_s[end["trial"]]): end for end in ends}
+    end_of = {_nanoseconds(onsets_s[end["trial"]]): end for end in ends}
     sent_s, wrong = session.sent_s(), list[str]()
     if n_twice := len(ends) - len(end_of):
         wrong.append(f"{n_twice} markers entered twice")
-    if n_strange := len(end_of.keys() - set(map(_microseconds, sent_s))):
+    if n_strange := len(end_of.keys() - set(map(_nanoseconds, sent_s))):
         wrong.append(f"{n_strange} markers entered that were not sent")
-    return [(at_s, end_of.get(_microseconds(at_s), LOST)) for at_s in sent_s], ends, wrong
+    return [(at_s, end_of.get(_nanoseconds(at_s), LOST)) for at_s in sent_s], ends, wrong
 
 
 def judge_trials(
@@ -138,8 +138,8 @@ def judge_trials(
             return
 
 
-def _microseconds(stamp_s: float) -> int:
-    return round(stamp_s * 1e6)
+def _nanoseconds(stamp_s: float) -> int:
+    return round(stamp_s * 1e9)
 
 
 def _is_good(end: Record) -> bool:
