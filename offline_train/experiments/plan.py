@@ -29,9 +29,9 @@ _NOT_DECISIVE: dict[str, Any] = {
     "encoders": True,
     "prior": True,
     "preset": True,
-    "train": {"device"},
+    "train": {"device", "held_gb", "hold_out", "subjects"},
 }
-"""Said by what they stand for, or nothing that changes more than rounding."""
+"""Said by what they stand for, of no meaning here, or nothing that changes more than rounding."""
 
 
 class RunRecord(Frozen):

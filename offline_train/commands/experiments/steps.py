@@ -87,6 +87,8 @@ def run(wanted: Sequence[Planned], world: World) -> Problem | None:
         about = timedelta(seconds=round(seconds_needed([*todo.values()], world)))
         told += f", about {about} of training (h:mm:ss)"
     console.print(told)
+    if not todo:
+        return None
     try:
         with bar("running") as tell:
             run_missing([*todo.values()], world, tell, console.print)
