@@ -17,10 +17,10 @@ BENCHES = {
         "how long an answer takes after the last slice of a trial",
     ),
     "painter-isolation": (
-        "painter_isolation",
+        "beside.painter",
         "whether decoding takes longer while a painter works",
     ),
-    "clients": ("clients", "whether a session answers later with 20 clients on its bus"),
+    "clients": ("beside.clients", "whether a session answers later with 20 clients on its bus"),
     "peers": (
         "peers.table",
         "mne-lsl, ezmsg, a plain pylsl loop and a session, on the same streams",

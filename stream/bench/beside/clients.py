@@ -37,7 +37,7 @@ from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import Retrieval
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _SOA_S, _REPEATS = 0.2, 20
 _BLOCK = 50  # answers until clients come or go
 _SETTLING = 10  # answers after that which are not counted
