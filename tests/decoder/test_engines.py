@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from decoder.brain.mbp import MBP
 from decoder.engines import cache as engine_cache
+from decoder.engines import compiled
 from decoder.engines import onnx_engines as engines_onnx
 from decoder.engines import open as engines
 from decoder.engines.cache import engine_files, network_sha256
@@ -27,6 +29,7 @@ from decoder.engines.passes import CannotRun
 from decoder.engines.torch_engines import torch_pass
 from hvf_core.problem import Problem
 from index.search.flat import Flat
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -267,24 +270,41 @@ def test_the_compiled_head_is_that_of_double_precision_whatever_its_widths(dim, 
         ("exit 3", "ended with 3 (without a word)"),
         ("echo no space >&2; exit 1", "ended with 1 (no space)"),
         ("printf 'gr\\374n' >&2; exit 1", r"ended with 1 (gr\xfcn)"),
+        ("kill -9 $$", "ended with -9 (without a word)"),
+        ("exec /bin/sleep 600", "did not end within 0.2 s"),
+        ("/bin/sleep 600 & echo $! >> $CHILDREN", "makes cannot be loaded"),
+        ("/bin/sleep 600 & echo $! >> $CHILDREN; wait", "did not end within 0.2 s"),
+        ('while [ $# -gt 0 ]; do [ "$1" = -o ] && echo half > "$2"; shift; done', "be loaded"),
     ],
 )
 def test_a_machine_that_cannot_compile_is_told_what_is_used(
     encoder, tmp_path, monkeypatch, program, why
 ):
-    folder = tmp_path / "programs"
+    folder, children = tmp_path / "programs", tmp_path / "children"
     folder.mkdir()
     if program is not None:
         for name in ("cc", "gcc", "clang"):
             (folder / name).write_text(f"#!/bin/sh\n{program}\n")
             (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("CHILDREN", str(children))
+    monkeypatch.setattr(engines, "ON_CPU", ("compiled", "torch"))  # ONNX takes seconds to export
+    if "within" in why:
+        monkeypatch.setattr(compiled, "_WAIT_S", 0.2)
     said = []
     engine = open_engine(
         UnitLength(encoder.head), (DIM,), "compiled", cache=tmp_path, say=said.append
     )
     assert engine.name != "compiled"
     assert f"{why}; {engine.name} is used" in said[0]
+    assert len(said) == 1
+    for pid in children.read_text().split() if children.exists() else ():
+        wait_until(lambda pid=int(pid): is_over(pid))
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended, though its new parent may not have asked after it."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_embedding_of_zeros_becomes_nan(tmp_path):
