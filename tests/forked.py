@@ -34,8 +34,7 @@ from typing import Any
 SESSION = "run_realtime.py"
 _ROOT = Path(__file__).parents[1]
 _PROGRAMS = (
-    *("tests.outlet", "stream.sources.replay", "demo.live_subject", "stream.bench.faults.table"),
-    *("stream.bench.faults.source",),
+    *("tests.outlet", "stream.sources.replay", "demo.live_subject", "stream.bench.faults.source"),
     *("stream.pipeline.nodes.reader", "stream.pipeline.nodes.results"),
     *("stream.pipeline.nodes.record", "stream.pipeline.nodes.decode"),
     "stream.pipeline.nodes.paint",
@@ -124,7 +123,7 @@ class Popen(subprocess.Popen):
 def _untied(args: Sequence[Any]) -> list[str]:
     """The command line that a benchmark has tied to itself by `tied`, or any other."""
     python, *words = map(str, args)
-    return [python, *(words[3:] if words[:2] == ["-m", "stream.bench.processes"] else words)]
+    return [python, *(words[4:] if words[:2] == ["-m", "stream.bench.processes"] else words)]
 
 
 def _can_be_copied(args: Sequence[str], env: Mapping[str, str]) -> bool:

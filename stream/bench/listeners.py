@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -53,7 +52,6 @@ def subscribe(endpoints: Endpoints, out: Connection) -> None:
     the ledger; once more is `twice`. It sends None when it is there, and then what came in batches,
     right after an answer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
     end_with_parent()
     answers: list[Answer] = []
     others: list[tuple[int, str, float]] = []
@@ -111,7 +109,6 @@ def _answer(message: Retrieval, received_s: float) -> Answer:
 
 def read_lsl(name: str, out: Connection) -> None:
     """The client outside: reads the answers as JSON from their LSL stream."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     inlet = pylsl.StreamInlet(find_stream(name, _FIND_WAIT_S).info, recover=False)
     inlet.open_stream(_FIND_WAIT_S)

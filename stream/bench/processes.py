@@ -1,6 +1,7 @@
 """Processes of a benchmark, none of which outlives it, also where that is killed (on Linux).
 
-`python -m stream.bench.processes PID PROGRAM ...` is `python PROGRAM ...`, which ends with PID.
+`python -m stream.bench.processes PID SIGNAL PROGRAM ...` is `python PROGRAM ...`, which is sent
+SIGNAL once PID has ended.
 """
 
 import ctypes
@@ -12,30 +13,36 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
+from hvf_core.problem import ASK_TO_END, needed
+
 _PR_SET_PDEATHSIG = 1
 _processes = multiprocessing.get_context("spawn")  # as torch has threads
 
 
-def end_with_parent(pid: int | None = None) -> None:
-    """Has this process sent SIGTERM once the thread that has started it is gone.
+def end_with_parent() -> None:
+    """Has a process of multiprocessing end with the thread that started it, if it stands still too.
 
-    Args:
-        pid: of its parent; None where that is multiprocessing's.
+    Ctrl-C is for whoever started it.
     """
-    parent = multiprocessing.parent_process()
-    if pid is None and parent is not None:
-        pid = parent.pid
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(needed(needed(multiprocessing.parent_process()).pid), signal.SIGKILL)
+
+
+def end_with(parent: int, by: int) -> None:
+    """Has this process sent a signal once the thread of its parent that has started it is gone."""
     if sys.platform == "linux":
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # as it was where this was started
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != pid:  # it is gone already
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+        if os.getppid() != parent:  # it is gone already
             raise SystemExit(1)
 
 
-def tied(*arguments: object) -> list[str]:
-    """The command line of a program in Python that ends with this process."""
-    first = ("-m", __name__, os.getpid()) if sys.platform == "linux" else ()
+def tied(*arguments: object, by: signal.Signals = signal.SIGTERM) -> list[str]:
+    """The command line of a program in Python that is ended with this process, by a signal.
+
+    It can be asked to end, also where this process ignores that, as under nohup or after a shell's
+    `&`.
+    """
+    first = ("-m", __name__, os.getpid(), int(by)) if os.name == "posix" else ()
     return [sys.executable, *map(str, (*first, *arguments))]
 
 
@@ -52,5 +59,7 @@ def workers(n: int = 1) -> Iterator[ProcessPoolExecutor]:
 
 
 if __name__ == "__main__":
-    end_with_parent(int(sys.argv[1]))
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+    for asked in ASK_TO_END:
+        signal.signal(asked, signal.SIG_DFL)
+    end_with(*map(int, sys.argv[1:3]))
+    os.execv(sys.executable, [sys.executable, *sys.argv[3:]])

@@ -5,7 +5,6 @@ The source notes when it pushed each sample: whoever holds a sample's stamp can 
 
 import itertools
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
 from ctypes import Array, c_double, c_longlong
 from dataclasses import dataclass
@@ -195,7 +194,6 @@ def play(
     rows = _subject(source, shown) if source.plays == "subject" else _noise(source, shown)
     if source.has_trigger:
         rows = _with_trigger(source, rows)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for whoever started this
     end_with_parent()
     log_s = np.ctypeslib.as_array(times_s)
     is_simulated = source.plays == "subject"

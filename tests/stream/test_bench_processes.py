@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hvf_core.problem import ASK_TO_END
 from tests.sessions import ROOT
 from tests.waiting import wait_until
 
@@ -32,12 +33,45 @@ folder = Path(sys.argv[1])
 names = dict.fromkeys(("eeg", "markers", "answers"), "nowhere")
 paths = dict.fromkeys(("session", "bundle", "gallery", "said"), folder)
 with RunningPeer(
-    Peer((), "stream.bench.peers.subscriber", "lsl", ""),
+    Peer((), "stream.bench.peers.subscriber", "lsl"),
     Job(**names, **paths, channels=(), rate_hz=250.0),
     folder,
 ):
     print("begun", flush=True)
     time.sleep(600)
+"""
+FAULTS = """
+import sys, time
+from pathlib import Path
+from hvf_core.problem import one_sentence
+from stream.bench.faults.session import FaultySession
+from stream.bench.faults.table import FAULTS
+with one_sentence(), FaultySession(FAULTS["none"], Path(sys.argv[1])) as session:
+    assert session.begin()
+    for step in ("STOP source", "STOP decode", "spin"):
+        session.do(step)
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+CLIENTS = """
+import time
+from stream.bench.beside import clients
+def measure(folder, n_blocks, tell):
+    tell.send(True)
+    print("begun", flush=True)
+    time.sleep(600)
+clients.measure = measure
+clients.main(100, 5, 0)
+"""
+PAINTER = """
+import time
+from stream.bench.beside import painter
+def measure(bench, process, n_trials):
+    process.suspend()
+    print("begun", flush=True)
+    time.sleep(600)
+painter.measure = measure
+painter.main(2)
 """
 
 
@@ -62,7 +96,7 @@ def is_over(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)]
+    ("number", "status"), [(n, 128 + n) for n in ASK_TO_END] + [(signal.SIGKILL, -9)]
 )
 def test_a_worker_ends_in_the_middle_of_its_work(number: int, status: int) -> None:
     returned, children = ended_by(number, WORKERS)
@@ -71,7 +105,8 @@ def test_a_worker_ends_in_the_middle_of_its_work(number: int, status: int) -> No
     wait_until(lambda: all(map(is_over, children)), 60)
 
 
-def test_the_subscriber_of_a_peer_does_not_outlive_a_killed_bench(tmp_path: Path) -> None:
-    _, children = ended_by(signal.SIGKILL, PEER, tmp_path)
-    assert len(children) == 2
+@pytest.mark.parametrize(("script", "least"), [(PEER, 2), (FAULTS, 7), (CLIENTS, 2), (PAINTER, 2)])
+def test_nothing_outlives_a_killed_bench(script: str, least: int, tmp_path: Path) -> None:
+    _, children = ended_by(signal.SIGKILL, script, tmp_path)
+    assert len(children) >= least
     wait_until(lambda: all(map(is_over, children)), 60)

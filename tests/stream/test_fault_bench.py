@@ -1,6 +1,7 @@
 """The fault bench: its faults can be put in, and what it says of a session is so."""
 
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream.bench.faults import session
+from stream.bench.faults import session, soak
 from stream.bench.faults.table import FAULTS, Outcome, _with_rows, judge_trials, judged, row
 from tests.sessions import run
 
@@ -128,7 +129,7 @@ def test_a_page_keeps_the_rows_that_are_not_new() -> None:
 @pytest.mark.slow
 def test_a_fault_is_put_into_a_session(tmp_path: Path) -> None:
     asked = ("--only", "odd-markers", "--keep", tmp_path)
-    done = run(*asked, module="stream.bench.faults.table")
+    done = run("bench", "faults", *asked)
     head, line = [line for line in done.out.splitlines() if line.startswith("| ")]
     assert head.count("|") == line.count("|")
     what, _, _, _, dropped, lost, kept = line.strip("| ").split(" | ")
@@ -176,3 +177,29 @@ def test_a_session_is_soaked_in_faults(tmp_path: Path) -> None:
         assert kept[what], done.out
     # How soon a node is there again and answers are on time is the machine's.
     assert done.code == (False in kept.values())
+
+
+def test_a_soak_that_is_asked_to_end_ends_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def put_in(fault: Any) -> str:
+        done.append(fault.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(soak, "_HOLD_S", -soak.WINDOW_S)
+    bath = soak.Soak(
+        SimpleNamespace(
+            session=SimpleNamespace(pid=os.getpid(), poll=lambda: None),
+            put_in=put_in,
+            do=done.append,
+            end=lambda: done.append("end"),
+            wait_for_end=lambda: done.append("wait"),
+        ),
+        60.0,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        bath.run([(0.0, FAULTS["kill-results"]), (0.0, FAULTS["kill-decode"])])
+    assert done == ["kill-results", "tell mute markers", "end", "wait"]
+    assert [met.fault.name for met in bath.met] == ["kill-results"]

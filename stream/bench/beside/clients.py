@@ -13,7 +13,6 @@ its answer out, and to when it was at another subscriber, which is there all the
 import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,12 +25,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import zmq
-from rich.console import Console
-from rich.table import Table
 
-from offline_train.evaluate.metrics import estimated_mean
+from hvf_core.problem import Problem
 from stream import client
 from stream.acquire.lsl import local_clock
+from stream.bench.beside.pairs import show_pairs
+from stream.bench.measured_session import read_whole
+from stream.bench.processes import end_with_parent, tied
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.endpoints import Endpoints
@@ -86,6 +86,7 @@ def _send_rubbish(endpoints: Endpoints, done: threading.Event) -> None:
 
 def come_and_go(folder: Path, n: int, niceness: int, told: Connection) -> None:
     """The process of the clients: they come when it is told True, and go when it is told False."""
+    end_with_parent()
     if hasattr(os, "nice"):
         os.nice(niceness)
     with suppress(EOFError):  # it is over
@@ -105,14 +106,14 @@ def main(
     n_blocks = 2 * -(-trials // _BLOCK)
     with tempfile.TemporaryDirectory(prefix="hvf-bench-") as base:
         folder = Path(base) / "session"
-        command = [sys.executable, "run_realtime.py", "--no-paint", "--headless", "--out", folder]
+        command = ["run_realtime.py", "--no-paint", "--headless", "--out", folder]
         command += ["--trials", (n_blocks + 1) * (_BLOCK + _SETTLING), "--repeats", _REPEATS]
         command += ["--soa", _SOA_S]
         with (Path(base) / "log").open("w") as log:
-            session = subprocess.Popen([*map(str, command)], cwd=_ROOT, stdout=log, stderr=log)
+            session = subprocess.Popen(tied(*command), cwd=_ROOT, stdout=log, stderr=log)
         tell, told = _processes.Pipe()
         try:
-            _wait_for(folder / "config.json")
+            _wait_for(folder)
             arguments = (folder, clients, nice, told)
             _processes.Process(target=come_and_go, args=arguments, daemon=True).start()
             show(measure(folder, n_blocks, tell), clients, nice)
@@ -122,11 +123,11 @@ def main(
             session.wait()
 
 
-def _wait_for(path: Path) -> None:
+def _wait_for(folder: Path) -> None:
     deadline_s = time.monotonic() + _START_WAIT_S
-    while not (path.exists() and path.read_bytes().endswith(b"}\n")):
+    while read_whole(folder) is None:
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"the session has not begun within {_START_WAIT_S:g} s")
+            raise Problem(f"the session has not begun within {_START_WAIT_S:g} s")
         time.sleep(0.05)
 
 
@@ -148,7 +149,7 @@ def measure(folder: Path, n_blocks: int, tell: Connection) -> dict[bool, np.ndar
 def _next_ms(answers: zmq.SyncSocket, wait_s: float) -> tuple[float, float]:
     message = receive(answers, int(wait_s * 1e3))
     if not isinstance(message, Retrieval):
-        raise SystemExit(f"no answer within {wait_s:g} s")
+        raise Problem(f"no answer within {wait_s:g} s")
     there_s, stamps = local_clock(), message.stamps
     out_s, readable_s = stamps["published"], stamps["readable"]
     return (out_s - readable_s) * 1e3, (there_s - readable_s) * 1e3
@@ -157,25 +158,12 @@ def _next_ms(answers: zmq.SyncSocket, wait_s: float) -> tuple[float, float]:
 def show(took_ms: dict[bool, np.ndarray], clients: int, nice: int) -> None:
     """Prints what was seen."""
     cores = f"{os.cpu_count()} cores"
-    title = f"{clients} clients (nice {nice}), a trial every {_SOA_S:g} s; {cores} (simulated)"
-    table = Table(title=title, title_justify="left", min_width=90)
-    for column in ("readable → ... , ms", "p50", "p95", "p99", "max"):
-        table.add_column(column, justify="left" if column.startswith("read") else "right")
-    said = []
-    for at, where in enumerate(("out of the session", "at a subscriber")):
-        for name, are_there in (("without", False), ("with", True)):
-            values = took_ms[are_there][..., at]
-            cells = [*np.percentile(values, [50, 95, 99]), values.max()]
-            row = f"{where}, {name} clients, n = {values.size}"
-            table.add_row(row, *(f"{value:.2f}" for value in cells))
-        medians = [np.median(took_ms[are_there][..., at], axis=1) for are_there in (True, False)]
-        found = estimated_mean(medians[0] - medians[1], np.random.default_rng(0))
-        said.append(
-            f"median {where}, with - without: {found.value:+.3f} ms (95 % interval "
-            f"{found.low:+.3f} to {found.high:+.3f}, {len(medians[0])} pairs of blocks)"
-        )
-    Console(width=120, highlight=False).print(table, *said, sep="\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    show_pairs(
+        f"{clients} clients (nice {nice}), a trial every {_SOA_S:g} s; {cores} (simulated)",
+        "readable → ..., ms",
+        ("without", "with"),
+        {
+            where: (took_ms[False][..., at], took_ms[True][..., at])
+            for at, where in enumerate(("out of the session, ", "at a subscriber, "))
+        },
+    )

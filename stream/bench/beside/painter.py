@@ -25,13 +25,13 @@ import numpy as np
 import psutil
 import typer
 import zmq
-from rich.console import Console
-from rich.table import Table
 
 from decoder.painting.step import Start, Step
-from offline_train.evaluate.metrics import estimated_mean
+from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.acquire.settings import PreprocessSettings
+from stream.bench.beside.pairs import show_pairs
+from stream.bench.processes import end_with_parent
 from stream.bench.untrained import random_gallery, untrained_bundle
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.paint import NICENESS, serve
@@ -96,6 +96,7 @@ class PretendedPainter:
 
 def paint(config: SessionConfig) -> None:
     """The painting node, but for what it paints with."""
+    end_with_parent()
     os.nice(NICENESS)
     serve(config, Lifeline(PAINT, "", supervised=False), PretendedPainter())
 
@@ -134,7 +135,7 @@ class Bench:
                         self._trials, NodeState(node=READER, incarnation="", to=message.incarnation)
                     )
                     return
-        raise SystemExit(f"the decoder has said nothing within {_PATIENCE_S:g} s")
+        raise Problem(f"the decoder has said nothing within {_PATIENCE_S:g} s")
 
     def trial(self) -> float:
         """Sends a trial when its time has come; milliseconds until its answer was there."""
@@ -149,7 +150,7 @@ class Bench:
             self._reports.poll(100)
             if any(self._take(message) for message in drain(self._reports)):
                 return (local_clock() - sent_s) * 1e3
-        raise SystemExit(f"no answer to trial {self._trial} within {_PATIENCE_S:g} s")
+        raise Problem(f"no answer to trial {self._trial} within {_PATIENCE_S:g} s")
 
     def _send(self, first: int, stop: int) -> float:
         now_s = local_clock()
@@ -258,25 +259,7 @@ def measure(bench: Bench, painter: psutil.Process, n_trials: int) -> list[tuple[
 
 def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:
     """Prints what was seen."""
-    table = Table(
-        title=f"a picture in {_JOB_S:g} s, a trial every {_SOA_S:g} s; {os.cpu_count()} cores",
-        title_justify="left",
-        min_width=90,
-    )
-    for column in ("sent → answer, ms", "p50", "p95", "p99", "max"):
-        table.add_column(column, justify="left" if column.startswith("sent") else "right")
-    for name, runs in (("painter stopped", False), ("painter running", True)):
-        values = np.concatenate(seen.latency_ms[runs])
-        cells = [*np.percentile(values, [50, 95, 99]), values.max()]
-        table.add_row(f"{name}, n = {len(values)}", *(f"{value:.2f}" for value in cells))
-    running, stopped = ([np.median(b) for b in seen.latency_ms[runs]] for runs in (True, False))
-    found = estimated_mean(np.array(running) - np.array(stopped), np.random.default_rng(0))
-    said = [
-        f"median, running - stopped: {found.value:+.3f} ms (95 % interval {found.low:+.3f} to "
-        f"{found.high:+.3f}, "
-        f"{len(running_s)} pairs of blocks)",
-        f"memory of the painter: {min(seen.rss_mb):.0f} to {max(seen.rss_mb):.0f} MB",
-    ]
+    said = [f"memory of the painter: {min(seen.rss_mb):.0f} to {max(seen.rss_mb):.0f} MB"]
     # An image that was stopped with its painter is as old as the pause was long.
     ages_s = [
         stamps["painted"] - stamps["readable"]
@@ -288,8 +271,10 @@ def show(seen: Seen, running_s: list[tuple[float, float]]) -> None:
             f"{len(ages_s)} images begun and finished while it ran; age when finished: p50 "
             f"{np.median(ages_s):.2f} s, max {max(ages_s):.2f} s"
         )
-    Console(width=100, highlight=False).print(table, *said, sep="\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    show_pairs(
+        f"a picture in {_JOB_S:g} s, a trial every {_SOA_S:g} s; {os.cpu_count()} cores",
+        "sent → answer, ms",
+        ("stopped", "running"),
+        {"painter ": (seen.latency_ms[False], seen.latency_ms[True])},
+        *said,
+    )

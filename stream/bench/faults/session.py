@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ from demo.settings import ASSETS, PRIOR
 from hvf_core.problem import needed
 from hvf_core.specs import Frozen
 from stream.acquire.lsl import local_clock
+from stream.bench.measured_session import read_whole
+from stream.bench.processes import tied
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.wire.bus import open_socket, receive
-from stream.pipeline.wire.config import read_config
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import SessionState
 
@@ -94,7 +94,7 @@ class FaultySession:
         name = f"fault-{fault.name}-{os.getpid()}"
         n = round((_CALM_S + fault.play_s) / fault.soa_s)
         source = ("-m", "stream.bench.faults.source", name, n, fault.soa_s)
-        self.source = self._start("source", source, stdin=subprocess.PIPE)
+        self.source = self._start("source", source, by=signal.SIGKILL, stdin=subprocess.PIPE)
         session = ["run_realtime.py", "live", "--headless", "--out", self.folder, "--wait", 60]
         session += ["--eeg", name, "--markers", f"{name}-markers", "--bundle", ready_model().bundle]
         session += ["--paint", PRIOR, "--base", ASSETS] * fault.paints
@@ -207,7 +207,7 @@ class FaultySession:
                 demo += ["--repeats", 1, "--out", self.base / "beside"]
                 self._start("beside", demo).wait(_END_WAIT_S)
             case ["spin"]:
-                spin = (sys.executable, "-c", "while True: pass")
+                spin = tied("-c", "while True: pass")
                 self._spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
             case ["rest"]:
                 for process in self._spinning:
@@ -234,9 +234,8 @@ class FaultySession:
             )
 
     def _endpoints(self) -> Endpoints | None:
-        path = self.folder / "config.json"
-        whole = path.exists() and path.read_bytes().endswith(b"}\n")
-        return read_config(path).endpoints if whole else None
+        config = read_whole(self.folder)
+        return config.endpoints if config else None
 
     def _has_shown_all(self) -> bool:
         said = (self.base / "source.out").read_bytes()[-len(_END) :]
@@ -246,13 +245,16 @@ class FaultySession:
         events = [record["event"] for record in self.records() if "trial" in record]
         return 2 * events.count("marker") - len(events)
 
-    def _start(self, log: str, command: Sequence[Any], **more: Any) -> subprocess.Popen[bytes]:
+    def _start(
+        self, log: str, command: Sequence[Any], by: signal.Signals = signal.SIGTERM, **more: Any
+    ) -> subprocess.Popen[bytes]:
+        """Starts a program in Python; `by` ends what may stand still when the bench is killed."""
         with (
             (self.base / f"{log}.out").open("ab") as out,
             (self.base / f"{log}.err").open("ab") as err,
         ):
             return subprocess.Popen(
-                [sys.executable, *map(str, command)],
+                tied(*command, by=by),
                 cwd=_ROOT,
                 env=os.environ | {"TMPDIR": str(self.tmp), "COLUMNS": "400"},
                 stdout=out,

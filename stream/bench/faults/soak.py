@@ -3,11 +3,10 @@
 `run_realtime.py bench soak`: the faults that can come among others come one after the other, each
 once before any comes again, in an order and at moments that a seed decides. Each is promised the
 same as alone (`docs/reliability.md`); of the whole session it is promised that every marker ends
-once, that its recordings lack nothing, and that its processes do not grow. Ctrl-C ends the session,
-and what was so far is told.
+once, that its recordings lack nothing, and that its processes do not grow. Ctrl-C, or another wish
+that it end, ends the session, and what was so far is told.
 """
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 import typer
 
 from hvf_core.problem import Problem
+from hvf_core.screen import Screen
 from stream.acquire.lsl import local_clock
 from stream.bench.endurance.promises import Promise, all_kept, append_json, is_flat, table
 from stream.bench.faults.recordings import Span, recorded
@@ -86,11 +86,11 @@ class Soak:
         self._length_s = length_s
 
     def run(self, planned: Sequence[tuple[float, Fault]]) -> None:
-        """Puts the faults in, until the end or Ctrl-C, and ends the session."""
+        """Puts the faults in, and ends the session, however that comes."""
         self._n_planned, self._began_s = len(planned), local_clock()
-        with self._watch as watch:
-            names = watch.there()
-            try:
+        try:
+            with self._watch as watch:
+                names = watch.there()
                 for at_s, fault in planned:
                     if not self._is_there_at(self._began_s + at_s):
                         break
@@ -102,13 +102,12 @@ class Soak:
                     self.met.append(met)
                     met.failure = self.session.put_in(fault)
                 self._is_there_at(self._began_s + self._length_s)
-            except KeyboardInterrupt:
-                typer.echo("interrupted: what was so far is told")
-            self.missing += [f"{n} at the end" for n in names - watch.there()]
-        self.session.do("tell mute markers")
-        time.sleep(WINDOW_S + _HOLD_S)  # what is open is answered
-        self.session.end()
-        self.session.wait_for_end()
+                self.missing += [f"{n} at the end" for n in names - watch.there()]
+        finally:
+            self.session.do("tell mute markers")
+            time.sleep(WINDOW_S + _HOLD_S)  # what is open is answered
+            self.session.end()
+            self.session.wait_for_end()
 
     def _is_there_at(self, moment_s: float) -> bool:
         while local_clock() < moment_s and self.session.session.poll() is None:
@@ -207,15 +206,13 @@ def main(
     seed = time.time_ns() % 2**32 if seed is None else seed
     length_s = 60 * minutes
     planned = [*plan([AMONG_OTHERS[name] for name in names], length_s, seed)]
-    for asked in (signal.SIGINT, signal.SIGTERM):  # nohup, or a shell's `&`, has them ignored
-        signal.signal(asked, signal.default_int_handler)
     facts: dict[str, Any] = {
         "bench": "soak",
         "seed": seed,
         "minutes": minutes,
         "machine": machine(),
     }
-    typer.echo(header(facts["machine"]))
+    Screen().print(header(facts["machine"]), highlight=False)
     typer.echo(
         f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, an image every {SOA_S} s"
     )
@@ -228,17 +225,15 @@ def main(
                 f"the session did not begin: {' '.join(session.said('session.err')[-1:])}"
             )
         bath = Soak(session, length_s)
-        bath.run(planned)
-        promises = [*bath.promises()]
-    typer.echo(table(promises))
-    met = [
-        {"fault": m.fault.name, "at_s": m.at_s, "load": m.load, "back_s": m.outcome.back_s}
-        | {"late": m.outcome.n_late, "dropped": m.outcome.dropped, "failure": m.failure}
-        for m in bath.met
-    ]
-    append_json(json, promises, facts | {"met": met})
+        try:
+            bath.run(planned)
+        finally:  # Ctrl-C leaves what there is
+            promises = [*bath.promises()]
+            met = [
+                {"fault": m.fault.name, "at_s": m.at_s, "load": m.load, "back_s": m.outcome.back_s}
+                | {"late": m.outcome.n_late, "dropped": m.outcome.dropped, "failure": m.failure}
+                for m in bath.met
+            ]
+            append_json(json, promises, facts | {"met": met})
+            typer.echo(table(promises))
     raise SystemExit(not all_kept(promises))
-
-
-if __name__ == "__main__":
-    typer.run(main)

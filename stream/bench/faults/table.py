@@ -8,9 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
-import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +21,7 @@ import typer
 from hvf_core.options import Flag
 from hvf_core.specs import read_presets
 from stream.bench.faults.session import N_BESIDE, Fault, FaultySession
+from stream.bench.paths import workplace
 from stream.pipeline.books.ledger import Record, read_ledger
 
 LOST: Record = {"event": "lost"}
@@ -220,16 +218,12 @@ def main(
         for name in wanted:
             typer.echo(f"{name:20}{FAULTS[name].what}")
         return
-    for asked in (signal.SIGINT, signal.SIGHUP):  # nohup, or a shell's `&`, has them ignored
-        signal.signal(asked, signal.SIG_DFL)
     rows: dict[str, str] = {}
     is_broken = False
     typer.echo(_HEAD)
     for name in wanted:
-        base = Path(tempfile.mkdtemp(prefix="faults-", dir=keep))
-        outcome = outcome_of(FAULTS[name], base)
-        if keep is None:
-            shutil.rmtree(base)
+        with workplace("faults-", keep) as base:
+            outcome = outcome_of(FAULTS[name], base)
         is_broken = is_broken or bool(outcome.broken)
         rows[name] = row(FAULTS[name], outcome)
         typer.echo(rows[name])
@@ -248,7 +242,3 @@ def _with_rows(page: str, rows: Mapping[str, str], measured: str) -> str:
     kept = {name: had.get(f"| {fault.what}") for name, fault in FAULTS.items()}
     lines = [line for name in FAULTS if (line := rows.get(name, kept[name])) is not None]
     return before + "\n".join([_HEAD, *lines]) + "\n" + after
-
-
-if __name__ == "__main__":
-    typer.run(main)

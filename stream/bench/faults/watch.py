@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 
 from stream.acquire.lsl import local_clock
-from stream.bench.machine import n_handles, node_of
+from stream.bench.machine import node_of, used_by
 from stream.pipeline.wire.nodes import SUPERVISOR
 
 _SETTLING_S = 30.0  # of a process that has begun: it still takes what it needs
@@ -68,7 +68,9 @@ class Watch:
             for process in self._processes():
                 try:
                     if name := self._name(process):
-                        self._seen[name].setdefault(process.pid, []).append(_row(process))
+                        with process.oneshot():
+                            row = (local_clock(), *used_by(process))
+                        self._seen[name].setdefault(process.pid, []).append(row)
                 except psutil.Error:
                     continue
 
@@ -82,10 +84,3 @@ class Watch:
         if process.pid == self._session.pid:
             return SUPERVISOR
         return node_of(process) or ""
-
-
-def _row(process: psutil.Process) -> tuple[float, ...]:
-    with process.oneshot():
-        cpu = process.cpu_times()
-        memory = process.memory_info().rss
-    return local_clock(), cpu.user + cpu.system, memory, n_handles(process)

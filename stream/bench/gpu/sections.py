@@ -19,6 +19,7 @@ from hvf_core.problem import Problem
 from hvf_core.provenance import command_line
 from stream.bench.gpu.card import Card, Figures
 from stream.bench.machine import machine
+from stream.bench.processes import end_with_parent
 
 SECTIONS: Mapping[str, str] = {
     "limits": "stream.bench.gpu.limits:cells",
@@ -81,7 +82,7 @@ def apart(name: str, device: str, tiny: bool, ends_s: float) -> Iterator[Row]:
             yield row
     except EOFError:
         process.join(_GRACE_S)
-    if process.is_alive():
+    finally:  # it may hang, or nobody waits for it any more
         process.kill()
         process.join()
     if process.exitcode:
@@ -90,6 +91,7 @@ def apart(name: str, device: str, tiny: bool, ends_s: float) -> Iterator[Row]:
 
 
 def _send(there: Connection, name: str, device: str, tiny: bool, left_s: float) -> None:
+    end_with_parent()
     ends_s = time.monotonic() + left_s
     for row in measured(name, Card.named(device, tiny), ends_s):
         there.send(row)

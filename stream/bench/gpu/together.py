@@ -24,6 +24,7 @@ from stream.bench.gpu.card import Card, Figures, spread
 from stream.bench.gpu.painting import graph_of_steps
 from stream.bench.gpu.sdxl import embedding, random_base, random_sampler, size_of
 from stream.bench.gpu.sections import Cell
+from stream.bench.processes import end_with_parent
 
 _PAUSE_S = 0.01  # between two answers
 _PATIENCE_S = 90.0
@@ -73,6 +74,7 @@ def _heard(here: Connection) -> None:
 
 def paint_as_told(there: Connection, device: str, tiny: bool) -> None:
     """The painter's process: paints one image after the other, as long as it is told to."""
+    end_with_parent()
     card = Card.named(device, tiny)
     sampler = random_sampler(card, random_base(card), size_of(card).px)
     paints = False

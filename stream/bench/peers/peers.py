@@ -30,13 +30,11 @@ class Peer:
         packages: distributions that it is made of; where one is missing it is left out.
         module: that is run; "": a session of ours.
         subscriber: by what its answers are subscribed to; `own`: its program has one.
-        way: the same in words.
     """
 
     packages: tuple[str, ...]
     module: str
     subscriber: Literal["bus", "lsl", "own"]
-    way: str
 
     def versions(self) -> dict[str, str]:
         return {name: version(name) for name in self.packages}
@@ -54,15 +52,10 @@ class Peer:
 
 OURS = "hvf-live"
 PEERS: Mapping[str, Peer] = {
-    OURS: Peer((), "", "bus", "ZeroMQ, its own bus"),
-    "mne-lsl": Peer(("mne-lsl",), f"{_HERE}.mne_lsl_epochs", "lsl", "LSL, a string stream"),
-    "plain": Peer(("pylsl",), f"{_HERE}.plain", "lsl", "LSL, a string stream"),
-    "ezmsg": Peer(
-        ("ezmsg", "ezmsg-lsl", "ezmsg-sigproc"),
-        f"{_HERE}.ezmsg_units",
-        "own",
-        "ezmsg's own transport",
-    ),
+    OURS: Peer((), "", "bus"),
+    "mne-lsl": Peer(("mne-lsl",), f"{_HERE}.mne_lsl_epochs", "lsl"),
+    "plain": Peer(("pylsl",), f"{_HERE}.plain", "lsl"),
+    "ezmsg": Peer(("ezmsg", "ezmsg-lsl", "ezmsg-sigproc"), f"{_HERE}.ezmsg_units", "own"),
 }
 
 
