@@ -3,24 +3,30 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from demo.model import DemoModel
 from demo.stimuli import gallery_stimuli
+from hvf_core.problem import INTERRUPTED
+from stream.bench.peers import table
 from stream.bench.peers.conditions import CONDITIONS, plan
+from stream.bench.peers.judge import Verdict
 from stream.bench.peers.peers import OURS, PEERS, Peer
 from stream.bench.peers.source import Played, TurnSource
 from stream.bench.peers.turns import Turn, World, make_world, take_turn
+from tests.calling import call
 from tests.sessions import run
 
 pytestmark = pytest.mark.slow
 SOA_S, RATE_HZ, N_WARM_UP, N = 0.2, 250.0, 5, 20
 FAKES = {
-    "liar": Peer((), "tests.stream.fake_peer", "own", ""),
-    "absent": Peer((), "no_such_program", "own", ""),
+    "liar": Peer((), "tests.stream.fake_peer", "own"),
+    "absent": Peer((), "no_such_program", "own"),
 }
 
 
@@ -110,8 +116,35 @@ def test_the_command_compares_ours_and_writes_down_what_it_saw(
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_sentence(options: list[str], sentence: str) -> None:
-    from tests.calling import call
-
     done = call("bench", "peers", *options)
     assert done.code == 2
     assert sentence in done.one_sentence()
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(KeyboardInterrupt(), INTERRUPTED), (SystemExit(143), 143)]
+)
+def test_what_all_had_before_it_was_ended_is_shown(
+    end: BaseException, status: int, demo_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_taken = 0
+
+    def take_a_turn(world, source, peers, condition, what, folder) -> dict[str, Turn]:
+        nonlocal n_taken
+        n_taken += 1
+        if n_taken == 4:  # in the second round one peer has had its turn
+            raise end
+        return dict.fromkeys(peers, Turn([Verdict(10, True, "right", 1, 0.0042, True)]))
+
+    monkeypatch.setattr(table, "take_turn", take_a_turn)
+    monkeypatch.setattr(table, "TurnSource", nullcontext)
+    monkeypatch.setattr(table, "make_world", lambda *_: SimpleNamespace(streams=None))
+    monkeypatch.setattr(table, "_use_private_lsl_session", lambda folder: None)
+    asked = ("--peers", f"{OURS},plain", "--conditions", "clean,gaps", "--rounds", 2)
+    done = call("bench", "peers", *asked, "--out", tmp_path)
+    assert done.code == status
+    assert done.out.count("4.20") == 2 * 4  # percentiles of both
+    assert "incomplete: clean has 1 of 2 rounds" in done.out
+    assert "incomplete: gaps has 0 of 1 rounds" in done.out
+    with (tmp_path / "peers.csv").open(newline="") as file:
+        assert [row["peer"] for row in csv.DictReader(file)] == [OURS, "plain"]

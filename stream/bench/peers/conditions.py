@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 LEAD_S = 1.0  # of EEG before the first image, as the demo records it
-TAIL_S = 1.5  # after the last one
 _MAX_PHASE = 0.49  # of a sample: the nearest sample to a marker is always the one that was meant
 _FIRST_FAULT_S = 1.0  # after the first trial that counts
 _GAPS_APART_S = 4.0

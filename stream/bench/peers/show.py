@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from hvf_core.screen import Screen
 from stream.bench.peers.conditions import CONDITIONS
 from stream.bench.peers.judge import Sums, Verdict
 from stream.bench.peers.peers import OURS
@@ -25,12 +25,14 @@ _NOISE = 0.05  # of a latency or of CPU: less is no difference
 
 Row = Mapping[str, "Sums | str"]
 """Of a condition, by peer: its sums, or why it cannot take part."""
+Round = Mapping[str, Turn]
+"""Of a condition, by peer: the turns that all of them have had."""
 
 
 def cells(peer: str, one: "Sums | str") -> list[str]:
     """A line of the table; a peer that cannot do a condition says so."""
     if isinstance(one, str):
-        return [peer, *["cannot"] * (len(HEADS) - 1)]
+        return [peer, "cannot", *[""] * (len(HEADS) - 2)]
     right = one.fates["right"]
     return [
         peer,
@@ -81,7 +83,7 @@ def where_peers_are_better(row: Row) -> Iterator[str]:
             yield f"{peer} {'; '.join(better)}"
 
 
-def show(found: Mapping[str, Row], console: Console, markdown: bool) -> None:
+def show(found: Mapping[str, Row], console: Screen, markdown: bool) -> None:
     """One table for each condition, and where a peer is better."""
     for name, row in found.items():
         title = f"{name}: {CONDITIONS[name].what}"
@@ -89,18 +91,18 @@ def show(found: Mapping[str, Row], console: Console, markdown: bool) -> None:
         if markdown:
             print(f"\n**{title}**\n", _markdown(lines), sep="\n")
         else:
-            table = Table(title=title, box=box.SIMPLE, title_justify="left")
+            table = Table(
+                title=title, box=box.SIMPLE, title_justify="left", padding=0, show_edge=False
+            )
             for head in HEADS:
-                table.add_column(head, no_wrap=True)
+                table.add_column(head, justify="left" if head == HEADS[0] else "right")
             for line in lines:
                 table.add_row(*line)
             console.print(table)
-        for peer, one in row.items():
-            if isinstance(one, str):
-                print(f"{peer} cannot: {one}")
+        cannot = [f"{peer} cannot: {one}" for peer, one in row.items() if isinstance(one, str)]
         better = list(where_peers_are_better(row))
         said = "; ".join(better) if better else f"no peer is better than {OURS} in any of these"
-        print(f"{chr(10) if markdown else ''}Where a peer is better: {said}.")
+        console.print(*cannot, f"{chr(10) * markdown}Where a peer is better: {said}.", sep="\n")
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -112,11 +114,10 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 def write(
     folder: Path,
     found: Mapping[str, Row],
-    turns: Mapping[str, Mapping[str, Sequence[Turn]]],
+    played: Mapping[str, Sequence[Round]],
     header: Mapping[str, Any],
 ) -> None:
     """`peers.jsonl`, an object a peer and condition, and `peers.csv`, a line a trial."""
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "peers.jsonl").open("w", encoding="utf-8") as out:
         for condition, row in found.items():
             for peer, one in row.items():
@@ -126,9 +127,9 @@ def write(
     with (folder / "peers.csv").open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(("condition", "peer", "round", *(field.name for field in fields(Verdict))))
-        for condition, by_peer in turns.items():
-            for peer, rounds in by_peer.items():
-                for number, turn in enumerate(rounds, 1):
+        for condition, rounds in played.items():
+            for number, took in enumerate(rounds, 1):
+                for peer, turn in took.items():
                     for verdict in turn.verdicts:
                         rows.writerow((condition, peer, number, *astuple(verdict)))
 

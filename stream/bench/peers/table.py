@@ -13,28 +13,29 @@ import os
 import random
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from demo.model import ready_model
 from demo.stimuli import gallery_stimuli
 from hvf_core.problem import WrongUsage
+from hvf_core.screen import Screen
 from stream.bench.machine import header, machine
 from stream.bench.paths import given
 from stream.bench.peers.conditions import CONDITIONS, plan
 from stream.bench.peers.judge import Sums, sums
 from stream.bench.peers.peers import PEERS, Peer
-from stream.bench.peers.show import show, write
+from stream.bench.peers.show import Round, show, write
 from stream.bench.peers.source import TurnSource
 from stream.bench.peers.turns import Turn, make_world, take_turn
 
 N_WARM_UP = 10  # trials of a turn that do not count
-_SEED, _WIDTH = 0, 112
+_SEED = 0
 T = TypeVar("T")
 
 
@@ -70,38 +71,48 @@ def main(
     versions = {
         package: number for one in here.values() for package, number in one.versions().items()
     }
-    print(
+    console = Screen(highlight=False)
+    console.print(
         header(told), ", ".join(f"{name} {number}" for name, number in versions.items()), sep="\n"
     )
     for name in asked.keys() - here.keys():
         packages = " ".join(asked[name].missing())
-        print(f"{name} is left out: it is not installed (pip install {packages})")
+        console.print(f"{name} is left out: it is not installed (pip install {packages})")
     shown = random.Random(_SEED).sample(images, N_WARM_UP + trials)
-    turns: dict[str, dict[str, list[Turn]]] = {}
-    with tempfile.TemporaryDirectory(prefix="hvf-peers-") as base:
-        folder = Path(base)
-        _use_private_lsl_session(folder)
-        world = make_world(f"peers-{uuid.uuid4().hex[:8]}", model, shown, soa, rate, folder)
-        with TurnSource(world.streams) as source:
-            for condition in under:
-                of_condition = turns[condition] = {name: [] for name in here}
-                for number in range(rounds if condition == "clean" else 1):
+    planned = [(name, at) for name in under for at in range(rounds if name == "clean" else 1)]
+    played: dict[str, list[Round]] = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="hvf-peers-") as base:
+            folder = Path(base)
+            _use_private_lsl_session(folder)
+            world = make_world(f"peers-{uuid.uuid4().hex[:8]}", model, shown, soa, rate, folder)
+            with TurnSource(world.streams) as source:
+                for condition, number in planned:
                     what = plan(CONDITIONS[condition], N_WARM_UP, trials, soa, rate, number)
-                    for together_now in _groups(here, number, together):
-                        at = folder / f"{condition}-{number}-{'-'.join(together_now)}"
-                        took = take_turn(
-                            world, source, together_now, CONDITIONS[condition], what, at
-                        )
-                        for name, turn in took.items():
-                            of_condition[name].append(turn)
-    found = {
-        condition: {name: put_together(of) for name, of in by_peer.items()}
-        for condition, by_peer in turns.items()
-    }
-    show(found, Console(width=_WIDTH), markdown)
-    if out is not None:
-        more = {"machine": told, "peers": versions, "rate_hz": rate, "soa_s": soa}
-        write(out, found, turns, more | {"together": together})
+                    took: dict[str, Turn] = {}
+                    for now in _groups(here, number, together):
+                        at = folder / f"{condition}-{number}-{'-'.join(now)}"
+                        took |= take_turn(world, source, now, CONDITIONS[condition], what, at)
+                    played.setdefault(condition, []).append(took)
+    finally:  # Ctrl-C leaves the rounds that all peers have had
+        found = {
+            condition: {name: put_together([took[name] for took in of]) for name in here}
+            for condition, of in played.items()
+        }
+        if out is not None and played:
+            more = {"machine": told, "peers": versions, "rate_hz": rate, "soa_s": soa}
+            write(out, found, played, more | {"together": together})
+        show(found, console, markdown)
+        console.print(*missing(planned, played), sep="\n", end="")
+
+
+def missing(
+    planned: Sequence[tuple[str, int]], played: Mapping[str, Sequence[Round]]
+) -> Iterator[str]:
+    """Says which rounds there are not, by their conditions."""
+    for condition, n in Counter(condition for condition, _ in planned).items():
+        if (n_played := len(played.get(condition, ()))) < n:
+            yield f"incomplete: {condition} has {n_played} of {n} rounds\n"
 
 
 def put_together(turns: Sequence[Turn]) -> "Sums | str":
