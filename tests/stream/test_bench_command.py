@@ -1,6 +1,8 @@
 """`bench` reaches every benchmark, with its options, and says what there are."""
 
 import pkgutil
+import re
+import shutil
 from importlib import import_module
 
 import pytest
@@ -54,3 +56,12 @@ def test_a_name_that_is_nearly_right_is_asked_about() -> None:
     done = call("bench", "client")
     assert done.code == 2
     assert "did you mean 'clients'?" in done.one_sentence()
+
+
+def test_engines_of_a_decoder_give_the_same_answers() -> None:
+    done = call("bench", "decoder-latency", "--trials", "2")
+    assert done.code == 0
+    ways = re.findall(r"(last slice, \w+)\W+[\d.]+\W+[\d.]+\W+([\d.e-]+)", done.out)
+    wanted = {"torch", *(("compiled",) if any(map(shutil.which, ("cc", "gcc", "clang"))) else ())}
+    assert {f"last slice, {name}" for name in wanted} <= {name for name, _ in ways}
+    assert all(float(off) < 1e-5 for _, off in ways)
