@@ -4,7 +4,8 @@
 trials are looked up one at a time. Each kind of search has a process of its own, which opens the
 gallery as a session does. In every round all are asked in turn, so that they meet the same machine,
 and beside them FAISS's plain `IndexFlatIP`, usearch where it is installed, and how fast memory is
-read. Ours give the total over all images too, the others do not.
+read. Ours give the total over all images too, the others do not. Ctrl-C leaves the lines of what
+was measured so far.
 """
 
 import json
@@ -71,28 +72,33 @@ def main(
         wanted = [kind for kind in kinds.split(",") if kind not in {*too_few, *too_many}]
         with tempfile.TemporaryDirectory(prefix="hvf-bench-") as base, ExitStack() as running:
             folder = Path(base) / "gallery"
+            console.print(f"{n:,} images: writing them, and looking at all for each trial")
             _write(folder, world, n, pictures)
             gallery = open_gallery(folder)
             truth = truth_of(gallery.embeddings, gallery.rows, asked)
-            opened = []
-            for name in wanted:
-                console.print(f"{n:,} images: making {name} ready")
-                opened.append(_Kind(folder, name, n, chooses, running))
-            read = []
-            for at in range(rounds):
-                console.print(f"{n:,} images: round {at + 1} of {rounds}")
-                read.append([read_gb_per_s(1), read_gb_per_s(2)])
+            opened, read = list[_Kind](), [[read_gb_per_s(1), read_gb_per_s(2)]]
+            try:
+                for name in wanted:
+                    console.print(f"{n:,} images: making {name} ready")
+                    opened.append(_Kind(folder, name, n, chooses, running))
+                for at in range(rounds):
+                    left_s = (rounds - at) * len(wanted) * 2 * seconds
+                    of = f"round {at + 1} of {rounds}"
+                    console.print(f"{n:,} images: {of}, at most {left_s:.0f} s left")
+                    for kind in opened:
+                        kind.take_turn(asked, seconds)
+                    read.append([read_gb_per_s(1), read_gb_per_s(2)])
+            finally:
+                about = {
+                    "images": n,
+                    "dim": gallery.embeddings.shape[1],
+                    "embeddings": f"{min(n, pictures)} of pictures, {max(0, n - pictures)} drawn",
+                    "asked": "simulated trials",
+                    "read_gb_per_s": np.median(read, axis=0).round(1).tolist(),
+                }
                 for kind in opened:
-                    kind.take_turn(asked, seconds)
-            about = {
-                "images": n,
-                "dim": gallery.embeddings.shape[1],
-                "embeddings": f"{min(n, pictures)} of pictures, {max(0, n - pictures)} drawn",
-                "asked": "simulated trials",
-                "read_gb_per_s": np.median(read, axis=0).round(1).tolist(),
-            }
-            for kind in opened:
-                print(json.dumps(about | kind.told(truth, gallery.embeddings, asked)), flush=True)
+                    line = about | kind.told(truth, gallery.embeddings, asked)
+                    print(json.dumps(line), flush=True)
 
 
 def _sizes(images: str) -> list[int]:
@@ -124,29 +130,29 @@ class _Kind:
                 self._facts |= builder.submit(build_index, folder, fits, chooses).result()
         self._process = running.enter_context(workers())
         self._facts |= self._process.submit(open_kind, folder, name).result()
-        self._turns: dict[int, list[Asked]] = {1: [], 2: []}
+        self._turns: list[tuple[Asked, Asked]] = []  # with one thread, and with two
 
     def take_turn(self, queries: Queries, seconds: float) -> None:
-        for n_threads, turns in self._turns.items() if not self.skipped else ():
-            turns.append(self._process.submit(ask, queries, n_threads, seconds).result())
-
-    @property
-    def skipped(self) -> bool:
-        """Whether it cannot run here; why is told."""
-        return "skipped" in self._facts
+        if "skipped" not in self._facts:
+            one, two = (
+                self._process.submit(ask, queries, n_threads, seconds).result()
+                for n_threads in (1, 2)
+            )
+            self._turns.append((one, two))
+            self._facts["memory_mb"] = self._process.submit(memory_mb).result()
 
     def told(self, truth: Truth, embeddings: np.ndarray, queries: Queries) -> dict[str, Any]:
+        """What is known of it, if it has had a turn with its times, and else why not."""
         line = {key: _short(x) if type(x) is float else x for key, x in self._facts.items()}
-        if self.skipped:
-            return line
-        for n_threads, turns in self._turns.items():
+        for suffix, turns in zip(
+            ("", "_two_threads"), zip(*self._turns, strict=True), strict=False
+        ):
             times = np.median([np.percentile(turn.ms, [50, 99]) for turn in turns], axis=0)
-            suffix = "" if n_threads == 1 else "_two_threads"
             line |= {f"p{p}_ms{suffix}": _short(ms) for p, ms in zip((50, 99), times, strict=True)}
-        most = max(self._turns[1], key=lambda turn: len(turn.ms))
-        line |= judged_by(truth, embeddings, queries, most)
-        memory = round(self._process.submit(memory_mb).result())
-        return line | {"memory_mb": memory, "n_asked": len(most.ms)}
+        if self._turns:
+            most = max((one for one, _ in self._turns), key=lambda turn: len(turn.ms))
+            line |= judged_by(truth, embeddings, queries, most) | {"n_asked": len(most.ms)}
+        return line | {"rounds": len(self._turns)}
 
 
 def judged_by(
@@ -187,7 +193,3 @@ def read_gb_per_s(n_threads: int) -> float:
 def _short(number: float) -> float:
     """With four digits that count."""
     return float(f"{number:.4g}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,5 +1,7 @@
 """The kinds of search in the benchmark of search, each opened and asked in a process of its own."""
 
+import itertools
+import sys
 import tempfile
 import threading
 import time
@@ -46,11 +48,22 @@ class Asked(NamedTuple):
 
 
 def build_index(folder: Path, kinds: Sequence[str], queries: Queries) -> dict[str, Any]:
-    """Chooses an index of a gallery as `gallery index` does, and keeps it there."""
+    """Chooses an index of a gallery as `gallery index` does, keeps it, and tells how far it is.
+
+    For a million images that takes a quarter of an hour.
+    """
+    began_s, steps = time.monotonic(), itertools.count()
+
+    def tell(text: str) -> None:
+        n, n_all = next(steps), 1 + 2 * len(kinds)
+        left_s = (time.monotonic() - began_s) * (n_all - n) / max(n, 1)
+        left = f", about {left_s / 60:.1f} minutes left" if n > 1 else ""
+        print(f"  {text} (step {n + 1} of {n_all}{left})", file=sys.stderr, flush=True)
+
     gallery = open_gallery(folder)
     moments = moments_of(gallery.embeddings)
     rows = Rows(gallery.embeddings, gallery.rows, moments)
-    chosen = choose(rows, queries, kinds, lambda text: None)
+    chosen = choose(rows, queries, kinds, tell)
     kept = save_search(gallery, chosen, moments, "bench search")
     figures = chosen.figures
     settings = {"index": figures.kind, "effort": figures.effort, "looked_at": figures.n_candidates}

@@ -175,3 +175,29 @@ def test_a_kind_that_is_not_there_is_told(world: Callable[[Console], World]) -> 
 def test_what_is_no_size_is_told(sizes: str) -> None:
     with pytest.raises(WrongUsage, match="are no sizes: give numbers from 1 on"):
         search.main(sizes, "exact", 20, 1, 1.0, 200, 0)
+
+
+@pytest.mark.slow
+def test_what_was_measured_before_ctrl_c_is_kept(
+    world: Callable[[Console], World],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take_turn, n_turns = search._Kind.take_turn, 0
+
+    def interrupted(*arguments: object) -> None:
+        nonlocal n_turns
+        n_turns += 1
+        if n_turns == 4:  # in the second round
+            raise KeyboardInterrupt
+        take_turn(*arguments)
+
+    monkeypatch.setattr(search._Kind, "take_turn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.main("200,300", "exact,IndexFlatIP", 20, 2, 1.0, 200, 0)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["images"], one["kind"], one["rounds"]) for one in lines] == [
+        (200, "exact", 2),
+        (200, "IndexFlatIP", 1),
+    ]
+    assert all(one["p50_ms"] > 0 and one["memory_mb"] >= 0 for one in lines)
