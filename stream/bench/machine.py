@@ -108,7 +108,6 @@ class Usage:
     memory (RSS), open files (handles).
     """
 
-    pid: int
     at: np.ndarray
 
     @property

@@ -306,7 +306,7 @@ class LiveSession:
             n_warm_up=self.shown[0] if len(self.shown) > 1 else 0,
             n_twice=self._n_twice,
             usage={
-                name if last[name] == pid else f"{name}-{pid}": Usage(pid, np.array(rows))
+                name if last[name] == pid else f"{name}-{pid}": Usage(np.array(rows))
                 for (name, pid), rows in self._usage.items()
             },
             summary=summary,

@@ -26,7 +26,7 @@ def session(**changes: object) -> MeasuredSession:
     at = np.column_stack([12.5 * np.arange(40), np.zeros(40), np.full(40, 1e8), 40 * [30]])
     sums = {"markers": N, "decoded": N, "dropped": {}}
     whole = MeasuredSession(
-        Path("x"), tuple(map(answer, range(N))), N, 0, 0, {"reader": Usage(1, at)}, sums
+        Path("x"), tuple(map(answer, range(N))), N, 0, 0, {"reader": Usage(at)}, sums
     )
     return replace(whole, **changes)
 

@@ -16,6 +16,7 @@ from demo.head import CHANNELS
 from demo.model import DemoModel, ready_model
 from demo.settings import PREPROCESSING
 from hvf_core.numbers import percentiles
+from hvf_core.screen import Screen
 from index.gallery import open_gallery
 from stream.bench.endurance.promises import Promise, all_kept, append_json, growth, is_flat, table
 from stream.bench.machine import header, load, machine
@@ -108,7 +109,7 @@ def _endured(
     model = models(channels, base)
     facts = {"bench": "endurance", "trials": trials, "channels": channels, "rate_hz": rate}
     facts |= {"soa_s": soa, "chunk": chunk, "machine": machine(model.bundle, model.gallery)}
-    typer.echo(header(machine()))
+    Screen().print(header(machine()), highlight=False)
     ids = open_gallery(model.gallery).ids
     labels = names(channels)
     source = Source(base.name, rate, labels, soa, chunk, shown=tuple(ids))
@@ -127,7 +128,3 @@ def _endured(
     typer.echo(f"of a core: {shares}; the session's {100 * measured.cpu:.0f} %; load {load():g}")
     append_json(json, kept, facts | {"cpu": cpu, "latency_ms": took_ms, "load_after": load()})
     return kept
-
-
-if __name__ == "__main__":
-    typer.run(main)

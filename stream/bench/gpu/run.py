@@ -87,7 +87,3 @@ def _tell(row: Row, out: Path | None) -> None:
     p50_ms = row.get("p50_ms")
     told = row.get("why_not") or ("measured" if p50_ms is None else f"{p50_ms:.4g} ms")
     print(f"{row['section']}: {row['what']}: {told}", flush=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)

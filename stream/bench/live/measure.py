@@ -91,7 +91,7 @@ class Bench:
         answers = (*measured.provisionals, *measured.finals)
         photon = {}
         if setup.trigger is not None:
-            eeg = self.streams[0] or self._name(measured)
+            eeg = self.streams[0] or measured.folder.name  # which a source of ours is called as
             photon = steadiness(measured, eeg, setup.trigger)
         cell = Cell(
             **about,
@@ -128,11 +128,7 @@ class Bench:
             "soa_s": round(soa_s, 3),
         }
 
-    def _name(self, measured: MeasuredSession) -> str:
-        return measured.folder.name
-
     def _run(self, setup: Setup) -> tuple[MeasuredSession, dict[str, np.ndarray]]:
-        # The stream, too, is called as its session's folder.
         name = f"bench-{self.folder.name}-{next(_numbers)}"
         options: list[object] = ["--engine", setup.engine]
         options += ["--tmax", ",".join(map(str, setup.tmax_s))] if setup.tmax_s else []

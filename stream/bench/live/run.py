@@ -59,7 +59,7 @@ def main(
     if asked.given("out") is None:
         out = Path(f"{out}-{began:%Y%m%d-%H%M%S}")
     on = machine(bundle, gallery)
-    console = Screen(width=max(110, Screen().width))
+    console = Screen()
     console.print(header(on), highlight=False)
     about = {"began": f"{began:%Y-%m-%d %H:%M:%S}", "machine": on}
     with tempfile.TemporaryDirectory(prefix="hvf-bench-") as base:
@@ -95,8 +95,8 @@ def _plan(
     if settings.own:
         yield _own(settings, n, bench.n_images, is_demo, quick, tiny)
         return
-    has_cuda = _has_cuda()
-    engines = tuple(name for name in PASSES if name in ON_CPU or has_cuda)
+    gpus = bench.about["machine"]["gpus"]
+    engines = tuple(name for name in PASSES if name in ON_CPU or gpus)
     every = setups(settings.trials, n, bench.n_images, engines, is_demo)
     if not (quick or tiny):
         yield from every
@@ -125,12 +125,6 @@ def _own(
         is_drawn=is_drawn,
         **what,
     )
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _measured(
@@ -184,7 +178,7 @@ def _show(
 
 
 def _on_screen(one: TableOf) -> Table:
-    shown = Table(title=one.title, title_justify="left", box=box.SIMPLE)
+    shown = Table(title=one.title, title_justify="left", box=box.SIMPLE, padding=0)
     for number, name in enumerate(one.head):
         is_text = not number or name in ("verdict", "session", "engine", "note")
         shown.add_column(name, justify="left" if is_text else "right", overflow="fold")
