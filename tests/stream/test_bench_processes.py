@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -95,6 +97,16 @@ def is_over(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+def wait_for_ends(children: Sequence[psutil.Process]) -> None:
+    """Waits until all have ended, and kills those that do not."""
+    try:
+        wait_until(lambda: all(map(is_over, children)), 60)
+    finally:
+        for one in children:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(n, 128 + n) for n in ASK_TO_END] + [(signal.SIGKILL, -9)]
 )
@@ -102,11 +114,11 @@ def test_a_worker_ends_in_the_middle_of_its_work(number: int, status: int) -> No
     returned, children = ended_by(number, WORKERS)
     assert returned == status
     assert children
-    wait_until(lambda: all(map(is_over, children)), 60)
+    wait_for_ends(children)
 
 
 @pytest.mark.parametrize(("script", "least"), [(PEER, 2), (FAULTS, 7), (CLIENTS, 2), (PAINTER, 2)])
 def test_nothing_outlives_a_killed_bench(script: str, least: int, tmp_path: Path) -> None:
     _, children = ended_by(signal.SIGKILL, script, tmp_path)
     assert len(children) >= least
-    wait_until(lambda: all(map(is_over, children)), 60)
+    wait_for_ends(children)
