@@ -6,10 +6,11 @@ names cost nothing, and nothing that has changed is taken for what it was.
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem, needed
@@ -32,6 +33,10 @@ class Features:
     embeddings: Mapping[str, np.ndarray]
     """float32 (items, dim) by the encoder's name, as the encoder gives them."""
 
+    def at(self, rows: NDArray[np.intp]) -> Mapping[str, NDArray[np.float32]]:
+        """The embeddings of the items of these numbers, (n, dim) by the encoder's name."""
+        return {name: array[rows] for name, array in self.embeddings.items()}
+
     def select(self, items: Sequence[str]) -> "Features":
         """The features of these items, in this order.
 
@@ -42,9 +47,8 @@ class Features:
         absent = next((item for item in items if item not in rows), None)
         if absent is not None:
             raise Problem(f"image {absent!r} has no features: extract them for all stimuli")
-        order = [rows[item] for item in items]
-        embeddings = {name: array[order] for name, array in self.embeddings.items()}
-        return Features(tuple(items), self.encoders, embeddings)
+        found = self.at(np.array([rows[item] for item in items], np.intp))
+        return Features(tuple(items), self.encoders, found)
 
 
 def check_encoders(
@@ -154,13 +158,20 @@ class Encoded:
     """Images that all encoders have seen: their features are read when they are asked for."""
 
     def __init__(self, contents: Mapping[str, str], caches: Sequence[FeatureCache]) -> None:
-        self._contents, self._caches = contents, caches
+        self.items = tuple(contents)
         self.encoders = records_of([cache.encoder for cache in caches])
+        named = list(contents.values())
+        self._stored = {cache.encoder.spec.name: cache.stored(named) for cache in caches}
+
+    def at(self, rows: NDArray[np.intp]) -> Mapping[str, NDArray[np.float32]]:
+        """The embeddings of the items of these numbers, (n, dim) by the encoder's name."""
+        return {name: stored[rows] for name, stored in self._stored.items()}
 
     def select(self, items: Sequence[str]) -> Features:
         """The features of these images, in this order."""
-        found = {
-            cache.encoder.spec.name: cache.rows([self._contents[item] for item in items])
-            for cache in self._caches
-        }
-        return Features(tuple(items), self.encoders, found)
+        rows = np.array([self._row_of[item] for item in items], np.intp)
+        return Features(tuple(items), self.encoders, self.at(rows))
+
+    @cached_property
+    def _row_of(self) -> Mapping[str, int]:
+        return {item: row for row, item in enumerate(self.items)}

@@ -74,6 +74,21 @@ def _keys(contents: Sequence[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
+class Stored:
+    """Embeddings of some images where they lie on disk: rows are read when they are asked for."""
+
+    def __init__(self, files: Sequence[np.ndarray], places: NDArray[np.int64], dim: int) -> None:
+        self._files, self._places, self._dim = files, places, dim
+
+    def __getitem__(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+        """These rows, (n, dim)."""
+        places = self._places[rows].tolist()
+        found = np.empty((len(places), self._dim), np.float32)
+        for row, place in zip(found, places, strict=True):
+            row[:] = self._files[place >> 32][place & 0xFFFFFFFF]
+        return found
+
+
 class FeatureCache:
     """What one encoder has seen: its embeddings, which lie in files, by the images' contents."""
 
@@ -99,7 +114,11 @@ class FeatureCache:
         return content in self._unwritten or bool(self._index.find([content])[0] >= 0)
 
     def rows(self, contents: Sequence[str]) -> NDArray[np.float32]:
-        """The embeddings of images that it has seen and written, (n, dim), by their contents.
+        """The embeddings (n, dim) of images; raises as `stored` does."""
+        return self.stored(contents)[:]
+
+    def stored(self, contents: Sequence[str]) -> Stored:
+        """The embeddings of images that it has seen and written, by their contents.
 
         Raises:
             Problem: it has not seen one.
@@ -110,10 +129,7 @@ class FeatureCache:
                 f"the cache '{self._folder}' lacks {n_absent} of {len(contents)} images: encode "
                 "them again, or name another one with --cache"
             )
-        found = np.empty((len(contents), self.encoder.spec.dim), np.float32)
-        for row, place in zip(found, places.tolist(), strict=True):
-            row[:] = self._files[place >> 32][place & 0xFFFFFFFF]
-        return found
+        return Stored(list(self._files), places, self.encoder.spec.dim)
 
     def add(self, contents: Sequence[str], embeddings: np.ndarray) -> None:
         """Takes embeddings (n, dim), which are on disk after the next `write`.

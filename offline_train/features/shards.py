@@ -29,6 +29,8 @@ class Entry:
     read: Callable[[], bytes]
     path: Path | None = None
     """Its file, if it has one of its own."""
+    again: Callable[[], bytes] | None = None
+    """What reads its bytes once more, where `read` holds them in memory."""
 
 
 def entries(places: Sequence[Path]) -> Iterator[Entry]:
@@ -169,17 +171,37 @@ def _of_parquet(path: Path) -> Iterator[Entry]:
             row = 0
             for batch in file.iter_batches(_AT_ONCE, columns=list(filter(None, (images, ids)))):
                 for one in batch.to_pylist():
-                    yield _of_row(path, row, one[images], one[ids] if ids else None)
+                    again = partial(_row_again, path, images, row)
+                    yield _of_row(path, row, one[images], one[ids] if ids else None, again)
                     row += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 
-def _of_row(path: Path, row: int, image: Any, id_: Any) -> Entry:
+def _of_row(path: Path, row: int, image: Any, id_: Any, again: Callable[[], bytes]) -> Entry:
     """A row of a Parquet file, whose image is bytes, or a map of `bytes` and perhaps `path`."""
     held = image if isinstance(image, dict) else {"bytes": image}
     data, name = held.get("bytes"), held.get("path")
     if not isinstance(data, bytes):
         raise Problem(f"row {row} of '{path}' has no bytes of an image: download it again")
     stem = PurePosixPath(name).stem if name else f"{path.stem}-{row:06d}"
-    return Entry(_id(str(id_) if id_ is not None else stem), f"{path}, row {row}", lambda: data)
+    id_ = _id(str(id_) if id_ is not None else stem)
+    return Entry(id_, f"{path}, row {row}", lambda: data, again=again)
+
+
+def _row_again(path: Path, column: str, row: int) -> bytes:
+    """The image of one row; all of its row group are read for it, as Parquet has it."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                n = file.metadata.row_group(group).num_rows
+                if row < n:
+                    image = file.read_row_group(group, columns=[column])[column][row].as_py()
+                    return image["bytes"] if isinstance(image, dict) else image
+                row -= n
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    raise Problem(f"'{path}' has fewer rows than before: it has just changed, start again")
