@@ -9,7 +9,7 @@ from offline_train.commands.experiments import experiments
 from offline_train.commands.features import features
 from offline_train.commands.fetch import fetch
 from offline_train.commands.gallery import gallery
-from offline_train.commands.hub import empty_prompt, share
+from offline_train.commands.hub import empty_prompt, import_features, import_prior, share
 from offline_train.commands.mbp import mbp
 from offline_train.commands.onnx import onnx
 from offline_train.commands.prepare import prepare, prepare_test
@@ -21,5 +21,5 @@ app = app_of(
     datasets,
     *(prepare, prepare_test, features, mbp, gallery, calibrate, evaluate, experiments),
     *(onnx, share, fetch),
-    *(empty_prompt, prior, evaluate_prior),
+    *(empty_prompt, prior, evaluate_prior, import_prior, import_features),
 )
