@@ -1,16 +1,20 @@
-"""The latents that a Fusion Prior is trained on: made once, read from disk as they are needed.
+"""The latents that a Fusion Prior is trained on: made once and kept, or made as they are needed.
 
-A memory-mapped array, because those of ImageNet take more memory than a workstation has. They are
-the mean latents times the VAE's scaling factor, encoded in float32 and kept in float16.
+Those of ImageNet take more memory than a workstation has, so they are read from a memory-mapped
+array, or never all there. They are the mean latents times the VAE's scaling factor, encoded in
+float32 and rounded to float16.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decoder.painting.spec import BaseSpec
 from hvf_core.artifact import read_manifest, whole_file, write_manifest
@@ -20,7 +24,7 @@ from index.encoders.load import BATCH, ImageEncoder, same_encoder
 from index.encoders.spec import EncoderSpec
 from index.images import READING
 from offline_train.checkpoint import identify
-from offline_train.data.features import Features
+from offline_train.data.features import Encoded, Features
 from offline_train.features.cache import BLOCK
 
 MANIFEST, ARRAY = "latents.json", "latents.npy"
@@ -54,22 +58,72 @@ def vae_encoder(spec: BaseSpec, size_px: int) -> EncoderSpec:
     )
 
 
-def shared_latents(features: Features, vae: ImageEncoder) -> np.ndarray | None:
-    """The latents (images, 4, side, side) among the features, if one of the encoders is the VAE.
+@dataclass(frozen=True)
+class SharedLatents:
+    """The latents (images, 4, side, side) that one of the image encoders gives."""
+
+    features: Features | Encoded
+    encoder: str
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.features.items), 4, self.side, self.side
+
+    def __getitem__(self, rows: NDArray[np.intp], /) -> NDArray[np.float32]:
+        return self.features.at(rows)[self.encoder].reshape(-1, *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class MadeLatents:
+    """Latents (images, 4, side, side) that are made when they are asked for, and kept nowhere.
+
+    One image is encoded at a time: what it gives does not depend on which others are asked for,
+    and beside a training there is little memory.
+    """
+
+    items: Sequence[str]
+    read: Callable[[str], NDArray[np.uint8]]
+    """Gives the (height, width, 3) image of an id; threads call it."""
+    vae: ImageEncoder
+    n_threads: int = 1
+    """That read images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        side = self.vae.spec.size_px // 8
+        return len(self.items), 4, side, side
+
+    def __getitem__(self, rows: NDArray[np.intp], /) -> NDArray[np.float16]:
+        with ThreadPoolExecutor(self.n_threads) as threads:
+            seen = threads.map(lambda row: self.vae.prepare(self.read(self.items[row])), rows)
+            encoded = np.concatenate([self.vae.embed([one]) for one in seen])
+        return _checked(encoded, self.vae).reshape(-1, *self.shape[1:]).astype(np.float16)
+
+
+def shared_latents(features: Features | Encoded, vae: ImageEncoder) -> SharedLatents | None:
+    """The latents among the features, if one of the encoders is the VAE.
 
     It is if it has the same weights and gives as many numbers, hence sees pictures of that size.
     """
-    side = vae.spec.size_px // 8
-    for encoder in features.encoders:
-        if (encoder.checksum, encoder.dim) == (vae.checksum, vae.spec.dim):
-            return features.embeddings[encoder.name].reshape(-1, 4, side, side)
-    return None
+    same = (vae.checksum, vae.spec.dim)
+    names = (one.name for one in features.encoders if (one.checksum, one.dim) == same)
+    found = next(names, None)
+    return SharedLatents(features, found, vae.spec.size_px // 8) if found else None
 
 
 def latents_folder(cache: Path, vae: ImageEncoder, contents: Mapping[str, str]) -> Path:
     """Where in a cache the latents of images of these contents, by this VAE, lie."""
     vae_name = f"{vae.spec.size_px}px-{vae.checksum[:16]}-{READING}"
     return cache / f"latents-{vae_name}-{identify(list(contents.values()))[:16]}"
+
+
+def n_kept(directory: Path) -> int:
+    """How many images' latents are in a folder, by what it says itself."""
+    if not (directory / MANIFEST).exists():
+        return 0
+    found = read_manifest(directory, MANIFEST, _LatentsManifest, _VERSION)
+    return min(found.n_items, len(found.blocks) * BLOCK)
 
 
 def cache_latents(
@@ -127,12 +181,7 @@ def cache_latents(
     array = np.lib.format.open_memmap(path, "r+")
     for first in range(len(manifest.blocks) * BLOCK, len(items), BLOCK):
         encoded = _encoded(items[first : first + BLOCK], read, vae)
-        if not np.isfinite(encoded).all():
-            raise Problem(
-                f"the VAE '{vae.spec.source}' gives values that are not finite: its weights are "
-                "damaged, fetch them again"
-            )
-        block = encoded.reshape(-1, *shape[1:]).astype(np.float16)
+        block = _checked(encoded, vae).reshape(-1, *shape[1:]).astype(np.float16)
         array[first : first + len(block)] = block
         array.flush()  # before the manifest says that they are there
         manifest = manifest.model_copy(update={"blocks": (*manifest.blocks, _checksum(block))})
@@ -149,6 +198,15 @@ def _encoded(
     return np.concatenate(
         [vae.embed([vae.prepare(read(item)) for item in batch]) for batch in batches]
     )
+
+
+def _checked(latents: np.ndarray, vae: ImageEncoder) -> np.ndarray:
+    if not np.isfinite(latents).all():
+        raise Problem(
+            f"the VAE '{vae.spec.source}' gives values that are not finite: its weights are "
+            "damaged, fetch them again"
+        )
+    return latents
 
 
 def _make_room(path: Path, shape: tuple[int, ...]) -> None:

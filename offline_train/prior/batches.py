@@ -1,17 +1,35 @@
 """Batches of a Fusion Prior's training: images, noise, and how much of it, drawn by step."""
 
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from decoder.painting.base import DiffusionBase
 from hvf_core.problem import Problem
-from offline_train.data.features import Features
+from offline_train.data.features import Encoded, Features
 from offline_train.prior.settings import PriorSettings
+
+_AHEAD = 2
+"""Steps that are drawn while one is computed."""
+Seen = Features | Encoded
+"""What image encoders see in images: in memory, or read from disk as it is needed."""
+
+
+class Latents(Protocol):
+    """Latents (images, 4, side, side) in memory, on disk, or made when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: NDArray[np.intp], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -27,8 +45,8 @@ class Draws:
 
     def __init__(
         self,
-        latents: np.ndarray,
-        features: Features,
+        latents: Latents,
+        features: Seen,
         base: DiffusionBase,
         settings: PriorSettings,
         accelerator: Accelerator,
@@ -54,6 +72,24 @@ class Draws:
         }
         self._epoch, self._order = -1, np.empty(0, np.intp)
 
+    def ahead(self, steps: range) -> Generator[list[Part], None, None]:
+        """What `of` gives for each step, of which a thread makes the next ones meanwhile."""
+        thread = ThreadPoolExecutor(1, initializer=self._enter_thread)
+        waiting = deque[Future[list[Part]]]()
+        try:
+            for step in steps:
+                waiting.append(thread.submit(self.of, step))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _enter_thread(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # which every thread has of its own
+
     def of(self, step: int) -> list[Part]:
         """This process's share of a step, in parts."""
         settings = self._settings
@@ -69,7 +105,7 @@ class Draws:
 
     def _drawn(self, rows: np.ndarray, noise: Tensor, times: Tensor, dropped: Tensor) -> Part:
         clean = torch.from_numpy(np.asarray(self._latents[rows], np.float32))
-        embeddings = {n: torch.from_numpy(x[rows]) for n, x in self._features.embeddings.items()}
+        embeddings = {n: torch.from_numpy(x) for n, x in self._features.at(rows).items()}
         clean, noise, times, dropped = map(self._sent, (clean, noise, times, dropped))
         embeddings = {name: self._sent(x) for name, x in embeddings.items()}
         kept = self._signal_shares[times].view(-1, 1, 1, 1)

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from decoder.painting.base import DiffusionBase
 from decoder.painting.sampler import Sampler, SamplerSettings
 from hvf_core.problem import needed
-from offline_train.data.features import Features
+from offline_train.prior.batches import Seen
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.training import PriorProgress
 
@@ -29,16 +29,14 @@ class PriorBoard:
         self,
         directory: Path,
         pictures: Sequence[np.ndarray],
-        features: Features,
+        features: Seen,
         base: DiffusionBase,
     ) -> None:
         self._writer = SummaryWriter(directory)
         self._base = base
         self._pictures = np.stack(pictures) if len(pictures) else None
-        first = len(features.items) - len(pictures)
-        self._embeddings = {
-            name: torch.from_numpy(x[first:]) for name, x in features.embeddings.items()
-        }
+        rows = np.arange(len(features.items))[len(features.items) - len(pictures) :]
+        self._embeddings = {n: torch.from_numpy(x) for n, x in features.at(rows).items()}
 
     def tell(self, progress: PriorProgress) -> None:
         """Adds a point to the curves, where there is one."""

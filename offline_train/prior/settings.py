@@ -33,6 +33,9 @@ class PriorSettings(Settings):
     """Share of the images whose condition is zeros, so that guidance knows what is without."""
     size_px: int | None = setting(None, option="--size", ge=8)
     """Of the pictures that are learnt from; the base's by default. The paper's are 512."""
+    latents: Literal["auto", "cached", "streamed"] = setting("auto", option="--latents")
+    """Encode all images first and keep that on disk, or those of each step while the one before is
+    computed, which takes the GPU a third longer at 512 px; auto keeps them where there is room."""
     dim: int = setting(1024, option="--dim", ge=1)
     """Width of z_f and z_c."""
     hvf_hidden: int = setting(4096, ge=1)

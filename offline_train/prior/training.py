@@ -7,7 +7,8 @@ interrupted goes on as if it had not been, and that it does not matter how many 
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,7 @@ from decoder.painting.prior import Prior, PriorManifest, save_prior
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
-from offline_train.data.features import Features
-from offline_train.prior.batches import Draws
+from offline_train.prior.batches import Draws, Latents, Seen
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
 
@@ -58,14 +58,17 @@ class TrainedPrior:
     """Everything that decided the result."""
 
 
-_INDIFFERENT = ("steps", "sample_every", "checkpoint_every", "log_every", "device")
+_INDIFFERENT = (
+    *("steps", "sample_every", "checkpoint_every", "log_every", "device", "latents"),
+    *("parts", "recompute"),  # as they are others on another number of GPUs
+)
 Look = Callable[[int, PriorNetworks], None]
 """Takes a step's number and the averaged networks, to paint something with them."""
 
 
 def train_prior(
-    latents: np.ndarray,
-    features: Features,
+    latents: Latents,
+    features: Seen,
     base: DiffusionBase,
     settings: PriorSettings,
     on_progress: Callable[[PriorProgress], None] = lambda progress: None,
@@ -80,7 +83,7 @@ def train_prior(
 
     Args:
         latents: (images, 4, side, side), mean latents times the VAE's scaling factor, in the order
-            of `features.items`; may be memory-mapped.
+            of `features.items`.
         features: what the image encoders see in the images.
         base: the diffusion model; it is moved to the GPU. Afterwards its UNet has the trained
             adapter's processors.
@@ -97,9 +100,9 @@ def train_prior(
     """
     _check_predicts_noise(base)
     n_images = len(features.items) - settings.n_samples
-    if n_images < 1 or len(latents) != len(features.items):
+    if n_images < 1 or latents.shape[0] != len(features.items):
         raise Problem(
-            f"{len(features.items)} images with {len(latents)} latents, of which "
+            f"{len(features.items)} images with {latents.shape[0]} latents, of which "
             f"{settings.n_samples} are only looked at, leave nothing to learn from: give more "
             "images"
         )
@@ -134,51 +137,52 @@ def train_prior(
     model = accelerator.prepare(networks)
     draws = Draws(latents, features, base, settings, accelerator)
     sums = torch.zeros(2, device=device)  # of losses and of gradients' norms
-    for step in range(first, settings.steps):
-        drawn = draws.of(step)
-        optimizer.zero_grad()
-        for i, part in enumerate(drawn):
-            is_last = i == len(drawn) - 1
-            together = contextlib.nullcontext() if is_last else accelerator.no_sync(model)
-            with together:
-                with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-                    guess = model(*part.seen)
-                error = functional.mse_loss(guess.float(), part.noise) / len(drawn)
-                error.backward()
-            sums[0] += error.detach()
-        clip = math.inf if settings.grad_clip is None else settings.grad_clip
-        sums[1] += nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        average.step(parameters)
+    ahead = draws.ahead(range(first, settings.steps))
+    with _together(accelerator, checkpoint_dir), contextlib.closing(ahead):
+        for step, drawn in enumerate(ahead, first):
+            optimizer.zero_grad()
+            for i, part in enumerate(drawn):
+                is_last = i == len(drawn) - 1
+                together = contextlib.nullcontext() if is_last else accelerator.no_sync(model)
+                with together:
+                    with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
+                        guess = model(*part.seen)
+                    error = functional.mse_loss(guess.float(), part.noise) / len(drawn)
+                    error.backward()
+                sums[0] += error.detach()
+            clip = math.inf if settings.grad_clip is None else settings.grad_clip
+            sums[1] += nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            average.step(parameters)
 
-        done = step + 1
-        ends = done == settings.steps
-        saves = done % settings.checkpoint_every == 0 or ends
-        loss: float | None = None
-        norm: float | None = None
-        if done % settings.log_every == 0 or saves:
-            # The only time that the host waits for the GPU.
-            n_steps = done - int(history[-1]["step"] if history else 0)
-            loss, norm = (accelerator.reduce(sums, "mean") / n_steps).tolist()
-            sums.zero_()
-            if not math.isfinite(loss):
-                raise Problem(
-                    f"the loss is {loss} at step {done}, the training diverged: lower the "
-                    f"learning rate from {settings.lr}"
-                )
-            history.append({"step": done, "loss": loss, "gradient_norm": norm})
-        if not accelerator.is_main_process:
-            continue
-        on_progress(PriorProgress(done, settings.steps, loss, norm))
-        if saves and checkpoint_dir is not None:
-            save_checkpoint(checkpoint_dir, training, networks, optimizer, history, means)
-        if look is not None and (done % settings.sample_every == 0 or ends):
-            average.store(parameters)
-            average.copy_to(parameters)
-            look(done, networks)
-            average.restore(parameters)
-            networks.use()
-    accelerator.wait_for_everyone()
+            done = step + 1
+            ends = done == settings.steps
+            saves = done % settings.checkpoint_every == 0 or ends
+            loss: float | None = None
+            norm: float | None = None
+            if done % settings.log_every == 0 or saves:
+                # The only time that the host waits for the GPU.
+                n_steps = done - int(history[-1]["step"] if history else 0)
+                loss, norm = (accelerator.reduce(sums, "mean") / n_steps).tolist()
+                sums.zero_()
+                if not math.isfinite(loss):
+                    raise Problem(
+                        f"the loss is {loss} at step {done}, the training diverged: lower the "
+                        f"learning rate from {settings.lr}"
+                    )
+                history.append({"step": done, "loss": loss, "gradient_norm": norm})
+            if not accelerator.is_main_process:
+                continue
+            on_progress(PriorProgress(done, settings.steps, loss, norm))
+            if saves and checkpoint_dir is not None:
+                save_checkpoint(checkpoint_dir, training, networks, optimizer, history, means)
+            if look is not None and (done % settings.sample_every == 0 or ends):
+                average.store(parameters)
+                average.copy_to(parameters)
+                look(done, networks)
+                average.restore(parameters)
+                networks.use()
+        accelerator.wait_for_everyone()
     average.copy_to(parameters)
     networks.cpu().eval()
     base.unet.disable_gradient_checkpointing()
@@ -188,7 +192,7 @@ def train_prior(
 def make_prior(
     directory: Path,
     trained: TrainedPrior,
-    features: Features,
+    features: Seen,
     base: DiffusionBase,
     settings: PriorSettings,
     command: str,
@@ -234,6 +238,23 @@ def make_prior(
     )
 
 
+@contextlib.contextmanager
+def _together(accelerator: Accelerator, checkpoint_dir: Path | None) -> Iterator[None]:
+    """Says it in one sentence where another process of a training has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or isinstance(error, torch.OutOfMemoryError):
+            raise
+        if not re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
+            raise
+        raise Problem(
+            f"another process of this training has ended ({str(error).splitlines()[0][:120]}): see "
+            "what it says, then start all of them again, which goes on from the last state in "
+            f"'{checkpoint_dir}'"
+        ) from None
+
+
 def _check_predicts_noise(base: DiffusionBase) -> None:
     kind = base.scheduler.config.get("prediction_type", "epsilon")
     if kind != "epsilon":
@@ -245,7 +266,7 @@ def _check_predicts_noise(base: DiffusionBase) -> None:
 
 def _networks(
     base: DiffusionBase,
-    features: Features,
+    features: Seen,
     settings: PriorSettings,
     start_from: dict[str, dict[str, Tensor]] | None,
 ) -> PriorNetworks:
@@ -279,18 +300,18 @@ def _move(base: DiffusionBase, device: torch.device, settings: PriorSettings) ->
 
 
 @torch.inference_mode()
-def _mean_norm(networks: PriorNetworks, features: Features, n_images: int) -> float:
+def _mean_norm(networks: PriorNetworks, features: Seen, n_images: int) -> float:
     lengths = []
     for first in range(0, n_images, 4096):
-        rows = slice(first, min(first + 4096, n_images))
-        z_f = networks.hvf({n: torch.from_numpy(x[rows]) for n, x in features.embeddings.items()})
+        rows = np.arange(first, min(first + 4096, n_images))
+        z_f = networks.hvf({n: torch.from_numpy(x) for n, x in features.at(rows).items()})
         lengths.append(float(torch.linalg.vector_norm(z_f, dim=-1).mean()) * len(z_f))
     return sum(lengths) / n_images
 
 
 def _decisive(
-    latents: np.ndarray,
-    features: Features,
+    latents: Latents,
+    features: Seen,
     base: DiffusionBase,
     settings: PriorSettings,
     start_from: Mapping[str, Mapping[str, Tensor]] | None,

@@ -11,7 +11,7 @@ import torch
 
 from decoder.bundle import ImageEncoderRecord
 from decoder.painting.base import DiffusionBase
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.encoders.load import ImageEncoder, load_encoder
 from offline_train.data import latents as latents_module
 from offline_train.data.features import Features
@@ -200,9 +200,11 @@ def test_an_image_encoder_that_is_the_vae_at_that_size_has_them_already(
         embeddings = encoder.encode([picture(item) for item in ITEMS])
         return Features(ITEMS, (record,), {"pixels": embeddings})
 
-    shared = shared_latents(features(vae), vae)
+    shared = needed(shared_latents(features(vae), vae))
+    assert shared.shape == (10, 4, SIZE_PX // 8, SIZE_PX // 8)
     made = cache_latents(CONTENTS, Camera(), vae, SCALING, tmp_path / "latents")
-    assert np.array_equal(shared.astype(np.float16), made)
+    rows = np.array([7, 0, 3])
+    assert np.array_equal(shared[rows].astype(np.float16), made[rows])
     smaller = load_encoder(vae_encoder(base.spec, SIZE_PX // 2))
     assert shared_latents(features(smaller), vae) is None
     other = load_encoder(vae_encoder(tiny_base(tmp_path / "other", seed=1).spec, SIZE_PX))
