@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -440,7 +441,23 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(base: DiffusionBase) -> No
         train_prior(*world(), base, SETTINGS.model_copy(update={"parts": 3}))
 
 
-def _train_in(rank: int, port: int, folder: Path) -> None:
+TOGETHER = SETTINGS.model_copy(update={"ema_decay": 0.0, "steps": 6, "checkpoint_every": 2})
+
+
+class Cut:
+    """Latents of which the reader is killed, in the middle of a training."""
+
+    def __init__(self, latents: np.ndarray, n_reads: int) -> None:
+        self._latents, self._n_left, self.shape = latents, n_reads, latents.shape
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self._n_left -= 1
+        if self._n_left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._latents[rows]
+
+
+def _train_in(rank: int, port: int, folder: Path, n_reads: int) -> None:
     """One of two processes that train together, as `accelerate launch` starts them."""
     from accelerate.state import AcceleratorState
 
@@ -448,20 +465,55 @@ def _train_in(rank: int, port: int, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    trained = learn(tiny_base(folder / f"base-{rank}"), ema_decay=0.0, steps=4)
+    latents, features = world()
+    read = Cut(latents, n_reads) if rank else latents
+    base = tiny_base(folder / f"base-{rank}")
+    try:
+        trained = train_prior(read, features, base, TOGETHER, checkpoint_dir=folder / "state")
+    except Problem as problem:
+        (folder / "said").write_text(str(problem))
+        os._exit(1)
     torch.save(trained.networks.state_dict(), folder / f"{rank}.pt")
 
 
-def test_two_processes_share_a_training(short: TrainedPrior, tmp_path: Path) -> None:
-    port = free_port()
-    start = multiprocessing.get_context("fork").Process
-    processes = [start(target=_train_in, args=(rank, port, tmp_path)) for rank in (0, 1)]
+def in_two(folder: Path, n_reads: int = 99) -> list[int | None]:
+    """Trains in two processes, of which the second is killed after so many reads."""
+    port, start = free_port(), multiprocessing.get_context("fork").Process
+    processes = [start(target=_train_in, args=(rank, port, folder, n_reads)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(timeout=300)
-    assert [process.exitcode for process in processes] == [0, 0]
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    base = tiny_base(tmp_path_factory.mktemp("alone") / "base")
+    return weights(train_prior(*world(), base, TOGETHER))
+
+
+def test_two_processes_share_a_training(alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    assert in_two(tmp_path) == [0, 0]
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    for name, tensor in weights(short).items():
+    for name, tensor in alone.items():
         assert torch.equal(one[name], other[name]), name
         torch.testing.assert_close(one[name], tensor, atol=2e-4, rtol=0)
+
+
+def test_a_process_that_is_killed_ends_the_other_with_a_sentence_and_one_alone_goes_on(
+    alone: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    assert in_two(tmp_path, n_reads=5) == [1, -signal.SIGKILL]
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("another process of this training has ended (")
+    assert said.endswith(f"which goes on from the last state in '{tmp_path / 'state'}'")
+    steps: list[int] = []
+    settings = TOGETHER.model_copy(update={"parts": 2})
+    base = tiny_base(tmp_path / "base")
+    trained = train_prior(
+        *world(), base, settings, lambda p: steps.append(p.step), tmp_path / "state"
+    )
+    assert steps[0] in (3, 5)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(weights(trained)[name], tensor, atol=2e-4, rtol=0)
