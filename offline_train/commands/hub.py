@@ -53,14 +53,14 @@ def import_prior(
 
     from decoder.painting.prior import PRIOR
     from decoder.painting.spec import read_base_spec
-    from hvf_core.artifact import refuse_foreign
+    from hvf_core.artifact import refuse_taken
     from hvf_core.provenance import command_line
     from index.encoders.load import load_encoders
     from index.encoders.spec import read_specs
     from offline_train.data.features import records_of
     from offline_train.hub.released_prior import encoders_of, import_prior
 
-    refuse_foreign(out, PRIOR)
+    refuse_taken(out, PRIOR, "a prior")
     named = encoders or ",".join(encoders_of(folder).values())
     records = records_of(load_encoders(read_specs(named)))
     dtype = torch.float16 if half else torch.float32
