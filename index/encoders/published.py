@@ -28,8 +28,8 @@ def to_fetch(spec: EncoderSpec, preset: str | None = None) -> tuple[tuple[Source
     """
     if preset:
         return tuple(ENCODERS[one.name].published for one in PRESETS[preset].encoders), preset
-    named = next((n for n in ENCODERS.values() if _weights(n.spec) == _weights(spec)), None)
-    if named:
+    if alike := [n for n in ENCODERS.values() if _weights(n.spec) == _weights(spec)]:
+        named = next((n for n in alike if n.spec == spec), alike[0])
         return (named.published,), named.spec.name
     if not on_hub(spec):
         return (), ""

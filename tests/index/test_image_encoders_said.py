@@ -52,6 +52,7 @@ def test_the_fields_sets_are_presets():
         "paper-prior": [("ViT-H-14", 1024), *others],
         "paper-synclr": [("SynCLR", 768), *others],
         "neuralbench": [("DINOv2-giant", 1536)],
+        "intermediate": [("DINOv2-base-8", 768), ("SDXL-VAE", 1024)],
     }
 
 
