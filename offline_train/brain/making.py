@@ -83,7 +83,7 @@ class Making:
             told += f"; of concepts, which are held out whole, the smallest has {smallest}"
         return told
 
-    def tried(self, folder: Path, trials: TrialSet) -> Evaluation:
+    def tried(self, folder: Path, trials: TrialSet, subject: str) -> Evaluation:
         """Looks trials up among their own images, alone and all repeats together.
 
         The result is written beside the bundle as `evaluation.json`.
@@ -91,7 +91,8 @@ class Making:
         self.say("looking test trials up")
         most = min(map(len, trials.repeats.values()))
         bundle = load_bundle(folder)
-        found = evaluate(bundle, trials, self._among(trials, bundle), sorted({1, most}))
+        among = self._among(trials, bundle)
+        found = evaluate(bundle, trials, among, sorted({1, most}), subject=subject)
         write_manifest(folder.with_name("evaluation.json"), found)
         return found
 

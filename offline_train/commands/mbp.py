@@ -132,7 +132,7 @@ def mbp(
             folder = making.folder(out, fold)
             told = making.bundle(folder, fold, follow)
             if fold.test is not None:
-                found.append((fold.subject, making.tried(folder, fold.test)))
+                found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
     if not folds[0].subject:
         console.print(told)
         console.print(f"next: {TRAIN} gallery --bundle {out} ...", soft_wrap=True)

@@ -142,7 +142,7 @@ def test_every_subject_is_left_out_by_one_command_that_goes_on(
         text = (tmp_path / "out" / subject / "evaluation.json").read_text()
         found = Evaluation.model_validate_json(text)
         assert [point.repeats for point in found.points] == [1, 3]
-        assert found.n_way == 12
+        assert (found.subject, found.n_way) == (subject, 12)
         assert found.seen is None or not found.seen.n_trials
         assert list((tmp_path / "out-tensorboard" / subject).glob("events*"))
     told = " ".join(done.out.split())
