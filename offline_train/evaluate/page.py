@@ -42,7 +42,7 @@ def _facts(results: Results) -> Iterator[str]:
     yield (
         first.items if len(subjects) == 1 else f"{len(subjects)} subjects, {first.n_items} stimuli"
     )
-    yield f"chance {100 * first.chance_top1:.2g} and {100 * first.chance_top5:.2g} %"
+    yield f"chance {100 * first.chance_top1:.3g} and {100 * first.chance_top5:.3g} %"
     yield first.origin.brain_encoder
     yield f"images seen by {', '.join(first.origin.image_encoders)}"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import MANIFEST, Bundle
-from decoder.calibration import Evidence, log_softmax
+from decoder.calibration import CALIBRATE, Evidence, log_softmax
 from decoder.evidence import Weights
 from hvf_core.artifact import file_sha256
 from index.gallery import MANIFEST as GALLERY_MANIFEST
@@ -50,8 +50,6 @@ from offline_train.evaluate.result import (
 )
 from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
 from offline_train.evaluate.settings import Averaging, EvaluateSettings
-
-_WAY_OUT = "train with --hold-out, or run `calibrate` on trials of other stimuli"
 
 
 class _Answers(NamedTuple):
@@ -215,7 +213,7 @@ def _protocol(corrections: Sequence[Correction]) -> str:
 
 def _calibration(bundle: Bundle, averages: bool, corrections: Sequence[Correction]) -> str:
     if bundle.manifest.calibration is None:
-        return f"NOT calibrated (temperature 1): {_WAY_OUT}"
+        return f"NOT calibrated (temperature 1): {CALIBRATE}"
     if corrections:
         return "NOT calibrated: the bundle's temperatures are those of inductive answers"
     if averages:
