@@ -160,7 +160,7 @@ def _settings(asked: Asked[PrepareSettings], study: "Study") -> PrepareSettings:
     usual: dict[str, Any] = {}
     odds: list[dict[str, str]] = []
     for part in study.parts:
-        recording = _like(part.data).corrected(other_names, true_hz)
+        recording = part.like.corrected(other_names, true_hz)
         if first is None:
             first, usual = replace(recording, samples=recording.samples[:0]), _usual(part.data)
         odds.append(recording.odd_channels(first.brain_channels))
@@ -189,12 +189,6 @@ def _settings(asked: Asked[PrepareSettings], study: "Study") -> PrepareSettings:
             console.print(f"channels that are left out: {', '.join(left_out)}{why}")
     usual.setdefault("output_channels", usual["channels"])
     return asked.settings({f"preprocessing.{name}": value for name, value in usual.items()})
-
-
-def _like(data: "Recording | CutTrials") -> "Recording":
-    from stream.sources.recording import Recording
-
-    return data if isinstance(data, Recording) else data.some()
 
 
 def _usual(data: "Recording | CutTrials") -> dict[str, Any]:

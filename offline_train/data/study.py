@@ -151,6 +151,11 @@ class StudyPart(NamedTuple):
     data: Recording | CutTrials
     facts: Facts
 
+    @property
+    def like(self) -> Recording:
+        """What it is like: the recording, or a few of the trials."""
+        return self.data if isinstance(self.data, Recording) else self.data.some()
+
 
 class ShownImage(NamedTuple):
     """The image of a stimulus: its file in the study's folder of images, and its concept."""

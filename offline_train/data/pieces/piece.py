@@ -182,8 +182,7 @@ def _cut(
     """Writes the trials of a part; with what became of it, the sum of their noise covariances."""
     data, facts = part
     wanted = how.preprocessing.settings.channels
-    recording = data if isinstance(data, Recording) else data.some()
-    recording = recording.corrected(how.settings.channel_map, how.settings.true_rate_hz)
+    recording = part.like.corrected(how.settings.channel_map, how.settings.true_rate_hz)
     check_channels(wanted, recording.channels, facts.name)
     odd = recording.odd_channels(wanted)
     notices = list(data.notices) if isinstance(data, Recording) else []
