@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -50,6 +51,18 @@ def signals_as_before() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def environment_as_before() -> Iterator[None]:
+    """What a program tells libraries by it is for that program alone."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before.items() - os.environ.items())
+
+
 def call(*arguments: object, module: str = "run_realtime.py") -> Done:
     """What `tests.sessions.run` gives, but for a traceback, which is raised here."""
     with (
@@ -57,10 +70,12 @@ def call(*arguments: object, module: str = "run_realtime.py") -> Done:
         contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")) as err,
         pytest.MonkeyPatch.context() as patch,
         signals_as_before(),
+        environment_as_before(),
     ):
         patch.chdir(ROOT)
         patch.setenv("COLUMNS", "200")
-        patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a program sets
+        for hook in ("excepthook", "unraisablehook"):  # which a program sets
+            patch.setattr(sys, hook, getattr(sys, hook))
         patch.setattr(sys, "argv", [module, *map(str, arguments)])
         patch.setattr(subprocess, "Popen", forked.Popen)
         with pytest.raises(SystemExit) as ended:

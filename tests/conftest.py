@@ -60,12 +60,20 @@ for _name in (
     os.environ.pop(_name, None)
 
 
+# What libraries set for themselves when they are first imported or used, and pytest all the time.
+_BY_OTHERS = ("PYTEST_", "ACCELERATE_", "CUBLAS_", "CUDA_", "KMP_", "ORT_", "TOKENIZERS_", "TORCH")
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
 _IS_SLOW = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # its workers import the tests
+    gc.disable()  # until all is imported, as looking through that again and again takes its time
 
     from hvf_core.torchvision_ops import declare_missing_ops
 
@@ -120,14 +128,36 @@ def pytest_collection_finish() -> None:
     """
     gc.freeze()
     gc.set_threshold(20_000)
+    gc.enable()
+
+
+def _shared() -> dict[str, object]:
+    """What all tests of a process share, and what every process that they start inherits."""
+    shared: dict[str, object] = {
+        name: value for name, value in os.environ.items() if not name.startswith(_BY_OTHERS)
+    }
+    for number in _SIGNALS:
+        shared[number.name] = signal.getsignal(number)
+    if hasattr(signal, "pthread_sigmask"):
+        shared["blocked signals"] = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return shared | {"folder": os.getcwd()}
 
 
 @pytest.fixture(autouse=True)
-def _nothing_runs_on() -> Iterator[None]:
+def _leaves_all_as_it_was() -> Iterator[None]:
+    """Else what comes later in this process fails for it, or passes for it."""
     from tests.sessions import end_what_was_left
 
+    before = _shared()
     yield
     end_what_was_left()
+    after = _shared()
+    changed = {
+        name: (before.get(name), after.get(name))
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
+    }
+    assert not changed, "the test has changed what all tests share, and left it so"
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from hvf_core.toml import read_toml, to_toml
 from stream.acquire.settings import AdaptationSettings
 from stream.pipeline.wire.config import SessionConfig, SessionSettings
 from stream.sources.settings import ReplaySettings
-from tests.calling import call
+from tests.calling import call, signals_as_before
 
 
 class Brush(Settings):
@@ -338,7 +338,7 @@ def test_a_mistake_ends_with_the_status_of_its_kind(capsys) -> None:
         raise (WrongUsage if usage else Problem)("this is wrong")
 
     for arguments, status in (([], 1), (["--usage"], 2)):
-        with pytest.raises(SystemExit) as ended, one_sentence():
+        with signals_as_before(), pytest.raises(SystemExit) as ended, one_sentence():
             run_app(app, "x", arguments)
         assert ended.value.code == status
         assert capsys.readouterr().err == "this is wrong\n"
