@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import re
 import shutil
 import signal
@@ -129,6 +130,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000)
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What is drawn without a generator of its own is the same, whichever tests came before."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.manual_seed(0)
 
 
 def _shared() -> dict[str, object]:
