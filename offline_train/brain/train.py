@@ -145,7 +145,8 @@ def train(
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    features = features.select(trial_set.items)
+    if features.items != trial_set.items:  # else a copy for nothing
+        features = features.select(trial_set.items)
     images = {name: torch.from_numpy(x).to(device) for name, x in features.embeddings.items()}
 
     with torch.random.fork_rng():
