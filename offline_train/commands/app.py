@@ -21,5 +21,6 @@ app = app_of(
     datasets,
     *(prepare, prepare_test, features, mbp, gallery, calibrate, evaluate, experiments),
     *(onnx, share, fetch),
-    *(empty_prompt, prior, evaluate_prior, import_prior, import_features),
+    *(import_prior, import_features),
+    *(empty_prompt, prior, evaluate_prior),
 )
