@@ -23,7 +23,7 @@ from decoder.painting.prior import ADAPTER_FILE, HVF_FILE
 from decoder.painting.spec import read_base_spec
 from hvf_core.problem import Problem
 from index.encoders.load import load_encoder
-from index.encoders.spec import EncoderSpec
+from index.encoders.spec import EncoderSpec, read_specs
 from offline_train.commands.app import app
 from offline_train.data.features import encode_images
 from offline_train.data.latents import MadeLatents, cache_latents, vae_encoder
@@ -32,6 +32,7 @@ from offline_train.prior.batches import Draws
 from offline_train.prior.estimate import Estimate, Trial
 from offline_train.prior.images import find_images
 from offline_train.prior.settings import PriorSettings
+from offline_train.prior.training import PriorProgress, train_prior
 from tests.tiny_sdxl import SIZE_PX, write_tiny_base
 
 pytestmark = pytest.mark.slow
@@ -197,3 +198,30 @@ def test_what_a_training_of_the_papers_size_takes() -> None:
             "1281167 images: about 10:00:00 to encode what is new, 1 day, 3:26:40 for 100000 steps "
             "of 32 images, 24.9 GB more in 'c' (60.0 GB are free), and 38.1 GB of each GPU's memory"
         )
+
+
+def test_a_training_on_latents_that_are_made_goes_on_to_the_same_bits(
+    world: Path, tmp_path: Path
+) -> None:
+    pictures = find_images([world / "mixed"])
+    vae = load_encoder(vae_encoder(read_base_spec(world / "base"), SIZE_PX))
+    encoders = [load_encoder(one) for one in read_specs(world / "encoders.json")]
+    seen = encode_images(pictures.contents, pictures.read, encoders, tmp_path / "features")
+    made = MadeLatents(seen.items, pictures.read, vae, n_threads=2)
+    widths = {"dim": 12, "hvf_hidden": 8, "projector_hidden": 16, "checkpoint_every": 2}
+    settings = SETTINGS.model_copy(update={"steps": 5, "lr": 1e-2, **widths})
+
+    def learn(state: str, end: int = 0) -> dict[str, torch.Tensor]:
+        def end_at(progress: PriorProgress) -> None:
+            if progress.step == end:
+                raise KeyboardInterrupt
+
+        base = load_base(read_base_spec(world / "base"))
+        trained = train_prior(made, seen, base, settings, end_at, tmp_path / state)
+        return trained.networks.state_dict()
+
+    whole = learn("whole")
+    with pytest.raises(KeyboardInterrupt):
+        learn("left", end=4)
+    again = learn("left")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
