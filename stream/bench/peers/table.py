@@ -103,7 +103,8 @@ def main(
             more = {"machine": told, "peers": versions, "rate_hz": rate, "soa_s": soa}
             write(out, found, played, more | {"together": together})
         show(found, console, markdown)
-        console.print(*missing(planned, played), sep="\n", end="")
+        for line in missing(planned, played):
+            console.print(line)
 
 
 def missing(
@@ -112,7 +113,7 @@ def missing(
     """Says which rounds there are not, by their conditions."""
     for condition, n in Counter(condition for condition, _ in planned).items():
         if (n_played := len(played.get(condition, ()))) < n:
-            yield f"incomplete: {condition} has {n_played} of {n} rounds\n"
+            yield f"incomplete: {condition} has {n_played} of {n} rounds"
 
 
 def put_together(turns: Sequence[Turn]) -> "Sums | str":
