@@ -61,8 +61,6 @@ for _name in (
     os.environ.pop(_name, None)
 
 
-# What libraries set for themselves when they are first imported or used, and pytest all the time.
-_BY_OTHERS = ("PYTEST_", "ACCELERATE_", "CUBLAS_", "CUDA_", "KMP_", "ORT_", "TOKENIZERS_", "TORCH")
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGUSR1", "SIGUSR2")
@@ -142,33 +140,28 @@ def pytest_runtest_setup() -> None:
         sys.modules["torch"].default_generator.manual_seed(0)
 
 
-def _shared() -> dict[str, object]:
-    """What all tests of a process share, and what every process that they start inherits."""
-    shared: dict[str, object] = {
-        name: value for name, value in os.environ.items() if not name.startswith(_BY_OTHERS)
-    }
-    for number in _SIGNALS:
-        shared[number.name] = signal.getsignal(number)
-    if hasattr(signal, "pthread_sigmask"):
-        shared["blocked signals"] = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    return shared | {"folder": os.getcwd()}
-
-
 @pytest.fixture(autouse=True)
-def _leaves_all_as_it_was() -> Iterator[None]:
-    """Else what comes later in this process fails for it, or passes for it."""
+def _all_is_put_back() -> Iterator[None]:
+    """What a test leaves changed of its process would be inherited by all that is started later."""
     from tests.sessions import end_what_was_left
 
-    before = _shared()
+    environment, folder = dict(os.environ), Path.cwd()
+    handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
+    can_block = hasattr(signal, "pthread_sigmask")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, []) if can_block else ()
     yield
     end_what_was_left()
-    after = _shared()
-    changed = {
-        name: (before.get(name), after.get(name))
-        for name in before.keys() | after.keys()
-        if before.get(name) != after.get(name)
-    }
-    assert not changed, "the test has changed what all tests share, and left it so"
+    os.chdir(folder)
+    for number, handler in handlers:
+        if handler is not None and signal.getsignal(number) != handler:  # None is no one of Python
+            signal.signal(number, handler)
+    if can_block:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    os.environ.update(
+        {name: value for name, value in environment.items() if os.environ.get(name) != value}
+    )
 
 
 @pytest.fixture(scope="session")
