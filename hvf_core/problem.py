@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import time
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from threading import Timer
+from threading import Thread, main_thread
 from typing import IO, ClassVar, TypeVar
 
 from hvf_core.text import printable
@@ -133,9 +134,21 @@ def _asked_by(end: BaseException | None) -> int | None:
 def _raise_later(lost: "sys.UnraisableHookArgs") -> None:
     """Has a signal come again that came where Python can raise nothing, as often in an import."""
     if (asked_by := _asked_by(lost.exc_value)) is not None:
-        Timer(0.05, interrupt_main, [asked_by]).start()
+        Thread(target=_raise_outside, args=(asked_by,), daemon=True).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def _raise_outside(number: int) -> None:
+    """Has a signal come again once the main thread is out of `_raise_later`, however slow it is."""
+    while True:
+        time.sleep(0.05)
+        frame = sys._current_frames().get(main_thread().ident or 0)
+        while frame is not None and frame.f_code is not _raise_later.__code__:
+            frame = frame.f_back
+        if frame is None:
+            break
+    interrupt_main(signal.Signals(number))
 
 
 def needed(value: T | None) -> T:

@@ -152,8 +152,16 @@ with one_sentence(), asked_to_end() as came:
     assert (done.returncode, done.stdout) == (0, f"{signal.SIGTERM.value}\n"), done.stderr
 
 
-def test_a_ctrl_c_that_python_loses_comes_again() -> None:
-    done = python(LOST)
+SLOWLY = """
+import threading, time
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (start(thread), time.sleep(0.3))
+"""
+
+
+@pytest.mark.parametrize("before", ["", SLOWLY])
+def test_a_ctrl_c_that_python_loses_comes_again(before: str) -> None:
+    done = python(before + LOST)
     assert (done.stdout, done.stderr) == ("went on\n", "interrupted\n")
     assert done.returncode == INTERRUPTED
 
