@@ -95,10 +95,11 @@ def mbp(
         painted_with = load_prior(prior)
         usual["dim"] = painted_with.hvf.dim
     settings = asked.settings(usual)
+    if settings.subjects == "together":
+        refuse_taken(out, MANIFEST, "a bundle")
+    refuse_unwritable(out)
     folds = folds_of(load_trial_sets(trials), settings.subjects, labels)
-    if folds[0].subject:
-        refuse_unwritable(out)
-    else:
+    if not folds[0].subject:  # of trials that are of one subject, too
         refuse_taken(out, MANIFEST, "a bundle")
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
     if labels:

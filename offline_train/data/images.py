@@ -89,11 +89,9 @@ def image_files(folder: Path | None, items: Sequence[str] | None = None) -> dict
     for path in sorted(filter(is_image, files_below(folder))):
         if any("\ud800" <= letter <= "\udfff" for letter in path.stem):  # bytes of another code
             raise Problem(f"the image {str(path)!a} has a name that is no Unicode: rename it")
-        other = files.setdefault(unicodedata.normalize("NFC", path.stem), path)
-        if other is not path:
-            raise Problem(
-                f"'{other}' and '{path}' have the same name, which is the image's id: rename one"
-            )
+        item = unicodedata.normalize("NFC", path.stem)
+        if (other := files.setdefault(item, path)) is not path:
+            raise of_one_id(item, other, path)
     if not files:
         raise Problem(f"the folder '{folder}' holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
     if items is None:
@@ -114,6 +112,14 @@ def passed_over(folder: Path) -> Iterator[str]:
             f"{kinds.total()} files in '{folder}' are passed over ({told}): images end in "
             f"{', '.join(IMAGE_SUFFIXES)}; convert them if they are images"
         )
+
+
+def of_one_id(item: str, one: object, other: object) -> Problem:
+    """What is wrong with two images, by what they are called."""
+    return Problem(
+        f"'{one}' and '{other}' have the same id, '{item}', which is an image's name without the "
+        "ending: rename one"
+    )
 
 
 def is_image(path: PurePath) -> bool:

@@ -24,6 +24,7 @@ from hvf_core.problem import Problem, naming
 from index.encoders.load import BATCH
 from index.images import open_image
 from offline_train.data.features import refuse_spoilt
+from offline_train.data.images import of_one_id
 from offline_train.features.cache import BLOCK, FeatureCache, Feed
 from offline_train.features.shards import Entry, entries
 
@@ -86,10 +87,7 @@ def survey(places: Sequence[Path]) -> Survey:
     if len(known) < n:
         twice = known[counts > 1][0].tobytes()
         one, other = islice((e for e in entries(places) if _digest(e) == twice), 2)
-        raise Problem(
-            f"'{one.name}' and '{other.name}' have the same id, '{one.id}', which is an image's "
-            "name without the ending: rename one, or encode them apart"
-        )
+        raise of_one_id(one.id, one.name, other.name)
     return Survey(n, sample)
 
 

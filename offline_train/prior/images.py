@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hvf_core.problem import Problem
 from index.images import open_image
 from offline_train.data.image_table import pictures_of_table
-from offline_train.data.images import Pictures, passed_over
+from offline_train.data.images import Pictures, of_one_id, passed_over
 from offline_train.features.shards import Entry, entries
 
 _TABLES = (".csv", ".tsv")
@@ -65,10 +65,7 @@ def find_images(
     for entry in entries(places):
         other = found.setdefault(entry.id, _without_bytes(entry))
         if entry.id in contents:
-            raise Problem(
-                f"'{other.name}' and '{entry.name}' have the same id, '{entry.id}', which is an "
-                "image's name without the ending: rename one"
-            )
+            raise of_one_id(entry.id, other.name, entry.name)
         contents[entry.id] = hashlib.sha256(entry.read()).hexdigest()
         progress(len(contents))
     if not found:

@@ -197,7 +197,7 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
 
     def too_much(latents, features, *given: object, **more: object) -> None:
         assert list(features.items) != sorted(features.items)
-        of_the_same_images = features.embeddings["big"].reshape(12, 4, 8, 8)
+        of_the_same_images = features.at(np.arange(12))["big"].reshape(12, 4, 8, 8)
         assert np.array_equal(latents[np.arange(12)], of_the_same_images)
         raise torch.OutOfMemoryError
 
@@ -211,11 +211,11 @@ def test_a_prior_cannot_be_trained_on_images_of_one_name_or_none(tmp_path: Path)
     asked = ("prior", "--base", tmp_path / "base", "--encoders", "paper-prior", "--out", "prior")
     (tmp_path / "images").mkdir()
     done = command(*asked, "--images", tmp_path / "images")
-    assert "holds no image" in str(done.exception)
+    assert "there is no image in" in str(done.exception)
     for kind in ("png", "jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"cat.{kind}")
     done = command(*asked, "--images", tmp_path / "images")
-    assert "have the same name" in str(done.exception)
+    assert "have the same id" in str(done.exception)
     (tmp_path / "not.safetensors").write_bytes(b"x" * 50)
     done = command(*asked, "--images", tmp_path, "--start-from", tmp_path / "not.safetensors")
     assert "cannot be read as safetensors" in str(done.exception)

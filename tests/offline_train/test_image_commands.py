@@ -147,8 +147,8 @@ def test_two_images_of_one_id_are_refused_in_one_sentence_everywhere(
     done = run(*command)
     assert isinstance(done.exception, Problem), done.output
     assert str(done.exception) == (
-        "'train/cat.png' and 'train/y/cat.jpg' have the same name, which is the image's id: "
-        "rename one"
+        "'train/cat.png' and 'train/y/cat.jpg' have the same id, 'cat', which is an image's name "
+        "without the ending: rename one"
     )
 
 

@@ -68,7 +68,7 @@ def test_links_are_followed_and_end(tmp_path: Path) -> None:
 
 def test_two_images_of_one_id_are_refused_by_both_names(tmp_path: Path) -> None:
     put(tmp_path, "003.png", "y/003.jpg", "004.png")
-    with pytest.raises(Problem, match=r"003\.png' and '.*y/003\.jpg' have the same name"):
+    with pytest.raises(Problem, match=r"003\.png' and '.*y/003\.jpg' have the same id"):
         image_files(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_an_id_is_composed_whichever_form_a_file_system_keeps(
 
 def test_two_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
     put(tmp_path, "caf\u00e9.png", "x/cafe\u0301.png")
-    with pytest.raises(Problem, match="have the same name"):
+    with pytest.raises(Problem, match="have the same id"):
         image_files(tmp_path)
 
 

@@ -52,5 +52,5 @@ def test_images_are_known_by_name_and_by_the_folder_they_lie_in(tmp_path: Path) 
     }
     (tmp_path / "dogs").mkdir()
     shutil.copy(tmp_path / "dog_1.jpg", tmp_path / "dogs" / "dog_1.png")
-    with pytest.raises(Problem, match=r"dog_1.jpg' and .*dogs/dog_1.png' have the same name"):
+    with pytest.raises(Problem, match=r"dog_1.jpg' and .*dogs/dog_1.png' have the same id"):
         recordings([], tmp_path)
