@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from hvf_core.problem import Problem
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set
@@ -25,6 +26,7 @@ def load_trial_sets(folders: Sequence[Path]) -> TrialSet:
         return sets[0]
     for folder, one in zip(folders, sets, strict=True):
         _check_format(folder, one.format, folders[0], sets[0].format)
+    _check_whose(folders, sets)
     starts = np.cumsum([0, *(len(one.data) for one in sets)])
     tables = [
         {"subject": Column((folder.name,), np.zeros(len(one), np.int32)), **one.table}
@@ -32,7 +34,7 @@ def load_trial_sets(folders: Sequence[Path]) -> TrialSet:
     ]
     return TrialSet(
         format=sets[0].format.model_copy(
-            update={"provenance": {"joined": [one.format.provenance for one in sets]}}
+            update={"provenance": _provenance([one.format.provenance for one in sets])}
         ),
         data=cast(np.ndarray, _Stacked([one.data for one in sets])),
         rows=np.concatenate([one.rows + n for one, n in zip(sets, starts, strict=False)]),
@@ -79,6 +81,29 @@ def _check_format(folder: Path, found: TrialFormat, first: Path, wanted: TrialFo
                 f"'{folder}' has the {name} {value}, '{first}' has {theirs[name]}: prepare both "
                 "with the same options"
             )
+
+
+def _check_whose(folders: Sequence[Path], sets: Sequence[TrialSet]) -> None:
+    known: dict[str, Path] = {}
+    for folder, one in zip(folders, sets, strict=True):
+        if (other := known.setdefault(one.checksum, folder)) is not folder:
+            raise Problem(f"'{other}' and '{folder}' hold the same trials: leave one of them out")
+        if "subject" in one.table:
+            continue
+        if (other := known.setdefault(folder.name, folder)) is not folder:
+            raise Problem(
+                f"'{other}' and '{folder}' do not say whose trials they are, and folders of one "
+                "name do not tell subjects apart: rename one of them"
+            )
+
+
+def _provenance(of_all: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    """What is said of all of them, and of each; what is simulated in part is simulated."""
+    first = of_all[0].items()
+    shared = {name: value for name, value in first if all(p.get(name) == value for p in of_all)}
+    if any(one.get("subject") == "simulated" for one in of_all):
+        shared["subject"] = "simulated"
+    return {**shared, "joined": [dict(one) for one in of_all]}
 
 
 def _mean(arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
