@@ -1,9 +1,10 @@
 """The result of an evaluation: accuracy and calibration, as they are written as JSON."""
 
 from collections.abc import Sequence
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
@@ -12,6 +13,7 @@ from offline_train.evaluate.metrics import Estimate, ReliabilityBin
 from offline_train.evaluate.seen import Seen, told
 from offline_train.evaluate.settings import Averaging
 
+Rate = Annotated[float, Field(ge=0, le=1)]
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Confidences below which a selective decoder gives no answer."""
 INDUCTIVE = "inductive: each query is decoded on its own"
@@ -79,11 +81,11 @@ class EvaluationPoint(Frozen):
     ece: Estimate
     noise: Noise
     selective: tuple[Selective, ...]
-    hit_rates: tuple[float, ...]
+    hit_rates: tuple[Rate, ...]
     """Share of draws in which each stimulus came first; differences of two models are paired."""
-    top5_rates: tuple[float, ...]
+    top5_rates: tuple[Rate, ...]
     """Share of draws in which each stimulus was among the first five."""
-    reciprocal_ranks: tuple[float, ...]
+    reciprocal_ranks: tuple[Rate, ...]
     """Of each stimulus, the mean over draws."""
 
 
@@ -145,6 +147,14 @@ class Evaluation(Frozen):
     origin: Origin
     seen: Seen | None = None
     """How much of this the bundle was trained on; None where it does not say."""
+
+    @model_validator(mode="after")
+    def _knows_each_stimulus(self) -> Self:
+        for point in self.points:
+            for rates in (point.hit_rates, point.top5_rates, point.reciprocal_ranks):
+                if len(rates) != len(self.stimuli):
+                    raise ValueError(f"{len(self.stimuli)} stimuli have {len(rates)} rates")
+        return self
 
     @property
     def items(self) -> str:

@@ -117,6 +117,7 @@ def evaluate(
             gallery or has too few repeats, a tmax lies outside the window, evidence is to be added
             and the bundle is not calibrated, or it was trained on some of the trials.
     """
+    corrections = [one for one in SAID if one in corrections]  # in one order, each once
     check_space(gallery, bundle.manifest)
     check_trials(bundle, trial_set)
     repeats = tuple(dict.fromkeys(repeats))

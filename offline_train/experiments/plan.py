@@ -19,6 +19,7 @@ from offline_train.brain.train import count_steps
 from offline_train.checkpoint import identify
 from offline_train.data.images import files_below
 from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import check_repeats
 from offline_train.evaluate.result import Evaluation
 from offline_train.experiments.settings import Run, RunSettings
 
@@ -160,7 +161,8 @@ def plan(runs: Sequence[Run], world: World, out: Path) -> list[Planned]:
     images = identify(dict(world.contents))
     planned = []
     for run in runs:
-        settings, (learnt, _) = run.settings, world.parts(run)
+        settings, (learnt, asked) = run.settings, world.parts(run)
+        check_repeats(asked, settings.evaluate.repeats)
         decided_by = identify(
             {
                 "version": VERSION,

@@ -120,6 +120,8 @@ def read_experiment(told: str) -> Experiment:
             f"there is no experiment '{told}': give a TOML file, or one of {', '.join(SHIPPED)}"
         )
     experiment = merge(Experiment, read_toml(Experiment, file))
+    if len({*experiment.seeds}) < len(experiment.seeds):
+        raise WrongUsage(f"'{file}': seeds {list(experiment.seeds)} has one twice: name each once")
     runs = list(expand(experiment, [""], f"'{file}'"))
     axes = {axis for run in runs for axis in run.axes} | {SUBJECT}
     for one in experiment.published:

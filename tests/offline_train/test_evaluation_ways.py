@@ -190,6 +190,25 @@ def test_results_are_paired_by_image(trained: tuple, tmp_path: Path) -> None:
     assert all((d.difference.value, d.difference.low, d.p) == (0, 0, 1) for d in same.differences)
 
 
+@pytest.mark.parametrize("rates", [[0.5] * 39, [math.nan] * 40, [7.0] * 40])
+def test_a_result_with_what_are_no_rates_is_refused(trained, tmp_path: Path, rates) -> None:
+    planted, _, bundle, gallery = trained
+    one = evaluate(bundle, planted.test, gallery, [1], 2)
+    told = Results(evaluations=(one,)).model_dump(mode="json")
+    told["evaluations"][0]["points"][0]["hit_rates"] = rates
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    with pytest.raises(Problem, match=r"evaluation\.json"):
+        compare(Results(evaluations=(one,)), tmp_path / "evaluation.json")
+
+
+def test_corrections_are_those_of_one_method_in_any_order(trained: tuple) -> None:
+    planted, _, bundle, gallery = trained
+    asked = evaluate(
+        bundle, planted.test, gallery, [1], 2, corrections=["csls", "whitening", "csls"]
+    )
+    assert asked.method.endswith("TRANSDUCTIVE (whitening + csls)")
+
+
 def test_what_cannot_be_paired_is_refused(trained: tuple, tmp_path: Path) -> None:
     planted, _, bundle, gallery = trained
     one = evaluate(bundle, planted.test, gallery, [1], 2)

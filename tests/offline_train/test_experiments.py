@@ -134,6 +134,7 @@ def test_a_grid_is_every_row_at_every_value_subject_and_seed(tmp_path: Path, wor
         (('source = "them"', 'at.lr = 1\nsource = "them"'), "is at 'lr', which is no axis"),
         (('reference = "good"', 'reference = "best"'), "reference 'best' is none of the rows good"),
         (("seeds = [1, 2]", "seeds = []"), "seeds"),
+        (("seeds = [1, 2]", "seeds = [1, 1]"), "has one twice"),
         (('title = "Planted"', ""), "title is missing"),
     ],
 )
@@ -147,6 +148,16 @@ def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_runs(
     assert done.code == 2
     assert done.one_sentence()
     assert not (tmp_path / "out").exists()
+
+
+def test_repeats_that_there_are_not_are_told_before_anything_runs(
+    tmp_path: Path, world: Path
+) -> None:
+    file = written(world, tmp_path, PLAIN.replace("repeats = [1, 4]", "repeats = [1, 99]"))
+    done = experiments(file, tmp_path)
+    assert done.code == 1
+    assert "99 are to be averaged" in done.one_sentence()
+    assert not (tmp_path / "out" / "begun").exists()
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
