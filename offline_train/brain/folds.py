@@ -69,9 +69,10 @@ def _test(own: TrialSet, all_of_it: bool) -> TrialSet | None:
 
 def table_of(results: Sequence[tuple[str, Evaluation]]) -> Table:
     """How often the right image of each subject is found, for a terminal of 80 columns."""
-    first = results[0][1]
+    first = max((found for _, found in results), key=lambda found: len(found.points))
+    ways = sorted({found.n_way for _, found in results})
     table = Table(
-        title=f"{first.n_way}-way retrieval, by the subject decoded",
+        title=f"{' to '.join(map(str, ways))}-way retrieval, by the subject decoded",
         caption=f"{first.protocol}; the last epoch, nothing selected\nintervals: {first.interval}",
         box=box.SIMPLE_HEAD,
     )
@@ -81,6 +82,8 @@ def table_of(results: Sequence[tuple[str, Evaluation]]) -> Table:
         for n, point in enumerate(found.points):
             told = (_percent(point.top1), _percent(point.top5))
             table.add_row(subject if n == 0 else "", str(point.repeats), *told)
+    if len(ways) > 1:  # among other numbers of images: they have no common mean, nor chance
+        return table
     table.add_section()
     for place, point in enumerate(first.points):
         there = [found.points[min(place, len(found.points) - 1)] for _, found in results]

@@ -15,10 +15,10 @@ from offline_train.brain.calibrate import doubt, fit_calibration, save_calibrati
 from offline_train.brain.folds import Fold
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
-from offline_train.brain.train import Progress, make_bundle, train
+from offline_train.brain.train import Progress, is_of, make_bundle, train
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
-from offline_train.evaluate.result import Evaluation
+from offline_train.evaluate.result import Evaluation, Results
 from offline_train.evaluate.retrieval import evaluate
 
 Follow = Callable[[Progress], None]
@@ -67,6 +67,11 @@ class Making:
         if n:
             learnt, held_out = learnt.hold_out(n, self.settings.seed)
         given = (learnt, self.features, self.settings)
+        is_there = fold.subject and (folder / MANIFEST).is_file()
+        if is_there and not is_of(load_bundle(folder).manifest, *given):
+            raise Problem(
+                f"'{folder}' is a bundle of another training: name another --out, or remove it"
+            )
         with _on_board(self.board, fold.subject, follow) as tell:
             models = train(*given, tell, self.checkpoints, self.frozen_hvf)
         told = f"bundle in '{folder}', last loss {models.history[-1]['loss']:.3f}\n"
@@ -93,7 +98,7 @@ class Making:
         bundle = load_bundle(folder)
         among = self._among(trials, bundle)
         found = evaluate(bundle, trials, among, sorted({1, most}), subject=subject)
-        write_manifest(folder.with_name("evaluation.json"), found)
+        write_manifest(folder.with_name("evaluation.json"), Results(evaluations=(found,)))
         return found
 
     def _among(self, trials: TrialSet, bundle: Bundle) -> Gallery:

@@ -4,6 +4,7 @@ The recipe is the paper's (HVF, ICLR 2026). The last epoch is taken: nothing is 
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from decoder.brain.base import BrainEncoder
 from decoder.brain.registry import make_brain_encoder, save_networks
-from decoder.bundle import BrainEncoderRecord, Bundle, space_of
+from decoder.bundle import BrainEncoderRecord, Bundle, BundleManifest, space_of
 from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
@@ -280,11 +281,23 @@ def make_bundle(
     )
 
 
+def is_of(
+    bundle: BundleManifest, trial_set: TrialSet, features: Features, settings: TrainSettings
+) -> bool:
+    """Whether a bundle is what a training gives."""
+    wanted = json.loads(json.dumps(_decisive(trial_set, features, settings)))
+    return all(bundle.training.get(name) == value for name, value in wanted.items())
+
+
 def _decisive(
     trial_set: TrialSet, features: Features, settings: TrainSettings
 ) -> dict[str, JsonValue]:
     """Everything that decides the result of a training."""
-    return {
+    whose = trial_set.table.get("subject")
+    subjects: dict[str, JsonValue] = {}
+    if whose is not None and len(np.unique(whose.codes)) > 1:  # no row mixes them
+        subjects["subjects_sha256"] = hashlib.sha256(whose.codes.tobytes()).hexdigest()
+    return subjects | {
         "settings": to_jsonable_python(settings),
         "trials_sha256": trial_set.checksum,
         "selection_sha256": hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),

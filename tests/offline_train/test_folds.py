@@ -1,6 +1,7 @@
 """Subjects: one bundle of all, one each, or one for each that is left out; several sets as one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from hvf_core.problem import Problem
 from offline_train.brain import train as training
 from offline_train.brain.folds import folds_of
 from offline_train.brain.joined import load_trial_sets
+from offline_train.brain.settings import TrainSettings
+from offline_train.data.features import label_features
 from offline_train.data.trial_set import load_trial_set, write_trial_set
-from offline_train.evaluate.result import Evaluation
+from offline_train.evaluate.result import Results
 from tests.calling import call
 from tests.offline_train.conftest import FORMAT
 
@@ -105,6 +108,48 @@ def test_several_sets_are_as_one(tmp_path: Path) -> None:
         load_trial_sets([folders[0], tmp_path / "other"])
 
 
+def test_sets_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    ann = write(tmp_path / "ann", ["ann"])
+    with pytest.raises(Problem, match=r"ann' and '.*ann' hold the same trials: leave one"):
+        load_trial_sets([ann, Path(str(ann))])
+    nobodies = []
+    for n, place in enumerate(("one/trials", "two/trials")):
+        with write_trial_set(tmp_path / place, FORMAT) as writer:
+            writer.append(np.full((1, 6, 20), n), ["x"])
+        nobodies.append(tmp_path / place)
+    with pytest.raises(Problem, match=r"one/trials' and '.*two/trials' do not say whose trials"):
+        load_trial_sets(nobodies)
+
+
+def test_what_is_simulated_in_part_is_simulated(tmp_path: Path) -> None:
+    folders = []
+    for name, told in (("a", {"subject": "simulated"}), ("b", {"subject": "simulated", "n": 1})):
+        about = FORMAT.model_copy(update={"provenance": {"study": "demo", **told}})
+        with write_trial_set(tmp_path / name, about) as writer:
+            writer.append(np.full((1, 6, 20), len(folders)), ["x"])
+        folders.append(tmp_path / name)
+    found = load_trial_sets(folders).format.provenance
+    assert {"subject": "simulated", "study": "demo"}.items() <= found.items()
+    assert "n" not in found
+
+
+def test_a_finished_training_is_not_taken_for_one_of_other_subjects(tmp_path: Path) -> None:
+    rng, trials = np.random.default_rng(0), []
+    for name, whose in (("apart", ["a"] * 8 + ["b"] * 8), ("mixed", ["a", "b"] * 8)):
+        rng = np.random.default_rng(0)
+        with write_trial_set(tmp_path / name, FORMAT) as writer:
+            writer.append(rng.standard_normal((16, 6, 20)), [*"stuv"] * 4, subject=whose)
+        trials.append(load_trial_set(tmp_path / name))
+    shared = {"checksum": "same", "data": trials[0].data}
+    features = label_features([*"stuv"])
+    how = TrainSettings(epochs=1, dim=8, hidden=8, batch_size=8, warmup_steps=0, device="cpu")
+    losses = [
+        training.train(replace(one, **shared), features, how, checkpoint_dir=tmp_path / "kept")
+        for one in trials
+    ]
+    assert losses[0].history != losses[1].history
+
+
 @pytest.mark.slow
 def test_every_subject_is_left_out_by_one_command_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +185,7 @@ def test_every_subject_is_left_out_by_one_command_that_goes_on(
         bundle = load_bundle(tmp_path / "out" / subject / "bundle")
         assert bundle.manifest.training["n_trials"] == 72
         text = (tmp_path / "out" / subject / "evaluation.json").read_text()
-        found = Evaluation.model_validate_json(text)
+        (found,) = Results.model_validate_json(text).evaluations  # as --compare takes it
         assert [point.repeats for point in found.points] == [1, 3]
         assert (found.subject, found.n_way) == (subject, 12)
         assert found.seen is None or not found.seen.n_trials
@@ -150,3 +195,7 @@ def test_every_subject_is_left_out_by_one_command_that_goes_on(
     assert "ann 1 " in told
     assert "mean 3 " in told
     assert "not calibrated, as no stimuli were held out: train with `mbp --hold-out 200`" in told
+    weights = (tmp_path / "out/ann/bundle/brain.safetensors").read_bytes()
+    refused = call(*asked, "--seed", 1, module="offline_train")
+    assert "ann/bundle' is a bundle of another training" in refused.one_sentence()
+    assert (tmp_path / "out/ann/bundle/brain.safetensors").read_bytes() == weights
