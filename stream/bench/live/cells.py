@@ -17,7 +17,7 @@ _VALUES = {
 _CORNERS = {"channels": (512, 8), "rate_hz": (4000.0, 128.0), "soa_s": (0.05, 1.0)}
 _MANY_IMAGES = 100_000
 _SPAN_S = 6.0  # of trials, in each cell around the centre: all fit into 20 minutes
-_LEAST_TRIALS = 12
+_LEAST_TRIALS = 10
 
 
 class Setup(Frozen):
@@ -52,13 +52,13 @@ def setups(
     yield Setup(name="centre", kind="centre", n_trials=trials, plays=plays, **usual)
     yield from around(channels, images, ("rate_hz",), (250.0,))
     window_ends = {"tmax_s": (0.2, 0.3, 0.5), "plays": plays, "trigger": "Photo", **usual}
-    n = max(20, min(trials // 8, 3 * images))
+    n = max(20, min(trials // 10, 3 * images))
     yield Setup(name="window ends, photodiode", kind="window ends", n_trials=n, **window_ends)
     if is_demo:
         painting = {"soa_s": 2.0, "plays": plays, **usual}
         yield Setup(name="painting", kind="painting", n_trials=_LEAST_TRIALS, **painting)
     for engine in engines:
-        yield Setup(name=f"engine {engine}", kind="engine", n_trials=60, engine=engine, **usual)
+        yield Setup(name=f"engine {engine}", kind="engine", n_trials=50, engine=engine, **usual)
     yield from around(channels, images)
     yield from corners(channels, images)
 
