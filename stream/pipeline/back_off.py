@@ -1,5 +1,6 @@
 """When a node is started again, after how many deaths, and with how much less memory."""
 
+import subprocess
 from dataclasses import dataclass
 
 _FIRST_PAUSE_S = 0.5
@@ -37,3 +38,9 @@ class BackOff:
         if with_less:
             self._n_hungry = 0
         return Restart(pause_s, with_less, self._nth)
+
+
+def ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process that is over has ended."""
+    code = process.returncode
+    return f"signal {-code}" if code < 0 else f"code {code}"

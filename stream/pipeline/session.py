@@ -11,6 +11,7 @@ import zmq
 
 from hvf_core.problem import Problem, asked_to_end, sentence_of
 from stream.acquire.lsl import local_clock
+from stream.pipeline.back_off import ending
 from stream.pipeline.books.closing import begin_books, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
@@ -20,7 +21,7 @@ from stream.pipeline.lock import held
 from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.presence import Presence
 from stream.pipeline.states import ORDERS, Event, Lifecycle, Seen, State
-from stream.pipeline.supervisor import Supervisor, ending
+from stream.pipeline.supervisor import Supervisor
 from stream.pipeline.wire.asked import Asked
 from stream.pipeline.wire.bus import Listener, open_socket
 from stream.pipeline.wire.config import FileSource, SessionConfig

@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from hvf_core.problem import Problem
-from stream.pipeline.back_off import BackOff
+from stream.pipeline.back_off import BackOff, ending
 from stream.pipeline.nodes.node import LINE
 from stream.pipeline.wire.asked import Asked, parted, read_asked
 from stream.pipeline.wire.bus import open_socket, send
@@ -177,7 +177,7 @@ class Supervisor:
                 continue
             self._kill_if_hung(node)
             if node.asked == "stop" and node.process.poll() is not None:
-                self.listen(100)  # another would only begin anew
+                self._hear_last_words(node)  # another would only begin anew
                 node.given_up = not node.done
             elif node.restart_at_s is not None:
                 if time.monotonic() >= node.restart_at_s:
@@ -188,7 +188,7 @@ class Supervisor:
                         node.last_words = f"{error.strerror}: '{where}'"
                         self._bury(node)
             elif node.process.poll() is not None:
-                self.listen(100)  # its last words
+                self._hear_last_words(node)
                 if not node.done:
                     self._bury(node)
 
@@ -301,6 +301,12 @@ class Supervisor:
             case "out_of_memory":
                 node.out_of_memory = True
 
+    def _hear_last_words(self, node: _Node) -> None:
+        """Waits for the words of a dead node, which others speak between; the killed have none."""
+        until_s = time.monotonic() + (0.1 if node.process.returncode < 0 else 1.0)
+        while time.monotonic() < until_s and not (node.done or node.failure or node.last_words):
+            self.listen(20)
+
     def _tell(self, node: _Node, order: str) -> None:
         if node.address is not None:
             self._control.send_multipart([node.address, order.encode()])
@@ -308,7 +314,7 @@ class Supervisor:
     def _refuse_dead(self, node: _Node) -> None:
         if (code := node.process.poll()) is None:
             return
-        self.listen(100)  # its last words
+        self._hear_last_words(node)
         if not node.done:  # in virtual time all may be over before the last node is ready
             raise self._problem(node, f"ended with code {code} before it was ready")
 
@@ -392,9 +398,3 @@ class Supervisor:
 
 def _new_line(spec: NodeSpec) -> str:
     return f"{spec.name}-{secrets.token_hex(8)}"
-
-
-def ending(process: subprocess.Popen[bytes]) -> str:
-    """How a process that is over has ended."""
-    code = process.returncode
-    return f"signal {-code}" if code < 0 else f"code {code}"
