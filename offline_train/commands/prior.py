@@ -181,7 +181,7 @@ def _prepared(
         encoded, made_s = timed(lambda: made[rows])
         tried = encoded
         n_lacking = n - n_kept(folder)
-    trial = try_steps(tried, few, base, settings)
+    steps = try_steps(tried, few, base, settings)
     keeps = torch.zeros(1, device=state.device)
     if state.is_main_process:
         numbers = sum(encoder.dim for encoder in few.encoders)
@@ -192,7 +192,7 @@ def _prepared(
             latents_s=made_s / n_few * n_lacking,
             latents_bytes=2 * vae.spec.dim * n_lacking,
             latent_s=made_s / n_few / state.num_processes,
-            trial=trial,
+            tried=steps,
         )
         keeps += estimate.keeps_latents(settings, cache)
         console.print(estimate.sentence(settings, cache, bool(keeps)), soft_wrap=True)

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Trial:
+class Tried:
     """What a few steps of a training took."""
 
     step_s: float
@@ -51,7 +51,7 @@ class Estimate:
     latents_bytes: int
     latent_s: float
     """Of a single image."""
-    trial: Trial
+    tried: Tried
 
     def keeps_latents(self, settings: PriorSettings, cache: Path) -> bool:
         """Whether they are to be kept, as the settings say and the disk has room.
@@ -60,7 +60,7 @@ class Estimate:
             Problem: it has too little for what is to be kept.
         """
         free = _free(cache)
-        least = self.features_bytes + self.trial.states_bytes
+        least = self.features_bytes + self.tried.states_bytes
         most = least + self.latents_bytes
         keeps = settings.latents == "cached" or (settings.latents == "auto" and most <= free)
         if (need := most if keeps else least) > free:
@@ -74,7 +74,7 @@ class Estimate:
 
     def sentence(self, settings: PriorSettings, cache: Path, keeps_latents: bool) -> str:
         """All of it, for a person."""
-        encode_s, step_s, n_bytes = self.features_s, self.trial.step_s, self.features_bytes
+        encode_s, step_s, n_bytes = self.features_s, self.tried.step_s, self.features_bytes
         if keeps_latents:
             encode_s, n_bytes = encode_s + self.latents_s, n_bytes + self.latents_bytes
         else:
@@ -82,8 +82,8 @@ class Estimate:
         return (
             f"{self.n_images} images: about {_lasting(encode_s)} to encode what is new, "
             f"{_lasting(step_s * settings.steps)} for {settings.steps} steps of "
-            f"{settings.batch_size} images, {as_size(n_bytes + self.trial.states_bytes)} more in "
-            f"'{cache}' ({as_size(_free(cache))} are free), and {self.trial.memory}"
+            f"{settings.batch_size} images, {as_size(n_bytes + self.tried.states_bytes)} more in "
+            f"'{cache}' ({as_size(_free(cache))} are free), and {self.tried.memory}"
         )
 
 
@@ -95,7 +95,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def try_steps(
     latents: Latents, features: Encoded, base: DiffusionBase, settings: PriorSettings
-) -> Trial:
+) -> Tried:
     """Trains for a few steps, and forgets it: as all processes of a training have to.
 
     Args:
@@ -117,7 +117,7 @@ def try_steps(
     if on_gpu:
         memory = f"{as_size(torch.cuda.max_memory_allocated())} of each GPU's memory"
         torch.cuda.empty_cache()
-    return Trial(step_s, _COPIES * 4 * n_weights, memory)
+    return Tried(step_s, _COPIES * 4 * n_weights, memory)
 
 
 def _free(cache: Path) -> int:

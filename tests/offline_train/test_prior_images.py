@@ -29,7 +29,7 @@ from offline_train.data.features import encode_images
 from offline_train.data.latents import MadeLatents, cache_latents, vae_encoder
 from offline_train.prior import estimate as estimate_module
 from offline_train.prior.batches import Draws
-from offline_train.prior.estimate import Estimate, Trial
+from offline_train.prior.estimate import Estimate, Tried
 from offline_train.prior.images import find_images
 from offline_train.prior.settings import PriorSettings
 from offline_train.prior.training import PriorProgress, train_prior
@@ -184,7 +184,7 @@ def test_what_a_training_of_the_papers_size_takes() -> None:
         latents_s=18_000,
         latents_bytes=42_000_000_000,
         latent_s=0.014,
-        trial=Trial(0.54, 11_800_000_000, "38.1 GB of each GPU's memory"),
+        tried=Tried(0.54, 11_800_000_000, "38.1 GB of each GPU's memory"),
     )
     with pytest.MonkeyPatch.context() as patch:
         for n_free, keeps in ((70 * 10**9, True), (60 * 10**9, False)):
