@@ -11,6 +11,7 @@ from stream.commands.demo import demo
 from stream.commands.doctor import doctor
 from stream.commands.export import export
 from stream.commands.finish import finish
+from stream.commands.keys import keys
 from stream.commands.live import live
 from stream.commands.record import record
 from stream.commands.replay import replay
@@ -25,6 +26,7 @@ _ALL = (
     export,
     streams,
     doctor,
+    keys,
     config,
 )
 COMMANDS = {command.__name__: command for command in (*_ALL, bench)}

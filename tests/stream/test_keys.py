@@ -13,7 +13,8 @@ from hvf_core.problem import Problem
 from stream.pipeline.wire import endpoints as endpoints_module
 from stream.pipeline.wire.bus import open_socket
 from stream.pipeline.wire.endpoints import Endpoints
-from stream.pipeline.wire.keys import write_keys
+from stream.pipeline.wire.keys import lab_keys, make_lab_keys, write_keys
+from tests.calling import call
 from tests.intruders import KNOWS, PAIRS, intruder, knock
 
 SENDS = (zmq.PUSH, zmq.XPUB, zmq.DEALER)
@@ -96,6 +97,29 @@ def test_two_sessions_in_one_process_keep_their_doors_apart(endpoints: Endpoints
     for one in (binds, too, wrong, right):
         one.close(0)
     other.remove()
+
+
+# --- keys of the lab -----------------------------------------------------------------------------
+
+
+def test_the_command_makes_shows_and_renews_keys_that_others_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert "`keys make` makes them" in call("keys").one_sentence()
+    assert str(lab_keys()) in call("keys", "make").out
+    files = (lab_keys().parent / "server.json", lab_keys())
+    first = [file.read_text() for file in files]
+    assert "were there already" in call("keys", "make").out
+    assert "are new" in call("keys", "renew").out
+    assert all(file.read_text() != text for file, text in zip(files, first, strict=True))
+    assert sorted(lab_keys().parent.parent.iterdir()) == [lab_keys().parent]  # no draft is left
+    files[0].chmod(0o640)
+    with pytest.raises(Problem, match=r"has the mode 0640, .* run `chmod 600 '.*server.json'`"):
+        make_lab_keys()  # as a session with --listen does before it starts
+    files[0].unlink()  # half of the keys are none
+    assert "are new" in call("keys", "make").out
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
 
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ names, of a socket that connects, `server.json` those of one that binds.
 """
 
 import json
-import shutil
+import os
 import tempfile
 import threading
 from contextlib import suppress
@@ -36,28 +36,50 @@ def lab_keys() -> Path:
     return Path(get_app_dir("hvf-live")) / "keys" / "hvf-live.keys"
 
 
-def make_lab_keys() -> None:
-    """Makes `lab_keys` where there are none, whole or not at all.
+def make_lab_keys(anew: bool = False) -> None:
+    """Makes `lab_keys` where there are none, whole or not at all; `anew` in place of others.
 
     Raises:
-        Problem: the folder cannot be written.
+        Problem: the folder cannot be written, or other users can read the keys that are there.
     """
     folder = lab_keys().parent
-    if lab_keys().is_file():
+    is_whole = lab_keys().is_file() and _of_binding(str(lab_keys())).is_file()
+    if is_whole and not anew:
+        refuse_open_keys()
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
-        _make(str(made / lab_keys().name))
-        try:
-            made.rename(folder)
-        except OSError:  # another session was first
-            shutil.rmtree(made)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:  # none but this user's
+            made = Path(draft) / folder.name
+            made.mkdir(mode=0o700)
+            _make(str(made / lab_keys().name))
+            if anew or not is_whole:
+                with suppress(FileNotFoundError):
+                    folder.rename(Path(draft) / "before")
+            with suppress(OSError):  # another session was first
+                made.rename(folder)
     except OSError as error:
         raise Problem(
             f"no keys can be kept in '{folder}' ({error.strerror}), and nobody is let in without: "
             "leave out --listen, or make room there"
         ) from None
+
+
+def refuse_open_keys() -> None:
+    """Refuses keys of the lab that other users of this machine can read, where it tells these.
+
+    Raises:
+        Problem: they can; it names the first file, and how it is closed.
+    """
+    if os.name != "posix":  # Windows keeps a user's folders from others by other means
+        return
+    folder = lab_keys().parent
+    for path, most in ((folder, 0o700), *((file, 0o600) for file in sorted(folder.iterdir()))):
+        if (mode := path.stat().st_mode & 0o777) & ~most:
+            raise Problem(
+                f"'{path}' has the mode {mode:04o}, so that others can read who is let in: run "
+                f"`chmod {most:o} '{path}'`, and `keys renew` if somebody may have done so"
+            )
 
 
 def lab_endpoint(listen: str | None, name: str) -> str:
