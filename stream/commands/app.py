@@ -5,17 +5,17 @@ from difflib import get_close_matches
 
 from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
+from stream.commands.before.doctor import doctor
+from stream.commands.before.keys import keys
+from stream.commands.before.streams import streams
 from stream.commands.bench import AS_THEY_ARE, bench
 from stream.commands.config import config
 from stream.commands.demo import demo
-from stream.commands.doctor import doctor
 from stream.commands.export import export
 from stream.commands.finish import finish
-from stream.commands.keys import keys
 from stream.commands.live import live
 from stream.commands.record import record
 from stream.commands.replay import replay
-from stream.commands.streams import streams
 
 _ALL = (
     demo,

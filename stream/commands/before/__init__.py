@@ -1,0 +1,1 @@
+"""What a person runs before a session: is all there, and as it has to be?"""
