@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from offline_train.commands.options import BundleFolder, Trials, console
+from hvf_core.onward import onward
+from offline_train.commands.options import BundleFolder, Trials, beside, console
 
 
 def calibrate(
@@ -33,3 +34,5 @@ def calibrate(
         found = fit_calibration(opened, trial_set, load_gallery(gallery), seed=seed)
     save_calibration(opened, found)
     console.print(f"'{bundle}' is calibrated on {told(seen, found.n_items)}{doubt(found)}")
+    more = () if gallery == beside(bundle) else ("--gallery", gallery)
+    console.print(onward("live", *more, bundle=bundle), soft_wrap=True)

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from hvf_core.onward import TRAIN
 from hvf_core.options import Flag
 from hvf_core.problem import Problem
-from offline_train.commands.options import TRAIN, console
+from offline_train.commands.options import console
 
 _USUAL = Path("data")
 

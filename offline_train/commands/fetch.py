@@ -16,9 +16,10 @@ from rich.progress import (
 from rich.table import Table
 
 from decoder.painting.spec import PRESETS as BASES
+from hvf_core.onward import TRAIN
 from hvf_core.problem import WrongUsage
 from hvf_core.text import printable
-from offline_train.commands.options import TRAIN, console
+from offline_train.commands.options import console
 
 if TYPE_CHECKING:
     from hvf_core.hub.load import Source

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from hvf_core.onward import TRAIN
 from hvf_core.options import Flag
-from offline_train.commands.options import TRAIN, Base, Cache, Encoders, Images, Out, bar, console
+from offline_train.commands.options import Base, Cache, Encoders, Images, Out, bar, console
 
 
 def share(

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hvf_core.onward import onward
 from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.provenance import command_line
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.commands.options import (
     CHECKPOINTS,
-    TRAIN,
     Cache,
     Encoders,
     Images,
@@ -136,7 +136,10 @@ def mbp(
                 found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
     if not folds[0].subject:
         console.print(told)
-        console.print(f"next: {TRAIN} gallery --bundle {out} ...", soft_wrap=True)
+        told_apart = ("--images", "IMAGES", "--encoders", encoders)
+        of = ("--labels", ",".join(sorted(items))) if labels else told_apart
+        told = onward("gallery", *of, bundle=out, gallery=out.parent / "gallery")
+        console.print(told, soft_wrap=True)
         return
     if found:
         console.print(table_of(found))

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from decoder.painting.spec import PRESETS as BASES
-from hvf_core.options import Flag, called
+from hvf_core.options import Flag
 from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
 from index.encoders.spec import PRESETS, read_specs
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits
     from offline_train.data.images import Pictures
     from offline_train.data.trial_set import TrialSet
 
-TRAIN = called("hvf-train", "python -m offline_train")
-LIVE = called("hvf-live", "python run_realtime.py")
 Out = Annotated[Path, typer.Option(help="Folder to write")]
 Trials = Annotated[Path, typer.Option(help="Folder of a trial set that was not trained on")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle")]
@@ -58,6 +56,12 @@ CHECKPOINTS = "checkpoints"
 """Where in the cache the states of trainings are kept, wherever their results are to be."""
 
 console = Screen()
+
+
+def beside(bundle: Path) -> Path | None:
+    """The gallery beside a bundle, in which a session looks by default, where one is there."""
+    gallery = bundle.parent / "gallery"
+    return gallery if gallery.is_dir() else None
 
 
 @contextmanager

@@ -11,11 +11,12 @@ import typer
 from pydantic import JsonValue
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from hvf_core.onward import Step, onward
 from hvf_core.options import Asked, with_settings
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
-from offline_train.commands.options import TRAIN, BundleFolder, Out, console
+from offline_train.commands.options import BundleFolder, Out, beside, console
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings, RecordingPart
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def prepare(
     for sentence in _made(trial_set, settings.per_session):
         console.print(sentence, soft_wrap=True, highlight=False)
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(f"next: {TRAIN} mbp {out} --images FOLDER --encoders FILE ...", soft_wrap=True)
+    console.print(onward("mbp", trials=out, images=images), soft_wrap=True)
 
 
 @with_settings(PrepareTestSettings)
@@ -88,16 +89,16 @@ def prepare_test(
     from stream.acquire.preprocess import Preprocessing
 
     settings = asked.settings()
-    study, preprocessing = _read(files, images, asked, out), Preprocessing.of(load_bundle(bundle))
+    study, opened = _read(files, images, asked, out), load_bundle(bundle)
     made = _provenance(files)
     with _cutting(out) as tell:
         trial_set = prepare_test_trials(
-            study, preprocessing, out, settings, provenance=made, **tell
+            study, Preprocessing.of(opened), out, settings, provenance=made, **tell
         )
     console.print(f"{len(trial_set)} trials of {len(trial_set.items)} stimuli in '{out}'")
-    console.print(
-        f"next: {TRAIN} evaluate --bundle {bundle} --trials {out} --gallery ...", soft_wrap=True
-    )
+    step: Step = "evaluate" if opened.manifest.calibration is not None else "calibrate"
+    told = onward(step, bundle=bundle, gallery=beside(bundle), trials=out)
+    console.print(told, soft_wrap=True)
 
 
 def _found(study: "Study") -> str:

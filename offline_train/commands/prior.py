@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hvf_core.onward import onward
 from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (
     CHECKPOINTS,
-    TRAIN,
     Base,
     Cache,
     Encoders,
@@ -118,7 +118,7 @@ def prior(
     dtype = torch.float16 if half else torch.float32
     make_prior(out, trained, features, loaded, settings, command_line(), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
-    console.print(f"next: {TRAIN} mbp TRIALS --prior {out} --images ...", soft_wrap=True)
+    console.print(onward("mbp", "--prior", out), soft_wrap=True)
 
 
 def _prepared(

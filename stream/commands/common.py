@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hvf_core.onward import onward
 from hvf_core.options import Flag
 from hvf_core.problem import SIGNALLED, NobodyReads, Problem
 from stream.pipeline.wire.config import LiveSource, SessionConfig, SessionSettings
@@ -81,6 +82,14 @@ def new_config(
     return config
 
 
+def after_session(config: SessionConfig) -> Iterator[str]:
+    """What comes next, for which its recording is needed: a model, where the session had none."""
+    if config.record and config.bundle is None:
+        yield onward("prepare", recording=config.folder)
+    elif config.record:
+        yield onward("export", folder=config.folder, subject=config.subject)
+
+
 def run(
     config: SessionConfig,
     headless: bool,
@@ -111,6 +120,8 @@ def run(
         console.print(f"session folder: {config.folder}", highlight=False)
         what = "seen, retrieved and painted" if config.painting is not None else "report"
         console.print(f"{what}: {config.folder / REPORT}", highlight=False)
+        for line in after_session(config):
+            console.print(line, highlight=False, soft_wrap=True)
     if session.failure is not None:
         raise Problem(session.failure)
     if session.is_unread:

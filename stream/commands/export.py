@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hvf_core.onward import onward
 from hvf_core.options import Asked, Flag, with_settings
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Given, settings_of
@@ -68,6 +69,8 @@ def export(
                 say(f"table: {parquet} ({export_parquet(session, parquet)} markers)")
         if faults:
             raise Problem("; and ".join(faults))
+        if session.config.bundle is not None:
+            say(onward("decode-again", folder=folder))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
 
     Example: python run_realtime.py finish sessions/20261122-101500-ab12
     """
+    from stream.commands.common import after_session
     from stream.pipeline.books.closing import make_whole
     from stream.pipeline.books.output import Output
     from stream.pipeline.books.summary import summary_table
@@ -35,10 +36,11 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
         if lacking:
             raise Problem(f"no more can be made of '{folder}': {'; '.join(lacking)}")
         print(f"nothing is missing in '{folder}': it has its summary and its report")
+        print(*after_session(config), sep="\n")
         return
     console = Output(sys.stdout).console
     console.print(summary_table(made.summary))
-    for line in (*made.said, f"report: {folder / REPORT}"):
+    for line in (*made.said, f"report: {folder / REPORT}", *after_session(config)):
         console.print(line, highlight=False, soft_wrap=True)
     if made.failure is not None:
         raise Problem(made.failure)

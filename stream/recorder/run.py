@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hvf_core.onward import onward
 from hvf_core.problem import Problem, asked_to_end, naming
 from stream.acquire.lsl import FoundStream, did_you_mean
 from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern, lacking
@@ -155,7 +156,9 @@ def _record(
     for line in map(_end_of, intake.taps):
         view.say(line)
     writing.check()
-    if not intake.taps:
+    if intake.taps:
+        view.say(onward("prepare", recording=path))
+    else:
         path.unlink()
         raise Problem(
             "nothing was recorded, as no stream came, and the empty file was removed; `streams` "

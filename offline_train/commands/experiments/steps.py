@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from hvf_core.onward import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
-from offline_train.commands.options import TRAIN, bar, console, encoded
+from offline_train.commands.options import bar, console, encoded
 from offline_train.data.features import Encoded
 from offline_train.data.image_table import pictures_of_table
 from offline_train.data.images import pictures_of

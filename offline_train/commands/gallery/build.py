@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hvf_core.onward import TRAIN, onward
 from hvf_core.options import Flag
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.gallery.choice import Folder
 from offline_train.commands.options import (
-    LIVE,
-    TRAIN,
     BundleFolder,
     Cache,
     Encoders,
@@ -93,7 +92,14 @@ def build(
             *(command_line(), thumbnails, tell),
         )
     console.print(f"{len(made)} images in '{out}'")
-    console.print(f"next: {LIVE} live --bundle {bundle} --gallery {out} ...", soft_wrap=True)
+    is_calibrated = opened.manifest.calibration is not None
+    is_beside = out.absolute() == bundle.absolute().parent / "gallery"
+    known = {"bundle": bundle, "gallery": out}
+    if is_calibrated:
+        told = onward("live", *([] if is_beside else ["--gallery", out]), **known)
+    else:
+        told = onward("prepare-test", **known)
+    console.print(told, soft_wrap=True)
 
 
 def add(

@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from hvf_core.onward import onward
 from hvf_core.options import Asked, with_settings
 from hvf_core.screen import Screen
 from hvf_core.text import printable
 from stream.pipeline.wire.config import SessionSettings
+
+if TYPE_CHECKING:
+    from stream.doctor.verdict import Named
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 
@@ -67,10 +71,25 @@ def doctor(
         log = errors.read().decode("utf-8", "replace")
     counts = Counter[str](verdict.state for verdict in said)
     console.print(", ".join(f"{counts[state]} {state}" for state in _STYLES), style="bold")
+    if not counts["FAIL"]:
+        console.print(_onward(named), soft_wrap=True)
     if bug_report is not None:
         write_bug_report(bug_report, named, list(said), log)
         console.print(f"Look into '{bug_report}' before you send it.")
     raise typer.Exit(1 if counts["FAIL"] else 0)
+
+
+def _onward(named: "Named") -> str:
+    """What comes next where nothing failed, by what was named."""
+    source, bundle = named.settings.source, named.settings.bundle
+    eeg, markers = (None, None) if source is None else (source.eeg, source.markers)
+    if named.session is not None:
+        return onward("export", folder=named.session)
+    if bundle is not None:
+        return onward("live", bundle=bundle, eeg=eeg, markers=markers)
+    if named.recording is not None:
+        return onward("prepare", recording=named.recording)
+    return onward("record", eeg=eeg, markers=markers)
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""What a command says comes next can be copied, and is a command that there is."""
+
+import shlex
+
+import pytest
+import typer
+
+from hvf_core.onward import STEPS, Step, onward
+
+
+def parsed(line: str) -> list[str]:
+    """The options of a line, after its program and command, which there must be."""
+    from offline_train.commands.app import app as train
+    from stream.commands.app import app as live
+
+    _, _, program, name, *words = shlex.split(line)
+    if program == "-m":
+        name, *words = words
+    command = typer.main.get_command(train if program == "-m" else live).commands[name]
+    command = getattr(command, "commands", {}).get("build", command)  # may be left out
+    known = {option for one in command.params for option in one.opts}
+    assert [word for word in words if word.startswith("--") and word not in known] == []
+    return words
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_is_a_command_with_options_that_it_has(step: Step) -> None:
+    parsed(onward(step))
+
+
+def test_what_is_known_stands_there_as_a_shell_takes_it_and_the_rest_in_capitals() -> None:
+    line = onward("live", "--gallery", "a b", bundle="it's here", eeg=None)
+    words = parsed(line)
+    streams = ["--eeg", "EEG", "--markers", "MARKERS"]
+    assert words == [*streams, "--bundle", "it's here", "--gallery", "a b"]
