@@ -104,7 +104,8 @@ def test_this_machine_is_looked_at_line_by_line() -> None:
     lines = done.out.splitlines()
     sections = [line for line in lines if line in SECTIONS]
     assert sections == ["program", "machine", "LSL", "models"]
-    *found, sums = [line for line in lines if line not in SECTIONS]
+    *found, sums, onward = [line for line in lines if line not in SECTIONS]
+    assert onward.startswith("next: python run_realtime.py record ")
     assert all(re.match(r"(ok  |warn|FAIL) \S", line) for line in found)
     counts = {
         state: sum(line.startswith(state) for line in found) for state in ("ok", "warn", "FAIL")

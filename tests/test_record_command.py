@@ -66,7 +66,8 @@ def test_it_waits_records_overwrites_nothing_and_tells_what_is_in_the_file(tmp_p
     np.testing.assert_array_equal(np.diff(recording.samples[:, 0]), 1)
     assert recording.name == "amp-rec"
     assert {marker.text for marker in recording.markers} == {"stim"}
-    last = done.out.splitlines()
+    *last, onward = done.out.splitlines()
+    assert onward == f"next: python -m offline_train prepare {ours} --out trials"
     n_eeg, n_markers = f"{len(recording.samples):,}", len(recording.markers)
     assert any(f"'amp-rec' {n_eeg} samples, " in one and "Hz, no gaps" in one for one in last[-2:])
     assert any(f"'amp-rec-markers' {n_markers} samples, " in one for one in last[-2:])
