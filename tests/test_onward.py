@@ -5,7 +5,7 @@ import shlex
 import pytest
 import typer
 
-from hvf_core.onward import STEPS, Step, onward
+from hvf_core.options import STEPS, Step, onward
 
 
 def parsed(line: str) -> list[str]:

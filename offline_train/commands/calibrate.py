@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.onward import onward
+from hvf_core.options import onward
 from offline_train.commands.options import BundleFolder, Trials, beside, console
 
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from hvf_core.onward import TRAIN
-from hvf_core.options import Flag
+from hvf_core.options import TRAIN, Flag
 from hvf_core.problem import Problem
 from offline_train.commands.options import console
 

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.onward import TRAIN
-from hvf_core.options import Flag
+from hvf_core.options import TRAIN, Flag
 from hvf_core.problem import Problem
 from index.encoders.spec import PRESETS
 from offline_train.commands.options import Cache, bar, console

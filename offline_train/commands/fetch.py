@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from decoder.painting.spec import PRESETS as BASES
-from hvf_core.onward import TRAIN
+from hvf_core.options import TRAIN
 from hvf_core.problem import WrongUsage
 from hvf_core.text import printable
 from offline_train.commands.options import console

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.onward import TRAIN
-from hvf_core.options import Flag
+from hvf_core.options import TRAIN, Flag
 from offline_train.commands.options import Base, Cache, Encoders, Images, Out, bar, console
 
 

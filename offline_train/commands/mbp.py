@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hvf_core.onward import onward
-from hvf_core.options import Asked, Flag, with_settings
+from hvf_core.options import Asked, Flag, onward, with_settings
 from hvf_core.provenance import command_line
 from hvf_core.settings import Given
 from offline_train.brain.settings import PRESETS, TrainSettings

@@ -11,8 +11,7 @@ import typer
 from pydantic import JsonValue
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from hvf_core.onward import Step, onward
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, Step, onward, with_settings
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hvf_core.onward import onward
-from hvf_core.options import Asked, Flag, with_settings
+from hvf_core.options import Asked, Flag, onward, with_settings
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.options import (

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hvf_core.onward import onward
-from hvf_core.options import Flag
+from hvf_core.options import Flag, onward
 from hvf_core.problem import SIGNALLED, NobodyReads, Problem
 from stream.pipeline.wire.config import LiveSource, SessionConfig, SessionSettings
 from stream.pipeline.wire.endpoints import Endpoints

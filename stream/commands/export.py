@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.onward import onward
-from hvf_core.options import Asked, Flag, with_settings
+from hvf_core.options import Asked, Flag, onward, with_settings
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Given, settings_of
 from stream.exports.settings import REQUIRED, BidsFacts

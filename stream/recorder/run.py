@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hvf_core.onward import onward
+from hvf_core.options import onward
 from hvf_core.problem import Problem, asked_to_end, naming
 from stream.acquire.lsl import FoundStream, did_you_mean
 from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern, lacking

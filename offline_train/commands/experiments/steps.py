@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hvf_core.onward import TRAIN
+from hvf_core.options import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
 from offline_train.commands.options import bar, console, encoded

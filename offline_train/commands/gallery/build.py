@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvf_core.onward import TRAIN, onward
-from hvf_core.options import Flag
+from hvf_core.options import TRAIN, Flag, onward
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
 from offline_train.commands.gallery.choice import Folder

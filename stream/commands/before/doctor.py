@@ -13,8 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from hvf_core.onward import onward
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, onward, with_settings
 from hvf_core.screen import Screen
 from hvf_core.text import printable
 from stream.pipeline.wire.config import SessionSettings
