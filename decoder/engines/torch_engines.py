@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import torch
 
+from decoder.capture import capture
 from decoder.devices import stream_on
 from decoder.engines.passes import GpuBuffers, Pass, Wanted
-
-_WARM_UPS = 3
 
 
 def torch_pass(wanted: Wanted) -> Pass:
@@ -32,14 +31,8 @@ def cuda_graph_pass(wanted: Wanted) -> Pass:
     """Torch's kernels and both copies captured once, then launched all at once for every trial."""
     buffers = GpuBuffers(wanted)
     step = _step(wanted, buffers)
-    stream = stream_on(wanted.device, urgent=True)  # which the captured kernels keep
-    stream.wait_stream(torch.cuda.current_stream(wanted.device))
-    with torch.cuda.stream(stream):  # libraries allocate at first use, which a capture forbids
-        for _ in range(_WARM_UPS):
-            step()
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured, stream=stream):
-        step()
+    stream = stream_on(wanted.device, urgent=True)
+    captured = capture(step, stream)
 
     def run() -> None:
         with torch.cuda.stream(stream):

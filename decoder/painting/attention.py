@@ -41,19 +41,22 @@ class CachedCrossAttention:
         self._to_k, self._to_v, self._scale = to_k, to_v, scale
         self._text_k = self._by_head(attention.to_k(prompt))
         self._text_v = self._by_head(attention.to_v(prompt))
-        self._image_k = self._image_v = self._text_k[:, :, :0]
+        self._image: dict[int, tuple[Tensor, Tensor]] = {}
 
     def bind(self, tokens: Tensor) -> None:
-        """Takes the image tokens of a job, (rows, 4, width): one row of tokens for each image."""
+        """Takes the image tokens of a job, (rows, 4, width): one row of tokens for each image.
+
+        Jobs of as many rows have theirs in the same places, from which captured graphs read them.
+        """
         if self._scale == 0:
             return
         k = self._by_head(functional.linear(tokens, self._to_k))
         v = self._by_head(functional.linear(tokens, self._to_v))
-        if k.shape == self._image_k.shape:
-            self._image_k.copy_(k)  # a graph that was captured reads from the same place again
-            self._image_v.copy_(v)
-        else:
-            self._image_k, self._image_v = k.contiguous(), v.contiguous()
+        rows = len(tokens)
+        if rows not in self._image:
+            self._image[rows] = k.contiguous(), v.contiguous()
+        for place, made in zip(self._image[rows], (k, v), strict=True):
+            place.copy_(made)
 
     def __call__(
         self,
@@ -71,7 +74,7 @@ class CachedCrossAttention:
         )
         found = text.transpose(1, 2).flatten(2)
         if self._scale:
-            image = functional.scaled_dot_product_attention(query, self._image_k, self._image_v)
+            image = functional.scaled_dot_product_attention(query, *self._image[rows])
             found = found + self._scale * image.transpose(1, 2).flatten(2)
         # to_out[1] is dropout, which a frozen model does not have.
         return attn.to_out[0](found) / attn.rescale_output_factor

@@ -11,13 +11,26 @@ from decoder.painting.base import DiffusionBase
 from hvf_core.problem import Problem
 
 Grade = Literal["none", "linear", "tiny", "full"]
+Network = Callable[..., Tensor]
 
 
-def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarray | None]:
+def as_it_is(network: Network) -> Network:
+    """Runs a network call by call."""
+    return network
+
+
+def previewer(
+    base: DiffusionBase, grade: Grade, run: Callable[[Network], Network] = as_it_is
+) -> Callable[[Tensor], np.ndarray | None]:
     """What turns a clean estimate, latents (n, 4, h, w) as the UNet sees them, into pictures.
 
     A preview is uint8 (n, height, width, 3): of the latents' size if `linear`, and of eight times
     that if `tiny` or `full`.
+
+    Args:
+        base: the diffusion model.
+        grade: how good they are.
+        run: how a network is run.
 
     Raises:
         Problem: the base lacks what the grade needs.
@@ -25,7 +38,7 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
     if grade == "none":
         return lambda latents: None
     if grade == "full":
-        return lambda latents: decode(base, latents)
+        return decoder(base, run)
     if grade == "tiny":
         if base.tiny_vae is None:
             raise Problem(
@@ -34,7 +47,8 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
             )
         tiny = base.tiny_vae
         # Some schedulers give their estimates in float32 whatever the UNet computes in.
-        return lambda latents: _to_pixels(tiny.decode(latents.to(tiny.dtype)).sample)
+        network = run(lambda latents: tiny.decode(latents.to(tiny.dtype)).sample)
+        return lambda latents: _to_pixels(network(latents))
     if base.spec.latent_rgb is None:
         raise Problem(
             f"the base '{base.spec.name}' has no linear map from latents to colours: give "
@@ -50,10 +64,13 @@ def previewer(base: DiffusionBase, grade: Grade) -> Callable[[Tensor], np.ndarra
     return linear
 
 
-def decode(base: DiffusionBase, latents: Tensor) -> np.ndarray:
-    """The pictures of latents (n, 4, h, w) as the UNet sees them: uint8 (n, 8h, 8w, 3)."""
-    vae = base.vae
-    return _to_pixels(vae.decode(latents.to(vae.dtype) / vae.config["scaling_factor"]).sample)
+def decoder(
+    base: DiffusionBase, run: Callable[[Network], Network] = as_it_is
+) -> Callable[[Tensor], np.ndarray]:
+    """From latents (n, 4, h, w) as the UNet sees them to pictures: uint8 (n, 8h, 8w, 3)."""
+    vae, factor = base.vae, base.vae.config["scaling_factor"]
+    network = run(lambda latents: vae.decode(latents.to(vae.dtype) / factor).sample)
+    return lambda latents: _to_pixels(network(latents))
 
 
 @torch.inference_mode()

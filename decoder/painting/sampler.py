@@ -8,11 +8,13 @@ an end within one step without a VAE decode, and rows of a batch that do not see
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from decoder.capture import Captured
 from decoder.painting import attention, previews
 from decoder.painting.base import DiffusionBase
 from decoder.painting.previews import Grade
@@ -41,6 +43,8 @@ class SamplerSettings:
     preview: Grade | None = None
     """None: the tiny decoder where the base has one, else the VAE."""
     channels_last: bool = False
+    captured: bool = False
+    """On a card: as CUDA graphs (`decoder.capture`), which take their time and memory once."""
 
 
 class Sampler:
@@ -74,7 +78,11 @@ class Sampler:
         # A checkpoint that prescribes its noise levels can only do without if steps are asked for.
         self._timesteps = spec.timesteps if settings.steps is None else None
         grade = settings.preview or ("tiny" if base.tiny_vae is not None else "full")
-        self._preview = previews.previewer(base, grade)
+        run = _as_graphs(base.device) if settings.captured else previews.as_it_is
+        self._preview = previews.previewer(base, grade, run)
+        self._decode = previews.decoder(base, run)
+        self._predict = run(self._noise_in)
+        self._tell = run(self._tell_layers)
         self._projection = _image_projection(adapter["image_proj"], base)
         self.embedding_dim = self._projection.image_embeds.in_features
         self._layers = attention.install(
@@ -107,7 +115,7 @@ class Sampler:
 
         self.paint(torch.zeros(1, self.embedding_dim), [0], one_step)
         with torch.inference_mode():
-            previews.decode(self._base, self._noise([torch.Generator().manual_seed(0)]))
+            self._decode(self._noise([torch.Generator().manual_seed(0)]))
 
     @torch.inference_mode()
     def paint(
@@ -133,7 +141,7 @@ class Sampler:
                 or in what is painted of it.
         """
         latents = self.denoise(z_c, seeds, on_step, start)
-        return None if latents is None else previews.decode(self._base, latents)
+        return None if latents is None else self._decode(latents)
 
     @torch.inference_mode()
     def denoise(
@@ -147,24 +155,16 @@ class Sampler:
         if len(seeds) != len(z_c):
             raise ValueError(f"{len(seeds)} seeds for {len(z_c)} embeddings")
         self._bind(z_c)
-        scheduler, n = self._base.scheduler, len(z_c)
+        scheduler = self._base.scheduler
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         times = self._set_times(start)
         times_seen = times.to(self._base.device)  # at once: a transfer waits for the device
         latents = self._begin(self._noise(generators), times, start)
-        rows = 2 * n if self._guided else n
-        prompt, condition = self._constants(rows)
         offered = {"generator": generators, "eta": self._base.spec.eta}
         extra = {name: offered[name] for name in offered if name in self._step_takes}
         for i, (time, time_seen) in enumerate(zip(times, times_seen, strict=True)):
             seen = torch.cat([latents] * 2) if self._guided else latents
-            noise = self._base.unet(
-                scheduler.scale_model_input(seen, time),
-                time_seen,
-                prompt,
-                added_cond_kwargs=condition,
-                return_dict=False,
-            )[0]
+            noise = self._predict(scheduler.scale_model_input(seen, time), time_seen)
             if self._guided:
                 without, with_ = noise.chunk(2)
                 noise = without + self._guidance * (with_ - without)
@@ -210,9 +210,22 @@ class Sampler:
         z_c = z_c.to(self._base.device, self._base.dtype)
         if self._guided:  # without the embedding means with an embedding of zeros, as in training
             z_c = torch.cat([torch.zeros_like(z_c), z_c])
-        tokens = self._projection(z_c)
+        self._tell(z_c)
+
+    def _tell_layers(self, z_c: Tensor) -> Tensor:
+        """Gives embeddings (rows, dim) to the layers, as the tokens (rows, 4, width) returned."""
+        tokens: Tensor = self._projection(z_c)
         for layer in self._layers:
             layer.bind(tokens)
+        return tokens
+
+    def _noise_in(self, latents: Tensor, time: Tensor) -> Tensor:
+        """What the UNet takes for the noise in latents (rows, 4, h, w)."""
+        prompt, condition = self._constants(len(latents))
+        noise: Tensor = self._base.unet(
+            latents, time, prompt, added_cond_kwargs=condition, return_dict=False
+        )[0]
+        return noise
 
     def _set_times(self, start: Start | None) -> Tensor:
         scheduler = self._base.scheduler
@@ -267,6 +280,13 @@ class Sampler:
                 return found
         kept = self._signal_shares[int(time)]
         return (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
+
+
+def _as_graphs(device: torch.device) -> Callable[[previews.Network], previews.Network]:
+    """Runs networks as graphs, which use one memory, as they run one after the other."""
+    if device.type != "cuda":
+        return previews.as_it_is
+    return partial(Captured, device=device, pool=torch.cuda.graph_pool_handle())
 
 
 def _image_projection(weights: Mapping[str, Tensor], base: DiffusionBase) -> ImageProjection:

@@ -75,12 +75,12 @@ def test_keys_and_values_are_computed_once_and_kept_in_place(
     layer = base.unet.get_submodule(name.removesuffix(".processor"))
     hidden = random(1, POSITIONS, layer.inner_dim)
     processor.bind(random(1, 4, WIDTH, seed=1))
-    place = processor._image_k.data_ptr()
+    place = processor._image[1][0].data_ptr()
     first = processor(layer, hidden)
     for module in (layer.to_k, layer.to_v):
         monkeypatch.setattr(module, "forward", lambda x: pytest.fail("computed again"))
     processor.bind(random(1, 4, WIDTH, seed=2))
-    assert processor._image_k.data_ptr() == place  # which a captured graph goes on to read
+    assert processor._image[1][0].data_ptr() == place  # which a captured graph goes on to read
     second = processor(layer, hidden)
     assert not torch.allclose(first, second, atol=1e-3)
 

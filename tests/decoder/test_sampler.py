@@ -375,3 +375,28 @@ def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
     projection["proj.weight"] = projection["proj.weight"][:-4]
     with pytest.raises(Problem, match="4 tokens of the width 64"):
         Sampler(base, good | {"image_proj": projection})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing is captured")
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_captured_steps_paint_the_same_whatever_was_painted_between(
+    tmp_path: Path, guidance: float
+) -> None:
+    shown: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for captured, pictures in shown.items():
+        spec = tiny_base(tmp_path / str(captured)).spec
+        base = load_base(spec, device="cuda", dtype=torch.float16)
+        how = SamplerSettings(guidance=guidance, preview="tiny", captured=captured)
+        painter = Sampler(base, tiny_adapter(base.unet), how)
+
+        def keep(step: Step, pictures: list[np.ndarray] = pictures) -> bool:
+            pictures.append(step.preview())
+            return True
+
+        for n, seed in ((1, 1), (2, 2), (1, 3), (2, 4), (1, 1)):
+            seeds = [seed + i for i in range(n)]
+            pictures.append(painter.paint(embeddings(n, seed), seeds, keep))
+    for plain, again in zip(shown[False], shown[True], strict=True):
+        assert np.abs(plain.astype(int) - again).max() <= 1  # in half precision
+    assert (shown[True][4] == shown[True][-1]).all()  # of one seed and embedding
+    assert (shown[True][4] != shown[True][14]).any()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from decoder.capture import capture
 from decoder.devices import device_of, stream_on
 
 Work = Callable[[], object]
@@ -223,14 +224,8 @@ class Captured:
 
 
 def _capture(card: Card, step: Callable[[], None], urgent: bool) -> Callable[[], None]:
-    card.wait()  # what was made on other streams is there
     stream = stream_on(card.device, urgent=urgent)
-    with torch.cuda.stream(stream):  # libraries allocate at first use, which a capture forbids
-        for _ in range(3):
-            step()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        step()
+    graph = capture(step, stream)
 
     def run() -> None:
         with torch.cuda.stream(stream):

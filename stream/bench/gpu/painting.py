@@ -41,7 +41,7 @@ def cells(card: Card) -> Iterator[Cell]:
     tiny = base.tiny_vae
     assert tiny is not None
     for name, vae, decoded in (
-        ("the VAE decodes", base.vae, partial(previews.decode, base, latents)),
+        ("the VAE decodes", base.vae, partial(previews.decoder(base), latents)),
         ("the tiny decoder decodes", tiny, partial(previews.previewer(base, "tiny"), latents)),
     ):
         decode = torch.inference_mode()(decoded)

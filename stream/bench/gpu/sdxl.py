@@ -145,7 +145,7 @@ def random_sampler(card: Card, base: DiffusionBase, size_px: int) -> Sampler:
         "norm.bias": drawn(size.width),
     }
     settings = SamplerSettings(
-        steps=N_STEPS, size_px=size_px, preview="tiny", channels_last=card.is_gpu
+        steps=N_STEPS, size_px=size_px, preview="tiny", channels_last=card.is_gpu, captured=True
     )
     sampler = Sampler(base, {"image_proj": projection, "ip_adapter": maps}, settings)
     sampler.warm_up()

@@ -104,6 +104,7 @@ class DiffusionPainter:
                 ip_scale=settings.ip_scale,
                 preview=preview,
                 channels_last=base.device.type == "cuda",
+                captured=True,
             ),
         )
         self._gallery, self._strength = gallery, settings.from_top
