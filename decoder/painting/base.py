@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,11 +68,11 @@ class DiffusionBase:
         """How many layers of the UNet attend to tokens."""
         return sum(name.endswith("attn2.processor") for name in self.unet.attn_processors)
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self.unet.device  # which diffusers looks for in every layer, for milliseconds
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         return self.unet.dtype
 

@@ -84,8 +84,8 @@ def encode(base: DiffusionBase, picture: Tensor) -> Tensor:
 
 def _to_pixels(painted: Tensor) -> np.ndarray:
     """From (n, 3, h, w) in -1..1, as stock pipelines round it."""
-    unit = (finite(painted) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
-    return (unit * 255).round().astype(np.uint8)
+    unit = (finite(painted) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+    return (unit * 255).round().byte().cpu().numpy()  # a quarter of the bytes to fetch
 
 
 def finite(values: Tensor) -> Tensor:
