@@ -43,6 +43,7 @@ class SamplerSettings:
     preview: Grade | None = None
     """None: the tiny decoder where the base has one, else the VAE."""
     channels_last: bool = False
+    """Of the UNet: a VAE, most of whose time its norms take, is slower so."""
     captured: bool = False
     """On a card: as CUDA graphs (`decoder.capture`), which take their time and memory once."""
 
@@ -91,7 +92,6 @@ class Sampler:
         if settings.channels_last:
             # diffusers' types leave it out.
             base.unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-            base.vae.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self._step_takes = inspect.signature(base.scheduler.step).parameters
         side = self.size_px
         self._time_ids = torch.tensor(
