@@ -10,6 +10,7 @@ from stream.commands.before.keys import keys
 from stream.commands.before.streams import streams
 from stream.commands.bench import AS_THEY_ARE, bench
 from stream.commands.config import config
+from stream.commands.dashboard import dashboard
 from stream.commands.demo import demo
 from stream.commands.export import export
 from stream.commands.finish import finish
@@ -22,6 +23,7 @@ _ALL = (
     live,
     replay,
     record,
+    dashboard,
     finish,
     export,
     streams,

@@ -98,6 +98,7 @@ def run(
     n_trials: int | None = None,
 ) -> None:
     """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
+    from stream.dashboard.beside import dashboard_beside
     from stream.pipeline.books.output import Output
     from stream.pipeline.books.summary import summary_table
     from stream.pipeline.outputs.blind import summary_left
@@ -106,8 +107,13 @@ def run(
 
     output = Output(sys.stdout)
     console = output.console
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     with ExitStack() as last:
         last.callback(config.endpoints.remove)
+        last.enter_context(dashboard_beside(config.folder, config.outputs.page, say))
         session = Session(
             config, source, output=output, headless=headless, n_trials=n_trials, title=title
         )

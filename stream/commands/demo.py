@@ -6,17 +6,21 @@ from typing import Annotated
 from hvf_core.options import Asked, Flag, as_arguments, with_settings
 from hvf_core.problem import needed
 from stream.commands.common import Headless, Out, new_config, new_id, own_streams, run
+from stream.dashboard.ports import has_screen
 from stream.pipeline.wire.config import SessionSettings
 
 
 @with_settings(
     SessionSettings,
-    *("demo", "decoding", "painting", "outputs"),
+    *("demo", "decoding", "painting", "outputs", "about.form"),
     without=("decoding.rest", "painting.prior", "painting.base"),
 )
 def demo(
     asked: Asked[SessionSettings],
     no_paint: Annotated[bool, Flag("--no-paint", help="Decode, and paint nothing")] = False,
+    no_dashboard: Annotated[
+        bool, Flag("--no-dashboard", help="No page in the browser, as there is where one can open")
+    ] = False,
     out: Out = None,
     headless: Headless = False,
 ) -> None:
@@ -30,8 +34,12 @@ def demo(
 
     if no_paint:
         asked = asked.without("painting", "--no-paint")
+    if no_dashboard:
+        asked = asked.without("outputs.page", "--no-dashboard")
+    usual: dict[str, object] = {"demo": {}}
+    usual |= {"outputs.page": {}} if sys.stdout.isatty() and has_screen() else {}
     models = {"bundle": ASSETS, "painting.prior": PRIOR, "painting.base": str(ASSETS)}
-    settings = asked.settings({"demo": {}, **models})
+    settings = asked.settings({**usual, **models})
     shown, painting = needed(settings.demo), settings.painting
     # Refuses numbers that do not fit before anything is begun.
     schedule(shown.trials, shown.repeats, shown.seed)

@@ -1,27 +1,7 @@
 """What a data set has to say of a session, and a session does not know."""
 
-from typing import Annotated
-
-from pydantic import AfterValidator
-
 from hvf_core.settings import Settings, setting
-
-
-def _label(text: str) -> str:
-    if len(text) > 60:  # or names of files are too long
-        raise ValueError(f"'{text[:60]}…' must be at most 60 letters and digits")
-    if not (text.isascii() and text.isalnum()):
-        raise ValueError(f"'{text}' must be letters and digits alone, as BIDS has its labels")
-    return text
-
-
-def _mains(hz: float) -> float:
-    if hz not in (50, 60):
-        raise ValueError(f"the mains have 50 or 60 Hz, and not {hz:g}")
-    return hz
-
-
-Label = Annotated[str, AfterValidator(_label)]
+from stream.pipeline.books.about import Label, MainsHz
 
 
 class BidsFacts(Settings):
@@ -38,7 +18,7 @@ class BidsFacts(Settings):
     """Label of the task, as rsvp."""
     run: int | None = setting(None, option="--run", ge=1)
     """Number of the run, where a session has several."""
-    line_hz: Annotated[float, AfterValidator(_mains)] | None = setting(None, option="--line-freq")
+    line_hz: MainsHz | None = setting(None, option="--line-freq")
     """Frequency of the mains, 50 or 60."""
     reference: str | None = setting(None, option="--reference")
     """Where the reference electrode was, as FCz."""

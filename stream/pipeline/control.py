@@ -36,7 +36,7 @@ _LEADS: Mapping[str, tuple[Event, str]] = {
     "pause": (Event.PAUSE, "markers open no trials until `resume`"),
     "resume": (Event.RESUME, "markers open trials again"),
 }
-VERBS = (*_LEADS, "mark", "reset_group", "gallery", "set", "like", "hello")
+VERBS = (*_LEADS, "start", "mark", "reset_group", "gallery", "set", "like", "hello")
 QUIET = ("like", "hello")
 """Verbs of those who only look on, which leave no trace."""
 SESSION = "session"
@@ -75,6 +75,8 @@ class Control:
         self._next_look_s, self._said = 0.0, ""
         self._seen: Stamp | None = ()
         self._looked_at: Stamp | None = ()
+        self.is_started = not nodes.config.about.form
+        """Whether a session that waits for its form may begin."""
         self.told: list[tuple[Asked, Controlled]] = []
         """What has become of what was asked, not passed on yet."""
 
@@ -143,6 +145,11 @@ class Control:
             if not self._on(event):
                 raise Problem(f"a session that is {self._life.state} has nothing to {verb}")
             return text, {}
+        if verb == "start":
+            if self._life.state is not State.STARTING or self.is_started:
+                raise Problem(f"a session that is {self._life.state} does not wait to be started")
+            self.is_started = True
+            return "the session begins once its processes are ready", {}
         if verb == "hello":
             self._nodes.order("hello", RESULTS)
             return "a snapshot follows on the results", {}

@@ -189,7 +189,7 @@ class Session:
             if self._life.state is not State.STARTING:
                 self._supervisor.look_after()
             else:
-                ready = self._supervisor.is_ready()
+                ready = self._supervisor.is_ready() and self._control.is_started
         except Problem as problem:
             self.failure = self.failure or str(problem)
             broken = True

@@ -217,7 +217,7 @@ class Ledger:
         try:
             line = json.dumps(record, separators=(",", ":"), allow_nan=False)
         except ValueError:  # JSON has no such numbers, as a marker's stamp may be
-            record = _finite(record)
+            record = finite(record)
             line = json.dumps(record, separators=(",", ":"))
         with naming(self._file.name):
             self._file.write(line + "\n")
@@ -248,12 +248,12 @@ class Ledger:
         self._entered(record)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same, with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {name: finite(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -36,6 +36,16 @@ def _has_room(address: str) -> str:
 Address = Annotated[str, AfterValidator(_checked)]
 
 
+class PageSettings(Settings):
+    """The page of a session in a browser; see docs/dashboard.md."""
+
+    address: Address = setting("127.0.0.1:8765", option="--page")
+    """HOST:PORT of it; where the port is taken, the next free one. Others than this machine's own
+    127.0.0.1 are let in with a link that holds a token."""
+    browser: bool = setting(True, option="--no-browser")
+    """Whether a browser opens by itself, where there is a screen: it does, but for this option."""
+
+
 class OutputSettings(Settings):
     """Where answers go, for programs that do not listen to the bus; see docs/results.md."""
 
@@ -50,5 +60,7 @@ class OutputSettings(Settings):
     listen: Annotated[Address, AfterValidator(_has_room)] | None = setting(None, option="--listen")
     """Let programs of other hosts in, with the lab's keys, at HOST:PORT and three ports after it:
     0.0.0.0:5757 is every address of this one."""
+    page: PageSettings | None = setting(None, option="--dashboard")
+    """Show the session on a page in the browser."""
     blind: bool = setting(False, option="--blind")
     """Keep what was shown in the session's folder: answers go out without the truth."""

@@ -18,6 +18,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
+from stream.pipeline.books.about import AboutSettings
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReadSettings, ReplaySettings
@@ -186,8 +187,10 @@ class SessionSettings(Settings):
     """What the demo's simulated subject sees."""
     replay: ReplaySettings | None = None
     """How `replay` plays a recording."""
-    subject: str | None = setting(None, option="--subject")
+    subject: str | None = setting(None, option="--subject", live=True)
     """Who is recorded, as the report says it: a code, better than a name."""
+    about: AboutSettings = AboutSettings()
+    """What exports ask for beside the subject."""
     marker_rule: MarkerRule = MarkerRule()
     """Which markers are stimuli."""
     trials: TrialSettings = TrialSettings()

@@ -1,0 +1,291 @@
+"""All that pages know of a session, kept up to date by its messages."""
+
+import base64
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stream.client import (
+    Controlled,
+    MarkerSeen,
+    NodeState,
+    Noted,
+    Painted,
+    PaintingState,
+    Preview,
+    Retrieval,
+    SessionClosed,
+    SessionState,
+    Settled,
+    StreamHealth,
+)
+from stream.dashboard.board.scores import Accuracy, Latency
+from stream.dashboard.board.trials import LabelOf, TrialCard
+from stream.dashboard.board.verdicts import Files, Seen, verdicts
+from stream.pipeline.wire.config import SessionConfig
+
+KEPT = 200
+"""Trials that pages are shown; older ones are counted."""
+_NOTES = 50
+_STATES = {
+    "starting": "starting",
+    "running": "ready",
+    "paused": "paused",
+    "finishing": "ending",
+    "stopping": "ending",
+    "painting": "ending",
+    "closing": "ending",
+    "closed": "ended",
+}
+"""The session's states in the words of pages."""
+_BAD_NOTES = ("cannot", "died", "lost", "failed", "nobody listened")
+_SENTENCES = {
+    "starting": "Starting: processes load and streams are looked for.",
+    "waiting": "Waiting for the form: fill it in, and start.",
+    "paused": "Paused: markers open no trials.",
+    "ending": "Ending: what is open is answered, and the books are closed.",
+    "lost": "The session is gone: nothing more is heard of it.",
+}
+
+
+@dataclass
+class Board:
+    """Takes messages in any order, and each of them again, and tells what they come to.
+
+    Args:
+        config: of the session, as it began.
+        label_of: what people call an image.
+
+    Attributes:
+        changed: trials that have changed since somebody emptied it.
+        n_changes: of anything: what was told at an earlier number is out of date.
+        values: settings that were changed during the session, by path.
+    """
+
+    config: SessionConfig
+    label_of: LabelOf
+    changed: set[int] = field(default_factory=set)
+    n_changes: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    rate_hz: float | None = None
+    painting: dict[str, Any] | None = None
+    notes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_NOTES))
+    n_notes: int = 0
+    trials: OrderedDict[int, TrialCard] = field(default_factory=OrderedDict)
+    state: str = "starting"
+    since: str = ""
+    """Since when it is ready, as people say it."""
+    begun_s: float = 0.0
+    """When markers began to count; 0 before."""
+    until_s: float = 0.0
+    """When the last message came."""
+    started: bool = False
+    """Whether somebody has said `start`, where a session waits for that."""
+    is_lost: bool = False
+    ended: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._seen: set[int] = set()
+        self._outcomes: dict[int, tuple[str, str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._adds_up = True
+        self._accuracy, self._latency = Accuracy(), Latency()
+        self._streams: dict[str, StreamHealth] = {}
+        self._nodes: dict[str, tuple[NodeState, float]] = {}
+        self._painter = ("", "")
+
+    def take(self, message: object, now_s: float, clock: str = "") -> None:
+        """Takes a message.
+
+        Args:
+            now_s: on any clock that goes on, when it came.
+            clock: the same as people say it, for what they are told.
+        """
+        self.n_changes += 1
+        self.until_s = now_s
+        match message:
+            case MarkerSeen(about=about):
+                self._saw(about.trial)
+                self._card(about.trial).marker = message
+            case Retrieval():
+                self._answer(message)
+            case Settled():
+                self.settle(message.trial, message.outcome, message.reason)
+                n_ended = len(self._outcomes)
+                self._adds_up = message.markers - message.pending == n_ended
+            case Painted():
+                self._painted(message)
+            case PaintingState():
+                self._painter = (message.state, message.detail)
+                self._paint(message.trial, message.state, detail=message.detail)
+            case Preview(about=about):
+                self._painter = ("preview", "")
+                steps = {"step": message.step, "n_steps": message.n_steps}
+                self._paint(about.trial, "preview", _uri(message), **steps)
+            case StreamHealth():
+                self._streams[message.kind] = message
+                self.rate_hz = message.rate_hz or self.rate_hz
+            case NodeState():
+                self._nodes[message.node] = (message, now_s)
+                self.n_changes -= 1  # each is alive, once a second
+            case SessionState():
+                if message.state == "running" and self.state != "running":
+                    self.since, self.begun_s = clock, self.begun_s or now_s
+                self.state = message.state
+            case Noted():
+                is_bad = any(word in message.text for word in _BAD_NOTES)
+                self._note(now_s, message.node, message.text, "warn" if is_bad else "info")
+            case Controlled():
+                self._controlled(message)
+            case SessionClosed(summary=summary):
+                self.state = "closed"
+                self.ended = {"end": summary.get("end"), "failure": summary.get("failure")}
+
+    @property
+    def lacks_history(self) -> bool:
+        """Whether the session has ended more trials than were heard of."""
+        return not self._adds_up
+
+    def settle(self, trial: int, outcome: str, reason: str) -> None:
+        """A trial has come to its end."""
+        self._saw(trial)
+        if trial not in self._outcomes:
+            self._outcomes[trial] = (outcome, reason)
+            self._counts[outcome] += 1
+            self._reasons[reason] += outcome == "dropped"
+        card = self._card(trial)
+        card.outcome, card.reason = self._outcomes[trial]
+
+    def trial(self, number: int) -> dict[str, Any] | None:
+        """A trial as it is by now; None where it is not kept any more."""
+        if (card := self.trials.get(number)) is None:
+            return None
+        return card.told(self.label_of, is_timed=self.config.realtime)
+
+    def told(self, now_s: float, files: Files) -> dict[str, Any]:
+        """The whole of it that is small."""
+        state = self._state()
+        until_s = self.until_s if self.ended or self.is_lost else now_s
+        health = self._streams.get("eeg")
+        clock = None
+        if health is not None:
+            offset_ms, unsure_ms = health.offset_s * 1e3, health.offset_uncertainty_s * 1e3
+            clock = {"offset_ms": round(offset_ms, 3), "uncertainty_ms": round(unsure_ms, 3)}
+            clock["drift_ppm"] = health.drift_ppm if health.drift_ppm is not None else 0.0
+        return {
+            "kind": "state",
+            "state": state,
+            "ready": state == "ready",
+            "sentence": self._sentence(state),
+            "verdicts": verdicts(self._for_verdicts(now_s, files)),
+            "ledger": self.ledger(),
+            "accuracy": self._accuracy.told(),
+            "latency": self._latency.told() if self.config.realtime else [],
+            "newest_sample_age_ms": round(health.age_s * 1e3, 1) if health is not None else None,
+            "clock": clock,
+            "recorder": {"bytes": files.n_bytes, "file": files.recording}
+            if files.recording
+            else None,
+            "elapsed_s": int(max(0.0, until_s - self.begun_s)) if self.begun_s else 0,
+            "ended": self.ended and self.ended | {"report": files.has_report},
+        }
+
+    def ledger(self) -> dict[str, Any]:
+        """The sum of the markers."""
+        sums = {name: self._counts[name] for name in ("decoded", "cut", "dropped")}
+        pending = len(self._seen) - len(self._outcomes)
+        reasons = {reason: n for reason, n in sorted(self._reasons.items()) if n}
+        told = {"markers": len(self._seen), "pending": pending, **sums, "reasons": reasons}
+        return told | {"adds_up": self._adds_up}
+
+    def _saw(self, trial: int) -> None:
+        self._seen.add(trial)
+        self.changed.add(trial)
+
+    def _card(self, trial: int) -> TrialCard:
+        if trial not in self.trials:
+            self.trials[trial] = TrialCard(trial)
+            if len(self.trials) > KEPT:
+                oldest, _ = self.trials.popitem(last=False)
+                self.changed.discard(oldest)
+        self.changed.add(trial)
+        return self.trials[trial]
+
+    def _answer(self, answer: Retrieval) -> None:
+        trial, is_final = answer.about.trial, not answer.answer.provisional
+        card = self._card(trial)
+        is_new = (
+            is_final and card.final is None and self._outcomes.get(trial, ("",))[0] != "dropped"
+        )
+        card.answers[answer.answer.tmax_s] = answer
+        if is_new:
+            card.outcome = "decoded"  # the ledger will say so too
+            self._accuracy.add(answer)
+            self._latency.add(answer.stamps)
+
+    def _painted(self, painted: Painted) -> None:
+        trial = painted.about.trial
+        if trial in self.trials:
+            self._card(trial).painted = painted.file
+        self._painter = ("painted", "")
+        steps = {"step": painted.steps, "n_steps": painted.steps}
+        shape = {"scale": painted.ip_scale, "seed": painted.seed}
+        self._paint(trial, "painted", _uri(painted) or f"/{painted.file}", **steps, **shape)
+
+    def _paint(self, trial: int, state: str, image: str | None = None, **more: Any) -> None:
+        usual = {"step": None, "n_steps": None, "detail": "", "scale": None, "seed": None}
+        told = {"kind": "painting", "trial": trial, "state": state, "image": image}
+        self.painting = told | usual | more
+
+    def _controlled(self, done: Controlled) -> None:
+        if done.outcome == "done" and done.verb == "set" and "new" in done.facts:
+            self.values[done.argument.partition(" ")[0]] = done.facts["new"]
+        self.started |= done.outcome == "done" and done.verb == "start"
+        told = f"{done.verb} {done.argument}".strip()
+        level: Literal["info", "warn"] = "info" if done.outcome == "done" else "warn"
+        self._note(done.stamp_s, done.by, f"{told}: {done.text}", level)
+
+    def _note(self, at_s: float, node: str, text: str, level: str) -> None:
+        self.n_notes += 1
+        note = {"kind": "note", "at_s": round(at_s, 3), "node": node, "level": level, "text": text}
+        if not any(one | {"at_s": 0} == note | {"at_s": 0} for one in self.notes):
+            self.notes.append(note)
+
+    def _state(self) -> str:
+        if self.is_lost:
+            return "lost"
+        state = _STATES.get(self.state, self.state)
+        is_waiting = state == "starting" and self.config.about.form and not self.started
+        return "waiting" if is_waiting else state
+
+    def _sentence(self, state: str) -> str:
+        if state == "ready":
+            return f"READY since {self.since}" if self.since else "READY"
+        if state == "ended":
+            ended: Mapping[str, Any] = self.ended or {}
+            why = f": {ended['failure']}" if ended.get("failure") else ""
+            return f"The session has ended ({ended.get('end') or 'unknown'}){why}"
+        return _SENTENCES[state]
+
+    def _for_verdicts(self, now_s: float, files: Files) -> Seen:
+        return Seen(
+            config=self.config,
+            now_s=now_s,
+            files=files,
+            streams=self._streams,
+            nodes=self._nodes,
+            painting=self._painter,
+            n_markers=len(self._seen),
+            n_channels=len(self.channels),
+            over="lost" if self.is_lost else "ended" if self.ended else "",
+        )
+
+
+def _uri(message: Preview | Painted) -> str | None:
+    if not message.image:
+        return None
+    image = base64.b64encode(message.image).decode()
+    return f"data:image/{message.image_format};base64,{image}"

@@ -1,0 +1,106 @@
+"""Who is let in: by the name under which a page was asked for, its origin, and its token."""
+
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+Rights = Literal["control", "look"]
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why somebody is not let in."""
+
+    status: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What is asked of whoever comes.
+
+    Who has no token is let in where the page is this machine's alone. A name that somebody else
+    gives this address (DNS rebinding) is none of this machine's, and a page of another origin
+    neither reads nor steers anything.
+    """
+
+    host: str
+    """On which the page is served."""
+    port: int
+    tokens: dict[str, Rights] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, host: str, port: int) -> "Doors":
+        """With new tokens, but on loopback."""
+        if is_loopback(host):
+            return cls(host, port)
+        tokens: dict[str, Rights] = {secrets.token_urlsafe(24): "control"}
+        tokens[secrets.token_urlsafe(24)] = "look"
+        return cls(host, port, tokens)
+
+    @property
+    def cookie(self) -> str:
+        """Its name: cookies of one host know no ports."""
+        return f"hvf_live_{self.port}"
+
+    def rights(
+        self, headers: Mapping[str, str], token: str = "", *, is_socket: bool = False
+    ) -> Rights | Refusal:
+        """What whoever comes may do.
+
+        Args:
+            headers: by lower-case names.
+            token: of the address or the cookie.
+            is_socket: whether it asks for a WebSocket, of which browsers tell the origin.
+        """
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if not self._is_ours(name):
+            return Refusal(421, f"'{name[:60]}' is not the name of this machine: give its address")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return Refusal(403, f"the page is not for '{origin[:60]}', which is another origin")
+        is_led_to = headers.get("sec-fetch-mode") == "navigate" and not is_socket
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_led_to:
+            return Refusal(403, "the page is not for pages of other origins")
+        if not self.tokens:
+            return "control"
+        for known, rights in self.tokens.items():
+            if hmac.compare_digest(known.encode(), token.encode()):
+                return rights
+        return Refusal(401, "open the link that was printed where the page was started: its token")
+
+    def _is_ours(self, name: str) -> bool:
+        if is_loopback(self.host):
+            return name in _LOCAL
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            ours = socket.gethostname().casefold()
+            short = ours.partition(".")[0]
+            return name.casefold() in ("localhost", ours, short, f"{short}.local", self.host)
+        return True  # nobody can give another address this one's number
+
+    def links(self) -> dict[str, str]:
+        """What a person opens, by what it lets him do."""
+        host = self.host
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
+        at = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        if not self.tokens:
+            return {"control": at}
+        return {rights: f"{at}?token={token}" for token, rights in self.tokens.items()}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody on another machine reaches a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

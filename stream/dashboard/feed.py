@@ -1,0 +1,239 @@
+"""Follows a session in threads of its own, and keeps what pages show of it."""
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import Any
+
+from hvf_core.problem import Problem
+from index.gallery import Gallery
+from stream import client
+from stream.acquire.lsl import local_clock
+from stream.dashboard.board.board import Board
+from stream.dashboard.board.past import told_by
+from stream.dashboard.board.signals import Piece, Signals, quality
+from stream.dashboard.board.verdicts import Files
+from stream.dashboard.hello import window_of
+from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.summary import read_summary
+from stream.pipeline.galleries import open_accepted
+from stream.pipeline.report.page import REPORT
+from stream.pipeline.wire.config import SessionConfig
+
+_BY = "dashboard"
+_KINDS = (
+    *(client.MarkerSeen, client.Retrieval, client.Settled, client.PaintingState, client.Preview),
+    *(client.Painted, client.NodeState, client.Noted, client.StreamHealth, client.SessionClosed),
+    *(client.SessionState, client.Controlled),
+)
+_AGAIN_S = 0.5
+_GIVEN_UP_S = 15.0  # a session that starts answers sooner
+_OF: dict[str, type] = {"eeg": client.Eeg, "evoked": client.Eeg, "quality": client.ChannelQuality}
+_MOST_PIECES = 100
+
+
+class Feed:
+    """What is known of a session. All of it is used with `lock` held.
+
+    Attributes:
+        is_over: whether nothing more will come.
+        was_over: whether the session had ended before it was followed.
+        pieces: EEG that nobody has taken yet, the newest.
+        quality: how the channels were in the last second that was watched.
+    """
+
+    def __init__(self, config: SessionConfig):
+        self.config, self.lock = config, RLock()
+        self.is_over = False
+        self.was_over = read_summary(config.folder) is not None
+        self.pieces: list[Piece] = []
+        self.quality: dict[str, Any] | None = None
+        self.gallery: Gallery | None = None
+        self.signals = Signals(window_of(config))
+        self._session: client.Session | None = None
+        self._watched: frozenset[str] = frozenset()
+        self._wanted, self._ended = Event(), Event()
+        self._grown = (0, 0.0)
+        self._open_gallery()
+        self.board = Board(config, self.label_of)
+        self._read_history()
+
+    def begin(self) -> None:
+        """Begins to follow; a session that is over is read only."""
+        if self.was_over:
+            self._finish()
+            return
+        for target in (self._follow, self._watch):
+            Thread(target=target, daemon=True).start()
+
+    def catch_up(self) -> None:
+        """Reads what a session that has just ended has left, where it was not heard to end."""
+        if not self.is_over and read_summary(self.config.folder) is not None:
+            self._finish()
+
+    def end(self) -> None:
+        """Leaves the session, which goes on."""
+        self._ended.set()
+        self._wanted.set()
+
+    @property
+    def n_gallery(self) -> int:
+        """Images that answers are among."""
+        return len(self.gallery) if self.gallery is not None else 0
+
+    def watch(self, kinds: Iterable[str]) -> None:
+        """Says what pages show now: nothing else is asked of the session."""
+        if (watched := frozenset(kinds)) != self._watched:
+            self._watched = watched
+            self._wanted.set()
+
+    def ask(self, verb: str, argument: str) -> str:
+        """Asks the session; its sentence.
+
+        Raises:
+            Problem: it does not do it, or is over.
+        """
+        if self._session is None or self.is_over:
+            raise Problem("the session has ended, and is not asked for anything any more")
+        try:
+            return self._session.ask(verb, argument)
+        except client.ClientError as error:
+            raise Problem(str(error)) from None
+
+    def label_of(self, id_: str) -> str:
+        """What people call an image."""
+        row = self.gallery.row_of(id_) if self.gallery is not None else None
+        return id_ if self.gallery is None or row is None else self.gallery.labels[row]
+
+    def files(self) -> Files:
+        """What the session's folder shows."""
+        found = sorted(self.config.folder.glob("recording*.xdf"), key=_age)
+        n_bytes, now_s = (found[-1].stat().st_size if found else 0), time.monotonic()
+        if n_bytes != self._grown[0]:
+            self._grown = (n_bytes, now_s)
+        return Files(
+            recording=found[-1].name if found else None,
+            n_bytes=n_bytes,
+            still_s=now_s - self._grown[1],
+            has_report=(self.config.folder / REPORT).is_file(),
+        )
+
+    def _read_history(self) -> None:
+        path = self.config.folder / "ledger.jsonl"
+        if not path.is_file():
+            return
+        records = read_ledger(path)
+        with self.lock:
+            for message, at_s in told_by(records, self.label_of, blind=self.config.outputs.blind):
+                self.board.take(message, at_s)
+
+    def _follow(self) -> None:
+        """Until the session is over, also through what it restarts of itself."""
+        heard_s = time.monotonic()
+        while not self._ended.is_set():
+            try:
+                with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
+                    self._session = session
+                    session.listen(*_KINDS)
+                    while not self._ended.is_set() and (some := session.some()) is not None:
+                        heard_s = time.monotonic() if some else heard_s
+                        for message in some:
+                            self._take(message)
+            except client.ClientError:
+                pass
+            if read_summary(self.config.folder) is not None:
+                self._finish()
+                return
+            if time.monotonic() > heard_s + _GIVEN_UP_S:
+                with self.lock:
+                    self.board.is_lost = self.is_over = True
+                    self.board.n_changes += 1
+                return
+            self._ended.wait(_AGAIN_S)
+
+    def _take(self, message: Any) -> None:
+        with self.lock:
+            self.board.take(message, local_clock(), f"{datetime.now():%H:%M}")
+            if isinstance(message, client.MarkerSeen):
+                self.signals.opened(message)
+            elif isinstance(message, client.Settled) and message.reason == "rejected":
+                self.signals.rejected(message.trial)
+            is_changed = isinstance(message, client.Controlled) and message.verb in (
+                "gallery",
+                "set",
+            )
+        if is_changed:
+            self._open_gallery()
+        elif isinstance(message, client.Settled) and self.board.lacks_history:
+            self._read_history()
+
+    def _finish(self) -> None:
+        """Reads what the session has left, which is more than was heard of it."""
+        self._open_gallery()
+        board = Board(self.config, self.label_of)
+        board.channels, board.rate_hz = self.board.channels, self.board.rate_hz
+        with self.lock:
+            board.n_changes = self.board.n_changes + 1
+            board.painting = self.board.painting
+            self.board = board
+            self._read_history()
+            summary = read_summary(self.config.folder) or {}
+            self.board.state = "closed"
+            self.board.ended = {"end": summary.get("end"), "failure": self._failure(summary)}
+            self.is_over = True
+
+    def _failure(self, summary: dict[str, Any]) -> str | None:
+        return None if self.config.outputs.blind else summary.get("failure")
+
+    def _open_gallery(self) -> None:
+        if self.config.gallery is None:
+            return
+        with suppress(Problem, OSError):  # it was moved: images are called by their ids
+            found = open_accepted(self.config)
+            with self.lock:
+                self.gallery = found
+
+    def _watch(self) -> None:
+        """Listens to the EEG while a page shows it."""
+        while not self._ended.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            while (watched := self._watched) and not (self._ended.is_set() or self.is_over):
+                with suppress(client.ClientError):
+                    self._listen(watched)
+                if watched == self._watched:
+                    self._ended.wait(_AGAIN_S)
+            with self.lock:
+                self.signals.rest()
+
+    def _listen(self, watched: frozenset[str]) -> None:
+        kinds = {_OF[kind] for kind in watched}
+        with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
+            session.listen(*kinds)
+            while watched == self._watched and not self._ended.is_set():
+                if (some := session.some()) is None:
+                    return
+                with self.lock:
+                    for message in some:
+                        self._take_signal(message)
+
+    def _take_signal(self, message: Any) -> None:
+        if isinstance(message, client.ChannelQuality):
+            self.quality = quality(message)
+            self._channels_are(message.channels)
+        elif isinstance(message, client.Eeg):
+            self._channels_are(message.channels)
+            piece = self.signals.take(message)
+            self.pieces = [*self.pieces, *([piece] if piece else [])][-_MOST_PIECES:]
+
+    def _channels_are(self, channels: list[str]) -> None:
+        if self.board.channels != tuple(channels):
+            self.board.channels = tuple(channels)
+            self.board.n_changes += 1
+
+
+def _age(path: Path) -> tuple[int, str]:
+    return len(path.name), path.name
