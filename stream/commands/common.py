@@ -113,7 +113,8 @@ def run(
 
     with ExitStack() as last:
         last.callback(config.endpoints.remove)
-        last.enter_context(dashboard_beside(config.folder, config.outputs.page, say))
+        with begun(config):
+            last.enter_context(dashboard_beside(config.folder, config.outputs.page, say))
         session = Session(
             config, source, output=output, headless=headless, n_trials=n_trials, title=title
         )
@@ -122,11 +123,10 @@ def run(
         console.print(f"the session was ended before it began; its logs are in {config.folder}")
     else:
         console.print(summary_table(summary_left(summary) if config.outputs.blind else summary))
-        console.print(f"session folder: {config.folder}", highlight=False)
         what = "seen, retrieved and painted" if config.painting is not None else "report"
-        console.print(f"{what}: {config.folder / REPORT}", highlight=False)
-        for line in after_session(config):
-            console.print(line, highlight=False, soft_wrap=True)
+        say(f"session folder: {config.folder}")
+        for line in (f"{what}: {config.folder / REPORT}", *after_session(config)):
+            say(line)
     if session.failure is not None:
         raise Problem(session.failure)
     if session.is_unread:
