@@ -190,6 +190,7 @@ Step = Literal[
     "prepare-test",
     "calibrate",
     "evaluate",
+    "adapt",
     "live",
     "export",
     "decode-again",
@@ -202,6 +203,7 @@ STEPS: Mapping[Step, str] = {
     "prepare-test": f"{TRAIN} prepare-test {{recording}} --bundle {{bundle}} --out held_out",
     "calibrate": f"{TRAIN} calibrate --bundle {{bundle}} --gallery {{gallery}} --trials {{trials}}",
     "evaluate": f"{TRAIN} evaluate --bundle {{bundle}} --gallery {{gallery}} --trials {{trials}}",
+    "adapt": f"{LIVE} adapt --eeg {{eeg}} --markers {{markers}} --bundle {{bundle}}",
     "live": f"{LIVE} live --eeg {{eeg}} --markers {{markers}} --bundle {{bundle}}",
     "export": f"{LIVE} export {{folder}} --bids study --subject {{subject}} --task {{task}} "
     "--line-freq {hz}",

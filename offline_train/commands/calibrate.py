@@ -35,4 +35,4 @@ def calibrate(
     save_calibration(opened, found)
     console.print(f"'{bundle}' is calibrated on {told(seen, found.n_items)}{doubt(found)}")
     more = () if gallery == beside(bundle) else ("--gallery", gallery)
-    console.print(onward("live", *more, bundle=bundle), soft_wrap=True)
+    console.print(onward("adapt", *more, bundle=bundle), soft_wrap=True)

@@ -137,6 +137,8 @@ class MarkerRule(Settings):
     """Open trials only after a marker in which this is found."""
     stop: str | None = setting(None, option="--stop-on")
     """Open none after a marker in which this is found, until one that starts again."""
+    shift_s: float = setting(0.0, option="--shift", ge=-1, le=1)
+    """How much later than its marker says an image is seen; `adapt --trigger` measures it."""
     reset: str | None = setting(None, option="--reset-on")
     """A marker in which this is found opens no trial, and begins a block: the next repeat of every
     stimulus is its first."""
@@ -270,7 +272,7 @@ class MarkerReader:
         self._seen.append((marker.raw_s, stimulus))
         self._presented[group] += not is_duplicate
         return Event(
-            onset_s=marker.readable_s if fault else marker.stamp_s,
+            onset_s=marker.readable_s if fault else marker.stamp_s + self._rule.shift_s,
             stimulus=stimulus,
             group=group,
             repeat=self._presented[group] if parts["repeat"] is None else int(parts["repeat"]),

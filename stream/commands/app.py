@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from hvf_core.options import app_of, called, run_app
 from hvf_core.problem import WrongUsage
+from stream.commands.before.adapt import adapt
 from stream.commands.before.doctor import doctor
 from stream.commands.before.keys import keys
 from stream.commands.before.streams import streams
@@ -23,6 +24,7 @@ _ALL = (
     live,
     replay,
     record,
+    adapt,
     dashboard,
     finish,
     export,

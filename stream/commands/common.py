@@ -4,6 +4,7 @@ What runs a session is imported when one is run: help, and what is wrong with op
 """
 
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,6 +43,7 @@ def own_streams(kind: str, session: str) -> tuple[LiveSource, str]:
 def begun(config: SessionConfig, *files: Path) -> Iterator[None]:
     """Takes a session's folder away, if it holds nothing else, where the session cannot begin."""
     from stream.pipeline.galleries import forget
+    from stream.pipeline.trials import TAKEN_ALONG
 
     try:
         yield
@@ -49,6 +51,7 @@ def begun(config: SessionConfig, *files: Path) -> Iterator[None]:
         for file in files:
             file.unlink(missing_ok=True)
         forget(config)
+        shutil.rmtree(config.folder / TAKEN_ALONG, ignore_errors=True)
         with suppress(OSError):  # something else is in there
             config.folder.rmdir()
         raise
@@ -64,6 +67,7 @@ def new_config(
     from stream.pipeline.check import check
     from stream.pipeline.galleries import accept
     from stream.pipeline.session import new_folder
+    from stream.pipeline.trials import take_along
 
     values = dict(settings) | own
     trials, decoding, bundle = values["trials"], values["decoding"], values["bundle"]
@@ -78,6 +82,7 @@ def new_config(
     if gallery is not None:
         with begun(config):
             accept(config, gallery, config.decoding.among)
+            config = take_along(config)
     return config
 
 

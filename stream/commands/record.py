@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import Asked, with_settings
+from hvf_core.options import Asked, onward, with_settings
 from hvf_core.problem import SIGNALLED, NobodyReads, WrongUsage
 from stream.commands.common import Headless
 from stream.recorder.settings import RecordSettings
@@ -34,8 +34,10 @@ def record(
     path = out or Path("recordings") / f"{datetime.now():%Y%m%d-%H%M%S}.xdf"
     output = Output(sys.stdout)
     view = View(output.console, headless)
-    number = record_streams(asked.settings(), path, view, lambda: not output.is_lost)
+    made = record_streams(asked.settings(), path, view, lambda: not output.is_lost)
+    if made.path is not None:
+        view.say(onward("prepare", recording=made.path))
     if output.is_lost:
         raise NobodyReads("nobody reads what is printed any more: the recording was ended in order")
-    if number:
-        raise SystemExit(SIGNALLED + number)
+    if made.ended_by:
+        raise SystemExit(SIGNALLED + made.ended_by)

@@ -7,6 +7,7 @@ from decoder.calibration import temperature_of
 from hvf_core.problem import Problem, needed
 from index.gallery import Gallery, check_space, load_gallery
 from stream.acquire.adaptation import Adaptation
+from stream.acquire.adapted import open_adapted
 from stream.acquire.preprocess import Preprocessing
 from stream.pipeline.books.trial_file import check_trial_file
 from stream.pipeline.galleries import among, refuse_without_index
@@ -64,5 +65,7 @@ def _check_decoding(bundle: Bundle, decoding: DecodingSettings) -> None:
         )
     if decoding.rest is not None and not decoding.rest.exists():
         raise Problem(f"there is no file '{decoding.rest}'; give the path of a recording")
+    if decoding.adapted is not None:
+        open_adapted(decoding.adapted)[0].check(bundle.directory, decoding.adapted_for_h)
     if decoding.adaptation is not None:
         Adaptation(Preprocessing.of(bundle), decoding.adaptation)

@@ -23,6 +23,7 @@ from index.search.choose import FEWEST
 from index.search.kinds import AUTO, EXACT
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
+from stream.pipeline.trials import adapted_of
 from stream.pipeline.wire.config import SessionConfig
 
 _SCORED_UP_TO = 50_000  # images: on a GPU a larger gallery is searched after the network has run
@@ -40,6 +41,8 @@ def open_decoder(
         Problem: the bundle cannot be used, or the gallery is of another space.
     """
     manifest, settings = bundle.manifest, config.decoding
+    if (found := adapted_of(config)) is not None:
+        manifest = found[0].applied_to(manifest)
     check_space(gallery, manifest)
     shares = shares_of(load_brain_encoder(bundle), manifest.marks(settings.tmax_s))
     decoder = LiveDecoder(

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-from hvf_core.options import onward
 from hvf_core.problem import Problem, asked_to_end, naming
 from stream.acquire.lsl import FoundStream, did_you_mean
 from stream.recorder.intake import Intake, StreamsFile, is_among, is_pattern, lacking
@@ -64,8 +64,19 @@ class Writing:
             self._writer.close()
 
 
-def record(settings: RecordSettings, path: Path, view: View, is_read: Callable[[], bool]) -> int:
-    """Waits for the streams and records them; returns the signal that has ended it, or 0.
+class Recorded(NamedTuple):
+    """What became of a recording."""
+
+    path: Path | None
+    """The file; None where it was ended before the streams were there."""
+    ended_by: int
+    """The signal, or 0."""
+
+
+def record(
+    settings: RecordSettings, path: Path, view: View, is_read: Callable[[], bool]
+) -> Recorded:
+    """Waits for the streams and records them.
 
     `is_read` says whether somebody still reads what the view shows: else it ends.
 
@@ -79,15 +90,16 @@ def record(settings: RecordSettings, path: Path, view: View, is_read: Callable[[
         def is_over() -> bool:
             return bool(asked) or not is_read()
 
+        made = None
         try:
             if _wait(settings, intake, view, is_over):
-                _record(settings, intake, path, view, is_over)
+                made = _record(settings, intake, path, view, is_over)
             else:
                 view.say("nothing was recorded: it was ended before the streams were there")
         finally:
             intake.stop()
             view.close()
-        return asked[0] if asked else 0
+        return Recorded(made, asked[0] if asked else 0)
 
 
 def missing(settings: RecordSettings, found: Sequence[FoundStream]) -> list[str]:
@@ -127,7 +139,7 @@ def _record(
     asked_path: Path,
     view: View,
     is_over: Callable[[], bool],
-) -> None:
+) -> Path:
     path = free_path(asked_path)
     if path != asked_path:
         view.say(f"'{asked_path}' is there already and is not overwritten: this is '{path}'")
@@ -156,14 +168,13 @@ def _record(
     for line in map(_end_of, intake.taps):
         view.say(line)
     writing.check()
-    if intake.taps:
-        view.say(onward("prepare", recording=path))
-    else:
+    if not intake.taps:
         path.unlink()
         raise Problem(
             "nothing was recorded, as no stream came, and the empty file was removed; `streams` "
             "lists what is there"
         )
+    return path
 
 
 def _show(writing: Writing, intake: Intake, path: Path, view: View, begun_s: float) -> None:

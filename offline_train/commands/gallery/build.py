@@ -95,7 +95,7 @@ def build(
     is_beside = out.absolute() == bundle.absolute().parent / "gallery"
     known = {"bundle": bundle, "gallery": out}
     if is_calibrated:
-        told = onward("live", *([] if is_beside else ["--gallery", out]), **known)
+        told = onward("adapt", *([] if is_beside else ["--gallery", out]), **known)
     else:
         told = onward("prepare-test", **known)
     console.print(told, soft_wrap=True)

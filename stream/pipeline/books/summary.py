@@ -160,6 +160,7 @@ class Tally:
             "seed": self._config.seed,
             "bundle": _checksum(self._config.bundle, "bundle.json"),
             "gallery": _of_gallery(self._config),
+            "adapted": self._config.adapted_sha256,
             "versions": versions(*_PACKAGES),
         }
 

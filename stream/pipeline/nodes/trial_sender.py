@@ -23,7 +23,13 @@ from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
 from stream.pipeline.nodes.signals_feed import SignalsFeed
-from stream.pipeline.trials import announcement, starting_adaptation, trial_plan, trial_ref
+from stream.pipeline.trials import (
+    adapted_of,
+    announcement,
+    starting_adaptation,
+    trial_plan,
+    trial_ref,
+)
 from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.messages import (
@@ -116,6 +122,9 @@ class TrialSender:
             head = Head(list(channels), rate_hz, window, types)
             self._trial_file = TrialFile(config.folder, head)
         self._notices: list[str] = []
+        if (found := adapted_of(config)) is not None:
+            found[0].check_cap(channels, rate_hz)
+            self.say(f"{found[0].sentence()} (SHA-256 {config.adapted_sha256})")
         self.is_simulated = False
         """Whether its stream tells that the EEG is made up, as the summary then does."""
         self._next_look_s = self._next_alive_s = 0.0

@@ -133,13 +133,24 @@ class DecodingSettings(Settings):
     """Follow the session's covariance, without labels."""
     rest: Here | None = setting(None, option="--rest")
     """Resting recording from which the adaptation starts."""
+    adapted: Here | None = setting(None, option="--adapted")
+    """Folder that `adapt` has made today: what the session starts from."""
+    adapted_for_h: float = setting(12.0, gt=0)
+    """What is older is refused."""
 
     @model_validator(mode="before")
     @classmethod
     def _rest_adapts(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("rest") and not values.get("adaptation"):
-            return values | {"adaptation": {}}
-        return values
+        if not isinstance(values, dict) or values.get("adaptation"):
+            return values
+        starts = values.get("rest") or values.get("adapted")
+        return values | {"adaptation": {}} if starts else values
+
+    @model_validator(mode="after")
+    def _starts_from_one(self) -> "DecodingSettings":
+        if self.rest is not None and self.adapted is not None:
+            raise ValueError("--rest and --adapted are two things to start from: leave one out")
+        return self
 
 
 class PaintingSettings(Settings):
@@ -254,6 +265,8 @@ class SessionConfig(SessionSettings):
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
     seed: int | None = None
+    adapted_sha256: str | None = None
+    """Of what --adapted named, which the session keeps and applies."""
     simulated: bool = False
     """Whether the EEG is made up; its numbers are then called so wherever they are shown."""
 

@@ -1,0 +1,112 @@
+"""`adapt`: what minutes under another cap tell, and a session that has it (simulated)."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+
+from demo.head import CHANNELS
+from demo.model import DemoModel
+from demo.recordings import responses, simulate_recording, with_gains
+from demo.stimuli import gallery_stimuli
+from demo.subject import SimulatedSubject, SubjectSettings
+from hvf_core.artifact import file_sha256
+from hvf_core.problem import Problem
+from stream.acquire.adapted import open_adapted
+from stream.pipeline.wire.config import read_config
+from tests.calling import call
+from tests.sessions import check_accounted, trials_of
+
+pytestmark = pytest.mark.slow
+LATE = 6
+"""Samples of 4 ms from a marker to the light."""
+N = 100
+
+
+@pytest.fixture(scope="module")
+def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of N images under a cap of other gains, with a photodiode."""
+    settings = SubjectSettings(seed=1)
+    shown = gallery_stimuli()[:N]
+    subject = SimulatedSubject(settings, recording_seed=77)
+    made = simulate_recording(subject, shown, responses(settings, shown), 0.7, "today")
+    gains = np.exp(0.5 * np.random.default_rng(0).normal(size=len(CHANNELS)))
+    light = np.zeros((1, len(made.samples)))
+    for marker in made.markers:
+        light[0, round(marker.stamp_s * 250) + np.arange(3)] = 5
+    samples = np.vstack([with_gains(made, gains).samples.T * 1e-6, light])
+    kinds = ["eeg"] * len(CHANNELS) + ["misc"]
+    info = mne.create_info([*CHANNELS, "LIGHT"], 250.0, kinds)
+    raw = mne.io.RawArray(samples, info, verbose="ERROR")
+    early_s = [marker.stamp_s - LATE / 250 for marker in made.markers]
+    raw.set_annotations(mne.Annotations(early_s, np.zeros(N), [m.text for m in made.markers]))
+    path = tmp_path_factory.mktemp("today") / "today_raw.fif"
+    raw.save(path, verbose="ERROR")
+    return path
+
+
+def test_a_session_begins_with_what_was_measured_before_it(
+    today: Path, demo_model: DemoModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapted"
+    done = call(
+        *("adapt", today, "--bundle", demo_model.bundle, "--trigger", "LIGHT", "--out", folder)
+    )
+    assert done.code == 0, done.err
+    assert f"the light came {4 * LATE}.0 ms after its marker (mean of {N}" in done.out
+    assert f"live --eeg EEG --markers MARKERS --bundle {demo_model.bundle}" in done.out
+    adapted, state = open_adapted(folder)
+    assert adapted.n_labelled == N
+    assert 0.8 * N < adapted.n_trials == state["weight"][0] <= N  # blinks are left out
+    assert adapted.light_s == pytest.approx(LATE / 250, abs=1e-6)
+    found = {one.what.partition(" ")[0]: one for one in adapted.compared}
+    assert found["distance"].after[0] < 0.3 < 1 < found["distance"].before[1]
+    assert found["log-probability"].difference[1] > 0
+    assert found["top-5"].after[0] > found["top-5"].before[0]
+
+    session = tmp_path / "session"
+    line = ("replay", today, "--speed", "max", "--bundle", demo_model.bundle, "--headless")
+    done = call(*line, "--adapted", folder, "--out", session)
+    assert done.code == 0, done.err
+    shutil.rmtree(folder)  # the session has kept it
+    summary = check_accounted(session)
+    checksum = file_sha256(session / "adapted" / "adapted.json")
+    config = read_config(session / "config.json")
+    assert summary["adapted"] == config.adapted_sha256 == checksum
+    assert config.marker_rule.shift_s == adapted.light_s
+    (told,) = [one for one in trials_of(session, "note") if checksum in one["text"]]
+    assert adapted.sentence() in told["text"]
+    assert summary["top5"] > found["top-5"].before[2]
+    again = call("evaluate", "--session", session, module="offline_train")
+    assert again.code == 0, again.err
+
+    kept = session / "adapted"
+    old = json.loads((kept / "adapted.json").read_text())
+    for key, value, told in (
+        ("made", datetime(2020, 1, 1, tzinfo=UTC).isoformat(), r"hours old, at most 12"),
+        ("bundle", "0" * 64, "was made for another bundle"),
+    ):
+        (kept / "adapted.json").write_text(json.dumps(old | {key: value}))
+        done = call(*line, "--adapted", kept, "--out", tmp_path / key)
+        assert told in done.one_sentence()
+        assert not (tmp_path / key).exists()
+    with pytest.raises(Problem, match=r"made with 64 channels at 250 Hz, .* has O9: run `adapt`"):
+        adapted.check_cap([*CHANNELS, "O9"], 250.0)
+
+
+def test_what_cannot_be_adapted_is_a_sentence_and_leaves_nothing(
+    today: Path, demo_model: DemoModel, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "adapted")
+    bundle = ("--bundle", demo_model.bundle)
+    assert "give --bundle" in call("adapt", today, *out).one_sentence()
+    assert "one of the two" in call("adapt", *bundle, *out).one_sentence()
+    short = call("adapt", today, *bundle, *out, "--start", "65")
+    assert "trials could be cut, and 10 at least are needed" in short.one_sentence()
+    dark = call("adapt", today, *bundle, *out, "--trigger", "Oz", "--shortest-pulse", "99")
+    assert "10 are needed to tell when the light comes" in dark.one_sentence()
+    assert not (tmp_path / "adapted").exists()
