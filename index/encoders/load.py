@@ -21,6 +21,7 @@ from decoder.weights import weights_sha256
 from hvf_core.hub.load import from_hub
 from hvf_core.problem import Problem
 from hvf_core.specs import loading
+from index.encoders.blur import behind_blur
 from index.encoders.parts import Parts
 from index.encoders.published import on_hub, to_fetch
 from index.encoders.spec import LOADERS, PRESETS, EncoderSpec
@@ -103,6 +104,8 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu", preset: str | None = No
     what, load = f"image encoder '{spec.name}'", partial(resolve_name(LOADERS[spec.kind]), spec)
     with loading(what, spec.source, "fetch it again, or correct its spec", *_FAULTS):
         parts: Parts = from_hub(what, *to_fetch(spec, preset), load) if on_hub(spec) else load()
+    if spec.blur_px is not None:
+        parts = behind_blur(parts, spec.blur_px)
     where, dtype = torch.device(device), getattr(torch, spec.dtype)
     parts.network.eval().requires_grad_(False)
     parts.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]

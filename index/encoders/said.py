@@ -55,13 +55,15 @@ def fields_of(text: str) -> dict[str, object]:
 
 
 def words_of(words: Sequence[str], text: str) -> dict[str, object]:
-    """What single words of a text say: the layer (9), pooling (cls), size (384px), type (bf16)."""
+    """What words of a text say: layer (9), pooling (cls), size (384px), bf16, blur (blur51)."""
     fields: dict[str, object] = {}
     for word in words:
         if word.isdecimal():
             fields["layer"] = int(word)
         elif word.removesuffix("px").isdecimal():
             fields["size_px"] = int(word.removesuffix("px"))
+        elif word.removeprefix("blur").isdecimal():
+            fields["blur_px"] = int(word.removeprefix("blur"))
         elif word in _DTYPES:
             fields["dtype"] = _DTYPES[word]
         elif word in _POOLS:
@@ -69,7 +71,7 @@ def words_of(words: Sequence[str], text: str) -> dict[str, object]:
         else:
             raise Problem(
                 f"image encoder '{text}': '{word}' is no layer (9), pooling ({', '.join(_POOLS)}), "
-                f"size (384px) or type ({', '.join(_DTYPES)}): correct it, or say "
+                f"size (384px), type ({', '.join(_DTYPES)}) or blur (blur51): correct it, or say "
                 f"{', '.join(FORMS)}"
             )
     return fields

@@ -69,6 +69,9 @@ class EncoderSpec(Frozen):
     """`timm`: what the shorter side becomes, step by step, before the middle is cut out."""
     mean: Channels | None = None
     std: Channels | None = None
+    # Not told where nothing is blurred: what is decided by a spec keeps the name that it had.
+    blur_px: int | None = Field(None, ge=3, exclude_if=lambda value: value is None)
+    """Side of the Gaussian, in pixels of 224, that an image is blurred by outside its middle."""
 
     @property
     def path(self) -> Path | None:
@@ -83,6 +86,10 @@ class EncoderSpec(Frozen):
             for field in ("layer", "pool", "resize", "mean", "std"):
                 if getattr(self, field):
                     raise ValueError(f"'{field}' is for encoders of the kind timm")
+        if self.blur_px is not None and self.blur_px % 2 == 0:
+            raise ValueError(
+                f"'blur_px' is {self.blur_px}, and a kernel has a middle: say an odd one"
+            )
         if self.kind in ("diffusers-vae", "classifier") and self.dtype != "float32":
             raise ValueError(f"encoders of the kind {self.kind} compute in float32")
         return self

@@ -34,6 +34,10 @@ class TrainSettings(Settings):
     """How the HVF fuses encoders: by a sum, as in paper and code; by a sum of blocks of one length,
     with weights that are learnt; or not at all, where one encoder's embeddings, centred and scaled,
     are the targets."""
+    # Not told where it is off: trainings of before keep the names that they had.
+    blur_prior: bool = setting(False, option="--blur-prior", exclude_if=lambda value: not value)
+    """Whether images are learnt less blurred where trials come near to them, and more where they do
+    not (UBP, CVPR 2025); encoders have to see blurred images, as RN50:blur51 does."""
     lr: float = setting(5e-4, option="--lr", ge=0)
     """Learning rate at its peak; it falls to 0 along half a cosine."""
     warmup_steps: int = setting(10, ge=0)

@@ -23,6 +23,7 @@ from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
+from offline_train.brain.blur import BlurPrior, by_level
 from offline_train.brain.loss import infonce
 from offline_train.brain.rows import Rows
 from offline_train.brain.settings import TrainSettings
@@ -70,6 +71,7 @@ class BrainAndImages(nn.Module):
         dims: Mapping[str, int],
         settings: TrainSettings,
         frozen_hvf: HVF | None = None,
+        n_images: int = 0,
     ) -> None:
         super().__init__()
         widths = (settings.dim, settings.hidden)
@@ -80,10 +82,19 @@ class BrainAndImages(nn.Module):
         self.hvf = HVF(dims, *widths, settings.dropout, gated) if learns else None
         self.logit_scale = nn.Parameter(torch.tensor(settings.logit_scale))
         self.one_way = settings.loss == "one-way"
+        self.blur_prior = BlurPrior(n_images) if settings.blur_prior else None
 
-    def forward(self, trials: Tensor, fused: Tensor, owner: Tensor) -> Tensor:
-        """The loss of a batch; `owner` is the row in `fused` of each trial's image."""
-        return infonce(self.brain(trials), fused, owner, self.logit_scale, self.one_way)
+    def forward(
+        self, trials: Tensor, fused: Tensor, owner: Tensor, shown: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch; `owner` is the row in `fused` of each trial's image.
+
+        A blur prior learns of it too; `shown` are then the numbers of these images among all.
+        """
+        found = self.brain(trials)
+        if self.blur_prior is not None:
+            self.blur_prior.learn(found, fused, owner, needed(shown), self.logit_scale)
+        return infonce(found, fused, owner, self.logit_scale, self.one_way)
 
 
 def count_steps(n_rows: int, settings: TrainSettings) -> int:
@@ -148,13 +159,16 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if features.items != trial_set.items:  # else a copy for nothing
         features = features.select(trial_set.items)
-    images = {name: torch.from_numpy(x).to(device) for name, x in features.embeddings.items()}
+    embeddings = by_level(features) if settings.blur_prior else features.embeddings
+    images = {name: torch.from_numpy(x).to(device) for name, x in embeddings.items()}
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         format = trial_set.format
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
-        model = BrainAndImages(len(format.channels), format.n_times, dims, settings, frozen_hvf)
+        sizes = (len(format.channels), format.n_times)
+        n_images = len(features.items)
+        model = BrainAndImages(*sizes, dims, settings, frozen_hvf, n_images)
         model.to(device).train()
         if frozen_hvf is None:
             about_hvf, fuse = "trained", needed(model.hvf)
@@ -183,9 +197,11 @@ def train(
             step = epoch * n_steps // settings.epochs
             losses = []
             for batch in rows.batches(rng):
+                shown, prior = batch.shown, model.blur_prior
+                rows_of = shown if prior is None else (prior.level[shown], shown)
                 with half:
-                    fused = fuse({name: array[batch.shown] for name, array in images.items()})
-                    loss = model(batch.trials, fused, batch.owner)
+                    fused = fuse({name: array[rows_of] for name, array in images.items()})
+                    loss = model(batch.trials, fused, batch.owner, shown)
 
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, n_steps, settings)

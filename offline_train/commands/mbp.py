@@ -104,7 +104,7 @@ def mbp(
     if labels:
         features = label_features(sorted(items))
     else:
-        _, features = features_of(items, images, encoders, cache)
+        _, features = features_of(items, images, encoders, cache, settings.blur_prior)
     if painted_with is not None:
         wanted = painted_with.manifest.image_encoders
         check_encoders(features.encoders, wanted, f"the prior '{prior}'")

@@ -12,7 +12,7 @@ from decoder.painting.spec import PRESETS as BASES
 from hvf_core.options import Flag
 from hvf_core.problem import WrongUsage
 from hvf_core.screen import Screen
-from index.encoders.spec import PRESETS, read_specs
+from index.encoders.spec import PRESETS, EncoderSpec, read_specs
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs: --help waits for nothing
     from decoder.bundle import ImageEncoderRecord
@@ -90,28 +90,38 @@ def test_trials(folder: Path) -> "TrialSet":
 
 
 def features_of(
-    items: Sequence[str] | None, images: Path | None, encoders: str | None, cache: Path
+    items: Sequence[str] | None,
+    images: Path | None,
+    encoders: str | None,
+    cache: Path,
+    blur_prior: bool = False,
 ) -> "tuple[Pictures, Features]":
     """The images of these stimuli, or all of a folder, and what image encoders see in them.
 
-    In place of a folder there may be a table of images, as `features` writes one.
+    In place of a folder there may be a table of images, as `features` writes one. For a blur prior
+    they are seen at less blur and at more as well.
     """
+    from offline_train.brain.blur import blurs_of, features_by_blur
     from offline_train.data.image_table import pictures_of_table
     from offline_train.data.images import passed_over, pictures_of
 
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")
+    blurs = blurs_of(read_specs(encoders), blur_prior)
     for sentence in passed_over(images):
         console.print(sentence)
     with bar("reading images") as tell:
         of = pictures_of_table if images.is_file() else pictures_of
         pictures = of(images, items, tell)
-    return pictures, encoded(pictures, encoders, cache).select(tuple(pictures.contents))
+    ids = tuple(pictures.contents)
+    return pictures, features_by_blur(
+        blurs, lambda specs: encoded(pictures, specs, cache).select(ids)
+    )
 
 
 def encoded(
     pictures: "Pictures",
-    encoders: str,
+    specs: Sequence[EncoderSpec],
     cache: Path,
     check: "Callable[[tuple[ImageEncoderRecord, ...]], None]" = lambda records: None,
 ) -> "Encoded":
@@ -124,7 +134,6 @@ def encoded(
     from index.encoders.load import load_encoders
     from offline_train.data.features import encode_images, records_of
 
-    specs = read_specs(encoders)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_encoders(specs, device)
     check(records_of(loaded))

@@ -32,6 +32,8 @@ class Features:
     encoders: tuple[ImageEncoderRecord, ...]
     embeddings: Mapping[str, np.ndarray]
     """float32 (items, dim) by the encoder's name, as the encoder gives them."""
+    blurs: tuple["Features", ...] = ()
+    """The same of these images less blurred, and more, where a blur prior learns from them."""
 
     def at(self, rows: NDArray[np.intp]) -> Mapping[str, NDArray[np.float32]]:
         """The embeddings of the items of these numbers, (n, dim) by the encoder's name."""
@@ -48,7 +50,8 @@ class Features:
         if absent is not None:
             raise Problem(f"image {absent!r} has no features: extract them for all stimuli")
         found = self.at(np.array([rows[item] for item in items], np.intp))
-        return Features(tuple(items), self.encoders, found)
+        blurs = tuple(one.select(items) for one in self.blurs)
+        return Features(tuple(items), self.encoders, found, blurs)
 
 
 def check_encoders(

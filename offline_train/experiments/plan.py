@@ -13,7 +13,7 @@ from decoder.painting.prior import PRIOR
 from hvf_core.artifact import file_sha256, read_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
-from index.encoders.spec import read_specs
+from index.encoders.spec import EncoderSpec, read_specs
 from offline_train.brain.gallery import Featured
 from offline_train.brain.train import count_steps
 from offline_train.checkpoint import identify
@@ -61,8 +61,8 @@ class World:
     trials: TrialSet
     contents: Mapping[str, str]
     """SHA-256 of each stimulus's image."""
-    features: Callable[[str], Featured]
-    """Of all these images by image encoders, as the command line says them."""
+    features: Callable[[tuple[EncoderSpec, ...]], Featured]
+    """Of all these images by image encoders."""
 
     @cached_property
     def subjects(self) -> list[str]:

@@ -14,6 +14,7 @@ from hvf_core.artifact import HAS_LOCKS, lock_folder, sealed_directory, write_ma
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from index.encoders.spec import read_specs
+from offline_train.brain.blur import blurs_of, features_by_blur
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import BrainAndImages, make_bundle, train
 from offline_train.data.features import check_encoders
@@ -95,9 +96,11 @@ def _make(one: Planned, world: World, tell: Callable[[int], object]) -> None:
     """Trains, evaluates, and writes what that gave."""
     run, settings = one.run, one.run.settings
     learnt, asked = world.parts(run)
-    seen = world.features(settings.encoders).select([*learnt.items, *asked.items])
-    features = with_latents(seen, read_specs(settings.encoders), settings.latents)
-    how = settings.train
+    how, items = settings.train, [*learnt.items, *asked.items]
+    features = features_by_blur(
+        blurs_of(read_specs(settings.encoders), how.blur_prior),
+        lambda specs: with_latents(world.features(specs).select(items), specs, settings.latents),
+    )
     hvf: HVF | None = None
     if settings.prior is not None:
         prior = load_prior(settings.prior)
@@ -159,7 +162,8 @@ def _step_s(one: Planned, world: World) -> float:
     n = min(how.batch_size, len(world.trials.items))
     with torch.random.fork_rng():
         try:
-            model = BrainAndImages(len(shape.channels), shape.n_times, {"images": how.dim}, how)
+            sizes = (len(shape.channels), shape.n_times)
+            model = BrainAndImages(*sizes, {"images": how.dim}, how, n_images=n)
         except Problem:  # which the run will tell
             return 0.0
         model.to(device).train()
@@ -168,7 +172,7 @@ def _step_s(one: Planned, world: World) -> float:
         fused, owner = torch.randn(n, how.dim, device=device), torch.arange(n, device=device)
         for _ in range(2):  # the first one makes what later ones find
             began_s = time.perf_counter()
-            loss = model(trials, fused, owner)
+            loss = model(trials, fused, owner, owner)
             loss.backward()
             optimizer.step()
             loss.item()

@@ -11,6 +11,8 @@ from rich.table import Table
 from hvf_core.options import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
+from index.encoders.spec import EncoderSpec, read_specs
+from offline_train.brain.blur import blurs_of
 from offline_train.commands.options import bar, console, encoded
 from offline_train.data.features import Encoded
 from offline_train.data.image_table import pictures_of_table
@@ -36,15 +38,15 @@ def world_of(experiment: Experiment, cache: Path) -> World:
         raise Problem(
             f"{problem}; {experiment.made_by}" if experiment.made_by else str(problem)
         ) from None
-    known: dict[str, Encoded | Problem] = {}
+    known: dict[tuple[EncoderSpec, ...], Encoded | Problem] = {}
 
-    def features(encoders: str) -> Encoded:
-        if encoders not in known:
+    def features(specs: tuple[EncoderSpec, ...]) -> Encoded:
+        if specs not in known:
             try:
-                known[encoders] = encoded(pictures, encoders, cache)
+                known[specs] = encoded(pictures, specs, cache)
             except Problem as problem:
-                known[encoders] = problem
-        if isinstance(found := known[encoders], Problem):
+                known[specs] = problem
+        if isinstance(found := known[specs], Problem):
             raise found
         return found
 
@@ -82,9 +84,10 @@ def run(wanted: Sequence[Planned], world: World) -> Problem | None:
     todo = {one.decided_by: one for one in wanted if not one.is_done}
     told = f"{len(wanted)} runs, {len(todo)} to do"
     if todo:
-        for encoders in dict.fromkeys(one.run.settings.encoders for one in todo.values()):
+        for how in (one.run.settings for one in todo.values()):
             with suppress(Problem):  # which its runs will tell
-                world.features(encoders)
+                for specs in blurs_of(read_specs(how.encoders), how.train.blur_prior):
+                    world.features(specs)
         about = timedelta(seconds=round(seconds_needed([*todo.values()], world)))
         told += f", about {about} of training (h:mm:ss)"
     console.print(told)

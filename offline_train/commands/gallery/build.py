@@ -11,6 +11,7 @@ import typer
 from hvf_core.options import TRAIN, Flag, onward
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
+from index.encoders.spec import read_specs
 from offline_train.commands.gallery.choice import Folder
 from offline_train.commands.options import (
     BundleFolder,
@@ -198,7 +199,7 @@ def _embedded(
     with bar("reading images") as tell:
         read = found.pictures({id_: id_ for id_ in ids}, tell)
     _tell_of_twins(read.contents)
-    features = encoded(read, encoders, cache, partial(_check_encoders, bundle))
+    features = encoded(read, read_specs(encoders), cache, partial(_check_encoders, bundle))
     rows = [Row(i, found.labels[i], read.files.get(i) if keep else None) for i in ids]
     return _New(rows, list(read.contents.values()), features)
 
