@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ from safetensors.numpy import load_file, save_file
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem, WrongUsage
 from stream.acquire.lsl import local_clock
-from stream.doctor import lsl, machine, models, program, records, streams
+from stream.doctor import lsl, machine, models, network, program, records, streams
 from stream.doctor.bug_report import check_target, write_bug_report
 from stream.doctor.run import SECTIONS, examine, verdicts
 from stream.doctor.verdict import Check, Named, Verdict, refused, verdict
 from stream.pipeline.books.ledger import Ledger
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
+from stream.pipeline.wire.keys import lab_keys, make_lab_keys
 from stream.sources.outlets import Outlets, sleep_until
 from stream.sources.xdf_writer import XdfWriter
 from tests.calling import call, environment_as_before
@@ -103,7 +105,7 @@ def test_this_machine_is_looked_at_line_by_line() -> None:
     done = call("doctor")
     lines = done.out.splitlines()
     sections = [line for line in lines if line in SECTIONS]
-    assert sections == ["program", "machine", "LSL", "models"]
+    assert sections == ["program", "machine", "network", "LSL", "models"]
     *found, sums, onward = [line for line in lines if line not in SECTIONS]
     assert onward.startswith("next: python run_realtime.py record ")
     assert all(re.match(r"(ok  |warn|FAIL) \S", line) for line in found)
@@ -142,7 +144,7 @@ def test_a_gpu_that_faiss_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_card_that_torch_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "_said_by", lambda *command: "NVIDIA X, 580.1, 81559 MiB, 9.0")
+    monkeypatch.setattr(program, "said_by", lambda *command: "NVIDIA X, 580.1, 81559 MiB, 9.0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", None)
     assert "install the CUDA build" in said(program.devices)[0].text
@@ -205,6 +207,41 @@ def test_a_sample_goes_through_lsl_and_a_wrong_library_is_named(
     monkeypatch.setenv("PYLSL_LIB", "/nowhere/liblsl.so")
     (found,) = said(lsl.library)
     assert (found.state, "'/nowhere/liblsl.so'" in found.text) == ("warn", True)
+
+
+def test_what_keeps_streams_of_other_machines_out_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard, _ = said(network.multicast)
+    assert heard.text.startswith("IPv4 multicast comes back on ")
+    monkeypatch.setattr(network, "_SITE_GROUP", "239.255.172.999")  # which nobody can join
+    assert "comes back on no interface: let the firewall" in said(network.multicast)[0].text
+    monkeypatch.setattr(network, "_UFW", tmp_path / "ufw.conf")
+    rules = "table inet filter {\n chain input {\n type filter hook input; policy drop;"
+    tools: dict[tuple[str, ...], str] = {}
+    monkeypatch.setattr(network, "said_by", lambda *command: tools.get(command, ""))
+    outputs = {"listen": "0.0.0.0:5757"}
+    asked = SessionSettings(outputs=outputs)
+    assert "are not told to this user: `sudo nft" in said(network.firewall, asked)[0].text
+    tools["nft", "list", "ruleset"] = rules
+    (shut,) = said(network.firewall, asked)
+    assert (shut.state, "of this session TCP 5757 to 5760" in shut.text) == ("warn", True)
+    tools["nft", "list", "ruleset"] = rules.replace("drop", "accept")
+    assert said(network.firewall, asked) == [("ok", "the firewall's rules let all in")]
+    (tmp_path / "ufw.conf").write_text("# on\nENABLED=yes\n")
+    assert "ufw is on: streams of other machines need it" in said(network.firewall)[0].text
+    for system, name in (("win32", "Windows"), ("darwin", "macOS"), ("plan9", "plan9")):
+        monkeypatch.setattr(sys, "platform", system)
+        assert name in said(network.firewall)[0].text
+
+
+def test_keys_that_others_can_read_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert "`keys make` or --listen makes them" in said(network.keys)[0].text
+    make_lab_keys()
+    assert states(said(network.keys)) == {"ok"}
+    lab_keys().chmod(0o644)
+    assert states(said(network.keys)) == {"FAIL"}
 
 
 def test_models_that_are_well(well: Path) -> None:
@@ -292,7 +329,7 @@ def test_a_stream_is_held_against_the_bundle_and_listened_to(
     with Player("doctor-eeg", ("Fz", "Cz", "Pz", "PO7"), 200, 150):
         found = said(streams.flow, settings(well, source=source))
         mapped = said(streams.flow, settings(well, source=source, channel_map={"PO7": "Oz"}))
-    markers, there, missing, rate, delay, quality = found
+    markers, there, missing, rate, delay, quality, answer = found
     assert (there.state, "Fz Cz Pz PO7" in there.text) == ("ok", True)
     assert (missing.state, "missing Oz" in missing.text) == ("FAIL", True)
     assert (rate.state, "Hz: it promises 200 Hz, are some lost?" in rate.text) == (
@@ -302,7 +339,8 @@ def test_a_stream_is_held_against_the_bundle_and_listened_to(
     assert "clock offset" in delay.text
     assert (quality.state, "flat channels: PO7; clipped: none" in quality.text) == ("warn", True)
     assert "FAIL" not in states(mapped)
-    assert (markers.state, "0 markers came" in markers.text) == ("ok", True)
+    assert (markers.state, "none was sent meanwhile" in markers.text) == ("warn", True)
+    assert "the window ends at 0.19 s, its last sample can be read" in answer.text
 
 
 @pytest.mark.slow

@@ -91,7 +91,9 @@ def after_session(config: SessionConfig) -> Iterator[str]:
     if config.record and config.bundle is None:
         yield onward("prepare", recording=config.folder)
     elif config.record:
-        yield onward("export", folder=config.folder, subject=config.subject)
+        about = config.about
+        known = {"subject": config.subject, "task": about.task, "hz": about.line_hz}
+        yield onward("export", folder=config.folder, **known)
 
 
 def run(

@@ -3,21 +3,15 @@
 import configparser
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
+from stream.doctor.network import LET_THROUGH
 from stream.doctor.verdict import Named, Verdict, verdict
 
 _WAIT_S = 5.0
-_SITE_GROUP = "239.255.172.215"  # one of those at which liblsl asks for streams
-_WAY_OUT = (
-    "let the firewall pass Python (UDP 16571, UDP and TCP 16572 to 16604) and switch VPNs off or, "
-    "where all streams are of this machine, write ResolveScope = machine under [multicast] into "
-    "lsl_api.cfg"
-)
 
 
 def library(named: Named) -> Iterator[Verdict]:
@@ -51,26 +45,6 @@ def configuration(named: Named) -> Iterator[Verdict]:
     )
 
 
-def multicast(named: Named) -> Iterator[Verdict]:
-    faults = []
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.settimeout(1.0)
-            one.bind(("", 0))
-            member = socket.inet_aton(_SITE_GROUP) + socket.inet_aton("0.0.0.0")
-            one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-            one.sendto(b"hvf-live", (_SITE_GROUP, one.getsockname()[1]))
-            one.recv(8)
-    except OSError as error:
-        faults.append(f"IPv4 multicast does not come back ({error}), {_WAY_OUT}")
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
-            one.bind(("::1", 0))
-    except OSError as error:
-        faults.append(f"IPv6 has no loopback ({error}), write IPv6 = disable under [ports]")
-    yield verdict("IPv4 multicast and IPv6", (faults, "; ".join(faults)))
-
-
 def loop(named: Named) -> Iterator[Verdict]:
     """Sends a sample from a private outlet to an inlet of its own, and looks who else is there."""
     from stream.acquire.inlet import Inlet
@@ -87,7 +61,9 @@ def loop(named: Named) -> Iterator[Verdict]:
         chunk = arrived.get(timeout=_WAIT_S)
     except (Problem, Empty) as fault:
         reason = str(fault) or "no sample came"
-        raise Problem(f"this machine does not hear its own stream ({reason}): {_WAY_OUT}") from None
+        raise Problem(
+            f"this machine does not hear its own stream ({reason}): {LET_THROUGH}"
+        ) from None
     inlet.stop()
     took_ms = (chunk.readable_s - chunk.raw_s[0]) * 1e3
     yield verdict(
@@ -99,4 +75,4 @@ def loop(named: Named) -> Iterator[Verdict]:
     yield verdict(f"streams of others: {', '.join(others) or 'none'}")
 
 
-CHECKS = (library, configuration, multicast, loop)
+CHECKS = (library, configuration, loop)

@@ -26,7 +26,7 @@ _VARIABLES = (
 
 
 def program(named: Named) -> Iterator[Verdict]:
-    commit = _said_by("git", "-C", str(_ROOT), "describe", "--always", "--dirty")
+    commit = said_by("git", "-C", str(_ROOT), "describe", "--always", "--dirty")
     installed = _version("hvf-live") or "(not installed)"
     system = f"Python {platform.python_version()} on {platform.platform()}"
     yield verdict(f"hvf-live {installed}, commit {commit or 'unknown'}, {system}")
@@ -64,7 +64,7 @@ def devices(named: Named) -> Iterator[Verdict]:
     import torch
 
     query = "--query-gpu=name,driver_version,memory.total,compute_cap"
-    cards = "; ".join(_said_by("nvidia-smi", query, "--format=csv,noheader").splitlines())
+    cards = "; ".join(said_by("nvidia-smi", query, "--format=csv,noheader").splitlines())
     is_idle, cuda = cards and not torch.cuda.is_available(), torch.version.cuda
     yield verdict(
         f"torch {torch.__version__}, NVIDIA cards: {cards or 'none'}",
@@ -125,7 +125,7 @@ def _onnx_runtime(with_gpu: bool) -> Verdict:
     )
 
 
-def _said_by(*command: str) -> str:
+def said_by(*command: str) -> str:
     """What a program prints; nothing where it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)

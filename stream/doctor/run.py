@@ -1,17 +1,18 @@
 """Runs the checks: each in a thread with a limit, so that none can end or hold up the doctor."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from threading import Thread
 
 from hvf_core.problem import Problem
-from stream.doctor import lsl, machine, models, program, records, streams
+from stream.doctor import lsl, machine, models, network, program, records, streams
 from stream.doctor.verdict import Check, Named, Verdict
 
 SECTIONS: Mapping[str, tuple[Check, ...]] = {
     "program": program.CHECKS,
     "machine": machine.CHECKS,
+    "network": network.CHECKS,
     "LSL": lsl.CHECKS,
     "models": models.CHECKS,
     "streams": streams.CHECKS,
@@ -22,9 +23,12 @@ _LONG_S = {"models": 1800.0, "streams": 120.0, "on disk": 1800.0}
 _LIMIT_S = 20.0
 
 
-def examine(named: Named, doing: Callable[[str], object]) -> Iterator[tuple[str, Verdict]]:
-    """All verdicts, each with its section; `doing` hears which check runs."""
-    for section, checks in SECTIONS.items():
+def examine(
+    named: Named, doing: Callable[[str], object], sections: Iterable[str] = SECTIONS
+) -> Iterator[tuple[str, Verdict]]:
+    """Verdicts, each with its section, as they are found; `doing` hears which check runs."""
+    for section in sections:
+        checks = SECTIONS[section]
         for check in checks:
             doing(check.__name__)
             for one in verdicts(check, named, _LONG_S.get(section, _LIMIT_S)):

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
@@ -52,11 +54,15 @@ def flow(named: Named) -> Iterator[Verdict]:
         yield verdict(
             f"{inlet.stream} is there, {n} markers came in {_LISTEN_S:g} s, {_offset(inlet)}",
             (inlet.stream.rate_hz, "it is regular, name a stream of markers, or --trigger"),
+            (not n, "none was sent meanwhile, show some images while you run this again"),
         )
     if source.eeg in inlets:
         rate_hz = settings.true_rate_hz or inlets[source.eeg].stream.rate_hz
         yield from _fits(inlets[source.eeg], rate_hz, trigger, settings.bundle)
         yield from _flows(inlets[source.eeg], rate_hz, trigger, chunks[source.eeg])
+        if settings.bundle is not None:
+            marked_s = [s for one in chunks.get(source.markers, ()) for s in one.raw_s.tolist()]
+            yield from _answers(settings.bundle, marked_s, chunks[source.eeg])
 
 
 def _fits(
@@ -70,6 +76,21 @@ def _fits(
         needs = Preprocessing.of(open_bundle(bundle))
         yield from refused(lambda: needs.prepare(inlet.channels, rate_hz))
         yield from refused(lambda: inlet.signal.check(needs.signal, f"stream {inlet.stream}"))
+
+
+def _answers(bundle: Path, marked_s: Sequence[float], chunks: Sequence[Chunk]) -> Iterator[Verdict]:
+    """When answers will come, by the bundle's window, how the samples come and how often images."""
+    manifest = open_bundle(bundle).manifest
+    late_s = median(one.readable_s - one.raw_s[-1] - one.offset_s for one in chunks[1:])
+    apart_s = min(np.diff(marked_s), default=np.inf)
+    yield verdict(
+        f"an answer comes {manifest.tmax_s + late_s:.2f} s after its image: the window ends at "
+        f"{manifest.tmax_s:g} s, its last sample can be read {1e3 * late_s:.0f} ms later",
+        (
+            apart_s < manifest.tmax_s,
+            f"images come {apart_s:.2f} s apart, so that windows overlap: was it trained so?",
+        ),
+    )
 
 
 def _offset(inlet: "Inlet") -> str:

@@ -25,7 +25,11 @@ _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 
 
 @with_settings(
-    SessionSettings, without=("demo", "replay.speed", "replay.start_s", "replay.duration_s")
+    SessionSettings,
+    without=(
+        *("demo", "replay.speed", "replay.start_s", "replay.duration_s"),
+        "about.session",  # here --session is a folder
+    ),
 )
 def doctor(
     asked: Asked[SessionSettings],
