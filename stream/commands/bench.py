@@ -21,6 +21,7 @@ BENCHES = {
         "whether decoding takes longer while a painter works",
     ),
     "clients": ("beside.clients", "whether a session answers later with 20 clients on its bus"),
+    "pages": ("beside.pages", "whether a session answers later with ten pages of it open"),
     "peers": (
         "peers.table",
         "mne-lsl, ezmsg, a plain pylsl loop and a session, on the same streams",

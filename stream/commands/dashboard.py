@@ -40,7 +40,7 @@ def dashboard(
         Screen().print(line, highlight=False, soft_wrap=True)
     if settings.browser:
         open_browser(doors)
-    serve(config, bound, doors, with_input=False)
+    serve(config, bound, doors)
 
 
 def _chosen() -> Path:

@@ -2,10 +2,10 @@
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,7 @@ def export(
             needs_recording(session)
         faults: list[str] = []
         if bids is not None:
-            facts = _asked_for(asked, session.config.subject).settings()
+            facts = _asked_for(asked, session.facts).settings()
             with _going_on(faults):
                 from stream.exports.bids import export_bids
 
@@ -96,15 +96,20 @@ def _check_file(path: Path | None, overwrite: bool) -> None:
         raise Problem(f"'{path}' is there already: name another, or give --overwrite")
 
 
-def _asked_for(asked: Asked[BidsFacts], subject: str | None) -> Asked[BidsFacts]:
+def _asked_for(asked: Asked[BidsFacts], known: Mapping[str, Any]) -> Asked[BidsFacts]:
     """With what a data set cannot do without, which a person at a terminal is asked for.
 
     Args:
-        subject: as the session calls its own.
+        known: what the session says of itself.
     """
     declared = settings_of(BidsFacts)
-    if subject is not None and asked.given("subject") is None:
-        asked = asked.also({"subject": Given(subject, "the session's --subject (give another)")})
+    said = {path: value for path, value in known.items() if asked.given(path) is None}
+    asked = asked.also(
+        {
+            p: Given(value, f"the session's {declared[p].option} (give another)")
+            for p, value in said.items()
+        }
+    )
     missing = [declared[path] for path in REQUIRED if asked.given(path) is None]
     if not missing:
         return asked

@@ -29,10 +29,11 @@ _KINDS = (
     *(client.Painted, client.NodeState, client.Noted, client.StreamHealth, client.SessionClosed),
     *(client.SessionState, client.Controlled),
 )
-_AGAIN_S = 0.5
+_AGAIN_S, _JOIN_S = 0.5, 5.0
 _GIVEN_UP_S = 15.0  # a session that starts answers sooner
 _OF: dict[str, type] = {"eeg": client.Eeg, "evoked": client.Eeg, "quality": client.ChannelQuality}
 _MOST_PIECES = 100
+_REREAD_S = 5.0  # what was missed is read from the ledger, at most so often
 
 
 class Feed:
@@ -55,8 +56,8 @@ class Feed:
         self.signals = Signals(window_of(config))
         self._session: client.Session | None = None
         self._watched: frozenset[str] = frozenset()
-        self._wanted, self._ended = Event(), Event()
-        self._grown = (0, 0.0)
+        self._wanted, self._joined, self._ended = Event(), Event(), Event()
+        self._grown, self._reread_s = (0, 0.0), 0.0
         self._open_gallery()
         self.board = Board(config, self.label_of)
         self._read_history()
@@ -96,10 +97,12 @@ class Feed:
         Raises:
             Problem: it does not do it, or is over.
         """
-        if self._session is None or self.is_over:
+        if self.is_over:
             raise Problem("the session has ended, and is not asked for anything any more")
+        if not self._joined.wait(_JOIN_S) or (session := self._session) is None:
+            raise Problem(f"the session does not answer: ask for '{verb}' again in a moment")
         try:
-            return self._session.ask(verb, argument)
+            return session.ask(verb, argument)
         except client.ClientError as error:
             raise Problem(str(error)) from None
 
@@ -137,6 +140,7 @@ class Feed:
             try:
                 with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
                     self._session = session
+                    self._joined.set()
                     session.listen(*_KINDS)
                     while not self._ended.is_set() and (some := session.some()) is not None:
                         heard_s = time.monotonic() if some else heard_s
@@ -144,6 +148,7 @@ class Feed:
                             self._take(message)
             except client.ClientError:
                 pass
+            self._joined.clear()
             if read_summary(self.config.folder) is not None:
                 self._finish()
                 return
@@ -167,7 +172,8 @@ class Feed:
             )
         if is_changed:
             self._open_gallery()
-        elif isinstance(message, client.Settled) and self.board.lacks_history:
+        elif self.board.lacks_history and time.monotonic() > self._reread_s:
+            self._reread_s = time.monotonic() + _REREAD_S
             self._read_history()
 
     def _finish(self) -> None:

@@ -106,8 +106,11 @@ class Pages:
             self._watch()
             for task in (*tasks, *page.asked):
                 task.cancel()
-            for ended in await asyncio.gather(*tasks, return_exceptions=True):
-                self._log_end(ended)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        if ended[1] is None:
+            await socket.close(1008, "too many requests that are none")
+        for one in ended:
+            self._log_end(one)
 
     async def say_last(self) -> None:
         """Gives pages a moment to take what is new: the server is about to end."""
@@ -201,8 +204,12 @@ class Pages:
         await page.socket.send_bytes(piece.frame(misses=n_missed > 0))
 
     async def _hear(self, page: Page) -> None:
+        """Obeys a page until it is gone; returns where it sends too much that is no request."""
         while True:
-            text = await page.socket.receive_text()
+            message = await page.socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1005), message.get("reason"))
+            text = message.get("text") or ""  # bytes are no request
             try:
                 request = read_request(text)
                 if page.rights != "control" and request.ask not in LOOKS:
@@ -214,7 +221,6 @@ class Pages:
                 _log.warning("a page's request is refused: %s", printable(str(problem)))
                 page.reply({"kind": "said", "id": id_in(text), "ok": False, "text": str(problem)})
                 if page.n_rubbish > _MOST_RUBBISH:
-                    await page.socket.close(1008, "too many requests that are none")
                     return
                 continue
             task = asyncio.create_task(self._obey(page, request))

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -29,11 +30,16 @@ _ENDS_S = 2
 _BEGINS_S = 30.0  # its config is written when a session begins
 
 
-def serve(config: SessionConfig, bound: socket.socket, doors: Doors, *, with_input: bool) -> None:
+def serve(
+    config: SessionConfig,
+    bound: socket.socket,
+    doors: Doors,
+    until: Callable[[], object] | None = None,
+) -> None:
     """Serves the page of a session.
 
     Args:
-        with_input: end once standard input is closed; else with a signal.
+        until: end when this returns; else with a signal.
     """
     feed = Feed(config)
     dashboard = Dashboard(feed, doors)
@@ -51,13 +57,17 @@ def serve(config: SessionConfig, bound: socket.socket, doors: Doors, *, with_inp
     )
     feed.begin()
     try:
-        asyncio.run(_serve(server, dashboard, feed, bound, with_input))
+        asyncio.run(_serve(server, dashboard, feed, bound, until))
     finally:
         feed.end()
 
 
 async def _serve(
-    server: uvicorn.Server, dashboard: Dashboard, feed: Feed, bound: socket.socket, with_input: bool
+    server: uvicorn.Server,
+    dashboard: Dashboard,
+    feed: Feed,
+    bound: socket.socket,
+    until: Callable[[], object] | None,
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -66,12 +76,12 @@ async def _serve(
         await dashboard.pages.say_last()
         server.should_exit = True
 
-    def wait() -> None:
-        sys.stdin.buffer.read()
+    def wait(until: Callable[[], object]) -> None:
+        until()
         asyncio.run_coroutine_threadsafe(end(), loop)
 
-    if with_input:
-        Thread(target=wait, daemon=True).start()
+    if until is not None:
+        Thread(target=wait, args=(until,), daemon=True).start()
     await server.serve(sockets=[bound])
 
 
@@ -99,7 +109,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     doors = Doors(**json.loads(sys.stdin.buffer.readline()))
     bound = socket.socket(fileno=handle)
-    serve(read_begun(folder), bound, doors, with_input=True)
+    serve(read_begun(folder), bound, doors, until=sys.stdin.buffer.read)
 
 
 if __name__ == "__main__":

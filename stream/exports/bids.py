@@ -136,9 +136,11 @@ def _mend_sidecars(path: Any, run: Run, facts: BidsFacts) -> None:
         "EEGReference": facts.reference or "n/a",
         "EEGGround": facts.ground or "n/a",
         "Manufacturer": facts.manufacturer or "n/a",
+        "CapManufacturersModelName": facts.cap or "n/a",
         "RecordingDuration": run.n_times / run.recording.rate_hz,
         "RecordingType": "discontinuous" if run.gaps else "continuous",
     }
+    told |= {"Experimenter": facts.experimenter} if facts.experimenter else {}
     write_json(sidecar, read_json(sidecar) | told)
     channels = path.copy().update(suffix="channels", extension=".tsv").fpath
     names, rows = read_tsv(channels)

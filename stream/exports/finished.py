@@ -5,16 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hvf_core.problem import Problem
 from index.gallery import Gallery
 from stream.acquire.markers import Event
+from stream.pipeline.books.about import FORM
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.summary import read_summary
 from stream.pipeline.books.trials_table import TrialRow, TrialsTable, trials_table
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import SessionConfig, read_config
+from stream.pipeline.wire.orders import changed
 from stream.sources.read import read_recording
 from stream.sources.recording import Recording
 
@@ -61,6 +64,17 @@ class FinishedSession:
             and abs(row["onset_s"] - event.onset_s) < within_s
         ]
         return near[0] if near else 0
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a person has said of it, by the names of BIDS: before it began, or on its page."""
+        config = self.config
+        for record in self.records:
+            is_done = record["event"] == "control" and record["outcome"] == "done"
+            if is_done and record["verb"] == "set" and record["argument"].split(" ")[0] in FORM:
+                config = changed(config, "set", record["argument"])
+        told = {"subject": config.subject, **config.about.model_dump(exclude={"form"})}
+        return {name: value for name, value in told.items() if value is not None}
 
     @property
     def recording_files(self) -> list[Path]:

@@ -20,6 +20,10 @@ class BidsFacts(Settings):
     """Number of the run, where a session has several."""
     line_hz: MainsHz | None = setting(None, option="--line-freq")
     """Frequency of the mains, 50 or 60."""
+    experimenter: str | None = setting(None, option="--experimenter")
+    """Who ran the session."""
+    cap: str | None = setting(None, option="--cap")
+    """Of the electrodes, as its maker calls it."""
     reference: str | None = setting(None, option="--reference")
     """Where the reference electrode was, as FCz."""
     ground: str | None = setting(None, option="--ground")

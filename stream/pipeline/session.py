@@ -93,6 +93,7 @@ class Session:
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder
         self._has_begun, self._left_s = False, float("inf")
+        self._has_asked = False  # for the form, of a session that waits for it
         self._is_ended = self._is_aborted = False  # by whoever watches it
         self.asked_by: int | None = None  # the signal that ended it
         self.is_unread = False  # and was ended for that
@@ -189,7 +190,7 @@ class Session:
             if self._life.state is not State.STARTING:
                 self._supervisor.look_after()
             else:
-                ready = self._supervisor.is_ready() and self._control.is_started
+                ready = self._supervisor.is_ready() and self._may_begin()
         except Problem as problem:
             self.failure = self.failure or str(problem)
             broken = True
@@ -203,6 +204,13 @@ class Session:
         seen = Seen(moved, ready, broken, over, source_ended)
         for event in self._life.events(seen, time.monotonic()):
             self._on(event)
+
+    def _may_begin(self) -> bool:
+        """Whether nobody has to say more, now that all processes are ready."""
+        if not (self._control.is_started or self._has_asked):
+            self._has_asked = True
+            self._view.say("all is ready: it begins with the form of its page, or a `start`")
+        return self._control.is_started
 
     def _tell(self, asked: Asked, done: Controlled) -> None:
         self._supervisor.answer(asked.envelope, done.outcome, done.text)

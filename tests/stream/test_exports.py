@@ -19,6 +19,7 @@ from hvf_core.lock import alone_in
 from index.gallery import Gallery, save_gallery
 from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
+from stream.pipeline.books.about import AboutSettings
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import LiveSource
 from tests.calling import ROOT, call
@@ -496,7 +497,7 @@ def test_a_trial_that_was_not_used_is_none_of_the_epochs(tmp_path: Path) -> None
         (("--epochs", "nowhere/t-epo.fif"), "make the folder"),
         (("--bids", "s", *FACTS), "holds other files"),
         (("--bids", "s/ledger.jsonl", *FACTS), "is no folder"),
-        (("--bids", "ds", *FACTS, "--cap", "x"), "No such option"),
+        (("--bids", "ds", *FACTS, "--hat", "x"), "No such option"),
     ],
 )
 def test_wrong_input_is_one_sentence(tmp_path: Path, options, told: str) -> None:
@@ -628,3 +629,19 @@ def test_braindecode_makes_windows_of_the_same_trials(tmp_path: Path) -> None:
         assert row["stimulus"] == texts[trial]
         expected = session.trials[trial].T * np.array([[1e-6]] * 4 + [[1.0]])
         np.testing.assert_allclose(samples, expected, rtol=1e-6)
+
+
+def test_the_form_of_a_session_is_taken_what_was_put_right_later_too(tmp_path: Path) -> None:
+    about = AboutSettings(task="rsvp", line_hz=60, cap="actiCAP snap", run=1)
+    session = finished(tmp_path / "s", WHOLE, MARKERS, subject="7", about=about)
+    said = {"event": "control", "verb": "set", "by": "dashboard", "text": "", "stamp_s": 0.0}
+    with (session.folder / "ledger.jsonl").open("a") as file:
+        for argument, outcome in (("about.run 3", "done"), ("about.task a b", "refused")):
+            record = {**said, "argument": argument, "outcome": outcome, "facts": {}}
+            file.write(json.dumps(record) + "\n")
+    done = call("export", session.folder, "--bids", tmp_path / "ds", "--line-freq", "50")
+    assert done.code == 0, done.err
+    (sidecar,) = (tmp_path / "ds").glob("sub-7/**/*_eeg.json")
+    assert sidecar.name == "sub-7_task-rsvp_run-03_eeg.json"
+    told = json.loads(sidecar.read_text())
+    assert (told["PowerLineFrequency"], told["CapManufacturersModelName"]) == (50, "actiCAP snap")

@@ -83,6 +83,8 @@ class Board:
     """When the last message came."""
     started: bool = False
     """Whether somebody has said `start`, where a session waits for that."""
+    lacks_history: bool = False
+    """Whether the session has ended more trials than were heard of."""
     is_lost: bool = False
     ended: dict[str, Any] | None = None
 
@@ -91,7 +93,6 @@ class Board:
         self._outcomes: dict[int, tuple[str, str]] = {}
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._adds_up = True
         self._accuracy, self._latency = Accuracy(), Latency()
         self._streams: dict[str, StreamHealth] = {}
         self._nodes: dict[str, tuple[NodeState, float]] = {}
@@ -114,8 +115,7 @@ class Board:
                 self._answer(message)
             case Settled():
                 self.settle(message.trial, message.outcome, message.reason)
-                n_ended = len(self._outcomes)
-                self._adds_up = message.markers - message.pending == n_ended
+                self.lacks_history = len(self._outcomes) < message.markers - message.pending
             case Painted():
                 self._painted(message)
             case PaintingState():
@@ -143,11 +143,6 @@ class Board:
             case SessionClosed(summary=summary):
                 self.state = "closed"
                 self.ended = {"end": summary.get("end"), "failure": summary.get("failure")}
-
-    @property
-    def lacks_history(self) -> bool:
-        """Whether the session has ended more trials than were heard of."""
-        return not self._adds_up
 
     def settle(self, trial: int, outcome: str, reason: str) -> None:
         """A trial has come to its end."""
@@ -199,7 +194,7 @@ class Board:
         pending = len(self._seen) - len(self._outcomes)
         reasons = {reason: n for reason, n in sorted(self._reasons.items()) if n}
         told = {"markers": len(self._seen), "pending": pending, **sums, "reasons": reasons}
-        return told | {"adds_up": self._adds_up}
+        return told | {"adds_up": not self.lacks_history}
 
     def _saw(self, trial: int) -> None:
         self._seen.add(trial)

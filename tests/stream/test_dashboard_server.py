@@ -1,0 +1,228 @@
+"""Who is let in to a page, and what is served to whom: real requests to a real server."""
+
+import http.client
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from hvf_core.problem import Problem
+from stream.dashboard.doors import Doors
+from stream.dashboard.ports import doors_of, listening
+from stream.dashboard.run import serve
+from stream.pipeline.outputs.settings import OutputSettings
+from stream.pipeline.wire.config import SessionConfig
+from tests.finished import Piece, finished
+from tests.ports import free_port
+
+MARKERS = [(301.0 + k, f"image {k % 3}") for k in range(6)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> SessionConfig:
+    """Of a session that is over, beside a file that is nobody's business."""
+    folder = tmp_path_factory.mktemp("sessions")
+    (folder / "secret.png").write_bytes(b"not yours")
+    session = finished(folder / "one", [Piece(300.0, 2500)], MARKERS)
+    images = session.folder / "images"
+    images.mkdir(exist_ok=True)
+    (images / "trial-00001.png").write_bytes(b"a painting")
+    os.symlink(folder / "secret.png", images / "trial-00002.png")
+    return session.config
+
+
+@contextmanager
+def served(config: SessionConfig, host: str = "127.0.0.1") -> Iterator[Doors]:
+    bound = listening(f"{host}:{free_port()}")
+    doors, ended = doors_of(f"{host}:1", bound), threading.Event()
+    server = threading.Thread(target=serve, args=(config, bound, doors, ended.wait))
+    server.start()
+    try:
+        yield doors
+    finally:
+        ended.set()
+        server.join()
+
+
+@pytest.fixture(scope="module")
+def doors(config: SessionConfig) -> Iterator[Doors]:
+    with served(config) as doors:
+        yield doors
+
+
+def get(doors: Doors, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    """Status, text and headers of an answer; the path goes out as it is."""
+    line = http.client.HTTPConnection("127.0.0.1", doors.port, timeout=60)
+    line.request("GET", path, headers={n.replace("_", "-"): v for n, v in headers.items()})
+    answer = line.getresponse()
+    told = (answer.status, answer.read().decode(), {k.lower(): v for k, v in answer.getheaders()})
+    line.close()
+    return told
+
+
+@contextmanager
+def page(doors: Doors, query: str = "?v=1", **more: Any) -> Iterator[ClientConnection]:
+    with connect(f"ws://127.0.0.1:{doors.port}/live{query}", **more) as socket:
+        yield socket
+
+
+def hear(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    while (told := json.loads(socket.recv(60)))["kind"] != kind:
+        pass
+    return told
+
+
+def test_a_session_that_is_over_is_shown_whole(doors: Doors, config: SessionConfig) -> None:
+    with page(doors) as socket:
+        hello = json.loads(socket.recv(60))
+        assert (hello["kind"], hello["session"]["mode"]) == ("hello", "finished")
+        told = [json.loads(socket.recv(60)) for _ in range(7)]
+    state = next(one for one in told if one["kind"] == "state")
+    assert (state["state"], state["ended"]["report"]) == ("ended", True)
+    assert state["ledger"]["markers"] == len(MARKERS)
+    trials = [one for one in told if one["kind"] == "trial"]
+    assert [one["shown"]["id"] for one in trials] == [text for _, text in MARKERS]
+    assert json.loads(get(doors, "/state.json")[1])["state"]["ledger"] == state["ledger"]
+    for path in ("/", "/report.html", "/files/summary.json", "/images/trial-00001.png"):
+        status, _, headers = get(doors, path)
+        assert (status, headers["x-content-type-options"]) == (200, "nosniff"), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/../config.json",
+        "/images/..%2fconfig.json",
+        "/images/..%2f..%2fsecret.png",
+        "/images/%2e%2e/%2e%2e/secret.png",
+        "/images/trial-00002.png",  # a link to the outside
+        "/files/../config.json",
+        "/files/config.json",
+        "/files/..%2fledger.jsonl",
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static//etc/passwd",
+        "/thumbnails/..%2f..%2fsecret.png",
+        "/thumbnails//etc/passwd",
+        "//etc/passwd",
+        "/images/a%00b.png",
+    ],
+)
+def test_nothing_outside_of_the_folder_is_served(doors: Doors, path: str) -> None:
+    status, text, _ = get(doors, path)
+    assert status in (403, 404)
+    assert not {"not yours", "endpoints", "root:", "import"} & set(text.split())
+    assert get(doors, "/state.json")[0] == 200
+
+
+def test_foreign_names_and_origins_are_refused_and_logged(doors: Doors, caplog) -> None:
+    local = f"localhost:{doors.port}"
+    assert get(doors, "/", Host=local)[0] == 200
+    assert get(doors, "/", Host=local, Origin=f"http://{local}")[0] == 200
+    led = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert get(doors, "/", Host=local, **led)[0] == 200  # a link is followed
+    caplog.clear()
+    assert get(doors, "/", Host="evil.example")[0] == 421  # DNS rebinding
+    assert get(doors, "/", Host=local, Origin="http://evil.example")[0] == 403
+    assert get(doors, "/", Host=local, Origin="null")[0] == 403
+    assert get(doors, "/state.json", Host=local, Sec_Fetch_Site="cross-site")[0] == 403
+    for more in (
+        {"origin": "http://evil.example"},
+        {"origin": f"https://evil.example:{doors.port}"},
+    ):
+        with pytest.raises(InvalidStatus) as refused, page(doors, **more):
+            pass
+        assert refused.value.response.status_code == 403
+    with page(doors, origin=f"http://127.0.0.1:{doors.port}") as socket:
+        assert hear(socket, "hello")["rights"] == "control"
+    assert sum("refused" in line for line in caplog.messages) == 6
+
+
+def end(socket: ClientConnection) -> tuple[int, str]:
+    """How the server closes a connection: code and reason."""
+    with suppress(ConnectionClosed):
+        while True:
+            socket.recv(60)
+    return socket.close_code, socket.close_reason
+
+
+NO_REQUESTS = ("rubbish", "[]", '{"id":1}', '{"id":2,"ask":"rm"}', '{"id":3,"ask":"mark"', b"bytes")
+
+
+def test_what_is_no_request_is_told_so_and_too_much_of_it_ends_that_page_alone(
+    doors: Doors,
+) -> None:
+    with page(doors) as good:
+        hear(good, "state")
+        with page(doors) as bad:
+            for sent in (*NO_REQUESTS, '{"id":7,"ask":"mark","argument":"x","more":1}'):
+                bad.send(sent)
+                assert not (said := hear(bad, "said"))["ok"]
+            assert said["id"] == 7
+            with suppress(ConnectionClosed):  # before all of it is sent
+                for _ in range(20):
+                    bad.send("{" * 1000)
+            assert end(bad)[0] == 1008
+        with page(doors) as bad:
+            bad.send("x" * 17_000)
+            assert end(bad)[0] == 1009
+        with page(doors, "?v=2") as old:
+            code, reason = end(old)
+            assert (code, "reload" in reason) == (4001, True)
+        good.send(json.dumps({"id": 1, "ask": "mark", "argument": "x"}))
+        said = hear(good, "said")
+    assert (said["id"], said["ok"]) == (1, False)
+    assert "the session has ended" in said["text"]
+
+
+def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
+    config: SessionConfig,
+) -> None:
+    with served(config, "0.0.0.0") as doors:
+        (control, look) = doors.tokens
+        assert get(doors, "/")[0] == get(doors, "/?token=wrong")[0] == 401
+        with pytest.raises(InvalidStatus), page(doors):
+            pass
+        assert get(doors, "/", Host="evil.example", Cookie=f"{doors.cookie}={control}")[0] == 421
+        status, _, headers = get(doors, f"/?token={look}")
+        cookie = headers["set-cookie"]
+        assert (status, headers["location"]) == (303, "/")
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        kept = {"Cookie": cookie.partition(";")[0]}
+        assert get(doors, "/", **kept)[0] == 200
+        with page(doors, additional_headers=kept) as socket:
+            assert hear(socket, "hello")["rights"] == "look"
+            socket.send('{"id":1,"ask":"stop"}')
+            assert "only looks" in hear(socket, "said")["text"]
+            socket.send('{"id":2,"ask":"watch","kinds":["eeg"]}')
+            assert hear(socket, "said")["ok"]
+        with page(doors, f"?v=1&token={control}") as socket:
+            assert hear(socket, "hello")["rights"] == "control"
+
+
+def test_of_a_blind_session_no_file_that_tells_what_was_shown_is_served(
+    config: SessionConfig,
+) -> None:
+    blind = config.model_copy(update={"outputs": OutputSettings(blind=True)})
+    with served(blind) as doors:
+        for path in ("/report.html", "/files/trials.csv", "/files/ledger.jsonl"):
+            assert get(doors, path)[0] == 403
+        assert get(doors, "/images/trial-00001.png")[0] == 200
+        with page(doors) as socket:
+            told = [json.loads(socket.recv(60)) for _ in range(8)]
+    assert "image 1" not in json.dumps(told)
+
+
+def test_a_port_that_is_taken_is_passed_over_and_a_strange_address_is_refused() -> None:
+    with listening("127.0.0.1:20765") as first, listening("127.0.0.1:20765") as second:
+        assert second.getsockname()[1] > first.getsockname()[1]
+    with pytest.raises(Problem, match="give an address of this machine"):
+        listening("203.0.113.7:8765")
