@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from datetime import datetime
 
-from stream.client import PLACE
+from stream import client
 from stream.pipeline.wire.config import SessionConfig
 from stream.pipeline.wire.keys import LAB
 
@@ -26,7 +26,7 @@ class Presence:
     """
 
     def __init__(self, config: SessionConfig, title: str):
-        self._path, self.trouble = PLACE / f"{config.session}.json", ""
+        self._path, self.trouble = client.PLACE / f"{config.session}.json", ""
         self._said = {
             "session": config.session,
             "folder": str(config.folder),
@@ -37,10 +37,10 @@ class Presence:
         # One that is not locked is taken for a dead session's: it gets its name with its lock.
         begun = self._path.with_suffix(".new") if _HAS_LOCKS else self._path
         try:
-            PLACE.mkdir(mode=0o700, exist_ok=True)
-            status = PLACE.lstat()
+            client.PLACE.mkdir(mode=0o700, exist_ok=True)
+            status = client.PLACE.lstat()
             if _HAS_LOCKS and (status.st_uid != os.getuid() or status.st_mode & 0o077):
-                raise PermissionError(0, "others can enter it", str(PLACE))
+                raise PermissionError(0, "others can enter it", str(client.PLACE))
             self._file = begun.open("wb", buffering=0)
             self.say(ready=False)
             if _HAS_LOCKS:

@@ -313,9 +313,8 @@ class Running(threading.Thread):
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where sessions say that they run: here none of others does."""
-    for module in ("stream.client", "stream.pipeline.presence"):
-        monkeypatch.setattr(f"{module}.PLACE", tmp_path / "running")
-    return tmp_path / "running"
+    monkeypatch.setattr(client, "PLACE", tmp_path / "running")
+    return client.PLACE
 
 
 @pytest.fixture(autouse=True)
