@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, JsonValue
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from decoder.bundle import BundleManifest, HVFRecord, ImageEncoderRecord, space_of
 from decoder.hvf import HVF
-from decoder.painting.base import DiffusionBase
 from decoder.residual import ResMLP
 from decoder.weights import Network, filled
 from hvf_core.artifact import (
@@ -33,6 +32,9 @@ from hvf_core.artifact import (
 )
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
+
+if TYPE_CHECKING:  # it takes seconds, and whoever wants a prior's HVF paints nothing
+    from decoder.painting.base import DiffusionBase
 
 SCHEMA_VERSION: Literal[1] = 1
 PRIOR = "prior.json"
@@ -172,7 +174,7 @@ def load_prior(directory: Path) -> Prior:
     return Prior(directory, manifest)
 
 
-def check_fits(prior: Prior, base: DiffusionBase) -> None:
+def check_fits(prior: Prior, base: "DiffusionBase") -> None:
     """Refuses a base model that the prior was not made for.
 
     Raises:
