@@ -1,0 +1,110 @@
+/** What the operator can do, by the state of the session; the rest is greyed and says when. */
+
+import { $, make, mark, say } from "/static/dom.js";
+
+const HINTS = { text: "what happened", id: "stimulus", folder: "folder of a gallery" };
+const CONSEQUENCES = {
+  finish: "No more trials are opened, those that are open are answered, and the session ends with its report.",
+  stop: "The session ends now. Trials that are open are dropped as shutdown.",
+  gallery: "Answers will be among the images of the other gallery from the next trial on.",
+};
+const KEYS = { pause: "space", resume: "space", mark: "m" };
+
+export function controls(connection) {
+  let verbs = [];
+  let state = null;
+  let mayControl = false;
+
+  const allow = () => {
+    for (const { verb, when, root } of verbs) {
+      const isNow = when.includes(state?.state);
+      const why = !mayControl ? "This link only looks on." : isNow ? null : `Possible while the session is ${when.join(" or ")}.`;
+      for (const part of root.querySelectorAll("button, input")) part.disabled = why != null;
+      if (verb === "resume" || verb === "pause") mark(root, "data-other", isNow || (verb === "pause" && state?.state !== "paused") ? null : "");
+      mark(root, "title", why);
+    }
+  };
+
+  const ask = async (verb, label, argument, confirm) => {
+    if (confirm && !(await isSure(verb, label))) return;
+    say($("said"), `${label} …`);
+    const { ok, text } = await connection.ask(argument === undefined ? { ask: verb } : { ask: verb, argument });
+    mark($("said"), "data-level", ok ? "ok" : "bad");
+    say($("said"), text || (ok ? `${label}: done` : `${label}: refused`));
+  };
+
+  return {
+    hello(hello) {
+      mayControl = hello.rights === "control";
+      const key = JSON.stringify(hello.verbs);
+      if ($("verbs").dataset.key !== key) {
+        $("verbs").dataset.key = key; // what is being typed outlives a new hello
+        verbs = hello.verbs.map((verb) => ({ ...verb, root: control(verb, ask) }));
+        $("verbs").replaceChildren(...placed(verbs));
+      }
+      allow();
+    },
+    state(message) {
+      const hasChanged = message.state !== state?.state;
+      state = message;
+      if (hasChanged) allow();
+      files(message.ended, message);
+    },
+    trial({ group, stimulus }) {
+      const known = $("known-stimuli");
+      const id = group || stimulus;
+      if (!known || !id || [...known.options].some(({ value }) => value === id)) return;
+      known.prepend(make("option", { value: id }));
+      if (known.options.length > 50) known.lastElementChild.remove();
+    },
+  };
+}
+
+/** Pause and resume take turns in one place. */
+function placed(verbs) {
+  const turn = verbs.filter(({ verb }) => verb === "pause" || verb === "resume").map(({ root }) => root);
+  const others = verbs.map(({ root }) => root).filter((root) => !turn.includes(root));
+  return turn.length ? [make("div", { class: "turn" }, turn), ...others] : others;
+}
+
+function control({ verb, label, argument, confirm }, ask) {
+  const kind = verb === "stop" ? "danger" : ["pause", "resume"].includes(verb) ? "main" : "";
+  const name = [label, KEYS[verb] && make("kbd", {}, KEYS[verb])];
+  if (!argument) {
+    const press = () => ask(verb, label, undefined, confirm);
+    return make("div", { class: "verb" }, make("button", { type: "button", class: kind, "data-verb": verb, onclick: press }, name));
+  }
+  const input = make("input", {
+    id: `argument-${verb}`, placeholder: HINTS[argument] ?? argument, "aria-label": `${label}: ${HINTS[argument] ?? argument}`,
+    autocomplete: "off", maxlength: 1000, list: argument === "id" ? "known-stimuli" : null, required: true,
+  });
+  const form = make("form", { class: "verb" }, input, make("button", { "data-verb": verb }, name));
+  if (argument === "id") form.append(make("datalist", { id: "known-stimuli" }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask(verb, label, input.value.trim(), confirm);
+    input.value = "";
+    input.blur();
+  });
+  return form;
+}
+
+function isSure(verb, label) {
+  const dialog = $("confirm-dialog");
+  say($("confirm-title"), `${label}?`);
+  say($("confirm-text"), CONSEQUENCES[verb] ?? "This cannot be taken back.");
+  say($("confirm-yes"), label);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+function files(ended, { ledger }) {
+  const place = $("files");
+  const key = ended ? `${ended.end}${ended.report}` : "";
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  const links = ended?.report ? [["/report.html", "report"], ["/files/summary.json", "summary"], ["/files/trials.csv", "trials"], ["/files/ledger.jsonl", "ledger"]] : [];
+  place.replaceChildren(...links.map(([href, word]) => make("a", { href, target: "_blank", rel: "noopener" }, word)));
+  if (ended) say($("said"), `Ended by ${ended.end}: ${ledger.decoded} of ${ledger.markers} markers decoded.`);
+}
