@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,9 @@ FULL_HD = {"width": 1920, "height": 1080}
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -53,6 +56,7 @@ def opened(browser: Any) -> Callable:
             )
             page.goto(address)
             expect(page.locator("body")).to_have_attribute("data-line", "open")
+            expect(page.locator("body")).to_have_attribute("data-state", re.compile(".+"))
             yield page, session
             window.close()
             # A line that a test has broken on purpose is the one thing that Chromium tells of.
@@ -61,18 +65,14 @@ def opened(browser: Any) -> Callable:
     return open_it
 
 
-def _asked(session: FakeSession, verb: str) -> dict[str, Any]:
-    """The next request of a kind."""
-    while (request := session.asked.get(timeout=60))["ask"] != verb:
-        pass
-    return request
-
-
-def _next(session: FakeSession) -> dict[str, Any]:
-    """The next request that is none of what is seen."""
-    while (request := session.asked.get(timeout=60))["ask"] == "watch":
-        pass
-    return request
+def _asked(session: FakeSession, *verbs: str) -> dict[str, Any]:
+    """The next request of a kind; without one, of any but what the page can see."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        request = session.asked.get(timeout=60)
+        if request["ask"] in verbs or (not verbs and request["ask"] != "watch"):
+            return request
+    raise AssertionError(f"nobody asked for {verbs}")
 
 
 def _is_drawn(page: Page, canvas: str) -> bool:
@@ -175,7 +175,7 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
         page.locator("#confirm-dialog button[value=no]").click()
         page.locator("[data-verb=finish]").click()
         page.locator("#confirm-yes").click()
-        assert _next(session)["ask"] == "finish"  # and no stop before it
+        assert _asked(session)["ask"] == "finish"  # and no stop before it
         setting = page.locator(".setting", has_text="Min confidence")
         setting.locator("input").fill("0.35")
         setting.locator("button").click()
