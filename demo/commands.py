@@ -204,9 +204,12 @@ def evaluate(
     """
     from demo.evaluation import REPEATS, evaluate_demo
     from demo.model import ready_model
-    from offline_train.commands.evaluate import show_results
+    from hvf_core.artifact import refuse_other_results
+    from offline_train.commands.evaluate import RESULTS, show_results
     from stream.acquire.settings import AdaptationSettings
 
+    if out is not None:
+        refuse_other_results(out, RESULTS)
     settings = asked.settings({"repeats": REPEATS})
     model = ready_model()
     with tempfile.TemporaryDirectory() as folder:
@@ -237,8 +240,11 @@ def evaluate_paintings(
     """
     from demo.model import ready_model
     from demo.prior import evaluate_demo_paintings
-    from offline_train.commands.evaluate_prior import show_paintings
+    from hvf_core.artifact import refuse_other_results
+    from offline_train.commands.evaluate_prior import PAINTINGS, show_paintings
 
+    if out is not None:
+        refuse_other_results(out, PAINTINGS)
     settings = asked.settings()
     model = ready_model()
     with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ else:
 Manifest = TypeVar("Manifest", bound=BaseModel)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where there is no room."""
+_DRAFT = ".draft-"
 
 
 def cache_folder() -> Path:
@@ -78,6 +79,25 @@ def whole_file(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Yields a draft whose files take the places of those in a folder when the block ends well."""
+    with naming(folder), space_needed(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_DRAFT}*"):
+            _drop(left)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=folder) as made:
+            draft = Path(made)
+            lock = lock_folder(draft)
+            try:
+                yield draft
+                for file in sorted(draft.iterdir()):
+                    file.replace(folder / file.name)
+            finally:
+                if lock is not None:
+                    os.close(lock)
+
+
 def refuse_unwritable(directory: Path) -> None:
     """Refuses a directory in which no file can be made, before any work is done for it."""
     try:
@@ -99,14 +119,27 @@ def refuse_foreign(directory: Path, manifest_name: str) -> None:
     a file is, and a place that cannot be written.
     """
     refuse_unwritable(directory.parent)
-    replaceable = directory.is_dir() and (
-        (directory / manifest_name).is_file() or not any(directory.iterdir())
-    )
-    if directory.exists() and not replaceable:
-        raise Problem(
-            f"{directory} is there already and holds no {manifest_name}, so it is left alone: "
-            "name a directory that is new or empty"
-        )
+    _refuse_without(directory, manifest_name)
+
+
+def refuse_other_results(folder: Path, *ours: str) -> None:
+    """Refuses a place for `whole_files`, before any work is done for it.
+
+    As `refuse_foreign` does; files are put into what is there, which has to hold one of `ours`.
+    """
+    refuse_unwritable(folder)
+    _refuse_without(folder, *ours)
+
+
+def _refuse_without(directory: Path, *ours: str) -> None:
+    if directory.exists():
+        there = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+        # What a killed process has left is no reason: it is taken away.
+        if there.isdisjoint(ours) and not all(name.startswith(_DRAFT) for name in there):
+            raise Problem(
+                f"{directory} is there already and holds no {' or '.join(ours)}, so it is left "
+                "alone: name a directory that is new or empty"
+            )
 
 
 def refuse_taken(directory: Path, manifest_name: str, what: str) -> None:
@@ -157,16 +190,23 @@ def _clear(directory: Path) -> None:
     """Takes away what killed processes left beside a directory; where it is gone, it is back."""
     name = glob.escape(directory.name)
     for draft in directory.parent.glob(f".{name}.draft-*"):
-        lock = lock_folder(draft)
-        if lock is None:  # it is being written
+        if not _drop(draft):
             return
-        shutil.rmtree(draft, ignore_errors=True)
-        os.close(lock)
     for old in directory.parent.glob(f".{name}.old-*") if HAS_LOCKS else ():
         if directory.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(directory)
+
+
+def _drop(draft: Path) -> bool:
+    """Takes a draft away, unless it is being written."""
+    lock = lock_folder(draft)
+    if lock is None:
+        return False
+    shutil.rmtree(draft, ignore_errors=True)
+    os.close(lock)
+    return True
 
 
 def lock_folder(folder: Path) -> int | None:

@@ -27,6 +27,9 @@ _WRONG = {
     "multiple_of": "is no multiple of {multiple_of:g}",
     "dict_type": "is no list such as EEG1=Pz,EEG2=Oz",
     "extra_forbidden": "is no setting",
+    "int_parsing_size": "is too large",
+    "tuple_type": "is no list",
+    "too_short": "has {actual_length} values, and needs {min_length} or more",
 }
 """What is said of errors whose text by pydantic would help nobody."""
 
@@ -275,14 +278,29 @@ def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tre
     if error["type"] == "missing" and (one := settings_of(tree).get(paths[0])):
         also = f" (or {one.path})" if one.option else ""
         raise WrongUsage(f"{one.option or one.path}{also} is missing: {one.help}")
-    named = next((given[path].named for path in paths if path in given), ".".join(parts))
+    named = next(
+        (
+            given[path].named + _inside(error["loc"][path.count(".") + 1 :])
+            for path in paths
+            if path in given
+        ),
+        ".".join(parts),
+    )
     if error["type"] == "value_error":
         said = error["msg"].removeprefix("Value error, ")
         raise WrongUsage(f"{named}: {said}" if named else said)
+    if error["type"] == "missing":
+        raise WrongUsage(f"{named} is missing")
     value = error["input"]
     # Several, where the setting may be of several kinds.
     wrong = " or ".join(_wrong(one) for one in errors if one["input"] is value)
     raise WrongUsage(f"{named} {_short(value)} {wrong}")
+
+
+def _inside(loc: Sequence[str | int]) -> str:
+    """Where in a value that is a list of tables or a table something is; lists are short."""
+    names = [str(part + 1) if isinstance(part, int) else part for part in loc if part != "[key]"]
+    return "".join(f" {name}" for name in names) if any(isinstance(p, str) for p in loc) else ""
 
 
 def _short(value: Any) -> str:

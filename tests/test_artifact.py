@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from hvf_core.artifact import (
     refuse_foreign,
+    refuse_other_results,
     refuse_unwritable,
     sealed_directory,
     whole_file,
+    whole_files,
     write_manifest,
 )
 from hvf_core.problem import Problem
@@ -102,6 +104,32 @@ def test_places_are_refused_that_are_not_ours_or_cannot_be_written(tmp_path: Pat
     refuse_foreign(tmp_path / "it", "it.json")
     shutil.rmtree(tmp_path / "it")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["busy", "file"]
+
+
+def test_files_are_put_beside_those_that_are_there_all_or_none(tmp_path: Path) -> None:
+    refuse_other_results(tmp_path / "new", "it.json")
+
+    def put(word: str, fault: type[BaseException] | None = None) -> None:
+        with whole_files(tmp_path / "it") as draft:
+            write_manifest(draft / "it.json", Said(word=word))
+            if fault is not None:
+                raise fault
+
+    put("first")
+    put("second")
+    (tmp_path / "it/mine.txt").write_text("x")
+    with pytest.raises(KeyboardInterrupt):
+        put("third", KeyboardInterrupt)
+    (tmp_path / "it/.draft-killed").mkdir()
+    assert word_in(tmp_path / "it") == "second"
+    with whole_files(tmp_path / "it"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "it").iterdir()) == ["it.json", "mine.txt"]
+    refuse_other_results(tmp_path / "it", "it.json", "other.json")
+    with pytest.raises(Problem, match=r"holds no other\.json or runs"):
+        refuse_other_results(tmp_path / "it", "other.json", "runs")
+    (tmp_path / "killed/.draft-killed").mkdir(parents=True)
+    refuse_other_results(tmp_path / "killed", "it.json")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from hvf_core.problem import Problem, WrongUsage
 from offline_train.commands.options import bar, console, test_trials
 from offline_train.evaluate.settings import EvaluateSettings
 
+RESULTS = "evaluation.json"
+
 if TYPE_CHECKING:
     from offline_train.evaluate.record import SubjectRanks
     from offline_train.evaluate.result import Evaluation, Results
@@ -57,9 +59,9 @@ def evaluate(
                 "for all, or one for each"
             )
     if out is not None:
-        from hvf_core.artifact import refuse_unwritable
+        from hvf_core.artifact import refuse_other_results
 
-        refuse_unwritable(out)
+        refuse_other_results(out, RESULTS)
     from decoder.bundle import open_bundle
     from offline_train.evaluate.answers import window_ends
     from offline_train.evaluate.compare import read_results
@@ -165,18 +167,20 @@ def show_results(
 
 
 def _write(results: "Results", out: Path, records: "Sequence[SubjectRanks]") -> None:
-    from hvf_core.artifact import whole_file, write_manifest
+    from hvf_core.artifact import whole_files, write_manifest
     from offline_train.evaluate.page import write_page
     from offline_train.evaluate.pictures import write_pictures
     from offline_train.evaluate.record import record
 
-    pictures = write_pictures(results, out)
-    write_manifest(out / "evaluation.json", results)
-    write_page(out / "report.html", results, pictures)
-    if records:
-        found = record(records, next(iter(results.by_method.values())), results.made)
-        with whole_file(out / "neuralbench.json") as draft:
-            draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    names = ["report.html", "evaluation.json", *["neuralbench.json"] * bool(records)]
-    names += [path.name for some in pictures.values() for path in some]
+    with whole_files(out) as draft:
+        pictures = write_pictures(results, draft)
+        write_manifest(draft / RESULTS, results)
+        write_page(draft / "report.html", results, pictures)
+        if records:
+            found = record(records, next(iter(results.by_method.values())), results.made)
+            text = json.dumps(found, indent=1)
+            (draft / "neuralbench.json").write_text(text, encoding="utf-8")
+        for drawn_before in [*out.glob("accuracy*.png"), *out.glob("reliability*.png")]:
+            drawn_before.unlink()
+        names = sorted((path.name for path in draft.iterdir()), key=lambda name: name[-4:])
     console.print(f"in '{out}': {', '.join(names[:6])}{' ...' * (len(names) > 6)}")

@@ -20,6 +20,8 @@ from offline_train.commands.options import (
 )
 from offline_train.paintings.settings import PaintingsSettings
 
+PAINTINGS = "paintings.json"
+
 if TYPE_CHECKING:
     from offline_train.paintings.scores import Paintings, PaintingScores
 
@@ -50,7 +52,7 @@ def evaluate_prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import check_bundle, check_fits, load_prior
     from decoder.painting.spec import read_base_spec
-    from hvf_core.artifact import refuse_unwritable
+    from hvf_core.artifact import refuse_other_results
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
     from offline_train.paintings.nets import load_feature_net
@@ -60,7 +62,7 @@ def evaluate_prior(
 
     settings = asked.settings()
     if out is not None:
-        refuse_unwritable(out)
+        refuse_other_results(out, PAINTINGS)
     specs = PAPER if nets is None else read_feature_nets(nets)
     opened, painted_with = load_bundle(bundle), load_prior(prior)
     check_bundle(painted_with, opened.manifest)
@@ -94,13 +96,13 @@ def show_paintings(
     paintings: "Paintings", scores: "PaintingScores", out: Path | None, title: str = ""
 ) -> None:
     """Prints scores and, into a folder, writes them as JSON and the paintings as a picture."""
-    from hvf_core.artifact import write_manifest
+    from hvf_core.artifact import whole_files, write_manifest
     from offline_train.paintings.report import differences_table, scores_table, write_grid
 
     console.print(scores_table(scores))
     console.print(differences_table(scores))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_manifest(out / "paintings.json", scores)
-        write_grid(paintings, out / "paintings.png", title=f"{title}{scores.items}")
+        with whole_files(out) as draft:
+            write_manifest(draft / PAINTINGS, scores)
+            write_grid(paintings, draft / "paintings.png", title=f"{title}{scores.items}")
         console.print(f"in '{out}': paintings.json, paintings.png")

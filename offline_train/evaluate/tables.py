@@ -126,7 +126,7 @@ def spread_table(over: OverSubjects, first: Evaluation) -> Table:
         title=f"mean ± SD over {len(over.subjects)} subjects{' (simulated)' * first.simulated}; "
         f"{over.method}",
         caption=f"{first.n_way}-way; chance {100 * first.chance_top1:.1f} and "
-        f"{100 * first.chance_top5:.1f} %; SD of a subject (n - 1)",
+        f"{100 * first.chance_top5:.1f} %; SD with n - 1",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -8,28 +8,24 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hvf_core.artifact import whole_file, write_manifest
+from hvf_core.artifact import whole_files, write_manifest
 from offline_train.evaluate.metrics import Estimate
 from offline_train.evaluate.pictures import BLUE, DPI, GREY
 from offline_train.experiments.numbers import Line, Results
 
 METRICS = {"top1": "top-1 %", "top5": "top-5 %"}
 SIMULATED = "SIMULATED: a demo world and a simulated subject, which say nothing about people."
-FIGURE = "figure.png"
+TABLE = "table.json"
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
+def write_report(results: Results, folder: Path) -> None:
     """Writes `table.md`, `table.csv`, `table.json` and `figure.png`, in place of earlier ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / name for name in ("table.md", "table.csv", "table.json", FIGURE)]
-    with whole_file(paths[0]) as draft:
-        draft.write_text(markdown(results), encoding="utf-8")
-    with whole_file(paths[1]) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(_cells(results))
-    write_manifest(paths[2], results)
-    with whole_file(paths[3]) as draft:
-        _figure(results).savefig(draft, dpi=DPI, format="png")
-    return paths
+    with whole_files(folder) as draft:
+        (draft / "table.md").write_text(markdown(results), encoding="utf-8")
+        with (draft / "table.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(_cells(results))
+        write_manifest(draft / TABLE, results)
+        _figure(results).savefig(draft / "figure.png", dpi=DPI)
 
 
 def markdown(results: Results) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from hvf_core.problem import WrongUsage
 from hvf_core.settings import Given, Layer, Settings, find, merge, setting, spread
@@ -15,6 +17,19 @@ from offline_train.evaluate.settings import EvaluateSettings
 SHIPPED = {file.stem: file for file in sorted((Path(__file__).parent / "shipped").glob("*.toml"))}
 """The files that come with the program, by name."""
 Latents = Literal["flat", "pooled", "shuffled"]
+Metric = Literal[
+    "top1",
+    "top5",
+    "PixCorr",
+    "SSIM",
+    "AlexNet(2)",
+    "AlexNet(5)",
+    "Inception",
+    "CLIP",
+    "EffNet-B",
+    "SwAV",
+]
+"""What is published: of retrieval, and of paintings."""
 NAME, SEED = "name", "train.seed"
 SUBJECT = "subject"
 """The axis of a table that has a line for each subject."""
@@ -49,8 +64,8 @@ class Published(Settings):
     """The values of the axes of `product`, or the `subject`, of which it is."""
     repeats: int | None = None
     """Repeats of a test image; the most that there are by default."""
-    values: dict[str, float]
-    """By metric, as printed: `top1` and `top5` in percent, others by their own names."""
+    values: dict[Metric, float] = setting(min_length=1)
+    """As printed: `top1` and `top5` in percent."""
     source: str
     """Key of `sources`."""
 
@@ -70,7 +85,7 @@ class Experiment(Settings):
     """How to get both."""
     subjects: tuple[str, ...] = ()
     """Whose test trials are decoded; of all that the trial set has by default."""
-    seeds: tuple[int, ...] = setting((2025,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = setting((2025,), min_length=1)
     """Of the training."""
     run: dict[str, Any] = setting({})
     """Settings of all runs, as of `RunSettings`."""

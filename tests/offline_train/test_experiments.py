@@ -25,6 +25,7 @@ from tests.lookalikes.eye import EYE, write_seen
 from tests.offline_train.conftest import FORMAT
 
 TRAIN = [f"train{n:02d}" for n in range(24)]
+MODULE = "offline_train"
 TEST = [f"test{n}" for n in range(6)]
 SUBJECTS = ["sub-01", "sub-02"]
 PLAIN = f"""
@@ -95,7 +96,7 @@ def written(world: Path, folder: Path, text: str = PLAIN) -> Path:
 
 def experiments(file: object, folder: Path, *more: object) -> Done:
     how = ("--out", folder / "out", "--cache", folder / "features")
-    return call("experiments", file, *how, *more, module="offline_train")
+    return call("experiments", file, *how, *more, module=MODULE)
 
 
 def runs(folder: Path) -> dict[str, int]:
@@ -133,7 +134,10 @@ def test_a_grid_is_every_row_at_every_value_subject_and_seed(tmp_path: Path, wor
         (('source = "them"', 'source = "us"'), "the source 'us', of which .sources. has no"),
         (('source = "them"', 'at.lr = 1\nsource = "them"'), "is at 'lr', which is no axis"),
         (('reference = "good"', 'reference = "best"'), "reference 'best' is none of the rows good"),
-        (("seeds = [1, 2]", "seeds = []"), "seeds"),
+        (("seeds = [1, 2]", "seeds = []"), r"seeds \[\] has 0 values, and needs 1 or more"),
+        (("seeds = [1, 2]", "seeds = [1e30]"), r"seeds 1e.30 is too large"),
+        (("top1 = 99.5", "topl = 99.5"), "published 1 values topl 'topl' must be 'top1', 'top5'"),
+        (('source = "them"', ""), "published 1 source is missing"),
         (("seeds = [1, 2]", "seeds = [1, 1]"), "has one twice"),
         (('title = "Planted"', ""), "title is missing"),
     ],
@@ -148,6 +152,13 @@ def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_runs(
     assert done.code == 2
     assert done.one_sentence()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_others_is_left_as_it_is(tmp_path: Path, world: Path) -> None:
+    there = sorted((world / "trials").iterdir())
+    done = call("experiments", written(world, tmp_path), "--out", world / "trials", module=MODULE)
+    assert "holds no table.json or runs, so it is left alone" in done.one_sentence()
+    assert sorted((world / "trials").iterdir()) == there
 
 
 def test_repeats_that_there_are_not_are_told_before_anything_runs(

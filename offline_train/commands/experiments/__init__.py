@@ -44,9 +44,9 @@ def experiments(
     experiment = experiment.model_copy(update=changed)
     out = out or Path("experiments") / Path(file).stem
     if not listed:
-        from hvf_core.artifact import refuse_unwritable
+        from hvf_core.artifact import refuse_other_results
 
-        refuse_unwritable(out)
+        refuse_other_results(out, "table.json", "runs")
     world = steps.world_of(experiment, cache)
     planned, wanted = steps.planned_in(out, experiment, world, only)
     if listed:

@@ -20,7 +20,7 @@ from offline_train.data.images import pictures_of
 from offline_train.data.trial_set import load_trial_set
 from offline_train.experiments.numbers import results_of
 from offline_train.experiments.plan import Planned, World, plan, told_names
-from offline_train.experiments.report import markdown, write_report
+from offline_train.experiments.report import TABLE, markdown, write_report
 from offline_train.experiments.run import run_missing, seconds_needed
 from offline_train.experiments.settings import SHIPPED, Experiment, expand, read_experiment
 
@@ -106,9 +106,9 @@ def write(experiment: Experiment, planned: Sequence[Planned], out: Path) -> None
     results = results_of(experiment, planned, provenance(command_line(), "torch", "numpy"))
     if results is None:
         return
-    paths = write_report(results, out)
+    write_report(results, out)
     console.print(markdown(results), soft_wrap=True, highlight=False)
-    console.print(f"in '{out}': {', '.join(path.name for path in paths)}, runs")
+    console.print(f"in '{out}': table.md, table.csv, {TABLE}, figure.png, runs")
 
 
 def list_shipped() -> None:
