@@ -47,7 +47,7 @@ def save_checkpoint(
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
     tensors |= dict(model.named_buffers())  # the running means of batch normalisation
     directory.mkdir(parents=True, exist_ok=True)
-    path = _file(directory, training)
+    path = state_file(directory, training)
     with whole_file(path) as draft:
         save_file(tensors, draft, {"training": training, "history": json.dumps([*history])})
 
@@ -63,7 +63,7 @@ def load_checkpoint(
 
     Returns the history so far, empty when there is no checkpoint; a damaged one is a `Problem`.
     """
-    path = _file(directory, training)
+    path = state_file(directory, training)
     for draft in directory.glob(f".{path.name}.draft-*"):  # of a training that was killed
         draft.unlink(missing_ok=True)
     if not path.exists():
@@ -88,5 +88,6 @@ def load_checkpoint(
     return json.loads(metadata["history"])
 
 
-def _file(directory: Path, training: str) -> Path:
+def state_file(directory: Path, training: str) -> Path:
+    """Where the state of a training is, or will be."""
     return directory / f"{training[:16]}.safetensors"

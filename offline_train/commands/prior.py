@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from offline_train.data.features import Encoded
     from offline_train.data.images import Pictures
     from offline_train.prior.batches import Latents
-    from offline_train.prior.images import FoundImages
 
 
 @with_settings(PriorSettings)
@@ -77,8 +76,8 @@ def prior(
     # Where several processes train, the others wait until the first has encoded all images.
     state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
     console.quiet = not state.is_main_process
-    with bar("reading images") as tell:
-        pictures = find_images(images, lambda n: tell(n, None), console.print)
+    with state.main_process_first(), bar("reading images") as tell:
+        pictures = find_images(images, cache, lambda n: tell(n, None), console.print)
     loaded = load_base(read_base_spec(base))
     settings = settings.model_copy(update={"size_px": settings.size_px or loaded.spec.size_px})
     try:
@@ -93,7 +92,9 @@ def prior(
 
             def follow(step: PriorProgress) -> None:
                 needed(board).tell(step)  # only the first process is told
-                text = f"training the prior, loss {step.loss:.4f}" if step.loss else None
+                text = None if step.loss is None else f"training the prior, loss {step.loss:.4f}"
+                if step.step == step.n_steps:
+                    text = "painting samples, measuring the embeddings of all images"
                 tell(step.step, step.n_steps, text)
 
             trained = train_prior(
@@ -115,13 +116,14 @@ def prior(
         return
     board.close()
     dtype = torch.float16 if half else torch.float32
-    make_prior(out, trained, features, loaded, settings, command_line(), dtype)
+    with console.status("writing the prior"):
+        make_prior(out, trained, features, loaded, settings, command_line(), dtype)
     console.print(f"prior in '{out}', last loss {trained.history[-1]['loss']:.4f}")
     console.print(onward("mbp", "--prior", out), soft_wrap=True)
 
 
 def _prepared(
-    pictures: "FoundImages | Pictures",
+    pictures: "Pictures",
     encoders: str,
     base: "DiffusionBase",
     settings: PriorSettings,

@@ -1,29 +1,47 @@
 """Images of stimuli: files whose names are the stimuli's ids, known by what is in them."""
 
 import hashlib
+import io
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem
 from hvf_core.text import printable
-from index.images import read_image
+from index.images import open_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An image that was found; its bytes are read when they are asked for."""
+
+    id: str
+    """Its file's name without the ending, or what a Parquet file says."""
+    name: str
+    """Where it lies, as people are told."""
+    read: Callable[[], bytes]
+    file: Path
+    """Its own, or the shard that it is in."""
+    is_alone: bool = False
+    """Whether the file is its own."""
+    again: Callable[[], bytes] | None = None
+    """What reads its bytes once more, where `read` holds them in memory."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The images of stimuli; they are read when they are asked for."""
+    """The images of stimuli, wherever they lie; they are read when they are asked for."""
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Entry]
     """By id."""
     contents: Mapping[str, str]
     """SHA-256 of each file's bytes, by id: equal names are not enough, nor are equal times."""
@@ -36,9 +54,11 @@ class Pictures:
         """
         if item not in self.files:
             raise Problem(f"the image '{item}' is not in the cache of features: give its path")
-        pixels = read_image(self.files[item])
-        if _content(self.files[item]) != self.contents[item]:
-            raise Problem(f"the image '{self.files[item]}' has just changed: start again")
+        entry = self.files[item]
+        data = entry.read()
+        pixels = np.array(open_image(io.BytesIO(data), entry.name))
+        if hashlib.sha256(data).hexdigest() != self.contents[item]:
+            raise Problem(f"the image '{entry.name}' has just changed: start again")
         return pixels
 
 
@@ -59,11 +79,17 @@ def pictures_in(
     files: Mapping[str, Path], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pictures:
     """The images in these files, by their ids; every file is read once."""
+    found = {item: in_file(item, path) for item, path in files.items()}
     contents: dict[str, str] = {}
-    for item, path in files.items():
-        contents[item] = _content(path)
+    for item, entry in found.items():
+        contents[item] = hashlib.sha256(entry.read()).hexdigest()
         progress(len(contents), len(files))
-    return Pictures(files, contents)
+    return Pictures(found, contents)
+
+
+def in_file(item: str, path: Path) -> Entry:
+    """An image that has a file of its own."""
+    return Entry(item, printable(str(path)), partial(bytes_of, path, "the image "), path, True)
 
 
 def content_of(pixels: NDArray[np.uint8]) -> str:
@@ -127,12 +153,15 @@ def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _content(path: Path) -> str:
+def bytes_of(path: Path, what: str = "", offset: int = 0, size: int = -1) -> bytes:
+    """The bytes of a file, or of a part of it, which a `Problem` calls `what`."""
     try:
-        return file_sha256(path)
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
     except (OSError, ValueError) as error:  # as of a name that no file can have
         raise Problem(
-            f"the image '{printable(str(path))}' cannot be read "
+            f"{what}'{printable(str(path))}' cannot be read "
             f"({getattr(error, 'strerror', error)}): replace it, or take it out of its folder"
         ) from error
 

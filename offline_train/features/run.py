@@ -24,9 +24,9 @@ from hvf_core.problem import Problem, naming
 from index.encoders.load import BATCH
 from index.images import open_image
 from offline_train.data.features import refuse_spoilt
-from offline_train.data.images import of_one_id
+from offline_train.data.images import Entry, of_one_id
 from offline_train.features.cache import BLOCK, FeatureCache, Feed
-from offline_train.features.shards import Entry, entries
+from offline_train.features.shards import entries
 
 Prepared = tuple[str, list[Tensor | None] | None]
 SAMPLE = 64
@@ -156,7 +156,9 @@ def encode(
                 content, made, said = "", None, str(problem)
             if made is not None:
                 feed.take(content, made)
-            rows.writerow([number, entry.id, entry.path and entry.path.absolute(), content, said])
+            rows.writerow(
+                [number, entry.id, entry.file.absolute() if entry.is_alone else None, content, said]
+            )
             n += 1
             if n % BLOCK == 0:
                 progress(n)

@@ -2,15 +2,21 @@
 
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
 from hvf_core.problem import Problem
-from offline_train.data.images import IMAGE_SUFFIXES, files_below, is_image
+from offline_train.data.images import (
+    IMAGE_SUFFIXES,
+    Entry,
+    bytes_of,
+    files_below,
+    in_file,
+    is_image,
+)
 
 SHARDS = (".tar", ".parquet")
 _AT_ONCE = 32  # rows of a Parquet file
@@ -18,23 +24,11 @@ _LINKS = 8  # after each other
 _IDS = ("id", "image_id", "__key__", "key")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An image that was found; its bytes are read when they are asked for."""
-
-    id: str
-    """Its file's name without the ending, or what a Parquet file says."""
-    name: str
-    """Where it lies, as people are told."""
-    read: Callable[[], bytes]
-    path: Path | None = None
-    """Its file, if it has one of its own."""
-    again: Callable[[], bytes] | None = None
-    """What reads its bytes once more, where `read` holds them in memory."""
-
-
-def entries(places: Sequence[Path]) -> Iterator[Entry]:
+def entries(places: Sequence[Path], known: Container[str] = ()) -> Iterator[Entry]:
     """The images in folders, shards and files, in an order that is always the same.
+
+    Args:
+        known: names of entries whose bytes are not needed: Parquet is gone through without them.
 
     Raises:
         Problem: one is not there, is none of these, or is damaged.
@@ -45,12 +39,14 @@ def entries(places: Sequence[Path]) -> Iterator[Entry]:
         else:
             found = (file for file in files_below(place) if is_image(file) or _is_shard(file))
         for file in found:
+            if not file.exists():
+                raise Problem(f"there is no '{file}': give folders, shards or files that are there")
             if file.suffix.lower() == ".tar":
                 yield from _of_tar(file)
             elif _is_shard(file):
-                yield from _of_parquet(file)
+                yield from _of_parquet(file, known)
             elif file.is_file() and is_image(file):
-                yield Entry(_id(file.stem), str(file), partial(_bytes, file), file)
+                yield in_file(_id(file.stem), file)
             else:
                 known = ", ".join((*SHARDS, *IMAGE_SUFFIXES))
                 raise Problem(f"'{file}' is no folder, and no file that ends in one of {known}")
@@ -64,17 +60,6 @@ def _id(name: str) -> str:
     return normalize("NFC", name)
 
 
-def _bytes(path: Path, offset: int = 0, size: int = -1) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    except OSError as error:
-        raise Problem(
-            f"'{path}' cannot be read ({error.strerror}): copy it again, or take it out"
-        ) from error
-
-
 def _of_tar(path: Path) -> Iterator[Entry]:
     try:
         with tarfile.open(path, "r:") as tar:
@@ -82,10 +67,10 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                 tar.members.clear()  # type: ignore[attr-defined] # or it remembers all
                 name = PurePosixPath(member.name)
                 if is_image(name) and not name.name.startswith(".") and not member.isdir():
-                    read = partial(_bytes, path, member.offset_data, member.size)
+                    read = partial(bytes_of, path, "the shard ", member.offset_data, member.size)
                     if not member.isfile():
                         read = partial(_followed, path, posixpath.normpath(member.name))
-                    yield Entry(_id(name.stem), f"{path}/{name}", read)
+                    yield Entry(_id(name.stem), f"{path}/{name}", read, path)
             _check_end(path, tar.offset)
     except (OSError, tarfile.TarError) as error:
         raise _damaged(path, error) from error
@@ -116,7 +101,7 @@ def _followed(path: Path, link: str) -> bytes:
     for _ in range(_LINKS):
         there = members.get(name)
         if isinstance(there, tuple):
-            return _bytes(path, *there)
+            return bytes_of(path, "the shard ", *there)
         name = there or name
     raise Problem(
         f"'{path}/{link}' is a link to '{name}', which is no file of this shard: make it again "
@@ -144,13 +129,15 @@ def _members(path: Path) -> dict[str, str | tuple[int, int]]:
 
 
 def _damaged(path: Path, error: Exception) -> Problem:
+    if isinstance(error, PermissionError):
+        return Problem(f"the shard '{path}' cannot be read ({error.strerror}): allow it")
     return Problem(
         f"the shard '{path}' cannot be read ({error}): it is damaged or was cut short, download it "
         "again"
     )
 
 
-def _of_parquet(path: Path) -> Iterator[Entry]:
+def _of_parquet(path: Path, known: Container[str]) -> Iterator[Entry]:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -168,25 +155,39 @@ def _of_parquet(path: Path) -> Iterator[Entry]:
                     "of files: give another one"
                 )
             ids = next((one for one in _IDS if one in names), None)
+            kind = file.schema_arrow.field(images).type
+            is_named = pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0
             row = 0
-            for batch in file.iter_batches(_AT_ONCE, columns=list(filter(None, (images, ids)))):
+            # Rows become known in their order.
+            is_known = _row_name(path, file.metadata.num_rows - 1) in known
+            wanted = [f"{images}.path"] * is_named if is_known else [images]
+            for batch in file.iter_batches(_AT_ONCE, columns=wanted + [ids] * bool(ids)):
                 for one in batch.to_pylist():
                     again = partial(_row_again, path, images, row)
-                    yield _of_row(path, row, one[images], one[ids] if ids else None, again)
+                    image = one.get(images) or {}
+                    held = image if isinstance(image, dict) else {"bytes": image}
+                    if is_known:
+                        held["bytes"] = b""
+                    yield _of_row(path, row, held, one[ids] if ids else None, again)
                     row += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 
-def _of_row(path: Path, row: int, image: Any, id_: Any, again: Callable[[], bytes]) -> Entry:
-    """A row of a Parquet file, whose image is bytes, or a map of `bytes` and perhaps `path`."""
-    held = image if isinstance(image, dict) else {"bytes": image}
+def _row_name(path: Path, row: int) -> str:
+    return f"{path}, row {row}"
+
+
+def _of_row(
+    path: Path, row: int, held: Mapping[str, Any], id_: Any, again: Callable[[], bytes]
+) -> Entry:
+    """A row of a Parquet file, whose image is a map of `bytes` and perhaps `path`."""
     data, name = held.get("bytes"), held.get("path")
     if not isinstance(data, bytes):
         raise Problem(f"row {row} of '{path}' has no bytes of an image: download it again")
     stem = PurePosixPath(name).stem if name else f"{path.stem}-{row:06d}"
     id_ = _id(str(id_) if id_ is not None else stem)
-    return Entry(id_, f"{path}, row {row}", lambda: data, again=again)
+    return Entry(id_, _row_name(path, row), lambda: data, path, again=again)
 
 
 def _row_again(path: Path, column: str, row: int) -> bytes:

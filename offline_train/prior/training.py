@@ -25,7 +25,7 @@ from decoder.painting.base import DiffusionBase
 from decoder.painting.prior import Prior, PriorManifest, save_prior
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
-from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
+from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint, state_file
 from offline_train.prior.batches import Draws, Latents, Seen
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
@@ -129,10 +129,11 @@ def train_prior(
     if checkpoint_dir is not None:
         history = load_checkpoint(checkpoint_dir, training, networks, optimizer, means)
     first = average.optimization_step = int(history[-1]["step"]) if history else 0
-    if first > settings.steps:
+    if checkpoint_dir is not None and first > settings.steps:
         raise Problem(
-            f"this training is {first} steps far in '{checkpoint_dir}', {settings.steps} are asked "
-            "for: ask for as many or more, or delete the state that it is in"
+            f"this training is {first} steps far, and {settings.steps} are asked for: give --steps "
+            f"{first} or more, or begin anew by deleting its state, "
+            f"'{state_file(checkpoint_dir, training)}'"
         )
     model = accelerator.prepare(networks)
     draws = Draws(latents, features, base, settings, accelerator)

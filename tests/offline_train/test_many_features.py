@@ -96,7 +96,7 @@ def test_folders_and_shards_are_gone_through_in_one_order(tmp_path: Path) -> Non
     assert sorted(found) == [f"i{number:04d}" for number in range(30)]
     assert all(found[f"i{number:04d}"].read() == picture(number) for number in range(30))
     assert [entry.id for entry in entries([folder])] == list(found)
-    assert found["i0001"].path == folder / "plain/class-1/i0001.png"
+    assert found["i0001"].file == folder / "plain/class-1/i0001.png"
     assert found["i0012"].name == f"{folder / 'shard-000.tar'}/a/i0012.png"
     assert found["i0021"].name == f"{folder / 'b.parquet'}, row 1"
     surveyed = survey([folder])
@@ -254,7 +254,9 @@ def test_damaged_shards_and_ids_that_come_twice_are_one_sentence(tmp_path: Path)
     assert f"and '{again}/class-2/i0005.png' have the same id, 'i0005'" in refused(folder, again)
     (tmp_path / "empty").mkdir()
     assert "there is no image in" in refused(tmp_path / "empty")
-    assert "no file that ends in one of .tar" in refused(tmp_path / "nowhere")
+    assert "there is no '" in refused(tmp_path / "nowhere.tar")
+    (tmp_path / "note.txt").write_text("x")
+    assert "no file that ends in one of .tar" in refused(tmp_path / "note.txt")
     table = pyarrow.table({"label": [1]})
     parquet.write_table(table, tmp_path / "labels.parquet")
     assert "has the columns label, expected `image`" in refused(tmp_path / "labels.parquet")

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,10 @@ from hvf_core.problem import Problem
 from index.encoders.load import load_encoder
 from index.encoders.spec import EncoderSpec, read_specs
 from offline_train.commands.app import app
+from offline_train.data import images
 from offline_train.data.features import encode_images
 from offline_train.data.latents import MadeLatents, cache_latents, vae_encoder
+from offline_train.features import shards
 from offline_train.prior import estimate as estimate_module
 from offline_train.prior.batches import Draws
 from offline_train.prior.estimate import Estimate, Tried
@@ -96,8 +99,8 @@ def free(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, n_bytes))
 
 
-def test_images_are_the_same_wherever_they_lie(world: Path) -> None:
-    plain, mixed = find_images([world / "plain"]), find_images([world / "mixed"])
+def test_images_are_the_same_wherever_they_lie(world: Path, tmp_path: Path) -> None:
+    plain, mixed = (find_images([world / name], tmp_path) for name in ("plain", "mixed"))
     assert plain.contents == mixed.contents
     assert list(plain.contents) == list(mixed.contents) != sorted(mixed.contents)
     assert set(plain.contents) == {f"a-{n}" for n in range(N)}
@@ -107,21 +110,42 @@ def test_images_are_the_same_wherever_they_lie(world: Path) -> None:
 
 def test_two_of_one_id_none_and_one_that_changes_are_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"'.*plain/a-10.png' and '.*row 0' have the same id, 'a-10'"):
-        find_images([world / "plain", world / "mixed/shard.parquet"])
+        find_images([world / "plain", world / "mixed/shard.parquet"], tmp_path / "cache")
     with pytest.raises(Problem, match="there is no image in"):
-        find_images([tmp_path])
+        find_images([tmp_path / "cache"], tmp_path / "cache")
+    with pytest.raises(Problem, match=r"there is no '.*00.tar': give .* that are there"):
+        find_images([tmp_path / "00.tar"], tmp_path / "cache")
     shutil.copy(world / "plain/a-3.png", tmp_path)
-    found = find_images([tmp_path])
+    found = find_images([tmp_path], tmp_path / "cache")
     shutil.copy(world / "plain/a-4.png", tmp_path / "a-3.png")
     with pytest.raises(Problem, match=r"a-3.png' has just changed"):
         found.read("a-3")
+
+
+def test_only_what_has_changed_is_read_again(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, cache = tmp_path / "mixed", tmp_path / "cache"
+    shutil.copytree(world / "mixed", place)
+    before = find_images([place], cache).contents  # too new to be known by their times
+    monkeypatch.setattr(time, "time_ns", lambda: 2**62)
+    assert find_images([place], cache).contents == before
+    read: list[Path] = []
+    for module in (images, shards):
+        monkeypatch.setattr(module, "bytes_of", lambda path, *how: read.append(path) or b"")
+    assert find_images([place], cache).contents == before
+    assert read == []
+    (place / "a-3.png").write_bytes(png(3)[::-1])  # as long as it was
+    after = find_images([place], cache).contents
+    assert read == [place / "a-3.png"]
+    assert {item for item in before if after[item] != before[item]} == {"a-3"}
 
 
 def test_latents_kept_or_made_and_features_in_memory_or_not_give_the_same_batches(
     world: Path, tmp_path: Path
 ) -> None:
     base = load_base(read_base_spec(world / "base"))
-    pictures = find_images([world / "mixed"])
+    pictures = find_images([world / "mixed"], tmp_path)
     vae = load_encoder(vae_encoder(base.spec, SIZE_PX))
     how = load_encoder(
         EncoderSpec.model_validate(json.loads((world / "encoders.json").read_text())[0])
@@ -203,7 +227,7 @@ def test_what_a_training_of_the_papers_size_takes() -> None:
 def test_a_training_on_latents_that_are_made_goes_on_to_the_same_bits(
     world: Path, tmp_path: Path
 ) -> None:
-    pictures = find_images([world / "mixed"])
+    pictures = find_images([world / "mixed"], tmp_path)
     vae = load_encoder(vae_encoder(read_base_spec(world / "base"), SIZE_PX))
     encoders = [load_encoder(one) for one in read_specs(world / "encoders.json")]
     seen = encode_images(pictures.contents, pictures.read, encoders, tmp_path / "features")

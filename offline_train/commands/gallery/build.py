@@ -200,7 +200,7 @@ def _embedded(
         read = found.pictures({id_: id_ for id_ in ids}, tell)
     _tell_of_twins(read.contents)
     features = encoded(read, read_specs(encoders), cache, partial(_check_encoders, bundle))
-    rows = [Row(i, found.labels[i], read.files.get(i) if keep else None) for i in ids]
+    rows = [Row(i, found.labels[i], found.files.get(i) if keep else None) for i in ids]
     return _New(rows, list(read.contents.values()), features)
 
 
