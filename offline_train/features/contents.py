@@ -22,7 +22,7 @@ class Contents:
     """
 
     def __init__(self, cache: Path, places: Sequence[Path]) -> None:
-        named = identify(sorted(str(place.absolute()) for place in places))
+        named = identify([*sorted(str(place.absolute()) for place in places)])
         self._file = cache / f"contents-{named[:16]}.txt"
         there = self._file.read_text("ascii", "replace") if self._file.is_file() else ""
         # A line that is no such one is of no use, and its image is read.
@@ -30,8 +30,9 @@ class Contents:
         self._now: dict[str, str] = {}
         self._n_new = 0
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, named: object) -> bool:
         """Whether an image of this name, in a shard, is known, as its file is now."""
+        name = str(named)
         return self._stamp(name, Path(name.rpartition(", row ")[0])) in self._before
 
     def of(self, entry: Entry) -> str:
