@@ -25,20 +25,13 @@ def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
 
     The interval is the percentiles' of the bootstrap over these units.
     """
-    means = [values[picks].mean(axis=1) for picks in _picks(len(values), rng)]
-    low, high = _percentiles(np.concatenate(means))
-    return Estimate(value=float(values.mean()), low=low, high=high)
+    return estimated_means(values[:, None], rng)[0]
 
 
 def estimated_means(values: np.ndarray, rng: np.random.Generator) -> list[Estimate]:
     """`estimated_mean` of each column of values (n, columns), resampled together."""
-    n = len(values)
-    means = []
-    for picks in _picks(n, rng):
-        cells = picks + n * np.arange(len(picks))[:, None]
-        times = np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)
-        means.append(times @ values / n)
-    ends = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0).T
+    means = np.concatenate([times @ values for times in _drawn(len(values), rng)]) / len(values)
+    ends = np.quantile(means, [0.025, 0.975], axis=0).T
     return [
         Estimate(value=float(value), low=float(low), high=float(high))
         for value, (low, high) in zip(values.mean(axis=0), ends, strict=True)
@@ -129,14 +122,11 @@ def ece_interval(
     cells = _bin_of(confidence, N_BINS) * n_stimuli + np.arange(n_stimuli)
     gaps = np.bincount(cells.ravel(), (hit - confidence).ravel(), N_BINS * n_stimuli)
     gaps = gaps.reshape(N_BINS, n_stimuli).T / (n_answers * n_stimuli)
-    found = []
-    for picks in _picks(n_stimuli, rng):
-        cells = picks + n_stimuli * np.arange(len(picks))[:, None]
-        times = np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)
-        found.append(np.abs(times @ gaps).sum(axis=1))
-    resampled = np.concatenate(found)
+    resampled = np.concatenate(
+        [np.abs(times @ gaps).sum(axis=1) for times in _drawn(n_stimuli, rng)]
+    )
     lean = resampled.mean() - np.abs(gaps.sum(axis=0)).sum()
-    low, high = _percentiles(resampled - lean)
+    low, high = np.quantile(resampled - lean, [0.025, 0.975]).tolist()
     return max(0.0, low), high
 
 
@@ -169,12 +159,12 @@ def _bin_of(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
 
 
-def _picks(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """In portions, because a resample of many stimuli is as large as all of them."""
+def _drawn(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each of n units is in each resample, (resamples, n).
+
+    In portions, because a resample of many stimuli is as large as all of them.
+    """
     for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        yield rng.integers(n, size=(RESAMPLES_AT_ONCE, n))
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+        picks = rng.integers(n, size=(RESAMPLES_AT_ONCE, n))
+        cells = picks + n * np.arange(len(picks))[:, None]
+        yield np.bincount(cells.ravel(), minlength=picks.size).reshape(picks.shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from offline_train.evaluate.metrics import Estimate
 from offline_train.evaluate.result import THRESHOLDS, Evaluation, OverSubjects, Results
-from offline_train.evaluate.tables import compared, noise, percent, signed, spread
+from offline_train.evaluate.tables import compared, noise, percent, selective, signed, spread
 from stream.pipeline.report.markup import folded, note, section, still_page, table, tile
 
 _OWN = "img { display: block; max-width: 100%; background: #fff; border-radius: .4rem; }"
@@ -154,11 +154,7 @@ def _tables(one: Evaluation) -> Iterator[str]:
     rows_of_sure = [
         (
             f"{p.repeats} repeats",
-            *(
-                f"{'–' if s.accuracy is None else f'{100 * s.accuracy:.1f}'} "
-                f"({100 * s.coverage:.0f})"
-                for s in p.selective
-            ),
+            *map(selective, p.selective),
         )
         for p in one.last
     ]

@@ -1,5 +1,6 @@
 """Pictures of an evaluation: accuracy by repeats and window end, and a reliability diagram."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from offline_train.evaluate.result import Evaluation, EvaluationPoint, Reliability, Results
+from offline_train.evaluate.metrics import Estimate
+from offline_train.evaluate.result import Evaluation, Reliability, Results
 
 DPI = 150
 BLUE, GREY = "#1f5f9e", "#6b6b6b"
@@ -40,13 +42,13 @@ def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
     panels = figure.subplots(1, 2, sharex=True)
     for axes, k in zip(panels, (1, 5), strict=True):
         for end, colour in zip(ends, colours, strict=True):
-            points = [point for point in evaluation.points if point.tmax_s == end]
-            _draw_line(axes, points, f"top{k}", colour, 0.5 / (2 + len(ends)), f"{end:g} s")
+            found = {p.repeats: getattr(p, f"top{k}") for p in evaluation.points if p.tmax_s == end}
+            draw_line(axes, found, colour, f"{end:g} s", 0.5 / (2 + len(ends)), 100)
         chance = 100 * (evaluation.chance_top1 if k == 1 else evaluation.chance_top5)
         axes.axhline(chance, color=GREY, linestyle="--", linewidth=1.2, label="chance")
         axes.set_ylabel(f"top-{k} accuracy, %")
         axes.set_ylim(0, None)
-        _count_repeats(axes, sorted({point.repeats for point in evaluation.points}))
+        count_repeats(axes, {point.repeats for point in evaluation.points})
     handles, labels = panels[0].get_legend_handles_labels()
     # From the top down as the lines are, the whole window first.
     order = [*reversed(range(len(ends))), len(ends)]
@@ -64,32 +66,27 @@ def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
     )
 
 
-def _draw_line(
+def draw_line(
     axes: Axes,
-    points: list[EvaluationPoint],
-    name: str,
+    found: Mapping[int, Estimate],
     colour: ColorType,
-    band_alpha: float,
     label: str,
+    band_alpha: float = 0.15,
+    factor: float = 1,
 ) -> None:
-    points = sorted(points, key=lambda point: point.repeats)
-    repeats = [point.repeats for point in points]
-    found = [getattr(point, name) for point in points]
-    axes.fill_between(
-        repeats,
-        [100 * estimate.low for estimate in found],
-        [100 * estimate.high for estimate in found],
-        color=colour,
-        alpha=band_alpha,
-        linewidth=0,
-    )
-    values = [100 * estimate.value for estimate in found]
-    axes.plot(repeats, values, "o-", color=colour, markersize=4, linewidth=1.8, label=label)
+    """Draws a share by the number of repeats, in percent once it is times a factor."""
+    repeats = sorted(found)
+    of = {
+        end: [factor * getattr(found[n], end) for n in repeats] for end in ("value", "low", "high")
+    }
+    axes.fill_between(repeats, of["low"], of["high"], color=colour, alpha=band_alpha, linewidth=0)
+    axes.plot(repeats, of["value"], "o-", color=colour, markersize=4, linewidth=1.8, label=label)
 
 
-def _count_repeats(axes: Axes, repeats: list[int]) -> None:
+def count_repeats(axes: Axes, repeats: Collection[int]) -> None:
+    """Makes the abscissa that of these numbers of repeats."""
     axes.set_xscale("log", base=2)
-    axes.set_xticks(repeats, [str(n) for n in repeats])
+    axes.set_xticks(sorted(repeats), [str(n) for n in sorted(repeats)])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("repeats of the stimulus")
     axes.grid(axis="y", color="0.9", linewidth=0.8)

@@ -117,20 +117,16 @@ def _differences(
     subjects: Sequence[SubjectRanks], evaluations: Sequence[Evaluation], is_known: bool
 ) -> list[str]:
     """Sentences on what makes the numbers other ones than those of its published tables."""
-    first, found = evaluations[0], list[str]()
-    if any(one.simulated for one in evaluations):
-        found.append("the subject is simulated")
-    if not is_known:
-        found.append("the data set is none of NeuralBench's")
-    if any(one.seen is None or one.seen.n_items for one in evaluations):
-        found.append("it is not known that no image was trained on, or some were")
-    if first.origin.image_encoders != (_TARGET,):
-        targets = ", ".join(first.origin.image_encoders)
-        found.append(f"the target is {targets} through a trained HVF, not {_TARGET} as it is")
-    else:
-        found.append(f"the target is {_TARGET} through a trained HVF, not as it is")
-    windows = {tuple(round(edge, 1) for edge in one.window_s) for one in subjects}
-    if windows != {_WINDOW_S}:
-        found.append(f"the window is {sorted(windows)} s, not {_WINDOW_S}")
-    found.append("the preprocessing and the training are this program's")
-    return found
+    encoders = evaluations[0].origin.image_encoders
+    target = "" if encoders == (_TARGET,) else f"{_TARGET} "
+    windows = sorted({tuple(round(edge, 1) for edge in one.window_s) for one in subjects})
+    seen = any(one.seen is None or one.seen.n_items for one in evaluations)
+    told = {
+        "the subject is simulated": any(one.simulated for one in evaluations),
+        "the data set is none of NeuralBench's": not is_known,
+        "it is not known that no image was trained on, or some were": seen,
+        f"the target is {', '.join(encoders)} through a trained HVF, not {target}as it is": True,
+        f"the window is {windows} s, not {_WINDOW_S}": windows != [_WINDOW_S],
+        "the preprocessing and the training are this program's": True,
+    }
+    return [sentence for sentence, holds in told.items() if holds]

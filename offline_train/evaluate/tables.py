@@ -1,6 +1,6 @@
 """Evaluations as tables for a terminal of 80 columns."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from rich import box
 from rich.table import Table
@@ -34,17 +34,14 @@ def tables(results: Results) -> Iterator[Table]:
 def accuracy_table(evaluation: Evaluation) -> Table:
     """By window end and repeats."""
     pooled = evaluation.pooled
-    table = Table(
+    table = _table(
         title=f"{evaluation.n_way}-way retrieval of {evaluation.items}",
         caption=f"{evaluation.protocol}; evidence: {evaluation.evidence}\n"
         f"intervals: {evaluation.interval}\n"
         f"{evaluation.calibration}; pooled ECE {percent(pooled.ece)} %, "
         f"by noise alone {noise(pooled.noise)} %",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        columns=("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %"),
     )
-    for column in ("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %"):
-        table.add_column(column, justify="right")
     for i, point in enumerate(evaluation.points):
         same_end = i > 0 and evaluation.points[i - 1].tmax_s == point.tmax_s
         if i > 0 and not same_end:
@@ -66,15 +63,12 @@ def accuracy_table(evaluation: Evaluation) -> Table:
 def among_table(evaluation: Evaluation) -> Table:
     """Among fewer images, as papers report, and the mean reciprocal rank among all."""
     last = evaluation.last
-    table = Table(
+    table = _table(
         title=f"top-1 % among k images at {last[0].tmax_s:g} s; {evaluation.items}",
         caption="the right one and k - 1 others drawn from the gallery: exact expectation; "
         f"MRR among all {evaluation.n_way}\n{evaluation.method}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        columns=("repeats", *(f"k = {one.k}" for one in last[0].among), "MRR %"),
     )
-    for column in ("repeats", *(f"k = {one.k}" for one in last[0].among), "MRR %"):
-        table.add_column(column, justify="right")
     for point in last:
         shares = (f"{100 * one.top1.value:.1f}" for one in point.among)
         table.add_row(str(point.repeats), *shares, percent(point.mrr))
@@ -84,35 +78,28 @@ def among_table(evaluation: Evaluation) -> Table:
 def selective_table(evaluation: Evaluation) -> Table:
     """Accuracy and coverage of the last answers when unsure ones are withheld."""
     last = evaluation.last
-    table = Table(
+    table = _table(
         title=f"top-1 % (answered %) at {last[0].tmax_s:g} s, when less sure answers are "
         f"withheld; {evaluation.items}",
         caption=f"{evaluation.method}\n{evaluation.calibration}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        # The first threshold withholds nothing.
+        columns=("repeats", *(f"sure {threshold:g}" for threshold in THRESHOLDS[1:])),
     )
-    table.add_column("repeats", justify="right")
-    for threshold in THRESHOLDS[1:]:  # the first withholds nothing
-        table.add_column(f"sure {threshold:g}", justify="right")
     for point in last:
-        table.add_row(str(point.repeats), *map(_selective, point.selective[1:]))
+        table.add_row(str(point.repeats), *map(selective, point.selective[1:]))
     return table
 
 
 def subjects_table(method: str, evaluations: list[Evaluation]) -> Table:
     """A row for each subject: the whole window, the most repeats."""
     first, most = evaluations[0], max(point.repeats for point in evaluations[0].last)
-    table = Table(
+    table = _table(
         title=f"{first.n_way}-way retrieval, {most} repeat{'s' * (most > 1)}, "
         f"{first.points[-1].tmax_s:g} s; {method}",
         caption=f"{first.protocol}\nintervals: {first.interval}\n{first.calibration}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        names=("subject", "of"),
+        columns=("top-1 %", "top-5 %", "MRR %"),
     )
-    table.add_column("subject", overflow="fold")
-    table.add_column("of", overflow="fold")
-    for column in ("top-1 %", "top-5 %", "MRR %"):
-        table.add_column(column, justify="right", no_wrap=True)
     for one in evaluations:
         point = next(p for p in one.last if p.repeats == most)
         of = one.items.replace(f" of {one.subject}", "", 1)
@@ -122,18 +109,25 @@ def subjects_table(method: str, evaluations: list[Evaluation]) -> Table:
 
 def spread_table(over: OverSubjects, first: Evaluation) -> Table:
     """Mean and SD over subjects, by window end and repeats."""
-    table = Table(
+    table = _table(
         title=f"mean ± SD over {len(over.subjects)} subjects{' (simulated)' * first.simulated}; "
         f"{over.method}",
         caption=f"{first.n_way}-way; chance {100 * first.chance_top1:.1f} and "
         f"{100 * first.chance_top5:.1f} %; SD with n - 1",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        columns=("tmax s", "repeats", "top-1 %", "top-5 %", "MRR %"),
     )
-    for column in ("tmax s", "repeats", "top-1 %", "top-5 %", "MRR %"):
-        table.add_column(column, justify="right")
     for p in over.points:
         table.add_row(f"{p.tmax_s:g}", str(p.repeats), *map(spread, (p.top1, p.top5, p.mrr)))
+    return table
+
+
+def _table(title: str, caption: str, columns: Iterable[str], names: Collection[str] = ()) -> Table:
+    """Columns of numbers, behind those of names, which may be long."""
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=bool(names))
     return table
 
 
@@ -172,6 +166,6 @@ def spread(found: Spread) -> str:
     return f"{100 * found.mean:.1f} ± {100 * found.sd:.1f}"
 
 
-def _selective(selective: Selective) -> str:
-    accuracy = "-" if selective.accuracy is None else f"{100 * selective.accuracy:.1f}"
-    return f"{accuracy} ({100 * selective.coverage:.0f})"
+def selective(found: Selective) -> str:
+    accuracy = "-" if found.accuracy is None else f"{100 * found.accuracy:.1f}"
+    return f"{accuracy} ({100 * found.coverage:.0f})"

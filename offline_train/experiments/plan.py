@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,25 +202,17 @@ def _encoders(told: str) -> list[JsonValue]:
     return found
 
 
-_KNOWN: dict[tuple[Path, int, int], str] = {}
-
-
 def _sha256(file: Path) -> str:
-    """Read once, and not again for every run."""
+    """Of a file, which is read once, and not again for every run."""
     try:
-        now = file.stat()
+        return _content(file, (now := file.stat()).st_mtime_ns, now.st_size)
     except OSError as error:
         raise Problem(
             f"'{file}', which an experiment needs, cannot be read ({error.strerror}): give the "
             "right path in its file"
         ) from None
-    key = (file, now.st_mtime_ns, now.st_size)
-    if key not in _KNOWN:
-        _KNOWN[key] = file_sha256(file)
-    return _KNOWN[key]
 
 
-def told_names(names: Sequence[str], most: int = 3) -> str:
-    """Some names of many, for a sentence."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more
+@cache
+def _content(file: Path, mtime_ns: int, n_bytes: int) -> str:
+    return file_sha256(file)

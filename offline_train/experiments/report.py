@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hvf_core.artifact import whole_files, write_manifest
 from offline_train.evaluate.metrics import Estimate
-from offline_train.evaluate.pictures import BLUE, DPI, GREY
+from offline_train.evaluate.pictures import BLUE, DPI, GREY, count_repeats, draw_line
 from offline_train.experiments.numbers import Line, Results
 
 METRICS = {"top1": "top-1 %", "top5": "top-5 %"}
@@ -40,8 +40,8 @@ def markdown(results: Results) -> str:
     if results.reference is not None:
         said.append(f"Differences are from '{results.reference}', paired, in percent points.")
     parts.append(" ".join(said))
-    numbered = _sources(results)
-    parts.append("\n".join(f"[{n}] {source}" for source, n in numbered.items()))
+    cited = [f"[{n}] {source}" for source, n in _sources(results).items()]
+    parts.append("\n".join(cited) or "None published.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -52,7 +52,8 @@ def _table(results: Results) -> Iterator[str]:
     extra = list(dict.fromkeys(m for line in results.lines for m in line.published))
     extra = [metric for metric in extra if metric not in METRICS]
     head = ["", *axes, *["decoded by"] * (len(methods) > 1), "repeats", "window end s", "n"]
-    head += [*METRICS.values(), *["top-1 difference"] * differ, "published"]
+    is_published = any(line.source for line in results.lines)
+    head += [*METRICS.values(), *["top-1 difference"] * differ, *["published"] * is_published]
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for line in results.lines:
@@ -63,7 +64,7 @@ def _table(results: Results) -> Iterator[str]:
         row.append(_n(line))
         row += [_told(line.measured.get(metric)) for metric in METRICS]
         row += [_told(line.differences.get("top1"), "+.1f")] * differ
-        row.append(_published(line, extra, numbered))
+        row += [_published(line, extra, numbered)] * is_published
         yield f"| {' | '.join(row)} |"
 
 
@@ -137,7 +138,10 @@ def _figure(results: Results) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="best")
     simulated = "\nSIMULATED subject of the demo world" if results.simulated else ""
-    figure.suptitle(f"{results.title}{simulated}\nbars: {results.interval}", fontsize=9)
+    figure.suptitle(
+        f"{results.title}{simulated}\n{'bands' if by_repeats else 'bars'}: {results.interval}",
+        fontsize=9,
+    )
     return figure
 
 
@@ -170,24 +174,9 @@ def _draw_repeats(axes: Axes, lines: Sequence[Line]) -> None:
         told = [_named(line), *[line.method] * (len(methods) > 1)]
         told += [f"{line.tmax_s:g} s"] * (len(ends) > 1)
         curves.setdefault(", ".join(told), []).append(line)
-    colours = colormaps["viridis"]
     for number, (name, of_curve) in enumerate(curves.items()):
-        colour = colours(0.9 * number / max(1, len(curves) - 1))
-        of_curve = sorted(of_curve, key=lambda line: line.repeats or 0)
-        repeats = [line.repeats or 0 for line in of_curve]
-        found = [line.measured["top1"] for line in of_curve]
-        axes.plot(repeats, [one.value for one in found], "o-", color=colour, label=name)
-        axes.fill_between(
-            repeats,
-            [one.low for one in found],
-            [one.high for one in found],
-            color=colour,
-            alpha=0.15,
-            linewidth=0,
-        )
-    axes.set_xscale("log", base=2)
-    ticks = sorted({line.repeats or 0 for line in lines})
-    axes.set_xticks(ticks, [str(n) for n in ticks])
-    axes.set_xlabel("repeats of a test image")
+        found = {line.repeats or 0: line.measured["top1"] for line in of_curve}
+        draw_line(axes, found, colormaps["viridis"](0.9 * number / max(1, len(curves) - 1)), name)
+    count_repeats(axes, {line.repeats or 0 for line in lines})
     axes.set_ylabel("top-1 accuracy, %")
     axes.set_ylim(0, None)

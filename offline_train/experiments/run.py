@@ -18,6 +18,7 @@ from offline_train.brain.blur import blurs_of, features_by_blur
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import BrainAndImages, make_bundle, train
 from offline_train.data.features import check_encoders
+from offline_train.data.trial_table import some_of
 from offline_train.evaluate.retrieval import evaluate_ways
 from offline_train.experiments.latents import with_latents
 from offline_train.experiments.plan import (
@@ -26,7 +27,6 @@ from offline_train.experiments.plan import (
     Planned,
     RunRecord,
     World,
-    told_names,
 )
 
 Tell = Callable[[int, int, str], object]
@@ -70,9 +70,10 @@ def run_missing(
         done += one.n_steps
     tell(done, total, "running")
     if failed:
+        names = some_of([f"'{one.run.name}'" for one in failed], 3)
         why = failed[0].state.removeprefix("failed: ")
         raise Problem(
-            f"{len(failed)} of {len(todo)} runs failed, {told_names([f.run.name for f in failed])}:"
+            f"{len(failed)} of {len(todo)} runs failed, {names}:"
             f" {why}; mend that, and the same command runs them alone"
         )
 

@@ -1,5 +1,6 @@
 """What `experiments` does, step by step, with what it shows of it."""
 
+import functools
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -11,15 +12,15 @@ from rich.table import Table
 from hvf_core.options import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
-from index.encoders.spec import EncoderSpec, read_specs
+from index.encoders.spec import read_specs
 from offline_train.brain.blur import blurs_of
 from offline_train.commands.options import bar, console, encoded
-from offline_train.data.features import Encoded
 from offline_train.data.image_table import pictures_of_table
 from offline_train.data.images import pictures_of
 from offline_train.data.trial_set import load_trial_set
+from offline_train.data.trial_table import some_of
 from offline_train.experiments.numbers import results_of
-from offline_train.experiments.plan import Planned, World, plan, told_names
+from offline_train.experiments.plan import Planned, World, plan
 from offline_train.experiments.report import TABLE, markdown, write_report
 from offline_train.experiments.run import run_missing, seconds_needed
 from offline_train.experiments.settings import SHIPPED, Experiment, expand, read_experiment
@@ -38,18 +39,7 @@ def world_of(experiment: Experiment, cache: Path) -> World:
         raise Problem(
             f"{problem}; {experiment.made_by}" if experiment.made_by else str(problem)
         ) from None
-    known: dict[tuple[EncoderSpec, ...], Encoded | Problem] = {}
-
-    def features(specs: tuple[EncoderSpec, ...]) -> Encoded:
-        if specs not in known:
-            try:
-                known[specs] = encoded(pictures, specs, cache)
-            except Problem as problem:
-                known[specs] = problem
-        if isinstance(found := known[specs], Problem):
-            raise found
-        return found
-
+    features = functools.cache(lambda specs: encoded(pictures, specs, cache))
     return World(trial_set, pictures.contents, features)
 
 
@@ -60,8 +50,8 @@ def planned_in(
     subjects = list(experiment.subjects) or world.subjects
     if unknown := sorted({*subjects} - {*world.subjects}):
         raise Problem(
-            f"the trial set has no test trials of {told_names(unknown)}, only of "
-            f"{told_names(world.subjects, 20)}: name those, or leave `subjects` out"
+            f"the trial set has no test trials of {some_of(unknown)}, only of "
+            f"{some_of(world.subjects, 20)}: name those, or leave `subjects` out"
         )
     planned = plan(list(expand(experiment, subjects)), world, out)
     pattern = only if only is None or set(only) & {*"*?["} else f"*{only}*"
