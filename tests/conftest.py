@@ -80,8 +80,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Sessions mostly wait, so one more than cores; fast tests compute. Each takes a GB."""
-    return min(8, (os.cpu_count() or 1) + (config.option.markexpr != "not slow"))
+    """Sessions mostly wait, so two more than cores; fast tests compute. Each takes a GB."""
+    return min(8, (os.cpu_count() or 1) + 2 * (config.option.markexpr != "not slow"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
