@@ -91,6 +91,7 @@ def numbers(line: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
 
 
+@pytest.mark.slow
 def test_a_loop_of_an_ideal_observer_is_as_sure_as_it_is_right_with_fewer_presentations() -> None:
     # Wald's sequential test, of 20 images: that which is shown adds N(1, 1), each other N(0, 1).
     n, most, rng = 400, 16, np.random.default_rng(0)

@@ -147,6 +147,7 @@ def test_a_group_begins_anew_when_it_is_reset_and_other_groups_do_not(evidence: 
     assert decoder.take(whole(6, "b"))[0].ranked.n_repeats == 3
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(["mean", "added"]), st.lists(st.tuples(st.booleans(), st.integers(1, 49))))
 def test_rehearsals_change_nothing(evidence, acts) -> None:

@@ -47,6 +47,7 @@ def test_residual_block_without_norm_leaves_the_sum() -> None:
     assert torch.equal(block(x), x)
 
 
+@pytest.mark.slow
 def test_mbp_reads_a_trial_channel_by_channel() -> None:
     torch.manual_seed(0)
     mbp = MBP(n_channels=3, n_times=5, dim=8, hidden=8).eval()

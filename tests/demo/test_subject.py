@@ -68,6 +68,7 @@ def test_the_dipole_potential_is_its_legendre_series(eccentricity: float) -> Non
 # The recording as a stream of samples
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=12), st.sampled_from([50.0, 250.0, 333.0])
@@ -200,6 +201,7 @@ def test_the_response_does_not_depend_on_the_rate() -> None:
     np.testing.assert_allclose(fine[:, ::4][:, :237], coarse[:, :237], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pixels_speak_early_and_occipitally_and_attributes_later() -> None:
     subject = SimulatedSubject(SubjectSettings(), 1)
     words = [f"word{i}" for i in range(30)]
@@ -279,6 +281,7 @@ def test_the_background_falls_off_as_a_power_of_the_frequency() -> None:
     assert -slope == pytest.approx(SLOPE, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_background_is_as_dense_at_every_rate() -> None:
     def density(rate_hz: float) -> float:
         eeg = SimulatedSubject(with_(BACKGROUND, rate_hz=rate_hz), 1).read(int(rate_hz * 40))
@@ -340,6 +343,7 @@ def test_mains_beyond_half_the_rate_are_not_folded_back() -> None:
     np.testing.assert_array_equal(with_line, without)
 
 
+@pytest.mark.slow
 def test_blinks_come_at_their_rate_and_from_the_eyes() -> None:
     minutes = 4
     eeg = SimulatedSubject(with_(QUIET, blink_uv=200.0), 1).read(250 * 60 * minutes)
@@ -351,6 +355,7 @@ def test_blinks_come_at_their_rate_and_from_the_eyes() -> None:
     assert oz.max() < 0.6 * left.max()
 
 
+@pytest.mark.slow
 def test_electrodes_drift_slowly_from_zero() -> None:
     eeg = SimulatedSubject(with_(QUIET, drift_uv=12.0), 1).read(250 * 300)
     assert np.abs(eeg[0]).max() < 3

@@ -247,6 +247,7 @@ def test_a_writing_that_fails_leaves_the_index_before_it(
     assert isinstance(opened(folder)[0], Approximate)
 
 
+@pytest.mark.slow
 def test_images_are_added_while_others_ask(folder: Path) -> None:
     """No wrong, missing or torn answer: each is right for the gallery that was opened for it."""
     later, stop = drawn(1000, 7), threading.Event()

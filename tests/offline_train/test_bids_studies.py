@@ -57,6 +57,7 @@ def test_what_this_program_exports_is_such_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_allclose(trials.data, again.data, atol=0.05)
 
 
+@pytest.mark.slow
 def test_things_eeg2_has_the_same_ids_as_in_its_other_forms(tmp_path: Path) -> None:
     root = bids.nm000232(tmp_path / "set")
     trials = prepared(tmp_path / "trials", root / "sub-01", "--tmax", 0.196)

@@ -42,6 +42,7 @@ def test_a_file_or_a_list_names_channels(data: Path, tmp_path: Path) -> None:
         assert found.format.channels == ("Oz", "O1", "Pz")
 
 
+@pytest.mark.slow
 def test_all_of_things_meg_are_271(tmp_path: Path) -> None:
     data = things_meg.ubp(tmp_path / "data")
     found = prepared(tmp_path / "trials", data, "--whitening", "none", "--channels", 271)

@@ -78,6 +78,7 @@ def test_prepare_is_told_by_options_a_file_and_assignments(recording: Path, tmp_
     assert filters == [("highpass", 0.5), ("lowpass", 40)]
 
 
+@pytest.mark.slow
 def test_prepare_picks_channels_by_the_names_that_rename_gives_them(
     recording: Path, tmp_path: Path
 ) -> None:

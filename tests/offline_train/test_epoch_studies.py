@@ -24,6 +24,7 @@ def meg(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return prepared(folder / "trials", data, *PLAIN, "--tmin", 0, "--tmax", 1)
 
 
+@pytest.mark.slow
 def test_training_and_test_of_things_meg_share_no_concept(meg: TrialSet) -> None:
     train, test = meg.select(["train"], "split"), meg.select(["test"], "split")
     assert {*train.items} == {*things_meg.TRAIN}
@@ -34,6 +35,7 @@ def test_training_and_test_of_things_meg_share_no_concept(meg: TrialSet) -> None
     assert (meg.format.kind, meg.format.unit) == ("meg", "")  # no teslas, whatever MNE says
 
 
+@pytest.mark.slow
 def test_trials_of_meg_are_those_that_were_published(tmp_path: Path) -> None:
     trials = prepared(tmp_path / "trials", things_meg.ubp(tmp_path / "data"), *PLAIN)
     published = things_eeg2.trials(things_meg.TRAIN, 1, 271, 201)[:, 0]
@@ -90,6 +92,7 @@ def test_epochs_without_a_whole_table_are_refused(
     assert told in refused(data, *PLAIN)
 
 
+@pytest.mark.slow
 def test_what_of_things_meg_does_not_fit_is_told(tmp_path: Path) -> None:
     data = things_meg.epochs_fif(tmp_path / "data")
     file = next(data.rglob("*-epo.fif"))

@@ -34,6 +34,7 @@ from offline_train.evaluate.retrieval import evaluate
 from offline_train.evaluate.tables import accuracy_table, among_table, selective_table
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_a_plain_count(trained: tuple) -> None:
     planted, models, bundle, gallery = trained
     point = evaluate(bundle, planted.test, gallery, repeats=[4]).points[0]

@@ -104,6 +104,7 @@ def test_folders_and_shards_are_gone_through_in_one_order(tmp_path: Path) -> Non
     assert {entry.id for entry in surveyed.sample} == {*found}
 
 
+@pytest.mark.slow
 def test_all_are_in_the_cache_and_in_a_table_that_others_read(tmp_path: Path) -> None:
     folder, out = shards(tmp_path / "images", 900), tmp_path / "t.csv"
     encoded(folder, tmp_path / "cache", out, FakeEncoder(), FakeEncoder("other", 5))
@@ -157,6 +158,7 @@ def test_what_is_in_memory_does_not_grow_with_the_number_of_images(tmp_path: Pat
         assert one["embeddings"] <= BLOCK + BATCH
 
 
+@pytest.mark.slow
 def test_small_files_become_one_and_nothing_is_lost(tmp_path: Path) -> None:
     """A process may have a thousand files open; ImageNet would be five thousand of a block each."""
     n, before = MERGED + 5, len(os.listdir("/proc/self/fd"))
@@ -198,6 +200,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     check_all(out, cache, 900)
 
 
+@pytest.mark.slow
 def test_each_of_several_processes_encodes_its_share(tmp_path: Path) -> None:
     folder, cache = shards(tmp_path / "images", 900), tmp_path / "cache"
     parts, seen = [tmp_path / "0", tmp_path / "1"], []

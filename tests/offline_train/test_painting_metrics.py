@@ -120,6 +120,7 @@ def test_ssim_is_scikit_image_s_on_grey_pictures() -> None:
     assert structural_similarities(seen, painted) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_px", [24, 100])
 def test_resizing_is_torchvision_s(size_px: int) -> None:
     from torchvision.transforms import v2  # here: it takes seconds, of every worker

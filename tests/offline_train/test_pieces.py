@@ -77,6 +77,7 @@ def check_same(out: Path, expected: TrialSet) -> None:
     assert [path.name for path in out.parent.glob(f".{out.name}*")] == []
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_goes_on(
     stopped: tuple[Path, Path], whole: tuple[Path, TrialSet]
 ) -> None:
@@ -128,6 +129,7 @@ def test_what_has_changed_since_is_cut_again_and_said(
     np.testing.assert_allclose(here.data[here.rows], 1.5 * there.data[there.rows], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_other_settings_are_said_and_nothing_is_taken_over(stopped: tuple[Path, Path]) -> None:
     data, out = stopped
     done = prepare(data, out, "--tmin", 0.02)
@@ -138,6 +140,7 @@ def test_other_settings_are_said_and_nothing_is_taken_over(stopped: tuple[Path, 
     assert load_trial_set(out).format.tmin_s == 0.02
 
 
+@pytest.mark.slow
 def test_a_piece_that_is_not_whole_is_none(
     stopped: tuple[Path, Path], whole: tuple[Path, TrialSet]
 ) -> None:

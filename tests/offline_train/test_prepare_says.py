@@ -39,6 +39,7 @@ def test_prepare_says_what_it_found_and_made(recording: Path, tmp_path: Path) ->
     assert "share one whitening" not in done.out
 
 
+@pytest.mark.slow
 def test_subjects_that_share_a_whitening_are_told(tmp_path: Path) -> None:
     for name in ("anna", "bert"):
         folder = saved_epochs(tmp_path / name, beside=False)

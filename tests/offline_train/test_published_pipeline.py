@@ -80,6 +80,7 @@ def repeats_of(trials: TrialSet, image: str, session: str) -> np.ndarray:
     return np.array(chosen.data[chosen.rows])
 
 
+@pytest.mark.slow
 def test_single_trials_are_those_of_the_published_pipeline(ours: TrialSet, theirs: dict) -> None:
     for session in SESSIONS:
         for part, images in IMAGES.items():

@@ -43,6 +43,7 @@ def test_trials_are_what_mne_cuts_each_with_its_image(data: Path, tmp_path: Path
     assert trials.format.unit == "microvolts"
 
 
+@pytest.mark.slow
 def test_a_session_is_whitened_by_its_training_trials_alone(data: Path, tmp_path: Path) -> None:
     whole = prepared(tmp_path / "whole", data, *HOW)
     assert set(whole.session_arrays) == {("01", "01"), ("01", "02")}

@@ -177,6 +177,7 @@ def test_a_planted_slow_down_is_named_and_its_cell_alone() -> None:
     assert [one.cell for one in back if one.verdict == "faster"] == ["channels 8"]
 
 
+@pytest.mark.slow
 def test_a_tail_that_got_longer_is_named_beside_a_median_that_has_not() -> None:
     before, after = drawn(2000, 0), drawn(2000, 1)
     after[np.argsort(after)[-60:]] *= 3
@@ -187,6 +188,7 @@ def test_a_tail_that_got_longer_is_named_beside_a_median_that_has_not() -> None:
     assert re.search(r"no change that 2000 values can tell .* answer p50 \(0.\d+ ms\)$", rest)
 
 
+@pytest.mark.slow
 def test_what_it_can_tell_is_what_it_says_that_it_can() -> None:
     """A change of the resolution is named, one of a third of it is not."""
     before = drawn(400, 0)

@@ -98,6 +98,7 @@ def test_at_a_rate_that_is_not_quite_the_nominal_one_a_marker_has_the_nearest_sa
         assert slow.place_of(at_s + 0.506 / RATE_HZ) == number + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     onsets=st.lists(st.floats(99.0, 111.0), min_size=1, max_size=6, unique=True),

@@ -198,6 +198,7 @@ def test_a_session_of_before_is_matched_by_its_stamps(tmp_path: Path) -> None:
     assert set(mne.read_epochs(epochs, verbose="ERROR").metadata["trial"]) == set(session.trials)
 
 
+@pytest.mark.slow
 def test_a_second_subject_joins_and_nothing_is_written_over(tmp_path: Path) -> None:
     images, root = gallery(tmp_path), tmp_path / "ds"
     session = finished(tmp_path / "s", WHOLE, MARKERS, gallery=images)

@@ -120,6 +120,7 @@ def test_the_sum_holds_after_every_step(folder, steps):
     assert len(records) == len(books.announced) + len(books.settled)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_at_any_byte_goes_on(tmp_path):
     whole = tmp_path / "whole.jsonl"
     fill(Ledger(whole))

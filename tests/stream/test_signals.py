@@ -207,6 +207,7 @@ def test_quality_is_sent_to_those_who_want_it_and_ceases_with_them(feed, endpoin
         play(feed, 5, first)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_does_not_read_holds_nobody_up(feed, endpoints) -> None:
     with closing(heard(endpoints)) as watcher:
         first = wait_for(feed, watcher)

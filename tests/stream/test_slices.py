@@ -235,6 +235,7 @@ def test_the_slices_of_a_trial_put_together_are_the_trial(case, chunk_sizes):
             np.testing.assert_allclose(one.array, known(transform, marker.text, one), **ROUNDING)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(cases(losses=True), chunkings)
 def test_nothing_of_a_trial_goes_out_after_a_gap(case, chunk_sizes):
@@ -390,6 +391,7 @@ def fitted():
     return fit(choice, trials)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 900), st.floats(-0.45, 0.45)), min_size=1, max_size=5),

@@ -450,6 +450,7 @@ def test_whatever_is_to_be_recorded_the_file_is_whole(config: SessionConfig) -> 
     assert names == {"amp", "m", f"hvf-live-results-{config.session}"}
 
 
+@pytest.mark.slow
 def test_whatever_is_left_of_what_a_decoder_had_learnt_the_next_one_decodes(
     config: SessionConfig, opened: tuple[LiveDecoder, Gallery]
 ) -> None:

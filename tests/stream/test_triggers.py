@@ -190,6 +190,7 @@ def test_a_trial_opens_at_the_sample_of_the_rise(recording, chunk_samples):
         assert held[1][-WINDOW.first] == code
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(recordings(), st.integers(2, 700))
 def test_the_trials_do_not_depend_on_the_chunking(recording, chunk_samples):

@@ -45,6 +45,7 @@ def check(trial: Trial, jitter_s: float) -> None:
     assert taken_s[-1] == pytest.approx(TMAX_S, abs=allowed_s)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     off=st.floats(-0.25, 0.25),
