@@ -111,7 +111,8 @@ def test_each_command_of_the_page_works_and_says_the_next_one(lab: Path) -> None
     assert (lab / "lab/session/report.html").is_file()
     painting = session["painting"]
     assert not painting["failed"]
-    assert sum(painting.values())  # on a machine that is slow all may have come too late
+    # On a machine that is slow all may have come too late.
+    assert painting["painted"] + painting["superseded"] + painting["cancelled"]
     bids = lab / "lab/bids"
     assert json.loads((bids / "dataset_description.json").read_text())["BIDSVersion"]
     assert list(bids.glob("sub-01/eeg/*_eeg.vhdr"))
