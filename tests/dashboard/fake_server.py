@@ -28,7 +28,8 @@ from tests.dashboard.parts import PIECE_S
 from tests.dashboard.scenes import Scene
 
 STATIC = Path(__file__).parents[2] / "stream" / "dashboard" / "static"
-POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data:"}
+_OWN = "default-src 'self'; img-src 'self' data:; form-action 'none'; base-uri 'none'"
+POLICY = {"Content-Security-Policy": _OWN}
 Said = dict[str, Any] | bytes
 
 
@@ -105,12 +106,12 @@ class FakeSession:
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(tell(), self._loop).result()
 
-    def hang_up(self) -> None:
-        """The line breaks."""
+    def hang_up(self, code: int = 1001) -> None:
+        """The line breaks; with 1012 it is over."""
 
         async def close() -> None:
             for page in list(self._pages):
-                await page.close(1001)
+                await page.close(code)
 
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()

@@ -25,10 +25,13 @@ EEG_HZ, PIECE_S, CHANCE = 100.0, 0.05, {"top1": 0.005, "top5": 0.025}
 VERBS: list[dict[str, Any]] = [
     {"verb": verb, "label": label, "argument": argument, "confirm": confirm, "when": when}
     for verb, label, argument, confirm, when in (
+        ("start", "Start", None, False, ["waiting"]),
         ("pause", "Pause", None, False, ["ready"]),
         ("resume", "Resume", None, False, ["paused"]),
         ("mark", "Mark", "text", False, ["waiting", "ready", "paused"]),
         ("reset_group", "Reset repeats", "id", False, ["ready", "paused"]),
+        ("gallery", "Other gallery", "folder", True, ["ready", "paused"]),
+        ("like", "More like", "id", False, ["ready", "paused"]),
         ("finish", "Finish", None, True, ["waiting", "ready", "paused"]),
         ("stop", "Stop", None, True, ["starting", "waiting", "ready", "paused", "ending"]),
     )
@@ -62,7 +65,7 @@ SCHEMA = {
             "title": "Flat",
             "description": "A channel of less is flat.",
             "anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}],
-            "unit": "µV",
+            "unit": "uV",
             "default": None,
             "x-live": True,
         },

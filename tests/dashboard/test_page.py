@@ -167,6 +167,7 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
         page.keyboard.type("half time?")
         page.keyboard.press("Enter")
         assert _asked(session, "mark")["argument"] == "half time?"
+        page.locator(".more summary").click()
         page.locator("#argument-reset_group").fill("pear")
         page.locator("[data-verb=reset_group]").click()
         expect(page.locator("#said[data-level=bad]")).to_have_text("no stimulus is called 'pear'")
@@ -176,7 +177,7 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
         page.locator("[data-verb=finish]").click()
         page.locator("#confirm-yes").click()
         assert _asked(session)["ask"] == "finish"  # and no stop before it
-        setting = page.locator(".setting", has_text="Min confidence")
+        setting = page.locator(".setting", has_text="min confidence")
         setting.locator("input").fill("0.35")
         setting.locator("button").click()
         request = _asked(session, "set")
@@ -191,7 +192,7 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
     with opened("live", "look") as (page, _):
         expect(page.locator("#badges")).to_contain_text("read only")
         expect(
-            page.locator("#verbs button:enabled, #verbs input:enabled, .setting input:enabled")
+            page.locator(".verb:not(:has([data-verb=like])) :enabled, .setting input:enabled")
         ).to_have_count(0)
 
 
@@ -210,6 +211,8 @@ def test_a_line_that_breaks_is_seen_and_heals_by_itself(opened: Callable) -> Non
         expect(page.locator("#state-word")).to_have_text("PAUSED")
         expect(page.locator("#line-lost")).to_be_hidden()
         expect(page.locator("#strip li")).to_have_count(session.scene.n_trials)
+        session.hang_up(1012)
+        expect(page.locator("#line-lost")).to_contain_text("dashboard sessions")
 
 
 def test_what_may_not_be_known_or_believed_is_not_shown_as_if(opened: Callable) -> None:

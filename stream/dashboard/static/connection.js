@@ -6,6 +6,7 @@ const QUIET_MS = 3000; // so long without a word, and the page asks whether anyb
 const GONE_MS = 4000; // no answer to that: the line is lost, whatever the socket believes
 const WRONG_VERSION = 4001;
 const REFUSED = 1008;
+const OVER = 1012; // the session has ended, and its server with it
 
 export class Connection {
   /** `hear` takes each message by its kind, pieces of EEG as {kind: "eeg"}; `tell` what the line is like. */
@@ -76,6 +77,7 @@ export class Connection {
       resolve({ ok: false, text: "The line broke before the session answered; look at the log." });
     this.waiting.clear();
     if (code === WRONG_VERSION) return this.#set("refused", reason || "The page is of another version: reload it.");
+    if (code === OVER) return this.#set("over");
     if (code === REFUSED && reason) return this.#set("refused", reason);
     const wait = RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)];
     this.retry = setTimeout(() => this.#open(), wait);

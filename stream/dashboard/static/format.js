@@ -29,6 +29,9 @@ export function elapsed(seconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
+/** A window end: 0.996 s is a second to whoever looks on. */
+export const seconds = (value) => `${+value.toFixed(2)} s`;
+
 /** How long ago, in the one unit that is read at a glance. */
 export function age(milliseconds) {
   if (milliseconds == null) return "–";

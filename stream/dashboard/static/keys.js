@@ -47,7 +47,10 @@ export function keyboard() {
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape" && document.activeElement !== document.body) document.activeElement.blur();
+    if (event.key === "Escape") {
+      for (const open of document.querySelectorAll("details[open]")) open.removeAttribute("open");
+      document.activeElement.blur();
+    }
     if (event.target.closest("input, select, textarea, summary") || (event.key === " " && event.target.closest("button"))) return;
     const panel = PANELS["1234567890".indexOf(event.key)];
     if (event.key.length === 1 && panel) {

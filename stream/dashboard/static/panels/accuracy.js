@@ -104,9 +104,9 @@ function labels(svg, last, chance, y, text) {
   if (last) names.push(["top-5", y(last.top5.rate), "second"], ["top-1", y(last.top1.rate), "first"]);
   if (chance) names.push(["chance", y((chance.top1 + chance.top5) / 2), "dimmed"]);
   names.sort((a, b) => a[1] - b[1]);
-  let above = -Infinity;
-  for (const [name, at, kind] of names) {
-    above = Math.max(at + 4, above + 13);
-    svg.append(text({ x: RIGHT + 4, y: above }, name, { class: kind }));
+  let below = BOTTOM + 15; // from the lowest up, so that none comes to lie on the axis
+  for (const [name, at, kind] of names.reverse()) {
+    below = Math.min(at + 4, below - 13);
+    svg.append(text({ x: RIGHT + 4, y: below }, name, { class: kind }));
   }
 }

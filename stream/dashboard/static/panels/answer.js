@@ -1,13 +1,14 @@
 /** What was shown, and what is decoded of it: the newest answer, as it grows with the window. */
 
 import { $, batched, make, mark, noPicture, say, thumbnail } from "/static/dom.js";
-import { percent } from "/static/format.js";
+import { percent, seconds } from "/static/format.js";
 
 const N_OTHERS = 4;
 
 export function answer() {
   let hello = null;
-  let trial = null;
+  let trial = null; // the newest of which there is something to say; until then the one before stays
+  let newestTrial = null;
   let abstainUnder = null;
   const rows = Array.from({ length: N_OTHERS }, row);
   $("answer-rest").append(...rows.map(({ root }) => root));
@@ -18,6 +19,8 @@ export function answer() {
   const ends = [];
   const render = batched(() => {
     showShown(trial, hello);
+    const isBehind = newestTrial && newestTrial.trial !== trial?.trial;
+    say($("answer-next"), isBehind ? `trial ${newestTrial.trial} is under way` : "");
     const answers = trial?.answers ?? [];
     showAnswer(first, rows, answers.at(-1) ?? null, trial, { hello, abstainUnder });
     showEnds(ends, answers, hello?.window_ends_s ?? [], answers.at(-1));
@@ -26,14 +29,15 @@ export function answer() {
 
   return {
     hello(message) {
-      if (hello?.session.id !== message.session.id) trial = null;
+      if (hello?.session.id !== message.session.id) trial = newestTrial = null;
       hello = message;
       abstainUnder = message.settings?.values["decoding.min_confidence"] || null;
       render();
     },
     trial(message) {
-      if (trial && message.trial < trial.trial) return;
-      trial = message;
+      if (message.trial >= (newestTrial?.trial ?? -1)) newestTrial = message;
+      const isTold = message.answers.length || message.outcome === "dropped";
+      if (message.trial >= (trial?.trial ?? -1) && (isTold || !trial)) trial = message;
       render();
     },
   };
@@ -86,7 +90,7 @@ function showAnswer(first, rows, newest, trial, { hello, abstainUnder }) {
   if (!newest) say(first.label, dropped ? "dropped" : trial ? "listening …" : "no trial yet");
   if (abstains) say(first.label, "abstains");
   say(first.told, toldOf(newest, trial, { hello, abstainUnder }));
-  say($("answer-of"), newest ? `${ordinal(newest.n_repeats)} repeat · ${newest.tmax_s} s of EEG` : "");
+  say($("answer-of"), newest ? `trial ${trial.trial} · ${ordinal(newest.n_repeats)} repeat · ${seconds(newest.tmax_s)} of EEG` : "");
   showFlags(newest, hello);
 }
 
@@ -126,7 +130,7 @@ function showEnds(columns, answers, windowEnds, newest) {
 function endColumn(end) {
   const label = make("b", {}, "–");
   const share = make("span", { class: "number" });
-  return { end, label, share, root: make("li", {}, make("span", { class: "when number" }, `${end} s`), label, share) };
+  return { end, label, share, root: make("li", {}, make("span", { class: "when number" }, seconds(end)), label, share) };
 }
 
 function ordinal(n) {

@@ -9,6 +9,8 @@ const CONSEQUENCES = {
   gallery: "Answers will be among the images of the other gallery from the next trial on.",
 };
 const KEYS = { pause: "space", resume: "space", mark: "m" };
+const TURNS = ["start", "pause", "resume"]; // never two at once: they share one place
+const LOOKS = ["like"]; // what may be asked by who only looks
 
 export function controls(connection) {
   let verbs = [];
@@ -16,11 +18,12 @@ export function controls(connection) {
   let mayControl = false;
 
   const allow = () => {
+    const turn = TURNS.find((verb) => verbs.some((one) => one.verb === verb && one.when.includes(state?.state))) ?? "pause";
     for (const { verb, when, root } of verbs) {
-      const isNow = when.includes(state?.state);
-      const why = !mayControl ? "This link only looks on." : isNow ? null : `Possible while the session is ${when.join(" or ")}.`;
+      const isAllowed = mayControl || LOOKS.includes(verb);
+      const why = !isAllowed ? "This link only looks on." : when.includes(state?.state) ? null : `Possible while the session is ${when.join(" or ")}.`;
       for (const part of root.querySelectorAll("button, input")) part.disabled = why != null;
-      if (verb === "resume" || verb === "pause") mark(root, "data-other", isNow || (verb === "pause" && state?.state !== "paused") ? null : "");
+      if (TURNS.includes(verb)) mark(root, "data-other", verb === turn ? null : "");
       mark(root, "title", why);
     }
   };
@@ -30,7 +33,7 @@ export function controls(connection) {
     say($("said"), `${label} …`);
     const { ok, text } = await connection.ask(argument === undefined ? { ask: verb } : { ask: verb, argument });
     mark($("said"), "data-level", ok ? "ok" : "bad");
-    say($("said"), text || (ok ? `${label}: done` : `${label}: refused`));
+    say($("said"), verb === "like" && ok ? alike(argument, text) : text || (ok ? `${label}: done` : `${label}: refused`));
   };
 
   return {
@@ -53,22 +56,28 @@ export function controls(connection) {
     trial({ group, stimulus }) {
       const known = $("known-stimuli");
       const id = group || stimulus;
-      if (!known || !id || [...known.options].some(({ value }) => value === id)) return;
+      if (!id || [...known.options].some(({ value }) => value === id)) return;
       known.prepend(make("option", { value: id }));
       if (known.options.length > 50) known.lastElementChild.remove();
     },
   };
 }
 
-/** Pause and resume take turns in one place. */
+/** What is pressed in a hurry stands in the bar, what names an image or a folder behind "more". */
 function placed(verbs) {
-  const turn = verbs.filter(({ verb }) => verb === "pause" || verb === "resume").map(({ root }) => root);
-  const others = verbs.map(({ root }) => root).filter((root) => !turn.includes(root));
-  return turn.length ? [make("div", { class: "turn" }, turn), ...others] : others;
+  const roots = (isIn) => verbs.filter(isIn).map(({ root }) => root);
+  const isTurn = ({ verb }) => TURNS.includes(verb);
+  const isRare = ({ argument }) => argument === "id" || argument === "folder";
+  const rare = roots(isRare);
+  return [
+    make("div", { class: "turn" }, roots(isTurn)),
+    ...roots((one) => !isTurn(one) && !isRare(one)),
+    rare.length ? make("details", { class: "more" }, make("summary", {}, "more"), make("div", { class: "more-body" }, rare)) : "",
+  ];
 }
 
 function control({ verb, label, argument, confirm }, ask) {
-  const kind = verb === "stop" ? "danger" : ["pause", "resume"].includes(verb) ? "main" : "";
+  const kind = verb === "stop" ? "danger" : TURNS.includes(verb) ? "main" : "";
   const name = [label, KEYS[verb] && make("kbd", {}, KEYS[verb])];
   if (!argument) {
     const press = () => ask(verb, label, undefined, confirm);
@@ -76,18 +85,21 @@ function control({ verb, label, argument, confirm }, ask) {
   }
   const input = make("input", {
     id: `argument-${verb}`, placeholder: HINTS[argument] ?? argument, "aria-label": `${label}: ${HINTS[argument] ?? argument}`,
-    autocomplete: "off", maxlength: 1000, list: argument === "id" ? "known-stimuli" : null, required: true,
+    autocomplete: "off", maxlength: 1000, list: argument === "id" ? "known-stimuli" : null, required: true, spellcheck: "false",
   });
   const form = make("form", { class: "verb" }, input, make("button", { "data-verb": verb }, name));
-  if (argument === "id") form.append(make("datalist", { id: "known-stimuli" }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     ask(verb, label, input.value.trim(), confirm);
     input.value = "";
     input.blur();
+    form.closest("details")?.removeAttribute("open");
   });
   return form;
 }
+
+/** The answer to `like`: a list of [id, label, cosine] as JSON. */
+const alike = (id, text) => `Like ${id}: ${JSON.parse(text).map(([, label, cosine]) => `${label} ${cosine.toFixed(2)}`).join(", ")}`;
 
 function isSure(verb, label) {
   const dialog = $("confirm-dialog");

@@ -7,6 +7,7 @@ import { Ring } from "/static/eeg/ring.js";
 import { Sweep } from "/static/eeg/sweep.js";
 
 const LONGEST_S = 20;
+const N_LOOKS = 5; // seconds, after which the first scale stays
 const DELAY_S = 0.12; // the pen runs so far behind: pieces come twenty times a second, frames sixty
 const CHOICES = {
   "eeg-scale": [[10, 20, 50, 100, 200, 500, 1000], 100, (v) => `${v} µV`],
@@ -44,6 +45,20 @@ export function eeg() {
     mark($("eeg-hold"), "aria-pressed", isHeld);
     say($("eeg-hold"), isHeld ? "go on" : "hold");
   });
+
+  // The first scale is that of this cap; whoever has chosen one keeps it.
+  let isScaled = false;
+  let n_looks = 0;
+  let quiet_uv = Infinity; // of the first seconds the quietest: a blink is no scale
+  $("eeg-scale").addEventListener("change", () => (isScaled = true));
+  const scaleTo = (newest) => {
+    const rms = newest.map(({ rms_uv }) => rms_uv).sort((a, b) => a - b)[Math.floor(newest.length / 2)];
+    quiet_uv = Math.min(quiet_uv, rms);
+    const [values] = CHOICES["eeg-scale"];
+    $("eeg-scale").value = values.find((value) => value >= 5 * quiet_uv) ?? values.at(-1);
+    isScaled = ++n_looks === N_LOOKS;
+    isStale = true;
+  };
 
   const picks = () => {
     isStale = true;
@@ -132,6 +147,7 @@ export function eeg() {
       if (ended) say($("eeg-empty"), "The session has ended: its EEG is in its recording, if it kept one.");
     },
     quality({ channels: newest }) {
+      if (!isScaled) scaleTo(newest);
       for (const { name, level } of newest) quality.set(name, level);
     },
   };

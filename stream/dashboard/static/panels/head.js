@@ -66,10 +66,13 @@ function drawn(channels, dots) {
   const unknown = channels.filter(({ known }) => !known);
   const perRow = 10;
   const extra = Math.ceil(unknown.length / perRow) * 22;
-  const svg = makeSvg("svg", { viewBox: `-112 -116 224 ${226 + extra}`, role: "img", "aria-label": "Quality of each channel; the nose is at the top" });
+  // Some channels lie below the rim, as TP9: there the page is wider than the head.
+  const reach = (axis) => Math.max(112, ...channels.filter(({ known }) => known).map((one) => Math.abs(one[axis]) * (RADIUS - 9) + 14));
+  const [side, front] = [reach("x"), reach("y") + 4];
+  const svg = makeSvg("svg", { viewBox: `${-side} ${-front} ${2 * side} ${front + 112 + extra}`, role: "img", "aria-label": "Quality of each channel; the nose is at the top" });
   svg.append(makeSvg("path", { class: "outline", d: "M-12 -101 L0 -114 L12 -101" }));
   svg.append(makeSvg("circle", { class: "outline", r: RADIUS + 2 }));
-  for (const side of [-1, 1]) svg.append(makeSvg("path", { class: "outline", d: `M${side * 101} -16 q${side * 9} 16 0 32` }));
+  for (const ear of [-1, 1]) svg.append(makeSvg("path", { class: "outline", d: `M${ear * 101} -16 q${ear * 9} 16 0 32` }));
   const size = channels.length > 40 ? DOT : channels.length > 20 ? 11 : 14;
   for (const { name, x, y, known } of channels) {
     const at = unknown.findIndex((channel) => channel.name === name);

@@ -19,11 +19,19 @@ export function settingsForm(connection) {
   };
 }
 
+/** `reject.flat_uv` as the section, the name, and the unit, which is not said twice. */
+function named(path, unit) {
+  const at = path.lastIndexOf(".");
+  const name = path.slice(at + 1).replace(unit ? new RegExp(`_${unit}$`, "i") : /$^/, "");
+  const section = at > 0 && make("small", {}, `${path.slice(0, at)} `);
+  return [section, name.replaceAll("_", " "), unit && make("small", {}, ` ${unit.replace("uV", "µV")}`)].filter(Boolean);
+}
+
 /** The alternatives of a schema without null, and whether null is one of them. */
 function kindOf(schema) {
   const kinds = schema.anyOf ?? [schema];
   const some = kinds.find(({ type }) => type !== "null") ?? {};
-  return { ...schema, ...some, isOptional: kinds.some(({ type }) => type === "null") };
+  return { ...schema, ...some, isOptional: schema.nullable || kinds.some(({ type }) => type === "null") };
 }
 
 function inputFor(kind) {
@@ -46,7 +54,7 @@ function row(connection, path, schema) {
   const save = make("button", { class: "quiet", disabled: true }, "set");
   const told = make("output", { class: "told" });
   let now = null;
-  const label = make("label", {}, make("span", {}, schema.title ?? path, kind.unit && make("small", {}, ` ${kind.unit}`)), input);
+  const label = make("label", {}, make("span", {}, ...named(path, kind.unit)), input);
   const root = make("form", { class: "setting", title: `${path}: ${schema.description ?? ""}` }, label, save, make("small", { class: "dim" }, schema.description ?? path), told);
   const show = (value) => {
     if (kind.type === "boolean") input.checked = Boolean(value);

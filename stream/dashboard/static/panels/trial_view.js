@@ -1,7 +1,7 @@
 /** One trial of the strip, whole: what became of it, all its answers, and its EEG. */
 
 import { $, make, noPicture, say, thumbnail } from "/static/dom.js";
-import { ms, percent } from "/static/format.js";
+import { ms, percent, seconds } from "/static/format.js";
 import { butterfly } from "/static/butterfly.js";
 import { ended } from "/static/panels/trials.js";
 
@@ -74,7 +74,7 @@ function answersOf({ answers, shown }) {
   if (!answers.length) return make("p", { class: "dim" }, "It has no answer.");
   return make("div", { class: "columns" }, answers.map((one) => make(
     "section", {},
-    make("h3", { class: "number" }, `${one.tmax_s} s`, make("span", { class: "dim" }, ` · ${one.n_repeats} × · ${one.rank ? `rank ${one.rank}` : "rank not known"}${one.abstain ? " · abstains" : ""}${one.calibrated ? "" : " · uncalibrated"}`)),
+    make("h3", { class: "number" }, seconds(one.tmax_s), make("span", { class: "dim" }, ` · ${one.n_repeats} × · ${one.rank ? `rank ${one.rank}` : "rank not known"}${one.abstain ? " · abstains" : ""}${one.calibrated ? "" : " · uncalibrated"}`)),
     make("ol", {}, one.labels.map((label, at) => make("li", one.ids[at] === shown?.id ? { "data-shown": "" } : {}, make("span", {}, label), make("span", { class: "number" }, percent(one.probabilities[at]))))),
   )));
 }

@@ -20,6 +20,7 @@ export function verdicts() {
       say($("title"), session.title || session.id);
       document.title = `${session.title || session.id} · hvf-live`;
       mark(document.body, "data-mode", session.mode);
+      mark(document.body, "data-folder", session.folder);
       const badges = [["mode", MODES[session.mode] ?? session.mode]];
       if (session.simulated) badges.push(["simulated", "simulated subject"]);
       if (session.blind) badges.push(["blind", "blind"]);
