@@ -55,7 +55,7 @@ def train(
     """Makes the brain model that the demo ships, and records what it answers.
 
     Two minutes on two cores. To be done again when a change of what a trial is, or of how it is
-    embedded, is intended; the README's figures are then those of `evaluate`.
+    embedded, is intended; docs/numbers.md has the figures of `evaluate`.
 
     Example: python -m demo train --out demo/assets/model
     """
