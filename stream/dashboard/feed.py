@@ -17,6 +17,7 @@ from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Piece, Signals, quality
 from stream.dashboard.board.verdicts import Files
 from stream.dashboard.hello import window_of
+from stream.dashboard.recorded import RecordedTrials
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.summary import read_summary
 from stream.pipeline.galleries import open_accepted
@@ -54,6 +55,7 @@ class Feed:
         self.quality: dict[str, Any] | None = None
         self.gallery: Gallery | None = None
         self.signals = Signals(window_of(config))
+        self._recorded = RecordedTrials(config.folder, window_of(config))
         self._session: client.Session | None = None
         self._watched: frozenset[str] = frozenset()
         self._wanted, self._joined, self._ended = Event(), Event(), Event()
@@ -105,6 +107,14 @@ class Feed:
             return session.ask(verb, argument)
         except client.ClientError as error:
             raise Problem(str(error)) from None
+
+    def trial_eeg(self, number: int) -> dict[str, Any]:
+        """The EEG of a trial: of what was watched, or of the recording once that is whole."""
+        with self.lock:
+            told, card = self.signals.trial(number), self.board.trials.get(number)
+        if told["uv"] is None and self.is_over and card is not None and card.marker is not None:
+            return self._recorded.trial(card.marker)
+        return told
 
     def label_of(self, id_: str) -> str:
         """What people call an image."""
@@ -188,6 +198,7 @@ class Feed:
             self._read_history()
             summary = read_summary(self.config.folder) or {}
             self.board.state = "closed"
+            self.board.is_simulated |= bool(summary.get("simulated"))
             self.board.ended = {"end": summary.get("end"), "failure": self._failure(summary)}
             self.is_over = True
 

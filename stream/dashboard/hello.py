@@ -51,7 +51,7 @@ def hello(board: Board, *, n_gallery: int, rights: str, now_s: float, over: bool
         "mode": "finished" if over else mode,
         "started": _started(config),
         "blind": config.outputs.blind,
-        "simulated": config.simulated,
+        "simulated": board.is_simulated,
     }
     return {
         "kind": "hello",

@@ -234,8 +234,7 @@ class Pages:
                 page.watches = frozenset(request.kinds)
                 self._watch()
             elif request.ask == "trial_eeg":
-                with self._feed.lock:
-                    page.reply(self._feed.signals.trial(request.trial))
+                page.reply(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
             else:
                 said = []
                 for verb, argument in request.orders():

@@ -8,25 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hvf_core.problem import Problem
+from stream.acquire.watch.signals import Decimator
 from stream.dashboard.doors import Doors
 from stream.dashboard.ports import doors_of, listening
 from stream.dashboard.run import serve
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.config import SessionConfig
-from tests.finished import Piece, finished
+from tests.finished import RATE_HZ, Piece, Session, finished
 from tests.ports import free_port
 
 MARKERS = [(301.0 + k, f"image {k % 3}") for k in range(6)]
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> SessionConfig:
-    """Of a session that is over, beside a file that is nobody's business."""
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A session that is over, beside a file that is nobody's business."""
     folder = tmp_path_factory.mktemp("sessions")
     (folder / "secret.png").write_bytes(b"not yours")
     session = finished(folder / "one", [Piece(300.0, 2500)], MARKERS)
@@ -34,6 +36,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SessionConfig:
     images.mkdir(exist_ok=True)
     (images / "trial-00001.png").write_bytes(b"a painting")
     os.symlink(folder / "secret.png", images / "trial-00002.png")
+    return session
+
+
+@pytest.fixture(scope="module")
+def config(session: Session) -> SessionConfig:
     return session.config
 
 
@@ -92,6 +99,25 @@ def test_a_session_that_is_over_is_shown_whole(doors: Doors, config: SessionConf
     for path in ("/", "/report.html", "/files/summary.json", "/images/trial-00001.png"):
         status, _, headers = get(doors, path)
         assert (status, headers["x-content-type-options"]) == (200, "nosniff"), path
+
+
+def test_the_eeg_of_a_trial_that_is_over_comes_from_the_recording(
+    doors: Doors, session: Session
+) -> None:
+    samples, stamps_s = Decimator(RATE_HZ, 3).take(session.samples[:, :3], session.true_s)
+    with page(doors) as socket:
+        for trial, (onset_s, _) in enumerate(MARKERS, 1):
+            socket.send(json.dumps({"id": trial, "ask": "trial_eeg", "trial": trial}))
+            told = hear(socket, "trial_eeg")
+            assert told["channels"] == ["Cz", "Pz", "Oz"]
+            times_s, there = np.array(told["times_s"]), np.array(told["uv"])
+            for channel, uv in zip(samples.T, there, strict=True):
+                around = np.interp(onset_s + times_s, stamps_s, channel)
+                # Either counts its thirds of samples from its own first one.
+                assert np.corrcoef(around, uv)[0, 1] > 0.5
+            assert np.abs(there[:, times_s < 0].mean(axis=1)).max() < 0.01
+        socket.send('{"id":99,"ask":"trial_eeg","trial":99}')
+        assert hear(socket, "trial_eeg")["uv"] is None
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,13 @@ class Board:
     """Whether somebody has said `start`, where a session waits for that."""
     lacks_history: bool = False
     """Whether the session has ended more trials than were heard of."""
+    is_simulated: bool = False
+    """Whether the EEG is made up."""
     is_lost: bool = False
     ended: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        self.is_simulated = self.config.simulated
         self._seen: set[int] = set()
         self._outcomes: dict[int, tuple[str, str]] = {}
         self._counts: Counter[str] = Counter()

@@ -83,7 +83,7 @@ class Signals:
     def take(self, eeg: Eeg) -> Piece | None:
         """Takes what has come; None where it is nothing that goes on."""
         samples = np.asarray(eeg.array, np.float32)
-        if not len(samples) or eeg.stamps_s[0] <= self._until_s:
+        if not samples.size or eeg.stamps_s[0] <= self._until_s:
             return None
         if self.channels != (channels := tuple(eeg.channels)):
             self._restart(channels, eeg.rate_hz)
@@ -113,7 +113,10 @@ class Signals:
         """The EEG of a trial, or why there is none."""
         told = {"kind": "trial_eeg", "trial": number, "channels": list(self.channels)}
         if number not in self._cut:
-            sentence = "Its EEG went by while no page was showing EEG."
+            sentence = (
+                "Its EEG went by while no page was showing EEG: it can be seen once the session "
+                "is over, from its recording."
+            )
             return told | {"times_s": [], "uv": None, "sentence": sentence}
         uv = np.round(self._cut[number].T, 2).tolist()
         return told | {"times_s": self._told_times(), "uv": uv, "sentence": ""}

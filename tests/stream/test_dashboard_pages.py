@@ -1,0 +1,100 @@
+"""A browser that stands still: it slows nobody, and gets what is newest once it goes on."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream.client import MarkerSeen, SessionState, TrialRef
+from stream.dashboard.board.signals import Piece
+from stream.dashboard.feed import Feed
+from stream.dashboard.pages import Pages
+from tests.finished import Piece as Recorded
+from tests.finished import finished
+
+N, BATCH = 150, 30
+
+
+class Browser:
+    """The server's end of a WebSocket; where it stands still, what is sent waits."""
+
+    def __init__(self) -> None:
+        self.goes, self.said = asyncio.Event(), asyncio.Queue[dict[str, Any]]()
+        self.texts: list[dict[str, Any]] = []
+        self.pieces: list[dict[str, Any]] = []
+        self.goes.set()
+
+    async def receive(self) -> dict[str, Any]:
+        return await self.said.get()
+
+    def ask(self, **request: Any) -> None:
+        self.said.put_nowait({"type": "websocket.receive", "text": json.dumps(request)})
+
+    async def send_text(self, text: str) -> None:
+        await self.goes.wait()
+        self.texts.append(json.loads(text))
+
+    async def send_bytes(self, frame: bytes) -> None:
+        await self.goes.wait()
+        self.pieces.append(json.loads(frame[5 : 5 + int.from_bytes(frame[1:5], "little")]))
+
+    def newest(self, kind: str) -> dict[str, Any]:
+        return next((one for one in reversed(self.texts) if one["kind"] == kind), {})
+
+    async def until(self, holds: Any) -> None:
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def seen(trial: int) -> MarkerSeen:
+    about = TrialRef("s", trial, "a", "a", 1, float(trial), 0)
+    return MarkerSeen("s", 0, about, 0.0, "a", 0.0, "")
+
+
+async def _both_watch(feed: Feed) -> None:
+    pages, fast, slow = Pages(feed), Browser(), Browser()
+    tasks = [asyncio.create_task(pages.run())]
+    for browser in (fast, slow):
+        tasks.append(asyncio.create_task(pages.serve(browser, "control")))
+        browser.ask(id=1, ask="watch", kinds=["eeg"])
+        await browser.until(lambda browser=browser: browser.newest("said"))
+    with feed.lock:
+        feed.pieces = [Piece(0.0, 100.0, np.zeros((5, 2), np.float32), [], False)]
+    await slow.until(lambda: slow.pieces)
+    slow.goes.clear()
+    for first in range(1, N, BATCH):
+        with feed.lock:
+            for at in range(first, first + BATCH):
+                feed.pieces.append(Piece(at, 100.0, np.zeros((5, 2), np.float32), [], False))
+                feed.board.take(seen(100 + at), 0.0)
+        await fast.until(lambda first=first: len(fast.pieces) == first + BATCH)
+    with feed.lock:
+        feed.board.take(SessionState("s", 0, "paused"), 0.0)
+    await fast.until(lambda: fast.newest("state")["state"] == "paused")
+    n_before = len(slow.texts)
+    slow.goes.set()
+    await slow.until(lambda: slow.newest("state")["state"] == "paused" and len(slow.pieces) > 30)
+    assert not any(piece["gap_before"] for piece in fast.pieces)
+    missed = [piece["gap_before"] for piece in slow.pieces]
+    assert slow.pieces[-1]["first_s"] == N
+    assert len(missed) < 45
+    assert missed.count(True) in (1, 2)  # one more where a piece was on its way when it stood still
+    assert slow.newest("state")["dropped_updates"] >= N - 45
+    assert fast.newest("state")["dropped_updates"] == 0
+    late = [one["trial"] for one in slow.texts[n_before:] if one["kind"] == "trial"]
+    assert len(late) == len(set(late))  # each is there, once, as it is by now
+    assert {one["trial"] for one in slow.texts if one["kind"] == "trial"} == {
+        one["trial"] for one in fast.texts if one["kind"] == "trial"
+    }
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_page_that_stands_still_slows_nobody_and_goes_on_with_what_is_newest(
+    tmp_path: Path,
+) -> None:
+    config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
+    asyncio.run(asyncio.wait_for(_both_watch(Feed(config)), 60))
