@@ -156,6 +156,14 @@ def test_commands_refuse_a_place_before_they_work(tmp_path: Path, asked: str) ->
     assert "cannot be written (Not a directory)" in str(done.exception)
 
 
+@pytest.mark.parametrize(("cache", "told"), [("", "is a file: name a"), ("/x", "cannot be writ")])
+def test_a_cache_that_can_be_none_is_told_first(tmp_path: Path, cache: str, told: str) -> None:
+    (tmp_path / "file").write_text("x")
+    asked = f"mbp t --labels --out {tmp_path / 'out'} --cache {tmp_path / 'file'}{cache}"
+    assert told in str(CliRunner().invoke(app, asked.split()).exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_cannot_be_replaced_is_named_and_not_its_draft(tmp_path: Path) -> None:
     (tmp_path / "it.json").mkdir()
     with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "it.json") as draft:

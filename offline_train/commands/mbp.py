@@ -97,6 +97,7 @@ def mbp(
     if settings.subjects == "together":
         refuse_taken(out, MANIFEST, "a bundle")
     refuse_unwritable(out)
+    refuse_unwritable(cache)  # which has the states of trainings
     folds = folds_of(load_trial_sets(trials), settings.subjects, labels)
     if not folds[0].subject:  # of trials that are of one subject, too
         refuse_taken(out, MANIFEST, "a bundle")

@@ -51,7 +51,18 @@ Encoders = Annotated[
         "commas between them; or a JSON list (docs/encoders.md)",
     ),
 ]
-Cache = Annotated[Path, typer.Option(help="Where features and latents are kept")]
+
+
+def _is_no_file(cache: Path) -> Path:
+    """Refuses a file in place of a cache; one that can only be read may know all that is asked."""
+    if cache.exists() and not cache.is_dir():
+        raise WrongUsage(f"--cache '{cache}' is a file: name a folder, or what is to be one")
+    return cache
+
+
+Cache = Annotated[
+    Path, typer.Option(callback=_is_no_file, help="Where features and latents are kept")
+]
 CHECKPOINTS = "checkpoints"
 """Where in the cache the states of trainings are kept, wherever their results are to be."""
 

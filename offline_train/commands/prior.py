@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from offline_train.data.features import Encoded
     from offline_train.data.images import Pictures
     from offline_train.prior.batches import Latents
+    from offline_train.prior.training import Adapter
 
 
 @with_settings(PriorSettings)
@@ -62,8 +63,9 @@ def prior(
     from decoder.painting.base import load_base
     from decoder.painting.prior import PRIOR, read_adapter
     from decoder.painting.spec import read_base_spec
-    from hvf_core.artifact import refuse_taken
+    from hvf_core.artifact import refuse_taken, refuse_unwritable
     from index.encoders.parts import square_picture
+    from offline_train.prior.batches import n_learnt
     from offline_train.prior.images import find_images
     from offline_train.prior.samples import PriorBoard
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
@@ -71,6 +73,7 @@ def prior(
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders")
     refuse_taken(out, PRIOR, "a prior")
+    refuse_unwritable(cache)
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
     # Where several processes train, the others wait until the first has encoded all images.
@@ -78,13 +81,14 @@ def prior(
     console.quiet = not state.is_main_process
     with state.main_process_first(), bar("reading images") as tell:
         pictures = find_images(images, cache, lambda n: tell(n, None), console.print)
+    n_learnt(len(pictures.contents), settings)  # before anything is encoded
     loaded = load_base(read_base_spec(base))
     settings = settings.model_copy(update={"size_px": settings.size_px or loaded.spec.size_px})
     try:
-        latents, features = _prepared(pictures, encoders, loaded, settings, cache)
+        latents, features = _prepared(pictures, encoders, loaded, settings, cache, adapter)
         board = None
         if state.is_main_process:
-            looked_at = features.items[max(0, len(features.items) - settings.n_samples) :]
+            looked_at = features.items[len(features.items) - settings.n_samples :]
             size_px = needed(settings.size_px)
             squares = [square_picture(pictures.read(item), size_px) for item in looked_at]
             board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), squares, features, loaded)
@@ -128,6 +132,7 @@ def _prepared(
     base: "DiffusionBase",
     settings: PriorSettings,
     cache: Path,
+    adapter: "Adapter | None",
 ) -> "tuple[Latents, Encoded]":
     """What is learnt from, once it has been told what the training will take."""
     import numpy as np
@@ -182,7 +187,7 @@ def _prepared(
         encoded, made_s = timed(lambda: made[rows])
         tried = encoded
         n_lacking = n - n_kept(folder)
-    steps = try_steps(tried, few, base, settings)
+    steps = try_steps(tried, few, base, settings, adapter)
     keeps = torch.zeros(1, device=state.device)
     if state.is_main_process:
         numbers = sum(encoder.dim for encoder in few.encoders)

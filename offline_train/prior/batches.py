@@ -23,6 +23,20 @@ Seen = Features | Encoded
 """What image encoders see in images: in memory, or read from disk as it is needed."""
 
 
+def n_learnt(n_images: int, settings: PriorSettings) -> int:
+    """How many images are learnt from, as the last ones are only looked at.
+
+    Raises:
+        Problem: none.
+    """
+    if n_images <= settings.n_samples:
+        raise Problem(
+            f"{n_images} images, of which {settings.n_samples} are only looked at, leave nothing "
+            "to learn from: give more images, or fewer --samples"
+        )
+    return n_images - settings.n_samples
+
+
 class Latents(Protocol):
     """Latents (images, 4, side, side) in memory, on disk, or made when they are asked for."""
 
@@ -54,7 +68,7 @@ class Draws:
         self._latents, self._features, self._settings = latents, features, settings
         self._rank, self._n_ranks = accelerator.process_index, accelerator.num_processes
         self._device = accelerator.device
-        self._n_images = len(features.items) - settings.n_samples
+        self._n_images = n_learnt(len(features.items), settings)
         self._signal_shares = base.scheduler.alphas_cumprod.float().to(self._device)
         n_parts = self._n_ranks * settings.parts
         if settings.batch_size % n_parts:

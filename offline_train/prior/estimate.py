@@ -18,7 +18,7 @@ from hvf_core.problem import Problem
 from offline_train.data.features import Encoded
 from offline_train.prior.batches import Latents
 from offline_train.prior.settings import PriorSettings
-from offline_train.prior.training import PriorProgress, train_prior
+from offline_train.prior.training import Adapter, PriorProgress, train_prior
 
 N_TRIED = 32
 """Images that are encoded, and learnt from, to see how long that takes."""
@@ -94,12 +94,17 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def try_steps(
-    latents: Latents, features: Encoded, base: DiffusionBase, settings: PriorSettings
+    latents: Latents,
+    features: Encoded,
+    base: DiffusionBase,
+    settings: PriorSettings,
+    start_from: Adapter | None = None,
 ) -> Tried:
     """Trains for a few steps, and forgets it: as all processes of a training have to.
 
     Args:
         latents: of the images of `features`, all of which are learnt from.
+        start_from: as of `train_prior`, which refuses what does not fit.
     """
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
@@ -110,7 +115,8 @@ def try_steps(
         ends_s.append(time.monotonic())
 
     few = {"steps": _STEPS, "n_samples": 0, "log_every": 1}
-    tried = train_prior(latents, features, base, settings.model_copy(update=few), note)
+    how = settings.model_copy(update=few)
+    tried = train_prior(latents, features, base, how, note, start_from=start_from)
     step_s = float(np.diff(ends_s).min()) if ends_s else 0.0  # only the first process is told
     n_weights = sum(p.numel() for p in tried.networks.parameters())
     memory = f"{as_size(psutil.Process().memory_info().rss)} of memory"

@@ -26,7 +26,7 @@ from decoder.painting.prior import Prior, PriorManifest, save_prior
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint, state_file
-from offline_train.prior.batches import Draws, Latents, Seen
+from offline_train.prior.batches import Draws, Latents, Seen, n_learnt
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
 
@@ -62,6 +62,8 @@ _INDIFFERENT = (
     *("steps", "sample_every", "checkpoint_every", "log_every", "device", "latents"),
     *("parts", "recompute"),  # as they are others on another number of GPUs
 )
+Adapter = dict[str, dict[str, Tensor]]
+"""Tensors of an IP-Adapter, by part and name."""
 Look = Callable[[int, PriorNetworks], None]
 """Takes a step's number and the averaged networks, to paint something with them."""
 
@@ -74,7 +76,7 @@ def train_prior(
     on_progress: Callable[[PriorProgress], None] = lambda progress: None,
     checkpoint_dir: Path | None = None,
     look: Look | None = None,
-    start_from: dict[str, dict[str, Tensor]] | None = None,
+    start_from: Adapter | None = None,
 ) -> TrainedPrior:
     """Trains HVF, projector and adapter; the base stays as it is.
 
@@ -99,13 +101,7 @@ def train_prior(
             further on, an IP-Adapter of another base, or a base that predicts no noise.
     """
     _check_predicts_noise(base)
-    n_images = len(features.items) - settings.n_samples
-    if n_images < 1 or latents.shape[0] != len(features.items):
-        raise Problem(
-            f"{len(features.items)} images with {latents.shape[0]} latents, of which "
-            f"{settings.n_samples} are only looked at, leave nothing to learn from: give more "
-            "images"
-        )
+    n_images = n_learnt(len(features.items), settings)
     # The precision is set below: an Accelerator's holds for all that a program ever trains.
     accelerator = Accelerator(mixed_precision="no", cpu=settings.device == "cpu")
     device = accelerator.device
@@ -215,7 +211,7 @@ def make_prior(
     """
     training = trained.facts | {
         "settings": to_jsonable_python(settings),
-        "n_images": len(features.items) - settings.n_samples,
+        "n_images": n_learnt(len(features.items), settings),
         "final_loss": trained.history[-1]["loss"],
         "checkpoint_rule": "last step" + (", averaged weights" if settings.ema_decay else ""),
         **provenance(command, "torch", "numpy", "diffusers"),
@@ -269,7 +265,7 @@ def _networks(
     base: DiffusionBase,
     features: Seen,
     settings: PriorSettings,
-    start_from: dict[str, dict[str, Tensor]] | None,
+    start_from: Adapter | None,
 ) -> PriorNetworks:
     dims = {encoder.name: encoder.dim for encoder in features.encoders}
     widths = (settings.dim, settings.hvf_hidden, settings.projector_hidden)
@@ -315,7 +311,7 @@ def _decisive(
     features: Seen,
     base: DiffusionBase,
     settings: PriorSettings,
-    start_from: Mapping[str, Mapping[str, Tensor]] | None,
+    start_from: Adapter | None,
 ) -> dict[str, JsonValue]:
     """Everything that decides the state after a step; more steps go on from fewer."""
     decisive = {n: x for n, x in to_jsonable_python(settings).items() if n not in _INDIFFERENT}

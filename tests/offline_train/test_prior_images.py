@@ -199,6 +199,12 @@ def test_a_disk_that_is_too_small_is_told_before_all_is_encoded(
     assert not list(Path("cache").glob("latents-*"))
 
 
+def test_too_few_images_are_told_before_any_is_encoded(run: Callable[..., Result]) -> None:
+    said = str(run("plain", "--out=prior", "--samples=15").exception)
+    assert said.startswith("15 images, of which 15 are only looked at, leave nothing to learn")
+    assert [path.suffix for path in Path("cache").iterdir()] == [".txt"]
+
+
 def test_what_a_training_of_the_papers_size_takes() -> None:
     """ImageNet at 512 px: latents are kept where 42 GB are free beside the rest."""
     estimate = Estimate(
