@@ -196,7 +196,7 @@ def _encoders(told: str) -> list[JsonValue]:
     for spec in read_specs(told):
         facts = spec.model_dump(mode="json")
         if spec.path is not None:
-            files = [spec.path] if spec.path.is_file() else [*files_below(spec.path)]
+            files = [*files_below(spec.path)] if spec.path.is_dir() else [spec.path]
             facts["source"] = [_sha256(file) for file in files]
         found.append(facts)
     return found
@@ -208,8 +208,8 @@ def _sha256(file: Path) -> str:
         return _content(file, (now := file.stat()).st_mtime_ns, now.st_size)
     except OSError as error:
         raise Problem(
-            f"'{file}', which an experiment needs, cannot be read ({error.strerror}): give the "
-            "right path in its file"
+            f"'{file}', which the experiment needs, cannot be read ({error.strerror}): run it "
+            "where its paths begin, for those that are shipped the program's folder, or mend them"
         ) from None
 
 

@@ -161,6 +161,12 @@ def test_a_folder_of_others_is_left_as_it_is(tmp_path: Path, world: Path) -> Non
     assert sorted((world / "trials").iterdir()) == there
 
 
+def test_paths_of_encoders_begin_where_the_command_is_given(tmp_path: Path, world: Path) -> None:
+    text = PLAIN.replace(EYE, "classifier@./no.safetensors")
+    done = experiments(written(world, tmp_path, text), tmp_path)
+    assert "no.safetensors', which the experiment needs, cannot be" in done.one_sentence()
+
+
 def test_repeats_that_there_are_not_are_told_before_anything_runs(
     tmp_path: Path, world: Path
 ) -> None:

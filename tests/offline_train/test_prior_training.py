@@ -256,7 +256,7 @@ def test_more_steps_go_on_from_fewer_and_fewer_are_not_given_for_more(
         train_prior(*world(), base, settings, checkpoint_dir=tmp_path / "state")
     assert len(list((tmp_path / "state").iterdir())) == 2
     fewer = SETTINGS.model_copy(update={"steps": 2})
-    with pytest.raises(Problem, match=r"is 4 steps far .* 2 are asked for"):
+    with pytest.raises(Problem, match=r"is 4 steps far, .* give --steps 4 or more, .*safetensors'"):
         train_prior(*world(), base, fewer, checkpoint_dir=tmp_path / "state")
 
 
