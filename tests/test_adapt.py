@@ -9,6 +9,7 @@ import mne
 import numpy as np
 import pytest
 
+from decoder.bundle import open_bundle
 from demo.head import CHANNELS
 from demo.model import DemoModel
 from demo.recordings import responses, simulate_recording, with_gains
@@ -81,6 +82,15 @@ def test_a_session_begins_with_what_was_measured_before_it(
     (told,) = [one for one in trials_of(session, "note") if checksum in one["text"]]
     assert adapted.sentence() in told["text"]
     assert summary["top5"] > found["top-5"].before[2]
+    markers = trials_of(session, "marker")
+    late_s = np.array([one["onset_s"] - one["sent_s"] for one in markers])
+    np.testing.assert_allclose(late_s, adapted.light_s, atol=1e-9)
+    manifest = open_bundle(demo_model.bundle).manifest
+    warm = adapted.temperature * manifest.calibration.temperature("mean", manifest.tmax_s, 1)
+    for one in trials_of(session, "decoded"):
+        apart = np.log(one["probabilities"][0]) - np.log(one["probabilities"][-1])
+        cosines = one["scores"][0] - one["scores"][-1]
+        assert apart == pytest.approx(np.exp(manifest.logit_scale) * cosines / warm, rel=1e-3)
     again = call("evaluate", "--session", session, module="offline_train")
     assert again.code == 0, again.err
 
