@@ -60,12 +60,24 @@ class Page:
 def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path: Path) -> None:
     folder, port = tmp_path / "s", free_port()
     page_at = ("--page", f"127.0.0.1:{port}", "--no-browser")
-    trials = ("--trials", "400", "--repeats", "4", "--soa", "0.4", "--no-paint", "--headless")
+    trials = (
+        "--trials",
+        "400",
+        "--repeats",
+        "4",
+        "--soa",
+        "0.4",
+        "--no-paint",
+        "--headless",
+        "--tmax",
+        "0.3,1",
+    )
     session = start(*trials, "--form", *page_at, "--out", folder)
 
     page = Page(port)
     hello = page.kind("hello")
     assert (hello["session"]["simulated"], hello["form"]["needed"]) == (True, True)
+    assert hello["window_ends_s"] == [0.3, 0.996]
     page.kind("state", state="waiting")
     assert not page.ask(1, "form", values={"about.line_hz": 55}, start=True)["ok"]
     values = {"subject": "07", "about.task": "rsvp", "about.line_hz": 50, "about.run": 2}
@@ -73,7 +85,7 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
     page.kind("state", ready=True)
     assert page.ask(3, "watch", kinds=["eeg", "quality", "evoked"])["ok"]
     trial = page.kind("trial", outcome="decoded")
-    assert trial["answers"][-1]["ids"]
+    assert [answer["tmax_s"] for answer in trial["answers"]] == [0.3, 0.996]
     assert trial["shown"]["label"]
     page.hear(lambda told: isinstance(told, bytes) and told[0] == 1)
     assert len(page.kind("quality")["channels"]) == 63

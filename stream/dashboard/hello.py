@@ -139,7 +139,8 @@ def _places() -> dict[str, tuple[float, float]]:
 
 
 def _window_ends(config: SessionConfig) -> list[float]:
-    return sorted({*config.decoding.tmax_s, window_of(config)[1]})
+    _, end_s = window_of(config)  # as answers say it: of the last one there is a sample
+    return [*sorted(s for s in {*config.decoding.tmax_s} if s < end_s), end_s]
 
 
 def _bundle_channels(config: SessionConfig) -> Sequence[str]:

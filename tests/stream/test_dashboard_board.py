@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.client import Eeg, MarkerSeen, TrialRef
+from stream.client import Eeg, MarkerSeen, SessionState, StreamHealth, TrialRef
 from stream.dashboard.board.board import KEPT, Board
 from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Signals
@@ -132,6 +132,22 @@ def test_of_a_blind_session_nothing_shown_is_told(records: list[dict[str, Any]])
     assert not any(answer["rank"] for told in everything for answer in told.get("answers", ()))
     answers = [record for record in records if record["event"] == "decoded"]
     assert text.count('"an image"') >= len(answers)  # they are there, without the truth
+
+
+def test_a_stream_that_is_lost_is_named_and_until_it_is_back_nothing_is_ready() -> None:
+    board = Board(config(), str)
+    board.take(SessionState("s", 0, "running"), 0.0, "12:03")
+    for state, told in (("streaming", "READY since 12:03"), ("lost", "'cap' has sent nothing")):
+        health = {"rate_hz": 250.0, "drift_ppm": 1.0, "gaps": 0, "age_s": 6.0, "flat": []}
+        health |= {"clipped": [], "offset_s": 0.0, "offset_uncertainty_s": 0.0001}
+        board.take(StreamHealth("s", 0, "cap", "eeg", state, **health), 1.0)
+        seen = board.told(1.0, Files("recording.xdf", 1))
+        assert seen["sentence"].startswith(told)
+        assert seen["ready"] == (state == "streaming")
+        eeg = next(one for one in seen["verdicts"] if one["part"] == "EEG")
+        assert eeg["level"] == ("ok" if state == "streaming" else "bad")
+    board.is_lost = True
+    assert {one["level"] for one in board.told(1.0, Files())["verdicts"]} == {"off"}
 
 
 def test_only_the_last_trials_are_kept_and_all_are_counted() -> None:

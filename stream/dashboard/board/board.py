@@ -138,7 +138,7 @@ class Board:
                 if message.state == "running" and self.state != "running":
                     self.since, self.begun_s = clock, self.begun_s or now_s
                 self.state = message.state
-            case Noted():
+            case Noted(text=text) if text:  # of a blind session there is none in the ledger
                 is_bad = any(word in message.text for word in _BAD_NOTES)
                 self._note(now_s, message.node, message.text, "warn" if is_bad else "info")
             case Controlled():
@@ -167,6 +167,8 @@ class Board:
         """The whole of it that is small."""
         state = self._state()
         until_s = self.until_s if self.ended or self.is_lost else now_s
+        parts = verdicts(self._for_verdicts(now_s, files))
+        wrong = [part["sentence"] for part in parts if part["level"] == "bad"]
         health = self._streams.get("eeg")
         clock = None
         if health is not None:
@@ -176,9 +178,9 @@ class Board:
         return {
             "kind": "state",
             "state": state,
-            "ready": state == "ready",
-            "sentence": self._sentence(state),
-            "verdicts": verdicts(self._for_verdicts(now_s, files)),
+            "ready": state == "ready" and not wrong,
+            "sentence": wrong[0] if state == "ready" and wrong else self._sentence(state),
+            "verdicts": parts,
             "ledger": self.ledger(),
             "accuracy": self._accuracy.told(),
             "latency": self._latency.told() if self.config.realtime else [],

@@ -19,7 +19,7 @@ from stream.client import (
 )
 from stream.dashboard.board.trials import LabelOf
 from stream.pipeline.books.ledger import Record
-from stream.pipeline.outputs.blind import record_left
+from stream.pipeline.outputs.blind import WORDS, record_left
 
 _KINDS: dict[str, type[Message]] = {
     "marker": MarkerSeen,
@@ -49,7 +49,8 @@ def told_by(
     n_ended, at_s = 0, 0.0
     for whole in records:
         record = {name: value for name, value in whole.items() if value is not None}
-        record = record_left(record) if blind else record
+        if blind and (record["event"] != "control" or record["verb"] in WORDS):
+            record = record_left(record)
         stamps = [record[name] for name in ("readable_s", "stamp_s", "at_s") if name in record]
         at_s = max([at_s, *stamps])
         event, number = record["event"], record.get("trial", record.get("of_trial", 0))

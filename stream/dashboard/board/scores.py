@@ -99,9 +99,11 @@ class Latency:
         self._took_ms = {stage: deque[float](maxlen=_NEWEST) for stage in STAGES}
         self._n: dict[str, int] = dict.fromkeys(STAGES, 0)
         self._over: dict[str, int] = dict.fromkeys(STAGES, 0)
+        self._told: list[dict[str, Any]] | None = []  # None once something has come since
 
     def add(self, stamps: Mapping[str, float]) -> None:
         """Takes the stamps of a final answer."""
+        self._told = None
         for stage, span in STAGES.items():
             if span.start in stamps and span.end in stamps:
                 took_ms = (stamps[span.end] - stamps[span.start]) * 1e3
@@ -112,7 +114,9 @@ class Latency:
 
     def told(self) -> list[dict[str, Any]]:
         """A row for each stage that was measured."""
-        return list(self._rows())
+        if self._told is None:
+            self._told = list(self._rows())
+        return self._told
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for stage, took_ms in self._took_ms.items():

@@ -81,7 +81,7 @@ RECORDS: Mapping[str, str] = {
 }
 """The same of the records of a ledger."""
 _CONFIG = "session folder endpoints bundle gallery decoding painting top_k outputs realtime"
-_WORDS = ("mark", "reset_group")  # verbs with words of whoever knows what is shown
+WORDS = ("mark", "reset_group")  # verbs with words of whoever knows what is shown
 M = TypeVar("M", bound=Message)
 _SPEAK = (RESULTS, SUPERVISOR)
 """Nodes that know no marker's text, or do not quote it."""
@@ -100,7 +100,7 @@ def left(message: M) -> M:
         KeyError: it is of a kind that never goes out.
     """
     kept = LEFT[type(message)]
-    if isinstance(message, Controlled) and message.verb in _WORDS:
+    if isinstance(message, Controlled) and message.verb in WORDS:
         kept = RECORDS["control"]
     changes: dict[str, Any] = {}
     told: Message = message
