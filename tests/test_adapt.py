@@ -115,6 +115,8 @@ def test_what_cannot_be_adapted_is_a_sentence_and_leaves_nothing(
     bundle = ("--bundle", demo_model.bundle)
     assert "give --bundle" in call("adapt", today, *out).one_sentence()
     assert "one of the two" in call("adapt", *bundle, *out).one_sentence()
+    nobody = call("adapt", *bundle, *out, "--eeg", "nobody", "--markers", "no", "--wait", "0.1")
+    assert "no LSL stream named 'nobody' within 0.1 s" in nobody.one_sentence()
     short = call("adapt", today, *bundle, *out, "--start", "65")
     assert "trials could be cut, and 10 at least are needed" in short.one_sentence()
     dark = call("adapt", today, *bundle, *out, "--trigger", "Oz", "--shortest-pulse", "99")

@@ -105,17 +105,16 @@ def adapt(
 def _recorded(settings: SessionSettings, path: Path) -> Path:
     """Records the streams for a while; Ctrl-C ends the command, and nothing is made."""
     from hvf_core.screen import Screen
+    from stream.acquire.lsl import find_stream
     from stream.recorder.run import record
     from stream.recorder.settings import RecordSettings
     from stream.recorder.view import View
 
     source = needed(settings.source)
-    wanted = RecordSettings(
-        streams=(),
-        require=tuple(filter(None, (source.eeg, source.markers))),
-        wait_s=source.wait_s,
-        duration_s=settings.duration_s or _USUAL_S,
-    )
+    names = tuple(filter(None, (source.eeg, source.markers)))
+    for name in names:  # whose sentences are those of `live`
+        find_stream(name, source.wait_s)
+    wanted = RecordSettings(streams=(), require=names, duration_s=settings.duration_s or _USUAL_S)
     made = record(wanted, path, View(Screen(), headless=False), lambda: True)
     if made.ended_by:
         raise SystemExit(SIGNALLED + made.ended_by)
