@@ -56,6 +56,8 @@ class BrainEncoderRecord(Frozen):
     name: BrainEncoderName = "mbp"
     hidden: int = Field(gt=0)
     """Inner width of MBP's residual block; the other encoders have the widths of their papers."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """What an encoder of braindecode was made with, beside what the trials tell."""
 
 
 class HVFRecord(Frozen):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from decoder.brain.names import BrainEncoderName
+from decoder.brain.names import OwnEncoderName
 from decoder.bundle import load_bundle
 from decoder.live import Slice
 from demo.recordings import SIMULATED, simulate_recording
@@ -88,7 +88,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(trials, _save(folder / "later_raw.fif", later))
 
 
-@pytest.mark.parametrize("name", get_args(BrainEncoderName))
+@pytest.mark.parametrize("name", get_args(OwnEncoderName))
 def test_an_encoder_decodes_a_later_session(name: str, world: World, tmp_path: Path) -> None:
     answers = decoded(trained(name, world, tmp_path), world.later)
     hits = [answer.ids[0] == answer.stimulus for answer in answers]

@@ -1,7 +1,10 @@
 """The brain encoder: a network from a trial to a vector in the images' space."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 
@@ -13,6 +16,9 @@ class BrainEncoder(nn.Module, ABC):
         n_times: samples of a trial.
         dim: width of the embedding.
     """
+
+    options: Mapping[str, JsonValue] = MappingProxyType({})
+    """What it was made with beside these, where that is not always the same."""
 
     def __init__(self, n_channels: int, n_times: int, dim: int) -> None:
         super().__init__()

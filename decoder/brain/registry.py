@@ -1,15 +1,17 @@
 """Brain encoders are made, a bundle's is loaded, and a trained one kept, here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from decoder.brain.base import BrainEncoder
-from decoder.brain.names import CLASSES, BrainEncoderName
+from decoder.brain.names import BRAINDECODE, CLASSES, BrainEncoderName
 from decoder.bundle import SEEN, Bundle, BundleManifest, HVFRecord, Part, save_bundle, space_of
 from decoder.hvf import HVF
 from decoder.weights import arrays_of, filled
@@ -22,6 +24,9 @@ def make_brain_encoder(
     dim: int,
     hidden: int,
     dropout: float | None = None,
+    channels: Sequence[str] = (),
+    rate_hz: float = 0.0,
+    options: Mapping[str, JsonValue] = MappingProxyType({}),
 ) -> BrainEncoder:
     """Makes an untrained brain encoder.
 
@@ -30,10 +35,16 @@ def make_brain_encoder(
         n_channels, n_times, dim: as in `BrainEncoder`.
         hidden: inner width of MBP's residual block; the others have the widths of their papers.
         dropout: in training only; None takes the rate of the encoder's own paper.
+        channels, rate_hz, options: as in `OfBraindecode`, for its encoders alone.
 
     Raises:
-        Problem: when a trial is too short for the encoder's convolutions.
+        Problem: when a trial is too short for the encoder's convolutions, or an encoder of
+            braindecode cannot be had, or does not take such trials.
     """
+    if name in BRAINDECODE:
+        from decoder.brain.of_braindecode import OfBraindecode
+
+        return OfBraindecode(BRAINDECODE[name], channels, n_times, rate_hz, dim, options)
     own: dict[str, Any] = {"hidden": hidden} if name == "mbp" else {}
     if dropout is not None:
         own["dropout"] = dropout
@@ -55,6 +66,9 @@ def load_brain_encoder(bundle: Bundle) -> BrainEncoder:
         n_times=manifest.n_times,
         dim=manifest.embedding_dim,
         hidden=manifest.brain_encoder.hidden,
+        channels=manifest.channels,
+        rate_hz=manifest.rate_hz,
+        options=manifest.brain_encoder.options,
     )
     return filled(make, bundle.arrays("brain"), bundle.file("brain"))
 

@@ -16,6 +16,13 @@ class TrainSettings(Settings):
 
     encoder: BrainEncoderName = setting("mbp", option="--encoder")
     """The brain encoder."""
+    # Not told where there are none: trainings of before keep the names that they had.
+    encoder_weights: str | None = setting(
+        None, option="--encoder-weights", exclude_if=lambda value: value is None
+    )
+    """Weights that an encoder of braindecode begins with: a folder, or OWNER/NAME on the hub."""
+    loaded_lr_share: float = setting(0.2, ge=0, exclude_if=lambda value: value == 0.2)
+    """Learning rate of such weights, as a share of `lr`. NeuralBench tunes them with 1e-4."""
     epochs: int = setting(25, option="--epochs", ge=1)
     """How often every stimulus is seen."""
     batch_size: int = setting(1024, option="--batch-size", ge=2)

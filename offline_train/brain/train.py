@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +25,15 @@ from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
-from offline_train.brain.blur import BlurPrior, by_level
 from offline_train.brain.loss import infonce
+from offline_train.brain.pretrained import begin_with, by_rate, told, told_of, weights_of
 from offline_train.brain.rows import Rows
 from offline_train.brain.settings import TrainSettings
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.seen import memory_of
+from offline_train.features.blur import BlurPrior, by_level
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,14 @@ class BrainAndImages(nn.Module):
         settings: TrainSettings,
         frozen_hvf: HVF | None = None,
         n_images: int = 0,
+        of_trials: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         widths = (settings.dim, settings.hidden)
         dropout = settings.dropout if settings.encoder == "mbp" else None
-        self.brain = make_brain_encoder(settings.encoder, n_channels, n_times, *widths, dropout)
+        self.brain = make_brain_encoder(
+            settings.encoder, n_channels, n_times, *widths, dropout, **of_trials
+        )
         gated = settings.fusion == "gated"
         learns = frozen_hvf is None
         self.hvf = HVF(dims, *widths, settings.dropout, gated) if learns else None
@@ -148,6 +154,7 @@ def train(
             f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
             f"{settings.dim}: train with its width"
         )
+    weights = weights_of(settings, trial_set.format)
     _check_shape(trial_set, settings)
     if len(trial_set.items) < 2:
         raise Problem(
@@ -168,7 +175,10 @@ def train(
         dims = {encoder.name: encoder.dim for encoder in features.encoders}
         sizes = (len(format.channels), format.n_times)
         n_images = len(features.items)
-        model = BrainAndImages(*sizes, dims, settings, frozen_hvf, n_images)
+        model = BrainAndImages(
+            *sizes, dims, settings, frozen_hvf, n_images, told_of(format, weights)
+        )
+        begun = begin_with(model.brain, weights)
         model.to(device).train()
         if frozen_hvf is None:
             about_hvf, fuse = "trained", needed(model.hvf)
@@ -177,7 +187,7 @@ def train(
             about_hvf = f"frozen, of the space {space}"
             fuse = _frozen(frozen_hvf, settings.target_dropout).to(device)
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            by_rate(model, begun, settings.loaded_lr_share),
             betas=settings.betas,
             weight_decay=settings.weight_decay,
             fused=True,
@@ -204,7 +214,7 @@ def train(
                     loss = model(batch.trials, fused, batch.owner, shown)
 
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, n_steps, settings)
+                    group["lr"] = group["share"] * learning_rate(step, n_steps, settings)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
@@ -290,7 +300,9 @@ def make_bundle(
         trial_set.preprocessing_arrays,
         memory_of(trial_set),
         **format.model_dump(exclude={"provenance"}),
-        brain_encoder=BrainEncoderRecord(name=settings.encoder, hidden=settings.hidden),
+        brain_encoder=BrainEncoderRecord(
+            name=settings.encoder, hidden=settings.hidden, options=dict(models.brain.options)
+        ),
         image_encoders=features.encoders,
         logit_scale=models.logit_scale,
         training=training,
@@ -313,10 +325,15 @@ def _decisive(
     subjects: dict[str, JsonValue] = {}
     if whose is not None and len(np.unique(whose.codes)) > 1:  # no row mixes them
         subjects["subjects_sha256"] = hashlib.sha256(whose.codes.tobytes()).hexdigest()
-    return subjects | {
-        "settings": to_jsonable_python(settings),
-        "trials_sha256": trial_set.checksum,
-        "selection_sha256": hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
-        "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
-        "image_encoders": [encoder.model_dump() for encoder in features.encoders],
-    }
+    begun = weights_of(settings, trial_set.format)
+    return (
+        subjects
+        | ({} if begun is None else {"brain_weights": told(begun)})
+        | {
+            "settings": to_jsonable_python(settings),
+            "trials_sha256": trial_set.checksum,
+            "selection_sha256": hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
+            "stimuli_sha256": hashlib.sha256("\n".join(trial_set.stimuli).encode()).hexdigest(),
+            "image_encoders": [encoder.model_dump() for encoder in features.encoders],
+        }
+    )

@@ -79,6 +79,7 @@ def mbp(
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
+    from offline_train.brain.pretrained import refuse_unfit
     from offline_train.data.features import check_encoders, label_features
 
     usual = dict(PRESETS[preset])
@@ -101,6 +102,8 @@ def mbp(
     folds = folds_of(load_trial_sets(trials), settings.subjects, labels)
     if not folds[0].subject:  # of trials that are of one subject, too
         refuse_taken(out, MANIFEST, "a bundle")
+    if said := refuse_unfit(settings, folds[0].learnt.format):
+        console.print(said)
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
     if labels:
         features = label_features(sorted(items))

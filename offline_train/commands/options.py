@@ -112,9 +112,9 @@ def features_of(
     In place of a folder there may be a table of images, as `features` writes one. For a blur prior
     they are seen at less blur and at more as well.
     """
-    from offline_train.brain.blur import blurs_of, features_by_blur
     from offline_train.data.image_table import pictures_of_table
     from offline_train.data.images import passed_over, pictures_of
+    from offline_train.features.blur import blurs_of, features_by_blur
 
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders; with --labels a bundle needs neither")

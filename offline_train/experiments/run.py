@@ -14,7 +14,6 @@ from hvf_core.artifact import HAS_LOCKS, lock_folder, sealed_directory, write_ma
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from index.encoders.spec import read_specs
-from offline_train.brain.blur import blurs_of, features_by_blur
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import BrainAndImages, make_bundle, train
 from offline_train.data.features import check_encoders
@@ -28,6 +27,7 @@ from offline_train.experiments.plan import (
     RunRecord,
     World,
 )
+from offline_train.features.blur import blurs_of, features_by_blur
 
 Tell = Callable[[int, int, str], object]
 """Hears how many steps of all are done, and which run is going on."""

@@ -16,21 +16,21 @@ from torch.nn import functional
 
 from decoder.brain.base import BrainEncoder, LinearInputEncoder
 from decoder.brain.mbp import MBP
-from decoder.brain.names import CLASSES, BrainEncoderName
+from decoder.brain.names import CLASSES, OwnEncoderName
 from decoder.brain.registry import load_brain_encoder, make_brain_encoder
 from decoder.bundle import BrainEncoderRecord, Bundle, load_bundle
 from decoder.residual import ResMLP
 from hvf_core.problem import Problem
 from tests.tiny_bundle import tiny_bundle, tiny_preprocessing
 
-NAMES: tuple[BrainEncoderName, ...] = get_args(BrainEncoderName)
-LINEAR: tuple[BrainEncoderName, ...] = ("mbp", "ubp")
+NAMES: tuple[OwnEncoderName, ...] = get_args(OwnEncoderName)
+LINEAR: tuple[OwnEncoderName, ...] = ("mbp", "ubp")
 N_CHANNELS, N_TIMES, DIM = 3, 160, 8
 
 every_encoder = pytest.mark.parametrize("name", NAMES)
 
 
-def small(name: BrainEncoderName, n_times: int = N_TIMES, seed: int = 0) -> BrainEncoder:
+def small(name: OwnEncoderName, n_times: int = N_TIMES, seed: int = 0) -> BrainEncoder:
     """Without dropout, and with batch norms that have seen data."""
     torch.manual_seed(seed)
     encoder = make_brain_encoder(name, N_CHANNELS, n_times, DIM, hidden=6, dropout=0.0)
@@ -51,7 +51,7 @@ def test_every_name_has_its_class() -> None:
 
 
 @every_encoder
-def test_every_encoder_says_what_it_takes_and_gives(name: BrainEncoderName) -> None:
+def test_every_encoder_says_what_it_takes_and_gives(name: OwnEncoderName) -> None:
     encoder = small(name)
     assert (encoder.n_channels, encoder.n_times, encoder.dim) == (N_CHANNELS, N_TIMES, DIM)
     assert encoder(torch.randn(5, N_CHANNELS, N_TIMES)).shape == (5, DIM)
@@ -66,7 +66,7 @@ def test_every_encoder_says_what_it_takes_and_gives(name: BrainEncoderName) -> N
         ("eegnet", 1248, 864),
     ],
 )
-def test_convolutions_leave_the_published_widths(name: BrainEncoderName, eeg: int, meg: int):
+def test_convolutions_leave_the_published_widths(name: OwnEncoderName, eeg: int, meg: int):
     assert make_brain_encoder(name, 17, 250, 8, 8).project.in_features == eeg
     assert make_brain_encoder(name, 271, 201, 8, 8).project.in_features == meg
 
@@ -115,7 +115,7 @@ def test_numbers_of_parameters() -> None:
     ],
 )
 def test_dropout_is_the_published_one_unless_it_is_given(
-    name: BrainEncoderName, rates: set[float]
+    name: OwnEncoderName, rates: set[float]
 ) -> None:
     def rates_of(encoder: BrainEncoder) -> set[float]:
         return {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)}
@@ -150,9 +150,7 @@ def test_nice_starts_from_small_normal_weights() -> None:
 
 @every_encoder
 @pytest.mark.parametrize("shape", [(3, 160), (1, 2, 160), (1, 3, 159), (1, 160, 3), (1, 1, 3, 160)])
-def test_trials_of_another_shape_are_refused(
-    name: BrainEncoderName, shape: tuple[int, ...]
-) -> None:
+def test_trials_of_another_shape_are_refused(name: OwnEncoderName, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"3 channels, 160 times"):
         small(name)(torch.zeros(shape))
 
@@ -167,7 +165,7 @@ def test_trials_of_another_shape_are_refused(
     ],
 )
 def test_windows_that_are_too_short_are_refused(
-    name: BrainEncoderName, shown: str, least: int
+    name: OwnEncoderName, shown: str, least: int
 ) -> None:
     for n_times in (1, least - 1):
         sentence = rf"^{shown} needs trials of at least {least} samples, these have {n_times}:"
@@ -187,12 +185,12 @@ def test_encoders_without_convolutions_over_time_take_a_single_sample() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_mbp_and_ubp_are_linear_at_the_input(name: BrainEncoderName) -> None:
+def test_only_mbp_and_ubp_are_linear_at_the_input(name: OwnEncoderName) -> None:
     assert isinstance(small(name), LinearInputEncoder) == (name in LINEAR)
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_project_is_linear(name: BrainEncoderName) -> None:
+def test_project_is_linear(name: OwnEncoderName) -> None:
     project = small(name).project
     a, b = torch.randn(2, 4, N_CHANNELS * N_TIMES)
     torch.testing.assert_close(
@@ -207,7 +205,7 @@ def test_project_is_linear(name: BrainEncoderName) -> None:
     seed=st.integers(0, 100),
 )
 def test_shares_of_slices_add_up_to_the_whole(
-    name: BrainEncoderName, cuts: set[int], seed: int
+    name: OwnEncoderName, cuts: set[int], seed: int
 ) -> None:
     encoder = small(name, seed=seed)
     trials = torch.randn(2, N_CHANNELS, N_TIMES)
@@ -222,7 +220,7 @@ def test_shares_of_slices_add_up_to_the_whole(
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_sample_t_of_channel_c_is_input_c_times_n_times_plus_t(name: BrainEncoderName) -> None:
+def test_sample_t_of_channel_c_is_input_c_times_n_times_plus_t(name: OwnEncoderName) -> None:
     encoder = small(name)
     encoder.head = nn.Identity()
     for channel, time in ((0, 0), (0, 7), (2, 0), (1, 159)):
@@ -236,7 +234,7 @@ def test_sample_t_of_channel_c_is_input_c_times_n_times_plus_t(name: BrainEncode
 
 
 @every_encoder
-def test_a_trial_is_embedded_alike_alone_and_among_others(name: BrainEncoderName) -> None:
+def test_a_trial_is_embedded_alike_alone_and_among_others(name: OwnEncoderName) -> None:
     encoder = small(name)
     trials = torch.randn(6, N_CHANNELS, N_TIMES)
     together = encoder(trials)
@@ -247,7 +245,7 @@ def test_a_trial_is_embedded_alike_alone_and_among_others(name: BrainEncoderName
 
 
 @every_encoder
-def test_dropout_acts_in_training_only(name: BrainEncoderName) -> None:
+def test_dropout_acts_in_training_only(name: OwnEncoderName) -> None:
     torch.manual_seed(0)
     encoder = make_brain_encoder(name, N_CHANNELS, N_TIMES, DIM, 6)
     trials = torch.randn(4, N_CHANNELS, N_TIMES)
@@ -257,7 +255,7 @@ def test_dropout_acts_in_training_only(name: BrainEncoderName) -> None:
 
 
 @every_encoder
-def test_every_sample_matters(name: BrainEncoderName) -> None:
+def test_every_sample_matters(name: OwnEncoderName) -> None:
     """But for those at the end that pooling leaves over, as its published form does."""
     encoder = small(name).double()
     trials = torch.randn(2, N_CHANNELS, N_TIMES, dtype=torch.float64, requires_grad=True)
@@ -269,7 +267,7 @@ def test_every_sample_matters(name: BrainEncoderName) -> None:
 
 
 @every_encoder
-def test_the_gradient_reaches_every_parameter(name: BrainEncoderName) -> None:
+def test_the_gradient_reaches_every_parameter(name: OwnEncoderName) -> None:
     """In float64, where a gradient that is nothing but rounding is told from a real one.
 
     Of EEGNet's two batch norms in a row, the second takes the first one's shift away: so it is in
@@ -288,7 +286,7 @@ def test_the_gradient_reaches_every_parameter(name: BrainEncoderName) -> None:
 
 @pytest.mark.slow
 @every_encoder
-def test_every_encoder_can_learn_a_few_trials_by_heart(name: BrainEncoderName) -> None:
+def test_every_encoder_can_learn_a_few_trials_by_heart(name: OwnEncoderName) -> None:
     torch.manual_seed(1)
     encoder = make_brain_encoder(name, N_CHANNELS, N_TIMES, 16, 16, dropout=0.0)
     trials, targets = torch.randn(12, N_CHANNELS, N_TIMES), torch.randn(12, 16)
@@ -306,7 +304,7 @@ def test_every_encoder_can_learn_a_few_trials_by_heart(name: BrainEncoderName) -
 # --- bundles
 
 
-def save(directory: Path, name: BrainEncoderName, encoder: BrainEncoder) -> Bundle:
+def save(directory: Path, name: OwnEncoderName, encoder: BrainEncoder) -> Bundle:
     tiny_bundle(
         directory,
         encoder,
@@ -317,7 +315,7 @@ def save(directory: Path, name: BrainEncoderName, encoder: BrainEncoder) -> Bund
 
 
 @every_encoder
-def test_every_encoder_comes_back_from_a_bundle(name: BrainEncoderName, tmp_path: Path) -> None:
+def test_every_encoder_comes_back_from_a_bundle(name: OwnEncoderName, tmp_path: Path) -> None:
     encoder = small(name)
     loaded = load_brain_encoder(save(tmp_path / "bundle", name, encoder))
     assert type(loaded) is type(encoder)
@@ -464,7 +462,7 @@ def slow_atm(slow: Slow, trial: np.ndarray) -> np.ndarray:
         ("atm", slow_atm),
     ],
 )
-def test_each_net_follows_its_formula(name: BrainEncoderName, by_hand) -> None:
+def test_each_net_follows_its_formula(name: OwnEncoderName, by_hand) -> None:
     encoder = small(name)
     trials: Tensor = torch.randn(2, N_CHANNELS, N_TIMES) * 2
     got = encoder(trials).detach().numpy()

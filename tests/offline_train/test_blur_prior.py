@@ -10,9 +10,9 @@ from scipy.stats import norm
 
 from hvf_core.problem import Problem
 from index.encoders.spec import read_specs
-from offline_train.brain.blur import BlurPrior, blurs_of
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import TrainedModels, train
+from offline_train.features.blur import BlurPrior, blurs_of
 from tests.calling import call
 
 FEW = TrainSettings(

@@ -13,7 +13,6 @@ from hvf_core.options import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
 from index.encoders.spec import read_specs
-from offline_train.brain.blur import blurs_of
 from offline_train.commands.options import bar, console, encoded
 from offline_train.data.image_table import pictures_of_table
 from offline_train.data.images import pictures_of
@@ -24,6 +23,7 @@ from offline_train.experiments.plan import Planned, World, plan
 from offline_train.experiments.report import TABLE, markdown, write_report
 from offline_train.experiments.run import run_missing, seconds_needed
 from offline_train.experiments.settings import SHIPPED, Experiment, expand, read_experiment
+from offline_train.features.blur import blurs_of
 
 
 def world_of(experiment: Experiment, cache: Path) -> World:
