@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,54 +63,38 @@ def evaluate(
         from hvf_core.artifact import refuse_other_results
 
         refuse_other_results(out, RESULTS)
-    from decoder.bundle import open_bundle
-    from offline_train.evaluate.answers import window_ends
+    from decoder.bundle import load_bundle, open_bundle
+    from index.gallery import load_gallery
+    from offline_train.evaluate.answers import check_repeats, window_ends
     from offline_train.evaluate.compare import read_results
+    from offline_train.evaluate.record import ranks_of
+    from offline_train.evaluate.result import refuse_twice
+    from offline_train.evaluate.retrieval import evaluate_ways, subjects_of
 
     if compare is not None:  # before anything large is read, as is what follows
         read_results(compare)
     for folder in bundle:
         window_ends(open_bundle(folder).manifest, settings.tmax_s or None)
     n = len(trials)
-    found: list[Evaluation] = []
-    records: list[SubjectRanks] = []
     names = [folder.name if n > 1 else "" for folder in trials]
     names = [str(folder) for folder in trials] if len({*names}) < n else names
-    bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
-    for own, among, some, name in zip(bundles, galleries, trials, names, strict=True):
-        evaluations, ranks = _evaluate_set(own, among, some, settings, name, out is not None)
-        found += evaluations
-        records += ranks
-    show_results(found, out, compare, records)
-
-
-def _evaluate_set(
-    bundle: Path,
-    gallery: Path,
-    trials: Path,
-    settings: EvaluateSettings,
-    otherwise: str,
-    is_recorded: bool,
-) -> "tuple[list[Evaluation], list[SubjectRanks]]":
-    """Each subject of one trial set, in every way that is asked for; ranks where they are kept."""
-    from decoder.bundle import load_bundle
-    from index.gallery import load_gallery
-    from offline_train.evaluate.answers import check_repeats
-    from offline_train.evaluate.record import ranks_of
-    from offline_train.evaluate.retrieval import evaluate_ways, subjects_of
-
-    subjects = subjects_of(test_trials(trials), otherwise)
-    for trial_set in subjects.values():
+    sets = [
+        subjects_of(test_trials(folder), name) for folder, name in zip(trials, names, strict=True)
+    ]
+    refuse_twice([*chain.from_iterable(sets)])
+    for trial_set in chain.from_iterable(subjects.values() for subjects in sets):
         check_repeats(trial_set, settings.repeats)
-    opened, among = load_bundle(bundle), load_gallery(gallery)
     found: list[Evaluation] = []
     records: list[SubjectRanks] = []
-    for subject, trial_set in subjects.items():
-        with bar(f"evaluating {subject}".rstrip()) as tell:
-            found += evaluate_ways(opened, trial_set, among, settings, subject, tell)
-        if is_recorded:
-            records.append(ranks_of(opened, trial_set, among))
-    return found, records
+    bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
+    for own, among, subjects in zip(bundles, galleries, sets, strict=True):
+        opened, images = load_bundle(own), load_gallery(among)
+        for subject, trial_set in subjects.items():
+            with bar(f"evaluating {subject}".rstrip()) as tell:
+                found += evaluate_ways(opened, trial_set, images, settings, subject, tell)
+            if out is not None:
+                records.append(ranks_of(opened, trial_set, images))
+    show_results(found, out, compare, records)
 
 
 def _decode_again(session: Path) -> None:

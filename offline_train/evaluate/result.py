@@ -246,6 +246,15 @@ class Results(Frozen):
         return found
 
 
+def refuse_twice(subjects: Sequence[str]) -> None:
+    """Refuses a subject whose trials come twice, as it would count as two."""
+    if len({*subjects}) < len(subjects):
+        raise Problem(
+            f"trials of one subject come twice ({', '.join(subjects)}): put the recordings of a "
+            "subject into one trial set"
+        )
+
+
 def over_subjects(method: str, evaluations: Sequence[Evaluation]) -> OverSubjects:
     """Sums up at least two subjects, who were decoded in one way.
 
@@ -260,11 +269,7 @@ def over_subjects(method: str, evaluations: Sequence[Evaluation]) -> OverSubject
                 f"of {evaluations[0].subject!r}, and cannot be summed up with it: evaluate it alone"
             )
     subjects = tuple(one.subject for one in evaluations)
-    if len({*subjects}) < len(subjects):
-        raise Problem(
-            f"trials of one subject come twice ({', '.join(subjects)}): put the recordings of a "
-            "subject into one trial set"
-        )
+    refuse_twice(subjects)
     points = []
     for of_all in zip(*(one.points for one in evaluations), strict=True):
         spreads = {}

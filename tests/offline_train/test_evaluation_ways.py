@@ -342,6 +342,7 @@ def test_wrong_numbers_are_refused_before_anything_large_is_read(
         (("--tmax", 0.5), 1, "tmax 0.5 s is not in"),
         (("--compare", tmp_path / "none.json"), 1, "none.json' cannot be read"),
         (("--bundle", tmp_path), 2, "--bundle is given 2 times"),
+        (("--trials", tmp_path / "a"), 1, "trials of one subject come twice"),
         (("--out", tmp_path / "a"), 1, "holds no evaluation.json, so it is left alone"),
     ):
         extra = ("--trials", tmp_path / "a") if "--bundle" in options else ()
