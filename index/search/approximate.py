@@ -41,7 +41,7 @@ class Approximate:
     Args:
         embeddings: float32 (n, dim), L2-normalised. Those of rows beyond the index, which were
             added after it was made, are all looked at.
-        index: of the first rows, by inner product.
+        index: of the first rows, by inner product; what is not FAISS's knows itself how to search.
         effort: share of its lists to look into, or the width of a graph's beam.
         n_candidates: how many images it is asked for.
         moments: of the rows that it holds.
@@ -55,7 +55,7 @@ class Approximate:
     def __init__(
         self,
         embeddings: np.ndarray,
-        index: faiss.Index,
+        index: Index,
         effort: float,
         n_candidates: int,
         moments: Moments,
@@ -64,7 +64,7 @@ class Approximate:
         self._embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.among, self.n_candidates = among, n_candidates
         self.n_counted = len(embeddings) if among is None else len(among)
-        self._index: Index = index
+        self._index = index
         n_indexed = index.ntotal
         rows = np.arange(len(embeddings)) if among is None else among
         self._added = np.ascontiguousarray(rows[rows.searchsorted(n_indexed) :])
@@ -177,9 +177,11 @@ class Found:
 
 
 def parameters(
-    index: faiss.Index, effort: float, selector: faiss.IDSelector | None = None
+    index: Index, effort: float, selector: faiss.IDSelector | None = None
 ) -> faiss.SearchParameters:
     """How an index is searched, and for which rows."""
+    if not isinstance(index, faiss.Index):
+        return _faiss.SearchParameters(sel=selector)
     inner: Any = index
     if transforms := isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)

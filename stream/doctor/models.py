@@ -10,7 +10,7 @@ from decoder.bundle import load_bundle, open_bundle
 from decoder.calibration import CALIBRATE
 from decoder.engines.choice import ON_CPU, ON_GPU, EngineName
 from hvf_core.problem import Problem
-from index.gallery import load_gallery
+from index.gallery import load_gallery, open_gallery
 from stream.acquire.filters import DELAY_AT_HZ, delay_s
 from stream.acquire.preprocess import Preprocessing
 from stream.doctor.verdict import Named, Verdict, verdict
@@ -128,6 +128,26 @@ def painting(named: Named) -> Iterator[Verdict]:
     yield verdict(f"base '{base.spec.name}' is whole, and the prior fits it")
 
 
+def milvus(named: Named) -> Iterator[Verdict]:
+    """The server that is named, and what it holds of the gallery."""
+    if (asked := named.settings.decoding.milvus) is None:
+        return
+    from index.search.milvus.kept import read_kept, refuse_other
+    from index.search.milvus.server import Server
+    from index.search.milvus.settings import in_the_clear
+
+    server = Server(asked.uri)
+    yield verdict(
+        f"the Milvus server at {asked.uri} is of version {server.version}",
+        (in_the_clear(asked.uri), "embeddings of the brain go there for all to read, use https"),
+    )
+    if named.settings.gallery is not None:
+        opened = open_gallery(named.settings.gallery)
+        collection = read_kept(opened).collection
+        held = refuse_other(server, collection, opened)
+        yield verdict(f"its collection '{collection}' has {held.n_rows} images of the gallery")
+
+
 def together(named: Named) -> Iterator[Verdict]:
     """What a session asks of its settings before it starts."""
     if named.settings.bundle is not None:
@@ -135,4 +155,4 @@ def together(named: Named) -> Iterator[Verdict]:
         yield verdict("bundle, gallery and settings fit each other")
 
 
-CHECKS = (demo, bundle, engines, gallery, painting, together)
+CHECKS = (demo, bundle, engines, gallery, milvus, painting, together)

@@ -1,6 +1,6 @@
 """A session's decoder, as its config asks for it: the same one live and decoded again offline."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,8 @@ from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
 from index.search.choose import FEWEST
-from index.search.kinds import AUTO, EXACT
+from index.search.kinds import AUTO, EXACT, MILVUS
+from index.search.measure import Figures
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.trials import adapted_of
@@ -69,8 +70,25 @@ class Prepared(NamedTuple):
     ranker: Ranker
     engine: Engine | None
     """What finds its cosines as it embeds; None where there is none yet, or any engine will do."""
-    said: Sequence[tuple[str, Mapping[str, Any]]]
+    said: "Later"
     """What there is to say of it."""
+
+
+class Later:
+    """What a search says: kept until the decoder looks up in it, and passed on from then."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, Mapping[str, Any]]] = []
+        self._say: Say = lambda *one: self.kept.append(one)
+
+    def __call__(self, sentence: str, facts: Mapping[str, Any]) -> None:
+        self._say(sentence, facts)
+
+    def pass_on(self, say: Say) -> None:
+        """To whom it is said, now and later."""
+        self._say = say
+        for sentence, facts in self.kept:
+            say(sentence, facts)
 
 
 def prepare(config: SessionConfig, decoder: LiveDecoder) -> Prepared:
@@ -84,12 +102,12 @@ def prepare(config: SessionConfig, decoder: LiveDecoder) -> Prepared:
     """
     gallery = open_accepted(config)
     check_space(gallery, decoder.manifest)
-    said: list[tuple[str, Mapping[str, Any]]] = []
-    search = _search(gallery, config, lambda *one: said.append(one))
+    said = Later()
+    search = _search(gallery, config, said)
     search.scores(gallery.embeddings[gallery.rows[0]])
     engine = None
     if not _on_gpu(config) and _may_search(config, decoder.shares):
-        engine = _engine(gallery, decoder.shares, config, lambda *one: said.append(one))
+        engine = _engine(gallery, decoder.shares, config, said)
     return Prepared(gallery, Ranker(search, gallery), engine, said)
 
 
@@ -104,18 +122,35 @@ def look_up_in(new: Prepared, decoder: LiveDecoder, config: SessionConfig, say: 
     if engine is not None:
         decoder.engine = engine
     decoder.ranker = new.ranker
-    for sentence, facts in new.said:
-        say(sentence, facts)
+    new.said.pass_on(say)
 
 
 def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
+    settings = config.decoding
+    if settings.search != MILVUS:
+        return _search_here(gallery, settings.search, config, say)
+    from index.search.milvus.search import open_milvus  # Milvus's client takes its time
+
+    said = Later()
+    local = _search_here(gallery, AUTO, config, said)
+    try:
+        search, figures = open_milvus(gallery, needed(settings.milvus), local, say)
+    except Problem as problem:
+        say(f"{problem}; meanwhile the gallery is searched on this machine", {})
+        said.pass_on(say)
+        return local
+    _tell(search, figures, len(gallery), say)
+    return search
+
+
+def _search_here(gallery: Gallery, kind: str, config: SessionConfig, say: Say) -> Search:
     on_gpu = _on_gpu(config)
 
     def open_it(kind: str) -> Search:
         return open_search(gallery, kind, lambda sentence: say(sentence, {}), on_gpu=on_gpu)
 
     try:
-        search = open_it(config.decoding.search)
+        search = open_it(kind)
     except Problem as problem:  # as where its index was not made anew with the gallery
         say(f"{problem}; meanwhile the gallery is searched exactly", {})
         search = open_it(EXACT)
@@ -125,15 +160,19 @@ def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
         return search
     from index.search.stored import read_search  # it has read it already
 
-    told = needed(read_search(gallery)).chosen
+    _tell(search, needed(read_search(gallery)).chosen, len(gallery), say)
+    return search
+
+
+def _tell(search: Search, told: Figures, n_images: int, say: Say) -> None:
+    """How good a search was that is not exact."""
     facts = told.model_dump(include={"recall_5", "log_p_error", "p_error", "queries"})
     say(
-        f"the search of {len(gallery)} images is '{search.kind}', which is not exact: with "
+        f"the search of {n_images} images is '{search.kind}', which is not exact: with "
         f"{told.queries} queries it found {told.recall_5:.1%} of the best five, and probabilities "
         f"were {told.p_error:.2%} off",
         {"search": search.kind, "is_exact": False, **facts},
     )
-    return search
 
 
 def _may_search(config: SessionConfig, shares: Shares) -> bool:

@@ -29,7 +29,7 @@ from hvf_core.problem import Problem, needed
 from index.gallery import MANIFEST, Gallery, check_space, load_gallery, open_gallery
 from index.gallery.manifest import SCHEMA_VERSION, GalleryManifest, read_gallery_manifest
 from index.gallery.reading import open_as_of
-from index.search.kinds import GPU_IVF, KINDS, OF_GPU_IVF
+from index.search.kinds import GPU_IVF, KINDS, MILVUS, OF_GPU_IVF
 from stream.pipeline.wire.config import SessionConfig
 
 _NICENESS = 10  # a decoder that wakes up takes the core at once
@@ -222,8 +222,14 @@ def refuse_without_index(gallery: Gallery, kind: str) -> None:
     """Refuses a kind of search by an index that a gallery does not have.
 
     Raises:
-        Problem: there is none, or it is of no use.
+        Problem: there is none, or it is of no use, or it lies on a server and nothing can ask one.
     """
+    if kind == MILVUS:
+        from index.search.milvus.kept import read_kept
+        from index.search.milvus.server import refuse_without_client
+
+        refuse_without_client()
+        read_kept(gallery)
     kind = OF_GPU_IVF if kind == GPU_IVF else kind
     if kind in KINDS:
         from index.search.open import open_search  # FAISS takes its time

@@ -19,12 +19,12 @@ from index.gallery.changes import Row, add_images, compact_gallery, remove_image
 from stream.pipeline import control
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.control import QUIET, SESSION, VERBS, Control
-from stream.pipeline.decoding import open_decoder, prepare
+from stream.pipeline.decoding import look_up_in, open_decoder, prepare
 from stream.pipeline.galleries import accept, let_go, open_accepted
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.states import Event, Lifecycle, State
 from stream.pipeline.wire.asked import Asked
-from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
+from stream.pipeline.wire.config import DecodingSettings, Endpoints, LiveSource, SessionConfig
 from stream.pipeline.wire.messages import Controlled
 from stream.pipeline.wire.nodes import DECODE, READER, RESULTS
 from stream.pipeline.wire.orders import changed
@@ -107,6 +107,7 @@ def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
         ("gallery", "/nowhere", "/nowhere"),
         ("set", "decoding.search fast", "no search 'fast': give one of auto, exact"),
         ("set", "decoding.search hnsw", "the gallery has no index, not 'hnsw'"),
+        ("set", "decoding.search milvus", "the search 'milvus' needs a server: give --milvus-uri"),
         pytest.param("gallery", "a" * 5000, "there is no /", id="no name of a file"),
         pytest.param("set", f"top_k {'[' * 20_000}", "top_k '[[[", id="no end of brackets"),
         ("reset_group", " ", "'reset_group' says nothing"),
@@ -369,6 +370,25 @@ def test_what_is_let_go_is_read_again_by_whoever_looks_at_it(models: Path) -> No
     assert (drawn.embeddings == before[:1]).all()
 
 
+def test_without_its_server_a_session_is_searched_on_this_machine(growing: Stage) -> None:
+    config, said = growing.nodes.config, []
+
+    def say(*one: object) -> None:
+        said.append(one)
+
+    live = open_decoder(config, open_bundle(config.bundle), open_accepted(config), float, say)
+    del said[:]
+    told = {"search": "milvus", "milvus": {"uri": "http://127.0.0.1:1"}, "engine": "torch"}
+    config = config.model_copy(update={"decoding": DecodingSettings.model_validate(told)})
+    ready = prepare(config, live)
+    look_up_in(ready, live, config, say)
+    assert "is on no Milvus server: load it with" in said[0][0]
+    assert said[0][0].endswith("; meanwhile the gallery is searched on this machine")
+    assert said[1][1] == {"search": "exact", "is_exact": True}
+    ready.said("it is back", {})
+    assert said[-1] == ("it is back", {})
+
+
 def test_what_an_approximate_search_costs_is_said(growing: Stage, tmp_path: Path) -> None:
     ids = tuple(f"image {row}" for row in range(1000))
     bundle = open_bundle(growing.nodes.config.bundle)
@@ -381,9 +401,11 @@ def test_what_an_approximate_search_costs_is_said(growing: Stage, tmp_path: Path
     live = open_decoder(
         growing.nodes.config, bundle, open_gallery(tmp_path / "gallery"), float, lambda *_: None
     )
-    exact = prepare(changed(config, "set", "decoding.search exact"), live).said[0]
+    exact = prepare(changed(config, "set", "decoding.search exact"), live).said.kept[0]
     assert exact == ("the search of 1000 images is exact", {"search": "exact", "is_exact": True})
-    (sentence, facts), *_ = prepare(changed(config, "set", "decoding.search ivf-sq8"), live).said
+    (sentence, facts), *_ = prepare(
+        changed(config, "set", "decoding.search ivf-sq8"), live
+    ).said.kept
     assert f"with simulated queries it found {told.recall_5:.1%} of the best five" in sentence
     assert (facts["search"], facts["is_exact"]) == ("ivf-sq8", False)
     rows = dict(summary_rows(SUMMARY | {"decoder": facts}))

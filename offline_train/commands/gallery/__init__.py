@@ -10,6 +10,7 @@ from offline_train.commands.gallery.build import add, build
 from offline_train.commands.gallery.change import compact, merge, remove, subset
 from offline_train.commands.gallery.index import index
 from offline_train.commands.gallery.look import info, like, sheet
+from offline_train.commands.gallery.milvus import load_milvus
 
 
 class _Built(TyperGroup):
@@ -35,7 +36,7 @@ class _Built(TyperGroup):
 gallery = app_of(
     "Makes a gallery of images, the ones that are told apart, changes it and shows it. `build` may "
     "be left out: gallery --bundle b --images folder --encoders e --out g.",
-    *(build, add, remove, subset, merge, compact, info, sheet, like, index),
+    *(build, add, remove, subset, merge, compact, info, sheet, like, index, load_milvus),
 )
 gallery.info.cls = _Built
 gallery.info.name = "gallery"

@@ -46,14 +46,12 @@ def index(
 
     if kind not in (AUTO, EXACT, *KINDS):
         raise WrongUsage(f"there is no kind '{kind}': give {', '.join((AUTO, EXACT, *KINDS))}")
-    if (queries is None) != (bundle is None):
-        raise WrongUsage("--queries and --bundle belong together: give both, or neither of them")
     opened = open_gallery(gallery)
     if len(opened) < FEWEST and kind != EXACT:
         console.print(f"{len(opened)} images are searched exactly, which takes no time: no index")
         return
     rows = opened.rows
-    asked = _queries(queries, bundle, gallery) if queries and bundle else None
+    asked = asked_of(queries, bundle, gallery)
     asked = (
         asked.with_weaker(opened.embeddings, rows)
         if asked
@@ -69,7 +67,17 @@ def index(
     console.print(_verdict(chosen.figures, chosen.tried[0]))
 
 
-def _queries(trials: Path, bundle: Path, gallery: Path) -> "Queries":
+def asked_of(trials: Path | None, bundle: Path | None, gallery: Path) -> "Queries | None":
+    """The embeddings of held-out trials; None where none are given.
+
+    Raises:
+        WrongUsage: one of the two is given without the other.
+        Problem: the bundle has seen the trials, or is of another space than the gallery.
+    """
+    if trials is None or bundle is None:
+        if trials != bundle:
+            raise WrongUsage("--queries and --bundle belong together: give both, or neither")
+        return None
     from decoder.bundle import load_bundle
     from index.gallery import check_space, open_gallery
     from offline_train.brain.queries import brain_queries

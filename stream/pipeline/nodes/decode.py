@@ -20,6 +20,7 @@ from hvf_core.problem import Problem, needed
 from hvf_core.swift import Sweeper, keep_awake, may_spin
 from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
+from index.search.kinds import MILVUS
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import evidence_group
 from stream.pipeline.decoding import Prepared, Say, look_up_in, open_decoder, prepare
@@ -143,7 +144,8 @@ class Decoder:
         n_channels, n = part.array.shape
         first = part.first - part.corrects + n
         n_left = self.live.shares.marks[-1] - first
-        if self._is_live and 0 < n_left < _NEARLY_S * manifest.rate_hz:
+        is_here = self.config.decoding.search != MILVUS  # a server's answer would be waited for
+        if self._is_live and is_here and 0 < n_left < _NEARLY_S * manifest.rate_hz:
             self.due_s = end_s + self._late_s
             about = replace(part.about, trial=0, group="\0")  # which no marker is
             array = np.ones((n_channels, n_left), np.float32)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
@@ -13,7 +13,8 @@ from hvf_core.problem import naming, needed
 from hvf_core.settings import Settings, setting
 from hvf_core.specs import read_spec
 from hvf_core.swift import Wanted
-from index.search.kinds import NAMES as SEARCHES
+from index.search.kinds import MILVUS, NAMES
+from index.search.milvus.settings import MilvusSettings
 from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
@@ -38,8 +39,8 @@ def _folder_or_name(text: str) -> str:
 
 
 def _known_search(kind: str) -> str:
-    if kind not in SEARCHES:
-        raise ValueError(f"there is no search '{kind}': give one of {', '.join(SEARCHES)}")
+    if kind not in (known := (*NAMES, MILVUS)):
+        raise ValueError(f"there is no search '{kind}': give one of {', '.join(known)}")
     return kind
 
 
@@ -127,6 +128,8 @@ class DecodingSettings(Settings):
     due: sooner where cores are free, later where not; auto: with eight cores or more."""
     search: SearchKind = setting("auto", option="--search", live=True)
     """What finds the images; auto: the gallery's index where it is as good as exact, or exact."""
+    milvus: MilvusSettings | None = None
+    """The server of --search milvus."""
     among: Here | None = setting(None, option="--among", live=True)
     """File of ids, one a line: answers are among these images of the gallery alone."""
     adaptation: AdaptationSettings | None = setting(None, option="--adapt")
@@ -150,6 +153,12 @@ class DecodingSettings(Settings):
     def _starts_from_one(self) -> "DecodingSettings":
         if self.rest is not None and self.adapted is not None:
             raise ValueError("--rest and --adapted are two things to start from: leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> Self:
+        if self.search == MILVUS and self.milvus is None:
+            raise ValueError(f"the search '{MILVUS}' needs a server: give --milvus-uri")
         return self
 
 
