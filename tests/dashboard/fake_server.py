@@ -42,6 +42,8 @@ class FakeSession:
         self.asked: queue.Queue[dict[str, Any]] = queue.Queue()
         self.refuses = False
         """Whether nobody gets in, as where the server is gone."""
+        self.is_deaf = False
+        """Whether nothing is answered any more, as by a machine that sleeps."""
         self._pages: set[WebSocket] = set()
         self.app = Starlette(
             routes=[
@@ -75,6 +77,8 @@ class FakeSession:
 
     async def _answer(self, page: WebSocket, request: dict[str, Any]) -> None:
         self.asked.put(request)
+        if self.is_deaf:
+            return
         verb, text, changed = request["ask"], "done", []
         if verb in ("pause", "resume"):
             self.scene.state = "paused" if verb == "pause" else "ready"

@@ -42,7 +42,9 @@ def opened(browser: Any) -> Callable:
     """Opens the page of a scene; nothing that it does may end in an error, or ask another host."""
 
     @contextmanager
-    def open_it(scene: Scene | str, rights: str = "control", **context: Any) -> Iterator[tuple]:
+    def open_it(
+        scene: Scene | str, rights: str = "control", *, is_timed: bool = False, **context: Any
+    ) -> Iterator[tuple]:
         session = FakeSession(Scene(scene) if isinstance(scene, str) else scene, rights)
         with served(session) as address:
             window = browser.new_context(**{"viewport": FULL_HD} | context)
@@ -54,6 +56,8 @@ def opened(browser: Any) -> Callable:
             page.on(
                 "request", lambda r: r.url.startswith((address, "data:")) or wrong.append(r.url)
             )
+            if is_timed:  # its clock is the test's
+                page.clock.install()
             page.goto(address)
             expect(page.locator("body")).to_have_attribute("data-line", "open")
             expect(page.locator("body")).to_have_attribute("data-state", re.compile(".+"))
@@ -215,6 +219,23 @@ def test_a_line_that_breaks_is_seen_and_heals_by_itself(opened: Callable) -> Non
         expect(page.locator("#line-lost")).to_contain_text("dashboard sessions")
 
 
+def test_a_line_on_which_nobody_answers_is_a_lost_one(opened: Callable) -> None:
+    with opened("live", is_timed=True) as (page, session):
+        while session.asked.qsize():
+            session.asked.get()
+        page.clock.run_for(4000)
+        assert _asked(session, "watch")  # quiet: is anybody there?
+        expect(page.locator("body")).to_have_attribute("data-line", "open")
+        session.is_deaf = True
+        page.clock.run_for(4000)
+        assert _asked(session, "watch")
+        page.clock.run_for(5000)
+        expect(page.locator("#line-lost")).to_be_visible()
+        session.is_deaf = False
+        page.clock.run_for(5000)
+        expect(page.locator("body")).to_have_attribute("data-line", "open")
+
+
 def test_what_may_not_be_known_or_believed_is_not_shown_as_if(opened: Callable) -> None:
     with opened("blind") as (page, _):
         expect(page.locator("#badges")).to_contain_text("blind")
@@ -242,6 +263,12 @@ def test_the_session_form_is_filled_before_a_session_starts(opened: Callable) ->
         assert request["start"] is True
         assert request["values"]["subject"] == "07"
         assert request["values"]["task"] == "rsvp"
+        expect(page.locator("#form-dialog")).to_be_hidden()
+        page.locator("#form-open").click()
+        page.locator("[name=run]").fill("2")
+        page.locator("#session-form button.main").click()
+        request = _asked(session, "form")
+        assert (request["start"], request["values"]["run"]) == (False, "2")
         expect(page.locator("#form-dialog")).to_be_hidden()
 
 

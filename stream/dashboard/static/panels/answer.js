@@ -20,7 +20,7 @@ export function answer() {
   const render = batched(() => {
     showShown(trial, hello);
     const isBehind = newestTrial && newestTrial.trial !== trial?.trial;
-    say($("answer-next"), isBehind ? `trial ${newestTrial.trial} is under way` : "");
+    say($("answer-next"), isBehind ? `▸ ${newestTrial.trial}` : "");
     const answers = trial?.answers ?? [];
     showAnswer(first, rows, answers.at(-1) ?? null, trial, { hello, abstainUnder });
     showEnds(ends, answers, hello?.window_ends_s ?? [], answers.at(-1));

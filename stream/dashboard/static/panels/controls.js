@@ -16,6 +16,7 @@ export function controls(connection) {
   let verbs = [];
   let state = null;
   let mayControl = false;
+  let isBlind = false;
 
   const allow = () => {
     const turn = TURNS.find((verb) => verbs.some((one) => one.verb === verb && one.when.includes(state?.state))) ?? "pause";
@@ -39,6 +40,7 @@ export function controls(connection) {
   return {
     hello(hello) {
       mayControl = hello.rights === "control";
+      isBlind = hello.session.blind;
       const key = JSON.stringify(hello.verbs);
       if ($("verbs").dataset.key !== key) {
         $("verbs").dataset.key = key; // what is being typed outlives a new hello
@@ -51,7 +53,7 @@ export function controls(connection) {
       const hasChanged = message.state !== state?.state;
       state = message;
       if (hasChanged) allow();
-      files(message.ended, message);
+      files(message.ended, message, isBlind);
     },
     trial({ group, stimulus }) {
       const known = $("known-stimuli");
@@ -111,12 +113,13 @@ function isSure(verb, label) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
-function files(ended, { ledger }) {
+/** In a blind session the server keeps them to itself. */
+function files(ended, { ledger }, isBlind) {
   const place = $("files");
   const key = ended ? `${ended.end}${ended.report}` : "";
   if (place.dataset.key === key) return;
   place.dataset.key = key;
-  const links = ended?.report ? [["/report.html", "report"], ["/files/summary.json", "summary"], ["/files/trials.csv", "trials"], ["/files/ledger.jsonl", "ledger"]] : [];
+  const links = ended?.report && !isBlind ? [["/report.html", "report"], ["/files/summary.json", "summary"], ["/files/trials.csv", "trials"], ["/files/ledger.jsonl", "ledger"]] : [];
   place.replaceChildren(...links.map(([href, word]) => make("a", { href, target: "_blank", rel: "noopener" }, word)));
   if (ended) say($("said"), `Ended by ${ended.end}: ${ledger.decoded} of ${ledger.markers} markers decoded.`);
 }

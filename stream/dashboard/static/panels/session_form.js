@@ -1,4 +1,4 @@
-/** Who is measured, in which session: asked before the session starts, as BIDS names it. */
+/** Who is measured, in which session, as BIDS names it: asked before the start, put right until the end. */
 
 import { $, make, mark, say } from "/static/dom.js";
 
@@ -6,34 +6,44 @@ export function sessionForm(connection) {
   const dialog = $("form-dialog");
   const form = $("session-form");
   const told = make("output", { class: "told" });
-  let shown = "";
+  let fields = [];
+  let isNeeded = false; // the session waits for it, and Esc would leave a page that says nothing of why
 
   const send = async (start) => {
-    const values = Object.fromEntries(new FormData(form));
-    const { ok, text } = await connection.ask({ ask: "form", values, start });
+    const { ok, text } = await connection.ask({ ask: "form", values: Object.fromEntries(new FormData(form)), start });
     mark(told, "data-level", ok ? "ok" : "bad");
     say(told, text);
-    if (ok && start) dialog.close();
+    if (ok && (start || !isNeeded)) dialog.close();
+  };
+  const open = () => {
+    say(told, "");
+    const keep = make("button", { type: "button", class: isNeeded ? "quiet" : "main", onclick: () => send(false) }, isNeeded ? "keep, do not start yet" : "Keep");
+    const other = isNeeded
+      ? make("button", { class: "main" }, "Start the session")
+      : make("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "close");
+    form.replaceChildren(...fields.map(field), told, make("div", { class: "row" }, isNeeded ? [keep, other] : [other, keep]));
+    say($("form-title"), isNeeded ? "Before the session starts" : "The session");
+    say($("form-told"), `${isNeeded ? "The session waits for this. " : ""}It is kept with the session, and names its files when it is exported as BIDS.`);
+    dialog.showModal();
   };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    send(true);
+    send(isNeeded);
   });
-  // The session waits for it: Esc would leave a page that says nothing of why it stands still.
-  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  dialog.addEventListener("cancel", (event) => isNeeded && event.preventDefault());
+  $("form-open").addEventListener("click", open);
 
   return {
     hello({ form: asked, rights }) {
-      const isAsked = Boolean(asked?.needed && rights === "control");
-      const key = JSON.stringify(asked?.fields ?? []);
-      if (isAsked && shown !== key) {
-        shown = key;
-        const later = make("button", { type: "button", class: "quiet", onclick: () => send(false) }, "keep, do not start yet");
-        form.replaceChildren(...asked.fields.map(field), told, make("div", { class: "row" }, later, make("button", { class: "main" }, "Start the session")));
-      }
-      say($("form-told"), "The session waits for this. It is kept with the session, and names its files when it is exported as BIDS.");
-      if (isAsked && !dialog.open) dialog.showModal();
-      if (!isAsked && dialog.open) dialog.close();
+      fields = asked?.fields ?? [];
+      $("form-open").disabled = !fields.length || rights !== "control";
+      const wasNeeded = isNeeded;
+      isNeeded = Boolean(asked?.needed && rights === "control");
+      if (isNeeded && !dialog.open) open();
+      if (wasNeeded && !isNeeded && dialog.open) dialog.close();
+    },
+    state({ ended }) {
+      if (ended) $("form-open").disabled = true;
     },
   };
 }
