@@ -20,7 +20,15 @@ from hvf_core.problem import Problem
 from stream.acquire.adapted import open_adapted
 from stream.pipeline.wire.config import read_config
 from tests.calling import call
-from tests.sessions import check_accounted, trials_of
+from tests.sessions import (
+    PATIENCE_S,
+    amplifier,
+    check_accounted,
+    finish,
+    interrupt,
+    start,
+    trials_of,
+)
 
 pytestmark = pytest.mark.slow
 LATE = 6
@@ -122,3 +130,16 @@ def test_what_cannot_be_adapted_is_a_sentence_and_leaves_nothing(
     dark = call("adapt", today, *bundle, *out, "--trigger", "Oz", "--shortest-pulse", "99")
     assert "10 are needed to tell when the light comes" in dark.one_sentence()
     assert not (tmp_path / "adapted").exists()
+
+
+def test_ctrl_c_while_it_records_leaves_nothing(demo_model: DemoModel, tmp_path: Path) -> None:
+    out = tmp_path / "adapted"
+    with amplifier("amp-adapt"):
+        streams = ("--eeg", "amp-adapt", "--markers", "amp-adapt-markers", "--wait", PATIENCE_S)
+        process = start("adapt", *streams, "--bundle", demo_model.bundle, "--out", out)
+        while not process.stdout.readline().startswith("recording into"):
+            assert process.poll() is None
+        interrupt(process)
+        done = finish(process)
+    assert (done.code, done.err) == (130, "interrupted\n")
+    assert not out.exists()
