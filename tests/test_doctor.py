@@ -217,7 +217,8 @@ def test_what_keeps_streams_of_other_machines_out_is_named(
     monkeypatch.setattr(network, "_SITE_GROUP", "239.255.172.999")  # which nobody can join
     assert "comes back on no interface: let the firewall" in said(network.multicast)[0].text
     monkeypatch.setattr(network, "_UFW", tmp_path / "ufw.conf")
-    rules = "table inet filter {\n chain input {\n type filter hook input; policy drop;"
+    chain = "chain {0} {{\n\t\ttype filter hook {0} priority filter; policy {1};\n\t}}\n"
+    rules = chain.format("forward", "drop") + chain.format("input", "drop")
     tools: dict[tuple[str, ...], str] = {}
     monkeypatch.setattr(network, "said_by", lambda *command: tools.get(command, ""))
     outputs = {"listen": "0.0.0.0:5757"}
@@ -226,8 +227,11 @@ def test_what_keeps_streams_of_other_machines_out_is_named(
     tools["nft", "list", "ruleset"] = rules
     (shut,) = said(network.firewall, asked)
     assert (shut.state, "of this session TCP 5757 to 5760" in shut.text) == ("warn", True)
-    tools["nft", "list", "ruleset"] = rules.replace("drop", "accept")
+    tools["nft", "list", "ruleset"] = rules.replace("input priority filter; policy drop", "input")
     assert said(network.firewall, asked) == [("ok", "the firewall's rules let all in")]
+    tools["nft", "list", "ruleset"] = ""
+    tools["iptables", "-S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-A INPUT -p udp -j REJECT\n"
+    assert states(said(network.firewall, asked)) == {"warn"}
     (tmp_path / "ufw.conf").write_text("# on\nENABLED=yes\n")
     assert "ufw is on: streams of other machines need it" in said(network.firewall)[0].text
     for system, name in (("win32", "Windows"), ("darwin", "macOS"), ("plan9", "plan9")):

@@ -1,5 +1,6 @@
 """The network: whether streams can be found on it, what a firewall lets in, and who has keys."""
 
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,10 @@ def _of_linux() -> tuple[str, bool]:
     if not rules:
         how = "`sudo nft list ruleset` or `sudo iptables -S` shows them"
         return f"rules of a firewall, if there are any, are not told to this user: {how}", False
-    shuts = any(word in rules.lower() for word in ("policy drop", "-p input drop", "reject"))
+    # What is passed on, as Docker's, is no matter of ours: what comes in is.
+    chains = re.findall(r"chain \S+ \{(?=[^}]*hook input)[^}]*\}", rules)
+    chains += re.findall(r"^-[AP] INPUT .*$", rules, re.MULTILINE)
+    shuts = any(re.search(r"\b(drop|reject)\b", one, re.IGNORECASE) for one in chains)
     return f"the firewall's rules {'shut something out' if shuts else 'let all in'}", shuts
 
 
