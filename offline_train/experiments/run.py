@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -49,7 +49,7 @@ def run_missing(
     """
     todo = [one for one in planned if not one.is_done]
     total, done = sum(one.n_steps for one in todo), 0
-    failed: list[Planned] = []
+    failed: dict[str, Problem] = {}
     for one in todo:
         name = one.run.name
 
@@ -62,19 +62,19 @@ def run_missing(
                 try:
                     _make(one, world, follow)
                 except Problem as problem:
-                    (one.begun / FAILED).write_text(str(problem), encoding="utf-8")
                     say(f"{name} failed: {problem}")
-                    failed.append(one)
+                    failed[name] = problem
+                    with suppress(OSError):  # of a disk that is full, as the problem may be
+                        (one.begun / FAILED).write_text(str(problem), encoding="utf-8")
                 else:
                     _empty(one)
         done += one.n_steps
     tell(done, total, "running")
     if failed:
-        names = some_of([f"'{one.run.name}'" for one in failed], 3)
-        why = failed[0].state.removeprefix("failed: ")
+        names = some_of([f"'{name}'" for name in failed], 3)
         raise Problem(
-            f"{len(failed)} of {len(todo)} runs failed, {names}:"
-            f" {why}; mend that, and the same command runs them alone"
+            f"{len(failed)} of {len(todo)} runs failed, {names}: {next(iter(failed.values()))}; "
+            "mend that, and the same command runs them alone"
         )
 
 
@@ -154,6 +154,7 @@ def _empty(one: Planned) -> None:
     """Takes away what a run needed to go on."""
     for left in one.begun.iterdir():
         left.unlink()
+    one.begun.rmdir()
 
 
 def _step_s(one: Planned, world: World) -> float:
