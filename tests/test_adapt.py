@@ -102,6 +102,11 @@ def test_a_session_begins_with_what_was_measured_before_it(
     again = call("evaluate", "--session", session, module="offline_train")
     assert again.code == 0, again.err
 
+    other = call(
+        *line, "--adapted", session / "adapted", "--true-rate", "251", "--out", tmp_path / "o"
+    )
+    assert "this stream of 64 comes at 251 Hz: run `adapt` again" in other.one_sentence()
+
     kept = session / "adapted"
     old = json.loads((kept / "adapted.json").read_text())
     for key, value, told in (
