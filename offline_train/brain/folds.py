@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
 from hvf_core.problem import Problem
+from offline_train.brain.settings import TrainSettings
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.metrics import Estimate
 from offline_train.evaluate.result import Evaluation
@@ -21,28 +21,29 @@ class Fold:
     subject: str
     """Who is decoded; "" where that is not said."""
     learnt: TrialSet
+    held_out: TrialSet | None
+    """Trials of other stimuli, that the bundle is calibrated on; None where there are none."""
     test: TrialSet | None
     """Trials of this subject that the bundle is tried on; None where there are none."""
 
     @property
     def items(self) -> list[str]:
         """All stimuli of which features are needed."""
-        return [*self.learnt.items, *(self.test.items if self.test else ())]
+        parts = (self.learnt, self.held_out, self.test)
+        return [item for part in parts if part is not None for item in part.items]
 
 
-def folds_of(
-    trial_set: TrialSet, subjects: Literal["together", "each", "leave-one-out"], classes: bool
-) -> list[Fold]:
-    """The folds that a setting asks for; a set of one subject is one for `each` as well.
+def folds_of(trial_set: TrialSet, settings: TrainSettings, classes: bool) -> list[Fold]:
+    """The folds that the settings ask for; a set of one subject is one for `each` as well.
 
     A subject is tried on its trials of the split `test` or, where stimuli are classes and it was
     left out, on all that it has.
 
     Raises:
-        Problem: when there is nobody to be left out, or training and test share stimuli or
-            concepts, whoever saw them.
+        Problem: when there is nobody to be left out, training and test share stimuli or concepts,
+            whoever saw them, or not so many stimuli can be held out.
     """
-    learnt = trial_set.training(classes)
+    subjects, learnt = settings.subjects, trial_set.training(classes)
     column = trial_set.table.get("subject")
     names = sorted(column.present) if column else []
     if subjects == "leave-one-out" and len(names) < 2:
@@ -51,14 +52,36 @@ def folds_of(
             "two: give the trial sets of all of them"
         )
     if subjects == "together" or len(names) < 2:
-        return [Fold("", learnt, None)]
+        return [_fold("", learnt, None, settings, classes)]
     folds = []
     for name in names:
         own, others = trial_set.select([name], "subject"), [*filter(lambda n: n != name, names)]
         left_out = subjects == "leave-one-out"
         shown = trial_set.select(others, "subject") if left_out else own
-        folds.append(Fold(name, shown.training(classes), _test(own, classes and left_out)))
+        test = _test(own, classes and left_out)
+        folds.append(_fold(name, shown.training(classes), test, settings, classes))
     return folds
+
+
+def tenth_to_hold_out(sizes: Sequence[int]) -> int:
+    """Of the stimuli, at most 200, by the sizes of their concepts, which are held out whole.
+
+    None where that is not two, which a calibration needs, or where no concept is so small.
+    """
+    tenth = min(200, sum(sizes) // 10)
+    return tenth if tenth >= 2 and sum(size for size in sizes if size <= tenth) >= 2 else 0
+
+
+def _fold(
+    subject: str, learnt: TrialSet, test: TrialSet | None, settings: TrainSettings, classes: bool
+) -> Fold:
+    n, held_out = settings.hold_out, None
+    if n is None:
+        # Classes cannot be held out as images can: a model knows only those that it has learnt.
+        n = 0 if classes else tenth_to_hold_out([*map(len, learnt.concepts.values())])
+    if n:
+        learnt, held_out = learnt.hold_out(n, settings.seed)
+    return Fold(subject, learnt, held_out, test)
 
 
 def _test(own: TrialSet, all_of_it: bool) -> TrialSet | None:

@@ -1,4 +1,4 @@
-"""Makes galleries: the HVF's embeddings of images, with their names."""
+"""Makes galleries: the HVF's embeddings of images, with their names; and what they are asked."""
 
 import glob
 import shutil
@@ -12,7 +12,9 @@ import torch
 from pydantic import JsonValue
 from torch.nn import functional
 
+from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle, ImageEncoderRecord
+from decoder.evidence import Weights
 from decoder.hvf import load_hvf
 from hvf_core.artifact import sealed_directory, space_needed, write_manifest
 from hvf_core.lock import alone_in
@@ -23,11 +25,16 @@ from index.gallery import MANIFEST, Gallery, open_gallery
 from index.gallery.appending import Part, Row, Writer
 from index.gallery.manifest import IMAGES, GalleryManifest, read_gallery_manifest
 from index.images import read_image
+from index.search.measure import Queries
 from offline_train.checkpoint import identify
 from offline_train.data.features import Features, check_encoders, records_of
+from offline_train.data.trial_set import TrialSet
+from offline_train.evaluate.answers import check_trials, embed
 
 BATCH = 1024
 """Images fused at a time."""
+_MOST_QUERIES = 500
+"""Of each sort."""
 Progress = Callable[[int, int], None]
 
 
@@ -175,3 +182,29 @@ def embed_picture(file: Path, bundle: Bundle, encoders: str) -> np.ndarray:
     features = Features((file.name,), records_of(loaded), seen)
     [(_, embeddings)] = fused([Row(file.name, file.name)], features, bundle)
     return embeddings[0]
+
+
+def brain_queries(bundle: Bundle, trial_set: TrialSet) -> Queries:
+    """The embeddings of trials and, where there are repeats, of their means, in random order.
+
+    Raises:
+        Problem: the trials are not preprocessed as the bundle needs them.
+    """
+    check_trials(bundle, trial_set)
+    manifest, rng = bundle.manifest, np.random.default_rng(0)
+    repeats = list(trial_set.repeats.values())
+    alone = np.arange(len(trial_set))[:, None]
+    together = [trials for trials in repeats if len(trials) > 1]
+    groups = [
+        sort[i] for sort in (alone, together) for i in rng.permutation(len(sort))[:_MOST_QUERIES]
+    ]
+    groups = [groups[i] for i in rng.permutation(len(groups))]
+    vectors = embed(load_brain_encoder(bundle), trial_set.mean(groups))
+    weights = Weights("mean", manifest.logit_scale, manifest.calibration)
+    tmax_s = manifest.tmax_s
+    temperatures = [weights.temperature(tmax_s, len(group)) for group in groups]
+    return Queries(
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        weights.of_one(tmax_s) / np.array(temperatures),
+        "brain",
+    )

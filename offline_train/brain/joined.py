@@ -12,6 +12,9 @@ from hvf_core.problem import Problem
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set
 from offline_train.data.trial_table import Column
 
+_BLOCK = 256
+"""Trials that are looked at together."""
+
 
 def load_trial_sets(folders: Sequence[Path]) -> TrialSet:
     """Opens trial sets as one; those that do not name their subject are named by their folders.
@@ -19,9 +22,19 @@ def load_trial_sets(folders: Sequence[Path]) -> TrialSet:
     A bundle takes over the mean of what their preprocessing was fitted to.
 
     Raises:
-        Problem: when one cannot be opened, or they are not of one format.
+        Problem: when one cannot be opened or has a value that is not finite, none has trials to
+            learn from, or they are not of one format.
     """
     sets = [load_trial_set(folder) for folder in folders]
+    if all("split" in one.table and "train" not in one.table["split"].present for one in sets):
+        named = ", ".join(f"'{folder}'" for folder in folders)
+        splits = sorted({name for one in sets for name in one.table["split"].present})
+        raise Problem(
+            f"{named}: no trial is of the split 'train', only of {' and '.join(map(repr, splits))};"
+            " give a trial set with trials to learn from"
+        )
+    for folder, one in zip(folders, sets, strict=True):
+        _check_finite(folder, one)
     if len(sets) == 1:
         return sets[0]
     for folder, one in zip(folders, sets, strict=True):
@@ -56,7 +69,7 @@ class _Stacked:
     """Memory-mapped trials of several sets, indexed by arrays of rows as one array would be."""
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
-        self._parts, self._starts = parts, np.cumsum([0, *map(len, parts)])
+        self.parts, self._starts = parts, np.cumsum([0, *map(len, parts)])
         self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
         self.dtype = parts[0].dtype
 
@@ -69,8 +82,23 @@ class _Stacked:
         part_of = np.searchsorted(self._starts, wanted, side="right") - 1
         for number in np.unique(part_of):
             here = part_of == number
-            found[here] = self._parts[number][wanted[here] - self._starts[number]]
+            found[here] = self.parts[number][wanted[here] - self._starts[number]]
         return found
+
+
+def _check_finite(folder: Path, one: TrialSet) -> None:
+    """Names the value that would else be a loss that is not finite, hours later."""
+    for start in range(0, len(one.data), _BLOCK):
+        block = one.data[start : start + _BLOCK]
+        if not np.isfinite(block).all():
+            trial, channel, time = np.argwhere(~np.isfinite(block))[0]
+            raise Problem(
+                f"trial {start + trial} of '{folder}' (of stimulus "
+                f"{one.stimuli[start + trial]!r}) is {block[trial, channel, time]} in channel "
+                f"{one.format.channels[channel]}: mark such stretches of the recording as bad and "
+                "prepare the set again"
+            )
+        one.let_go()
 
 
 def _check_format(folder: Path, found: TrialFormat, first: Path, wanted: TrialFormat) -> None:

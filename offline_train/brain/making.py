@@ -1,6 +1,6 @@
 """Bundles, made whole: trained, calibrated where stimuli are held out for it, and tried."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.result import Evaluation, Results
 from offline_train.evaluate.retrieval import evaluate
+from offline_train.together import Group
 
 Follow = Callable[[Progress], None]
 
@@ -40,6 +41,8 @@ class Making:
     checkpoints: Path
     board: Path | None
     """Where TensorBoard finds the losses."""
+    group: Group
+    """The processes that train together, of which the first does all else."""
 
     def folder(self, out: Path, fold: Fold) -> Path:
         """Where a fold's bundle belongs.
@@ -58,32 +61,28 @@ class Making:
         return out / fold.subject / "bundle"
 
     def bundle(self, folder: Path, fold: Fold, follow: Follow) -> str:
-        """Trains and writes a bundle, and says what became of it."""
-        learnt, held_out = fold.learnt, None
-        n = self.settings.hold_out
-        if n is None:
-            # Classes cannot be held out as images can: a model knows only those that it has learnt.
-            n = 0 if self.classes else tenth_to_hold_out([*map(len, learnt.concepts.values())])
-        if n:
-            learnt, held_out = learnt.hold_out(n, self.settings.seed)
-        given = (learnt, self.features, self.settings)
+        """Trains and writes a bundle, and says what became of it, in the first process."""
+        learnt, settings = fold.learnt, self.settings
+        given = (learnt, self.features, settings)
         is_there = fold.subject and (folder / MANIFEST).is_file()
         if is_there and not is_of(load_bundle(folder).manifest, *given):
             raise Problem(
                 f"'{folder}' is a bundle of another training: name another --out, or remove it"
             )
-        with _on_board(self.board, fold.subject, follow) as tell:
-            models = train(*given, tell, self.checkpoints, self.frozen_hvf)
+        with _on_board(self.board if self.group.is_first else None, fold.subject, follow) as tell:
+            models = train(*given, tell, self.checkpoints, self.frozen_hvf, self.group)
+        if not self.group.is_first:
+            return ""
         told = f"bundle in '{folder}', last loss {models.history[-1]['loss']:.3f}\n"
         if shares := models.hvf.shares:
             listed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
             told += f"encoders weigh {listed}\n"
         with sealed_directory(folder, MANIFEST) as draft:
             bundle = make_bundle(draft, models, *given, self.command)
-            if held_out is not None:
-                return told + self._calibrate(bundle, held_out)
+            if fold.held_out is not None:
+                return told + self._calibrate(bundle, fold.held_out)
         told += f"not calibrated, as no stimuli were held out: {CALIBRATE}"
-        if self.settings.hold_out is None and not self.classes and len(learnt.items) >= 20:
+        if settings.hold_out is None and not self.classes and len(learnt.items) >= 20:
             smallest = min(map(len, learnt.concepts.values()))
             told += f"; of concepts, which are held out whole, the smallest has {smallest}"
         return told
@@ -120,15 +119,6 @@ class Making:
             f"calibrated on {found.n_items} stimuli{doubt(found)}; of {judged.items} the right one "
             f"comes first in {right}, by chance in {100 * judged.chance_top1:.1f} %"
         )
-
-
-def tenth_to_hold_out(sizes: Sequence[int]) -> int:
-    """Of the stimuli, at most 200, by the sizes of their concepts, which are held out whole.
-
-    None where that is not two, which a calibration needs, or where no concept is so small.
-    """
-    tenth = min(200, sum(sizes) // 10)
-    return tenth if tenth >= 2 and sum(size for size in sizes if size <= tenth) >= 2 else 0
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The batches of an epoch: rows, each the mean of some repeats of a stimulus, and their images.
 
 Trials are held where the model is, as far as there is room for them; else a thread reads the next
-batches from the disk while the model learns from this one. Both give the same numbers.
+batches from the disk while the model learns from this one. Both give the same numbers. What was
+read of a file that is mapped into memory is let go of again.
 """
 
 from collections import deque
@@ -18,9 +19,12 @@ from torch import Tensor
 
 from offline_train.brain.settings import TrainSettings
 from offline_train.data.trial_set import TrialSet
+from offline_train.together import Group
 
 _SHARE = 0.5
 """Of the memory that is free, which trials may take by default."""
+_MOST_BYTES = 4e9
+"""Of the host's memory, however much is free: reading ahead costs hardly any time there."""
 _BLOCK = 256
 """Rows that are brought to the device at a time."""
 T = TypeVar("T")
@@ -31,7 +35,7 @@ class Batch:
     """Rows on the device."""
 
     trials: Tensor
-    """float32 (rows, channels, times)."""
+    """float32 (rows, channels, times), of this process's share of the rows."""
     shown: Tensor
     """int64 (images,), positions in the trial set's items: what was shown."""
     owner: Tensor
@@ -41,25 +45,30 @@ class Batch:
 class Rows:
     """Draws the rows of epochs from a trial set; none of them mixes subjects."""
 
-    def __init__(self, trial_set: TrialSet, settings: TrainSettings, device: str) -> None:
-        self._set, self._settings, self._device = trial_set, settings, device
-        self._held = self._hold() if self._has_room else None
+    def __init__(self, trial_set: TrialSet, settings: TrainSettings, group: Group) -> None:
+        self._set, self._settings = trial_set, settings
+        self._group, self._device = group, group.device
 
-    @property
+    @cached_property
     def n(self) -> int:
-        """Rows of an epoch."""
-        k, most = self._settings.repeats_per_row, self._settings.rows_per_item
-        found = 0
-        for own, _ in self._subjects:
-            for trials in own.repeats.values():
-                n_groups = 1 if k is None else len(trials) // k
-                found += n_groups if most is None else min(most, n_groups)
-        return found
+        """Rows of an epoch.
 
-    @property
+        Raises:
+            Problem: when a stimulus has fewer repeats than are to be averaged.
+        """
+        return len(self._draw(np.random.default_rng(0))[0])
+
+    @cached_property
     def is_held(self) -> bool:
-        """Whether all trials are where the model is."""
-        return self._held is not None
+        """Whether all trials are, or would be, where the model is."""
+        n_units = self.n if self._settings.repeats_per_row is None else len(self._set)
+        size = n_units * int(np.prod(self._set.data.shape[1:])) * 4
+        if self._settings.held_gb is not None:
+            return size <= 1e9 * self._settings.held_gb
+        if self._device.type == "cuda":
+            return size <= _SHARE * torch.cuda.mem_get_info(self._device)[0]
+        # As if all processes were on this machine.
+        return self._group.n * size <= min(_SHARE * psutil.virtual_memory().available, _MOST_BYTES)
 
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
         """The batches of an epoch, all drawn from `rng`.
@@ -78,8 +87,9 @@ class Rows:
             groups = [np.array([row]) for row in range(len(groups))]
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
-            trials = self._means([groups[row] for row in rows])
-            self._shorten(trials, rng)
+            own = self._group.share(len(rows))
+            trials = self._means([groups[row] for row in rows[own]])
+            self._shorten(trials, own, len(rows), rng)
             if settings.positives == "row":
                 shown, owner = items[rows], np.arange(len(rows))
             else:
@@ -117,46 +127,42 @@ class Rows:
             return self._draw(np.random.default_rng(0))[1]
         return [*np.arange(len(self._set))[:, None]]
 
-    @property
-    def _has_room(self) -> bool:
-        n_units = self.n if self._settings.repeats_per_row is None else len(self._set)
-        size = n_units * int(np.prod(self._set.data.shape[1:])) * 4
-        if self._settings.held_gb is not None:
-            return size <= 1e9 * self._settings.held_gb
-        free = psutil.virtual_memory().available
-        if self._device != "cpu":
-            free, _ = torch.cuda.mem_get_info()
-        return size <= _SHARE * free
-
-    def _hold(self) -> Tensor:
+    @cached_property
+    def _held(self) -> Tensor:
         units = self._units()
         held = torch.empty((len(units), *self._set.data.shape[1:]), device=self._device)
         for start in range(0, len(units), _BLOCK):
-            block = self._set.mean(units[start : start + _BLOCK])
+            block = self._read(units[start : start + _BLOCK])
             held[start : start + _BLOCK] = torch.from_numpy(block)
         return held
 
+    def _read(self, groups: Sequence[np.ndarray]) -> np.ndarray:
+        means = self._set.mean(groups)
+        self._set.let_go()
+        return means
+
     def _means(self, groups: Sequence[np.ndarray]) -> Tensor:
         """The mean trial of each group."""
-        if self._held is None:
-            means = torch.from_numpy(self._set.mean(groups)).to(self._device)
+        if not self.is_held:
+            means = torch.from_numpy(self._read(groups)).to(self._device)
         else:
             places = torch.from_numpy(np.stack(groups, axis=1)).to(self._device)
-            means = self._held[places[0]]
+            means = self._held.index_select(0, places[0])  # twice as fast as with brackets
             for more in places[1:]:  # one after the other, as NumPy adds them
                 means += self._held[more]
-            means /= means.new_tensor(len(places))
+            if len(places) > 1:
+                means /= means.new_tensor(len(places))
         return means.half().float() if self._settings.half_means else means
 
-    def _shorten(self, trials: Tensor, rng: np.random.Generator) -> None:
-        """Sets what lies behind a random time to 0, in place, in some of the trials."""
+    def _shorten(self, trials: Tensor, own: slice, n: int, rng: np.random.Generator) -> None:
+        """Sets what lies behind a random time to 0, in place, in some of the trials of a batch."""
         settings, n_times = self._settings, trials.shape[2]
         if not settings.prefix_share:
             return
         shortest = min(n_times, max(1, round(settings.prefix_min_s * self._set.format.rate_hz)))
-        ends = rng.integers(shortest, n_times + 1, len(trials))
-        ends[rng.random(len(trials)) >= settings.prefix_share] = n_times
-        behind = torch.arange(n_times) >= torch.from_numpy(ends)[:, None]
+        ends = rng.integers(shortest, n_times + 1, n)
+        ends[rng.random(n) >= settings.prefix_share] = n_times
+        behind = torch.arange(n_times) >= torch.from_numpy(ends[own])[:, None]
         trials.masked_fill_(behind[:, None].to(self._device), 0)
 
 

@@ -87,7 +87,7 @@ class TrainSettings(Settings):
     """Channels and times that trials must have; none is any."""
     held_gb: float | None = setting(None, ge=0)
     """Trials that are held where the model is, in GB; more are read from the disk ahead of each
-    step, which gives the same. None is half of what is free there."""
+    step, which gives the same. None is half of what is free there, and at most 4 of the host's."""
     seed: int = setting(2025, option="--seed", ge=0)
     """Of all that is drawn."""
     device: Literal["auto", "cpu", "cuda"] = setting("auto", option="--device")
@@ -129,3 +129,16 @@ PRESETS = {
 its code has it; the paper's on its data sets, within and across subjects; single trials against the
 embeddings of DINOv2-giant (`--encoders neuralbench`), by which NeuralBench and its arena judge; and
 for the demo's fewer images."""
+
+
+def count_steps(n_rows: int, settings: TrainSettings) -> int:
+    """Optimiser steps of a training on `n_rows` rows per epoch."""
+    return settings.epochs * math.ceil(n_rows / settings.batch_size)
+
+
+def learning_rate(step: int, n_steps: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
+    if step < settings.warmup_steps:
+        return settings.lr * step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / (n_steps - settings.warmup_steps)
+    return settings.lr * (1 + math.cos(math.pi * done)) / 2

@@ -25,15 +25,17 @@ from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
+from offline_train.brain.checks import check_trainable
 from offline_train.brain.loss import infonce
 from offline_train.brain.pretrained import begin_with, by_rate, told, told_of, weights_of
 from offline_train.brain.rows import Rows
-from offline_train.brain.settings import TrainSettings
+from offline_train.brain.settings import TrainSettings, learning_rate
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.seen import memory_of
 from offline_train.features.blur import BlurPrior, by_level
+from offline_train.together import Group
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,15 @@ class BrainAndImages(nn.Module):
 
         A blur prior learns of it too; `shown` are then the numbers of these images among all.
         """
-        found = self.brain(trials)
+        return self.loss(self.brain(trials), fused, owner, shown)
+
+    def loss(
+        self, found: Tensor, fused: Tensor, owner: Tensor, shown: Tensor | None = None
+    ) -> Tensor:
+        """The same of trials that the brain encoder has embedded."""
         if self.blur_prior is not None:
             self.blur_prior.learn(found, fused, owner, needed(shown), self.logit_scale)
         return infonce(found, fused, owner, self.logit_scale, self.one_way)
-
-
-def count_steps(n_rows: int, settings: TrainSettings) -> int:
-    """Optimiser steps of a training on `n_rows` rows per epoch."""
-    return settings.epochs * math.ceil(n_rows / settings.batch_size)
-
-
-def learning_rate(step: int, n_steps: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
-    if step < settings.warmup_steps:
-        return settings.lr * step / settings.warmup_steps
-    done = (step - settings.warmup_steps) / (n_steps - settings.warmup_steps)
-    return settings.lr * (1 + math.cos(math.pi * done)) / 2
 
 
 def train(
@@ -123,51 +117,44 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     checkpoint_dir: Path | None = None,
     frozen_hvf: HVF | None = None,
+    group: Group | None = None,
 ) -> TrainedModels:
     """Trains a brain encoder and HVF jointly with symmetric InfoNCE, or the former alone.
 
     The same inputs and settings give the same weights on a CPU with the same number of threads,
-    also when the training is interrupted and goes on from its checkpoint.
+    also when the training is interrupted and goes on from its checkpoint. So do other numbers of
+    processes, but for rounding and for what dropout draws.
 
     Args:
         features: of every stimulus in the trial set, and perhaps of others.
-        on_progress: called after every step.
+        on_progress: called after every step, in the first process.
         checkpoint_dir: where states of trainings are kept, after each epoch; one of the same data
             and settings that was interrupted goes on from there.
         frozen_hvf: trains the brain encoder against this HVF, which stays as it is: that of a
             Fusion Prior, so that what is decoded can be painted.
+        group: the processes that train together, each of which calls this; by default this one
+            trains alone.
 
     Raises:
-        Problem: when a stimulus has no features or too few repeats, the loss is no longer finite,
-            the checkpoint is damaged, the trials are not of the settings' shape, or the HVF has
-            another width.
+        Problem: when `check_trainable` refuses, a stimulus has no features, the HVF has another
+            width, the loss is no longer finite, or the checkpoint is damaged.
     """
-    if settings.fusion != "sum" and frozen_hvf is not None:
-        raise Problem(
-            f"the HVF of a prior stays as it is, the fusion is to be '{settings.fusion}': leave "
-            "one of both out"
-        )
+    group = group or Group.alone(settings.device)
+    n_encoders, has_prior = len(features.encoders), frozen_hvf is not None
+    n_steps = check_trainable(trial_set, settings, n_encoders, has_prior, group.n)
     if settings.fusion == "given":
-        frozen_hvf = _as_given(features)
+        [encoder] = features.encoders
+        frozen_hvf = hvf_as_given(encoder.name, encoder.dim)
     if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
         raise Problem(
             f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
             f"{settings.dim}: train with its width"
         )
     weights = weights_of(settings, trial_set.format)
-    _check_shape(trial_set, settings)
-    if len(trial_set.items) < 2:
-        raise Problem(
-            f"the trial set has only the stimulus {trial_set.items[0]!r}: "
-            "training tells stimuli apart and needs at least two"
-        )
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if features.items != trial_set.items:  # else a copy for nothing
         features = features.select(trial_set.items)
     embeddings = by_level(features) if settings.blur_prior else features.embeddings
-    images = {name: torch.from_numpy(x).to(device) for name, x in embeddings.items()}
+    images = {name: torch.from_numpy(x).to(group.device) for name, x in embeddings.items()}
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -179,13 +166,13 @@ def train(
             *sizes, dims, settings, frozen_hvf, n_images, told_of(format, weights)
         )
         begun = begin_with(model.brain, weights)
-        model.to(device).train()
+        model.to(group.device).train()
         if frozen_hvf is None:
             about_hvf, fuse = "trained", needed(model.hvf)
         else:
             space = space_of(arrays_of(frozen_hvf), features.encoders)
             about_hvf = f"frozen, of the space {space}"
-            fuse = _frozen(frozen_hvf, settings.target_dropout).to(device)
+            fuse = _frozen(frozen_hvf, settings.target_dropout).to(group.device)
         optimizer = torch.optim.AdamW(
             by_rate(model, begun, settings.loaded_lr_share),
             betas=settings.betas,
@@ -196,29 +183,36 @@ def train(
         history = []
         if checkpoint_dir is not None:
             history = load_checkpoint(checkpoint_dir, training, model, optimizer)
+        group.check_same(f"{training}, {len(history)} epochs")
 
-        rows = Rows(trial_set, settings, device)
-        half = torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16")
-        n_steps = count_steps(rows.n, settings)
+        rows = Rows(trial_set, settings, group)
+        is_half = settings.precision == "bfloat16"
+        half = torch.autocast(group.device.type, torch.bfloat16, enabled=is_half)
         for epoch in range(len(history), settings.epochs):
             # Seeds that follow from the epoch leave no generator's state to be kept.
             rng = np.random.default_rng([settings.seed, epoch])
-            torch.manual_seed(int(rng.integers(2**63)))
+            torch.manual_seed(int(rng.integers(2**63)) + group.rank)
             step = epoch * n_steps // settings.epochs
             losses = []
             for batch in rows.batches(rng):
-                shown, prior = batch.shown, model.blur_prior
-                rows_of = shown if prior is None else (prior.level[shown], shown)
                 with half:
-                    fused = fuse({name: array[rows_of] for name, array in images.items()})
-                    loss = model(batch.trials, fused, batch.owner, shown)
+                    shown = batch.shown[group.share(len(batch.shown))]
+                    fused = fuse(_seen(images, shown, model.blur_prior))
+                    loss = model.loss(
+                        group.gathered(model.brain(batch.trials), len(batch.owner)),
+                        group.gathered(fused, len(batch.shown)),
+                        batch.owner,
+                        batch.shown,
+                    )
 
-                for group in optimizer.param_groups:
-                    group["lr"] = group["share"] * learning_rate(step, n_steps, settings)
-                optimizer.zero_grad()
+                lr = learning_rate(step, n_steps, settings)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = parameters["share"] * lr
                 loss.backward()
+                group.average_gradients(model)
                 nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
                 optimizer.step()
+                optimizer.zero_grad()  # now, so that the next step has room
 
                 step += 1
                 losses.append(loss.item())
@@ -227,11 +221,12 @@ def train(
                         f"the loss is {losses[-1]} at step {step}, the training diverged: "
                         f"lower lr from {settings.lr}, or look for broken trials"
                     )
-                on_progress(Progress(epoch + 1, step, n_steps, losses[-1], group["lr"]))
+                if group.is_first:
+                    on_progress(Progress(epoch + 1, step, n_steps, losses[-1], lr))
             history.append(
                 {"loss": float(np.mean(losses)), "logit_scale": model.logit_scale.item()}
             )
-            if checkpoint_dir is not None:
+            if checkpoint_dir is not None and group.is_first:
                 save_checkpoint(checkpoint_dir, training, model, optimizer, history)
 
     model.cpu().eval()
@@ -239,25 +234,13 @@ def train(
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
 
 
-def _as_given(features: Features) -> HVF:
-    if len(features.encoders) > 1:
-        raise Problem(
-            "targets are to be the embeddings as they are given, and these are of "
-            f"{len(features.encoders)} encoders: give one, or another fusion"
-        )
-    [encoder] = features.encoders
-    return hvf_as_given(encoder.name, encoder.dim)
-
-
-def _check_shape(trial_set: TrialSet, settings: TrainSettings) -> None:
-    found = (len(trial_set.format.channels), trial_set.format.n_times)
-    if settings.shape not in (None, found):
-        (n_channels, n_times), wanted = found, needed(settings.shape)
-        raise Problem(
-            f"the trials have {n_channels} channels and {n_times} times, the settings ask for "
-            f"{wanted[0]} and {wanted[1]}: prepare them so, or take a preset for any data, such as "
-            "paper"
-        )
+def _seen(
+    images: Mapping[str, Tensor], shown: Tensor, blur_prior: BlurPrior | None
+) -> dict[str, Tensor]:
+    if blur_prior is None:
+        return {name: array.index_select(0, shown) for name, array in images.items()}
+    level = blur_prior.level[shown]
+    return {name: array[level, shown] for name, array in images.items()}
 
 
 def _frozen(hvf: HVF, dropout: float) -> HVF:

@@ -70,17 +70,20 @@ def mbp(
     the HVF is that of a Fusion Prior, and stays as it is: what is then decoded can be painted.
 
     A bundle for each subject is tried on the test trials of this subject; what was done is not done
-    again when the command is given again.
+    again when the command is given again. On several GPUs: accelerate launch -m offline_train ...
 
     Example: python -m offline_train mbp trials --images train --encoders paper-retrieval --out b
     """
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_taken, refuse_unwritable
+    from index.encoders.spec import read_specs
+    from offline_train.brain.checks import check_trainable
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
     from offline_train.brain.pretrained import refuse_unfit
     from offline_train.data.features import check_encoders, label_features
+    from offline_train.together import Group, told_of_others
 
     usual = dict(PRESETS[preset])
     if every_trial:
@@ -99,22 +102,36 @@ def mbp(
         refuse_taken(out, MANIFEST, "a bundle")
     refuse_unwritable(out)
     refuse_unwritable(cache)  # which has the states of trainings
-    folds = folds_of(load_trial_sets(trials), settings.subjects, labels)
+    group = Group.launched(settings.device)
+    console.quiet = not group.is_first
+    folds = folds_of(load_trial_sets(trials), settings, labels)
     if not folds[0].subject:  # of trials that are of one subject, too
         refuse_taken(out, MANIFEST, "a bundle")
     if said := refuse_unfit(settings, folds[0].learnt.format):
         console.print(said)
+    n_encoders = 1 if labels or encoders is None else len(read_specs(encoders))
+    n_steps = [
+        check_trainable(fold.learnt, settings, n_encoders, prior is not None, group.n)
+        for fold in folds
+    ]
+    if min(n_steps) <= settings.warmup_steps:
+        console.print(
+            f"the learning rate will not reach {settings.lr:g}: it climbs for "
+            f"{settings.warmup_steps} steps, and there are {min(n_steps)}; give more --epochs, or "
+            "--set warmup_steps=0"
+        )
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
-    if labels:
-        features = label_features(sorted(items))
-    else:
-        _, features = features_of(items, images, encoders, cache, settings.blur_prior)
-    if painted_with is not None:
-        wanted = painted_with.manifest.image_encoders
-        check_encoders(features.encoders, wanted, f"the prior '{prior}'")
     found = []
     training = f"training {settings.encoder} + HVF"
-    with bar(training) as tell:
+    with told_of_others(group.n, cache / CHECKPOINTS):
+        if labels:
+            features = label_features(sorted(items))
+        else:
+            with group.first_one_first():
+                _, features = features_of(items, images, encoders, cache, settings.blur_prior)
+        if painted_with is not None:
+            wanted = painted_with.manifest.image_encoders
+            check_encoders(features.encoders, wanted, f"the prior '{prior}'")
         making = Making(
             features,
             settings,
@@ -124,19 +141,23 @@ def mbp(
             frozen_hvf=None if painted_with is None else painted_with.hvf,
             checkpoints=cache / CHECKPOINTS,
             board=out.with_name(f"{out.name}-tensorboard") if tensorboard else None,
+            group=group,
         )
-        for n, fold in enumerate(folds):
-            text = training
-            if fold.subject:
-                text += f" for subject {fold.subject}, {n + 1} of {len(folds)}"
+        with bar(training) as tell:
+            for n, fold in enumerate(folds):
+                text = training
+                if fold.subject:
+                    text += f" for subject {fold.subject}, {n + 1} of {len(folds)}"
 
-            def follow(step: "Progress", n: int = n, text: str = text) -> None:
-                tell(n * step.n_steps + step.step, len(folds) * step.n_steps, text)
+                def follow(step: "Progress", n: int = n, text: str = text) -> None:
+                    tell(n * step.n_steps + step.step, len(folds) * step.n_steps, text)
 
-            folder = making.folder(out, fold)
-            told = making.bundle(folder, fold, follow)
-            if fold.test is not None:
-                found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
+                folder = making.folder(out, fold)
+                told = making.bundle(folder, fold, follow)
+                if fold.test is not None and group.is_first:
+                    found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
+    if not group.is_first:
+        return
     if not folds[0].subject:
         console.print(told)
         told_apart = ("--images", "IMAGES", "--encoders", encoders)

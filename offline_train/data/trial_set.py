@@ -4,6 +4,7 @@
 """
 
 import json
+import mmap
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,7 +254,9 @@ class TrialSet:
             return self
         if not classes:
             check_splits(shown_by_split(self.table))
-        return self.select(["train"], "split")
+        split = self.table["split"]
+        learnt = [code for code, name in enumerate(split.names) if name == "train"]
+        return self.subset(np.flatnonzero(np.isin(split.codes, [-1, *learnt])))
 
     def hold_out(self, n_items: int, seed: int) -> tuple["TrialSet", "TrialSet"]:
         """Splits off the trials of at most `n_items` stimuli, drawn at random by whole concepts.
@@ -336,6 +339,16 @@ class TrialSet:
         for mean, group in zip(means, groups, strict=True):
             np.mean(self.data[self.rows[group]], axis=0, out=mean)
         return means
+
+    def let_go(self) -> None:
+        """Takes what was read of the files out of this process's memory: the system has it still.
+
+        Mapped files else count as memory of whoever has read them, until it is short.
+        """
+        for part in getattr(self.data, "parts", (self.data,)):
+            mapped = getattr(part, "_mmap", None)  # there is no public name for it
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def load_trial_set(directory: Path) -> TrialSet:

@@ -15,7 +15,7 @@ from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from index.encoders.spec import EncoderSpec, read_specs
 from offline_train.brain.gallery import Featured
-from offline_train.brain.train import count_steps
+from offline_train.brain.settings import count_steps
 from offline_train.checkpoint import identify
 from offline_train.data.images import files_below
 from offline_train.data.trial_set import TrialSet

@@ -7,8 +7,7 @@ interrupted goes on as if it had not been, and that it does not matter how many 
 import contextlib
 import hashlib
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint,
 from offline_train.prior.batches import Draws, Latents, Seen, n_learnt
 from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PriorSettings
+from offline_train.together import told_of_others
 
 # Once decoder.painting.base has made it importable.
 from diffusers.training_utils import EMAModel  # isort: skip
@@ -135,7 +135,7 @@ def train_prior(
     draws = Draws(latents, features, base, settings, accelerator)
     sums = torch.zeros(2, device=device)  # of losses and of gradients' norms
     ahead = draws.ahead(range(first, settings.steps))
-    with _together(accelerator, checkpoint_dir), contextlib.closing(ahead):
+    with told_of_others(accelerator.num_processes, checkpoint_dir), contextlib.closing(ahead):
         for step, drawn in enumerate(ahead, first):
             optimizer.zero_grad()
             for i, part in enumerate(drawn):
@@ -233,23 +233,6 @@ def make_prior(
     return save_prior(
         directory, manifest, networks.hvf, networks.projector, networks.adapter(), dtype
     )
-
-
-@contextlib.contextmanager
-def _together(accelerator: Accelerator, checkpoint_dir: Path | None) -> Iterator[None]:
-    """Says it in one sentence where another process of a training has ended."""
-    try:
-        yield
-    except RuntimeError as error:
-        if accelerator.num_processes == 1 or isinstance(error, torch.OutOfMemoryError):
-            raise
-        if not re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
-            raise
-        raise Problem(
-            f"another process of this training has ended ({str(error).splitlines()[0][:120]}): see "
-            "what it says, then start all of them again, which goes on from the last state in "
-            f"'{checkpoint_dir}'"
-        ) from None
 
 
 def _check_predicts_noise(base: DiffusionBase) -> None:

@@ -4,11 +4,15 @@ Beside its own matrix products alone, which are run between its epochs: both the
 machine, whoever else uses it. Trials and features are noise.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as offline_train has it, before torch
 
 import numpy as np
 import torch
@@ -16,10 +20,11 @@ import typer
 
 from decoder.bundle import ImageEncoderRecord
 from offline_train.brain.rows import Rows
-from offline_train.brain.settings import PRESETS
-from offline_train.brain.train import Progress, count_steps, train
+from offline_train.brain.settings import PRESETS, count_steps
+from offline_train.brain.train import Progress, train
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
+from offline_train.together import Group
 
 RETRIEVAL = {"RN50": 1024, "ViT-B-32": 512, "SDXL-VAE": 1024}
 Shape = tuple[int, int]
@@ -87,22 +92,27 @@ class Products:
         return CLOCK() - start
 
 
+class _Enough(Exception):
+    """Enough steps have been taken."""
+
+
 class Memory:
-    """The most memory of its own that this process has had, as mapped files can be given back."""
+    """The most memory that this process has had: of its own, and with files that are mapped."""
 
     def __init__(self) -> None:
-        self.peak = 0
+        self.peak, self.peak_mapped = 0, 0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while True:
             self.peak = max(self.peak, self.now())
+            self.peak_mapped = max(self.peak_mapped, self.now("VmRSS"))
             time.sleep(0.02)
 
     @staticmethod
-    def now() -> int:
+    def now(name: str = "RssAnon") -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
-        [line] = [line for line in lines if line.startswith("RssAnon")]
+        [line] = [line for line in lines if line.startswith(name)]
         return int(line.split()[1]) * 1024
 
 
@@ -114,6 +124,7 @@ def main(
     subjects: int = 1,
     every_trial: Annotated[bool, typer.Option("--every-trial")] = False,
     epochs: int = 25,
+    steps: Annotated[int | None, typer.Option(help="End after so many")] = None,
     held_gb: float | None = None,
     beside: Annotated[bool, typer.Option(help="Run the products alone between epochs")] = True,
 ) -> None:
@@ -126,15 +137,21 @@ def main(
         changes |= {"repeats_per_row": 1, "rows_per_item": None}
     settings = PRESETS["paper"].model_copy(update=changes)
     n_inputs = channels * 250
-    rows = Rows(trial_set, settings.model_copy(update={"held_gb": 0.0}), "cpu").n
-    alone = Products(rows, n_inputs, settings.batch_size) if beside else None
-    per_epoch = count_steps(rows, settings) // epochs
+    rows = Rows(trial_set, settings, Group.alone("cpu"))
+    weights = 4 * _N_STATES * (n_inputs * 1024 + sum(RETRIEVAL.values()) * 1024 + 4 * 1024**2)
+    seen = sum(array.nbytes for array in features.embeddings.values())
+    held = 4 * n_inputs * (len(trial_set) if every_trial else rows.n)
+    must = weights + seen + held * rows.is_held
+    alone = Products(rows.n, n_inputs, settings.batch_size) if beside else None
+    per_epoch = count_steps(rows.n, settings) // epochs
     before, memory = Memory.now(), Memory()
     products_s, epochs_s = list[float](), list[float]()
     begun = CLOCK()
 
     def follow(step: Progress) -> None:
         nonlocal begun
+        if step.step == steps:
+            raise _Enough
         if step.step % per_epoch:
             return
         epochs_s.append(CLOCK() - begun)
@@ -145,19 +162,18 @@ def main(
         print(told, flush=True)
         begun = CLOCK()
 
-    train(trial_set, features, settings, follow)
-    weights = 4 * _N_STATES * (n_inputs * 1024 + sum(RETRIEVAL.values()) * 1024 + 4 * 1024**2)
-    held = 4 * n_inputs * (rows if not every_trial else len(trial_set))
-    seen = sum(array.nbytes for array in features.embeddings.values())
-    must = weights + seen + (held if held_gb != 0 else 0)
+    with suppress(_Enough):
+        train(trial_set, features, settings, follow)
     print(
-        f"{rows} rows an epoch; {np.median(epochs_s):.2f} s of the CPU an epoch, "
+        f"{rows.n} rows an epoch; {np.median(epochs_s or [np.nan]):.2f} s of the CPU an epoch, "
         f"{sum(epochs_s):.0f} s in all; "
-        f"{(memory.peak - before + seen) / 1e9:.2f} GB, of which {must / 1e9:.2f} must be there"
+        f"{(memory.peak - before + seen) / 1e9:.2f} GB, of which {must / 1e9:.2f} must be there; "
+        f"{memory.peak_mapped / 1e9:.2f} GB with all that the program and mapped files take (RSS)"
     )
     if products_s:
-        ratio = np.median(np.array(epochs_s[1:]) / np.array(products_s[1:]))
-        print(f"{sum(epochs_s) / sum(products_s):.2f} times its products in all, {ratio:.2f} p50")
+        ratios = np.array(epochs_s) / np.array(products_s)
+        low, middle, high = np.percentile(ratios, (25, 50, 75))
+        print(f"{middle:.2f} times its products in the median epoch ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from offline_train.brain.calibrate import (
     fit_temperature,
     save_calibration,
 )
-from offline_train.brain.making import tenth_to_hold_out
+from offline_train.brain.folds import tenth_to_hold_out
 from offline_train.data.trial_set import TrialFormat, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
 from tests.tiny_bundle import hvf_of

@@ -60,10 +60,10 @@ def write(
 
 def test_whose_trials_a_bundle_learns_from(tmp_path: Path) -> None:
     whole = load_trial_set(write(tmp_path / "set", SUBJECTS))
-    [alone] = folds_of(whole, "together", classes=False)
+    [alone] = folds_of(whole, TrainSettings(hold_out=0), classes=False)
     assert (alone.subject, len(alone.learnt), alone.test) == ("", 3 * 36, None)
     for how, n_learnt in (("each", 36), ("leave-one-out", 72)):
-        folds = folds_of(whole, how, classes=False)
+        folds = folds_of(whole, TrainSettings(subjects=how, hold_out=0), classes=False)
         assert tuple(fold.subject for fold in folds) == SUBJECTS
         for fold in folds:
             learnt, test = (
@@ -80,12 +80,13 @@ def test_whose_trials_a_bundle_learns_from(tmp_path: Path) -> None:
 def test_nobody_to_leave_out_and_stimuli_of_both_are_refused(tmp_path: Path) -> None:
     one = load_trial_set(write(tmp_path / "one", ["ann"]))
     with pytest.raises(Problem, match=r"of 1 subjects .* give the trial sets of all"):
-        folds_of(one, "leave-one-out", classes=False)
-    assert [fold.subject for fold in folds_of(one, "each", classes=False)] == [""]
+        folds_of(one, TrainSettings(subjects="leave-one-out"), classes=False)
+    [each] = folds_of(one, TrainSettings(subjects="each", hold_out=0), classes=False)
+    assert each.subject == ""
     write(tmp_path / "two", ["bob"], ["test"], split="train")
     leaking = load_trial_sets([tmp_path / "one", tmp_path / "two"])
     with pytest.raises(Problem, match="12 of the 12 stimuli of the split 'test' are in training"):
-        folds_of(leaking, "leave-one-out", classes=False)
+        folds_of(leaking, TrainSettings(subjects="leave-one-out"), classes=False)
 
 
 def test_several_sets_are_as_one(tmp_path: Path) -> None:

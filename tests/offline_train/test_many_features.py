@@ -5,7 +5,6 @@ import io
 import json
 import multiprocessing
 import os
-import socket
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from offline_train.features.cache import BLOCK, MERGED, FeatureCache
 from offline_train.features.run import alone_at, encode, finish, look, parts_of, survey
 from offline_train.features.shards import entries
 from tests.calling import Done, call
+from tests.together import together
 from tests.waiting import wait_until
 
 
@@ -427,16 +427,10 @@ def test_a_bar_of_nothing_to_do_leaves_nothing_on_the_screen(
     assert "100%" in said.getvalue()
 
 
-def _features_in(rank: int, port: int, arguments: list[object], said: Path) -> None:
-    """One of two processes, as `accelerate launch` starts them."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _features_in(rank: int, arguments: list[object], folder: Path) -> None:
+    """One of two processes."""
     done = call(*arguments, module="offline_train")
-    said.write_text(done.out)
+    (folder / f"said-{rank}").write_text(done.out)
     os._exit(done.code)
 
 
@@ -453,20 +447,9 @@ def test_two_processes_of_accelerate_share_the_images(tmp_path: Path) -> None:
     spec.write_text(json.dumps([vae | {"dim": 64, "size_px": 32}]))
     told = ["features", tar, "--encoders", spec, "--cache", tmp_path / "c"]
     resolve_name("diffusers.models:AutoencoderKL")  # imported once, not by both
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start, both = multiprocessing.get_context("fork").Process, [*told, "--out", tmp_path / "t.csv"]
-    processes = [
-        start(target=_features_in, args=(rank, port, both, tmp_path / f"said-{rank}"))
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
+    ended = together(_features_in, [*told, "--out", tmp_path / "t.csv"], tmp_path)
     first, second = ((tmp_path / f"said-{rank}").read_text() for rank in (0, 1))
-    assert [process.exitcode for process in processes] == [0, 0], first + second
+    assert ended == [0, 0], first + second
     assert "features of 300 images" in first
     assert second == ""
     assert len(list((tmp_path / "c").rglob("*.safetensors"))) == 3  # the sample, and two shares

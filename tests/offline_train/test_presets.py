@@ -12,11 +12,20 @@ from decoder.bundle import ImageEncoderRecord, load_bundle
 from decoder.hvf import load_hvf
 from hvf_core.problem import Problem
 from offline_train.brain.rows import Rows
-from offline_train.brain.settings import EEG, MEG, PAPER, PRESETS, RELEASED, TrainSettings
-from offline_train.brain.train import BrainAndImages, count_steps, make_bundle, train
+from offline_train.brain.settings import (
+    EEG,
+    MEG,
+    PAPER,
+    PRESETS,
+    RELEASED,
+    TrainSettings,
+    count_steps,
+)
+from offline_train.brain.train import BrainAndImages, make_bundle, train
 from offline_train.data.features import Features
 from offline_train.data.trial_set import TrialSet
 from offline_train.data.trial_table import Column
+from offline_train.together import Group
 
 RETRIEVAL = {"RN50": 1024, "ViT-B-32": 512, "SDXL-VAE": 1024}
 OF_THE_PAPER = ["hvf-eeg", "hvf-eeg-cross", "hvf-meg", "hvf-meg-cross"]
@@ -54,7 +63,7 @@ def test_as_many_steps_as_the_paper(
     trials = things(plant(n_train=2, n_test=2).train, n_images, n_subjects, repeats)
     settings = PRESETS[preset]
     assert settings.hold_out == 0
-    rows = Rows(trials, settings.model_copy(update={"held_gb": 0}), "cpu")
+    rows = Rows(trials, settings.model_copy(update={"held_gb": 0}), Group.alone("cpu"))
     assert count_steps(rows.n, settings) == steps
 
 

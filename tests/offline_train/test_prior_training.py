@@ -1,6 +1,5 @@
 """Training a Fusion Prior on a tiny base: what learns, what does not, and going on."""
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -20,8 +19,8 @@ from offline_train.prior.networks import PriorNetworks
 from offline_train.prior.settings import PRESETS, PriorSettings
 from offline_train.prior.training import PriorProgress, TrainedPrior, make_prior, train_prior
 from tests.full_sdxl import full_base
-from tests.ports import free_port
 from tests.tiny_sdxl import SIZE_PX, tiny_adapter, tiny_base
+from tests.together import together
 
 pytestmark = pytest.mark.slow
 
@@ -457,14 +456,8 @@ class Cut:
         return self._latents[rows]
 
 
-def _train_in(rank: int, port: int, folder: Path, n_reads: int) -> None:
-    """One of two processes that train together, as `accelerate launch` starts them."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _train_in(rank: int, folder: Path, n_reads: int) -> None:
+    """One of two processes that train together."""
     latents, features = world()
     read = Cut(latents, n_reads) if rank else latents
     base = tiny_base(folder / f"base-{rank}")
@@ -478,13 +471,7 @@ def _train_in(rank: int, port: int, folder: Path, n_reads: int) -> None:
 
 def in_two(folder: Path, n_reads: int = 99) -> list[int | None]:
     """Trains in two processes, of which the second is killed after so many reads."""
-    port, start = free_port(), multiprocessing.get_context("fork").Process
-    processes = [start(target=_train_in, args=(rank, port, folder, n_reads)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-    return [process.exitcode for process in processes]
+    return together(_train_in, folder, n_reads)
 
 
 @pytest.fixture(scope="module")

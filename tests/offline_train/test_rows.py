@@ -14,6 +14,7 @@ from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import train
 from offline_train.data.trial_set import TrialSet
 from offline_train.data.trial_table import Column
+from offline_train.together import Group
 
 WAYS = [
     {},
@@ -24,7 +25,7 @@ WAYS = [
 
 
 def batches(trial_set: TrialSet, how: TrainSettings, seed: int = 0) -> list[Batch]:
-    return list(Rows(trial_set, how, "cpu").batches(np.random.default_rng(seed)))
+    return list(Rows(trial_set, how, Group.alone("cpu")).batches(np.random.default_rng(seed)))
 
 
 def of_subjects(like: TrialSet, stimulus: list[int], subject: list[int]) -> TrialSet:
@@ -49,7 +50,7 @@ def test_what_is_held_and_what_is_read_ahead_is_the_same(plant, way: dict[str, o
     how = TrainSettings(batch_size=16, **way)
     held = batches(trials, how)
     read = batches(trials, how.model_copy(update={"held_gb": 0.0}))
-    assert Rows(trials, how, "cpu").is_held
+    assert Rows(trials, how, Group.alone("cpu")).is_held
     assert len(held) == len(read) > 1
     for one, other in zip(held, read, strict=True):
         assert torch.equal(one.trials, other.trials)
@@ -105,7 +106,7 @@ def test_no_row_mixes_subjects_and_none_is_lost(
     how = TrainSettings(
         batch_size=5, repeats_per_row=k, rows_per_item=None if k else 1, held_gb=held_gb
     )
-    rows = Rows(trials, how, "cpu")
+    rows = Rows(trials, how, Group.alone("cpu"))
     found = []
     for batch in rows.batches(np.random.default_rng(0)):
         shown = [trials.items[item] for item in batch.shown[batch.owner].tolist()]

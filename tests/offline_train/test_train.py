@@ -13,13 +13,11 @@ from scipy.stats import binomtest
 from decoder.bundle import load_bundle
 from hvf_core.problem import Problem
 from offline_train.brain.gallery import build_gallery
-from offline_train.brain.settings import PRESETS, TrainSettings
+from offline_train.brain.settings import PRESETS, TrainSettings, count_steps, learning_rate
 from offline_train.brain.train import (
     BrainAndImages,
     Progress,
     TrainedModels,
-    count_steps,
-    learning_rate,
     make_bundle,
     train,
 )

@@ -80,7 +80,7 @@ def asked_of(trials: Path | None, bundle: Path | None, gallery: Path) -> "Querie
         return None
     from decoder.bundle import load_bundle
     from index.gallery import check_space, open_gallery
-    from offline_train.brain.queries import brain_queries
+    from offline_train.brain.gallery import brain_queries
     from offline_train.data.trial_set import load_trial_set
     from offline_train.evaluate.seen import check_seen
 

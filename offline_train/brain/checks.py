@@ -1,0 +1,79 @@
+"""What cannot be trained is refused, before images are read and encoded for it."""
+
+import torch
+
+from hvf_core.problem import Problem, needed
+from offline_train.brain.rows import Rows
+from offline_train.brain.settings import TrainSettings, count_steps, learning_rate
+from offline_train.data.trial_set import TrialSet
+from offline_train.together import Group
+
+
+def check_trainable(
+    trial_set: TrialSet,
+    settings: TrainSettings,
+    n_encoders: int,
+    has_prior: bool = False,
+    n_processes: int = 1,
+) -> int:
+    """Refuses trials and settings of which no training can come, as far as features do not matter.
+
+    Args:
+        trial_set: what is learnt from.
+        n_encoders: of images.
+        has_prior: whether the HVF is that of a Fusion Prior.
+        n_processes: that share the batches.
+
+    Returns:
+        How many steps the training has.
+
+    Raises:
+        Problem: the trials are of another shape, of one stimulus alone, or of too few repeats; no
+            step would change anything; the fusion does not go with the encoders or the prior; or
+            there are more processes than rows in a batch.
+    """
+    _check_shape(trial_set, settings)
+    if len(trial_set.items) < 2:
+        raise Problem(
+            f"the trial set has only the stimulus {trial_set.items[0]!r}: "
+            "training tells stimuli apart and needs at least two"
+        )
+    if settings.fusion != "sum" and has_prior:
+        raise Problem(
+            f"the HVF of a prior stays as it is, the fusion is to be '{settings.fusion}': leave "
+            "one of both out"
+        )
+    if settings.fusion == "given" and n_encoders > 1:
+        raise Problem(
+            "targets are to be the embeddings as they are given, and these are of "
+            f"{n_encoders} encoders: give one, or another fusion"
+        )
+    if settings.batch_size < n_processes:
+        raise Problem(
+            f"a batch of {settings.batch_size} rows cannot be shared by {n_processes} processes: "
+            "give a larger --batch-size, or start fewer of them"
+        )
+    n_steps = count_steps(Rows(trial_set, settings, Group(torch.device("cpu"))).n, settings)
+    _check_rate(n_steps, settings)
+    return n_steps
+
+
+def _check_shape(trial_set: TrialSet, settings: TrainSettings) -> None:
+    found = (len(trial_set.format.channels), trial_set.format.n_times)
+    if settings.shape not in (None, found):
+        (n_channels, n_times), wanted = found, needed(settings.shape)
+        raise Problem(
+            f"the trials have {n_channels} channels and {n_times} times, the settings ask for "
+            f"{wanted[0]} and {wanted[1]}: prepare them so, or take a preset for any data, such as "
+            "paper"
+        )
+
+
+def _check_rate(n_steps: int, settings: TrainSettings) -> None:
+    if not any(learning_rate(step, n_steps, settings) for step in range(n_steps)):
+        steps = "the only step" if n_steps == 1 else f"each of the {n_steps} steps"
+        raise Problem(
+            f"the learning rate is 0 in {steps}, and nothing would be learnt: give more --epochs, "
+            f"a smaller --batch-size than {settings.batch_size}, --set warmup_steps=0 in place of "
+            f"{settings.warmup_steps}, or a higher --lr than {settings.lr:g}"
+        )

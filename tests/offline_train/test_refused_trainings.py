@@ -1,0 +1,55 @@
+"""Trainings of which nothing can come are refused before an image is read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvf_core.artifact import file_sha256
+from tests.calling import call
+from tests.offline_train.test_folds import write
+
+
+def refused(trials: Path, *asked: object) -> str:
+    """What `mbp` says; there are no images, and it would say so if it looked for them."""
+    seen = ("--images", trials / "none", "--encoders", "paper-retrieval")
+    made = ("--out", trials / "bundle", "--cache", trials / "cache")
+    return call("mbp", trials, *seen, *made, *asked, module="offline_train").one_sentence()
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("trials") / "set", ["ann"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--hold-out", 1000), "1000 of 12 stimuli cannot be held out"),
+        (("--average", 99), "stimulus 'train00' has 3 repeats, 99 are to be averaged"),
+        (("--fusion", "given"), "these are of 3 encoders: give one"),
+        (("--epochs", 1), "the learning rate is 0 in the only step, and nothing would be learnt"),
+        (("--lr", 0), "the learning rate is 0 in each of the 25 steps"),
+        (("--preset", "hvf-eeg"), "the trials have 6 channels and 20 times"),
+    ],
+)
+def test_settings(trials: Path, asked: tuple[object, ...], said: str) -> None:
+    assert said in refused(trials, *asked)
+
+
+def test_values_that_are_not_finite(trials: Path) -> None:
+    """Nobody writes them here; the name of the place spares who does a search."""
+    path, manifest = trials / "trials.npy", trials / "trial_set.json"
+    np.load(path, mmap_mode="r+")[30, 4, 7] = np.nan
+    told = json.loads(manifest.read_text())
+    told["files"][path.name] = file_sha256(path)
+    manifest.write_text(json.dumps(told))
+    assert f"trial 30 of '{trials}' (of stimulus 'train06') is nan in channel O2: mark" in refused(
+        trials
+    )
+
+
+def test_a_set_without_trials_to_learn_from(tmp_path: Path) -> None:
+    test = write(tmp_path / "set", ["ann"], ["test"])
+    assert f"'{test}': no trial is of the split 'train', only of 'test'; give" in refused(test)
