@@ -28,9 +28,9 @@ def check_trainable(
         How many steps the training has.
 
     Raises:
-        Problem: the trials are of another shape, of one stimulus alone, or of too few repeats; no
-            step would change anything; the fusion does not go with the encoders or the prior; or
-            there are more processes than rows in a batch.
+        Problem: the trials are of another shape, of one stimulus alone, or of too few repeats; the
+            fusion does not go with the encoders or the prior; or there are more processes than rows
+            in a batch.
     """
     _check_shape(trial_set, settings)
     if len(trial_set.items) < 2:
@@ -53,9 +53,19 @@ def check_trainable(
             f"a batch of {settings.batch_size} rows cannot be shared by {n_processes} processes: "
             "give a larger --batch-size, or start fewer of them"
         )
-    n_steps = count_steps(Rows(trial_set, settings, Group(torch.device("cpu"))).n, settings)
-    _check_rate(n_steps, settings)
-    return n_steps
+    return count_steps(Rows(trial_set, settings, Group(torch.device("cpu"))).n, settings)
+
+
+def climb(n_steps: int, settings: TrainSettings) -> str:
+    """What is to be said of a training that ends before its learning rate is at its peak."""
+    if n_steps > settings.warmup_steps:
+        return ""
+    reached = max(learning_rate(step, n_steps, settings) for step in range(n_steps))
+    return (
+        f"the learning rate climbs for {settings.warmup_steps} steps, the training has {n_steps}: "
+        f"it reaches {reached:g} of {settings.lr:g}{', and nothing is learnt' * (not reached)}; "
+        "give more --epochs, a smaller --batch-size, or --set warmup_steps=0"
+    )
 
 
 def _check_shape(trial_set: TrialSet, settings: TrainSettings) -> None:
@@ -66,14 +76,4 @@ def _check_shape(trial_set: TrialSet, settings: TrainSettings) -> None:
             f"the trials have {n_channels} channels and {n_times} times, the settings ask for "
             f"{wanted[0]} and {wanted[1]}: prepare them so, or take a preset for any data, such as "
             "paper"
-        )
-
-
-def _check_rate(n_steps: int, settings: TrainSettings) -> None:
-    if not any(learning_rate(step, n_steps, settings) for step in range(n_steps)):
-        steps = "the only step" if n_steps == 1 else f"each of the {n_steps} steps"
-        raise Problem(
-            f"the learning rate is 0 in {steps}, and nothing would be learnt: give more --epochs, "
-            f"a smaller --batch-size than {settings.batch_size}, --set warmup_steps=0 in place of "
-            f"{settings.warmup_steps}, or a higher --lr than {settings.lr:g}"
         )

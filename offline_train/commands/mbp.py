@@ -77,7 +77,7 @@ def mbp(
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_taken, refuse_unwritable
     from index.encoders.spec import read_specs
-    from offline_train.brain.checks import check_trainable
+    from offline_train.brain.checks import check_trainable, climb
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
@@ -114,12 +114,8 @@ def mbp(
         check_trainable(fold.learnt, settings, n_encoders, prior is not None, group.n)
         for fold in folds
     ]
-    if min(n_steps) <= settings.warmup_steps:
-        console.print(
-            f"the learning rate will not reach {settings.lr:g}: it climbs for "
-            f"{settings.warmup_steps} steps, and there are {min(n_steps)}; give more --epochs, or "
-            "--set warmup_steps=0"
-        )
+    if slow := climb(min(n_steps), settings):
+        console.print(slow, soft_wrap=True)
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
     found = []
     training = f"training {settings.encoder} + HVF"

@@ -29,13 +29,21 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--hold-out", 1000), "1000 of 12 stimuli cannot be held out"),
         (("--average", 99), "stimulus 'train00' has 3 repeats, 99 are to be averaged"),
         (("--fusion", "given"), "these are of 3 encoders: give one"),
-        (("--epochs", 1), "the learning rate is 0 in the only step, and nothing would be learnt"),
-        (("--lr", 0), "the learning rate is 0 in each of the 25 steps"),
         (("--preset", "hvf-eeg"), "the trials have 6 channels and 20 times"),
     ],
 )
 def test_settings(trials: Path, asked: tuple[object, ...], said: str) -> None:
     assert said in refused(trials, *asked)
+
+
+def test_a_training_that_ends_before_it_has_begun_says_so(trials: Path, tmp_path: Path) -> None:
+    how = ("--labels", "--epochs", 1, "--set", "dim=8", "--set", "hidden=8")
+    made = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache")
+    done = call("mbp", trials, *how, *made, module="offline_train")
+    assert done.out.startswith(
+        "the learning rate climbs for 10 steps, the training has 1: it reaches 0 of 0.0005, and "
+        "nothing is learnt; give"
+    )
 
 
 def test_values_that_are_not_finite(trials: Path) -> None:
