@@ -16,13 +16,14 @@ from stream.dashboard.board.board import Board
 from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Piece, Signals, quality
 from stream.dashboard.board.verdicts import Files
-from stream.dashboard.hello import window_of
+from stream.dashboard.hello import head_map, window_of
 from stream.dashboard.recorded import RecordedTrials
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.summary import read_summary
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.page import REPORT
 from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.orders import changed
 
 _BY = "dashboard"
 _KINDS = (
@@ -59,13 +60,16 @@ class Feed:
         self._session: client.Session | None = None
         self._watched: frozenset[str] = frozenset()
         self._wanted, self._joined, self._ended = Event(), Event(), Event()
-        self._grown, self._reread_s = (0, 0.0), 0.0
-        self._open_gallery()
+        self._grown, self._reread_s, self._heard_s = (0, 0.0), 0.0, 0.0
         self.board = Board(config, self.label_of)
-        self._read_history()
+        self._open_gallery()
+        self._read_history(self.board)
+        if self.board.gallery or "decoding.among" in self.board.values:
+            self._open_gallery()
 
     def begin(self) -> None:
         """Begins to follow; a session that is over is read only."""
+        Thread(target=head_map, args=((),), daemon=True).start()  # it takes a moment to load
         if self.was_over:
             self._finish()
             return
@@ -134,40 +138,39 @@ class Feed:
             has_report=(self.config.folder / REPORT).is_file(),
         )
 
-    def _read_history(self) -> None:
+    def _read_history(self, board: Board) -> None:
         path = self.config.folder / "ledger.jsonl"
-        if not path.is_file():
-            return
-        records = read_ledger(path)
-        with self.lock:
-            for message, at_s in told_by(records, self.label_of, blind=self.config.outputs.blind):
-                self.board.take(message, at_s)
+        if path.is_file():
+            blind = self.config.outputs.blind
+            for message, at_s in told_by(read_ledger(path), self.label_of, blind=blind):
+                board.take(message, at_s)
 
     def _follow(self) -> None:
         """Until the session is over, also through what it restarts of itself."""
-        heard_s = time.monotonic()
-        while not self._ended.is_set():
-            try:
-                with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
-                    self._session = session
-                    self._joined.set()
-                    session.listen(*_KINDS)
-                    while not self._ended.is_set() and (some := session.some()) is not None:
-                        heard_s = time.monotonic() if some else heard_s
-                        for message in some:
-                            self._take(message)
-            except client.ClientError:
-                pass
-            self._joined.clear()
-            if read_summary(self.config.folder) is not None:
-                self._finish()
-                return
-            if time.monotonic() > heard_s + _GIVEN_UP_S:
-                with self.lock:
-                    self.board.is_lost = self.is_over = True
-                    self.board.n_changes += 1
-                return
-            self._ended.wait(_AGAIN_S)
+        self._heard_s = time.monotonic()
+        try:
+            while not self._ended.is_set() and time.monotonic() < self._heard_s + _GIVEN_UP_S:
+                with suppress(client.ClientError):
+                    self._follow_while_heard()
+                self._joined.clear()
+                if read_summary(self.config.folder) is not None:
+                    self._finish()
+                    return
+                self._ended.wait(_AGAIN_S)
+        finally:
+            with self.lock:
+                self.board.is_lost, self.is_over = not self.is_over, True
+                self.board.n_changes += 1
+
+    def _follow_while_heard(self) -> None:
+        with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
+            self._session = session
+            self._joined.set()
+            session.listen(*_KINDS)
+            while not self._ended.is_set() and (some := session.some()) is not None:
+                self._heard_s = time.monotonic()
+                for message in some:
+                    self._take(message)
 
     def _take(self, message: Any) -> None:
         with self.lock:
@@ -176,40 +179,37 @@ class Feed:
                 self.signals.opened(message)
             elif isinstance(message, client.Settled) and message.reason == "rejected":
                 self.signals.rejected(message.trial)
-            is_changed = isinstance(message, client.Controlled) and message.verb in (
-                "gallery",
-                "set",
-            )
-        if is_changed:
+        if isinstance(message, client.Controlled) and message.verb in ("gallery", "set"):
             self._open_gallery()
         elif self.board.lacks_history and time.monotonic() > self._reread_s:
             self._reread_s = time.monotonic() + _REREAD_S
-            self._read_history()
+            with self.lock:
+                self._read_history(self.board)
 
     def _finish(self) -> None:
         """Reads what the session has left, which is more than was heard of it."""
-        self._open_gallery()
-        board = Board(self.config, self.label_of)
-        board.channels, board.rate_hz = self.board.channels, self.board.rate_hz
+        board, before = Board(self.config, self.label_of), self.board
+        self._read_history(board)  # of a long session it takes a while: pages go on meanwhile
+        summary = read_summary(self.config.folder) or {}
+        failure = None if self.config.outputs.blind else summary.get("failure")
+        board.state, board.ended = "closed", {"end": summary.get("end"), "failure": failure}
+        board.is_simulated |= bool(summary.get("simulated"))
         with self.lock:
-            board.n_changes = self.board.n_changes + 1
-            board.painting = self.board.painting
-            self.board = board
-            self._read_history()
-            summary = read_summary(self.config.folder) or {}
-            self.board.state = "closed"
-            self.board.is_simulated |= bool(summary.get("simulated"))
-            self.board.ended = {"end": summary.get("end"), "failure": self._failure(summary)}
-            self.is_over = True
-
-    def _failure(self, summary: dict[str, Any]) -> str | None:
-        return None if self.config.outputs.blind else summary.get("failure")
+            board.channels, board.rate_hz = before.channels, before.rate_hz
+            board.n_changes, board.painting = before.n_changes + 1, before.painting
+            self.board, self.is_over = board, True
 
     def _open_gallery(self) -> None:
-        if self.config.gallery is None:
+        """Opens the gallery that answers are among by now."""
+        config, board = self.config, self.board
+        if config.gallery is None:
             return
         with suppress(Problem, OSError):  # it was moved: images are called by their ids
-            found = open_accepted(self.config)
+            if board.gallery:
+                config = changed(config, "gallery", board.gallery)
+            if (among := board.values.get("decoding.among", "")) != "":
+                config = changed(config, "set", f"decoding.among {among or 'none'}")
+            found = open_accepted(config)
             with self.lock:
                 self.gallery = found
 

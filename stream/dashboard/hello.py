@@ -4,14 +4,15 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from decoder.bundle import open_bundle
+from decoder.bundle import BundleManifest, open_bundle
 from hvf_core.problem import Problem
-from hvf_core.settings import Declared, live_settings, settings_of
+from hvf_core.settings import live_settings, settings_of
 from stream.dashboard.asks import VERBS
 from stream.dashboard.board.board import Board
 from stream.dashboard.board.scores import BUDGETS_MS
@@ -100,13 +101,17 @@ def live_paths(config: SessionConfig) -> list[str]:
 
 def window_of(config: SessionConfig) -> tuple[float, float]:
     """Begin and end of a trial, around its onset."""
-    try:
-        if config.bundle is not None:
-            manifest = open_bundle(config.bundle).manifest
-            return manifest.tmin_s, manifest.tmax_s
-    except Problem:  # it was moved since
-        pass
+    if config.bundle is not None and (manifest := _manifest(config.bundle)) is not None:
+        return manifest.tmin_s, manifest.tmax_s
     return config.trials.tmin_s, config.trials.tmax_s
+
+
+@cache
+def _manifest(bundle: Path) -> BundleManifest | None:
+    try:
+        return open_bundle(bundle).manifest
+    except Problem:  # it was moved since
+        return None
 
 
 def head_map(channels: Sequence[str]) -> list[dict[str, Any]]:
@@ -144,10 +149,8 @@ def _window_ends(config: SessionConfig) -> list[float]:
 
 
 def _bundle_channels(config: SessionConfig) -> Sequence[str]:
-    try:
-        return open_bundle(config.bundle).manifest.channels if config.bundle is not None else ()
-    except Problem:
-        return ()
+    manifest = _manifest(config.bundle) if config.bundle is not None else None
+    return manifest.channels if manifest is not None else ()
 
 
 def _started(config: SessionConfig) -> str:
@@ -171,14 +174,15 @@ def _values(board: Board, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _schema(config: SessionConfig) -> dict[str, Any]:
-    declared = settings_of(SessionSettings)
-    properties = {path: _property(declared[path]) for path in live_paths(config)}
+    properties = {path: _property(path) for path in live_paths(config)}
     return {"type": "object", "properties": properties}
 
 
-def _property(one: Declared) -> dict[str, Any]:
+@cache
+def _property(path: str) -> dict[str, Any]:
     """The JSON schema of a setting, flat: where it may be none, `nullable` says so."""
-    *sections, name = one.path.split(".")
+    one = settings_of(SessionSettings)[path]
+    *sections, name = path.split(".")
     tree: Any = SessionSettings
     for section in sections:
         tree = settings_of(tree)[section].section

@@ -45,7 +45,7 @@ _SENTENCES = {
     "waiting": "Waiting for the form: fill it in, and start.",
     "paused": "Paused: markers open no trials.",
     "ending": "Ending: what is open is answered, and the books are closed.",
-    "lost": "The session is gone: nothing more is heard of it.",
+    "lost": "Nothing more is heard of the session: `finish` with its folder completes its books.",
 }
 
 
@@ -68,6 +68,8 @@ class Board:
     changed: set[int] = field(default_factory=set)
     n_changes: int = 0
     values: dict[str, Any] = field(default_factory=dict)
+    gallery: str = ""
+    """The folder of another gallery than it began with."""
     channels: tuple[str, ...] = ()
     rate_hz: float | None = None
     painting: dict[str, Any] | None = None
@@ -243,6 +245,8 @@ class Board:
     def _controlled(self, done: Controlled) -> None:
         if done.outcome == "done" and done.verb == "set" and "new" in done.facts:
             self.values[done.argument.partition(" ")[0]] = done.facts["new"]
+        if done.outcome == "done" and done.verb == "gallery":
+            self.gallery = done.facts.get("new", "")
         self.started |= done.outcome == "done" and done.verb == "start"
         told = f"{done.verb} {done.argument}".strip()
         level: Literal["info", "warn"] = "info" if done.outcome == "done" else "warn"
