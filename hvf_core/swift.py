@@ -3,14 +3,19 @@
 import ctypes
 import gc
 import os
+import queue
 import struct
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 from hvf_core.problem import Problem
 
+T = TypeVar("T")
 Wanted = Literal["auto", "on", "off"]
 LATENCY_FILE = Path("/dev/cpu_dma_latency")
 """Linux's: how late cores may wake, in µs, as long as it is held open."""
@@ -95,3 +100,37 @@ class Sweeper:
         if (now_s := time.monotonic()) > self._next_s and due_in_s > _CALM_S:
             self._next_s = now_s + _COLLECT_EVERY_S
             gc.collect()
+
+
+class Aside(threading.Thread):
+    """Does one thing after another on a thread that no process waits for, from the first one on.
+
+    Args:
+        niceness: of the thread, where one has a priority of its own (Linux).
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        super().__init__(daemon=True)  # the end of a session waits for nothing of it
+        self._niceness = niceness
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def begin(self, task: Callable[[], T]) -> Future[T]:
+        """Has something done; what it comes to, or raises, is in what is returned."""
+        future: Future[T] = Future()
+
+        def do() -> None:
+            try:
+                future.set_result(task())
+            except BaseException as error:  # which is raised where the result is asked for
+                future.set_exception(error)
+
+        self._tasks.put(do)
+        if not self.is_alive():
+            self.start()
+        return future
+
+    def run(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        while True:
+            self._tasks.get()()

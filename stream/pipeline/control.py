@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from hvf_core.problem import Problem, needed
+from hvf_core.swift import Aside
 from index.gallery import Gallery
 from stream.acquire.lsl import local_clock
 from stream.pipeline.galleries import (
-    Aside,
+    NICENESS,
     Stamp,
     accept,
     alike,
@@ -71,7 +72,7 @@ class Control:
         clock: Callable[[], float] = local_clock,
     ):
         self._nodes, self._life, self._on, self._clock = nodes, life, on, clock
-        self._aside, self._begun = Aside(), list[_Begun]()
+        self._aside, self._begun = Aside(NICENESS), list[_Begun]()
         self._next_look_s, self._said = 0.0, ""
         self._seen: Stamp | None = ()
         self._looked_at: Stamp | None = ()

@@ -11,15 +11,10 @@ import hashlib
 import json
 import mmap
 import os
-import queue
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -32,11 +27,11 @@ from index.gallery.reading import open_as_of
 from index.search.kinds import GPU_IVF, KINDS, MILVUS, OF_GPU_IVF
 from stream.pipeline.wire.config import SessionConfig
 
-_NICENESS = 10  # a decoder that wakes up takes the core at once
+NICENESS = 10
+"""Of what is done with galleries beside answers: a decoder that wakes up takes the core at once."""
 _PLACE = "galleries"
 """In the session folder."""
 Stamp = tuple[tuple[str, int, int, int], ...]
-T = TypeVar("T")
 
 
 def accept(config: SessionConfig, gallery: Gallery, candidates: Path | None) -> Gallery:
@@ -156,35 +151,6 @@ def is_accepted(config: SessionConfig) -> bool:
         return read_gallery_manifest(needed(config.gallery)) == manifest
     except Problem:
         return False
-
-
-class Aside(threading.Thread):
-    """Does one thing after another at low priority; it begins with the first."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)  # the end of a session waits for nothing of it
-        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-
-    def begin(self, task: Callable[[], T]) -> Future[T]:
-        """Has something done; what it comes to, or raises, is in what is returned."""
-        future: Future[T] = Future()
-
-        def do() -> None:
-            try:
-                future.set_result(task())
-            except BaseException as error:  # which is raised where the result is asked for
-                future.set_exception(error)
-
-        self._tasks.put(do)
-        if not self.is_alive():
-            self.start()
-        return future
-
-    def run(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while True:
-            self._tasks.get()()
 
 
 def let_go(gallery: Gallery) -> None:

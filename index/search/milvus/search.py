@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import faiss
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvf_core.problem import Problem
+from hvf_core.swift import Aside
 from index.gallery import Gallery
 from index.search.approximate import Approximate
 from index.search.base import Scores, Search
@@ -24,7 +26,7 @@ from index.search.milvus.kept import (
     read_moments,
     refuse_other,
 )
-from index.search.milvus.server import Lost, Server
+from index.search.milvus.server import CONNECT_S, Lost, Server
 from index.search.milvus.settings import TOKEN, MilvusSettings, in_the_clear, token
 
 Say = Callable[[str, Mapping[str, Any]], None]
@@ -61,7 +63,7 @@ class Named:
         self._server, self._collection = server, collection
         self._how = INDEXES[made_of.index].search
         self._counted, self._deadline_s = counted, deadline_s
-        self._asks = ThreadPoolExecutor(1, "milvus")
+        self._aside = Aside()
 
     def search(
         self, queries: np.ndarray, k: int, *, params: faiss.SearchParameters
@@ -71,11 +73,10 @@ class Named:
         Raises:
             Lost: the server fails, or takes too long.
         """
-        asked = self._asks.submit(self._ask, queries[0], k, 2 * self._deadline_s)
+        asked = self._aside.begin(partial(self._ask, queries[0], k, 2 * self._deadline_s))
         try:
             rows = asked.result(self._deadline_s)
         except TimeoutError:
-            asked.cancel()
             raise self._late() from None
         if self._counted is not None:
             rows = rows[places_in(self._counted, rows)[1]]
@@ -95,11 +96,11 @@ class Named:
         def ask() -> None:
             refuse_other(self._server, self._collection, gallery)
             began_s = time.perf_counter()
-            self._ask(query, N_CANDIDATES, FIRST_S)
+            self._ask(query, N_CANDIDATES, CONNECT_S)
             if time.perf_counter() - began_s > self._deadline_s:
                 raise self._late()
 
-        return self._asks.submit(ask)
+        return self._aside.begin(ask)
 
     def _ask(self, query: np.ndarray, k: int, timeout_s: float) -> NDArray[np.int64]:
         rows = self._server.nearest(self._collection, query, k, self._how, timeout_s)
@@ -148,9 +149,9 @@ class Milvus:
         except Lost as lost:
             self._is_lost, self._again_s = True, time.monotonic() + self._wait_s
             self._told = 2 * (self.n_local + 1)
-            where = f"on this machine ('{self._local.kind}'), until it does"
+            where = f"on this machine ('{self._local.kind}') until it does"
             facts = {"milvus_fallbacks": self.n_local + 1}
-            self._say(f"{lost}: answers are found {where}", facts)
+            self._say(f"{lost}; answers are found {where}", facts)
             return self._locally(vector)
 
     def _locally(self, vector: np.ndarray) -> Scores:

@@ -132,7 +132,7 @@ class Server:
                 filter=f"{ROW} < {before}",
                 output_fields=["count(*)"],
                 consistency_level="Strong",
-                timeout=CALL_S,
+                timeout=self._timeout_s,
             )
         return int(found[0]["count(*)"])
 
@@ -190,7 +190,10 @@ class Server:
         try:
             yield
         except Exception as error:  # its client raises what gRPC, its parsers and itself do
-            raise Lost(f"the Milvus server at {self.uri} {what} ({_why(error)})") from None
+            raise Lost(
+                f"the Milvus server at {self.uri} {what} ({_why(error)}): see that it runs, and is "
+                "reached from here"
+            ) from None
 
 
 def _why(error: Exception) -> str:
@@ -199,7 +202,7 @@ def _why(error: Exception) -> str:
     code = code() if callable(code) else code
     name = getattr(code, "name", "")
     if name == "UNAUTHENTICATED" or "auth check failure" in str(error):
-        return f"it refuses the token: set {TOKEN}"
+        return f"it refuses the token, which {TOKEN} should hold"
     if name == "DEADLINE_EXCEEDED":
         return "no answer in time"
     said = getattr(error, "details", None)

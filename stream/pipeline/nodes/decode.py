@@ -17,14 +17,14 @@ from decoder.answer import Answer
 from decoder.bundle import open_bundle
 from decoder.live import LiveDecoder, Slice
 from hvf_core.problem import Problem, needed
-from hvf_core.swift import Sweeper, keep_awake, may_spin
+from hvf_core.swift import Aside, Sweeper, keep_awake, may_spin
 from index.gallery import Gallery
 from index.search.flat import refuse_two_builds
 from index.search.kinds import MILVUS
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import evidence_group
 from stream.pipeline.decoding import Prepared, Say, look_up_in, open_decoder, prepare
-from stream.pipeline.galleries import Aside, let_go, open_accepted
+from stream.pipeline.galleries import NICENESS, let_go, open_accepted
 from stream.pipeline.memory import Learnt, Memory
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.outputs.blind import leaving
@@ -66,7 +66,7 @@ class Decoder:
 
     def __init__(self, config: SessionConfig, live: LiveDecoder, gallery: Gallery, say: Say):
         self.config, self.live, self._gallery, self._say = config, live, gallery, say
-        self._aside = Aside()
+        self._aside = Aside(NICENESS)
         self._next: Future[Prepared] | None = None
         self._answered: dict[int, list[Retrieval]] = {}  # the last ones
         self._learnt: list[tuple[int, str, np.ndarray]] = []  # and not kept yet
