@@ -133,7 +133,8 @@ class Scene:
             said["EEG"] = [
                 "bad",
                 "lost",
-                "Nothing from 'BrainVision' for 4.2 s: is the amplifier on, its cable in?",
+                "'BrainVision' has sent nothing for 4.2 s: look at the amplifier and its program; "
+                "the session goes on by itself when it is back.",
                 "",
             ]
             said["clock"] = ["warn", "unsure", "No offset was measured for 12 s.", ""]

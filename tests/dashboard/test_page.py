@@ -153,9 +153,9 @@ def test_a_session_is_told_whole_and_what_changes_moves_nothing(opened: Callable
         expect(page.locator("#log-lines li").last).to_contain_text("no memory")
         scene.state, scene.name = "lost", "lost"
         session.say(scene.told())
-        expect(page.locator("[data-part=EEG][data-level=bad] .why")).to_contain_text(
-            "is the amplifier on"
-        )
+        why = page.locator("[data-part=EEG][data-level=bad] .why")
+        expect(why).to_contain_text("goes on by itself when it is back.")
+        assert why.evaluate("e => e.scrollHeight <= e.clientHeight"), "it is read to its end"
         moved = page.evaluate("window.shifts")
         assert {one for one in moved if not re.fullmatch("(strip|trial|,)*", one)} == set()
 
