@@ -146,6 +146,8 @@ def _alone(one: Planned) -> Iterator[bool]:
     try:
         yield held is not None or not HAS_LOCKS
     finally:
+        with suppress(OSError):  # it holds what to go on from, or why it failed
+            one.begun.rmdir()
         if held is not None:
             os.close(held)
 
@@ -154,7 +156,6 @@ def _empty(one: Planned) -> None:
     """Takes away what a run needed to go on."""
     for left in one.begun.iterdir():
         left.unlink()
-    one.begun.rmdir()
 
 
 def _step_s(one: Planned, world: World) -> float:
