@@ -48,8 +48,13 @@ def evaluate_session(folder: Path) -> Replayed:
     Trials that were dropped as `paused` are passed over: the recording does not tell them.
 
     Raises:
-        Problem: the session has no bundle or no recording.
+        Problem: it is no session, or has no bundle or no recording.
     """
+    if not (folder / "config.json").is_file():
+        raise Problem(
+            f"'{folder}' is no session's folder, as it has no config.json: give one that `live` or "
+            "`replay` has written"
+        )
     config = read_config(folder / "config.json")
     recording = folder / "recording.xdf"
     if config.bundle is None or config.gallery is None or not recording.exists():

@@ -349,6 +349,8 @@ def test_wrong_numbers_are_refused_before_anything_large_is_read(
         done = call(*on_disk, *options, *extra, module="offline_train")
         assert done.code == code, done.err
         assert told in done.one_sentence()
+    done = call("evaluate", "--session", tmp_path, module="offline_train")
+    assert "is no session's folder, as it has no config.json" in done.one_sentence()
 
 
 def test_eight_numbers_of_repeats_fit_a_terminal(trained: tuple) -> None:
