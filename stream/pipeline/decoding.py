@@ -140,6 +140,8 @@ def _search(gallery: Gallery, config: SessionConfig, say: Say) -> Search:
         said.pass_on(say)
         return local
     _tell(search, figures, len(gallery), say)
+    for sentence, _ in said.kept:
+        say(f"should the server be lost: {sentence}", {})
     return search
 
 

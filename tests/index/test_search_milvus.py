@@ -16,6 +16,7 @@ from milvus_lite.engine.collection import Collection
 from pymilvus import MilvusClient
 from typer.testing import CliRunner
 
+from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
 from index.gallery import Gallery, open_gallery, save_gallery
 from index.gallery.changes import Row, add_images, remove_images
@@ -30,11 +31,13 @@ from index.search.milvus.settings import MilvusSettings
 from offline_train.commands.app import app
 from stream.doctor.models import milvus as looked_at
 from stream.doctor.verdict import Named
-from stream.pipeline.wire.config import SessionSettings
+from stream.pipeline.decoding import open_decoder
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
+from tests.tiny_bundle import tiny_models
 from tests.waiting import wait_until
 
-N, DIM, FACTOR = 2500, 16, 15.0
-PATIENT_S = 10.0
+N, DIM, FACTOR = 1500, 16, 15.0
+PATIENT_S = 60.0
 
 
 def drawn(n: int, seed: int) -> np.ndarray:
@@ -91,7 +94,7 @@ def test_it_finds_what_exact_search_finds(folder: Path, uri: str, tmp_path: Path
     galleries = open_gallery(folder), open_gallery(tmp_path / "g")
     found = [opened(gallery, uri)[0] for gallery in galleries]
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([FACTOR, 3 * FACTOR]))
     def check(seed: int, changed: bool, factor: float) -> None:
         gallery, search = galleries[changed], found[changed]
@@ -177,8 +180,9 @@ def test_a_load_that_was_ended_goes_on_and_what_grew_is_added(
     load(grown, tell=lambda *_: None)
     assert written == [(48, True)]
     assert server.count("grows", 100) == 53
+    search, exact = opened(grown, uri)[0], Flat(grown.embeddings)
     for vector in drawn(10, 7):
-        ours, true = opened(grown, uri)[0].scores(vector), Flat(grown.embeddings).scores(vector)
+        ours, true = search.scores(vector), exact.scores(vector)
         assert ours.top_k(5)[0].tolist() == true.top_k(5)[0].tolist()
     other = saved(tmp_path / "other", 50, seed=8)
     with pytest.raises(Problem, match=r"was made of other images than .*another --collection"):
@@ -220,6 +224,35 @@ def test_a_collection_that_is_not_the_gallery_s_is_refused(
         patched.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.2.9")
         with pytest.raises(Problem, match=r"is of version 'v2.2.9', known are 2.4 to 3: use"):
             Server(uri)
+
+
+def test_a_session_says_how_good_it_is_and_what_is_there_without_it(
+    uri: str, tmp_path: Path
+) -> None:
+    models, server = tiny_models(tmp_path), Server(uri)
+    gallery = open_gallery(models / "gallery")
+    made_of = loading.load(gallery, server, "tiny", "flat", lambda *_: None)
+    queries = simulated_queries(gallery.embeddings, gallery.rows, FACTOR, 5)
+    loading.measure(gallery, server, "tiny", made_of, queries)
+    asked = {"search": "milvus", "milvus": {"uri": uri, "deadline_s": PATIENT_S}, "engine": "torch"}
+    config = SessionConfig(
+        session="s",
+        folder=tmp_path,
+        endpoints=Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x")),
+        source=LiveSource(eeg="eeg", markers="markers"),
+        bundle=models / "bundle",
+        gallery=models / "gallery",
+        decoding=asked,
+    )
+    said: list = []
+    bundle = open_bundle(models / "bundle")
+    live = open_decoder(config, bundle, gallery, float, lambda *one: said.append(one))
+    live.warm_up()
+    (good, facts), (instead, _), *_ = said
+    assert f"the search of {len(gallery)} images is 'milvus', which is not exact: with simu" in good
+    assert (facts["search"], facts["is_exact"], facts["recall_5"]) == ("milvus", False, 1.0)
+    assert instead.startswith("should the server be lost: the search of")
+    assert not any("fallbacks" in str(one) for one in said)
 
 
 def test_a_server_that_is_not_there_is_a_sentence() -> None:

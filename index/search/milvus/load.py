@@ -1,7 +1,9 @@
 """Loads a gallery into a collection of a Milvus server, and goes on where it was ended."""
 
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from index.search.milvus.kept import (
     save_kept,
 )
 from index.search.milvus.search import FIRST_S, Named
-from index.search.milvus.server import Server
+from index.search.milvus.server import FLUSH_S, Server
 from index.search.remainder import moments_of
 
 BATCH_BYTES = 8 * 2**20
@@ -71,10 +73,18 @@ def load(
         server.write(collection, start, part, anew=start == begins)
     tell(n, "writing to the server's disk")
     server.settle(collection)
-    while left := server.n_unindexed(collection):
-        tell(n, f"the server builds its index, {left} images left")
-        time.sleep(_LOOK_S)
+    _wait_for_index(server, collection, partial(tell, n))
     return whole
+
+
+def _wait_for_index(server: Server, collection: str, tell: Callable[[str], None]) -> None:
+    """Until the index has all images, or gets no more of them, as a server may leave out a few."""
+    least, since_s = sys.maxsize, time.monotonic()
+    while (left := server.n_unindexed(collection)) and time.monotonic() < since_s + FLUSH_S:
+        if left < least:
+            least, since_s = left, time.monotonic()
+        tell(f"the server builds its index, {left} images left")
+        time.sleep(_LOOK_S)
 
 
 def _first_missing(server: Server, collection: str, n: int, batch: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hvf_core.problem import Problem
 from index.search.milvus.settings import TOKEN, token
 
-CONNECT_S, CALL_S, FLUSH_S = 5.0, 60.0, 600.0
+CONNECT_S, CALL_S, FLUSH_S = 10.0, 60.0, 600.0
 """How long is waited for a connection, for one call, and for the server's disk."""
 OLDEST, NEWEST = (2, 4), (3, 99)
 """Versions of the server whose answers are known."""

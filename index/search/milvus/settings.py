@@ -48,5 +48,5 @@ class MilvusSettings(Settings):
 
     uri: Annotated[str, AfterValidator(checked_uri)] = setting(option="--milvus-uri")
     """Milvus server that holds the gallery's index, as http://server:19530, for --search milvus."""
-    deadline_s: float = setting(0.05, gt=0, le=10)
+    deadline_s: float = setting(0.05, gt=0, le=60)
     """An answer waits no longer for the server; then it is found on this machine."""

@@ -59,7 +59,8 @@ def load_milvus(
         made_of = load(
             opened, server, name, index, lambda done, doing: tell(done, n, f"{name}: {doing}")
         )
-    console.print(f"{n} images are in the collection '{name}' at {uri}", soft_wrap=True)
+    there = f"the collection '{name}' at {uri}, with the index '{made_of.index}'"
+    console.print(f"{n} images are in {there}", soft_wrap=True)
     with console.status("measuring what the server finds"):
         found = measure(opened, server, name, made_of, asked)
     console.print(
