@@ -228,7 +228,7 @@ class Scene:
                 "calibrated": self.name != "unsure",
                 "abstain": sure < self.values["decoding.min_confidence"],
             }
-            answers.append(answer | {"rank": None if self.is_blind else rank})
+            answers.append(answer | {"rank": 0 if self.is_blind else rank})
         outcome = self._outcome(number) if n_ends == len(ENDS_S) else "open"
         shown = {"id": f"stim/{stimulus}", "label": LABELS[stimulus]}
         return {

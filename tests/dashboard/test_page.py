@@ -252,6 +252,9 @@ def test_what_may_not_be_known_or_believed_is_not_shown_as_if(opened: Callable) 
             page.locator("#shown img, #strip img, [data-shown], [data-flag=hit], [data-flag=miss]")
         ).to_have_count(0)
         expect(page.locator("#accuracy-body")).to_contain_text("Hidden")
+        expect(page.locator("#strip .sign").last).to_contain_text(
+            "%"
+        )  # how sure, as nobody knows more
     scene = Scene("unsure")
     with opened(scene) as (page, session):
         expect(page.locator("[data-flag=uncalibrated]")).to_be_visible()

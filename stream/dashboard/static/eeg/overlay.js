@@ -13,7 +13,7 @@ export class Overlay {
 
   add({ markers = [], rejected = [] }, gap) {
     for (const marker of markers) {
-      const told = marker.trial == null ? marker.text : `${marker.trial} · ${marker.text}`;
+      const told = [marker.trial, marker.text].filter((one) => one != null && one !== "").join(" · ");
       this.markers.push({ ...marker, told: told.length > 22 ? `${told.slice(0, 21)}…` : told });
     }
     for (const span of rejected)

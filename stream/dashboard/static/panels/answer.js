@@ -106,7 +106,7 @@ function showFlags(newest, hello) {
   const [raw, early, truth] = $("answer-flags").children;
   mark(raw, "data-on", newest && !newest.calibrated ? "" : null);
   mark(early, "data-on", newest?.provisional ? "" : null);
-  const isKnown = newest?.rank != null && !hello?.session.blind;
+  const isKnown = newest?.rank > 0; // 0: nobody may know, or knows, what was shown
   mark(truth, "data-on", isKnown ? "" : null);
   mark(truth, "data-flag", isKnown ? (newest.rank === 1 ? "hit" : "miss") : null);
   if (isKnown) say(truth, newest.rank === 1 ? "✓ right" : `✗ rank ${newest.rank} of ${hello?.n_gallery ?? "?"}`);

@@ -89,7 +89,7 @@ export function ended(trial) {
   if (trial.outcome === "cut") return { kind: "cut", sign: "▢", words: "cut, not decoded" };
   if (!last) return { kind: "open", sign: "…", words: "no answer yet" };
   if (last.abstain) return { kind: "abstain", sign: "?", words: "abstained" };
-  if (last.rank == null) return { kind: "unknown", sign: percent(last.confidence).replace(" ", ""), words: `answered ${last.labels[0]}` };
+  if (!last.rank) return { kind: "unknown", sign: percent(last.confidence).replace(" ", ""), words: `answered ${last.labels[0]}` };
   if (last.rank === 1) return { kind: "hit", sign: "1", words: "right" };
   return { kind: last.rank <= N_NEAR ? "near" : "miss", sign: `${last.rank}`, words: `rank ${last.rank}, answered ${last.labels[0]}` };
 }
