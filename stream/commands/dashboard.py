@@ -32,6 +32,8 @@ def dashboard(
 
     settings = asked.settings()
     found = (folder or _chosen()).absolute()
+    if not (found / "config.json").is_file():
+        raise Problem(f"'{found}' holds no session: give the folder of one, as sessions/ID")
     config = read_config(found / "config.json").model_copy(update={"folder": found})
     logging.basicConfig(format="%(message)s")
     bound = listening(settings.address)

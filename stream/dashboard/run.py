@@ -25,7 +25,7 @@ from stream.dashboard.doors import Doors
 from stream.dashboard.feed import Feed
 from stream.pipeline.wire.config import SessionConfig, read_config
 
-NICENESS = 10  # whatever decodes has the processor first
+NICENESS = 10
 _ENDS_S = 2
 _BEGINS_S = 30.0  # its config is written when a session begins
 
@@ -101,11 +101,18 @@ def read_begun(folder: Path) -> SessionConfig:
         time.sleep(0.05)
 
 
+def _give_way() -> None:
+    """Has whatever decodes take the processor at once, and this process not take it from that."""
+    if hasattr(os, "nice"):  # on Windows it is started with low priority
+        os.nice(NICENESS)
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # interrupts none that runs
+
+
 def main() -> None:
     """The process beside a session."""
     folder, handle = Path(sys.argv[1]), int(sys.argv[2])
-    if hasattr(os, "nice"):  # on Windows it is started with low priority
-        os.nice(NICENESS)
+    _give_way()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     doors = Doors(**json.loads(sys.stdin.buffer.readline()))
     bound = socket.socket(fileno=handle)

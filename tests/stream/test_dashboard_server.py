@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from stream.dashboard.ports import doors_of, listening
 from stream.dashboard.run import serve
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.config import SessionConfig
+from tests.calling import call
 from tests.finished import RATE_HZ, Piece, Session, finished
 from tests.ports import free_port
 
@@ -252,3 +254,15 @@ def test_a_port_that_is_taken_is_passed_over_and_a_strange_address_is_refused() 
         assert second.getsockname()[1] > first.getsockname()[1]
     with pytest.raises(Problem, match="give an address of this machine"):
         listening("203.0.113.7:8765")
+
+
+def test_without_a_session_dashboard_says_how_to_begin_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for named, told in (([], "or begin one"), (["nowhere"], "nowhere' holds no session")):
+        done = call("dashboard", *named, "--no-browser")
+        assert done.code == 1
+        assert told in done.one_sentence()
+    wrong = ("--page", "foo", "--no-paint", "--out", "s")
+    for options in (wrong, ("--no-dashboard", "--page", "127.0.0.1:8765", "--out", "s")):
+        assert call(*options).code == 2
+    assert not any(tmp_path.iterdir())
