@@ -78,7 +78,7 @@ class Scene:
             "session": session | {"simulated": mode == "demo"},
             "rights": rights,
             "now_s": self.now_s,
-            "n_gallery": 200,
+            "n_gallery": 0 if self.name == "record" else 200,
             "n_repeats": 8,
             "window_ends_s": ENDS_S,
             "window_s": [-0.2, 1.0],

@@ -264,6 +264,14 @@ def test_what_may_not_be_known_or_believed_is_not_shown_as_if(opened: Callable) 
         expect(page.locator("#accuracy-body")).to_contain_text("Calibration: not known yet")
 
 
+def test_a_session_without_a_decoder_shows_what_it_records(opened: Callable) -> None:
+    with opened("record") as (page, _):
+        expect(page.locator("#recording")).to_contain_text("48.2 MB")
+        expect(page.locator("#answer")).to_be_hidden()
+        expect(page.locator("#strip li")).to_have_count(48)
+        expect(page.locator("#strip img")).to_have_count(0)  # there is no gallery
+
+
 def test_the_session_form_is_filled_before_a_session_starts(opened: Callable) -> None:
     with opened("form") as (page, session):
         expect(page.locator("#form-dialog")).to_be_visible()

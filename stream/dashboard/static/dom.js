@@ -56,8 +56,11 @@ export function picture(url, alt, className = "thumb") {
 
 export const noPicture = (text, className = "thumb") => make("span", { class: `${className} none` }, text);
 
-export const thumbnail = (id, label, className) =>
-  picture(`/thumbnails/${encodeURIComponent(id)}`, label, className);
+/** The picture of an image of the gallery; a session that decodes nothing has no gallery. */
+export function thumbnail(id, label, className) {
+  if (document.body.dataset.mode === "record") return noPicture("no picture", className);
+  return picture(`/thumbnails/${encodeURIComponent(id)}`, label, className);
+}
 
 /** The colours of the theme, as a canvas needs them. */
 export function colours() {

@@ -16,10 +16,11 @@ export function verdicts() {
   for (const { root } of tiles.values()) $("verdicts").append(root);
 
   return {
-    hello({ session, rights }) {
+    hello({ session, rights, n_gallery }) {
       say($("title"), session.title || session.id);
       document.title = `${session.title || session.id} · hvf-live`;
-      mark(document.body, "data-mode", session.mode);
+      // Also a replay without a model decodes nothing.
+      mark(document.body, "data-mode", n_gallery ? session.mode : "record");
       mark(document.body, "data-folder", session.folder);
       const badges = [["mode", MODES[session.mode] ?? session.mode]];
       if (session.simulated) badges.push(["simulated", "simulated subject"]);
