@@ -4,6 +4,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HTTPError
 from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,7 +22,8 @@ from torch import Tensor, nn
 from decoder.brain.base import BrainEncoder
 from hvf_core.artifact import file_sha256
 from hvf_core.hub.load import Source, from_hub
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
+from hvf_core.specs import loading
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _HEAD = "final_layer."
@@ -184,12 +188,11 @@ def find_weights(source: str) -> Weights:
     if folder.is_dir():
         files = {name: folder / name for name in (CONFIG, WEIGHTS, CARD)}
     elif len(parts := source.split("/")) == 2 and all(parts) and not source.startswith("."):
-        files = from_hub(
-            f"the weights '{source}'",
-            (Source(place=source, files=(CONFIG, WEIGHTS)),),
-            "",
-            lambda: {name: _fetched(source, name) for name in (CONFIG, WEIGHTS, CARD)},
-        )
+        what = f"the weights '{source}'"
+        published = (Source(place=source, files=(CONFIG, WEIGHTS)),)
+        way_out = "name others, agree to their terms on the hub, or give a folder"
+        with loading(what, source, way_out, HTTPError):
+            files = from_hub(what, published, "", partial(_fetched, source))
     else:
         raise Problem(
             f"the weights '{source}' are no folder here: give one that has {CONFIG} and {WEIGHTS}, "
@@ -205,24 +208,21 @@ def find_weights(source: str) -> Weights:
         options = {name: value for name, value in config.items() if name not in _TOLD_HERE}
     except (ValueError, TypeError) as fault:
         raise Problem(f"'{files[CONFIG]}' is no configuration ({_told(fault)})") from fault
-    rate_hz, licence = config.get("sfreq"), _licence(files[CARD])
+    rate_hz, licence = config.get("sfreq"), _licence(files.get(CARD))
     return Weights(source, options, rate_hz, files[WEIGHTS], licence)
 
 
-def _fetched(source: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(source, name))
-    except EntryNotFoundError as fault:
-        if name == CARD:  # of which it can do without
-            return Path(name)
-        raise Problem(f"the weights '{source}' have no {name}: name others") from fault
+def _fetched(source: str) -> dict[str, Path]:
+    """The files from the hub's cache, or else from there; without a card where it has none."""
+    files = {name: Path(hf_hub_download(source, name)) for name in (CONFIG, WEIGHTS)}
+    with suppress(EntryNotFoundError):
+        files[CARD] = Path(hf_hub_download(source, CARD))
+    return files
 
 
-def _licence(card: Path) -> str:
+def _licence(card: Path | None) -> str:
     """What the head of a hub's card says of it."""
-    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    is_there = card is not None and card.is_file()
+    lines = needed(card).read_text(encoding="utf-8").splitlines() if is_there else []
     said = (line.partition(":")[2].strip() for line in lines if line.startswith("license:"))
     return next(said, "")

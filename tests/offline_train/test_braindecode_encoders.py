@@ -15,6 +15,7 @@ from hvf_core.problem import Problem
 from offline_train.brain.pretrained import refuse_unfit
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import is_of, make_bundle, train
+from tests.fake_hub import fake_hub
 from tests.lookalikes.braindecode_double import install, published
 from tests.offline_train.conftest import FORMAT
 
@@ -102,3 +103,18 @@ def _config(folder: Path, **more: object) -> TrainSettings:
 def _damaged(folder: Path) -> TrainSettings:
     (folder / "model.safetensors").write_bytes(b"not tensors")
     return with_weights(folder)
+
+
+def test_weights_on_the_hub_are_fetched_once_and_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.put("lab/net", published(tmp_path / "weights"))
+        settings = with_weights(Path("lab/net"))
+        assert "licence: bsd-3-clause" in refuse_unfit(settings, FORMAT)
+        asked = hub.n_asked
+        assert "licence: bsd-3-clause" in refuse_unfit(settings, FORMAT)
+        assert hub.n_asked == asked
+        hub.refused["lab/terms"] = (403, "GatedRepo")
+        with pytest.raises(Problem, match=r"'lab/terms' .*: name others, agree to their terms"):
+            refuse_unfit(with_weights(Path("lab/terms")), FORMAT)
