@@ -23,7 +23,10 @@ def write_report(results: Results, folder: Path) -> None:
     with whole_files(folder) as draft:
         (draft / "table.md").write_text(markdown(results), encoding="utf-8")
         with (draft / "table.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(_cells(results))
+            rows = [*_cells(results)]
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows(rows)
         write_manifest(draft / TABLE, results)
         _figure(results).savefig(draft / "figure.png", dpi=DPI)
 
@@ -102,23 +105,20 @@ def _axes(results: Results) -> list[str]:
     return list(dict.fromkeys(axis for line in results.lines for axis in line.axes))
 
 
-def _cells(results: Results) -> Iterator[list[object]]:
-    axes = _axes(results)
-    ends = ("value", "low", "high")
-    head = ["row", *axes, "method", "repeats", "tmax_s"]
-    head += ["n_images", "n_subjects", "n_seeds", "n_runs", "simulated"]
-    head += [f"{metric}_{end}" for metric in METRICS for end in ends]
-    head += [f"{metric}_difference_{end}" for metric in METRICS for end in ends]
-    yield [*head, *(f"{metric}_published" for metric in METRICS), "source"]
+def _cells(results: Results) -> Iterator[dict[str, object]]:
+    """The lines of the CSV, by the names of its columns."""
+    facts = {"method", "repeats", "tmax_s", "n_images", "n_subjects", "n_seeds", "n_runs"}
     for line in results.lines:
-        row: list[object] = [line.row, *(line.axes.get(axis, "") for axis in axes)]
-        row += [line.method, line.repeats, line.tmax_s]
-        row += [line.n_images, line.n_subjects, line.n_seeds, line.n_runs, results.simulated]
-        for known in (line.measured, line.differences):
+        row: dict[str, object] = {"row": line.row}
+        row |= {axis: line.axes.get(axis, "") for axis in _axes(results)}
+        row |= line.model_dump(include=facts) | {"simulated": results.simulated}
+        for kind, known in (("", line.measured), ("_difference", line.differences)):
             for metric in METRICS:
                 found = known.get(metric)
-                row += [getattr(found, end) if found else "" for end in ends]
-        yield [*row, *(line.published.get(metric, "") for metric in METRICS), line.source]
+                ends = ("value", "low", "high")
+                row |= {f"{metric}{kind}_{end}": getattr(found, end, "") for end in ends}
+        row |= {f"{metric}_published": line.published.get(metric, "") for metric in METRICS}
+        yield row | {"source": line.source}
 
 
 def _figure(results: Results) -> Figure:
