@@ -31,7 +31,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.trials import trial_plan
-from stream.pipeline.wire.config import DecodingSettings, SessionSettings
+from stream.pipeline.wire.config import DecodingSettings, Endpoints, FileSource, SessionConfig
 from stream.sources.cut_recording import cut_trials
 from stream.sources.read import read_recording
 from stream.sources.recording import Recording
@@ -123,7 +123,11 @@ class Answered(NamedTuple):
 def decoded(folder: Path, recording: Path) -> list[Answered]:
     """The answers that a session gives of a recording, by its code and without its processes."""
     bundle, gallery = load_bundle(folder), load_gallery(folder.with_name("gallery"))
-    asked = SessionSettings(
+    asked = SessionConfig(
+        session="s",
+        folder=folder.with_name("session"),
+        endpoints=Endpoints.local(),
+        source=FileSource(path=recording),
         bundle=folder,
         decoding=DecodingSettings(engine="torch"),
         marker_rule=MarkerRule(stimulus=LATER_MARKERS),

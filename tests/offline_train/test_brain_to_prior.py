@@ -179,7 +179,7 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
     assert "next: python -m offline_train mbp" in done.output
     assert list((tmp_path / "prior-tensorboard").glob("events*"))
     cached = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
-    assert cached == {"vae", "big", "checkpoints"}, "the encoder 'big' gave the latents as well"
+    assert cached == {"vae", "big", "contents", "checkpoints"}, "'big' gave the latents as well"
     done = command("prior", *seen, tmp_path / "small.json", *small, *out, tmp_path / "prior-2")
     assert done.exit_code == 0, done.output
     assert list((tmp_path / "cache").glob("latents-64px-*/latents.npy"))
