@@ -536,6 +536,7 @@ class Session(AbstractContextManager["Session"]):
 
     await_ready, await_for, aask = _awaited(wait_ready), _awaited(wait_for), _awaited(ask)
     amore_like = _awaited(more_like)
+    start = partialmethod(ask, "start")
     finish = partialmethod(ask, "finish")
     stop = partialmethod(ask, "stop")
     pause = partialmethod(ask, "pause")

@@ -619,8 +619,10 @@ def test_it_all_works_under_asyncio_several_waits_at_once(
 def test_the_verbs_are_those_of_the_session(running: Running, joined: Session) -> None:
     from stream.pipeline.control import VERBS
 
-    said = [joined.finish(), joined.stop(), joined.pause(), joined.resume()]
-    assert said == ["a test"] * 4
+    said = [
+        ask() for ask in (joined.start, joined.finish, joined.stop, joined.pause, joined.resume)
+    ]
+    assert said == ["a test"] * 5
     assert joined.mark("half time") == joined.reset_group("a") == joined.set("top_k 3") == "a test"
     with pytest.raises(Refused, match="no such gallery"):
         joined.gallery("/none")
@@ -628,7 +630,7 @@ def test_the_verbs_are_those_of_the_session(running: Running, joined: Session) -
     assert joined.more_like("red apple", 2) == alike
     assert asyncio.run(joined.amore_like("red apple")) == alike
     assert [verb for verb, _ in running.asked] == [
-        *("finish", "stop", "pause", "resume", "mark", "reset_group", "set", "gallery"),
+        *("start", "finish", "stop", "pause", "resume", "mark", "reset_group", "set", "gallery"),
         *("like", "like"),
     ]
     assert running.asked[-2:] == [("like", "2 red apple"), ("like", "5 red apple")]
