@@ -60,19 +60,8 @@ class Page:
 def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path: Path) -> None:
     folder, port = tmp_path / "s", free_port()
     page_at = ("--page", f"127.0.0.1:{port}", "--no-browser")
-    trials = (
-        "--trials",
-        "400",
-        "--repeats",
-        "4",
-        "--soa",
-        "0.4",
-        "--no-paint",
-        "--headless",
-        "--tmax",
-        "0.3,1",
-    )
-    session = start(*trials, "--form", *page_at, "--out", folder)
+    trials = ("--trials", "800", "--repeats", "4", "--soa", "0.4", "--tmax", "0.3,1")
+    session = start(*trials, "--no-paint", "--headless", "--form", *page_at, "--out", folder)
 
     page = Page(port)
     hello = page.kind("hello")
@@ -116,14 +105,16 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
     assert again.kind("trial", trial=trial["trial"])["answers"] == trial["answers"]
     n_before = again.state["ledger"]["decoded"]
     assert again.ask(8, "resume")["ok"]
-    again.hear(lambda told: again.state["ledger"]["decoded"] > n_before)
+    while again.state["ledger"]["decoded"] == n_before:
+        again.kind("state")
     assert again.ask(9, "stop")["ok"]
     again.kind("state", state="ended")
 
     done = finish(session)
     assert done.code == 0, done.err
     told = check_accounted(folder)
-    again.hear(lambda _: again.state["ledger"]["markers"] == told["markers"])
+    while again.state["ledger"]["markers"] != told["markers"]:
+        again.kind("state")
     interrupt(beside)
     assert finish(beside).code == 130
     asked = [(r["verb"], r["argument"], r["outcome"]) for r in trials_of(folder, "control")]
