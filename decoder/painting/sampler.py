@@ -116,6 +116,8 @@ class Sampler:
         self.paint(torch.zeros(1, self.embedding_dim), [0], one_step)
         with torch.inference_mode():
             self._decode(self._noise([torch.Generator().manual_seed(0)]))
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()  # of what was tried before it was captured
 
     @torch.inference_mode()
     def paint(

@@ -134,17 +134,19 @@ def _cancel(card: Card, sampler: Sampler) -> Figures:
 
 
 def _memory(card: Card, base: DiffusionBase, size_px: int) -> Figures:
+    """From the making of what paints on: its graphs keep what they have taken."""
     found: Figures = {}
+    z_c = embedding(card)
+
+    def look(step: Step) -> bool:
+        step.preview()
+        return True
+
     with card.memory(found):
-        sampler = random_sampler(card, base, size_px)
-        z_c = embedding(card)
-
-        def look(step: Step) -> bool:
-            step.preview()
-            return True
-
-        found |= spread(card.timed(lambda: sampler.paint(z_c, [0], look), 5))
-    found["fits"] = card.fits(lambda: sampler.paint(z_c, [0], look))
+        paint = partial(random_sampler(card, base, size_px).paint, z_c, [0], look)
+        found |= spread(card.timed(paint, 5))
+    del paint
+    found["fits"] = card.fits(lambda: random_sampler(card, base, size_px).paint(z_c, [0], look))
     return found
 
 
