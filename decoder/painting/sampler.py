@@ -16,8 +16,9 @@ from torch import Tensor
 
 from decoder.capture import Captured
 from decoder.painting import attention, previews
+from decoder.painting.attention import CachedCrossAttention
 from decoder.painting.base import DiffusionBase
-from decoder.painting.previews import Grade
+from decoder.painting.previews import Grade, Network
 from decoder.painting.step import Start, Step
 from hvf_core.problem import Problem
 from hvf_core.torchvision_ops import declare_missing_ops
@@ -82,23 +83,18 @@ class Sampler:
         run = _as_graphs(base.device) if settings.captured else previews.as_it_is
         self._preview = previews.previewer(base, grade, run)
         self._decode = previews.decoder(base, run)
-        self._predict = run(self._noise_in)
-        self._tell = run(self._tell_layers)
-        self._projection = _image_projection(adapter["image_proj"], base)
-        self.embedding_dim = self._projection.image_embeds.in_features
-        self._layers = attention.install(
+        projection = _image_projection(adapter["image_proj"], base)
+        self.embedding_dim = projection.image_embeds.in_features
+        layers = attention.install(
             base.unet, base.prompt_embeds, adapter["ip_adapter"], settings.ip_scale
         )
+        self._tell = run(_teller(projection, layers))
+        self._predict = run(_predictor(base, self.size_px))
         if settings.channels_last:
             # diffusers' types leave it out.
             base.unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self._step_takes = inspect.signature(base.scheduler.step).parameters
-        side = self.size_px
-        self._time_ids = torch.tensor(
-            [[side, side, 0, 0, side, side]], dtype=base.dtype, device=base.device
-        )
         self._signal_shares = base.scheduler.alphas_cumprod
-        self._conditions: dict[int, dict[str, Tensor]] = {}
         self._check()
 
     def warm_up(self) -> None:
@@ -214,21 +210,6 @@ class Sampler:
             z_c = torch.cat([torch.zeros_like(z_c), z_c])
         self._tell(z_c)
 
-    def _tell_layers(self, z_c: Tensor) -> Tensor:
-        """Gives embeddings (rows, dim) to the layers, as the tokens (rows, 4, width) returned."""
-        tokens: Tensor = self._projection(z_c)
-        for layer in self._layers:
-            layer.bind(tokens)
-        return tokens
-
-    def _noise_in(self, latents: Tensor, time: Tensor) -> Tensor:
-        """What the UNet takes for the noise in latents (rows, 4, h, w)."""
-        prompt, condition = self._constants(len(latents))
-        noise: Tensor = self._base.unet(
-            latents, time, prompt, added_cond_kwargs=condition, return_dict=False
-        )[0]
-        return noise
-
     def _set_times(self, start: Start | None) -> Tensor:
         scheduler = self._base.scheduler
         if self._timesteps is not None:
@@ -261,16 +242,6 @@ class Sampler:
         shape = (len(generators), base.unet.config["in_channels"], side, side)
         return randn_tensor(shape, generators, base.device, base.dtype)
 
-    def _constants(self, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the UNet is told besides: the prompt, its pooled form, and the sizes."""
-        base = self._base
-        if rows not in self._conditions:
-            self._conditions[rows] = {
-                "text_embeds": base.pooled_prompt_embeds.expand(rows, -1).contiguous(),
-                "time_ids": self._time_ids.expand(rows, -1).contiguous(),
-            }
-        return base.prompt_embeds, self._conditions[rows]
-
     def _estimate(self, stepped: object, noise: Tensor, latents: Tensor, time: Tensor) -> Tensor:
         """The clean latents; where the scheduler does not say them, from the predicted noise.
 
@@ -284,11 +255,47 @@ class Sampler:
         return (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
 
 
-def _as_graphs(device: torch.device) -> Callable[[previews.Network], previews.Network]:
+def _as_graphs(device: torch.device) -> Callable[[Network], Network]:
     """Runs networks as graphs, which use one memory, as they run one after the other."""
     if device.type != "cuda":
         return previews.as_it_is
     return partial(Captured, device=device, pool=torch.cuda.graph_pool_handle())
+
+
+# What is captured does not know the sampler: it would be kept, with its graphs, until Python looks
+# for circles, after a setting has made another one.
+
+
+def _teller(projection: ImageProjection, layers: Sequence[CachedCrossAttention]) -> Network:
+    """Gives embeddings (rows, dim) to the layers, as the tokens (rows, 4, width) returned."""
+
+    def tell(z_c: Tensor) -> Tensor:
+        tokens: Tensor = projection(z_c)
+        for layer in layers:
+            layer.bind(tokens)
+        return tokens
+
+    return tell
+
+
+def _predictor(base: DiffusionBase, size_px: int) -> Network:
+    """What the UNet takes for the noise in latents (rows, 4, h, w), at a time."""
+    sizes = [[size_px, size_px, 0, 0, size_px, size_px]]
+    time_ids = torch.tensor(sizes, dtype=base.dtype, device=base.device)
+    conditions: dict[int, dict[str, Tensor]] = {}
+
+    def predict(latents: Tensor, time: Tensor) -> Tensor:
+        rows = len(latents)
+        if rows not in conditions:
+            conditions[rows] = {
+                "text_embeds": base.pooled_prompt_embeds.expand(rows, -1).contiguous(),
+                "time_ids": time_ids.expand(rows, -1).contiguous(),
+            }
+        told = {"added_cond_kwargs": conditions[rows], "return_dict": False}
+        noise: Tensor = base.unet(latents, time, base.prompt_embeds, **told)[0]
+        return noise
+
+    return predict
 
 
 def _image_projection(weights: Mapping[str, Tensor], base: DiffusionBase) -> ImageProjection:

@@ -1,7 +1,9 @@
 """The sampler against diffusers' own pipelines, and what those cannot do."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +377,18 @@ def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
     projection["proj.weight"] = projection["proj.weight"][:-4]
     with pytest.raises(Problem, match="4 tokens of the width 64"):
         Sampler(base, good | {"image_proj": projection})
+
+
+def test_a_sampler_goes_at_once_with_all_that_its_graphs_hold(tmp_path: Path) -> None:
+    painter = sampler(tmp_path, SamplerSettings(captured=True))
+    painter.warm_up()
+    left = weakref.ref(painter)
+    gc.disable()  # which would find it later, when another one has not found its memory
+    try:
+        del painter
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing is captured")
