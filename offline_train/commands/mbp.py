@@ -77,7 +77,7 @@ def mbp(
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_taken, refuse_unwritable
     from index.encoders.spec import read_specs
-    from offline_train.brain.checks import check_trainable, climb
+    from offline_train.brain.checks import check_trainable, climb, whole_batch
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
@@ -114,8 +114,9 @@ def mbp(
         check_trainable(fold.learnt, settings, n_encoders, prior is not None, group.n)
         for fold in folds
     ]
-    if slow := climb(min(n_steps), settings):
-        console.print(slow, soft_wrap=True)
+    for look in (climb, whole_batch):
+        if said := look(min(n_steps), settings):
+            console.print(said, soft_wrap=True)
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
     found = []
     training = f"training {settings.encoder} + HVF"

@@ -44,6 +44,7 @@ def test_a_training_that_ends_before_it_has_begun_says_so(trials: Path, tmp_path
         "the learning rate climbs for 10 steps, the training has 1: it reaches 0 of 0.0005, and "
         "nothing is learnt; give"
     )
+    assert "fits into one batch of 1024, so that the training has no more than 1 steps" in done.out
 
 
 def test_values_that_are_not_finite(trials: Path) -> None:
