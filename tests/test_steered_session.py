@@ -90,8 +90,8 @@ def test_a_session_is_watched_steered_and_ended_from_outside(cap: str, tmp_path:
 
     assert caller.ask("dance") == (
         "refused",
-        "there is no verb 'dance'; there are finish, stop, pause, resume, mark, reset_group, "
-        "gallery, set, like, hello",
+        "there is no verb 'dance'; there are finish, stop, pause, resume, start, mark, "
+        "reset_group, gallery, set, like, hello",
     )
     assert caller.ask("set", "nonsense 1")[0] == "refused"
     assert caller.ask("mark", "half time")[0] == "done"
