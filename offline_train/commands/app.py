@@ -1,7 +1,7 @@
 """The command line of training: its commands."""
 
 from hvf_core.options import app_of
-from offline_train.commands.calibrate import calibrate
+from offline_train.commands.calibrate import calibrate, personalise
 from offline_train.commands.datasets import datasets
 from offline_train.commands.evaluate import evaluate
 from offline_train.commands.evaluate_prior import evaluate_prior
@@ -20,7 +20,7 @@ app = app_of(
     "for those that paint.",
     datasets,
     *(prepare, prepare_test, features, mbp, gallery, calibrate, evaluate, experiments),
-    *(onnx, share, fetch),
+    *(personalise, onnx, share, fetch),
     *(import_prior, import_features),
     *(empty_prompt, prior, evaluate_prior),
 )

@@ -47,8 +47,8 @@ def adapt(
     from hvf_core.provenance import command_line
     from hvf_core.screen import Screen
     from index.gallery import load_gallery
-    from offline_train.brain.adapt import fit_today
-    from offline_train.brain.today import cut_today
+    from offline_train.brain.person.adapt import fit_today
+    from offline_train.brain.person.today import cut_today
     from stream.acquire.adapted import MANIFEST, Adapted, save_adapted
     from stream.acquire.preprocess import Preprocessing
     from stream.acquire.settings import AdaptationSettings
@@ -144,7 +144,7 @@ def _told(one: "Compared") -> str:
 
 def _doubts(adapted: "Adapted", is_calibrated: bool) -> Iterator[str]:
     """What was not fitted, and why."""
-    from offline_train.brain.adapt import ENOUGH
+    from offline_train.brain.person.adapt import ENOUGH
 
     if not adapted.n_labelled:
         yield "the gallery has none of the images that were shown: how right answers are is unknown"

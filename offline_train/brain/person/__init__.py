@@ -1,0 +1,1 @@
+"""What some minutes of a person tell: of today, and of whom a bundle is to decode."""
