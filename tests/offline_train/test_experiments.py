@@ -157,7 +157,7 @@ def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_runs(
 def test_a_folder_of_others_is_left_as_it_is(tmp_path: Path, world: Path) -> None:
     there = sorted((world / "trials").iterdir())
     done = call("experiments", written(world, tmp_path), "--out", world / "trials", module=MODULE)
-    assert "holds no table.json or runs, so it is left alone" in done.one_sentence()
+    assert "holds no table.json or runs or begun, so it is left alone" in done.one_sentence()
     assert sorted((world / "trials").iterdir()) == there
 
 
@@ -170,11 +170,20 @@ def test_paths_of_encoders_begin_where_the_command_is_given(tmp_path: Path, worl
 def test_repeats_that_there_are_not_are_told_before_anything_runs(
     tmp_path: Path, world: Path
 ) -> None:
+    (tmp_path / "out/begun/0").mkdir(parents=True)  # of what was ended before a run was done
     file = written(world, tmp_path, PLAIN.replace("repeats = [1, 4]", "repeats = [1, 99]"))
     done = experiments(file, tmp_path)
     assert done.code == 1
     assert "99 are to be averaged" in done.one_sentence()
-    assert not (tmp_path / "out" / "begun").exists()
+    assert len([*(tmp_path / "out/begun").iterdir()]) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_runs(
+    tmp_path: Path, world: Path
+) -> None:
+    file = written(world, tmp_path)
+    done = experiments(file, tmp_path, "--cache", file / "features")
+    assert f"{file / 'features'} cannot be written" in done.one_sentence()
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:

@@ -44,9 +44,10 @@ def experiments(
     experiment = experiment.model_copy(update=changed)
     out = out or Path("experiments") / Path(file).stem
     if not listed:
-        from hvf_core.artifact import refuse_other_results
+        from hvf_core.artifact import refuse_other_results, refuse_unwritable
 
-        refuse_other_results(out, "table.json", "runs")
+        refuse_other_results(out, "table.json", "runs", "begun")
+        refuse_unwritable(cache)
     world = steps.world_of(experiment, cache)
     planned, wanted = steps.planned_in(out, experiment, world, only)
     if listed:
