@@ -27,7 +27,7 @@ export class Frames {
   /** In words, once a second; the screen's own pace is known after the first frames. */
   told() {
     const n = Math.min(this.count, N);
-    return n ? `${median(this.work_ms.subarray(0, n)).toFixed(1)} ms a frame · ${this.dropped} dropped` : "";
+    return n ? `${median(this.work_ms.subarray(0, n)).toFixed(1)} ms a frame · ${this.dropped} frames not drawn` : "";
   }
 }
 
