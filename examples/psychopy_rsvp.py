@@ -5,7 +5,8 @@
 
 A marker's text is the image's id, its file name without the ending. It begins when the session is
 READY: told by hvf-live's client (stream/client.py, which may be copied beside this file), or else
-by the LSL stream `hvf-live-results`. Needs pylsl and PsychoPy. Escape or Ctrl-C ends it.
+by the LSL stream `hvf-live-results`. Needs pylsl and PsychoPy. Escape or Ctrl-C ends it: end one
+that still runs before the next, as two of a name are refused.
 """
 
 import argparse
@@ -126,7 +127,10 @@ def orders(files: list[Path], repeats: int) -> Iterator[list[Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="RSVP with LSL markers stamped at the flip.")
+    parser = argparse.ArgumentParser(
+        description="RSVP with LSL markers stamped at the flip. Escape or Ctrl-C ends it: end one "
+        "that still runs before the next, as two marker streams of a name are refused."
+    )
     parser.add_argument("--images", type=Path, required=True, help="folder; file names are ids")
     parser.add_argument("--soa", type=float, default=0.2, help="from onset to onset, in s")
     parser.add_argument("--on", type=float, default=0.1, help="how long an image is there, in s")
