@@ -233,8 +233,21 @@ def write_tensors(
     It is a draft as a rule: whoever has it written says what cannot be, as `whole_file` does.
     """
     ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
-    save_file(ordered, path, dict(facts) if facts else None)
+    with usual_mode(path):
+        save_file(ordered, path, dict(facts) if facts else None)
     return file_sha256(path)
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """Gives a file that the block writes the mode that files have by the umask.
+
+    safetensors would have it read by nobody else, beside manifests that the umask lets others read.
+    """
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    yield
+    path.chmod(mode)
 
 
 def write_manifest(path: Path, manifest: BaseModel) -> None:

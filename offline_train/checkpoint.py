@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from hvf_core.artifact import whole_file
+from hvf_core.artifact import usual_mode, whole_file
 from hvf_core.problem import Problem
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -48,7 +48,7 @@ def save_checkpoint(
     tensors |= dict(model.named_buffers())  # the running means of batch normalisation
     directory.mkdir(parents=True, exist_ok=True)
     path = state_file(directory, training)
-    with whole_file(path) as draft:
+    with whole_file(path) as draft, usual_mode(draft):
         save_file(tensors, draft, {"training": training, "history": json.dumps([*history])})
 
 

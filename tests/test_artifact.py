@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from hvf_core.artifact import (
     whole_file,
     whole_files,
     write_manifest,
+    write_tensors,
 )
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
@@ -35,6 +37,22 @@ def make(directory: Path, word: str) -> None:
 
 def word_in(directory: Path) -> str:
     return Said.model_validate_json((directory / "it.json").read_text()).word
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_all_files_of_a_folder_have_the_mode_that_the_umask_gives(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with sealed_directory(tmp_path / "it", "it.json") as draft:
+            write_tensors(draft / "it.safetensors", {"a": np.zeros(3)})
+            write_manifest(draft / "it.json", Said(word="new"))
+    finally:
+        os.umask(before)
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "it").iterdir()}
+    assert modes == {0o666 & ~umask}
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from decoder.painting.base import ModelFiles, empty_prompt_file
 from decoder.painting.spec import BaseSpec
-from hvf_core.artifact import whole_file
+from hvf_core.artifact import usual_mode, whole_file
 from hvf_core.problem import Problem
 
 # Once decoder.painting.base has made it importable.
@@ -30,7 +30,7 @@ def encode_empty_prompt(spec: BaseSpec) -> dict[str, tuple[int, ...]]:
     tensors = ModelFiles(spec).get("the text encoders", spec.source, lambda: _encoded(spec.source))
     file = empty_prompt_file(spec)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as draft:
+    with whole_file(file) as draft, usual_mode(draft):
         save_file({name: t.half().contiguous() for name, t in tensors.items()}, draft)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
