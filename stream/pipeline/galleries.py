@@ -124,9 +124,11 @@ def among(gallery: Gallery, candidates: Path | None) -> Gallery:
     if not rows:
         raise Problem(f"'{candidates}' of --among names no image: write an id into each line")
     if unknown := [id_ for id_, row in rows.items() if row is None]:
+        # Not what stands there: whoever steers a session may name any file of this machine.
         raise Problem(
             f"'{candidates}' of --among names {len(rows)} images, of which the gallery has "
-            f"{len(rows) - len(unknown)}, and not '{unknown[0]}': name images of the gallery"
+            f"{len(rows) - len(unknown)}, and not that of line {lines.index(unknown[0]) + 1}: name "
+            "images of the gallery"
         )
     chosen = np.array(list(rows.values()), np.int64)
     return replace(gallery, removed=np.delete(np.arange(gallery.n_rows), chosen))
