@@ -111,7 +111,12 @@ def test_a_session_begins_with_what_was_measured_before_it(
     old = json.loads((kept / "adapted.json").read_text())
     for key, value, told in (
         ("made", datetime(2020, 1, 1, tzinfo=UTC).isoformat(), r"hours old, at most 12"),
+        ("made", datetime(2999, 1, 1, tzinfo=UTC).isoformat(), "which is to come"),
         ("bundle", "0" * 64, "was made for another bundle"),
+        ("temperature", -2.0, "is not valid at temperature"),
+        ("temperature", 1e300, "is not valid at temperature"),
+        ("light_s", 50, "is not valid at light_s"),
+        ("n_trials", -5, "is not valid at n_trials"),
     ):
         (kept / "adapted.json").write_text(json.dumps(old | {key: value}))
         done = call(*line, "--adapted", kept, "--out", tmp_path / key)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field, PositiveFloat, PositiveInt
 from safetensors.numpy import load_file
 
 from decoder.bundle import MANIFEST as BUNDLE
@@ -29,13 +29,15 @@ from hvf_core.specs import Frozen
 MANIFEST, _STATE = "adapted.json", "covariance.safetensors"
 _VERSION = 1
 _WAY_OUT = "run `adapt` again"
+_CLOCKS_APART_H = 0.5
+"""What the clock of the machine that recorded may be ahead."""
 
 
 class Compared(Frozen):
     """A figure without and with what was fitted, which is never that of trials fitted on."""
 
     what: str
-    n: int
+    n: PositiveInt
     """Trials."""
     before: tuple[float, float, float]
     """Value, and the ends of its 95 % interval."""
@@ -54,26 +56,31 @@ class Adapted(Frozen):
     """SHA-256 of its manifest."""
     channels: tuple[str, ...]
     """Of the stream, in its order, as the bundle calls them."""
-    rate_hz: float
-    n_trials: int
+    rate_hz: PositiveFloat
+    n_trials: PositiveInt
     """That the covariance is made of: those without blinks and the like."""
-    n_labelled: int
+    n_labelled: int = Field(ge=0)
     """Of which the gallery knows what was seen."""
-    temperature: float | None
+    temperature: float | None = Field(ge=1e-3, le=1e5)
     """By which the bundle's temperatures are multiplied; None: not fitted."""
-    light_s: float | None
+    light_s: float | None = Field(ge=-1, le=1)
     """From marker to light; None: not measured."""
     compared: tuple[Compared, ...]
     simulated: bool
     files: Mapping[str, str] = {}
 
     def check(self, bundle: Path, for_h: float) -> None:
-        """Refuses what is of another bundle, or older than so many hours."""
+        """Refuses what is of another bundle, of the future, or older than so many hours."""
         age_h = (datetime.now(UTC) - self.made) / timedelta(hours=1)
         if self.bundle != file_sha256(bundle / BUNDLE):
             raise Problem(
                 f"what --adapted names was made for another bundle than '{bundle}', or before that "
                 f"was calibrated anew: {_WAY_OUT}, or leave --adapted out"
+            )
+        if age_h < -_CLOCKS_APART_H:
+            raise Problem(
+                f"what --adapted names is of {self.made:%Y-%m-%d %H:%M} UTC, which is to come: "
+                f"put the clock right, here or where it was recorded, and {_WAY_OUT}"
             )
         if age_h > for_h:
             raise Problem(
