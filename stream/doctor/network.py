@@ -115,12 +115,12 @@ _FIREWALLS: Mapping[str, Callable[[], tuple[str, bool]]] = {
 
 def keys(named: Named) -> Iterator[Verdict]:
     """Whether those that let other hosts in are this user's alone."""
-    from stream.pipeline.wire.keys import lab_keys, refuse_open_keys
+    from stream.pipeline.wire.keys import lab_keys, refuse_useless_keys
 
     if not lab_keys().is_file():
         yield verdict("no keys let other hosts in; `keys make` or --listen makes them")
         return
-    refuse_open_keys()
+    refuse_useless_keys()
     yield verdict(f"keys that let other hosts in, for this user alone: '{lab_keys()}'")
 
 

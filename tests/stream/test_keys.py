@@ -1,5 +1,6 @@
 """Over tcp, who has the keys of a session is let in; nobody else hears a word or says one."""
 
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -117,9 +118,22 @@ def test_the_command_makes_shows_and_renews_keys_that_others_cannot_read(
     files[0].chmod(0o640)
     with pytest.raises(Problem, match=r"has the mode 0640, .* run `chmod 600 '.*server.json'`"):
         make_lab_keys()  # as a session with --listen does before it starts
+    files[0].chmod(0o600)
+    (lab_keys().parent / "gone").symlink_to(tmp_path / "nowhere")
+    assert "were there already" in call("keys").out
+    whole = lab_keys().read_text()
+    lab_keys().write_text("garbage")
+    for what in ("show", "make"):
+        assert "or make others with `keys renew`" in call("keys", what).one_sentence()
+    lab_keys().write_text(whole)
     files[0].unlink()  # half of the keys are none
+    assert "server.json' is missing" in call("keys", "show").one_sentence()
     assert "are new" in call("keys", "make").out
     assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+    shutil.rmtree(lab_keys().parent)
+    lab_keys().parent.write_text("mine")
+    assert "is a file where the folder of keys belongs" in call("keys", "make").one_sentence()
+    assert lab_keys().parent.read_text() == "mine"
 
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def keys(
     Example: python run_realtime.py keys make
     """
     from hvf_core.problem import Problem
-    from stream.pipeline.wire.keys import lab_keys, make_lab_keys, refuse_open_keys
+    from stream.pipeline.wire.keys import lab_keys, make_lab_keys, refuse_useless_keys
 
     file = lab_keys()
     before = file.read_bytes() if file.is_file() else b""
@@ -28,7 +28,7 @@ def keys(
         raise Problem(f"there are no keys in '{file.parent}': `keys make` makes them")
     if what != "show":
         make_lab_keys(anew=what == "renew")
-    refuse_open_keys()
+    refuse_useless_keys()
     made = f"{datetime.fromtimestamp(file.stat().st_mtime):%Y-%m-%d %H:%M}"
     is_new = file.read_bytes() != before
     told = "are new" if is_new else "were there already"

@@ -4,23 +4,45 @@ They are files in a folder that only this user can enter: `client.json` holds th
 names, of a socket that connects, `server.json` those of one that binds.
 """
 
-import json
 import os
 import tempfile
 import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import zmq
+from pydantic import Field
 from zmq.utils import z85
 
 from hvf_core.problem import Problem
-from hvf_core.specs import read_spec
+from hvf_core.specs import Frozen, read_spec
 from stream.pipeline.wire.endpoints import BINDING_KEYS
 
 LAB = ("results", "signals", "control", "answers")
 """The sockets that other hosts reach, in the order of their ports, from that of --listen on."""
+
+_Key = Annotated[str, Field(min_length=40, max_length=40)]
+
+
+class _Connects(Frozen):
+    """Options of a socket that connects, by ZeroMQ's names."""
+
+    curve_serverkey: _Key
+    curve_publickey: _Key
+    curve_secretkey: _Key
+
+
+class _Binds(Frozen):
+    """Options of a socket that binds."""
+
+    curve_server: Literal[1] = 1
+    curve_secretkey: _Key
+    zap_domain: _Key
+    """The one key that is let in."""
+    zap_enforce_domain: Literal[1] = 1
+    """Nobody is while no door is kept."""
 
 
 def write_keys(endpoint: str) -> None:
@@ -40,13 +62,16 @@ def make_lab_keys(anew: bool = False) -> None:
     """Makes `lab_keys` where there are none, whole or not at all; `anew` in place of others.
 
     Raises:
-        Problem: the folder cannot be written, or other users can read the keys that are there.
+        Problem: the folder cannot be written, or is a file; those that are there are no keys, or
+            other users can read them.
     """
     folder = lab_keys().parent
-    is_whole = lab_keys().is_file() and _of_binding(str(lab_keys())).is_file()
+    is_whole = all(file.is_file() for file in _files(str(lab_keys())))
     if is_whole and not anew:
-        refuse_open_keys()
+        refuse_useless_keys()
         return
+    if folder.exists() and not folder.is_dir():
+        raise Problem(f"'{folder}' is a file where the folder of keys belongs: move it away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:  # none but this user's
@@ -65,17 +90,31 @@ def make_lab_keys(anew: bool = False) -> None:
         ) from None
 
 
-def refuse_open_keys() -> None:
-    """Refuses keys of the lab that other users of this machine can read, where it tells these.
+def refuse_useless_keys() -> None:
+    """Refuses keys of the lab that are not whole, or that other users of this machine can read.
 
     Raises:
-        Problem: they can; it names the first file, and how it is closed.
+        Problem: it names the first file at fault, and the way out.
     """
+    for path, kind in _files(str(lab_keys())).items():
+        if not path.is_file():
+            raise Problem(
+                f"'{path}' is missing, and half of the keys let nobody in: `keys make` makes others"
+            )
+        try:
+            read_spec(path, kind, "the file of keys")
+        except Problem as problem:
+            raise Problem(f"{problem}, or make others with `keys renew`") from None
+    _refuse_open_keys()
+
+
+def _refuse_open_keys() -> None:
     if os.name != "posix":  # Windows keeps a user's folders from others by other means
         return
     folder = lab_keys().parent
     for path, most in ((folder, 0o700), *((file, 0o600) for file in sorted(folder.iterdir()))):
-        if (mode := path.stat().st_mode & 0o777) & ~most:
+        # A link has no mode of its own, and one to nothing none at all.
+        if path.exists() and (mode := path.stat().st_mode & 0o777) & ~most:
             raise Problem(
                 f"'{path}' has the mode {mode:04o}, so that others can read who is let in: run "
                 f"`chmod {most:o} '{path}'`, and `keys renew` if somebody may have done so"
@@ -93,14 +132,13 @@ def lab_endpoint(listen: str | None, name: str) -> str:
 def _make(file: str) -> None:
     server, server_secret = map(bytes.decode, zmq.curve_keypair())
     client, client_secret = map(bytes.decode, zmq.curve_keypair())
-    connects = {"curve_serverkey": server, "curve_publickey": client}
-    connects |= {"curve_secretkey": client_secret}
-    # The domain is the one key that is let in; enforced: nobody is while no door is kept.
-    binds = {"curve_server": 1, "curve_secretkey": server_secret}
-    binds |= {"zap_domain": client, "zap_enforce_domain": 1}
-    for path, options in ((Path(file), connects), (_of_binding(file), binds)):
+    connects = _Connects(
+        curve_serverkey=server, curve_publickey=client, curve_secretkey=client_secret
+    )
+    binds = _Binds(curve_secretkey=server_secret, zap_domain=client)
+    for path, options in zip(_files(file), (connects, binds), strict=True):
         path.touch(mode=0o600)
-        path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        path.write_text(options.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def secure(socket: zmq.SyncSocket, endpoint: str, *, bind: bool) -> str:
@@ -112,19 +150,19 @@ def secure(socket: zmq.SyncSocket, endpoint: str, *, bind: bool) -> str:
     address, _, file = endpoint.partition("#")
     if not file:
         raise Problem(f"'{endpoint}' has no keys: give ADDRESS#FILE, with the file of its keys")
-    path = _of_binding(file) if bind else Path(file)
+    path, kind = list(_files(file).items())[bind]
     if not path.is_file():
         raise Problem(f"the keys of the session, '{path}', are gone: start it again")
-    options = read_spec(path, dict[str, int | str], "the file of a session's keys")
-    for name, value in options.items():
+    for name, value in read_spec(path, kind, "the file of a session's keys"):
         setattr(socket, name, value.encode() if isinstance(value, str) else value)
     if bind:
         _keep_door(socket.context)
     return address
 
 
-def _of_binding(file: str) -> Path:
-    return Path(file).with_name(BINDING_KEYS)
+def _files(file: str) -> dict[Path, type[_Connects] | type[_Binds]]:
+    """Of one lot of keys: the file of those that connect, and that of those that bind."""
+    return {Path(file): _Connects, Path(file).with_name(BINDING_KEYS): _Binds}
 
 
 @cache
