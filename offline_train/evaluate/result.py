@@ -24,6 +24,12 @@ EVIDENCE: dict[Averaging, str] = {
 }
 
 
+def method_of(evidence: Averaging, corrections: Sequence[Correction] = ()) -> str:
+    """A way of decoding, such as `averaged EEG, inductive`."""
+    protocol = f"TRANSDUCTIVE ({' + '.join(corrections)})" if corrections else "inductive"
+    return f"{EVIDENCE[evidence]}, {protocol}"
+
+
 class Selective(Frozen):
     """What is left when answers below a confidence are withheld."""
 
@@ -164,9 +170,8 @@ class Evaluation(Frozen):
 
     @property
     def method(self) -> str:
-        """How it was decoded, such as `averaged EEG, inductive`."""
-        protocol = f"TRANSDUCTIVE ({' + '.join(self.corrections)})"
-        return f"{EVIDENCE[self.evidence]}, {protocol if self.corrections else 'inductive'}"
+        """How it was decoded."""
+        return method_of(self.evidence, self.corrections)
 
     @property
     def last(self) -> tuple[EvaluationPoint, ...]:

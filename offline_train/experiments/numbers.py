@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
 from offline_train.evaluate.metrics import Estimate
+from offline_train.evaluate.result import method_of
 from offline_train.experiments.plan import Planned, RunRecord
 from offline_train.experiments.settings import SUBJECT, Experiment, flat, text_of
 
@@ -26,8 +27,8 @@ class Line(Frozen):
     row: str
     axes: dict[str, str]
     """By setting; `subject` where the line is of one alone."""
-    method: str = ""
-    """How it was decoded; empty where it was not run."""
+    method: str
+    """How it was decoded."""
     tmax_s: float | None = None
     repeats: int | None = None
     n_images: int = 0
@@ -199,16 +200,17 @@ def _with_published(lines: Sequence[Line], experiment: Experiment) -> list[Line]
     for one in experiment.published:
         at = {axis: text_of(value) for axis, value in flat(one.at).items()}
         known = {"published": one.values, "source": experiment.sources[one.source]}
+        method = method_of(one.evidence)
         fitting = [
             i
             for i, line in enumerate(lines)
             if line.row == one.row
             and at.items() <= line.axes.items()
             and (SUBJECT in at) == (SUBJECT in line.axes)
-            and (line.repeats, line.tmax_s) == (one.repeats or most, end_s)
+            and (line.method, line.repeats, line.tmax_s) == (method, one.repeats or most, end_s)
         ]
         for i in fitting:
             found[i] = found[i].model_copy(update=known)
         if not fitting:
-            found.append(Line(row=one.row, axes=at, repeats=one.repeats, **known))
+            found.append(Line(row=one.row, axes=at, method=method, repeats=one.repeats, **known))
     return found

@@ -50,7 +50,7 @@ def markdown(results: Results) -> str:
 
 def _table(results: Results) -> Iterator[str]:
     axes = _axes(results)
-    methods = {line.method for line in results.lines if line.method}
+    methods = {line.method for line in results.lines}
     numbered, differ = _sources(results), any(line.differences for line in results.lines)
     extra = list(dict.fromkeys(m for line in results.lines for m in line.published))
     extra = [metric for metric in extra if metric not in METRICS]

@@ -12,7 +12,7 @@ from hvf_core.problem import WrongUsage
 from hvf_core.settings import Given, Layer, Settings, find, merge, setting, spread
 from hvf_core.toml import read_toml
 from offline_train.brain.settings import PRESETS, TrainSettings
-from offline_train.evaluate.settings import EvaluateSettings
+from offline_train.evaluate.settings import Averaging, EvaluateSettings
 
 SHIPPED = {file.stem: file for file in sorted((Path(__file__).parent / "shipped").glob("*.toml"))}
 """The files that come with the program, by name."""
@@ -64,6 +64,8 @@ class Published(Settings):
     """The values of the axes of `product`, or the `subject`, of which it is."""
     repeats: int | None = None
     """Repeats of a test image; the most that there are by default."""
+    evidence: Averaging = "mean"
+    """How repeats were put together, as of `evaluate`; no line that is TRANSDUCTIVE has it."""
     values: dict[Metric, float] = setting(min_length=1)
     """As printed: `top1` and `top5` in percent."""
     source: str
