@@ -95,6 +95,22 @@ class TrialInfo(Frozen):
         """Samples of a trial up to a time after its onset, which belongs to it."""
         return round(tmax_s * self.rate_hz) - round(self.tmin_s * self.rate_hz) + 1
 
+    def mark(self, tmax_s: float) -> int:
+        """`n_times_at` an end of the window at which an answer is wanted.
+
+        A time within a sample of the bundle's tmax, such as 1.0 where it is 0.996, means that.
+
+        Raises:
+            Problem: when the time leaves no sample, or lies behind the bundle's window.
+        """
+        n_times = self.n_times_at(tmax_s)
+        if not 1 <= n_times <= self.n_times + 1:
+            raise Problem(
+                f"tmax {tmax_s:g} s is not in the bundle's window, which is {self.tmin_s:g} to "
+                f"{self.tmax_s:g} s: ask for times in it, or train a bundle for a longer one"
+            )
+        return min(n_times, self.n_times)
+
 
 class BundleManifest(TrialInfo):
     """What `bundle.json` says."""
@@ -124,22 +140,6 @@ class BundleManifest(TrialInfo):
         if self.tmax_s < self.tmin_s:
             raise ValueError(f"tmax_s {self.tmax_s} lies before tmin_s {self.tmin_s}")
         return self
-
-    def mark(self, tmax_s: float) -> int:
-        """`n_times_at` an end of the window at which an answer is wanted.
-
-        A time within a sample of the bundle's tmax, such as 1.0 where it is 0.996, means that.
-
-        Raises:
-            Problem: when the time leaves no sample, or lies behind the bundle's window.
-        """
-        n_times = self.n_times_at(tmax_s)
-        if not 1 <= n_times <= self.n_times + 1:
-            raise Problem(
-                f"tmax {tmax_s:g} s is not in the bundle's window, which is {self.tmin_s:g} to "
-                f"{self.tmax_s:g} s: ask for times in it, or train a bundle for a longer one"
-            )
-        return min(n_times, self.n_times)
 
     def marks(self, tmax_s: Sequence[float] = ()) -> tuple[int, ...]:
         """The marks of these times and of the bundle's own tmax, rising, each once.

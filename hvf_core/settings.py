@@ -160,10 +160,10 @@ Layer = Mapping[str, Given]
 """Values by path. Of a section the value is {}, which switches it on, or None."""
 
 
-def merge(tree: type[Tree], *layers: Layer) -> Tree:
+def merge(tree: type[Tree], *layers: Layer, where: str = "") -> Tree:
     """The settings that layers make together; what comes later wins.
 
-    `WrongUsage` says which value is not allowed, or which one that is needed is missing.
+    `WrongUsage` says which value is not allowed, or which one that is needed is missing `where`.
     """
     merged: dict[str, Given] = {}
     for layer in layers:
@@ -179,7 +179,7 @@ def merge(tree: type[Tree], *layers: Layer) -> Tree:
             at[parent] = at = {} if at.get(parent) is None else at[parent]
         value = merged[path].value
         at[name] = {} if value == {} else value  # a fresh one: what is in it is put there
-    return _validated(tree, nested, merged)
+    return _validated(tree, nested, merged, where)
 
 
 def with_value(settings: Tree, path: str, text: str) -> Tree:
@@ -266,7 +266,7 @@ def spread(tree: type[Settings], path: str, value: Any, where: str) -> Iterator[
         raise WrongUsage(f"{path}{where} is {_short(value)}, and must be a table of settings")
 
 
-def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tree:
+def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer, where: str = "") -> Tree:
     """Raises the sentence of a validation error: key or option, value, what is allowed."""
     try:
         return tree.model_validate(values)
@@ -277,7 +277,7 @@ def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer) -> Tre
     paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     if error["type"] == "missing" and (one := settings_of(tree).get(paths[0])):
         also = f" (or {one.path})" if one.option else ""
-        raise WrongUsage(f"{one.option or one.path}{also} is missing: {one.help}")
+        raise WrongUsage(f"{one.option or one.path}{also} is missing{where}: {one.help}")
     named = next(
         (
             given[path].named + _inside(error["loc"][path.count(".") + 1 :])

@@ -156,13 +156,16 @@ def plan(runs: Sequence[Run], world: World, out: Path) -> list[Planned]:
     """What becomes of runs in a folder.
 
     Raises:
-        Problem: trials, encoders or a prior that are needed cannot be read.
+        Problem: trials, encoders or a prior that are needed cannot be read, or there are fewer
+            repeats than are asked for, or no window that is so long.
     """
     images = identify(dict(world.contents))
     planned = []
     for run in runs:
         settings, (learnt, asked) = run.settings, world.parts(run)
         check_repeats(asked, settings.evaluate.repeats)
+        for end_s in settings.evaluate.tmax_s:
+            world.trials.format.mark(end_s)
         decided_by = identify(
             {
                 "version": VERSION,

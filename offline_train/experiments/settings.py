@@ -31,6 +31,12 @@ Metric = Literal[
 ]
 """What is published: of retrieval, and of paintings."""
 NAME, SEED = "name", "train.seed"
+_SAID_OTHERWISE = {
+    SEED: "by the list `seeds`, over which is averaged",
+    "train.subjects": "by `learn_from`",
+    "train.hold_out": "not at all: nothing is calibrated, so that nothing is held out",
+}
+"""Settings of `mbp` that an experiment has no use for, and how what they mean is said."""
 SUBJECT = "subject"
 """The axis of a table that has a line for each subject."""
 
@@ -136,7 +142,7 @@ def read_experiment(told: str) -> Experiment:
         raise WrongUsage(
             f"there is no experiment '{told}': give a TOML file, or one of {', '.join(SHIPPED)}"
         )
-    experiment = merge(Experiment, read_toml(Experiment, file))
+    experiment = merge(Experiment, read_toml(Experiment, file), where=f" in '{file}'")
     if len({*experiment.seeds}) < len(experiment.seeds):
         raise WrongUsage(f"'{file}': seeds {list(experiment.seeds)} has one twice: name each once")
     runs = list(expand(experiment, [""], f"'{file}'"))
@@ -176,13 +182,15 @@ def expand(
     for given in axes.values():
         if not isinstance(given.value, list) or not given.value:
             raise WrongUsage(f"{given.named} is {given.value!r}, and must be a list of values")
+        if len({*map(text_of, given.value)}) < len(given.value):
+            raise WrongUsage(f"{given.named} {given.value} has one twice: name each once")
     for row in experiment.rows:
         told = {key: value for key, value in row.items() if key != NAME}
         own = _layer(told, f"{where}, row '{row[NAME]}'")
         if twice := own.keys() & axes.keys():
             raise WrongUsage(f"{where}: '{min(twice)}' is in the row '{row[NAME]}' and in product")
-        if SEED in {**common, **own, **axes}:
-            raise WrongUsage(f"{where}: say '{SEED}' by the list `seeds`, over which is averaged")
+        for path in {**common, **own, **axes}.keys() & _SAID_OTHERWISE.keys():
+            raise WrongUsage(f"{where}: say '{path}' {_SAID_OTHERWISE[path]}")
         for values in product(*(given.value for given in axes.values())):
             chosen = dict(zip(axes, values, strict=True))
             moved = {path: Given(value, axes[path].named) for path, value in chosen.items()}
@@ -190,6 +198,11 @@ def expand(
             for subject, seed in product(subjects, experiment.seeds):
                 seeded = {SEED: Given(seed, f"{where}: seeds")}
                 settings = _resolved({**common, **own, **moved, **seeded})
+                if "added" in settings.evaluate.evidence:
+                    raise WrongUsage(
+                        f"{where}: evaluate.evidence 'added' adds what is calibrated, and here "
+                        "nothing is: say mean or predictions"
+                    )
                 yield Run(row[NAME], shown, subject, seed, settings)
 
 

@@ -139,7 +139,11 @@ def test_a_grid_is_every_row_at_every_value_subject_and_seed(tmp_path: Path, wor
         (("top1 = 99.5", "topl = 99.5"), "published 1 values topl 'topl' must be 'top1', 'top5'"),
         (('source = "them"', ""), "published 1 source is missing"),
         (("seeds = [1, 2]", "seeds = [1, 1]"), "has one twice"),
-        (('title = "Planted"', ""), "title is missing"),
+        (('title = "Planted"', ""), "title is missing in '.*planted.toml': Of the table"),
+        (("lr = 0.0", "hold_out = 5"), "say 'train.hold_out' not at all: nothing is calibrated"),
+        (("lr = 0.0", "subjects = 'each'"), "say 'train.subjects' by `learn_from`"),
+        (("[run]\n", "[run]\nevaluate.evidence = ['added']\n"), "'added' adds what is calibr"),
+        (("[[rows]]", "[product]\ntrain.dim = [8, 8]\n[[rows]]"), r"train.dim \[8, 8\] has one t"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_runs(
@@ -167,14 +171,18 @@ def test_paths_of_encoders_begin_where_the_command_is_given(tmp_path: Path, worl
     assert "no.safetensors', which the experiment needs, cannot be" in done.one_sentence()
 
 
-def test_repeats_that_there_are_not_are_told_before_anything_runs(
-    tmp_path: Path, world: Path
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("repeats = [1, 99]", "99 are to be averaged"), ("tmax_s = [9]", "tmax 9 s is not in the")],
+)
+def test_what_trials_do_not_have_is_told_before_anything_runs(
+    tmp_path: Path, world: Path, asked: str, told: str
 ) -> None:
     (tmp_path / "out/begun/0").mkdir(parents=True)  # of what was ended before a run was done
-    file = written(world, tmp_path, PLAIN.replace("repeats = [1, 4]", "repeats = [1, 99]"))
+    file = written(world, tmp_path, PLAIN.replace("repeats = [1, 4]", asked))
     done = experiments(file, tmp_path)
     assert done.code == 1
-    assert "99 are to be averaged" in done.one_sentence()
+    assert told in done.one_sentence()
     assert len([*(tmp_path / "out/begun").iterdir()]) == 1
 
 
