@@ -66,10 +66,10 @@ def evaluate(
     from decoder.bundle import load_bundle, open_bundle
     from index.gallery import load_gallery
     from offline_train.evaluate.answers import check_repeats, window_ends
-    from offline_train.evaluate.compare import read_results
+    from offline_train.evaluate.compare import paired, read_results
     from offline_train.evaluate.record import ranks_of
     from offline_train.evaluate.result import refuse_twice
-    from offline_train.evaluate.retrieval import evaluate_ways, subjects_of
+    from offline_train.evaluate.retrieval import evaluate_ways, questions_of, subjects_of
 
     if compare is not None:  # before anything large is read, as is what follows
         read_results(compare)
@@ -84,16 +84,28 @@ def evaluate(
     refuse_twice([*chain.from_iterable(sets)])
     for trial_set in chain.from_iterable(subjects.values() for subjects in sets):
         check_repeats(trial_set, settings.repeats)
+    bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
+    of_each = [
+        (opened, trial_set, images, subject)
+        for opened, images, subjects in zip(
+            map(load_bundle, bundles), map(load_gallery, galleries), sets, strict=True
+        )
+        for subject, trial_set in subjects.items()
+    ]
+    if compare is not None:
+        questions = [
+            question
+            for opened, trial_set, images, subject in of_each
+            for question in questions_of(opened, trial_set, images, settings, subject)
+        ]
+        paired(questions, read_results(compare), compare)
     found: list[Evaluation] = []
     records: list[SubjectRanks] = []
-    bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
-    for own, among, subjects in zip(bundles, galleries, sets, strict=True):
-        opened, images = load_bundle(own), load_gallery(among)
-        for subject, trial_set in subjects.items():
-            with bar(f"evaluating {subject}".rstrip()) as tell:
-                found += evaluate_ways(opened, trial_set, images, settings, subject, tell)
-            if out is not None:
-                records.append(ranks_of(opened, trial_set, images))
+    for opened, trial_set, images, subject in of_each:
+        with bar(f"evaluating {subject}".rstrip()) as tell:
+            found += evaluate_ways(opened, trial_set, images, settings, subject, tell)
+        if out is not None:
+            records.append(ranks_of(opened, trial_set, images))
     show_results(found, out, compare, records)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.stats import binomtest
@@ -20,48 +21,87 @@ def read_results(file: Path) -> Results:
     return read_spec(file, Results, "the result")
 
 
-def compare(results: Results, other: Path) -> tuple[Comparison, ...]:
-    """Pairs each way of decoding with the same way in another `evaluation.json`.
+class Question(NamedTuple):
+    """What one subject is asked in one way of decoding: known before anything is decoded."""
 
-    Where each result knows only one way, these are paired, whatever they are.
+    method: str
+    subject: str
+    stimuli: frozenset[str]
+    images_sha256: str
+    """Of the ids of the gallery's images."""
+    points: frozenset[tuple[float, int]]
+    """Window ends and numbers of repeats."""
+
+    @classmethod
+    def of(cls, one: Evaluation) -> Self:
+        """What was asked for an evaluation."""
+        points = frozenset((point.tmax_s, point.repeats) for point in one.points)
+        stimuli = frozenset(one.stimuli)
+        return cls(one.method, one.subject, stimuli, one.origin.images_sha256, points)
+
+
+def paired(questions: Sequence[Question], theirs: Results, other: Path) -> list[tuple[str, str]]:
+    """Each way of decoding, with the same way in another result.
+
+    Where each knows only one way, these are paired, whatever they are.
+
+    Args:
+        questions: to all subjects in all ways of decoding; their answers may be still to come.
+        other: where the other result is from.
 
     Raises:
-        Problem: the file cannot be read, or is of other images, subjects, repeats or window ends.
+        Problem: the results are of other images, subjects, repeats or window ends.
     """
-    theirs = read_results(other).by_method
-    ours = results.by_method
-    if len(ours) == len(theirs) == 1:
-        pairs = [*zip(ours.values(), theirs.values(), strict=True)]
-    else:
-        pairs = [(ours[method], theirs[method]) for method in ours if method in theirs]
+    ours, known = (
+        {method: [one for one in some if one.method == method] for method, *_ in some}
+        for some in (questions, [Question.of(one) for one in theirs.evaluations])
+    )
+    alone = len(ours) == len(known) == 1
+    pairs = [*zip(ours, known, strict=True)] if alone else [(m, m) for m in ours if m in known]
     if not pairs:
         raise Problem(
-            f"the result '{other}' knows {'; '.join(theirs)}, and this one {'; '.join(ours)}: "
+            f"the result '{other}' knows {'; '.join(known)}, and this one {'; '.join(ours)}: "
             "evaluate one of them in the other's way"
         )
-    return tuple(_compare(*pair, other) for pair in pairs)
+    for method, their_method in pairs:
+        _refuse_unlike(ours[method], known[their_method], other)
+    return pairs
 
 
-def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], other: Path) -> Comparison:
+def _refuse_unlike(ours: Sequence[Question], theirs: Sequence[Question], other: Path) -> None:
     both = (*ours, *theirs)
-    stimuli = sorted(ours[0].stimuli)
     for what, is_same in (
         ("subjects", [one.subject for one in ours] == [one.subject for one in theirs]),
-        ("stimuli", all(sorted(one.stimuli) == stimuli for one in both)),
-        ("galleries", len({one.origin.images_sha256 for one in both}) == 1),
+        ("stimuli", len({one.stimuli for one in both}) == 1),
+        ("galleries", len({one.images_sha256 for one in both}) == 1),
     ):
         if not is_same:
             raise Problem(
                 f"the result '{other}' is of other {what} than this one, and cannot be paired with "
                 "it: evaluate both on the same trials, among the same images"
             )
-    points = [{(p.tmax_s, p.repeats): p for p in one.points} for one in both]
-    shared = [key for key in points[0] if all(key in some for some in points)]
-    if not shared:
+    if not frozenset.intersection(*(one.points for one in both)):
         raise Problem(
             f"the result '{other}' has no number of repeats and window end that this one has too: "
             "ask for those of it"
         )
+
+
+def compare(results: Results, other: Path) -> tuple[Comparison, ...]:
+    """Compares each way of decoding as `paired` pairs it with those of another `evaluation.json`.
+
+    Raises:
+        Problem: the file cannot be read, or cannot be paired.
+    """
+    theirs = read_results(other)
+    pairs = paired([Question.of(one) for one in results.evaluations], theirs, other)
+    return tuple(_compare(results.by_method[m], theirs.by_method[n], other) for m, n in pairs)
+
+
+def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], other: Path) -> Comparison:
+    both = (*ours, *theirs)
+    points = [{(p.tmax_s, p.repeats): p for p in one.points} for one in both]
+    shared = [key for key in points[0] if all(key in some for some in points)]
     orders = [np.argsort(one.stimuli) for one in both]
     differences = []
     for key in shared:
@@ -76,7 +116,7 @@ def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], other: Pa
         other=str(other),
         ours=ours[0].method,
         theirs=theirs[0].method,
-        n_images=len(stimuli),
+        n_images=len(ours[0].stimuli),
         n_subjects=len(ours),
         differences=tuple(differences),
     )

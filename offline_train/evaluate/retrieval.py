@@ -26,6 +26,7 @@ from offline_train.evaluate.answers import (
     rows_of,
     window_ends,
 )
+from offline_train.evaluate.compare import Question
 from offline_train.evaluate.corrections import SAID, Correction, corrected
 from offline_train.evaluate.metrics import (
     Estimate,
@@ -47,6 +48,7 @@ from offline_train.evaluate.result import (
     Origin,
     Reliability,
     Selective,
+    method_of,
 )
 from offline_train.evaluate.seen import GIVE_OTHERS, check_seen
 from offline_train.evaluate.settings import Averaging, EvaluateSettings
@@ -177,10 +179,7 @@ def evaluate_ways(
 
     All ways see the same draws of repeats.
     """
-    protocols: list[tuple[Correction, ...]] = [()]
-    protocols += [settings.transductive] * bool(settings.transductive)
-    ways = [(one, some) for one in dict.fromkeys(settings.evidence) for some in protocols]
-    found: list[Evaluation] = []
+    ways, found = _ways(settings), list[Evaluation]()
 
     def tell(done: int, total: int) -> None:
         progress(len(found) * total + done, len(ways) * total)
@@ -205,6 +204,29 @@ def evaluate_ways(
     return found
 
 
+def questions_of(
+    bundle: Bundle,
+    trial_set: TrialSet,
+    gallery: Gallery,
+    settings: EvaluateSettings,
+    subject: str = "",
+) -> list[Question]:
+    """What `evaluate_ways` is to answer, before it does."""
+    manifest, stimuli = bundle.manifest, frozenset(trial_set.items)
+    ends = window_ends(manifest, [*settings.tmax_s, manifest.tmax_s])
+    points = frozenset((end.tmax_s, n) for end in ends for n in settings.repeats)
+    images = _images_sha256(gallery)
+    return [Question(method_of(*way), subject, stimuli, images, points) for way in _ways(settings)]
+
+
+def _ways(settings: EvaluateSettings) -> list[tuple[Averaging, tuple[Correction, ...]]]:
+    """Evidence and corrections of each way of decoding."""
+    protocols: list[tuple[Correction, ...]] = [()]
+    if settings.transductive:
+        protocols.append(tuple(one for one in SAID if one in settings.transductive))
+    return [(one, some) for one in dict.fromkeys(settings.evidence) for some in protocols]
+
+
 def _protocol(corrections: Sequence[Correction]) -> str:
     if not corrections:
         return INDUCTIVE
@@ -227,11 +249,10 @@ def _origin(bundle: Bundle, trial_set: TrialSet, gallery: Gallery) -> Origin:
     training = manifest.training
     settings = training.get("settings")
     seed = settings.get("seed") if isinstance(settings, dict) else None
-    ids = sorted(gallery.ids[row] for row in gallery.rows.tolist())
     return Origin(
         bundle_sha256=file_sha256(bundle.directory / MANIFEST),
         gallery_sha256="" if folder is None else file_sha256(folder / GALLERY_MANIFEST),
-        images_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        images_sha256=_images_sha256(gallery),
         space=gallery.space,
         trials_sha256=trial_set.checksum,
         selection_sha256=hashlib.sha256(trial_set.rows.tobytes()).hexdigest(),
@@ -241,6 +262,11 @@ def _origin(bundle: Bundle, trial_set: TrialSet, gallery: Gallery) -> Origin:
         checkpoint_rule=str(training.get("checkpoint_rule", "not said")),
         training_seed=seed if isinstance(seed, int) else None,
     )
+
+
+def _images_sha256(gallery: Gallery) -> str:
+    ids = sorted(gallery.ids[row] for row in gallery.rows.tolist())
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
 def _answer(

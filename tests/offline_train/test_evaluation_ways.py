@@ -20,13 +20,15 @@ from offline_train.brain.gallery import build_gallery
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
 from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
+from offline_train.evaluate import retrieval
 from offline_train.evaluate.answers import embed
 from offline_train.evaluate.compare import compare
 from offline_train.evaluate.corrections import corrected
 from offline_train.evaluate.metrics import among, estimated_mean, estimated_means
 from offline_train.evaluate.record import ranks_of
 from offline_train.evaluate.result import Results, over_subjects
-from offline_train.evaluate.retrieval import evaluate, subjects_of
+from offline_train.evaluate.retrieval import evaluate, evaluate_ways, subjects_of
+from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.evaluate.tables import among_table, compared, selective_table, tables
 from tests.calling import call
 
@@ -319,6 +321,31 @@ def test_a_command_writes_json_a_page_pictures_and_a_record(
     assert again.code == 0, again.err
     assert "0.0 points above" in again.out
     assert "paired over 40 images of 2 subjects" in again.out
+
+
+def test_what_cannot_be_paired_is_refused_before_anything_is_decoded(
+    trained: tuple, on_disk: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, bundle, gallery = trained
+    how = EvaluateSettings(tmax_s=(0.1,), transductive=("csls", "whitening"))
+    asked = [
+        one
+        for name, own in subjects_of(load_trial_set(tmp_path / "sets")).items()
+        for one in evaluate_ways(bundle, own, gallery, how, name)
+    ]
+    path = tmp_path / "evaluation.json"
+    path.write_text(Results(evaluations=tuple(asked)).model_dump_json())
+    monkeypatch.setattr(retrieval, "load_brain_encoder", lambda bundle: pytest.fail("it decodes"))
+    for options, told in (
+        (("--repeats", 2), "no number of repeats and window end"),
+        (("--evidence", "predictions"), "evaluate one of them in the other's way"),
+    ):
+        done = call(*on_disk, *options, "--compare", path, module="offline_train")
+        assert told in done.one_sentence()
+    monkeypatch.undo()
+    ways = ("--tmax", 0.1, "--transductive", "whitening,csls", "--compare", path)
+    done = call(*on_disk, *ways, module="offline_train")
+    assert done.out.count("0.0 points above") >= 2, done.err
 
 
 def test_a_records_aggregated_ranks_are_of_averaged_predictions(trained: tuple) -> None:
