@@ -1,7 +1,10 @@
 """What cannot be trained is refused, before images are read and encoded for it."""
 
+from collections.abc import Sequence
+
 import torch
 
+from decoder.bundle import ImageEncoderRecord
 from hvf_core.problem import Problem, needed
 from offline_train.brain.rows import Rows
 from offline_train.brain.settings import TrainSettings, count_steps, learning_rate
@@ -54,6 +57,30 @@ def check_trainable(
             "give a larger --batch-size, or start fewer of them"
         )
     return count_steps(Rows(trial_set, settings, Group(torch.device("cpu"))).n, settings)
+
+
+def check_widths(
+    encoders: Sequence[ImageEncoderRecord], settings: TrainSettings, hvf_dim: int | None = None
+) -> None:
+    """Refuses encoders or an HVF of another width than the settings, before any image is seen.
+
+    Args:
+        hvf_dim: numbers of an embedding of a Fusion Prior's HVF.
+
+    Raises:
+        Problem: they give other than `settings.dim` numbers.
+    """
+    if settings.fusion == "given" and (found := encoders[0]).dim != settings.dim:
+        raise Problem(
+            f"targets are to be the embeddings as they are given, and '{found.name}' gives "
+            f"{found.dim} numbers, the settings ask for {settings.dim}: give another encoder, or "
+            f"--set dim={found.dim}"
+        )
+    if hvf_dim not in (None, settings.dim):
+        raise Problem(
+            f"the prior's HVF gives embeddings of {hvf_dim} numbers, the settings ask for "
+            f"{settings.dim}: leave dim out, which is then the prior's"
+        )
 
 
 def climb(n_steps: int, settings: TrainSettings) -> str:

@@ -25,7 +25,7 @@ from decoder.hvf import HVF, hvf_as_given
 from decoder.weights import arrays_of
 from hvf_core.problem import Problem, needed
 from hvf_core.provenance import provenance
-from offline_train.brain.checks import check_trainable
+from offline_train.brain.checks import check_trainable, check_widths
 from offline_train.brain.loss import infonce
 from offline_train.brain.pretrained import begin_with, by_rate, told, told_of, weights_of
 from offline_train.brain.rows import Rows
@@ -142,14 +142,10 @@ def train(
     group = group or Group.alone(settings.device)
     n_encoders, has_prior = len(features.encoders), frozen_hvf is not None
     n_steps = check_trainable(trial_set, settings, n_encoders, has_prior, group.n)
+    check_widths(features.encoders, settings, None if frozen_hvf is None else frozen_hvf.dim)
     if settings.fusion == "given":
         [encoder] = features.encoders
         frozen_hvf = hvf_as_given(encoder.name, encoder.dim)
-    if frozen_hvf is not None and frozen_hvf.dim != settings.dim:
-        raise Problem(
-            f"the frozen HVF gives embeddings of {frozen_hvf.dim} numbers, the settings ask for "
-            f"{settings.dim}: train with its width"
-        )
     weights = weights_of(settings, trial_set.format)
     if features.items != trial_set.items:  # else a copy for nothing
         features = features.select(trial_set.items)

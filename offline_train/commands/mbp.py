@@ -22,6 +22,9 @@ from offline_train.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decoder.bundle import ImageEncoderRecord
     from offline_train.brain.train import Progress
 
 
@@ -77,7 +80,7 @@ def mbp(
     from decoder.bundle import MANIFEST
     from hvf_core.artifact import refuse_taken, refuse_unwritable
     from index.encoders.spec import read_specs
-    from offline_train.brain.checks import check_trainable, climb, whole_batch
+    from offline_train.brain.checks import check_trainable, check_widths, climb, whole_batch
     from offline_train.brain.folds import folds_of, table_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
@@ -118,17 +121,23 @@ def mbp(
         if said := look(min(n_steps), settings):
             console.print(said, soft_wrap=True)
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
+
+    def check(seen_by: "Sequence[ImageEncoderRecord]") -> None:
+        check_widths(seen_by, settings, None if painted_with is None else painted_with.hvf.dim)
+        if painted_with is not None:
+            wanted = painted_with.manifest.image_encoders
+            check_encoders(seen_by, wanted, f"the prior '{prior}'")
+
     found = []
     training = f"training {settings.encoder} + HVF"
     with told_of_others(group.n, cache / CHECKPOINTS):
         if labels:
             features = label_features(sorted(items))
+            check(features.encoders)
         else:
             with group.first_one_first():
-                _, features = features_of(items, images, encoders, cache, settings.blur_prior)
-        if painted_with is not None:
-            wanted = painted_with.manifest.image_encoders
-            check_encoders(features.encoders, wanted, f"the prior '{prior}'")
+                blurred = settings.blur_prior
+                _, features = features_of(items, images, encoders, cache, blurred, check)
         making = Making(
             features,
             settings,

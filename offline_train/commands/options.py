@@ -106,11 +106,12 @@ def features_of(
     encoders: str | None,
     cache: Path,
     blur_prior: bool = False,
+    check: "Callable[[tuple[ImageEncoderRecord, ...]], None]" = lambda records: None,
 ) -> "tuple[Pictures, Features]":
     """The images of these stimuli, or all of a folder, and what image encoders see in them.
 
     In place of a folder there may be a table of images, as `features` writes one. For a blur prior
-    they are seen at less blur and at more as well.
+    they are seen at less blur and at more as well. The encoders are checked before they see any.
     """
     from offline_train.data.image_table import pictures_of_table
     from offline_train.data.images import passed_over, pictures_of
@@ -126,7 +127,9 @@ def features_of(
         pictures = of(images, items, tell)
     ids = tuple(pictures.contents)
     return pictures, features_by_blur(
-        blurs, lambda specs: encoded(pictures, specs, cache).select(ids)
+        blurs,
+        # Those of less blur and more, after the usual ones, are others than a model knows.
+        lambda specs: encoded(pictures, specs, cache, *[check] * (specs == blurs[0])).select(ids),
     )
 
 

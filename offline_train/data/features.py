@@ -19,6 +19,8 @@ from index.encoders.load import ImageEncoder
 from offline_train.checkpoint import identify
 from offline_train.features.cache import BLOCK, FeatureCache, Feed
 
+LABEL = "label"
+"""Name of what stands in an encoder's place where classes are told apart."""
 _SAMPLE = 4096
 """So many images tell whether the embeddings of all are nearly the same."""
 
@@ -65,16 +67,17 @@ def check_encoders(
     if ours == theirs:
         other = next(one.name for one, known in zip(found, wanted, strict=True) if one != known)
         here = f"'{other}' has other weights, or sees or gives something else, here"
+    is_of_labels = [encoder.name for encoder in wanted] == [LABEL]
+    give = "--labels in the same order" if is_of_labels else "--encoders"
     raise Problem(
-        f"{whose} was trained with the image encoders {theirs}, and {here}: give the same with "
-        "--encoders, or the same --labels in the same order"
+        f"{whose} was trained with the image encoders {theirs}, and {here}: give the same {give}"
     )
 
 
 def label_features(labels: Sequence[str]) -> Features:
     """One-hot vectors in place of images' embeddings, to tell a few classes apart."""
-    encoder = ImageEncoderRecord(name="label", dim=len(labels), checksum=identify(list(labels)))
-    return Features(tuple(labels), (encoder,), {"label": np.eye(len(labels), dtype=np.float32)})
+    encoder = ImageEncoderRecord(name=LABEL, dim=len(labels), checksum=identify(list(labels)))
+    return Features(tuple(labels), (encoder,), {LABEL: np.eye(len(labels), dtype=np.float32)})
 
 
 def extract_features(

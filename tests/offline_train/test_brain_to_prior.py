@@ -188,9 +188,12 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
     assert manifest.training["n_images"] == 10
 
     mbp = ("mbp", tmp_path / "trials", "--out", tmp_path / "bundle", "--epochs", 1, "--prior")
-    done = command(*mbp, tmp_path / "prior", *seen, tmp_path / "small.json")
+    new = ("--cache", tmp_path / "new")
+    done = command(*mbp, tmp_path / "prior", *seen, tmp_path / "small.json", *new)
     assert isinstance(done.exception, Problem)
     assert "was trained with the image encoders vae, big" in str(done.exception)
+    assert str(done.exception).endswith("give the same --encoders")
+    assert not [*(tmp_path / "new").glob("vae*")]
     done = command(*mbp, tmp_path / "prior", *seen, tmp_path / "both.json", "--hold-out", 0)
     assert done.exit_code == 0, done.output
     assert load_bundle(tmp_path / "bundle").manifest.embedding_dim == 12

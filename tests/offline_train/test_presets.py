@@ -179,7 +179,7 @@ def test_targets_as_they_are_given_are_what_the_brain_is_held_against(plant) -> 
         train(planted.train, alone, given, frozen_hvf=models.hvf)
     wide = ImageEncoderRecord(name="wide", dim=12, checksum="wide")
     other = Features(alone.items, (wide,), {"wide": np.ones((42, 12), np.float32)})
-    with pytest.raises(Problem, match="embeddings of 12 numbers, the settings ask for 10"):
+    with pytest.raises(Problem, match="'wide' gives 12 numbers, the settings ask for 10"):
         train(planted.train, other, given)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from hvf_core.artifact import file_sha256
 from tests.calling import call
-from tests.offline_train.test_folds import write
+from tests.lookalikes.eye import EYE, write_seen
+from tests.offline_train.test_folds import stimuli, write
 
 
 def refused(trials: Path, *asked: object) -> str:
@@ -34,6 +35,18 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_settings(trials: Path, asked: tuple[object, ...], said: str) -> None:
     assert said in refused(trials, *asked)
+
+
+def test_an_encoder_of_another_width_is_refused_before_it_sees_an_image(
+    trials: Path, tmp_path: Path
+) -> None:
+    images = write_seen(tmp_path / "images", {name: name for name in stimuli("train")})
+    seen = ("--preset", "arena", "--images", images, "--encoders", EYE)
+    made = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache")
+    done = call("mbp", trials, *seen, *made, module="offline_train")
+    assert "gives 6 numbers, the settings ask for 1536" in done.one_sentence()
+    assert "--set dim=6" in done.one_sentence()
+    assert not [*(tmp_path / "cache").glob("eye*")]
 
 
 def test_a_training_that_ends_before_it_has_begun_says_so(trials: Path, tmp_path: Path) -> None:
