@@ -42,7 +42,7 @@ class Feed:
     """What is known of a session. All of it is used with `lock` held.
 
     Attributes:
-        is_over: whether nothing more will come.
+        is_over: whether nothing more will come, as far as is known.
         was_over: whether the session had ended before it was followed.
         pieces: EEG that nobody has taken yet, the newest.
         quality: how the channels were in the last second that was watched.
@@ -73,12 +73,13 @@ class Feed:
         if self.was_over:
             self._finish()
             return
+        self.board.is_sought = True
         for target in (self._follow, self._watch):
             Thread(target=target, daemon=True).start()
 
     def catch_up(self) -> None:
         """Reads what a session that has just ended has left, where it was not heard to end."""
-        if not self.is_over and read_summary(self.config.folder) is not None:
+        if not self.board.ended and read_summary(self.config.folder) is not None:
             self._finish()
 
     def end(self) -> None:
@@ -148,23 +149,29 @@ class Feed:
     def _follow(self) -> None:
         """Until the session is over, also through what it restarts of itself."""
         self._heard_s = time.monotonic()
-        try:
-            while not self._ended.is_set() and time.monotonic() < self._heard_s + _GIVEN_UP_S:
-                with suppress(client.ClientError):
-                    self._follow_while_heard()
-                self._joined.clear()
-                if read_summary(self.config.folder) is not None:
-                    self._finish()
-                    return
-                self._ended.wait(_AGAIN_S)
-        finally:
-            with self.lock:
-                self.board.is_lost, self.is_over = not self.is_over, True
-                self.board.n_changes += 1
+        while not self._ended.is_set():
+            with suppress(client.ClientError):
+                self._follow_while_heard()
+            self._joined.clear()
+            if read_summary(self.config.folder) is not None:
+                self._finish()
+                return
+            if time.monotonic() > self._heard_s + _GIVEN_UP_S:
+                self._is(lost=True)  # `finish` may complete its books yet
+            self._ended.wait(_AGAIN_S)
+
+    def _is(self, *, lost: bool) -> None:
+        with self.lock:
+            self.board.is_sought = False
+            self.board.n_changes += self.board.is_lost != lost
+            self.board.is_lost = self.is_over = lost
+        if not lost:
+            self._wanted.set()  # the EEG of one that is back
 
     def _follow_while_heard(self) -> None:
         with client.connect(self.config.folder, by=_BY, wait_s=_AGAIN_S) as session:
             self._session = session
+            self._is(lost=False)  # somebody has answered
             self._joined.set()
             session.listen(*_KINDS)
             while not self._ended.is_set() and (some := session.some()) is not None:

@@ -27,7 +27,7 @@ _STATE_S, _EVOKED_S = 0.1, 1.0  # at most once in it
 _LAST_S = 1.0
 _KEEPS = {"trial": KEPT, "note": 50, "eeg": 40}
 _MOST_RUBBISH = 10  # of one page
-_MOST_ASKED = 8  # at once, by one page
+_MOST_ASKED = 8  # of one page, that it has not taken the answers to
 _USUAL_ENDS = (1000, 1001, 1005, 1006, 1012)  # left, gone, without a word, lost, ended by us
 _log = logging.getLogger("hvf-live.dashboard")
 Said = str | tuple[int, Piece]
@@ -47,15 +47,17 @@ class Page:
     """Of the last piece of EEG; 0 before the first."""
     n_missed: int = 0
     """Pieces that went by while it was slow."""
-    replies: deque[str] = field(default_factory=deque)
-    """To what it has asked."""
+    replies: deque[list[str]] = field(default_factory=deque)
+    """To each thing that it has asked."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether there is something to be sent."""
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_ASKED))
+    """For what it may ask; it is heard no further until it takes what it has asked for."""
     n_rubbish: int = 0
     asked: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def reply(self, told: Mapping[str, Any]) -> None:
-        self.replies.append(as_json(told))
+    def reply(self, *told: Mapping[str, Any]) -> None:
+        self.replies.append([as_json(one) for one in told])
         self.due.set()
 
 
@@ -178,7 +180,9 @@ class Pages:
             # One at a time: while a slow page takes one, the next may be out of date.
             while page.replies or (waiting := self._shelf.since(page.number)):
                 if page.replies:
-                    await page.socket.send_text(page.replies.popleft())
+                    for text in page.replies.popleft():
+                        await page.socket.send_text(text)
+                    page.room.release()
                     continue
                 page.number, kind, said = waiting[0]
                 if isinstance(said, tuple):
@@ -206,6 +210,7 @@ class Pages:
     async def _hear(self, page: Page) -> None:
         """Obeys a page until it is gone; returns where it sends too much that is no request."""
         while True:
+            await page.room.acquire()
             message = await page.socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005), message.get("reason"))
@@ -214,8 +219,6 @@ class Pages:
                 request = read_request(text)
                 if page.rights != "control" and request.ask not in LOOKS:
                     raise Problem(f"this link only looks: it may not ask for '{request.ask}'")
-                if len(page.asked) >= _MOST_ASKED:
-                    raise Problem("too much is asked at once: wait for the answers")
             except Problem as problem:
                 page.n_rubbish += 1
                 _log.warning("a page's request is refused: %s", printable(str(problem)))
@@ -228,13 +231,13 @@ class Pages:
             task.add_done_callback(page.asked.discard)
 
     async def _obey(self, page: Page, request: Request) -> None:
-        is_done, text = True, ""
+        is_done, text, more = True, "", []
         try:
             if request.ask == "watch":
                 page.watches = frozenset(request.kinds)
                 self._watch()
             elif request.ask == "trial_eeg":
-                page.reply(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
+                more.append(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
             else:
                 said = []
                 for verb, argument in request.orders():
@@ -242,7 +245,7 @@ class Pages:
                 text = "; ".join(said)
         except Problem as problem:
             is_done, text = False, str(problem)
-        page.reply({"kind": "said", "id": request.id, "ok": is_done, "text": text})
+        page.reply(*more, {"kind": "said", "id": request.id, "ok": is_done, "text": text})
 
     def _watch(self) -> None:
         self._feed.watch(kind for page in self._open for kind in page.watches)

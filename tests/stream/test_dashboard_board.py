@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_sums_and_accuracy_are_those_of_the_report(records: list[dict[str, Any]]
     assert total["p95_ms"] == pytest.approx(np.percentile(took_ms, 95), abs=1e-3)
 
 
+@given(ledgers(), st.randoms(use_true_random=False))
+def test_accuracy_is_the_same_in_whatever_order_answers_come(records: list, random: Any) -> None:
+    messages = list(told_by(records, str.title, blind=False))
+    random.shuffle(messages)
+    late = Board(config(), str.title)
+    for message, at_s in messages:
+        late.take(message, at_s)
+    in_order = board_of(records)
+    assert late.told(100.0, Files())["accuracy"] == in_order.told(100.0, Files())["accuracy"]
+
+
 def check(told: dict[str, float], share: accuracy.Share) -> None:
     assert told == pytest.approx(
         {"rate": share.share, "low": share.low, "high": share.high}, abs=1e-4
@@ -134,20 +146,59 @@ def test_of_a_blind_session_nothing_shown_is_told(records: list[dict[str, Any]])
     assert text.count('"an image"') >= len(answers)  # they are there, without the truth
 
 
+def test_answers_to_trials_that_are_kept_no_more_are_counted_once() -> None:
+    records = []
+    for trial in range(1, KEPT + 51):
+        about = {"stimulus": "a", "n_repeats": 1, "rank": 1, "ids": ["a"], "probabilities": [1.0]}
+        answer = {"event": "decoded", "trial": trial, "tmax_s": 1.0, "abstain": False, **about}
+        records.append(answer | {"stamps": dict.fromkeys(STAMPS, 0.0)})
+    told = board_of(records, times=2).told(0.0, Files())
+    assert told["accuracy"]["n"] == KEPT + 50
+    assert {row["n"] for row in told["latency"]} == {KEPT + 50}
+
+
 def test_a_stream_that_is_lost_is_named_and_until_it_is_back_nothing_is_ready() -> None:
     board = Board(config(), str)
     board.take(SessionState("s", 0, "running"), 0.0, "12:03")
     for state, told in (("streaming", "READY since 12:03"), ("lost", "'cap' has sent nothing")):
-        health = {"rate_hz": 250.0, "drift_ppm": 1.0, "gaps": 0, "age_s": 6.0, "flat": []}
-        health |= {"clipped": [], "offset_s": 0.0, "offset_uncertainty_s": 0.0001}
-        board.take(StreamHealth("s", 0, "cap", "eeg", state, **health), 1.0)
+        board.take(health(state, 6.0), 1.0)
         seen = board.told(1.0, Files("recording.xdf", 1))
         assert seen["sentence"].startswith(told)
         assert seen["ready"] == (state == "streaming")
-        eeg = next(one for one in seen["verdicts"] if one["part"] == "EEG")
-        assert eeg["level"] == ("ok" if state == "streaming" else "bad")
+        assert eeg_of(seen)["level"] == ("ok" if state == "streaming" else "bad")
     board.is_lost = True
     assert {one["level"] for one in board.told(1.0, Files())["verdicts"]} == {"off"}
+
+
+def health(state: str, age_s: float = 0.001) -> StreamHealth:
+    facts = {"rate_hz": 250.0, "drift_ppm": 1.0, "gaps": 0, "age_s": age_s, "flat": []}
+    facts |= {"clipped": [], "offset_s": 0.0, "offset_uncertainty_s": 0.0001}
+    return StreamHealth("s", 0, "cap", "eeg", state, **facts)
+
+
+def eeg_of(told: dict[str, Any]) -> dict[str, Any]:
+    return next(one for one in told["verdicts"] if one["part"] == "EEG")
+
+
+def test_once_its_reader_says_nothing_the_eeg_is_not_called_well_and_its_age_grows() -> None:
+    board = Board(config(), str)
+    board.take(SessionState("s", 0, "running"), 0.0)
+    board.take(health("streaming"), 1.0)
+    alive, dead = (board.told(now_s, Files("recording.xdf", 1)) for now_s in (2.0, 6.0))
+    assert (alive["ready"], alive["newest_sample_age_ms"]) == (True, 1.0)
+    assert (dead["ready"], dead["newest_sample_age_ms"]) == (False, 5001.0)
+    assert (eeg_of(dead)["level"], eeg_of(dead)["word"]) == ("bad", "unheard")
+
+
+def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
+    board = Board(config(), str)
+    board.take(SessionState("s", 0, "painting"), 0.0)
+    for message in (health("lost", 17.7), replace(health("lost"), kind="markers")):
+        board.take(message, 1.0)
+    for now_s in (1.0, 30.0):
+        told = board.told(now_s, Files("recording.xdf", 1, still_s=now_s))
+        assert "bad" not in {one["level"] for one in told["verdicts"]}
+        assert eeg_of(told)["word"] == "over"
 
 
 def test_only_the_last_trials_are_kept_and_all_are_counted() -> None:

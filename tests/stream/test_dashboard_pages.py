@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from stream.client import MarkerSeen, SessionState, TrialRef
 from stream.dashboard.board.signals import Piece
@@ -13,6 +14,7 @@ from stream.dashboard.feed import Feed
 from stream.dashboard.pages import Pages
 from tests.finished import Piece as Recorded
 from tests.finished import finished
+from tests.waiting import wait_until
 
 N, BATCH = 150, 30
 
@@ -98,3 +100,48 @@ def test_a_page_that_stands_still_slows_nobody_and_goes_on_with_what_is_newest(
 ) -> None:
     config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
     asyncio.run(asyncio.wait_for(_both_watch(Feed(config)), 60))
+
+
+async def _asks_and_reads_nothing(feed: Feed) -> None:
+    pages, browser = Pages(feed), Browser()
+    task = asyncio.create_task(pages.serve(browser, "look"))
+    await browser.until(lambda: browser.newest("state"))
+    browser.goes.clear()
+    for id_ in range(100):
+        browser.ask(id=id_, ask="trial_eeg", trial=1)
+    (page,) = pages._open
+    await browser.until(lambda: len(page.replies) >= 7)
+    for _ in range(100):
+        await asyncio.sleep(0)  # whatever else could be heard is
+    assert browser.said.qsize() >= 90  # it waits where it came from
+    browser.goes.set()
+    await browser.until(lambda: browser.newest("said").get("id") == 99)
+    answered = sorted(one["id"] for one in browser.texts if one["kind"] == "said")
+    assert answered == list(range(100))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_who_asks_and_takes_no_answers_is_heard_no_further_until_he_does(tmp_path: Path) -> None:
+    config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
+    asyncio.run(asyncio.wait_for(_asks_and_reads_nothing(Feed(config)), 60))
+
+
+def test_a_session_that_nobody_runs_is_sought_and_its_books_are_shown_once_they_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")])
+    summary = session.folder / "summary.json"
+    summary.rename(tmp_path / "later")
+    feed = Feed(session.config)
+    feed.begin()
+    try:
+        told = feed.board.told(0.0, feed.files())
+        assert (told["state"], told["ready"]) == ("sought", False)
+        monkeypatch.setattr("stream.dashboard.feed._GIVEN_UP_S", 0.0)
+        wait_until(lambda: feed.board.is_lost)
+        (tmp_path / "later").rename(summary)
+        wait_until(lambda: feed.board.ended)
+        assert feed.board.told(0.0, feed.files())["state"] == "ended"
+    finally:
+        feed.end()

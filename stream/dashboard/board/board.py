@@ -45,6 +45,7 @@ _SENTENCES = {
     "waiting": "Waiting for the form: fill it in, and start.",
     "paused": "Paused: markers open no trials.",
     "ending": "Ending: what is open is answered, and the books are closed.",
+    "sought": "Looking for the session: what is here is from its ledger.",
     "lost": "Nothing more is heard of the session: `finish` with its folder completes its books.",
 }
 
@@ -89,6 +90,8 @@ class Board:
     """Whether the session has ended more trials than were heard of."""
     is_simulated: bool = False
     """Whether the EEG is made up."""
+    is_sought: bool = False
+    """Whether nothing was heard of the session yet, and what is known is its ledger's."""
     is_lost: bool = False
     ended: dict[str, Any] | None = None
 
@@ -99,7 +102,8 @@ class Board:
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._accuracy, self._latency = Accuracy(), Latency()
-        self._streams: dict[str, StreamHealth] = {}
+        self._answered: set[int] = set()
+        self._streams: dict[str, tuple[StreamHealth, float]] = {}
         self._nodes: dict[str, tuple[NodeState, float]] = {}
         self._painter = ("", "")
 
@@ -131,7 +135,7 @@ class Board:
                 steps = {"step": message.step, "n_steps": message.n_steps}
                 self._paint(about.trial, "preview", _uri(message), **steps)
             case StreamHealth():
-                self._streams[message.kind] = message
+                self._streams[message.kind] = (message, now_s)
                 self.rate_hz = message.rate_hz or self.rate_hz
             case NodeState():
                 self._nodes[message.node] = (message, now_s)
@@ -169,9 +173,10 @@ class Board:
         """The whole of it that is small."""
         state = self._state()
         until_s = self.until_s if self.ended or self.is_lost else now_s
-        parts = verdicts(self._for_verdicts(now_s, files))
+        seen = self._for_verdicts(until_s, files)
+        parts = verdicts(seen)
         wrong = [part["sentence"] for part in parts if part["level"] == "bad"]
-        health = self._streams.get("eeg")
+        health = seen.health("eeg")
         clock = None
         if health is not None:
             offset_ms, unsure_ms = health.offset_s * 1e3, health.offset_uncertainty_s * 1e3
@@ -219,11 +224,10 @@ class Board:
     def _answer(self, answer: Retrieval) -> None:
         trial, is_final = answer.about.trial, not answer.answer.provisional
         card = self._card(trial)
-        is_new = (
-            is_final and card.final is None and self._outcomes.get(trial, ("",))[0] != "dropped"
-        )
+        is_dropped = self._outcomes.get(trial, ("",))[0] == "dropped"
         card.answers[answer.answer.tmax_s] = answer
-        if is_new:
+        if is_final and not is_dropped and trial not in self._answered:
+            self._answered.add(trial)
             card.outcome = "decoded"  # the ledger will say so too
             self._accuracy.add(answer)
             self._latency.add(answer.stamps)
@@ -261,6 +265,8 @@ class Board:
     def _state(self) -> str:
         if self.is_lost:
             return "lost"
+        if self.is_sought:
+            return "sought"
         state = _STATES.get(self.state, self.state)
         is_waiting = state == "starting" and self.config.about.form and not self.started
         return "waiting" if is_waiting else state
@@ -284,6 +290,7 @@ class Board:
             painting=self._painter,
             n_markers=len(self._seen),
             n_channels=len(self.channels),
+            is_ending=_STATES.get(self.state) == "ending",
             over="lost" if self.is_lost else "ended" if self.ended else "",
         )
 

@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,42 +43,69 @@ class Hits:
         return {"rate": round(share, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
+class _Answer(NamedTuple):
+    group: str
+    n_repeats: int
+    rank: int
+    sure: float | None
+    """Its confidence, where that is calibrated."""
+
+
 class Accuracy:
-    """Counts final answers whose image is in the gallery, each trial once."""
+    """Counts final answers whose image is in the gallery, in the order of their trials."""
 
     def __init__(self) -> None:
-        self._all, self._by_repeats = Hits(), defaultdict[int, Hits](Hits)
-        self._seen: set[int] = set()
-        self._last: dict[str, tuple[int, int]] = {}  # of each group: repeats, run
-        self._n_runs = 0
-        self._bins = np.zeros((_N_BINS, 3))  # answers, their confidence, how many were right
+        self._answers: dict[int, _Answer] = {}
+        self._newest, self._is_late = 0, False
+        self._begin()
 
     def add(self, answer: Retrieval) -> None:
-        """Takes a final answer, again too."""
-        about, n_repeats = answer.about, answer.answer.n_repeats
-        if about.trial in self._seen:
-            return
-        self._seen.add(about.trial)
-        before, run = self._last.get(about.group or about.stimulus, (0, 0))
-        if n_repeats <= before or not run:  # the group has begun again
-            self._n_runs += 1
-            run = self._n_runs
-        self._last[about.group or about.stimulus] = (n_repeats, run)
-        if not answer.rank:
-            return
-        self._all.add(answer.rank, run)
-        self._by_repeats[n_repeats].add(answer.rank, run)
-        if answer.calibrated:
-            at = min(int(answer.confidence * _N_BINS), _N_BINS - 1)
-            self._bins[at] += (1, answer.confidence, answer.rank == 1)
+        """Takes the final answer of a trial, whenever it comes."""
+        about = answer.about
+        self._answers[about.trial] = _Answer(
+            about.group or about.stimulus,
+            answer.answer.n_repeats,
+            answer.rank,
+            answer.confidence if answer.calibrated else None,
+        )
+        if about.trial < self._newest:
+            self._is_late = True  # which runs there are depends on the order
+        else:
+            self._newest = about.trial
+            self._count(self._answers[about.trial])
 
     def told(self) -> dict[str, Any] | None:
         """None while there is nothing to tell, as in a blind session."""
+        if self._is_late:
+            self._is_late = False
+            self._begin()
+            for trial in sorted(self._answers):
+                self._count(self._answers[trial])
         if not self._all.n:
             return None
         rows = sorted(self._by_repeats.items())
         by_repeats = [{"repeats": n_repeats, **hits.told()} for n_repeats, hits in rows]
         return {**self._all.told(), "by_repeats": by_repeats, "calibration": self._calibration()}
+
+    def _begin(self) -> None:
+        self._all, self._by_repeats = Hits(), defaultdict[int, Hits](Hits)
+        self._last: dict[str, tuple[int, int]] = {}  # of each group: repeats, run
+        self._n_runs = 0
+        self._bins = np.zeros((_N_BINS, 3))  # answers, their confidence, how many were right
+
+    def _count(self, one: _Answer) -> None:
+        before, run = self._last.get(one.group, (0, 0))
+        if one.n_repeats <= before or not run:  # the group has begun again
+            self._n_runs += 1
+            run = self._n_runs
+        self._last[one.group] = (one.n_repeats, run)
+        if not one.rank:
+            return
+        self._all.add(one.rank, run)
+        self._by_repeats[one.n_repeats].add(one.rank, run)
+        if one.sure is not None:
+            at = min(int(one.sure * _N_BINS), _N_BINS - 1)
+            self._bins[at] += (1, one.sure, one.rank == 1)
 
     def _calibration(self) -> dict[str, Any] | None:
         n, confidence, right = self._bins.T

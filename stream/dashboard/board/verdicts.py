@@ -1,7 +1,7 @@
 """One word for each part of a session, and the sentence that explains a bad one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from stream.client import NodeState, StreamHealth
@@ -10,6 +10,7 @@ from stream.pipeline.wire.nodes import DECODE
 
 Level = Literal["ok", "warn", "bad", "off"]
 _SILENT_S = 5.0  # a node says once a second that it is alive
+_UNHEARD_S = 3.0  # a reader says once a second how its streams are
 _STILL_S = 10.0  # a recording that grows is written to the disk more often
 _UNSURE_S, _DRIFT_PPM = 0.005, 100.0  # of a clock: beyond, stamps are worth a look
 _MB = 1e6
@@ -46,16 +47,28 @@ class Seen:
     config: SessionConfig
     now_s: float
     files: Files
-    streams: Mapping[str, StreamHealth]
-    """By kind."""
+    streams: Mapping[str, tuple[StreamHealth, float]]
+    """By kind, the last word on each, and when it was heard."""
     nodes: Mapping[str, tuple[NodeState, float]]
     """The last word of each, and when it was heard."""
     painting: tuple[str, str]
     """The last state of the painter, and its detail."""
     n_markers: int
     n_channels: int
+    is_ending: bool
+    """Whether no more samples are to come."""
     over: str
     """What ended the session; "" while it runs."""
+
+    def health(self, kind: str) -> StreamHealth | None:
+        """How a stream is; once its reader says nothing more, its age is all that is known."""
+        if kind not in self.streams:
+            return None
+        health, heard_s = self.streams[kind]
+        silent_s = self.now_s - heard_s
+        if silent_s <= _UNHEARD_S:
+            return health
+        return replace(health, state="unheard", age_s=health.age_s + silent_s)
 
 
 def verdicts(seen: Seen) -> list[dict[str, Any]]:
@@ -68,7 +81,7 @@ def verdicts(seen: Seen) -> list[dict[str, Any]]:
 
 
 def _eeg(seen: Seen) -> Verdict:
-    health = seen.streams.get("eeg")
+    health = seen.health("eeg")
     if health is None or health.state == "waiting":
         name = seen.config.source.eeg if isinstance(seen.config.source, LiveSource) else "the file"
         what = f"No sample of '{name}' has come yet: start what streams it, or look at its name."
@@ -76,6 +89,14 @@ def _eeg(seen: Seen) -> Verdict:
     rate = f"{health.rate_hz:.4g} Hz" if health.rate_hz else ""
     channels = f"{seen.n_channels} ch" if seen.n_channels else ""
     detail = ", ".join(filter(None, (channels, rate, f"{health.gaps} gaps" * bool(health.gaps))))
+    if seen.is_ending:
+        return Verdict("EEG", "off", _end_of(seen), detail=detail)
+    if health.state == "unheard":
+        what = (
+            f"Nothing was heard of '{health.stream}' for {health.age_s:.1f} s: what reads it, or "
+            "reports it, is silent; it is started again by itself, and trials until then are lost."
+        )
+        return Verdict("EEG", "bad", "unheard", what, detail)
     if health.state in ("stalled", "lost"):
         what = (
             f"'{health.stream}' has sent nothing for {health.age_s:.1f} s: look at the amplifier "
@@ -92,12 +113,14 @@ def _eeg(seen: Seen) -> Verdict:
 
 def _markers(seen: Seen) -> Verdict:
     detail = f"{seen.n_markers} markers"
-    source, health = seen.config.source, seen.streams.get("markers")
+    source, health = seen.config.source, seen.health("markers")
     if isinstance(source, LiveSource) and source.markers is None:
         if seen.config.trigger is None:
             return Verdict("markers", "off", "none")
         word: tuple[Level, str] = ("ok", "heard") if seen.n_markers else ("warn", "waiting")
         return Verdict("markers", *word, detail=f"{detail}, of {seen.config.trigger.channel}")
+    if seen.is_ending:
+        return Verdict("markers", "off", _end_of(seen), detail=detail)
     if health is not None and health.state == "lost":
         what = (
             f"'{health.stream}' answers no more: look at the stimulus program; its markers are "
@@ -142,7 +165,7 @@ def _recorder(seen: Seen) -> Verdict:
     if files.recording is None:
         return Verdict("recorder", "warn", "waiting", "Nothing is recorded yet.")
     detail = f"{files.n_bytes / _MB:.1f} MB, {files.recording}"
-    eeg = seen.streams.get("eeg")
+    eeg = seen.health("eeg")
     if files.still_s > _STILL_S and eeg is not None and eeg.state == "streaming":
         what = (
             f"'{files.recording}' has not grown for {files.still_s:.0f} s, though the EEG flows: "
@@ -153,7 +176,7 @@ def _recorder(seen: Seen) -> Verdict:
 
 
 def _clock(seen: Seen) -> Verdict:
-    health = seen.streams.get("eeg")
+    health = seen.health("eeg")
     if health is None or not seen.config.realtime:
         return Verdict("clock", "off", "none")
     unsure_s, drift_ppm = health.offset_uncertainty_s, health.drift_ppm or 0.0
@@ -165,6 +188,10 @@ def _clock(seen: Seen) -> Verdict:
         what = "The amplifier's clock runs away from this computer's: `doctor` looks at it."
         return Verdict("clock", "warn", "drifts", what, detail)
     return Verdict("clock", "ok", "steady", detail=detail)
+
+
+def _end_of(seen: Seen) -> str:
+    return "all is played" if seen.config.demo or seen.config.replay else "over"
 
 
 def _some(names: Sequence[str]) -> str:

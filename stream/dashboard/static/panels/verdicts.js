@@ -5,7 +5,7 @@ import { age, elapsed } from "/static/format.js";
 
 const STATE_WORDS = {
   starting: "STARTING", waiting: "WAITING", ready: "READY", paused: "PAUSED",
-  ending: "ENDING", ended: "ENDED", lost: "LOST",
+  ending: "ENDING", ended: "ENDED", sought: "LOOKING", lost: "LOST",
 };
 const MODES = { live: "live", replay: "replay", demo: "demo", record: "recording", finished: "finished" };
 const PARTS = ["EEG", "markers", "decoder", "painter", "recorder", "clock"];
