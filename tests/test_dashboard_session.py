@@ -101,7 +101,7 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
     beside = start("dashboard", folder, "--page", f"127.0.0.1:{port}", "--no-browser")
     again = Page(port)
     assert again.kind("hello")["settings"]["values"]["decoding.min_confidence"] == 0.25
-    assert again.kind("state")["state"] == "paused"
+    again.kind("state", state="paused")  # it is looked for first
     assert again.kind("trial", trial=trial["trial"])["answers"] == trial["answers"]
     n_before = again.state["ledger"]["decoded"]
     assert again.ask(8, "resume")["ok"]

@@ -21,7 +21,7 @@ from starlette.responses import (
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketClose
 
 from hvf_core.problem import Problem
 from hvf_core.text import printable
@@ -165,12 +165,12 @@ class _Guarded:
         is_socket = scope["type"] == "websocket"
         rights = self._doors.rights(headers, asked or kept, is_socket=is_socket)
         if isinstance(rights, Refusal):
-            await _refused(came, rights)(scope, receive, send)  # to a WebSocket, as HTTP too
-        elif asked and not is_socket:  # the address is copied and kept: without the token from here
-            response = RedirectResponse(scope["path"], 303)
-            response.set_cookie(
-                self._doors.cookie, asked, httponly=True, samesite="strict", path="/"
-            )
+            refused = _refused(came, rights)
+            await (WebSocketClose() if is_socket else refused)(scope, receive, send)
+        elif asked and scope["path"] == "/":  # it is copied and kept: without the token from here
+            response = RedirectResponse("/", 303)
+            # Lax: a link in a mail is followed with it. What else foreign pages ask is refused.
+            response.set_cookie(self._doors.cookie, asked, httponly=True, samesite="lax", path="/")
             await response(scope, receive, send)
         else:
             scope["rights"] = rights

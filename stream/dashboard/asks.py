@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hvf_core.problem import Problem
 from stream.pipeline.books.about import FORM
+from stream.pipeline.wire.config import SessionConfig
+from stream.pipeline.wire.orders import changed
 
 LONGEST = 16 * 1024  # bytes of a request
 _GOING = ("ready", "paused")
@@ -78,11 +80,11 @@ class Request(BaseModel):
     kinds: list[Literal["eeg", "quality", "evoked"]] = []
     trial: int = 0
 
-    def orders(self) -> list[tuple[str, str]]:
+    def orders(self, config: SessionConfig) -> list[tuple[str, str]]:
         """The verbs of the session that it comes to, with their arguments.
 
         Raises:
-            Problem: it names a field that the form has not.
+            Problem: the form has no such field, or one may not have its value: none is ordered.
         """
         if self.ask == "set":
             return [("set", f"{self.path} {as_text(self.value)}")]
@@ -90,6 +92,8 @@ class Request(BaseModel):
             if unknown := [name for name in self.values if name not in FORM]:
                 raise Problem(f"the form has no '{unknown[0][:40]}'; it has {', '.join(FORM)}")
             told = [("set", f"{path} {as_text(value)}") for path, value in self.values.items()]
+            for verb, argument in told:
+                changed(config, verb, argument)
             return told + [("start", "")] * self.start
         argument = self.argument
         if self.ask == "like":

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
 
 from hvf_core.problem import needed
 from stream.dashboard.ports import doors_of, lines_of, listening, open_browser
 from stream.pipeline.outputs.settings import PageSettings
 
+_LOG = Path("logs/dashboard.log")
 _ENDS_S = 5.0
 _FLAGS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 _FLAGS |= getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
@@ -43,16 +45,27 @@ def dashboard_beside(
         say(line)
     if page.browser:
         open_browser(doors)
+    is_ending = Event()
+
+    def watch() -> None:
+        code = process.wait()  # or it would stay a zombie
+        if not is_ending.is_set():
+            say(
+                f"the page has ended by itself ({code}), and the session goes on: `dashboard "
+                f"{folder}` serves it again; {folder / _LOG} may say why"
+            )
+
+    Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
+        is_ending.set()
         _end(process)
 
 
 def _start(folder: Path, handle: int) -> "subprocess.Popen[bytes]":
-    logs = folder / "logs"
-    logs.mkdir(exist_ok=True)
-    with (logs / "dashboard.log").open("ab") as log:
+    (folder / _LOG).parent.mkdir(exist_ok=True)
+    with (folder / _LOG).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "stream.dashboard.run", str(folder), str(handle)],
             stdin=subprocess.PIPE,

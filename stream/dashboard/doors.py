@@ -7,10 +7,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 Rights = Literal["control", "look"]
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,11 @@ class Doors:
             is_socket: whether it asks for a WebSocket, of which browsers tell the origin.
         """
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _parts(f"//{host}").hostname or ""
         if not self._is_ours(name):
             return Refusal(421, f"'{name[:60]}' is not the name of this machine: give its address")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _parts(origin).netloc != host:
             return Refusal(403, f"the page is not for '{origin[:60]}', which is another origin")
         is_led_to = headers.get("sec-fetch-mode") == "navigate" and not is_socket
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_led_to:
@@ -78,7 +77,7 @@ class Doors:
 
     def _is_ours(self, name: str) -> bool:
         if is_loopback(self.host):
-            return name in _LOCAL
+            return is_loopback(name)
         try:
             ipaddress.ip_address(name)
         except ValueError:
@@ -104,3 +103,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _parts(address: str) -> SplitResult:
+    """Of what somebody says that an address is; all are "" where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

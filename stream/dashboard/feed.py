@@ -142,9 +142,12 @@ class Feed:
     def _read_history(self, board: Board) -> None:
         path = self.config.folder / "ledger.jsonl"
         if path.is_file():
-            blind = self.config.outputs.blind
-            for message, at_s in told_by(read_ledger(path), self.label_of, blind=blind):
+            damage: list[str] = []
+            records, blind = read_ledger(path, damage.append), self.config.outputs.blind
+            for message, at_s in told_by(records, self.label_of, blind=blind):
                 board.take(message, at_s)
+            for sentence in damage:
+                board.damaged(sentence)
 
     def _follow(self) -> None:
         """Until the session is over, also through what it restarts of itself."""

@@ -240,7 +240,7 @@ class Pages:
                 more.append(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
             else:
                 said = []
-                for verb, argument in request.orders():
+                for verb, argument in request.orders(self._feed.config):
                     said.append(await asyncio.to_thread(self._feed.ask, verb, argument))
                 text = "; ".join(said)
         except Problem as problem:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hvf_core.problem import Problem
 from stream.client import MarkerSeen, SessionState, TrialRef
+from stream.dashboard.asks import read_request
 from stream.dashboard.board.signals import Piece
 from stream.dashboard.feed import Feed
 from stream.dashboard.pages import Pages
@@ -145,3 +147,23 @@ def test_a_session_that_nobody_runs_is_sought_and_its_books_are_shown_once_they_
         assert feed.board.told(0.0, feed.files())["state"] == "ended"
     finally:
         feed.end()
+
+
+def test_of_a_form_with_one_wrong_field_nothing_is_ordered(tmp_path: Path) -> None:
+    config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
+    form = {"id": 1, "ask": "form", "values": {"subject": "", "about.run": "0"}}
+    with pytest.raises(Problem, match=r"about\.run"):
+        read_request(json.dumps(form)).orders(config)
+    form["values"] = {"subject": "07", "about.run": 1}
+    orders = read_request(json.dumps(form)).orders(config)
+    assert orders == [("set", "subject 07"), ("set", "about.run 1")]
+
+
+def test_a_ledger_with_damaged_lines_is_not_said_to_add_up(tmp_path: Path) -> None:
+    session = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")])
+    assert Feed(session.config).board.ledger()["adds_up"]
+    with (session.folder / "ledger.jsonl").open("ab") as file:
+        file.write(b"rubbish\n{}\n")
+    board = Feed(session.config).board
+    assert not board.ledger()["adds_up"]
+    assert "2 lines of ledger.jsonl are damaged" in board.notes[-1]["text"]

@@ -7,19 +7,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from hvf_core.problem import Problem
 from stream.acquire.watch.signals import Decimator
+from stream.dashboard.beside import dashboard_beside
 from stream.dashboard.doors import Doors
 from stream.dashboard.ports import doors_of, listening
 from stream.dashboard.run import serve
-from stream.pipeline.outputs.settings import OutputSettings
+from stream.pipeline.outputs.settings import OutputSettings, PageSettings
 from stream.pipeline.wire.config import SessionConfig
 from tests.calling import call
 from tests.finished import RATE_HZ, Piece, Session, finished
@@ -171,6 +174,22 @@ def test_foreign_names_and_origins_are_refused_and_logged(doors: Doors, caplog) 
     with page(doors, origin=f"http://127.0.0.1:{doors.port}") as socket:
         assert hear(socket, "hello")["rights"] == "control"
     assert sum("refused" in line for line in caplog.messages) == 6
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "[::1"}, 421),
+        ({"Host": "localhost:{port}", "Origin": "http://["}, 403),
+        ({"Host": "127.0.0.2:{port}"}, 200),  # is this machine's alone, too
+    ],
+)
+def test_names_of_this_machine_are_known_and_broken_ones_refused(
+    doors: Doors, headers: dict[str, str], status: int
+) -> None:
+    told = {name: value.format(port=doors.port) for name, value in headers.items()}
+    assert get(doors, "/", **told)[0] == status
 
 
 def end(socket: ClientConnection) -> tuple[int, str]:
@@ -223,7 +242,11 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
         cookie = headers["set-cookie"]
         assert (status, headers["location"]) == (303, "/")
         assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
+        assert "SameSite=lax" in cookie  # or a link in a mail would come without it
+        status, text, headers = get(doors, f"/state.json?token={look}")
+        assert (status, json.loads(text)["hello"]["rights"]) == (200, "look")
+        status, _, headers = get(doors, f"//evil.example/?token={look}")
+        assert (status, headers.get("location")) == (404, None)
         kept = {"Cookie": cookie.partition(";")[0]}
         assert get(doors, "/", **kept)[0] == 200
         with page(doors, additional_headers=kept) as socket:
@@ -266,3 +289,14 @@ def test_without_a_session_dashboard_says_how_to_begin_one(tmp_path: Path, monke
     for options in (wrong, ("--no-dashboard", "--page", "127.0.0.1:8765", "--out", "s")):
         assert call(*options).code == 2
     assert not any(tmp_path.iterdir())
+
+
+def test_a_page_that_dies_beside_a_session_is_told_and_leaves_no_zombie(tmp_path: Path) -> None:
+    settings, lines = PageSettings(address=f"127.0.0.1:{free_port()}", browser=False), Queue[str]()
+    with dashboard_beside(tmp_path, settings, lines.put):
+        assert lines.get(timeout=60).startswith("page: ")
+        (page,) = [one for one in psutil.Process().children() if str(tmp_path) in one.cmdline()]
+        page.kill()
+        assert "has ended by itself" in lines.get(timeout=60)
+        assert not psutil.pid_exists(page.pid)
+    assert lines.empty()

@@ -88,6 +88,8 @@ class Board:
     """Whether somebody has said `start`, where a session waits for that."""
     lacks_history: bool = False
     """Whether the session has ended more trials than were heard of."""
+    damage: str = ""
+    """A sentence on lines of its ledger that are damaged."""
     is_simulated: bool = False
     """Whether the EEG is made up."""
     is_sought: bool = False
@@ -163,6 +165,11 @@ class Board:
         card = self._card(trial)
         card.outcome, card.reason = self._outcomes[trial]
 
+    def damaged(self, sentence: str) -> None:
+        """Lines of the ledger are damaged: its sum is of the others alone."""
+        self.damage = sentence
+        self._note(self.until_s, "ledger", sentence, "warn")
+
     def trial(self, number: int) -> dict[str, Any] | None:
         """A trial as it is by now; None where it is not kept any more."""
         if (card := self.trials.get(number)) is None:
@@ -206,7 +213,7 @@ class Board:
         pending = len(self._seen) - len(self._outcomes)
         reasons = {reason: n for reason, n in sorted(self._reasons.items()) if n}
         told = {"markers": len(self._seen), "pending": pending, **sums, "reasons": reasons}
-        return told | {"adds_up": not self.lacks_history}
+        return told | {"adds_up": not (self.lacks_history or self.damage)}
 
     def _saw(self, trial: int) -> None:
         self._seen.add(trial)
