@@ -50,6 +50,8 @@ if "LSLAPICFG" not in os.environ and config_file() is None:
 local_clock = pylsl.local_clock
 GONE = (pylsl.util.TimeoutError, pylsl.util.LostError)
 """What is raised of a source that is no more, or does not answer in time: pylsl has its own."""
+DOCTOR = "hvf-doctor-"
+"""How names of streams begin that `doctor` sends to itself: nobody else wants them."""
 
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late

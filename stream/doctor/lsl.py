@@ -48,9 +48,9 @@ def configuration(named: Named) -> Iterator[Verdict]:
 def loop(named: Named) -> Iterator[Verdict]:
     """Sends a sample from a private outlet to an inlet of its own, and looks who else is there."""
     from stream.acquire.inlet import Inlet
-    from stream.acquire.lsl import find_stream, list_streams, pylsl
+    from stream.acquire.lsl import DOCTOR, find_stream, list_streams, pylsl
 
-    name = f"hvf-doctor-{secrets.token_hex(4)}"
+    name = f"{DOCTOR}{secrets.token_hex(4)}"
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Doctor", 1, 0, "float32", name))
     arrived: SimpleQueue[Chunk] = SimpleQueue()
     try:

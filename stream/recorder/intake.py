@@ -8,7 +8,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from hvf_core.problem import needed
-from stream.acquire.lsl import GONE, FoundStream, pylsl
+from stream.acquire.lsl import DOCTOR, GONE, FoundStream, pylsl
 from stream.recorder.tap import Tap
 from stream.sources.xdf_writer import XdfWriter
 
@@ -19,8 +19,9 @@ _AGAIN_S = 5.0  # until one that was found and did not answer is tried again
 
 
 def is_among(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a stream's name is one of these, or fits one, as `Eye*`."""
-    return any(name == one or fnmatchcase(name, one) for one in patterns)
+    """Whether a stream's name is one of these, or fits one, as `Eye*` (doctor's fit none)."""
+    fits = not name.startswith(DOCTOR)
+    return any(name == one or (fits and fnmatchcase(name, one)) for one in patterns)
 
 
 def lacking(names: Iterable[str], there: Sequence[FoundStream]) -> list[str]:

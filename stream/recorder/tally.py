@@ -5,6 +5,7 @@ import numpy as np
 from stream.acquire.clock import StreamClock, is_time
 
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
+_BEHIND_S = 2.0  # what is under way, or sent in bursts, is not lacking
 
 
 class Tally:
@@ -57,12 +58,30 @@ class Tally:
         steps = self._n_before + max(0, self._n - 1)
         return steps / self.seconds if self._clock is not None and self.seconds > 0 else None
 
-    def told(self) -> str:
-        """All of it in words."""
+    def lack_s(self, elapsed_s: float) -> float:
+        """Of what a regular stream should have by now, the part that did not come, in seconds.
+
+        0 where that is too little to speak of. Where a sender was away, or is too slow, its stamps
+        have no gap that would show it.
+
+        Args:
+            elapsed_s: since its first samples came.
+        """
+        lack_s = elapsed_s - self.seconds if self.rate_hz is not None else 0.0
+        return lack_s if lack_s > _BEHIND_S else 0.0
+
+    def told(self, elapsed_s: float = 0.0) -> str:
+        """All of it in words, and what is lacking after so long."""
         if not self.n_samples:
             return "no samples"
         told = f"{self.n_samples:,} samples, {self.seconds:.1f} s"
         if self.rate_hz is None:
             return told
         gaps = f"{self.n_gaps} gap{'s' * (self.n_gaps != 1)}" if self.n_gaps else "no gaps"
-        return f"{told}, {self.rate_hz:.2f} Hz, {gaps}"
+        told = f"{told}, {self.rate_hz:.2f} Hz, {gaps}"
+        if not (lack_s := self.lack_s(elapsed_s)):
+            return told
+        return (
+            f"{told}, but {lack_s:.1f} s of {elapsed_s:.1f} s are lacking: what sends it was away "
+            "or too slow, and markers of that time have no EEG"
+        )

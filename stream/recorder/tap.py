@@ -58,6 +58,8 @@ class Tap:
         self._begins_anew = self._told_offset = self._is_silent = False
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         self._came_s = time.monotonic()
+        self._first_came_s: float | None = None
+        self._pulled_s = self._came_s
         self.stream = stream
         inlet = _opened(stream)
         self._inlets = deque([inlet])  # the newest one is the last
@@ -78,6 +80,11 @@ class Tap:
     def silence_s(self) -> float:
         """Since something came, or it was opened."""
         return time.monotonic() - self._came_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the first samples that came to the last look for more; a disk stops both alike."""
+        return 0.0 if self._first_came_s is None else self._pulled_s - self._first_came_s
 
     def watch(self, is_gone: bool) -> None:
         """Says when it falls silent or is lost, and when it streams again; call it often."""
@@ -143,10 +150,13 @@ class Tap:
         """All that has come, as stamps (n,) and samples (n, channels); never waits."""
         if self.is_over:
             self._inlets.clear()  # what came belongs to another stream
+        else:
+            self._pulled_s = time.monotonic()
         while self._inlets:
             inlet = self._inlets[0]
             for raw_s, samples in self._pull(inlet):
                 self._came_s = time.monotonic()
+                self._first_came_s = self._first_came_s or self._came_s
                 yield raw_s, as_rows(samples) if samples.dtype == object else samples
                 self.tally.add(raw_s)  # as whoever asks for more has written these
             if len(self._inlets) < 2:

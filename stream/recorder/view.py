@@ -82,9 +82,10 @@ class View:
             rate = "" if tally.rate_hz is None else f"{tally.rate_hz:.2f} Hz"
             gaps = str(tally.n_gaps) if tap.stream.rate_hz else ""
             counts = (f"{tally.n_samples:,}", f"{tally.seconds:.0f}", rate, gaps)
-            table.add_row(
-                *_described(tap.stream), *counts, Text(tap.state, _STYLES.get(tap.state, "green"))
-            )
+            state, style = str(tap.state), _STYLES.get(tap.state, "green")
+            if lack_s := tally.lack_s(tap.elapsed_s):
+                state, style = f"{state}, {lack_s:.0f} s are lacking", _STYLES["missing"]
+            table.add_row(*_described(tap.stream), *counts, Text(state, style))
         self._live.update(Group(Text(printable(told)), table))
 
 
@@ -103,7 +104,7 @@ def _described(stream: FoundStream) -> tuple[str, ...]:
 def tap_told(tap: Tap) -> str:
     """A stream and what came of it, in words."""
     state = f" ({tap.state})" if tap.state != "recording" else ""
-    return f"'{tap.stream.name}' {tap.tally.told()}{state}"
+    return f"'{tap.stream.name}' {tap.tally.told(tap.elapsed_s)}{state}"
 
 
 def size_told(size: int) -> str:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hvf_core.screen import Screen
-from stream.acquire.lsl import local_clock, pylsl
+from stream.acquire.lsl import DOCTOR, local_clock, pylsl
 from stream.recorder.header import corrected, is_same_source, legible, made
 from stream.recorder.intake import Intake, StreamsFile, is_among
 from stream.recorder.run import missing
@@ -166,9 +166,11 @@ def test_samples_seconds_rate_and_gaps_are_counted():
     assert tally.seconds == pytest.approx(24.99 + 9.99)
     assert tally.told() == f"3,000 samples, 35.0 s, {2998 / tally.seconds:.2f} Hz, 2 gaps"
     tally.add(np.array([np.nan]))
+    assert tally.told(36.0) == tally.told()  # what is under way is not lacking
+    assert "2 gaps, but 24.9 s of 59.9 s are lacking: " in tally.told(tally.seconds + 24.9)
     irregular = Tally(0.0)
     irregular.add(np.array([1.0, 1.5, 9.0]))
-    assert irregular.told() == "3 samples, 8.0 s"
+    assert irregular.told(60.0) == "3 samples, 8.0 s"
 
 
 def test_a_name_that_is_required_or_given_whole_is_waited_for():
@@ -178,6 +180,9 @@ def test_a_name_that_is_required_or_given_whole_is_waited_for():
     assert missing(wanted, []) == ["Ph?to", "Stim", "Amp"]
     assert missing(RecordSettings(), []) == []
     assert is_among("[x]", ("[x]",))  # a name, though it looks like a pattern
+    passing = f"{DOCTOR}1a2b"
+    assert not is_among(passing, ("*",))
+    assert is_among(passing, (passing,))
 
 
 def test_a_path_that_is_taken_is_not(tmp_path):
@@ -337,11 +342,11 @@ def test_the_screen_has_a_line_for_each_stream_and_says_what_is_missing(tmp_path
     assert f"waiting for 'mycaap'; {meant} there: 'Amp', 'MyCap', 'MyGaze'" in told
     tally = Tally(250.0)
     tally.add(np.arange(500) / 250)
-    tap = SimpleNamespace(stream=amp, tally=tally, state="lost")
+    tap = SimpleNamespace(stream=amp, tally=tally, state="lost", elapsed_s=61.0)
     file = (tmp_path / "a.xdf", 12_345_678, 61.0, 30.0)
     told = shown(lambda view: view.recording([tap], *file))
     assert "12.3 MB, 0:01:01; the disk stands still for 30 s" in told
-    assert re.search("Amp .*EEG .*500 .*250.00 Hz .*lost", told)
+    assert re.search("Amp .*EEG .*500 .*250.00 Hz .*lost, 59 s are lacking", told)
 
 
 def stream_like(name: str, kind: str, rate_hz: float) -> SimpleNamespace:
