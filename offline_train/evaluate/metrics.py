@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import hypergeom
 
+from hvf_core.numbers import wilson
 from hvf_core.specs import Frozen
 
 N_BINS = 15
@@ -26,6 +27,18 @@ def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
     The interval is the percentiles' of the bootstrap over these units.
     """
     return estimated_means(values[:, None], rng)[0]
+
+
+def estimated_share(values: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """`estimated_mean` of shares; where all are 0, or all 1, with Wilson's interval.
+
+    Of values that are all alike the bootstrap draws nothing else, as if nothing were uncertain.
+    """
+    found = estimated_mean(values, rng)
+    if found.value not in (0.0, 1.0):
+        return found
+    low, high = wilson(found.value, len(values))
+    return Estimate(value=found.value, low=low, high=high)
 
 
 def estimated_means(values: np.ndarray, rng: np.random.Generator) -> list[Estimate]:

@@ -33,8 +33,8 @@ from offline_train.evaluate.metrics import (
     among,
     ece_interval,
     ece_of_noise,
-    estimated_mean,
     estimated_means,
+    estimated_share,
     expected_calibration_error,
     reliability_bins,
 )
@@ -348,8 +348,8 @@ def _point(
         tmax_s=end.tmax_s,
         repeats=n_repeats,
         draws=len(rank),
-        top1=estimated_mean(hits, rng),
-        top5=estimated_mean(fives, rng),
+        top1=estimated_share(hits, rng),
+        top5=estimated_share(fives, rng),
         mrr=mrr,
         among=tuple(
             Among(k=k, top1=of_sizes[3 * i], top5=of_sizes[3 * i + 1], mrr=of_sizes[3 * i + 2])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+from scipy.stats import binomtest
 
 from decoder.bundle import Bundle
 from decoder.calibration import Calibration
@@ -26,6 +27,7 @@ from offline_train.evaluate.metrics import (
     ece_interval,
     ece_of_noise,
     estimated_mean,
+    estimated_share,
     expected_calibration_error,
     reliability_bins,
 )
@@ -385,6 +387,18 @@ def test_the_interval_of_ece_resamples_stimuli_with_all_their_answers() -> None:
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
     single = ece_interval(confidence[:1], hit[:1], np.random.default_rng(1))
     assert single == pytest.approx((low, high))
+
+
+def test_a_share_at_the_edge_is_as_uncertain_as_its_number_of_stimuli() -> None:
+    rng = np.random.default_rng(0)
+    none, all_ = (estimated_share(np.full(9, edge), rng) for edge in (0.0, 1.0))
+    assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
+    known = binomtest(0, 9).proportion_ci(method="wilson").high
+    assert (none.high, 1 - all_.low) == pytest.approx((known, known))
+    some = (rng.random(9) < 0.5).astype(float)
+    assert estimated_share(some, np.random.default_rng(1)) == estimated_mean(
+        some, np.random.default_rng(1)
+    )
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval() -> None:
