@@ -130,7 +130,7 @@ def _made(made: "TrialSet", per_session: bool) -> Iterator[str]:
     )
     for split in dict.fromkeys(splits):
         shown = [one for one, of in zip(made.stimuli, splits, strict=True) if of == split]
-        name = "training" if split == "train" else split or "no split"
+        name = "training" if split == "train" else split or "for training, as of no split"
         yield f"{name}: {len(shown)} trials of {len({*shown})} stimuli"
     if n_subjects > 1 and whitening == "mvnn" and not per_session:
         yield (

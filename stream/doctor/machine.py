@@ -30,7 +30,7 @@ def cores(named: Named) -> Iterator[Verdict]:
     files = Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
     saves_power = "powersave" in {file.read_text().strip() for file in files}
     yield verdict(
-        f"{n} cores ({platform.machine()}), {load:.1f} of them busy",
+        f"{n} cores ({platform.machine()}), and {load:.1f} programs want one",
         (n < 2, "reader and decoder want one each, take a machine with more"),
         (load > n - 0.5, "end other programs, they make answers late"),
         (saves_power, "they save power, run `sudo cpupower frequency-set -g performance`"),

@@ -33,7 +33,7 @@ def test_prepare_says_what_it_found_and_made(recording: Path, tmp_path: Path) ->
         f"recordings, found in '{tmp_path}'\n",
         "\n1 subject, 1 session, 1 recording\n",
         "\n3 channels (Fz, Cz, Oz), 100 Hz, 0 to 0.996 s, whitening mvnn, all sessions together\n",
-        "\nno split: 38 trials of 2 stimuli\n",
+        "\nfor training, as of no split: 38 trials of 2 stimuli\n",
     ):
         assert told in done.out
     assert "share one whitening" not in done.out

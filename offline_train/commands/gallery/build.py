@@ -92,14 +92,7 @@ def build(
             *(command_line(), thumbnails, tell),
         )
     console.print(f"{len(made)} images in '{out}'")
-    is_calibrated = opened.manifest.calibration is not None
-    is_beside = out.absolute() == bundle.absolute().parent / "gallery"
-    known = {"bundle": bundle, "gallery": out}
-    if is_calibrated:
-        told = onward("adapt", *([] if is_beside else ["--gallery", out]), **known)
-    else:
-        told = onward("prepare-test", **known)
-    console.print(told, soft_wrap=True)
+    console.print(onward("prepare-test", bundle=bundle), soft_wrap=True)
 
 
 def add(
