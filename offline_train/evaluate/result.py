@@ -145,7 +145,7 @@ class Evaluation(Frozen):
     tmax_s: float
     """End of the whole window."""
     protocol: str
-    interval: str = "95 %, bootstrap over stimuli"
+    interval: str = "95 %, bootstrap over stimuli; Wilson of shares of 0 or 100 %"
     seed: int
     """Of the draws of repeats, and of the bootstrap."""
     stimuli: tuple[str, ...]
