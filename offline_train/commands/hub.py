@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hvf_core.options import TRAIN, Flag
+from hvf_core.problem import WrongUsage
 from offline_train.commands.options import Base, Cache, Encoders, Images, Out, bar, console
 
 
@@ -86,18 +87,23 @@ def import_features(
     from index.encoders.spec import read_specs
     from offline_train.data.images import pictures_of
     from offline_train.features.cache import FeatureCache
-    from offline_train.hub.released_features import encoder_of, import_features, refuse_spoilt
+    from offline_train.hub.released_features import encoder_of, import_features, read_released
+    from offline_train.hub.released_prior import name_of
 
-    named = encoders or encoder_of(files)
-    health = refuse_spoilt(files)
+    theirs = encoder_of(files)
+    specs = read_specs(encoders or name_of(theirs, files[0]))
+    if len(specs) != 1:
+        raise WrongUsage(f"--encoders {encoders} says {len(specs)} image encoders: say one")
+    released = read_released(files)
     with bar("reading images") as tell:
         pictures = pictures_of(images, progress=tell)
-    (encoder,) = load_encoders(read_specs(named))
+    (encoder,) = load_encoders(specs)
     into = FeatureCache(cache, encoder, console.print)
-    n, n_absent, cosine = import_features(files, pictures.contents, pictures.read, into)
+    n, n_absent, cosine = import_features(released, pictures.contents, pictures.read, into)
     absent = f", {n_absent} that are not here passed over" if n_absent else ""
     console.print(
-        f"features of {n} images in '{cache}'{absent}; median cosine of random pairs {health:.3f}, "
-        f"of what '{encoder.spec.name}' gives here to what was released {cosine:.3f}",
+        f"features of {n} images in '{cache}'{absent}; median cosine of random pairs "
+        f"{released.cosine:.3f}, of what '{encoder.spec.name}' gives here to what was released at "
+        f"least {cosine:.3f}",
         soft_wrap=True,
     )

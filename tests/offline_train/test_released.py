@@ -1,6 +1,7 @@
 """What the paper's authors have released, imported: look-alikes of its layout, made here."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,14 +169,16 @@ def write_embeddings(folder: Path, embeddings: np.ndarray, more: int = 0) -> lis
     folder.mkdir()
     rest = np.random.default_rng(0).standard_normal((more, embeddings.shape[1]))
     rows = np.concatenate([embeddings, rest]).astype(np.float16)
-    ids = [f"thing_{n:02d}s" for n in range(len(rows))]
     files = [folder / f"things_train_vae-part-{i:05d}-of-00001.parquet" for i in (0, 1)]
     for file, part in zip(files, np.array_split(np.arange(len(rows)), 2), strict=True):
-        flat = pa.array(rows[part].reshape(-1), type=pa.float16())
-        emb = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-        table = pa.table({"image_id": [ids[n] for n in part], "emb": emb})
-        parquet.write_table(table, file, compression="zstd")
+        write_part(file, [f"thing_{n:02d}s" for n in part], rows[part])
     return files
+
+
+def write_part(file: Path, ids: list[str], rows: np.ndarray) -> None:
+    flat = pa.array(rows.reshape(-1), type=pa.float16())
+    emb = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+    parquet.write_table(pa.table({"image_id": ids, "emb": emb}), file, compression="zstd")
 
 
 @pytest.fixture
@@ -210,21 +213,74 @@ def test_collapsed_embeddings_are_refused_with_the_number_that_shows_it(
     assert not (tmp_path / "cache").exists()
 
 
-def test_embeddings_of_others_cut_or_called_otherwise_are_refused(
+def test_embeddings_of_others_or_cut_are_refused(
     tmp_path: Path, true: np.ndarray, take: Callable
 ) -> None:
-    turned = write_embeddings(tmp_path / "turned", np.roll(true, 1, axis=0))
-    assert "same images (median cosine" in str(take(turned).exception)
     narrow = write_embeddings(tmp_path / "narrow", true[:, :63])
     assert "has embeddings of 63 numbers, 'SDXL-VAE' gives 64" in str(take(narrow).exception)
     files = write_embeddings(tmp_path / "good", true)
-    options = ("--images", tmp_path, "--cache", tmp_path / "cache")
-    said = str(run("import-features", files[1], *options).exception)
-    assert "part 0 of 'things_train_vae' is missing" in said
-    renamed = files[0].rename(tmp_path / "x.parquet")
-    assert "is not called as the released" in str(
-        run("import-features", renamed, *options).exception
-    )
     files[1].write_bytes(files[1].read_bytes()[:-50])
-    assert "cannot be read as `image_id` and `emb`" in str(take(files[1:]).exception)
+    assert "cannot be read as `image_id` and `emb`" in str(take(files).exception)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("start", [0, 12, 20])
+def test_rows_that_have_slipped_are_refused_wherever_they_begin(
+    tmp_path: Path, true: np.ndarray, take: Callable, start: int
+) -> None:
+    true = np.concatenate([true[:start], np.roll(true[start:], 1, axis=0)])
+    files = write_embeddings(tmp_path / "e", true)
+    said = str(take(files).exception)
+    assert f"in '{files[start >= 12]}' are not those that 'SDXL-VAE' gives here" in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_are_one_encoders_each_part_once_whatever_encoder_is_named(
+    tmp_path: Path, true: np.ndarray, take: Callable
+) -> None:
+    files = write_embeddings(tmp_path / "e", true)
+
+    def named(name: str) -> Path:
+        return shutil.copy(files[0], tmp_path / f"{name}.parquet")
+
+    assert "part 0 of 'things_train_vae' is missing" in str(take(files[1:]).exception)
+    assert "is given twice" in str(take([*files, files[0]]).exception)
+    other = named("things_train_RN50-part-00000-of-00000")
+    assert "are of RN50, vae: give those of one" in str(take([*files, other]).exception)
+    beyond = named("things_train_vae-part-00002-of-00001")
+    assert "or no part of 0 to 1" in str(take([*files, beyond]).exception)
+    assert "is not called as the released" in str(take([named("x")]).exception)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("nan", "'thing_20s', has numbers that are not finite"),
+        ("zeros", "'thing_20s', is all zeros"),
+        ("again", "'thing_03s', is of an image that came before"),
+        ("uneven", "'thing_20s', has 65 numbers, the first has 64"),
+        ("narrow", "has embeddings of 63 numbers, those before have 64"),
+    ],
+)
+def test_a_row_that_is_at_fault_is_named_before_anything_is_taken(
+    tmp_path: Path, true: np.ndarray, take: Callable, fault: str, says: str
+) -> None:
+    files = write_embeddings(tmp_path / "e", true)
+    ids, rows = [f"thing_{n:02d}s" for n in range(12, 24)], true[12:].copy()
+    if fault in ("nan", "zeros"):
+        rows[8] = {"nan": np.nan, "zeros": 0}[fault]
+    if fault == "again":
+        ids[8] = "thing_03s"
+    if fault == "narrow":
+        rows = rows[:, :63]
+    write_part(files[1], ids, rows)
+    if fault == "uneven":  # as many numbers in all
+        flat = np.delete(np.insert(rows.ravel(), 9 * 64, 1), -1)
+        parts = np.split(flat, np.cumsum([*[64] * 8, 65, 64, 64]))
+        parquet.write_table(pa.table({"image_id": ids, "emb": [*parts]}), files[1])
+    said = str(take(files).exception)
+    assert f"'{files[1]}'" in said
+    assert says in said
+    assert fault == "narrow" or said.startswith("row 8 of")
     assert not (tmp_path / "cache").exists()
