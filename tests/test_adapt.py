@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from demo.recordings import responses, simulate_recording, with_gains
 from demo.stimuli import gallery_stimuli
 from demo.subject import SimulatedSubject, SubjectSettings
 from hvf_core.artifact import file_sha256
+from hvf_core.numbers import wilson
 from hvf_core.problem import Problem
+from offline_train.brain.person import adapt
+from offline_train.brain.person.adapt import Today
 from stream.acquire.adapted import open_adapted
 from stream.pipeline.wire.config import read_config
 from tests.calling import call
@@ -140,6 +144,49 @@ def test_what_cannot_be_adapted_is_a_sentence_and_leaves_nothing(
     dark = call("adapt", today, *bundle, *out, "--trigger", "Oz", "--shortest-pulse", "99")
     assert "10 are needed to tell when the light comes" in dark.one_sentence()
     assert not (tmp_path / "adapted").exists()
+
+
+def test_what_is_no_eeg_is_refused_and_what_lies_still_is_told(
+    today: Path, demo_model: DemoModel, tmp_path: Path
+) -> None:
+    def recorded(name: str, factor: float, *channels: str) -> Path:
+        raw = mne.io.read_raw_fif(today, verbose="ERROR").crop(0, 12).load_data(verbose="ERROR")
+        raw.apply_function(lambda x: factor * x, picks=channels)
+        # Of another image each, of which none is then found.
+        raw.annotations.description = np.roll(raw.annotations.description, 1)
+        raw.save(tmp_path / f"{name}_raw.fif", verbose="ERROR")
+        return tmp_path / f"{name}_raw.fif"
+
+    line = ("--bundle", demo_model.bundle, "--out", tmp_path / "adapted")
+    for name, factor in (("nothing", 0.0), ("nanovolts", 1e4)):
+        done = call("adapt", recorded(name, factor, *CHANNELS), *line)
+        assert "times as large as those of training" in done.one_sentence()
+    assert not (tmp_path / "adapted").exists()
+    done = call("adapt", recorded("one", 0.0, "Oz"), *line)
+    assert "Oz never moved: look at the electrodes" in done.out
+    edge = 100 * wilson(0.0, 15)[1]  # no draw of none right has one
+    assert f"0 % (0 to {edge:.3g}); difference 0 points (-{edge:.3g} to {edge:.3g})" in done.out
+
+
+def test_what_makes_answers_worse_is_not_what_comes_next(
+    today: Path, demo_model: DemoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(*what: object) -> Today:
+        found = fit_today(*what)
+        turned = [
+            one.model_copy(update={"difference": (-middle, -high, -low)})
+            for one in found.compared
+            for middle, low, high in [one.difference]
+        ]
+        return replace(found, compared=tuple(turned))
+
+    fit_today = adapt.fit_today
+    monkeypatch.setattr(adapt, "fit_today", swapped)
+    line = ("adapt", today, "--bundle", demo_model.bundle, "--out", tmp_path / "adapted")
+    done = call(*line, "--trigger", "LIGHT")
+    told, onward = done.out.splitlines()[-2:]
+    assert told.startswith("worse with it than without, beyond chance: top-")
+    assert onward.endswith(f"--bundle {demo_model.bundle} --shift {LATE / 250:.4f}")
 
 
 def test_ctrl_c_while_it_records_leaves_nothing(demo_model: DemoModel, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import Bundle
 from decoder.calibration import log_softmax
+from hvf_core.numbers import wilson
 from hvf_core.problem import Problem
 from index.gallery import Gallery, check_space
 from offline_train.brain.calibrate import fit_temperature
@@ -26,6 +27,8 @@ FEWEST = 10
 ENOUGH = 20
 """Images that were seen: a temperature is not fitted to fewer."""
 _FOLDS, _DRAWS = 5, 1000
+_MOST_TIMES = 30.0
+"""The EEG of training, or as much less: half the way, in powers of ten, from a unit to the next."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def fit_today(
         seed: of the bootstrap.
 
     Raises:
-        Problem: there are too few trials; the bundle has no covariance to adapt to, or the gallery
-            is of another space.
+        Problem: there are too few trials, or they are no EEG by their size; the bundle has no
+            covariance to adapt to, or the gallery is of another space.
     """
     if len(trials) < FEWEST:
         raise Problem(
@@ -74,6 +77,7 @@ def fit_today(
     for fold in range(folds.max() + 1):
         matrix = _learnt(preprocessing, settings, trials[folds != fold]).matrix(np.inf)
         adapted[folds == fold] = matrix @ trials[folds == fold]
+    _refuse_size(preprocessing, trials)
     compared = [_distance(preprocessing, trials, adapted)]
     temperature, n_labelled = None, 0
     if gallery is not None:
@@ -106,6 +110,17 @@ def _learnt(
     for number, trial in enumerate(trials):
         adaptation.add(float(number), trial)
     return adaptation
+
+
+def _refuse_size(preprocessing: Preprocessing, trials: np.ndarray) -> None:
+    usual = np.trace(preprocessing.arrays["trial_covariance"])
+    times = math.sqrt(np.median(trials.var(axis=2, dtype=float).sum(axis=1)) / usual)
+    if not 1 / _MOST_TIMES < times < _MOST_TIMES:
+        raise Problem(
+            f"trials are {times:.3g} times as large as those of training, which no EEG is that "
+            f"comes in its unit (at most {_MOST_TIMES:g} times, or as much less): look at the "
+            "amplifier and its unit with `doctor`"
+        )
 
 
 def _distance(preprocessing: Preprocessing, trials: np.ndarray, adapted: np.ndarray) -> Compared:
@@ -164,7 +179,7 @@ class _Shown:
         times = np.vstack([np.ones(n), drawn[:, images]])
         times = times / times.sum(axis=1, keepdims=True)
         return [
-            _compared(what, n, *(times @ np.asarray(v, float) for v in values))
+            _compared(what, n, images.max() + 1, *(times @ np.asarray(v, float) for v in values))
             for what, values in found.items()
         ]
 
@@ -203,13 +218,24 @@ class _Shown:
         return scale * (z @ self.gallery.embeddings[self.gallery.rows].T)
 
 
-def _compared(what: str, n: int, before: np.ndarray, after: np.ndarray) -> Compared:
-    """Of values of which the first is that of all trials, and the others are bootstrapped."""
+def _compared(what: str, n: int, n_images: int, before: np.ndarray, after: np.ndarray) -> Compared:
+    """Of values of which the first is that of all trials, and the others are bootstrapped.
 
-    def told(values: np.ndarray) -> tuple[float, float, float]:
-        low, high = np.percentile(values[1:], [2.5, 97.5])
-        return float(values[0]), float(low), float(high)
+    Where all trials are alike no draw of a share differs: how far it may be off all the same is
+    Wilson's to say, over images.
+    """
+    _, unseen = wilson(0.0, n_images)
+
+    def told(values: np.ndarray, least: float) -> tuple[float, float, float]:
+        low, high = map(float, np.percentile(values[1:], [2.5, 97.5]))
+        if what.startswith("top-") and np.ptp(values) < 1e-9:
+            low, high = max(least, low - unseen), min(1.0, high + unseen)
+        return float(values[0]), low, high
 
     return Compared(
-        what=what, n=n, before=told(before), after=told(after), difference=told(after - before)
+        what=what,
+        n=n,
+        before=told(before, 0.0),
+        after=told(after, 0.0),
+        difference=told(after - before, -1.0),
     )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from stream.acquire.preprocess import Preprocessing
 from stream.acquire.slices import Slice
 from stream.acquire.trial_stream import TrialPlan, TrialStream
 from stream.acquire.trials import Drop
+from stream.acquire.watch.health import flat_and_clipped
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import SessionSettings
 from stream.sources.cut_recording import run_through
@@ -31,6 +33,8 @@ class Cut(NamedTuple):
     """What a summary tells of the streams."""
     light_s: float | None = None
     """From marker to light, where a channel tells it."""
+    flat: Sequence[str] = ()
+    """Channels of the bundle that never move."""
 
     def sentence(self) -> str:
         dropped = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items()) or "none"
@@ -52,7 +56,10 @@ def cut_today(recording: Recording, settings: SessionSettings, preprocessing: Pr
     """
     recording.signal(preprocessing.settings.channels).check(preprocessing.signal, "the stream")
     plan = replace(trial_plan(settings), preprocessing=preprocessing)
-    cut = _cut(recording, plan)
+    is_flat, _ = flat_and_clipped(recording.samples)
+    still = {*compress(recording.channels, is_flat)}
+    flat = [name for name in preprocessing.settings.channels if name in still]
+    cut = _cut(recording, plan)._replace(flat=flat)
     if (check := cut.facts.get("cross_check")) is None:
         return cut
     if check["matched"] < _FEWEST_LIGHTS:
@@ -64,7 +71,8 @@ def cut_today(recording: Recording, settings: SessionSettings, preprocessing: Pr
     light_s = -check["offset_mean_ms"] / 1e3
     rule = plan.marker_rule
     shifted = rule.model_copy(update={"shift_s": rule.shift_s + light_s})
-    return _cut(recording, replace(plan, marker_rule=shifted))._replace(light_s=light_s)
+    again = _cut(recording, replace(plan, marker_rule=shifted))
+    return again._replace(light_s=light_s, flat=flat)
 
 
 def _cut(recording: Recording, plan: TrialPlan) -> Cut:

@@ -1,7 +1,7 @@
 """`adapt`: some minutes before a session, what is to be known of today's cap."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,7 +73,7 @@ def adapt(
         with console.status("cutting"):
             recording = _read(file, settings)
             cut = cut_today(recording, settings, Preprocessing.of(bundle))
-    console.print(cut.sentence())
+    console.print(cut.sentence(), soft_wrap=True)
     with console.status("adapting"):
         today = fit_today(bundle, gallery, cut.trials, cut.stimuli, AdaptationSettings())
     adapted = Adapted(
@@ -90,15 +90,24 @@ def adapt(
         simulated=recording.simulated,
     )
     save_adapted(out, adapted, today.state)
-    console.print(f"{adapted.sentence()}; without it, and with it on trials it was not fitted to:")
+    told = f"{adapted.sentence()}; without it, and with it on trials it was not fitted to:"
+    console.print(told, soft_wrap=True)
     simulated = " (simulated)" if adapted.simulated else ""
     for one in adapted.compared:
         console.print(f"  {_told(one)}{simulated}", soft_wrap=True)
-    for sentence in _doubts(adapted, bundle.manifest.calibration is not None):
+    for sentence in _doubts(adapted, cut.flat, bundle.manifest.calibration is not None):
         console.print(sentence, soft_wrap=True)
+    more: list[object] = ["--adapted", out]
+    if worse := _worse(adapted.compared):
+        told = f"worse with it than without, beyond chance: {', '.join(worse)}; begin without it"
+        console.print(told, soft_wrap=True)
+        light_s = adapted.light_s
+        shift_s = settings.marker_rule.shift_s
+        more = [] if light_s is None else ["--shift", f"{shift_s + light_s:.4f}"]
+    if settings.gallery is not None:
+        more += ["--gallery", settings.gallery]
     known = {} if source is None else {"eeg": source.eeg, "markers": source.markers}
-    more = () if settings.gallery is None else ("--gallery", settings.gallery)
-    told = onward("live", "--adapted", out, *more, bundle=settings.bundle, **known)
+    told = onward("live", *more, bundle=settings.bundle, **known)
     console.print(told, soft_wrap=True)
 
 
@@ -133,19 +142,30 @@ def _read(file: Path, settings: SessionSettings) -> "Recording":
 
 
 def _told(one: "Compared") -> str:
-    scale, unit = (100, " %") if one.what.startswith("top-") else (1, "")
+    scale, unit, points = (100, " %", " points") if one.what.startswith("top-") else (1, "", "")
 
-    def value(of: tuple[float, float, float]) -> str:
+    def value(of: tuple[float, float, float], unit: str) -> str:
         return f"{scale * of[0]:.3g}{unit} ({scale * of[1]:.3g} to {scale * of[2]:.3g})"
 
-    before, after, difference = map(value, (one.before, one.after, one.difference))
+    before, after = value(one.before, unit), value(one.after, unit)
+    difference = value(one.difference, points)
     return f"{one.what}: {before}, {after}; difference {difference}; n = {one.n} trials"
 
 
-def _doubts(adapted: "Adapted", is_calibrated: bool) -> Iterator[str]:
-    """What was not fitted, and why."""
+def _worse(compared: Sequence["Compared"]) -> list[str]:
+    """What is worse with it, beyond chance: of answers, or of the covariance without these."""
+    covariance, *answers = compared
+    if not answers:
+        return [covariance.what] if covariance.difference[1] > 0 else []
+    return [one.what for one in answers if one.difference[2] < 0]
+
+
+def _doubts(adapted: "Adapted", flat: Sequence[str], is_calibrated: bool) -> Iterator[str]:
+    """What does not move, or was not fitted, and why."""
     from offline_train.brain.person.adapt import ENOUGH
 
+    if flat:
+        yield f"{', '.join(flat)} never moved: look at the electrodes, and run `adapt` again"
     if not adapted.n_labelled:
         yield "the gallery has none of the images that were shown: how right answers are is unknown"
     elif not is_calibrated:
