@@ -184,9 +184,9 @@ def test_once_its_reader_says_nothing_the_eeg_is_not_called_well_and_its_age_gro
     board = Board(config(), str)
     board.take(SessionState("s", 0, "running"), 0.0)
     board.take(health("streaming"), 1.0)
-    alive, dead = (board.told(now_s, Files("recording.xdf", 1)) for now_s in (2.0, 6.0))
+    alive, dead = (board.told(now_s, Files("recording.xdf", 1)) for now_s in (2.0, 3.5))
     assert (alive["ready"], alive["newest_sample_age_ms"]) == (True, 1.0)
-    assert (dead["ready"], dead["newest_sample_age_ms"]) == (False, 5001.0)
+    assert (dead["ready"], dead["newest_sample_age_ms"]) == (False, 2501.0)
     assert (eeg_of(dead)["level"], eeg_of(dead)["word"]) == ("bad", "unheard")
 
 

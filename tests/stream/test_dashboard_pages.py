@@ -140,6 +140,7 @@ def test_a_session_that_nobody_runs_is_sought_and_its_books_are_shown_once_they_
     try:
         told = feed.board.told(0.0, feed.files())
         assert (told["state"], told["ready"]) == ("sought", False)
+        assert {one["word"] for one in told["verdicts"]} == {"unknown"}
         monkeypatch.setattr("stream.dashboard.feed._GIVEN_UP_S", 0.0)
         wait_until(lambda: feed.board.is_lost)
         (tmp_path / "later").rename(summary)

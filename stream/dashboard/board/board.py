@@ -298,7 +298,7 @@ class Board:
             n_markers=len(self._seen),
             n_channels=len(self.channels),
             is_ending=_STATES.get(self.state) == "ending",
-            over="lost" if self.is_lost else "ended" if self.ended else "",
+            over="unknown" if self.is_sought else "ended" if self.is_lost or self.ended else "",
         )
 
 

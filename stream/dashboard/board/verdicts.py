@@ -10,7 +10,7 @@ from stream.pipeline.wire.nodes import DECODE
 
 Level = Literal["ok", "warn", "bad", "off"]
 _SILENT_S = 5.0  # a node says once a second that it is alive
-_UNHEARD_S = 3.0  # a reader says once a second how its streams are
+_UNHEARD_S = 2.0  # a reader says once a second how its streams are
 _STILL_S = 10.0  # a recording that grows is written to the disk more often
 _UNSURE_S, _DRIFT_PPM = 0.005, 100.0  # of a clock: beyond, stamps are worth a look
 _MB = 1e6
@@ -58,7 +58,7 @@ class Seen:
     is_ending: bool
     """Whether no more samples are to come."""
     over: str
-    """What ended the session; "" while it runs."""
+    """A word for all parts of a session that is not heard; "" while it is."""
 
     def health(self, kind: str) -> StreamHealth | None:
         """How a stream is; once its reader says nothing more, its age is all that is known."""
@@ -76,7 +76,7 @@ def verdicts(seen: Seen) -> list[dict[str, Any]]:
     told = [_eeg(seen), _markers(seen), _decoder(seen), _painter(seen), _recorder(seen)]
     told.append(_clock(seen))
     if seen.over:  # nothing is wrong any more
-        told = [Verdict(one.part, "off", "ended", detail=one.detail) for one in told]
+        told = [Verdict(one.part, "off", seen.over, detail=one.detail) for one in told]
     return [asdict(one) for one in told]
 
 
