@@ -2,7 +2,7 @@
 
 Each computes its share of a batch. What they compute is gathered, so that every process has the
 loss of the whole batch, and their gradients are averaged: the number of processes changes nothing
-but rounding, and what dropout draws.
+but rounding, what dropout draws, and the means of batch normalisation, which are of each share.
 """
 
 import os

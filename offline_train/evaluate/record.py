@@ -1,6 +1,9 @@
 """A record as NeuralBench keeps one for each experiment, so that a result can stand beside its own.
 
 Its keys, and what they mean, are those of NeuralBench 0.4: `build_results_df` reads a list of them.
+Equal scores are counted as its metric does, `TopkAcc` of neuraltrain 0.4: by their middle rank, so
+that a right image that shares the first place with one other is a hit. Of the two `evaluate`'s own
+top-1 has one come first.
 """
 
 from collections.abc import Sequence

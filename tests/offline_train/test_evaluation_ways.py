@@ -25,7 +25,7 @@ from offline_train.evaluate.answers import embed
 from offline_train.evaluate.compare import compare
 from offline_train.evaluate.corrections import corrected
 from offline_train.evaluate.metrics import among, estimated_mean, estimated_means
-from offline_train.evaluate.record import ranks_of
+from offline_train.evaluate.record import ranks_of, record
 from offline_train.evaluate.result import Results, over_subjects
 from offline_train.evaluate.retrieval import evaluate, evaluate_ways, subjects_of
 from offline_train.evaluate.settings import EvaluateSettings
@@ -351,9 +351,15 @@ def test_what_cannot_be_paired_is_refused_before_anything_is_decoded(
 def test_a_records_aggregated_ranks_are_of_averaged_predictions(trained: tuple) -> None:
     planted, _, bundle, gallery = trained
     found = ranks_of(bundle, planted.test, gallery)
-    point = evaluate(bundle, planted.test, gallery, [4], evidence="predictions").points[0]
+    evaluation = evaluate(bundle, planted.test, gallery, [4], evidence="predictions")
+    point = evaluation.points[0]
     assert np.mean(found.of_images < 1) == pytest.approx(point.top1.value)
     assert np.mean(1 / (1 + found.of_images)) == pytest.approx(point.mrr.value)
+    # As neuraltrain's `TopkAcc` counts: two that are equal at the first place have rank 0.5.
+    tied = replace(found, of_trials=np.array([0, 0.5, 1, 4.5, 5]))
+    (told,) = record([tied], [evaluation], {})
+    assert told["test/full_retrieval/top1_acc"] == pytest.approx(2 / 5)
+    assert told["test/full_retrieval/top5_acc"] == pytest.approx(4 / 5)
 
 
 def test_wrong_numbers_are_refused_before_anything_large_is_read(
