@@ -94,7 +94,7 @@ def test_a_session_is_among_the_images_of_a_file(tmp_path) -> None:
     options = ("--bundle", models / "bundle", "--headless", "--speed", "max", "--out", folder)
     ids.write_text("a\nc\nwho\n")
     refused = start("replay", recording, *options, "--among", ids)
-    assert "has 2, and not 'who'" in finish(refused).one_sentence()
+    assert "has 2, and not that of line 3" in finish(refused).one_sentence()
     ids.write_text("a\nc\n")
     done = finish(start("replay", recording, *options, "--among", ids))
     assert done.code == 0, done.err
