@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from tests.dashboard.parts import PIECE_S
 from tests.dashboard.scenes import Scene
@@ -130,10 +130,11 @@ class FakeSession:
 
 
 async def _send(page: WebSocket, said: Said) -> None:
-    if isinstance(said, bytes):
-        await page.send_bytes(said)
-    else:
-        await page.send_text(json.dumps(said))
+    with suppress(WebSocketDisconnected):  # it was closed meanwhile
+        if isinstance(said, bytes):
+            await page.send_bytes(said)
+        else:
+            await page.send_text(json.dumps(said))
 
 
 class _Policy:

@@ -293,9 +293,10 @@ def test_without_a_session_dashboard_says_how_to_begin_one(tmp_path: Path, monke
 
 def test_a_page_that_dies_beside_a_session_is_told_and_leaves_no_zombie(tmp_path: Path) -> None:
     settings, lines = PageSettings(address=f"127.0.0.1:{free_port()}", browser=False), Queue[str]()
+    before = {one.pid for one in psutil.Process().children()}
     with dashboard_beside(tmp_path, settings, lines.put):
         assert lines.get(timeout=60).startswith("page: ")
-        (page,) = [one for one in psutil.Process().children() if str(tmp_path) in one.cmdline()]
+        (page,) = [one for one in psutil.Process().children() if one.pid not in before]
         page.kill()
         assert "has ended by itself" in lines.get(timeout=60)
         assert not psutil.pid_exists(page.pid)
