@@ -20,6 +20,8 @@ from typing import Annotated
 import numpy as np
 import typer
 import zmq
+from rich.console import Console
+from rich.progress import track
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
@@ -99,7 +101,8 @@ def _measure(folder: Path, n_blocks: int, tell: Connection) -> dict[bool, np.nda
     took_ms: dict[bool, list[list[tuple[float, float]]]] = {True: [], False: []}
     endpoint = read_config(folder / "config.json").endpoints.results
     with open_socket(zmq.SUB, endpoint, bind=False, hears=(Retrieval,)) as answers:
-        for block in range(n_blocks):
+        told = f"{n_blocks} blocks of {_SETTLING + _BLOCK} answers"
+        for block in track(range(n_blocks), told, console=Console(stderr=True), transient=True):
             are_there = block % 4 in (1, 2)  # without, with, with, without ...
             if block % 2:
                 tell.send(are_there)
