@@ -112,6 +112,7 @@ def chunk(first: int, n: int = 5) -> Chunk:
 def play(feed: SignalsFeed, n: int, first: int = 0) -> None:
     for i in range(first, first + n, 5):
         feed.add("eeg", chunk(i))
+        feed.flush(is_calm=True)
 
 
 def test_nothing_is_computed_while_nobody_watches(feed, monkeypatch) -> None:
@@ -205,6 +206,19 @@ def test_quality_is_sent_to_those_who_want_it_and_ceases_with_them(feed, endpoin
     assert got[0].flat == got[0].clipped == [False, False]
     while feed.is_watched:
         play(feed, 5, first)
+
+
+def test_while_an_answer_is_waited_for_two_pieces_may_come_together(feed, endpoints) -> None:
+    with closing(heard(endpoints, Eeg)) as watcher:
+        first = wait_for(feed, watcher)
+        feed.add("markers", Chunk(np.array([3.25]), np.array([["x"]], object), 0.0, 0.0))
+        play(feed, 25, first)
+        while not receive(watcher, wait_ms=SOON_MS).markers:  # what was sent before
+            pass
+        for at, n in ((25, 30), (55, 20)):  # together a tenth of a second
+            feed.add("eeg", chunk(first + at, n))
+            feed.flush(is_calm=False)
+        assert len(receive(watcher, wait_ms=SOON_MS).array) == 10
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -145,20 +146,17 @@ def _pump_rest(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> Non
 
 
 def _take_next(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> bool:
-    acquisition, taken_s = sender.trials.acquisition, None
-    try:
-        stream, chunk = arrivals.get(timeout=_WAIT_S)
-    except queue.Empty:
-        came = False
-    else:
-        came = True
-        n_gaps = acquisition.n_gaps
+    acquisition, came, taken_s = sender.trials.acquisition, None, None
+    n_gaps = acquisition.n_gaps
+    with suppress(queue.Empty):
+        came = stream, chunk = arrivals.get(timeout=_WAIT_S)
         sender.take(stream, chunk)
-        watches[stream].arrived(chunk, acquisition.n_gaps - n_gaps)
         taken_s = None if arrivals.empty() else chunk.readable_s
     sender.cut(acquisition.attention.look(local_clock(), taken_s))
+    if came is not None:  # an answer waits for the cut, and nobody for this
+        watches[stream].arrived(chunk, acquisition.n_gaps - n_gaps)
     sender.look()
-    return came
+    return came is not None
 
 
 def _read_recording(config: SessionConfig, source: FileSource, lifeline: Lifeline) -> None:

@@ -15,12 +15,14 @@ from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import ChannelQuality, Eeg
 
 _PIECE_S = 0.05
+_LATEST_S = 0.1  # without a calm moment
 
 
 class SignalsFeed:
     """Publishes `Eeg` and `ChannelQuality`, each from the moment on at which somebody hears it.
 
-    It waits for nobody, and sends nothing again: what a slow watcher misses is lost to him.
+    It waits for nobody, and sends nothing again: what a slow watcher misses is lost to him. What
+    comes is only put down by `add`; `flush` has the work, and is called when no answer waits.
     """
 
     def __init__(
@@ -60,11 +62,20 @@ class SignalsFeed:
             self._waiting, self._markers = [], []
         elif stream == "eeg":
             self._waiting.append(chunk)
-            if sum(len(waiting.raw_s) for waiting in self._waiting) >= _PIECE_S * self._rate_hz:
-                self._send()
         else:
             stamps_s = chunk.raw_s + chunk.offset_s
             self._markers += zip(stamps_s.tolist(), map(marker_text, chunk.samples), strict=True)
+
+    def flush(self, is_calm: bool) -> None:
+        """Sends what has come, once it is a piece.
+
+        Args:
+            is_calm: whether nobody waits for a sample that comes soon; else two pieces may come.
+        """
+        least_s = _PIECE_S if is_calm else _LATEST_S
+        n_waiting = sum(len(chunk.raw_s) for chunk in self._waiting)
+        if n_waiting and n_waiting >= least_s * self._rate_hz:
+            self._send()
 
     def close(self) -> None:
         self._publisher.close()

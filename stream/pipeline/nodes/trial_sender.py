@@ -198,7 +198,10 @@ class TrialSender:
         self._say_notices()
         if self._feed is not None:
             self._feed.flush()
-        self._keep_adaptation()
+        is_calm = self.trials.acquisition.next_due_in_s >= _CALM_S
+        self._signals.flush(is_calm)
+        if is_calm:
+            self._keep_adaptation()
         self.obey()
 
     def _keep_adaptation(self) -> None:
@@ -206,8 +209,7 @@ class TrialSender:
 
         In a thread: to replace a file may take as long as the disk takes to write it.
         """
-        is_due = self.trials.acquisition.next_due_in_s < _CALM_S
-        if self._adaptation is None or is_due or self._keeping.is_alive():
+        if self._adaptation is None or self._keeping.is_alive():
             return
         if self._adaptation.n_taken > self._n_kept:
             self._n_kept = self._adaptation.n_taken
