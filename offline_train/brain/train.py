@@ -28,7 +28,7 @@ from hvf_core.provenance import provenance
 from offline_train.brain.checks import check_trainable, check_widths
 from offline_train.brain.loss import infonce
 from offline_train.brain.pretrained import begin_with, by_rate, told, told_of, weights_of
-from offline_train.brain.rows import Rows
+from offline_train.brain.rows import Batch, Rows
 from offline_train.brain.settings import TrainSettings, learning_rate
 from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint
 from offline_train.data.features import Features
@@ -146,88 +146,122 @@ def train(
     if settings.fusion == "given":
         [encoder] = features.encoders
         frozen_hvf = hvf_as_given(encoder.name, encoder.dim)
-    weights = weights_of(settings, trial_set.format)
     if features.items != trial_set.items:  # else a copy for nothing
         features = features.select(trial_set.items)
-    embeddings = by_level(features) if settings.blur_prior else features.embeddings
-    images = {name: torch.from_numpy(x).to(group.device) for name, x in embeddings.items()}
-
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        format = trial_set.format
-        dims = {encoder.name: encoder.dim for encoder in features.encoders}
-        sizes = (len(format.channels), format.n_times)
-        n_images = len(features.items)
-        model = BrainAndImages(
-            *sizes, dims, settings, frozen_hvf, n_images, told_of(format, weights)
-        )
-        begun = begin_with(model.brain, weights)
-        model.to(group.device).train()
-        if frozen_hvf is None:
-            about_hvf, fuse = "trained", needed(model.hvf)
-        else:
-            space = space_of(arrays_of(frozen_hvf), features.encoders)
-            about_hvf = f"frozen, of the space {space}"
-            fuse = _frozen(frozen_hvf, settings.target_dropout).to(group.device)
-        optimizer = torch.optim.AdamW(
-            by_rate(model, begun, settings.loaded_lr_share),
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        run = _begun(trial_set, features, settings, frozen_hvf, group, n_steps)
+        about_hvf = "trained"
+        if frozen_hvf is not None:
+            about_hvf = f"frozen, of the space {space_of(arrays_of(frozen_hvf), features.encoders)}"
         training = identify(_decisive(trial_set, features, settings) | {"hvf": about_hvf})
         history = []
         if checkpoint_dir is not None:
-            history = load_checkpoint(checkpoint_dir, training, model, optimizer)
+            history = load_checkpoint(checkpoint_dir, training, run.model, run.optimizer)
         group.check_same(f"{training}, {len(history)} epochs")
-
         rows = Rows(trial_set, settings, group)
-        is_half = settings.precision == "bfloat16"
-        half = torch.autocast(group.device.type, torch.bfloat16, enabled=is_half)
         for epoch in range(len(history), settings.epochs):
-            # Seeds that follow from the epoch leave no generator's state to be kept.
-            rng = np.random.default_rng([settings.seed, epoch])
-            torch.manual_seed(int(rng.integers(2**63)) + group.rank)
-            step = epoch * n_steps // settings.epochs
-            losses = []
-            for batch in rows.batches(rng):
-                with half:
-                    shown = batch.shown[group.share(len(batch.shown))]
-                    fused = fuse(_seen(images, shown, model.blur_prior))
-                    loss = model.loss(
-                        group.gathered(model.brain(batch.trials), len(batch.owner)),
-                        group.gathered(fused, len(batch.shown)),
-                        batch.owner,
-                        batch.shown,
-                    )
-
-                lr = learning_rate(step, n_steps, settings)
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = parameters["share"] * lr
-                loss.backward()
-                group.average_gradients(model)
-                nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-                optimizer.step()
-                optimizer.zero_grad()  # now, so that the next step has room
-
-                step += 1
-                losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    raise Problem(
-                        f"the loss is {losses[-1]} at step {step}, the training diverged: "
-                        f"lower lr from {settings.lr}, or look for broken trials"
-                    )
-                if group.is_first:
-                    on_progress(Progress(epoch + 1, step, n_steps, losses[-1], lr))
-            history.append(
-                {"loss": float(np.mean(losses)), "logit_scale": model.logit_scale.item()}
-            )
+            history.append(run.epoch(epoch, rows, on_progress))
             if checkpoint_dir is not None and group.is_first:
-                save_checkpoint(checkpoint_dir, training, model, optimizer, history)
-
-    model.cpu().eval()
+                save_checkpoint(checkpoint_dir, training, run.model, run.optimizer, history)
+    model = run.model.cpu().eval()
     hvf = needed(model.hvf) if frozen_hvf is None else frozen_hvf
     return TrainedModels(model.brain, hvf, model.logit_scale.item(), history, about_hvf)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A training that goes on, on the group's device."""
+
+    model: BrainAndImages
+    fuse: HVF
+    """The model's own, or the one that stays as it is."""
+    optimizer: torch.optim.AdamW
+    images: Mapping[str, Tensor]
+    """What each encoder sees in every image."""
+    settings: TrainSettings
+    group: Group
+    n_steps: int
+    """Of all epochs."""
+
+    def epoch(
+        self, number: int, rows: Rows, on_progress: Callable[[Progress], None]
+    ) -> dict[str, float]:
+        """Goes through all rows once, in an order that follows from the seed and the number.
+
+        Raises:
+            Problem: the loss is no longer finite.
+        """
+        # Seeds that follow from the epoch leave no generator's state to be kept.
+        rng = np.random.default_rng([self.settings.seed, number])
+        torch.manual_seed(int(rng.integers(2**63)) + self.group.rank)
+        first, losses = number * self.n_steps // self.settings.epochs, []
+        for step, batch in enumerate(rows.batches(rng), first + 1):
+            lr = learning_rate(step - 1, self.n_steps, self.settings)
+            losses.append(self._step(batch, lr))
+            if not math.isfinite(losses[-1]):
+                raise Problem(
+                    f"the loss is {losses[-1]} at step {step}, the training diverged: "
+                    f"lower lr from {self.settings.lr}, or look for broken trials"
+                )
+            if self.group.is_first:
+                on_progress(Progress(number + 1, step, self.n_steps, losses[-1], lr))
+        return {"loss": float(np.mean(losses)), "logit_scale": self.model.logit_scale.item()}
+
+    def _step(self, batch: Batch, lr: float) -> float:
+        """Learns from one batch, of which this process embeds its share; returns its loss."""
+        model, group, settings = self.model, self.group, self.settings
+        is_half = settings.precision == "bfloat16"
+        with torch.autocast(group.device.type, torch.bfloat16, enabled=is_half):
+            shown = batch.shown[group.share(len(batch.shown))]
+            fused = self.fuse(_seen(self.images, shown, model.blur_prior))
+            loss = model.loss(
+                group.gathered(model.brain(batch.trials), len(batch.owner)),
+                group.gathered(fused, len(batch.shown)),
+                batch.owner,
+                batch.shown,
+            )
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = parameters["share"] * lr
+        loss.backward()
+        group.average_gradients(model)
+        nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()  # now, so that the next step has room
+        return loss.item()
+
+
+def _begun(
+    trial_set: TrialSet,
+    features: Features,
+    settings: TrainSettings,
+    frozen_hvf: HVF | None,
+    group: Group,
+    n_steps: int,
+) -> _Run:
+    """A training before its first step."""
+    embeddings = by_level(features) if settings.blur_prior else features.embeddings
+    images = {name: torch.from_numpy(x).to(group.device) for name, x in embeddings.items()}
+    format, weights = trial_set.format, weights_of(settings, trial_set.format)
+    model = BrainAndImages(
+        len(format.channels),
+        format.n_times,
+        {encoder.name: encoder.dim for encoder in features.encoders},
+        settings,
+        frozen_hvf,
+        len(features.items),
+        told_of(format, weights),
+    )
+    begun = begin_with(model.brain, weights)
+    model.to(group.device).train()
+    fuse = needed(model.hvf) if frozen_hvf is None else _frozen(frozen_hvf, settings.target_dropout)
+    optimizer = torch.optim.AdamW(
+        by_rate(model, begun, settings.loaded_lr_share),
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    return _Run(model, fuse.to(group.device), optimizer, images, settings, group, n_steps)
 
 
 def _seen(
