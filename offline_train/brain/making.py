@@ -33,8 +33,6 @@ class Making:
     """Of all their stimuli, those that they are tried on as well."""
     settings: TrainSettings
     command: str
-    say: Callable[[str], None]
-    """Told what is done beside training."""
     classes: bool
     """Whether stimuli are classes, of which none can be held out."""
     frozen_hvf: HVF | None
@@ -60,8 +58,12 @@ class Making:
         (out / fold.subject).mkdir(parents=True, exist_ok=True)
         return out / fold.subject / "bundle"
 
-    def bundle(self, folder: Path, fold: Fold, follow: Follow) -> str:
-        """Trains and writes a bundle, and says what became of it, in the first process."""
+    def bundle(self, folder: Path, fold: Fold, follow: Follow, say: Callable[[str], None]) -> str:
+        """Trains and writes a bundle, and says what became of it, in the first process.
+
+        Args:
+            say: told what is done beside training.
+        """
         learnt, settings = fold.learnt, self.settings
         given = (learnt, self.features, settings)
         is_there = fold.subject and (folder / MANIFEST).is_file()
@@ -80,6 +82,7 @@ class Making:
         with sealed_directory(folder, MANIFEST) as draft:
             bundle = make_bundle(draft, models, *given, self.command)
             if fold.held_out is not None:
+                say("calibrating")
                 return told + self._calibrate(bundle, fold.held_out)
         told += f"not calibrated, as no stimuli were held out: {CALIBRATE}"
         if settings.hold_out is None and not self.classes and len(learnt.items) >= 20:
@@ -92,7 +95,6 @@ class Making:
 
         The result is written beside the bundle as `evaluation.json`.
         """
-        self.say("looking test trials up")
         most = min(map(len, trials.repeats.values()))
         bundle = load_bundle(folder)
         among = self._among(trials, bundle)
@@ -105,7 +107,6 @@ class Making:
 
     def _calibrate(self, bundle: Bundle, held_out: TrialSet) -> str:
         """Calibrates on what was held out, and says how often that is found, and what chance is."""
-        self.say("calibrating")
         among = self._among(held_out, bundle)
         found = fit_calibration(bundle, held_out, among)
         save_calibration(bundle, found)

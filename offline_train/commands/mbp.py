@@ -24,7 +24,11 @@ from offline_train.commands.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from decoder.bundle import ImageEncoderRecord
+    from offline_train.brain.folds import Fold
+    from offline_train.brain.making import Making
     from offline_train.brain.train import Progress
 
 
@@ -78,29 +82,20 @@ def mbp(
     Example: python -m offline_train mbp trials --images train --encoders paper-retrieval --out b
     """
     from decoder.bundle import MANIFEST
+    from decoder.painting.prior import load_prior
     from hvf_core.artifact import refuse_taken, refuse_unwritable
-    from index.encoders.spec import read_specs
-    from offline_train.brain.checks import check_trainable, check_widths, climb, whole_batch
-    from offline_train.brain.folds import folds_of, table_of
+    from offline_train.brain.checks import check_widths
+    from offline_train.brain.folds import folds_of
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
-    from offline_train.brain.pretrained import refuse_unfit
     from offline_train.data.features import check_encoders, label_features
     from offline_train.together import Group, told_of_others
 
+    painted_with = None if prior is None else load_prior(prior)
     usual = dict(PRESETS[preset])
-    if every_trial:
-        rows = {"repeats_per_row": 1, "rows_per_item": None}
-        asked = asked.also({path: Given(n, "--every-trial") for path, n in rows.items()})
-    if leave_one_out:
-        asked = asked.also({"subjects": Given("leave-one-out", "--leave-one-out")})
-    painted_with = None
-    if prior is not None:
-        from decoder.painting.prior import load_prior
-
-        painted_with = load_prior(prior)
+    if painted_with is not None:
         usual["dim"] = painted_with.hvf.dim
-    settings = asked.settings(usual)
+    settings = _also(asked, every_trial, leave_one_out).settings(usual)
     if settings.subjects == "together":
         refuse_taken(out, MANIFEST, "a bundle")
     refuse_unwritable(out)
@@ -110,16 +105,7 @@ def mbp(
     folds = folds_of(load_trial_sets(trials), settings, labels)
     if not folds[0].subject:  # of trials that are of one subject, too
         refuse_taken(out, MANIFEST, "a bundle")
-    if said := refuse_unfit(settings, folds[0].learnt.format):
-        console.print(said)
-    n_encoders = 1 if labels or encoders is None else len(read_specs(encoders))
-    n_steps = [
-        check_trainable(fold.learnt, settings, n_encoders, prior is not None, group.n)
-        for fold in folds
-    ]
-    for look in (climb, whole_batch):
-        if said := look(min(n_steps), settings):
-            console.print(said, soft_wrap=True)
+    _check(folds, settings, None if labels else encoders, prior is not None, group.n)
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
 
     def check(seen_by: "Sequence[ImageEncoderRecord]") -> None:
@@ -128,8 +114,6 @@ def mbp(
             wanted = painted_with.manifest.image_encoders
             check_encoders(seen_by, wanted, f"the prior '{prior}'")
 
-    found = []
-    training = f"training {settings.encoder} + HVF"
     with told_of_others(group.n, cache / CHECKPOINTS):
         if labels:
             features = label_features(sorted(items))
@@ -142,26 +126,13 @@ def mbp(
             features,
             settings,
             command_line(),
-            say=lambda text: tell(None, None, text),
             classes=labels,
             frozen_hvf=None if painted_with is None else painted_with.hvf,
             checkpoints=cache / CHECKPOINTS,
             board=out.with_name(f"{out.name}-tensorboard") if tensorboard else None,
             group=group,
         )
-        with bar(training) as tell:
-            for n, fold in enumerate(folds):
-                text = training
-                if fold.subject:
-                    text += f" for subject {fold.subject}, {n + 1} of {len(folds)}"
-
-                def follow(step: "Progress", n: int = n, text: str = text) -> None:
-                    tell(n * step.n_steps + step.step, len(folds) * step.n_steps, text)
-
-                folder = making.folder(out, fold)
-                told = making.bundle(folder, fold, follow)
-                if fold.test is not None and group.is_first:
-                    found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
+        told, found = _made(making, folds, out)
     if not group.is_first:
         return
     if not folds[0].subject:
@@ -171,8 +142,66 @@ def mbp(
         told = onward("gallery", *of, bundle=out, gallery=out.parent / "gallery")
         console.print(told, soft_wrap=True)
         return
-    if found:
-        console.print(table_of(found))
-    else:
-        console.print("none is tried: no subject has trials of the split 'test'")
+    console.print(found or "none is tried: no subject has trials of the split 'test'")
     console.print(f"{len(folds)} bundles, in SUBJECT/bundle of '{out}'; of the last: {told}")
+
+
+def _also(
+    asked: Asked[TrainSettings], every_trial: bool, leave_one_out: bool
+) -> Asked[TrainSettings]:
+    """What was asked for, with the settings that two options stand for."""
+    if every_trial:
+        rows = {"repeats_per_row": 1, "rows_per_item": None}
+        asked = asked.also({path: Given(n, "--every-trial") for path, n in rows.items()})
+    if leave_one_out:
+        asked = asked.also({"subjects": Given("leave-one-out", "--leave-one-out")})
+    return asked
+
+
+def _check(
+    folds: "Sequence[Fold]",
+    settings: TrainSettings,
+    encoders: str | None,
+    has_prior: bool,
+    n_processes: int,
+) -> None:
+    """Refuses what cannot be trained, and says what will be badly, before images are read."""
+    from index.encoders.spec import read_specs
+    from offline_train.brain.checks import check_trainable, climb, whole_batch
+    from offline_train.brain.pretrained import refuse_unfit
+
+    if said := refuse_unfit(settings, folds[0].learnt.format):
+        console.print(said)
+    n_encoders = 1 if encoders is None else len(read_specs(encoders))
+    n_steps = [
+        check_trainable(fold.learnt, settings, n_encoders, has_prior, n_processes) for fold in folds
+    ]
+    for look in (climb, whole_batch):
+        if said := look(min(n_steps), settings):
+            console.print(said, soft_wrap=True)
+
+
+def _made(making: "Making", folds: "Sequence[Fold]", out: Path) -> "tuple[str, Table | None]":
+    """Makes each fold's bundle; what was said of the last one, and how all did on their tests."""
+    from offline_train.brain.folds import table_of
+
+    found = []
+    training = f"training {making.settings.encoder} + HVF"
+    with bar(training) as tell:
+        for n, fold in enumerate(folds):
+            text = training
+            if fold.subject:
+                text += f" for subject {fold.subject}, {n + 1} of {len(folds)}"
+
+            def follow(step: "Progress", n: int = n, text: str = text) -> None:
+                tell(n * step.n_steps + step.step, len(folds) * step.n_steps, text)
+
+            def say(what: str) -> None:
+                tell(None, None, what)
+
+            folder = making.folder(out, fold)
+            told = making.bundle(folder, fold, follow, say)
+            if fold.test is not None and making.group.is_first:
+                say("looking test trials up")
+                found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
+    return told, table_of(found) if found else None
