@@ -54,17 +54,11 @@ def adapt(
     from stream.acquire.settings import AdaptationSettings
 
     settings = asked.settings()
-    if settings.bundle is None:
-        raise WrongUsage("give --bundle: what is adapted is how a bundle sees today's cap")
-    source = settings.source
-    if (file is None) == (source is None):
-        raise WrongUsage("give a recording, or --eeg and --markers of streams: one of the two")
-    if source is not None and source.markers is None and settings.trigger is None:
-        raise WrongUsage("give --markers, or --trigger, or both to measure when the light comes")
+    place = _bundle_of(settings, file)
     refuse_foreign(out, MANIFEST)
-    bundle = load_bundle(settings.bundle)
-    place = settings.gallery or settings.bundle.parent / "gallery"
-    gallery = load_gallery(place) if settings.gallery or place.is_dir() else None
+    bundle = load_bundle(place)
+    among = settings.gallery or place.parent / "gallery"
+    gallery = load_gallery(among) if settings.gallery or among.is_dir() else None
     console = Screen(highlight=False)
     with tempfile.TemporaryDirectory() as draft:
         if file is None:
@@ -79,7 +73,7 @@ def adapt(
     adapted = Adapted(
         created_by=command_line(),
         made=made,
-        bundle=file_sha256(settings.bundle / BUNDLE),
+        bundle=file_sha256(place / BUNDLE),
         channels=recording.channels,
         rate_hz=recording.rate_hz,
         n_trials=int(today.state["counts"][0]),
@@ -90,25 +84,21 @@ def adapt(
         simulated=recording.simulated,
     )
     save_adapted(out, adapted, today.state)
-    told = f"{adapted.sentence()}; without it, and with it on trials it was not fitted to:"
-    console.print(told, soft_wrap=True)
-    simulated = " (simulated)" if adapted.simulated else ""
-    for one in adapted.compared:
-        console.print(f"  {_told(one)}{simulated}", soft_wrap=True)
-    for sentence in _doubts(adapted, cut.flat, bundle.manifest.calibration is not None):
+    is_calibrated = bundle.manifest.calibration is not None
+    for sentence in _told(adapted, cut.flat, is_calibrated, settings, out):
         console.print(sentence, soft_wrap=True)
-    more: list[object] = ["--adapted", out]
-    if worse := _worse(adapted.compared):
-        told = f"worse with it than without, beyond chance: {', '.join(worse)}; begin without it"
-        console.print(told, soft_wrap=True)
-        light_s = adapted.light_s
-        shift_s = settings.marker_rule.shift_s
-        more = [] if light_s is None else ["--shift", f"{shift_s + light_s:.4f}"]
-    if settings.gallery is not None:
-        more += ["--gallery", settings.gallery]
-    known = {} if source is None else {"eeg": source.eeg, "markers": source.markers}
-    told = onward("live", *more, bundle=settings.bundle, **known)
-    console.print(told, soft_wrap=True)
+
+
+def _bundle_of(settings: SessionSettings, file: Path | None) -> Path:
+    """The bundle that is named, where all else is that there is to say."""
+    source = settings.source
+    if settings.bundle is None:
+        raise WrongUsage("give --bundle: what is adapted is how a bundle sees today's cap")
+    if (file is None) == (source is None):
+        raise WrongUsage("give a recording, or --eeg and --markers of streams: one of the two")
+    if source is not None and source.markers is None and settings.trigger is None:
+        raise WrongUsage("give --markers, or --trigger, or both to measure when the light comes")
+    return settings.bundle
 
 
 def _recorded(settings: SessionSettings, path: Path) -> Path:
@@ -141,7 +131,32 @@ def _read(file: Path, settings: SessionSettings) -> "Recording":
     return found.corrected(settings.channel_map, settings.true_rate_hz)
 
 
-def _told(one: "Compared") -> str:
+def _told(
+    adapted: "Adapted",
+    flat: Sequence[str],
+    is_calibrated: bool,
+    settings: SessionSettings,
+    out: Path,
+) -> Iterator[str]:
+    """What a person reads of it, line by line, and what comes next."""
+    yield f"{adapted.sentence()}; without it, and with it on trials it was not fitted to:"
+    simulated = " (simulated)" if adapted.simulated else ""
+    for one in adapted.compared:
+        yield f"  {_figure(one)}{simulated}"
+    yield from _doubts(adapted, flat, is_calibrated)
+    more: list[object] = ["--adapted", out]
+    if worse := _worse(adapted.compared):
+        yield f"worse with it than without, beyond chance: {', '.join(worse)}; begin without it"
+        light_s, shift_s = adapted.light_s, settings.marker_rule.shift_s
+        more = [] if light_s is None else ["--shift", f"{shift_s + light_s:.4f}"]
+    if settings.gallery is not None:
+        more += ["--gallery", settings.gallery]
+    source = settings.source
+    known = {} if source is None else {"eeg": source.eeg, "markers": source.markers}
+    yield onward("live", *more, bundle=settings.bundle, **known)
+
+
+def _figure(one: "Compared") -> str:
     scale, unit, points = (100, " %", " points") if one.what.startswith("top-") else (1, "", "")
 
     def value(of: tuple[float, float, float], unit: str) -> str:
