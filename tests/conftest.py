@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -75,8 +75,17 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all is imported, as looking through that again and again takes its time
 
     from hvf_core.torchvision_ops import declare_missing_ops
+    from tests.forked import Popen
 
     declare_missing_ops()  # before any test module imports diffusers
+    told = getattr(config, "workerinput", {"place": tempfile.tempdir, "owner": os.getpid()})
+    Popen.place, Popen.owner = Path(told["place"]), told["owner"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What workers share is where their copies come from."""
+    node.workerinput |= {"place": tempfile.tempdir, "owner": os.getpid()}
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

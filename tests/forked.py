@@ -1,12 +1,13 @@
 """Processes of sessions that begin with everything imported: copies of one that has done it.
 
 A session is four to six processes, and their imports take far longer than what a test has them do.
-On Linux they are therefore copies, in tests, of a process without threads: `Popen` asks it for one.
-A copy has its own number, command line, group, environment and files, runs its program from the
-first line to the last, and ends once what Python does at an end is done, but for taking apart what
-it never touched. What a test has Python run before every program, a `sitecustomize.py`, runs in a
-copy before the modules of this project, which are imported anew. Elsewhere programs are started as
-in life; so are those of `anew`.
+On Linux they are therefore copies, in tests, of a process without threads, which all workers
+share: `Popen` asks it for one. So are commands of training, and examples. A copy has its own
+number, command line, group, environment and files, runs its program from the first line to the
+last, and ends once what Python does at an end is done, but for taking apart what it never touched.
+What a test has Python run before every program, a `sitecustomize.py`, runs in a copy before the
+modules of this project, which are imported anew. Elsewhere programs are started as in life; so are
+those of `anew`.
 """
 
 import atexit
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from stream import client
+from tests.waiting import wait_until
 
 SESSION = "run_realtime.py"
 _ROOT = Path(__file__).parents[1]
@@ -46,9 +48,11 @@ _LATER = (
     *("stream.commands.app", "stream.commands.demo", "stream.commands.live"),
     *("stream.commands.replay", "stream.pipeline.session", "demo.commands"),
     *("demo.model", "decoder.engines.onnx_engines", "faiss", "mne", "onnx", "onnxruntime", "pyxdf"),
+    "offline_train.commands.app",
 )
+_PACKAGES = ("demo", "offline_train")
 _CAN_COPY = sys.platform == "linux" and hasattr(os, "pidfd_open")
-_ROOMS = ("hvf_core", "decoder", "index", "stream", "demo")
+_ROOMS = ("hvf_core", "decoder", "index", "stream", "demo", "offline_train")
 _OF_A_TEST = ("PYTHONPATH", "PYTHONIOENCODING")  # what is copied is of all
 _LONGEST = 8192  # bytes of a command line
 _HIGH = 500  # from this file descriptor on there is room
@@ -74,7 +78,9 @@ class Popen(subprocess.Popen):
     """A `subprocess.Popen` that asks for a copy where it is a program of a session."""
 
     line: socket.socket | None = None
-    """To the process that is copied, which ends with this one."""
+    """To the process that makes copies for this one, and ends with it."""
+    place, owner = Path(tempfile.gettempdir()), os.getpid()
+    """A folder of all workers, and the process that has started them."""
     _told: int | None = None
     """The file that says which process the copy is, and how it ended."""
 
@@ -130,7 +136,8 @@ def _untied(args: Sequence[Any]) -> list[str]:
 
 def _can_be_copied(args: Sequence[str], env: Mapping[str, str]) -> bool:
     python, *words = args
-    is_known = words[:1] == [SESSION] or (words[:1] == ["-m"] and words[1] in ("demo", *_PROGRAMS))
+    is_module = words[:1] == ["-m"] and words[1] in (*_PACKAGES, *_PROGRAMS)
+    is_known = is_module or "".join(words[:1]).startswith((SESSION, "examples/"))
     path = env.get("PYTHONPATH", str(_ROOT))
     is_as_here = python == sys.executable and (path == str(_ROOT) or _site(env).exists())
     return _CAN_COPY and is_known and is_as_here
@@ -142,15 +149,24 @@ def _site(env: Mapping[str, str]) -> Path:
 
 
 def _line() -> socket.socket:
+    """To the process that is copied for this one; the first worker that asks starts that of all."""
     if Popen.line is None:
-        Popen.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            number = theirs.fileno()
-            command = [sys.executable, "-m", "tests.forked", str(number), _LONGEST * "-"]
-            env = {name: value for name, value in os.environ.items() if name not in _OF_A_TEST}
-            more: Any = {"pass_fds": [number], "start_new_session": True}
-            subprocess.Popen(command, cwd=_ROOT, env=env, **more)
+        kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        address, line = str(Popen.place / "copies"), socket.socket(*kind)
+        with suppress(OSError), socket.socket(*kind) as door:
+            door.bind(address)  # which another worker may have been the first to do
+            door.listen()
+            _start_what_is_copied(door.fileno())
+        wait_until(lambda: line.connect_ex(address) == 0)  # it may be about to listen
+        Popen.line = line
     return Popen.line
+
+
+def _start_what_is_copied(door: int) -> None:
+    words = map(str, (door, Popen.owner, _LONGEST * "-"))
+    env = {name: value for name, value in os.environ.items() if name not in _OF_A_TEST}
+    more: Any = {"pass_fds": [door], "start_new_session": True}
+    subprocess.Popen([sys.executable, "-m", "tests.forked", *words], cwd=_ROOT, env=env, **more)
 
 
 def _import_all() -> None:
@@ -278,6 +294,19 @@ def _run_to_the_end(wanted: _Wanted) -> None:
     os._exit(code or 0)
 
 
+def _line_of_a_worker(door: socket.socket, owner: int) -> socket.socket:
+    """Makes a process for each worker that comes; returns in each of them."""
+    while owner not in select.select([door, owner], [], [])[0]:
+        line, _ = door.accept()
+        if os.fork() == 0:
+            door.close()
+            os.close(owner)
+            return line
+        line.close()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     _import_all()
-    _run_to_the_end(_become_what_is_wanted(socket.socket(fileno=int(sys.argv[1]))))
+    door, owner = socket.socket(fileno=int(sys.argv[1])), os.pidfd_open(int(sys.argv[2]))
+    _run_to_the_end(_become_what_is_wanted(_line_of_a_worker(door, owner)))
