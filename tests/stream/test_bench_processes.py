@@ -23,7 +23,8 @@ import os, time
 from hvf_core.problem import one_sentence
 from stream.bench.processes import workers
 with one_sentence(), workers() as pool:
-    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(os.getpid).result()
+    print("begun", flush=True)
     pool.submit(time.sleep, 600).result()
 """
 PEER = """
@@ -57,12 +58,12 @@ with one_sentence(), FaultySession(FAULTS["none"], Path(sys.argv[1])) as session
 """
 CLIENTS = """
 import time
-from stream.bench.beside import clients
+from stream.bench.beside import blocks, clients
 def measure(folder, n_blocks, tell):
     tell.send(True)
     print("begun", flush=True)
     time.sleep(600)
-clients.measure = measure
+blocks._measure = measure
 clients.main(100, 5, 0)
 """
 PAINTER = """
@@ -82,7 +83,7 @@ def ended_by(number: int, script: str, *arguments: object) -> tuple[int, list[ps
     command = [sys.executable, "-c", script, *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as bench:
         assert bench.stdout is not None
-        assert bench.stdout.readline()
+        assert bench.stdout.readline() == b"begun\n"
         children = psutil.Process(bench.pid).children(recursive=True)
         bench.send_signal(number)
         try:
