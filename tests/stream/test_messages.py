@@ -47,7 +47,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
 )
 from tests.mutations import N, outcomes
-from tests.refs import about, answer
+from tests.refs import about, answer, overheard
 from tests.sessions import ROOT
 
 STAMPS = {"window_end": 1e5 + 1e-9, "readable": 100000.25}
@@ -196,6 +196,7 @@ EXAMPLES = [
         trials=[{"event": "cut", "trial": 1}],
         last=[b"\0\xff"],
     ),
+    overheard(5.0, 7.5, text="Käse", offset_s=-3.5),
 ]
 
 

@@ -19,6 +19,7 @@ from stream.pipeline.books.ledger import Ledger, read_ledger, told
 from stream.pipeline.nodes import results as results_node
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.nodes.results import Results
+from stream.pipeline.nodes.second_inlet import BothWays
 from stream.pipeline.outputs.feed import Feed, Way
 from stream.pipeline.outputs.lsl import as_text
 from stream.pipeline.outputs.story import ENDS, Story
@@ -45,7 +46,7 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.outbox import Outbox
 from stream.pipeline.witness import Parting
-from tests.refs import about
+from tests.refs import about, overheard
 from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
 N_RUNS, N_STEPS = 500, 150
@@ -87,7 +88,8 @@ class Reader:
         self.since_s, self.until_s = world.now_s, 0.0
         self.reports, self.trials = Link(world.random.choice([2, 10**9])), Link(room=0)
         self.outbox = Outbox(self.reports, self.trials, max_unanswered=4)
-        self.heard, self.late, self.bus = [], [], []
+        self.heard, self.late, self.overheard, self.bus = [], [], [], []
+        self.ways = BothWays(self.handed_on, self.since_s, lambda: world.now_s)
         self.reads = MarkerReader(MarkerRule())
         self.open = {}  # slices that were cut, by trial
         self.next_alive_s = 0.0
@@ -106,14 +108,24 @@ class Reader:
     def step(self):
         for marker in [one for one in self.late if one.readable_s <= self.world.now_s]:
             self.late.remove(marker)
-            self.heard.append(marker)
+            self.hear(self.ways.own(chunk(marker)))
+        for others in self.ways.second():
+            self.hear(others)
         if self.heard:
             self.announce(self.reads.read(self.heard.pop(0)))
         elif self.open:
             self.cut(self.world.random.choice(list(self.open)))
         if not self.heard:
-            self.until_s = self.world.now_s
+            self.until_s = min(self.world.now_s, self.ways.waits_since_s)
         self.listen()
+
+    def handed_on(self):
+        handed_on, self.overheard = self.overheard, []
+        return handed_on
+
+    def hear(self, chunk):
+        for raw_s, (name,) in zip(chunk.raw_s, chunk.samples, strict=True):
+            self.heard.append(Marker(float(raw_s), name, chunk.readable_s))
 
     def listen(self):
         while self.bus:
@@ -159,6 +171,12 @@ class Reader:
         )
 
 
+def chunk(marker):
+    return Chunk(
+        np.array([marker.raw_s]), np.array([[marker.text]], object), 0.0, marker.readable_s
+    )
+
+
 class Bus:
     """To the reader, once it has joined; what came before it has not heard."""
 
@@ -173,10 +191,14 @@ class Bus:
 
 
 class World:
-    """A session in virtual time. Everything in it is drawn."""
+    """A session in virtual time. Everything in it is drawn.
 
-    def __init__(self, folder, seed, n_steps=N_STEPS):
+    Where the second inlet `hands_on` what it hears, the reader's own misses a marker now and then.
+    """
+
+    def __init__(self, folder, seed, n_steps=N_STEPS, hands_on=False):
         self.random, self.chance = Random(seed), Random(seed)
+        self.hands_on = hands_on
         self.folder = folder / str(seed)
         self.folder.mkdir()
         self.config = SessionConfig(
@@ -217,13 +239,23 @@ class World:
             _, raw_s, name = self.random.choice(self.sent)
         late_s = 0.0
         is_seen = self.results is not None and self.witness_since_s <= self.now_s
-        if self.reader is not None:  # which may get it far too late
+        is_deaf = self.hands_on and is_seen and self.hung != "results"
+        is_deaf = is_deaf and self.chance.random() < 0.3
+        if self.reader is not None and not is_deaf:  # which may get it far too late
             late_s = self.random.choice([0.0] * 9 + [4.0 * is_seen])
             self.reader.late.append(Marker(raw_s, name, self.now_s + late_s))
         self.sent.append(((self.now_s, self.now_s + late_s), raw_s, name))
         if is_seen:
-            row = np.array([[name]], object)
-            self.witnessed.append(Chunk(np.array([raw_s]), row, 0.0, self.now_s))
+            self.witnessed.append(chunk(Marker(raw_s, name, self.now_s)))
+            self.to_hand_on += [(raw_s, name, self.now_s)] * self.hands_on
+            if self.hung != "results":
+                self.hand_on()
+
+    def hand_on(self):
+        while self.to_hand_on:
+            raw_s, name, at_s = self.to_hand_on.pop(0)
+            if self.reader is not None:
+                self.reader.overheard.append(overheard(raw_s, text=name, readable_s=at_s))
 
     def pass_time(self):
         self.now_s += self.random.random() * 3
@@ -265,7 +297,7 @@ class World:
             self.feed = Feed(Story(self.config), [Way(self, self.config.kept("told"), self.now_s)])
             self.results = Results(self.config, name, self.bus, self.entered.append, clock)
             self.witness_since_s = self.now_s + self.random.choice([0.0, 1.0])
-            self.witnessed = []
+            self.witnessed, self.to_hand_on = [], []
 
     def kill_reader(self):
         if self.reader is not None and self.hung != "reader":
@@ -332,6 +364,7 @@ class World:
         for _ in range(3):
             if links := [link for link in self.links if link.there]:
                 self.results.take(self.random.choice(links).take())
+        self.hand_on()
         while self.witnessed:
             self.results.saw(self.witnessed.pop(0))
         if self.witness_since_s <= self.now_s:
@@ -384,6 +417,8 @@ class World:
         self.feed.end()
 
     def finish_reader(self):
+        for _ in range(5 * self.hands_on):  # until what was handed on is taken
+            self.settle_down()
         for _ in range(3000):
             self.settle_down()
             reader = self.reader
@@ -415,9 +450,23 @@ def at_once(monkeypatch):
 @pytest.mark.parametrize("part", range(5))
 def test_every_marker_ends_once_whoever_dies_in_whatever_order(part, tmp_path):
     for seed in range(part * N_RUNS // 5, (part + 1) * N_RUNS // 5):
-        world = World(tmp_path, seed)
+        world = World(tmp_path, seed, hands_on=bool(seed % 2))
         world.finish()
         check(world, f"seed {seed}")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_only_the_second_inlet_has_heard_is_answered(seed, tmp_path):
+    world = World(tmp_path, seed, n_steps=0, hands_on=True)
+    for _ in range(40):  # nobody dies
+        world.mark()
+        for _ in range(world.random.randint(1, 30)):
+            world.settle_down()
+    world.finish()
+    check(world, f"seed {seed}")
+    ends = read_ledger(world.folder / "ledger.jsonl")
+    reasons = Counter(record.get("reason") for record in ends if record["event"] in ENDS)
+    assert reasons.keys() <= {None, "gap", "duplicate", "overflow"}
 
 
 @pytest.mark.parametrize("seed", [531, 630, 953, 1103, 2344, 2693, 2699, 8671])

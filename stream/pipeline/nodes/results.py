@@ -364,7 +364,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
         if second is not None:
             _hear(second, results)
         elif results.has_begun and isinstance(config.source, LiveSource) and config.source.markers:
-            second = SecondInlet(config.source, config.source.markers)
+            second = SecondInlet(config.source, config.source.markers, config.endpoints.overheard)
         results.look(is_idle=not reports.is_waiting)
         for sentence in outputs.said():
             results.say(sentence)

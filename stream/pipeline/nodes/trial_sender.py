@@ -22,6 +22,7 @@ from stream.pipeline.books.trial_formats import Head, channel_types
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.node import Lifeline
 from stream.pipeline.nodes.recording_feed import RecordingFeed
+from stream.pipeline.nodes.second_inlet import BothWays
 from stream.pipeline.nodes.signals_feed import SignalsFeed
 from stream.pipeline.trials import (
     adapted_of,
@@ -99,9 +100,12 @@ class TrialSender:
             if self._adaptation is not None and config.first_trial > 1 and kept.exists():
                 self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
-        self._switch = None
+        self._switch, self._ways = None, None
         if isinstance(config.source, LiveSource):
             self._switch = Switch(config.kept("switch"), self.trials.acquisition.marker_reader)
+            second = open_socket(zmq.PULL, config.endpoints.overheard, bind=False)
+            told = Listener(second, config.session, self.say).drain
+            self._ways = BothWays(told, since_s)
         self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
         heard = (Settled, NodeState)
         results = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
@@ -134,6 +138,18 @@ class TrialSender:
 
     def take(self, stream: StreamKind, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`, and announces its trials."""
+        if stream == "markers" and self._ways is not None:
+            chunk = self._ways.own(chunk)
+        self._take(stream, chunk)
+
+    def _take_second(self) -> None:
+        """Takes the markers that another process has heard, and its own inlet has not."""
+        for chunk in self._ways.second() if self._ways is not None else ():
+            self._take("markers", chunk)
+
+    def _take(self, stream: StreamKind, chunk: Chunk) -> None:
+        if not len(chunk.raw_s):
+            return
         self._taken_s = local_clock()
         if self._feed is not None:
             self._feed.add(stream, chunk)
@@ -153,11 +169,14 @@ class TrialSender:
             self.say(notices.pop(0))
 
     def _say_alive(self) -> None:
+        until_s = self.trials.acquisition.attention.until_s
+        if self._ways is not None:
+            until_s = min(until_s, self._ways.waits_since_s)
         alive = NodeState(
             node=READER,
             incarnation=self._lifeline.incarnation,
             since_s=self._since_s,
-            until_s=self.trials.acquisition.attention.until_s,
+            until_s=until_s,
             to=self._outbox.has_told,
         )
         send(self.reports, alive)
@@ -191,6 +210,7 @@ class TrialSender:
                 self._outbox.on_settled(message)
             elif isinstance(message, NodeState):
                 self._outbox.on_node_state(message)
+        self._take_second()
         self._outbox.flush()
         if now_s >= self._next_alive_s:
             self._next_alive_s = now_s + _ALIVE_S
@@ -227,6 +247,8 @@ class TrialSender:
         """Ends what is open, waits for the answers that are due, and says so."""
         reason: Reason = "no_data" if command == "finish" else "shutdown"
         detail = "the source ended" if command == "finish" else "the session was stopped"
+        self._take_second()
+        self._ways = None  # what comes now opens no trial
         self._send(self.trials.end(reason, detail))
         self._say_notices()
         self._wait_for_answers(_PATIENCE_S[command])

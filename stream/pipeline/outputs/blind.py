@@ -20,6 +20,7 @@ from stream.pipeline.wire.messages import (
     Message,
     NodeState,
     Noted,
+    Overheard,
     Painted,
     PaintingState,
     Preview,
@@ -59,7 +60,7 @@ LEFT: Mapping[type[Message], str] = {
     Snapshot: "config markers pending outcomes reasons trials last",
 }
 """What goes out of each kind of message that is published."""
-INSIDE = (TrialSlice, TrialDropped, TrialCut, Embedded, Recorded, End)
+INSIDE = (TrialSlice, TrialDropped, TrialCut, Embedded, Recorded, End, Overheard)
 """Kinds that one process of the session sends another, and nobody else."""
 RECORDS: Mapping[str, str] = {
     "start": "session node at_s",

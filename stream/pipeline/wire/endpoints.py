@@ -38,6 +38,9 @@ class Endpoints(Settings):
     recorded before there was a painter have none."""
     signals: str = ""
     """reader to everyone who watches: EEG and the quality of its channels (PUB/SUB)."""
+    overheard: str = ""
+    """results to reader: the markers that it has heard itself (PUSH/PULL); sessions that were
+    recorded before there was this way have none."""
 
     @classmethod
     def local(cls, transport: Transport = "auto") -> "Endpoints":

@@ -278,11 +278,9 @@ class Recorded(Message):
     array: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:
-        n = len(self.raw_s) // 8
-        if not n or n * 8 != len(self.raw_s) or self.stream not in self.headers:
-            raise ValueError(f"{len(self.raw_s)} bytes of stamps of '{self.stream}'")
-        if len(self.texts or self.array) != n or (self.texts and self.array.size):
-            raise ValueError(f"{len(self.texts)} texts and {len(self.array)} samples, expected {n}")
+        if self.stream not in self.headers:
+            raise ValueError(f"no header of '{self.stream}'")
+        _check_samples(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,6 +366,31 @@ class Snapshot(Message):
     reasons: Mapping[str, int]
     trials: list[Mapping[str, Any]]
     last: list[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overheard(Message):
+    """Markers that the results node has heard itself, for a reader that may not have heard them.
+
+    They could be read at `readable_s`; the other fields are those of `Recorded`.
+    """
+
+    raw_s: bytes
+    texts: list[list[str]]
+    offset_s: Finite
+    readable_s: Finite
+    array: np.ndarray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_samples(self)
+
+
+def _check_samples(told: Recorded | Overheard) -> None:
+    n = len(told.raw_s) // 8
+    if not n or n * 8 != len(told.raw_s):
+        raise ValueError(f"{len(told.raw_s)} bytes of stamps")
+    if len(told.texts or told.array) != n or (told.texts and told.array.size):
+        raise ValueError(f"{len(told.texts)} texts and {len(told.array)} samples, expected {n}")
 
 
 NESTED: Mapping[str, type] = {"about": TrialRef, "answer": AnswerRef}
