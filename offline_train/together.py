@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,9 +21,36 @@ from torch.nn import functional
 
 from hvf_core.problem import Problem
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 WAIT = timedelta(days=7)
 """For each other: the rest waits until the first has encoded all images."""
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def joined(cpu: bool) -> "PartialState":
+    """This process among those that `accelerate launch`, or another launcher, has started.
+
+    Raises:
+        Problem: several were asked for, and this one is alone.
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=cpu, timeout=WAIT)
+    if state.num_processes == 1 and _are_several_asked():
+        raise Problem(
+            "`accelerate launch` was asked for several processes and has started one, as it does "
+            "on CPUs: start them with `python -m torch.distributed.run --nproc-per-node N -m "
+            "offline_train ...`, or ask for one"
+        )
+    return state
+
+
+def _are_several_asked() -> bool:
+    """Whether the launcher of accelerate, which says so, or of torch was asked for several."""
+    is_said = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys()
+    return is_said or os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @dataclass(frozen=True)
@@ -41,12 +68,14 @@ class Group:
 
     @classmethod
     def launched(cls, device: DeviceName) -> "Group":
-        """All that `accelerate launch` has started; this process alone where it was started so."""
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            return cls.alone(device)
-        from accelerate import PartialState
+        """All that `accelerate launch` has started; this process alone where it was started so.
 
-        state = PartialState(cpu=_kind(device) == "cpu", timeout=WAIT)
+        Raises:
+            Problem: several were asked for, and it has started this one alone.
+        """
+        if not _are_several_asked():
+            return cls.alone(device)
+        state = joined(cpu=_kind(device) == "cpu")
         return cls(state.device, state.process_index, state.num_processes)
 
     @property

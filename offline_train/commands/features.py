@@ -38,18 +38,18 @@ def features(
     Example: python -m offline_train features imagenet/train --encoders paper-prior
     """
     import torch
-    from accelerate import PartialState
 
     from hvf_core.artifact import refuse_unwritable, space_needed
     from index.encoders.load import load_encoders
     from index.encoders.spec import read_specs
     from offline_train.features.cache import FeatureCache
     from offline_train.features.run import alone_at, encode, finish, look, parts_of, survey
+    from offline_train.together import joined
 
     refuse_unwritable(out.absolute().parent)
     specs = read_specs(encoders)
     # The first process looks at everything before the others begin.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    state = joined(cpu=not torch.cuda.is_available())
     n_processes, n = state.num_processes, 0
     console.quiet = not state.is_main_process
     parts, rank = parts_of(out, n_processes), state.process_index

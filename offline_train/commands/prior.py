@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,7 +57,6 @@ def prior(
     Example: python -m offline_train prior --images all --encoders paper-prior --base sdxl-base ...
     """
     import torch
-    from accelerate import PartialState
 
     from decoder.painting.base import load_base
     from decoder.painting.prior import PRIOR, read_adapter
@@ -69,6 +67,7 @@ def prior(
     from offline_train.prior.images import find_images
     from offline_train.prior.samples import PriorBoard
     from offline_train.prior.training import PriorProgress, make_prior, train_prior
+    from offline_train.together import joined
 
     if images is None or encoders is None:
         raise WrongUsage("give --images and --encoders")
@@ -77,7 +76,7 @@ def prior(
     settings = asked.settings(dict(PRESETS[preset]))
     adapter = None if start_from is None else read_adapter(start_from)
     # Where several processes train, the others wait until the first has encoded all images.
-    state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(days=7))
+    state = joined(cpu=settings.device == "cpu")
     console.quiet = not state.is_main_process
     with state.main_process_first(), bar("reading images") as tell:
         pictures = find_images(images, cache, lambda n: tell(n, None), console.print)

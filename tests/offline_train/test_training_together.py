@@ -95,3 +95,15 @@ def test_one_that_is_killed_ends_the_other_with_a_sentence_and_one_alone_goes_on
         assert mbp(trials, tmp_path).code == 0
     assert len(steps) == 6 + 9, "what was done is not done again"
     assert_same(weights(tmp_path), alone)
+
+
+def test_a_launcher_that_started_one_of_several_is_told(
+    trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As `accelerate launch --cpu --num_processes 2` leaves them.
+    for name, value in (("ACCELERATE_USE_CPU", "True"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+    done = mbp(trials, tmp_path)
+    assert done.code == 1
+    assert "was asked for several processes and has started one" in done.err
+    assert not (tmp_path / "out").exists()
