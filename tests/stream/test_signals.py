@@ -9,7 +9,7 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import decimate
+from scipy.signal import firwin, resample_poly
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.triggers import TriggerSettings
@@ -49,11 +49,23 @@ def test_fewer_samples_are_those_of_scipy_at_any_chunks(rate_hz, at, n) -> None:
     if n <= 20 * q:
         assert len(found) == 0
         return
-    whole = decimate(samples, q, ftype="fir", axis=0)
+    taps = firwin(20 * q + 1, 0.8 / q, window="hamming")
+    whole = resample_poly(samples, 1, q, window=taps)
     np.testing.assert_allclose(found, whole[10 : 10 + len(found)], atol=1e-9)
     assert len(found) == (n - 20 * q - 1) // q + 1
     # A sample's stamp is that of the one in the middle of the filter.
     np.testing.assert_array_equal(stamps, samples[10 * q :: q, 0][: len(found)])
+
+
+@pytest.mark.parametrize("rate_hz", [250.0, 256.0, 500.0, 512.0, 1000.0, 1024.0, 2000.0, 2048.0])
+def test_the_eeg_that_is_watched_has_no_mains_and_whole_alpha(rate_hz: float) -> None:
+    times_s = np.arange(round(2 * rate_hz)) / rate_hz
+    phases = np.linspace(0, np.pi, 8, endpoint=False)
+    for hz, least, most in ((10, 0.99, 1.01), (25, 0.99, 1.01), (50, 0, 0.004), (60, 0, 0.004)):
+        waves = np.sin(2 * np.pi * hz * times_s[:, None] + phases)
+        samples, _ = Decimator(rate_hz, len(phases)).take(waves, times_s)
+        size = np.sqrt(2 * (samples[10:] ** 2).mean(axis=0))
+        assert ((size >= least) & (size <= most)).all(), (hz, size)
 
 
 @settings(max_examples=30, deadline=None)

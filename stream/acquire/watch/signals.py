@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from stream.acquire.watch.health import flat_and_clipped
 
 _HALF_TAPS = 10  # for each sample that goes: as long as scipy.signal.decimate's
+_PASSED = 0.8  # of what the new rate holds: at its edge half of a mains of 50 Hz would pass
 _MAINS_HZ = (50.0, 60.0)
 
 
@@ -19,7 +20,7 @@ def low_pass(half: int, cutoff: float) -> np.ndarray:
 
 
 class Decimator:
-    """Keeps every `factor`-th sample, behind the FIR low pass of scipy.signal.decimate.
+    """Keeps every `factor`-th sample, behind a FIR low pass as long as scipy.signal.decimate's.
 
     The stamps that it gives are those of the samples in the middle of the filter, so that nothing
     is late. How the samples are cut into chunks makes no difference.
@@ -33,7 +34,7 @@ class Decimator:
         self.factor = math.ceil(rate_hz / most_hz)
         self.rate_hz = rate_hz / self.factor
         self._half = _HALF_TAPS * self.factor if self.factor > 1 else 0
-        cutoff = 1 / self.factor  # of half the rate
+        cutoff = _PASSED / self.factor  # of half the rate
         self._taps = low_pass(self._half, cutoff)
         self._samples = np.empty((0, n_channels))
         self._stamps_s = np.empty(0)

@@ -116,7 +116,7 @@ export function eeg() {
   setInterval(() => {
     if (!ring) return;
     const amplifier = rate_hz ? ` of ${rate_hz} Hz` : "";
-    const shown = `${+ring.rate_hz.toFixed(1)} Hz${ring.rate_hz < rate_hz ? amplifier : ""}`;
+    const shown = `${+ring.rate_hz.toFixed(1)} Hz${ring.rate_hz < rate_hz ? `${amplifier}, without mains` : ""}`;
     say($("eeg-facts"), [shown, `a row is ${number("eeg-scale")} µV`, frames.told()].filter(Boolean).join(" · "));
   }, 1000);
 
