@@ -21,10 +21,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def read_spec(file: Path, kind: type[T], what: str) -> T:
-    """Reads a JSON file of a kind that pydantic knows; a `Problem` calls it `what`."""
+def read_spec(file: Path, kind: type[T], what: str, context: object = None) -> T:
+    """Reads a JSON file of a kind that pydantic knows; a `Problem` calls it `what`.
+
+    Args:
+        context: for validators that ask for one.
+    """
     try:
-        return TypeAdapter(kind).validate_json(file.read_bytes())
+        return TypeAdapter(kind).validate_json(file.read_bytes(), context=context)
     except OSError as fault:
         raise Problem(
             f"{what} '{file}' cannot be read ({fault.strerror}): give the path of a JSON file"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hvf_core.problem import Problem
 from hvf_core.screen import Screen
+from stream.pipeline.books.about import label_in
 from stream.pipeline.wire.config import SessionConfig
 from stream.sources.settings import ReadSettings
 
@@ -83,4 +84,4 @@ def write_played(
             if len(unknown) == len(shown):
                 raise Problem(f"{what}: make one with `offline_train gallery --trials ...`")
             console.print(f"{what}: their trials will be dropped as unknown_stimulus")
-    return config.model_copy(update={"subject": config.subject or subjects[0]})
+    return config.model_copy(update={"subject": config.subject or label_in(subjects[0] or "")})

@@ -564,8 +564,10 @@ def test_a_stream_that_tells_that_it_is_simulated_is_called_so(tmp_path: Path, m
 
 
 def test_a_subject_that_the_session_names_is_taken(tmp_path: Path) -> None:
-    for name, code in (("7", 0), ("P_7", 2)):
-        session = finished(tmp_path / name, WHOLE, MARKERS, subject=name)
+    for name, code in (("7", 0), ("P_7", 2)):  # the latter from before there were rules
+        session = finished(tmp_path / name, WHOLE, MARKERS, subject="7")
+        config = session.folder / "config.json"
+        config.write_text(config.read_text().replace('"subject": "7"', f'"subject": "{name}"'))
         done = call("export", session.folder, "--bids", tmp_path / "ds", *FACTS[2:])
         assert done.code == code
     assert [file.name for file in tmp_path.glob("ds/sub-*")] == ["sub-7"]

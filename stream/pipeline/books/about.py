@@ -2,17 +2,27 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 
 from hvf_core.settings import Settings, setting
 
+KEPT_AS_IT_IS = "kept as it is"
+"""The context in which a config is read: sessions from before there were rules stay readable."""
 
-def _label(text: str) -> str:
+
+def _label(text: str, info: ValidationInfo) -> str:
+    if info.context == KEPT_AS_IT_IS:
+        return text
     if len(text) > 60:  # or names of files are too long
         raise ValueError(f"'{text[:60]}…' must be at most 60 letters and digits")
     if not (text.isascii() and text.isalnum()):
         raise ValueError(f"'{text}' must be letters and digits alone, as BIDS has its labels")
     return text
+
+
+def label_in(text: str) -> str | None:
+    """The letters and digits of a name, as a label; None where it has none."""
+    return "".join(one for one in text if one.isascii() and one.isalnum())[:60] or None
 
 
 def _mains(hz: float) -> float:

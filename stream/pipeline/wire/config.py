@@ -19,7 +19,7 @@ from stream.acquire.markers import MarkerRule
 from stream.acquire.reject import RejectSettings
 from stream.acquire.settings import AdaptationSettings
 from stream.acquire.triggers import TriggerSettings
-from stream.pipeline.books.about import AboutSettings
+from stream.pipeline.books.about import KEPT_AS_IT_IS, AboutSettings, Label
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReadSettings, ReplaySettings
@@ -207,8 +207,8 @@ class SessionSettings(Settings):
     """What the demo's simulated subject sees."""
     replay: ReplaySettings | None = None
     """How `replay` plays a recording."""
-    subject: str | None = setting(None, option="--subject", live=True)
-    """Who is recorded, as the report says it: a code, better than a name."""
+    subject: Label | None = setting(None, option="--subject", live=True)
+    """Who is recorded: a code of letters and digits, and no name."""
     about: AboutSettings = AboutSettings()
     """What exports ask for beside the subject."""
     marker_rule: MarkerRule = MarkerRule()
@@ -304,4 +304,4 @@ class SessionConfig(SessionSettings):
 
 def read_config(path: Path) -> SessionConfig:
     """The config of a session, as its folder holds it."""
-    return read_spec(path, SessionConfig, "the session config")
+    return read_spec(path, SessionConfig, "the session config", KEPT_AS_IT_IS)
