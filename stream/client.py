@@ -336,11 +336,11 @@ def unpack(frame: bytes) -> Message:
 def discover() -> list[Running]:
     """The sessions that run here."""
     is_ours = PLACE.is_dir() and (sys.platform == "win32" or PLACE.stat().st_uid == os.getuid())
-    said = map(_said_in, sorted(PLACE.glob("*.json")) if is_ours else ())
+    said = map(said_in, sorted(PLACE.glob("*.json")) if is_ours else ())
     return [Running(*(one[each.name] for each in fields(Running))) for one in said if one]
 
 
-def _said_in(path: Path) -> dict[str, Any]:
+def said_in(path: Path) -> dict[str, Any]:
     """What a session says of itself; of one that is gone nothing: it held a lock on the file."""
     said: dict[str, Any] = {}
     try:

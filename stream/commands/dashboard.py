@@ -26,6 +26,7 @@ def dashboard(
     import logging
 
     from hvf_core.screen import Screen
+    from stream.dashboard.links import links_in
     from stream.dashboard.ports import doors_of, lines_of, listening, open_browser
     from stream.dashboard.run import serve
     from stream.pipeline.wire.config import read_config
@@ -36,12 +37,25 @@ def dashboard(
         raise Problem(f"'{found}' holds no session: give the folder of one, as sessions/ID")
     config = read_config(found / "config.json").model_copy(update={"folder": found})
     logging.basicConfig(format="%(message)s")
+    console = Screen()
+
+    def say(*lines: str) -> None:
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True)
+
+    say(f"session: {found}")
+    if asked.given("address") is None and (there := links_in(found)):
+        for links in there:
+            say(*lines_of(links))
+        say("it is served there already; --page HOST:PORT serves it elsewhere too")
+        if settings.browser:
+            open_browser(there[0]).join()
+        return
     bound = listening(settings.address)
     doors = doors_of(settings.address, bound)
-    for line in (f"session: {found}", *lines_of(doors)):
-        Screen().print(line, highlight=False, soft_wrap=True)
+    say(*lines_of(doors.links()))
     if settings.browser:
-        open_browser(doors)
+        open_browser(doors.links())
     serve(config, bound, doors)
 
 

@@ -41,10 +41,10 @@ def dashboard_beside(
     with suppress(OSError):  # it has died, which ends no session
         needed(process.stdin).write(f"{json.dumps(asdict(doors))}\n".encode())
         needed(process.stdin).flush()
-    for line in lines_of(doors):
+    for line in lines_of(doors.links()):
         say(line)
     if page.browser:
-        open_browser(doors)
+        open_browser(doors.links())
     is_ending = Event()
 
     def watch() -> None:

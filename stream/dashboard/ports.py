@@ -48,9 +48,9 @@ def doors_of(address: str, bound: socket.socket) -> Doors:
     return Doors.of(parts_of(address)[0], bound.getsockname()[1])
 
 
-def lines_of(doors: Doors) -> list[str]:
+def lines_of(links: Mapping[str, str]) -> list[str]:
     """What a person is told: where the page is."""
-    return [f"{_WORDS[rights]}: {link}" for rights, link in doors.links().items()]
+    return [f"{_WORDS[rights]}: {link}" for rights, link in links.items()]
 
 
 def has_screen() -> bool:
@@ -59,8 +59,13 @@ def has_screen() -> bool:
     return is_shown or sys.platform in ("darwin", "win32")
 
 
-def open_browser(doors: Doors) -> None:
-    """Opens the page, where there is a screen; nothing waits for it."""
+def open_browser(links: Mapping[str, str]) -> Thread:
+    """Opens the page, where there is a screen, in a thread that ends once it is open."""
+    thread = Thread(target=_open, args=(links["control"],), daemon=True)
+    thread.start()
+    return thread
+
+
+def _open(link: str) -> None:
     if has_screen():
-        link = doors.links()["control"]
-        Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+        webbrowser.open(link)
