@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.client import Eeg, MarkerSeen, SessionState, StreamHealth, TrialRef
+from stream.client import Eeg, MarkerSeen, NodeState, SessionState, StreamHealth, TrialRef
 from stream.dashboard.board.board import KEPT, Board
 from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Signals
@@ -20,7 +20,7 @@ from stream.dashboard.shelf import Shelf
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.report import accuracy
 from stream.pipeline.report.story import Trial, number_runs
-from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.config import LiveSource, Presentation, SessionConfig
 from stream.pipeline.wire.endpoints import Endpoints
 
 STAMPS = ("window_end", "readable", "cut", "received", "embedded", "searched", "published")
@@ -165,7 +165,7 @@ def test_a_stream_that_is_lost_is_named_and_until_it_is_back_nothing_is_ready() 
         seen = board.told(1.0, Files("recording.xdf", 1))
         assert seen["sentence"].startswith(told)
         assert seen["ready"] == (state == "streaming")
-        assert eeg_of(seen)["level"] == ("ok" if state == "streaming" else "bad")
+        assert of("EEG", seen)["level"] == ("ok" if state == "streaming" else "bad")
     board.is_lost = True
     assert {one["level"] for one in board.told(1.0, Files())["verdicts"]} == {"off"}
 
@@ -176,10 +176,6 @@ def health(state: str, age_s: float = 0.001) -> StreamHealth:
     return StreamHealth("s", 0, "cap", "eeg", state, **facts)
 
 
-def eeg_of(told: dict[str, Any]) -> dict[str, Any]:
-    return next(one for one in told["verdicts"] if one["part"] == "EEG")
-
-
 def test_once_its_reader_says_nothing_the_eeg_is_not_called_well_and_its_age_grows() -> None:
     board = Board(config(), str)
     board.take(SessionState("s", 0, "running"), 0.0)
@@ -187,7 +183,7 @@ def test_once_its_reader_says_nothing_the_eeg_is_not_called_well_and_its_age_gro
     alive, dead = (board.told(now_s, Files("recording.xdf", 1)) for now_s in (2.0, 3.5))
     assert (alive["ready"], alive["newest_sample_age_ms"]) == (True, 1.0)
     assert (dead["ready"], dead["newest_sample_age_ms"]) == (False, 2501.0)
-    assert (eeg_of(dead)["level"], eeg_of(dead)["word"]) == ("bad", "unheard")
+    assert (of("EEG", dead)["level"], of("EEG", dead)["word"]) == ("bad", "unheard")
 
 
 def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
@@ -198,7 +194,7 @@ def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
     for now_s in (1.0, 30.0):
         told = board.told(now_s, Files("recording.xdf", 1, still_s=now_s))
         assert "bad" not in {one["level"] for one in told["verdicts"]}
-        assert eeg_of(told)["word"] == "over"
+        assert of("EEG", told)["word"] == "over"
 
 
 def test_only_the_last_trials_are_kept_and_all_are_counted() -> None:
@@ -282,3 +278,24 @@ def test_a_trial_with_a_gap_in_it_is_not_cut_and_the_gap_is_told() -> None:
     assert (5 + length) % 4 == 0
     assert json.loads(frame[5 : 5 + length])["gap_before"]
     assert np.frombuffer(frame, "<f4", offset=5 + length).shape == (120,)
+
+
+def of(part: str, told: dict[str, Any]) -> dict[str, Any]:
+    return next(one for one in told["verdicts"] if one["part"] == part)
+
+
+def test_the_silence_after_all_that_a_demo_shows_is_no_fault_and_one_before_is() -> None:
+    board = Board(config().model_copy(update={"demo": Presentation(trials=2)}), str)
+    about = {"stimulus": "a", "group": "a", "repeat": 1, "onset_s": 0.0, "block": 0}
+    for trial, word in ((1, "stalled"), (2, "all is played")):
+        board.take(MarkerSeen("s", 0, TrialRef("s", trial, **about), 0.0, "a", 0.0, ""), 1.0)
+        board.take(health("stalled", 0.6), 1.0)
+        assert of("EEG", board.told(1.0, Files()))["word"] == word
+
+
+def test_a_recorder_that_says_nothing_is_told_before_its_file_stands_still() -> None:
+    board = Board(config(), str)
+    board.take(NodeState("s", 0, "record", "record-1", 0.0, 0.0, ""), 10.0)
+    for now_s, word in ((14.0, "records"), (16.0, "silent")):
+        board.take(health("streaming"), now_s)
+        assert of("recorder", board.told(now_s, Files("recording.xdf", 1)))["word"] == word

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from stream.client import NodeState, StreamHealth
 from stream.pipeline.wire.config import LiveSource, SessionConfig
-from stream.pipeline.wire.nodes import DECODE
+from stream.pipeline.wire.nodes import DECODE, RECORD
 
 Level = Literal["ok", "warn", "bad", "off"]
 _SILENT_S = 5.0  # a node says once a second that it is alive
 _UNHEARD_S = 2.0  # a reader says once a second how its streams are
+_LASTS_S = 2.0  # a player of streams, after its last sample
 _STILL_S = 10.0  # a recording that grows is written to the disk more often
 _UNSURE_S, _DRIFT_PPM = 0.005, 100.0  # of a clock: beyond, stamps are worth a look
 _MB = 1e6
@@ -60,6 +61,10 @@ class Seen:
     over: str
     """A word for all parts of a session that is not heard; "" while it is."""
 
+    def silent_s(self, node: str) -> float:
+        """For how long a node has said nothing, once it was heard."""
+        return self.now_s - self.nodes[node][1] if node in self.nodes else 0.0
+
     def health(self, kind: str) -> StreamHealth | None:
         """How a stream is; once its reader says nothing more, its age is all that is known."""
         if kind not in self.streams:
@@ -97,6 +102,8 @@ def _eeg(seen: Seen) -> Verdict:
             "reports it, is silent; it is started again by itself, and trials until then are lost."
         )
         return Verdict("EEG", "bad", "unheard", what, detail)
+    if health.state == "stalled" and _is_played_out(seen, health):
+        return Verdict("EEG", "off", "all is played", detail=detail)
     if health.state in ("stalled", "lost"):
         what = (
             f"'{health.stream}' has sent nothing for {health.age_s:.1f} s: look at the amplifier "
@@ -109,6 +116,13 @@ def _eeg(seen: Seen) -> Verdict:
     if health.state == "recovered":
         return Verdict("EEG", "warn", "back", f"'{health.stream}' had been away.", detail)
     return Verdict("EEG", "ok", "flows", detail=detail)
+
+
+def _is_played_out(seen: Seen, health: StreamHealth) -> bool:
+    """Whether a silence is the end of what a session plays, whose player outlasts it."""
+    if seen.config.demo is not None:
+        return seen.n_markers >= seen.config.demo.trials
+    return seen.config.replay is not None and health.age_s < _LASTS_S
 
 
 def _markers(seen: Seen) -> Verdict:
@@ -138,8 +152,7 @@ def _decoder(seen: Seen) -> Verdict:
         return Verdict("decoder", "off", "none", detail="trials are cut")
     if DECODE not in seen.nodes:
         return Verdict("decoder", "warn", "loading")
-    silent_s = seen.now_s - seen.nodes[DECODE][1]
-    if silent_s > _SILENT_S:
+    if (silent_s := seen.silent_s(DECODE)) > _SILENT_S:
         what = (
             f"The decoder has said nothing for {silent_s:.0f} s: it is started again by itself, "
             "and then answers what waits."
@@ -165,6 +178,12 @@ def _recorder(seen: Seen) -> Verdict:
     if files.recording is None:
         return Verdict("recorder", "warn", "waiting", "Nothing is recorded yet.")
     detail = f"{files.n_bytes / _MB:.1f} MB, {files.recording}"
+    if (silent_s := seen.silent_s(RECORD)) > _SILENT_S:
+        what = (
+            f"The recorder has said nothing for {silent_s:.0f} s: it is started again by "
+            "itself, into a file of its own, and up to a minute of EEG waits for it."
+        )
+        return Verdict("recorder", "bad", "silent", what, detail)
     eeg = seen.health("eeg")
     if files.still_s > _STILL_S and eeg is not None and eeg.state == "streaming":
         what = (

@@ -15,7 +15,7 @@ from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.wire.bus import Listener, open_socket, send
 from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.flat import as_json
-from stream.pipeline.wire.messages import Noted, Recorded, Retrieval, SessionClosed
+from stream.pipeline.wire.messages import NodeState, Noted, Recorded, Retrieval, SessionClosed
 from stream.pipeline.wire.nodes import RECORD
 from stream.recorder.header import legible
 from stream.recorder.intake import Intake, StreamsFile, is_among, lacking
@@ -145,6 +145,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     if also is not None:
         also.begin()
     lifeline.ready()
+    alive = NodeState(node=RECORD, incarnation=lifeline.incarnation)
     next_flush_s = time.monotonic() + _FLUSH_S
     next_write_s, tell_s = 0.0, time.monotonic() + _TELL_S
     closed = False
@@ -169,6 +170,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
                 send(reports, Noted(node=RECORD, text=sentence, facts={}))
         if now_s >= next_flush_s:
             recorder.flush()
+            send(reports, alive)
             next_flush_s = time.monotonic() + _FLUSH_S
     for message in feed.drain():
         if isinstance(message, Recorded):
