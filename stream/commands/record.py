@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import Asked, onward, with_settings
+from hvf_core.options import LIVE, Asked, Flag, onward, with_settings
 from hvf_core.problem import SIGNALLED, NobodyReads, WrongUsage
 from stream.commands.common import Headless
 from stream.recorder.settings import RecordSettings
@@ -20,6 +20,7 @@ def record(
         Path | None, typer.Option(help="File; recordings/DATE-TIME.xdf by default")
     ] = None,
     headless: Headless = False,
+    dashboard: Annotated[bool, Flag("--dashboard", hidden=True)] = False,
 ) -> None:
     """Records streams as they are sent, each under its own name, without decoding anything.
 
@@ -29,6 +30,11 @@ def record(
     from stream.recorder.run import record as record_streams
     from stream.recorder.view import View
 
+    if dashboard:
+        raise WrongUsage(
+            "record has no page: `live` without --bundle records too, and has one, as in "
+            f"`{LIVE} live --eeg BrainVision --markers PsychoPy --dashboard`"
+        )
     if out is not None and out.suffix != ".xdf":
         raise WrongUsage(f"--out '{out}': the recording is an XDF file, call it '{out}.xdf'")
     path = out or Path("recordings") / f"{datetime.now():%Y%m%d-%H%M%S}.xdf"
