@@ -25,6 +25,7 @@ _CPU_FILE = Path("/proc/cpuinfo")
 _LIGHT_REST_US = 2  # the lightest rest of a core, from which it wakes in about a microsecond
 _NO_REST_US = 0  # in a virtual machine, whose every rest is a way to its host and back
 _PR_SET_TIMERSLACK = 29
+_NICENESS = 10
 _SPARE_CORES = 8  # what a session's processes, LSL's and ZeroMQ's threads and the source keep busy
 _CALM_S = 0.03  # until the next sample that somebody waits for: time to collect garbage
 _COLLECT_EVERY_S = 5.0
@@ -37,6 +38,14 @@ def wake_on_time() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def give_way() -> None:
+    """Has every other process take the processor at once, and this one not take it from them."""
+    if hasattr(os, "nice"):  # on Windows it is started with low priority
+        os.nice(_NICENESS)
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # interrupts none that runs
 
 
 def may_spin(spin: Wanted) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import threading
 import zipfile
@@ -22,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from hvf_core.artifact import file_sha256
 from hvf_core.problem import Problem, WrongUsage
 from stream.acquire.lsl import local_clock
-from stream.doctor import lsl, machine, models, network, program, records, streams
+from stream.doctor import beside, lsl, machine, models, network, program, records, streams
 from stream.doctor.bug_report import check_target, write_bug_report
 from stream.doctor.run import SECTIONS, examine, verdicts
 from stream.doctor.verdict import Check, Named, Verdict, refused, verdict
@@ -31,7 +32,9 @@ from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, Se
 from stream.pipeline.wire.keys import lab_keys, make_lab_keys
 from stream.sources.outlets import Outlets, sleep_until
 from stream.sources.xdf_writer import XdfWriter
+from tests import forked
 from tests.calling import call, environment_as_before
+from tests.sessions import PATIENCE_S
 from tests.stream_info import stream_info
 from tests.tiny_painting import CHANNELS, write_models, write_recording
 
@@ -441,7 +444,9 @@ def test_a_bug_report_holds_no_data_of_a_person(
 ) -> None:
     monkeypatch.setenv("HVF_TEST_SECRET", "swordfish")
     recording = write_recording(tmp_path / "anna_raw.fif", "ab")
-    settings = SessionSettings(bundle=Path.home() / "b", subject="vp 17 (Anna)")
+    settings = SessionSettings(bundle=Path.home() / "b")
+    config = session / "config.json"  # of before there were rules for it
+    config.write_text(config.read_text().replace('"subject": null', '"subject": "vp 17 (Anna)"'))
     named = Named(settings, recording, session)
     heard = (
         f"FAIL of {getpass.getuser()} at {Path.home()}, '{recording}', 'x' (EEG, on stim-pc.lab)"
@@ -528,9 +533,12 @@ def test_a_user_without_name_and_home_can_report_too(
 def test_the_command_names_what_fails_and_writes_the_report(ill: Path, tmp_path: Path) -> None:
     file = tmp_path / "r.zip"
     (ill / "gallery/images/00001.png").unlink()
-    done = call("doctor", "--bundle", ill / "bundle", "--session", "/nowhere", "--bug-report", file)
-    assert done.code == 1
-    fails = [line for line in done.out.splitlines() if line.startswith("FAIL")]
+    named = ("--bundle", ill / "bundle", "--session", "/nowhere")
+    done = call("doctor", *named, "--bug-report", file, "--json")
+    assert (done.code, done.err) == (1, "")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert {one["section"] for one in lines} < {*SECTIONS}
+    fails = [one["text"] for one in lines if one["state"] == "FAIL"]
     assert any("1 of its 4 images" in line for line in fails)
     assert any("/nowhere' has no config.json" in line for line in fails)
     with zipfile.ZipFile(file) as archive:
@@ -557,3 +565,32 @@ def test_all_checks_are_listed_and_what_is_not_named_is_passed_over(
     monkeypatch.setattr("stream.doctor.run.verdicts", lambda *_: [])
     list(examine(Named(SessionSettings()), running.append))
     assert running == [check.__name__ for checks in SECTIONS.values() for check in checks]
+
+
+def test_what_a_page_has_looked_at_while_its_session_runs_and_once_it_is_over(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Named]] = []
+
+    def note(check: Check, named: Named, limit_s: float) -> Iterator[Verdict]:
+        asked.append((check.__name__, named))
+        yield Verdict("ok", check.__name__)
+
+    monkeypatch.setattr("stream.doctor.run.verdicts", note)
+    for is_over, sections in ((False, beside.WHILE_IT_RUNS), (True, ("on disk",))):
+        asked.clear()
+        told = [json.loads(line) for line in beside.lines(session, is_over=is_over)]
+        expected = [(name, check.__name__) for name in sections for check in SECTIONS[name]]
+        assert [(one["section"], one["text"]) for one in told] == expected
+        _, named = asked[0]
+        assert (named.session, named.settings.source is None) == (session, is_over)
+    assert not {"program", "models"} & {*beside.WHILE_IT_RUNS}  # which take cores
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_checks_end_with_the_page_that_has_begun_them(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")  # which would be waited for without end
+    command = [sys.executable, "-m", "stream.doctor.beside", str(tmp_path)]
+    process = forked.Popen(command, stdin=subprocess.PIPE)
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 1

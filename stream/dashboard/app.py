@@ -86,7 +86,10 @@ class Dashboard:
 
     async def _state(self, request: Request) -> Response:
         rights: Rights = request.scope["rights"]
-        return JSONResponse({"hello": self.pages.hello(rights), "state": self.pages.state()})
+        told = {"hello": self.pages.hello(rights), "state": self.pages.state()}
+        if rights == "control":
+            told["checks"] = self.pages.checks.told
+        return JSONResponse(told)
 
     async def _thumbnail_of(self, request: Request) -> Response:
         with self._feed.lock:

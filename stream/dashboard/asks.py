@@ -62,6 +62,7 @@ Ask = Literal[
     "form",
     "watch",
     "trial_eeg",
+    "check",
 ]
 _Scalar = str | int | float | bool | None
 

@@ -16,6 +16,7 @@ from stream.acquire.lsl import local_clock
 from stream.dashboard.asks import LOOKS, WATCHED, Request, id_in, read_request
 from stream.dashboard.board.board import KEPT
 from stream.dashboard.board.signals import Piece
+from stream.dashboard.checks import Checks
 from stream.dashboard.doors import Rights
 from stream.dashboard.feed import Feed
 from stream.dashboard.hello import hello
@@ -66,6 +67,8 @@ class Pages:
 
     def __init__(self, feed: Feed):
         self._feed, self._open = feed, set[Page]()
+        self.checks = Checks(feed.config.folder)
+        self._checked = self.checks.told
         self._shelf: Shelf[Said] = Shelf(_KEEPS)
         self._last: dict[str, str] = {}
         self._n_changes, self._n_pieces = -1, 0
@@ -140,6 +143,9 @@ class Pages:
     def _put_board(self) -> None:
         board, feed = self._feed.board, self._feed
         self._tell("state", as_json(board.told(local_clock(), feed.files())))
+        if self.checks.told is not self._checked:
+            self._checked = self.checks.told
+            self._shelf.put("checks", as_json(self._checked))
         if board.n_changes == self._n_changes:
             return
         self._n_changes = board.n_changes
@@ -193,7 +199,7 @@ class Pages:
                 elif kind == "state":
                     more = f',"dropped_updates":{page.n_missed}}}'
                     await page.socket.send_text(said[:-1] + more)
-                elif kind not in WATCHED or kind in page.watches:
+                elif _is_for(page, kind):
                     await page.socket.send_text(said)
             page.due.clear()
             await page.due.wait()
@@ -238,6 +244,8 @@ class Pages:
                 self._watch()
             elif request.ask == "trial_eeg":
                 more.append(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
+            elif request.ask == "check":
+                text = await asyncio.to_thread(self.checks.begin, is_over=self._feed.is_over)
             else:
                 said = []
                 for verb, argument in request.orders(self._feed.config):
@@ -258,6 +266,13 @@ class Pages:
                 )
         elif isinstance(ended, Exception):
             _log.error("a page was left", exc_info=ended)
+
+
+def _is_for(page: Page, kind: str) -> bool:
+    """Whether a page is sent a kind; who only looks is not told what this machine lets in."""
+    if kind == "checks":
+        return page.rights == "control"
+    return kind not in WATCHED or kind in page.watches
 
 
 def as_json(told: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ with whoever started it.
 import asyncio
 import json
 import logging
-import os
 import socket
 import sys
 import time
@@ -19,13 +18,14 @@ from threading import Thread
 import uvicorn
 
 from hvf_core.problem import Problem, one_sentence
+from hvf_core.swift import give_way
 from stream.dashboard.app import Dashboard
 from stream.dashboard.asks import LONGEST
 from stream.dashboard.doors import Doors
 from stream.dashboard.feed import Feed
+from stream.dashboard.links import kept
 from stream.pipeline.wire.config import SessionConfig, read_config
 
-NICENESS = 10
 _ENDS_S = 2
 _BEGINS_S = 30.0  # its config is written when a session begins
 
@@ -57,8 +57,10 @@ def serve(
     )
     feed.begin()
     try:
-        asyncio.run(_serve(server, dashboard, feed, bound, until))
+        with kept(config.folder, doors.port, doors.links()):
+            asyncio.run(_serve(server, dashboard, feed, bound, until))
     finally:
+        dashboard.pages.checks.end()
         feed.end()
 
 
@@ -101,18 +103,10 @@ def read_begun(folder: Path) -> SessionConfig:
         time.sleep(0.05)
 
 
-def _give_way() -> None:
-    """Has whatever decodes take the processor at once, and this process not take it from that."""
-    if hasattr(os, "nice"):  # on Windows it is started with low priority
-        os.nice(NICENESS)
-    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # interrupts none that runs
-
-
 def main() -> None:
     """The process beside a session."""
     folder, handle = Path(sys.argv[1]), int(sys.argv[2])
-    _give_way()
+    give_way()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     doors = Doors(**json.loads(sys.stdin.buffer.readline()))
     bound = socket.socket(fileno=handle)

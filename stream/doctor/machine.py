@@ -71,7 +71,8 @@ def limits(named: Named) -> Iterator[Verdict]:
 
 
 def sessions(named: Named) -> Iterator[Verdict]:
-    yield _disk("sessions", Path("sessions").absolute(), "give another folder with --out")
+    folder = named.session or Path("sessions")
+    yield _disk("sessions", folder.absolute(), "give another folder with --out")
 
 
 def cache(named: Named) -> Iterator[Verdict]:

@@ -4,6 +4,7 @@ A check is a function from what was named to its verdicts; what it raises become
 Checks stand in the `CHECKS` of their modules, so that a further one takes one file.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +47,8 @@ def refused(look: Callable[[], object]) -> Iterator[Verdict]:
         look()
     except Problem as problem:
         yield Verdict("FAIL", str(problem))
+
+
+def as_line(section: str, one: Verdict) -> str:
+    """A verdict for programs: a line of JSON with its section, state and text."""
+    return json.dumps({"section": section, **one._asdict()})

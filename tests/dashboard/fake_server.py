@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from tests.dashboard.parts import PIECE_S
+from tests.dashboard.parts import PIECE_S, checks
 from tests.dashboard.scenes import Scene
 
 STATIC = Path(__file__).parents[2] / "stream" / "dashboard" / "static"
@@ -91,6 +91,8 @@ class FakeSession:
             )
         elif verb == "trial_eeg":
             changed = [self.scene.trial_eeg(request["trial"])]
+        elif verb == "check":
+            changed = [checks("running", 1)]
         elif verb == "form" and request["start"]:
             self.scene.name = "waiting"
             changed = [self.scene.hello(self.rights)]

@@ -116,3 +116,27 @@ STAGES = {
     "painting": (412.0, 480.0, 731.0, None),
 }
 """Of latency: p50, p95, p99 and budget in milliseconds."""
+
+FOUND = [
+    ("machine", "ok", "8 cores (x86_64), and 1.4 programs want one"),
+    ("machine", "ok", "11.2 of 16.6 GB memory are free"),
+    (
+        "machine",
+        "warn",
+        "sessions '/lab/sessions/20261126': 1.9 GB free, 1 MB is on the disk after 12 ms: an hour "
+        "of 63 channels at 1 kHz takes 0.94, make room or give another folder with --out",
+    ),
+    ("network", "ok", "IPv4 multicast comes back on eth0, lo"),
+    ("LSL", "ok", "a sample came through LSL in 0.61 ms"),
+    ("LSL", "ok", "streams of others: 'BrainVision' (EEG), 'Gaze' (Gaze)"),
+    ("streams", "FAIL", "no LSL stream named 'PsychoPy' appeared within 5 s: start its program"),
+    ("streams", "ok", "samples come at 1000.0 Hz"),
+]
+"""What the doctor says, in its order: section, state and text."""
+
+
+def checks(state: str, n: int = len(FOUND)) -> dict[str, Any]:
+    """The kind `checks`, with the first verdicts."""
+    keys = ("section", "state", "text")
+    verdicts = [dict(zip(keys, one, strict=True)) for one in FOUND[:n]]
+    return {"kind": "checks", "state": state, "at": "12:31:07", "verdicts": verdicts}

@@ -20,6 +20,7 @@ if CHROMIUM is None:
     pytest.skip("there is no Chromium here", allow_module_level=True)
 
 from tests.dashboard.fake_server import FakeSession, served  # noqa: E402
+from tests.dashboard.parts import checks  # noqa: E402
 
 Page = Any
 expect = api.expect
@@ -204,6 +205,28 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
         expect(
             page.locator(".verb:not(:has([data-verb=like])) :enabled, .setting input:enabled")
         ).to_have_count(0)
+
+
+def test_what_the_doctor_finds_is_shown_the_worst_first(opened: Callable) -> None:
+    with opened("live") as (page, session):
+        page.keyboard.press("c")
+        assert _asked(session, "check").keys() == {"id", "ask"}
+        expect(page.locator("#checks-told")).to_have_text("Since 12:31:07: 1 verdict …")
+        expect(page.locator("#checks-begin")).to_be_disabled()
+        session.say(checks("done"))
+        expect(page.locator("#checks-told")).to_have_text("At 12:31:07: 6 ok, 1 warn, 1 FAIL.")
+        lines = page.locator("#checks-lines li")
+        expect(lines).to_have_count(8)
+        expect(lines.nth(0)).to_contain_text("no LSL stream named 'PsychoPy'")
+        expect(lines.nth(1)).to_contain_text("make room")
+        page.keyboard.press("Escape")
+        expect(page.locator("#checks-open[data-level=bad]")).to_contain_text("checks: 1 FAIL")
+        page.keyboard.press("c")  # what was found is shown, and nobody looks again
+        expect(page.locator("#checks-dialog")).to_be_visible()
+        page.locator("#checks-begin").click()
+        assert _asked(session)["ask"] == "check"
+    with opened("live", "look") as (page, _):
+        expect(page.locator("#checks-open")).to_be_disabled()
 
 
 def test_a_line_that_breaks_is_seen_and_heals_by_itself(opened: Callable) -> None:

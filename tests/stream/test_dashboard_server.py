@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +21,16 @@ from hvf_core.problem import Problem
 from stream.acquire.watch.signals import Decimator
 from stream.dashboard.beside import dashboard_beside
 from stream.dashboard.doors import Doors
+from stream.dashboard.links import links_in
 from stream.dashboard.ports import doors_of, listening
 from stream.dashboard.run import serve
 from stream.pipeline.outputs.settings import OutputSettings, PageSettings
 from stream.pipeline.wire.config import SessionConfig
+from tests import forked
 from tests.calling import call
 from tests.finished import RATE_HZ, Piece, Session, finished
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 MARKERS = [(301.0 + k, f"image {k % 3}") for k in range(6)]
 
@@ -200,6 +204,39 @@ def end(socket: ClientConnection) -> tuple[int, str]:
     return socket.close_code, socket.close_reason
 
 
+def tell_through(fifo: Path, file: Path) -> bool:
+    """Puts a file in place of a FIFO, also for whoever reads that now; False: nobody does yet."""
+    with suppress(OSError), open(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb") as end:
+        told = file.read_bytes()
+        file.replace(fifo)
+        end.write(told)
+        return True
+    return False
+
+
+def test_a_session_that_is_over_is_looked_at_once_at_a_time_for_who_steers(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.dashboard.checks.subprocess.Popen", forked.Popen)
+    folder = Path(shutil.copytree(session.folder, tmp_path / "s"))
+    config, kept = folder / "config.json", folder / "config.kept"
+    config.rename(kept)
+    os.mkfifo(config)  # from which nothing is read before it is written
+    moved = session.config.model_copy(update={"folder": folder})
+    with served(moved) as doors, page(doors) as steers, page(doors) as other:
+        steers.send('{"id":1,"ask":"check"}')
+        assert hear(steers, "said")["ok"]
+        other.send('{"id":2,"ask":"check"}')
+        assert "run already" in hear(other, "said")["text"]
+        wait_until(lambda: tell_through(config, kept))
+        while (told := hear(steers, "checks"))["state"] == "running":
+            pass
+        assert {one["section"] for one in told["verdicts"]} == {"on disk"}
+        assert {one["state"] for one in told["verdicts"]} == {"ok"}
+        assert f"{len(MARKERS)} markers: " in told["verdicts"][-1]["text"]
+        assert json.loads(get(doors, "/state.json")[1])["checks"] == told
+
+
 NO_REQUESTS = ("rubbish", "[]", '{"id":1}', '{"id":2,"ask":"rm"}', '{"id":3,"ask":"mark"', b"bytes")
 
 
@@ -257,6 +294,15 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
             assert hear(socket, "said")["ok"]
         with page(doors, f"?v=1&token={control}") as socket:
             assert hear(socket, "hello")["rights"] == "control"
+        links = config.folder / f"page-{doors.port}.json"
+        assert links.stat().st_mode & 0o777 == 0o600
+        assert doors.links() in links_in(config.folder)
+        again = call("dashboard", config.folder, "--no-browser")
+        assert (again.code, doors.links()["look"] in again.out) == (0, True)
+        assert get(doors, f"/files/{links.name}?token={control}")[0] == 404
+    assert not links.exists()
+    links.write_text(json.dumps(doors.links()))  # as one that was killed leaves it
+    assert doors.links() not in links_in(config.folder)
 
 
 def test_of_a_blind_session_no_file_that_tells_what_was_shown_is_served(

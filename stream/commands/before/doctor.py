@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from hvf_core.options import Asked, onward, with_settings
+from hvf_core.options import Asked, Flag, onward, with_settings
 from hvf_core.screen import Screen
 from hvf_core.text import printable
 from stream.pipeline.wire.config import SessionSettings
@@ -38,6 +38,9 @@ def doctor(
     bug_report: Annotated[
         Path | None, typer.Option(metavar="FILE.zip", help="To write one")
     ] = None,
+    as_json: Annotated[
+        bool, Flag("--json", help="For programs: a line of JSON for each verdict, and no other")
+    ] = False,
 ) -> None:
     """Looks at this machine and at what is named, and says what to do.
 
@@ -47,7 +50,7 @@ def doctor(
     """
     from stream.doctor.bug_report import check_target, write_bug_report
     from stream.doctor.run import examine
-    from stream.doctor.verdict import Named, Verdict
+    from stream.doctor.verdict import Named, Verdict, as_line
 
     if bug_report is not None:
         check_target(bug_report)
@@ -56,7 +59,8 @@ def doctor(
         settings = settings.model_copy(update={"gallery": settings.bundle.parent / "gallery"})
     named = Named(settings, recording, session)
     # Lines are broken for people only.
-    console = Screen(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    width = None if sys.stdout.isatty() else 10_000
+    console = Screen(width=width, highlight=False, quiet=as_json)
     said: dict[Verdict, str] = {}  # each once: one fault may fail several checks
     with tempfile.TemporaryFile() as errors:
         with _errors_to(errors), console.status("") as status:
@@ -66,6 +70,8 @@ def doctor(
                 if section not in said.values():
                     console.print(section, style="bold")
                 said[verdict] = section
+                if as_json:
+                    print(as_line(section, verdict), flush=True)
                 line = Table.grid(padding=(0, 1))
                 state = Text(f"{verdict.state:<4}", _STYLES[verdict.state])
                 line.add_row(state, Text(printable(verdict.text), overflow="fold"))

@@ -6,6 +6,7 @@ import { keyboard } from "/static/keys.js";
 import { lineShown } from "/static/line.js";
 import { accuracy } from "/static/panels/accuracy.js";
 import { answer } from "/static/panels/answer.js";
+import { checks } from "/static/panels/checks.js";
 import { controls } from "/static/panels/controls.js";
 import { eeg } from "/static/panels/eeg.js";
 import { evoked } from "/static/panels/evoked.js";
@@ -27,7 +28,7 @@ const connection = new Connection(hear, lineShown());
 
 panels.push(verdicts(), answer(), painting(), accuracy(), recording());
 panels.push(trials(trialView(connection)), eeg(), head(), evoked(), latency());
-panels.push(controls(connection), settingsForm(connection), sessionForm(connection), log());
+panels.push(controls(connection), settingsForm(connection), sessionForm(connection), log(), checks(connection));
 theme();
 keyboard();
 
