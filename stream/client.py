@@ -35,7 +35,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import msgpack
 import zmq
 
-VERSION = 8  # of the format of messages; a session's is the same
+VERSION = 9  # of the format of messages; a session's is the same
 SILENT_S = 8.0  # a session that neither says nor answers anything for so long has ended
 KEPT = 1000  # trials, and messages that wait to be taken; older ones are in the session's ledger
 # Where the sessions of this user say that they run; nobody else can enter.
@@ -189,6 +189,7 @@ class NodeState(Message):
     since_s: float
     until_s: float
     to: str
+    first: int
 
 
 @dataclass(frozen=True)

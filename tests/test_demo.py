@@ -15,7 +15,7 @@ from demo.model import DemoModel
 from demo.settings import DemoSettings
 from offline_train.evaluate.settings import EvaluateSettings
 from stream.pipeline.books.ledger import read_ledger
-from stream.pipeline.wire.config import NUMBERS, WITNESSED
+from stream.pipeline.wire.config import RESERVED
 from tests.sessions import (
     check_accounted,
     finish,
@@ -83,10 +83,13 @@ def test_a_reader_that_dies_is_restarted_and_its_open_trials_are_accounted(tmp_p
     assert 0 < len(lost) == told["dropped"]["node_lost"]
     assert done.one_sentence().startswith(f"{len(lost)} of {told['markers']} trials were lost")
     assert not [trial for trial in lost if trial <= 6]
-    # What came while no reader was there is in the ledger too.
-    onsets_s = sorted(r["onset_s"] for r in trials_of(folder, "marker"))
+    # What came while no reader was there is in the ledger too, and numbered in its place.
+    markers = sorted(trials_of(folder, "marker"), key=lambda record: record["trial"])
+    onsets_s = [record["onset_s"] for record in markers]
     np.testing.assert_allclose(np.diff(onsets_s), 0.4, atol=1e-3)
-    assert any(trial > WITNESSED for trial in lost)
+    first = trials_of(folder, "listening")[-1]["first"]
+    assert RESERVED < first == min(r["trial"] for r in markers if r["trial"] > RESERVED)
+    assert any(first - RESERVED <= trial < first for trial in lost)
     assert told["unheard_s"] == []
 
 
@@ -96,7 +99,7 @@ def lost_trials(records: Sequence[dict[str, Any]]) -> list[int]:
 
 def a_new_reader_has_decoded(records: Sequence[dict[str, Any]]) -> bool:
     lost = lost_trials(records)
-    return bool(lost) and any(r["event"] == "decoded" and r["trial"] > NUMBERS for r in records)
+    return bool(lost) and any(r["event"] == "decoded" and r["trial"] > RESERVED for r in records)
 
 
 def test_a_subject_that_dies_is_a_failure_with_every_marker_accounted(tmp_path: Path) -> None:

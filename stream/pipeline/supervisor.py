@@ -18,10 +18,11 @@ from stream.pipeline.back_off import BackOff, ending
 from stream.pipeline.nodes.node import LINE
 from stream.pipeline.wire.asked import Asked, parted, read_asked
 from stream.pipeline.wire.bus import open_socket, send
-from stream.pipeline.wire.config import NUMBERS, LiveSource, SessionConfig
+from stream.pipeline.wire.config import RESERVED, LiveSource, SessionConfig
 from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import Message, Noted
 from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR, NodeSpec
+from stream.pipeline.witness import last_number
 from stream.sources.settings import NOTICE
 
 _READY_WAIT_S = 90.0
@@ -378,8 +379,7 @@ class Supervisor:
             )
         node.restarts += 1
         if name == READER and isinstance(self.config.source, LiveSource):
-            # What the lost one gave out nobody knows: it may still be on its way to the ledger.
-            first = 1 + node.restarts * NUMBERS
+            first = last_number(self.config.kept("numbers")) + RESERVED + 1
             self.config = self.config.model_copy(update={"first_trial": first})
         node.line = _new_line(node.spec)
         path = self.config.write(f"config-{name}.json")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
+from stream.pipeline.wire.config import NUMBERS, RESERVED
 
 _REMEMBERED = 1000  # markers that were announced and not seen: they come within milliseconds
 
@@ -40,6 +41,59 @@ class Switch:
             draft = self._path.with_name(f"{self._path.name}-{os.getpid()}")
             draft.write_text(self._was)
             draft.replace(self._path)
+
+
+class Numbers:
+    """Keeps the last number that a trial was given, from before anybody is told of it.
+
+    What a reader that dies has told may still be on its way to the ledger: the next one goes on
+    behind that.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        self._file = path.open("r+b", buffering=0)
+
+    def give(self, number: int) -> None:
+        """Writes it down: in place, by one call, so that it is always whole."""
+        self._file.seek(0)
+        self._file.write(b"%16d" % number)
+
+
+def last_number(path: Path) -> int:
+    """What `Numbers` has kept; 0 before the first."""
+    return int(path.read_bytes() or 0) if path.exists() else 0
+
+
+class FreeNumbers:
+    """Numbers for markers that no reader has announced: before those of the reader that is there.
+
+    Where none is left there, they are beyond all that readers give.
+    """
+
+    def __init__(self) -> None:
+        beyond = range(NUMBERS + 1, 2**53)
+        self._left = {beyond: beyond}  # of each span what was not used
+
+    def reader_begins(self, first: int) -> None:
+        """A reader numbers its trials from then on."""
+        if first > RESERVED:
+            before = range(first - RESERVED, first)
+            self._left.setdefault(before, before)
+
+    @property
+    def next(self) -> int:
+        """The next one, until it is used."""
+        return next(left[0] for left in reversed(self._left.values()) if left)
+
+    def use(self, number: int) -> bool:
+        """Whether a number is one of them; it is not given again."""
+        for span in self._left:
+            if number in span:
+                self._left[span] = range(number + 1, span.stop)
+                return True
+        return False
 
 
 class Witness:

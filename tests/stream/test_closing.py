@@ -19,7 +19,6 @@ from stream.pipeline.books.trial_formats import Head
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import (
     NUMBERS,
-    WITNESSED,
     Endpoints,
     LiveSource,
     SessionConfig,
@@ -240,10 +239,20 @@ def test_a_hole_in_a_ledger_is_seen_by_the_numbers_around_it(tmp_path, where) ->
 
 def test_a_marker_under_the_number_of_a_witness_is_not_lacking(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    for number in (1, 2, NUMBERS + 2, WITNESSED + 1):
+    ledger.note("listening", node="reader-1", since_s=0.0, first=1)
+    for number in (1, 2):
         ledger.announce(number)
-    assert ledger.faults() == []
-    ledger.announce(NUMBERS + 4)
+    ledger.note("listening", node="reader-2", since_s=9.0, first=1005)  # 3 and 4 were never told of
+    for number in (
+        5,
+        1005,
+        1007,
+        NUMBERS + 1,
+        1009,
+    ):  # two of them are 1006 and 1008, told too late
+        assert ledger.faults() == []
+        ledger.announce(number)
+    ledger.announce(1011)
     assert len(ledger.faults()) == 1
 
 

@@ -1,5 +1,6 @@
 """Each marker counts once, whoever hears of it first; times at which nobody listened are told."""
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule
-from stream.pipeline.witness import Attendance, Parting, Switch, Witness, read_parting
+from stream.pipeline.wire.config import NUMBERS, RESERVED
+from stream.pipeline.witness import (
+    Attendance,
+    FreeNumbers,
+    Numbers,
+    Parting,
+    Switch,
+    Witness,
+    last_number,
+    read_parting,
+)
 
 NEVER = float("inf")
 
@@ -138,6 +149,50 @@ def test_whoever_reads_markers_next_goes_on_in_the_block_that_it_is(tmp_path):
     Switch(path, again)
     assert again.block == 3
     assert [file.name for file in path.parent.iterdir()] == ["switch"]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["trial", "missed", "reader", "results"]), max_size=30))
+def test_no_number_is_given_twice_whoever_dies_and_they_go_on(acts):
+    """Trials of readers, told or not before they die, and markers that none has announced."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kept" / "numbers"
+        first, given, ledger = 1, [], []
+        numbers, free = Numbers(path), FreeNumbers()
+        for act in acts:
+            if act == "trial":
+                given.append(max(first, last_number(path) + 1))
+                numbers.give(given[-1])
+            elif act == "missed":
+                given.append(free.next)
+                assert free.use(given[-1])
+                ledger.append(given[-1])
+            elif act == "reader":
+                first = last_number(path) + RESERVED + 1
+                numbers = Numbers(path)
+                free.reader_begins(first)
+                ledger.append((first,))
+            else:  # is started again, and reads its ledger
+                free = FreeNumbers()
+                for one in ledger:
+                    free.reader_begins(*one) if isinstance(one, tuple) else free.use(one)
+        assert len(set(given)) == len(given)
+        assert not any(map(FreeNumbers().use, [n for n in given if n < NUMBERS]))
+        below = [n for n in given if n < NUMBERS]
+        assert max(below, default=0) <= len(acts) * (RESERVED + 1)
+
+
+def test_where_all_that_were_left_free_are_used_numbers_are_beyond_those_of_readers():
+    free = FreeNumbers()
+    free.reader_begins(RESERVED + 38)
+    for number in [*range(38, RESERVED + 38), NUMBERS + 1, NUMBERS + 2]:
+        assert free.next == number
+        assert free.use(number)
+    free.reader_begins(5000 + RESERVED)
+    assert free.next == 5000
 
 
 # --- who listened when ---------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NotRequired, get_args
 
 from pydantic import TypeAdapter
 
 from hvf_core.problem import Problem, naming
-from stream.pipeline.wire.config import NUMBERS, WITNESSED
+from stream.pipeline.wire.config import NUMBERS, RESERVED
 from stream.pipeline.wire.fields import Number, Outcome
 from stream.pipeline.wire.flat import flat, types_of
 from stream.pipeline.wire.frames import map_of
@@ -48,7 +49,7 @@ _KINDS = {
     "painted": f"of_trial* stimulus {_IMAGE}",
     "stream": "name state age_s at_s",
     "session": "state* at_s",
-    "listening": "node* since_s*",
+    "listening": "node* since_s* first",
     "node_lost": "node at_s",
     "unheard": "from_s* until_s*",
     "note": "node* text facts* at_s",
@@ -76,7 +77,7 @@ _FROM: Mapping[str, type] = {
 
 
 def _check_of(event: str) -> TypeAdapter[Record]:
-    types: dict[str, Any] = {"trial": Number, "of_trial": Number}
+    types: dict[str, Any] = dict.fromkeys(("trial", "of_trial", "first"), Number)
     types |= dict.fromkeys(("age_s", "at_s", "since_s", "from_s", "until_s"), float)
     types |= types_of(_FROM[event]) if event in _FROM else {}
     known = {}
@@ -119,6 +120,7 @@ class Ledger:
         self._settled: dict[int, tuple[Outcome, str]] = {}
         self._ends: dict[tuple[Outcome, str], tuple[Outcome, str]] = {}  # of many trials, each once
         self._early: dict[int, tuple[Outcome, dict[str, Any]]] = {}
+        self._free: set[range] = set()  # numbers that readers have left free
         self._entered = entered
         n_damaged = 0
         for record in _resume(path):
@@ -195,11 +197,14 @@ class Ledger:
             known: numbers of trials that were found elsewhere.
         """
         there = self._pending.keys() | self._settled.keys()
-        last: dict[int, int] = {}  # of each reader, which numbers its trials one by one
-        for number in sorted(n for n in there.union(known) if n <= WITNESSED):
-            last[(number - 1) // NUMBERS] = (number - 1) % NUMBERS + 1
-        # One that a reader announced late may stand there under the number of a witness.
-        n_lacking = sum(last.values()) - len(there)
+        free = (range(NUMBERS + 1, 2**53), *self._free)
+        numbers = sorted(n for n in there.union(known) if not any(n in span for span in free))
+        # Where a reader was started again, more of them are passed over than may be lacking.
+        longest = RESERVED if len(self._free) > 1 else math.inf
+        leaps = (after - before - 1 for before, after in pairwise([0, *numbers]))
+        n_passed_over = sum(leap for leap in leaps if leap < longest)
+        # One that a reader announced late may stand there under a number that was left free.
+        n_lacking = n_passed_over + len(numbers) - len(there)
         told = [self.damage] * bool(self.damage)
         if n_lacking > 0:
             markers = "a marker" if n_lacking == 1 else f"{n_lacking} markers"
@@ -240,6 +245,9 @@ class Ledger:
             self.outcomes[event] += 1
             if event == "dropped":
                 self.reasons[record["reason"]] += 1
+        elif event == "listening":
+            first = record.get("first") or 1
+            self._free.add(range(first - RESERVED, first))
         if self.markers != len(self._pending) + self.outcomes.total():
             raise RuntimeError(
                 f"the ledger does not sum: {self.markers} markers, {len(self._pending)} pending, "

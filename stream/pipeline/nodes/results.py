@@ -20,7 +20,7 @@ from stream.pipeline.outputs.blind import leaving
 from stream.pipeline.outputs.feed import Outputs
 from stream.pipeline.trials import announcement
 from stream.pipeline.wire.bus import Listener, Publisher, open_socket
-from stream.pipeline.wire.config import WITNESSED, LiveSource, SessionConfig
+from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
 from stream.pipeline.wire.keys import lab_endpoint
 from stream.pipeline.wire.messages import (
@@ -43,7 +43,7 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import LOST, Attendance, Witness, read_parting
+from stream.pipeline.witness import LOST, Attendance, FreeNumbers, Witness, read_parting
 
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
@@ -83,7 +83,7 @@ class Results:
         self._provisional: set[tuple[int, float]] = set()  # trial, tmax of answers that are out
         self._witness = Witness(config.marker_rule, config.kept("switch"))
         self._reader, self._reader_since_s, self._heard_until_s = "", 0.0, 0.0
-        self._next_witnessed = WITNESSED + 1
+        self._free_numbers = FreeNumbers()
         self._ledger = Ledger(config.folder / "ledger.jsonl", self._entered)
         self._ledger.note("start", session=config.session, node=incarnation, at_s=clock())
         self._attendance = Attendance(config.kept("attendance"))
@@ -236,7 +236,7 @@ class Results:
     def _enter_missed(self, until_s: float) -> None:
         """Enters the markers that came until then and were announced by no reader."""
         for event in self._witness.missed(self._attendance.since_s, until_s):
-            number = self._next_witnessed
+            number = self._free_numbers.next
             self._announce(announcement(self._config.session, number, event))
             self._drop((number,), "node_lost", _NOBODY)
 
@@ -306,8 +306,8 @@ class Results:
             self._provisional.add((record["of_trial"], record["tmax_s"]))
         elif record["event"] == "listening":
             self._reader, self._reader_since_s = record["node"], record["since_s"]
-        elif record["event"] == "marker" and record["trial"] > WITNESSED:
-            self._next_witnessed = record["trial"] + 1
+            self._free_numbers.reader_begins(record.get("first") or 1)
+        elif record["event"] == "marker" and self._free_numbers.use(record["trial"]):
             self._witness.entered(record["mark"], record["trial"])
         self._tell(record)
 
@@ -332,8 +332,9 @@ class Results:
                 if self._reader:
                     self._ledger.note("node_lost", node=self._reader, at_s=self._clock())
                     self._orphans_until_s = self._clock() + _ORPHAN_GRACE_S
-                since_s, self._heard_until_s = message.since_s, 0.0
-                self._ledger.note("listening", node=message.incarnation, since_s=since_s)
+                self._heard_until_s = 0.0
+                begins = {"since_s": message.since_s, "first": message.first}
+                self._ledger.note("listening", node=message.incarnation, **begins)
             if self._is_live:
                 self._hear_reader(message)
         self._publish(message)

@@ -45,7 +45,7 @@ from stream.pipeline.wire.messages import (
 from stream.pipeline.wire.nodes import READER
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.wire.outbox import Outbox
-from stream.pipeline.witness import Switch
+from stream.pipeline.witness import Numbers, Switch
 
 ADAPTATION = "adaptation.safetensors"
 """In the session folder: what the adaptation had come to at the end."""
@@ -100,6 +100,7 @@ class TrialSender:
             if self._adaptation is not None and config.first_trial > 1 and kept.exists():
                 self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
+        self._numbers = Numbers(config.kept("numbers"))
         self._switch, self._ways = None, None
         if isinstance(config.source, LiveSource):
             self._switch = Switch(config.kept("switch"), self.trials.acquisition.marker_reader)
@@ -178,6 +179,7 @@ class TrialSender:
             since_s=self._since_s,
             until_s=until_s,
             to=self._outbox.has_told,
+            first=self._config.first_trial,
         )
         send(self.reports, alive)
 
@@ -282,6 +284,7 @@ class TrialSender:
         for one in told:
             match one:
                 case Opened():
+                    self._numbers.give(one.number)
                     self._outbox.announce(announcement(self._config.session, one.number, one.event))
                 case Slice():
                     self._send_slice(one)

@@ -47,7 +47,7 @@ LEFT: Mapping[type[Message], str] = {
     Preview: "about answer step n_steps image_format image stamps",
     Painted: f"about answer {_IMAGE} image_format image stamps",
     Settled: "trial outcome reason markers pending",
-    NodeState: "node incarnation since_s until_s to",
+    NodeState: "node incarnation since_s until_s to first",
     Noted: "node text",
     StreamHealth: (
         "stream kind state rate_hz drift_ppm gaps age_s flat clipped offset_s offset_uncertainty_s"
@@ -73,7 +73,7 @@ RECORDS: Mapping[str, str] = {
     "painted": f"of_trial n_repeats tmax_s provisional {_IMAGE} stamps",
     "stream": "name state age_s at_s",
     "session": "state at_s",
-    "listening": "node since_s",
+    "listening": "node since_s first",
     "node_lost": "node at_s",
     "unheard": "from_s until_s",
     "note": "node at_s",

@@ -24,10 +24,11 @@ from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.endpoints import Endpoints, Transport
 from stream.sources.settings import ReadSettings, ReplaySettings
 
+RESERVED = 1000
+"""Numbers before the first of a reader that is started again: for markers that none announced."""
 NUMBERS = 10**8
-"""Of trials that each process of the reader can give: more markers than any session has."""
-WITNESSED = 10**6 * NUMBERS
-"""Beyond it are the numbers of markers that the reader did not announce."""
+"""Of trials that readers give: more markers than any session has. Beyond it are those of markers
+that none announced, where none is left of the reserved ones."""
 KEPT = "kept"
 """In the session folder, while the session runs: what processes keep for those after them."""
 Here = Annotated[Path, AfterValidator(Path.absolute)]
@@ -270,7 +271,7 @@ class SessionConfig(SessionSettings):
     endpoints: Endpoints
     source: LiveSource | FileSource  # type: ignore[assignment] # a person cannot give all of these
     first_trial: int = 1
-    """Number of the reader's first trial; one that was restarted has numbers of its own."""
+    """Number of the reader's first trial; one that was restarted goes on behind the last one."""
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
     seed: int | None = None

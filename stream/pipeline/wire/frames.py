@@ -21,7 +21,7 @@ from hvf_core.problem import Problem
 from hvf_core.specs import first_fault
 from stream.pipeline.wire.messages import NESTED, Message, TrialRef
 
-VERSION = 8
+VERSION = 9
 _PREFIX = struct.Struct("<BI")  # kind, length of the header
 # What a frame that was changed anywhere can end in; NumPy parses a dtype's name as Python.
 _DAMAGE = (struct.error, msgpack.UnpackException, ValueError, KeyError, TypeError, SyntaxError)

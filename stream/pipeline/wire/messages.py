@@ -222,7 +222,7 @@ class NodeState(Message):
     """A node says that it is alive, and which process of its name it is.
 
     The reader has announced all markers that came between `since_s` and `until_s`, on its clock, to
-    the process `to`.
+    the process `to`; its trials are numbered from `first` on.
     """
 
     node: str
@@ -230,6 +230,7 @@ class NodeState(Message):
     since_s: float = 0.0
     until_s: float = 0.0
     to: str = ""
+    first: Number = 1
 
 
 @dataclass(frozen=True, kw_only=True)
