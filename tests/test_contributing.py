@@ -51,7 +51,7 @@ def blocks(text: str) -> Iterator[Block]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources in which everything in the guide has been added."""
     root = tmp_path_factory.mktemp("contributing") / "hvf-live"
-    rest = shutil.ignore_patterns(".*", "assets", "__pycache__", "*.egg-info")
+    rest = shutil.ignore_patterns(".*", "assets", "*.egg-info")
     shutil.copytree(ROOT, root, ignore=rest)
     for block in blocks(GUIDE):
         block.apply(root)

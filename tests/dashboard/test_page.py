@@ -252,18 +252,18 @@ def test_a_line_on_which_nobody_answers_is_a_lost_one(opened: Callable) -> None:
     with opened("live", is_timed=True) as (page, session):
         while session.asked.qsize():
             session.asked.get()
-        page.clock.run_for(4000)
+        page.clock.fast_forward(4000)
         assert _asked(session, "watch")  # quiet: is anybody there?
         session.say(session.scene.notes()[0] | {"text": "after the answer to that"})
         expect(page.locator("#log-last")).to_contain_text("after the answer to that")
         expect(page.locator("body")).to_have_attribute("data-line", "open")
         session.is_deaf = True
-        page.clock.run_for(4000)
+        page.clock.fast_forward(4000)
         assert _asked(session, "watch")
-        page.clock.run_for(5000)
+        page.clock.fast_forward(5000)
         expect(page.locator("#line-lost")).to_be_visible()
         session.is_deaf = False
-        page.clock.run_for(5000)
+        page.clock.fast_forward(5000)
         expect(page.locator("body")).to_have_attribute("data-line", "open")
 
 
@@ -314,13 +314,13 @@ def test_the_session_form_is_filled_before_a_session_starts(opened: Callable) ->
         expect(page.locator("#form-dialog")).to_be_hidden()
 
 
-@pytest.mark.parametrize("width", [1920, 1024, 768, 390])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1920, 1080)])
 def test_it_fits_every_screen_in_both_themes_and_sends_for_what_is_seen(
-    opened: Callable, width: int
+    opened: Callable, width: int, height: int
 ) -> None:
-    size = {"width": width, "height": {1920: 1080, 1024: 768, 768: 1024, 390: 844}[width]}
+    size = {"width": width, "height": height}
     with opened("live", viewport=size, color_scheme="light") as (page, session):
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(_WIDTH) <= width
         if width < 1000:
             assert "eeg" not in _asked(session, "watch")["kinds"]
         page.locator("#eeg").scroll_into_view_if_needed()
@@ -330,8 +330,15 @@ def test_it_fits_every_screen_in_both_themes_and_sends_for_what_is_seen(
             page.emulate_media(color_scheme=theme)
             contrasts = page.evaluate(_CONTRASTS)
             assert {name: c for name, c in contrasts.items() if c < 4.5} == {}, theme
+        for width_then in (768, 1024):  # as where a tablet is turned
+            page.set_viewport_size({"width": width_then, "height": 1792 - width_then})
+            assert page.evaluate(_WIDTH) <= width_then
 
 
+_WIDTH = """async () => {
+  await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+  return document.documentElement.scrollWidth;
+}"""
 _CONTRASTS = """() => {
   const dot = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const light = name => {
