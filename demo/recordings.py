@@ -19,9 +19,9 @@ def responses(
     shown: Iterable[Stimulus],
     picture: Callable[[Stimulus], np.ndarray] = render,
 ) -> dict[str, np.ndarray]:
-    """What stimuli evoke in a subject, by id (`SimulatedSubject.evoked`)."""
-    brain = SimulatedSubject(settings, recording_seed=0)
-    return {s.id: brain.evoked(picture(s), s.attributes) for s in shown}
+    """What stimuli evoke in a subject, by id (`SimulatedSubject.evoked`); repeats are drawn once."""
+    brain, stimuli = SimulatedSubject(settings, recording_seed=0), {s.id: s for s in shown}
+    return {id: brain.evoked(picture(s), s.attributes) for id, s in stimuli.items()}
 
 
 def simulate_recording(

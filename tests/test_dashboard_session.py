@@ -60,7 +60,7 @@ class Page:
 def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path: Path) -> None:
     folder, port = tmp_path / "s", free_port()
     page_at = ("--page", f"127.0.0.1:{port}", "--no-browser")
-    trials = ("--trials", "800", "--repeats", "4", "--soa", "0.4", "--tmax", "0.3,1")
+    trials = ("--trials", "800", "--repeats", "80", "--soa", "0.4", "--tmax", "0.3,1")
     session = start(*trials, "--no-paint", "--headless", "--form", *page_at, "--out", folder)
 
     page = Page(port)

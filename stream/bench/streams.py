@@ -239,7 +239,7 @@ def _subject(source: Source, shown: Array[c_longlong]) -> Iterator[Row]:
     order = [stimulus_from_id(id_) for id_ in source.shown]
     brain = SubjectSettings(rate_hz=source.rate_hz, seed=SEED)
     subject = SimulatedSubject(brain, recording_seed=10_000)
-    evoked = responses(brain, {one.id: one for one in order}.values())
+    evoked = responses(brain, order)
     samples = simulate_recording(subject, order, evoked, source.soa_s, source.name).samples
     lead, every = round(LEAD_S * source.rate_hz), source.marker_every
     at = 0

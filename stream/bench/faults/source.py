@@ -117,7 +117,7 @@ def main(name: str, trials: int, soa_s: float) -> None:
     shown = schedule(trials, -(-trials // len(gallery_stimuli())), 0)
     brain = SubjectSettings(rate_hz=_RATE_HZ, seed=1)
     subject = SimulatedSubject(brain, recording_seed=10_000)
-    evoked = responses(brain, {one.id: one for one in shown}.values())
+    evoked = responses(brain, shown)
     outlets = Errant(name)
     sys.stdin.readline()
     errs = threading.Thread(target=outlets.obey)
