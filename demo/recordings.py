@@ -19,7 +19,7 @@ def responses(
     shown: Iterable[Stimulus],
     picture: Callable[[Stimulus], np.ndarray] = render,
 ) -> dict[str, np.ndarray]:
-    """What stimuli evoke in a subject, by id (`SimulatedSubject.evoked`); repeats are drawn once."""
+    """What stimuli evoke in a subject, by id (`SimulatedSubject.evoked`); each is drawn once."""
     brain, stimuli = SimulatedSubject(settings, recording_seed=0), {s.id: s for s in shown}
     return {id: brain.evoked(picture(s), s.attributes) for id, s in stimuli.items()}
 
