@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from stream.acquire.lsl import pylsl
+from stream.doctor import beside
 from stream.pipeline.outputs.lsl import COLUMNS
 from stream.pipeline.outputs.story import ENDS
 from stream.pipeline.wire.bus import open_socket
@@ -26,6 +27,7 @@ from stream.pipeline.wire.messages import (
     Eeg,
     MarkerSeen,
     Message,
+    NodeState,
     Retrieval,
     Settled,
     Snapshot,
@@ -264,11 +266,14 @@ def test_nothing_that_leaves_a_blind_session_has_the_truth(taps: Taps, tmp_path:
     ledger = (folder / "ledger.jsonl").read_text()
     assert SECRET in ledger  # which is in the folder, and stays there
     out = "".join(sample[0] for sample in ears.heard[""])
-    for what in (done.out, done.err, out, *map(repr, (*taps.frames, *taps.datagrams))):
+    found = list(beside.lines(folder, is_over=True))  # which its page shows
+    for what in (done.out, done.err, out, *found, *map(repr, (*taps.frames, *taps.datagrams))):
         assert SECRET not in what
     # All of it came out, without the truth.
     kinds = {type(message) for message in taps.messages}
     assert {MarkerSeen, Retrieval, Settled, Snapshot, Eeg} <= kinds
+    alive = {message.node for message in taps.messages if isinstance(message, NodeState)}
+    assert alive == {"reader", "decode", "record", "results"}
     answers = [message for message in taps.messages if isinstance(message, Retrieval)]
     given = Counter(one.about.trial for one in answers)
     assert set(given.values()) <= {1, 2}

@@ -171,3 +171,27 @@ def test_a_ledger_with_damaged_lines_is_not_said_to_add_up(tmp_path: Path) -> No
     board = Feed(session.config).board
     assert not board.ledger()["adds_up"]
     assert "2 lines of ledger.jsonl are damaged" in board.notes[-1]["text"]
+
+
+async def _both_are_open(feed: Feed) -> None:
+    pages, steers, looks = Pages(feed), Browser(), Browser()
+    tasks = [asyncio.create_task(pages.run())]
+    for browser, rights in ((steers, "control"), (looks, "look")):
+        tasks.append(asyncio.create_task(pages.serve(browser, rights)))
+    pages.checks.told = pages.checks.told | {"state": "done"}
+    await steers.until(lambda: steers.newest("checks"))
+    with feed.lock:
+        feed.board.take(seen(7), 0.0)
+    await looks.until(lambda: looks.newest("trial").get("trial") == 7)
+    assert not looks.newest("checks")
+    looks.ask(id=1, ask="check")
+    await looks.until(lambda: looks.newest("said"))
+    assert "only looks" in looks.newest("said")["text"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_who_only_looks_is_not_told_how_the_machine_is(tmp_path: Path) -> None:
+    config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
+    asyncio.run(asyncio.wait_for(_both_are_open(Feed(config)), 60))

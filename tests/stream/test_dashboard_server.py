@@ -282,6 +282,7 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
         assert "SameSite=lax" in cookie  # or a link in a mail would come without it
         status, text, headers = get(doors, f"/state.json?token={look}")
         assert (status, json.loads(text)["hello"]["rights"]) == (200, "look")
+        assert json.loads(text).keys() == {"hello", "state"}  # not what the machine lets in
         status, _, headers = get(doors, f"//evil.example/?token={look}")
         assert (status, headers.get("location")) == (404, None)
         kept = {"Cookie": cookie.partition(";")[0]}
