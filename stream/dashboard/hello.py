@@ -21,6 +21,7 @@ from stream.pipeline.wire.config import SessionConfig, SessionSettings
 
 VERSION = 1
 """Of what pages and servers say to each other."""
+_OF_ANSWERS = {"decoding", "top_k"}
 _MONTAGE = "colin27_1005"
 _RIM = 0.095  # m from the axis through Cz to the rim of the drawn head, about that of Fpz and Oz
 
@@ -94,7 +95,7 @@ def form(board: Board) -> dict[str, Any]:
 
 def live_paths(config: SessionConfig) -> list[str]:
     """The settings that may change in this session, and are none of the form."""
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", exclude=None if config.bundle else _OF_ANSWERS)
     there = [path for path in live_settings(SessionSettings) if path not in FORM]
     return [path for path in there if values.get(path.split(".")[0]) is not None]
 

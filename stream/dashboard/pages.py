@@ -149,7 +149,8 @@ class Pages:
         if board.n_changes == self._n_changes:
             return
         self._n_changes = board.n_changes
-        self._tell("hello", repr((board.channels, board.values, board.started, feed.n_gallery)))
+        known = (board.channels, board.values, board.started, board.is_simulated, feed.n_gallery)
+        self._tell("hello", repr(known))
         for trial in sorted(board.changed):
             if (told := board.trial(trial)) is not None:
                 self._shelf.put("trial", as_json(told), trial)

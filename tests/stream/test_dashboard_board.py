@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.client import Eeg, MarkerSeen, NodeState, SessionState, StreamHealth, TrialRef
+from stream.client import Eeg, MarkerSeen, NodeState, Noted, SessionState, StreamHealth, TrialRef
 from stream.dashboard.board.board import KEPT, Board
 from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Signals
@@ -293,9 +293,17 @@ def test_the_silence_after_all_that_a_demo_shows_is_no_fault_and_one_before_is()
         assert of("EEG", board.told(1.0, Files()))["word"] == word
 
 
+def test_eeg_that_says_that_it_is_made_up_is_called_so_from_then_on() -> None:
+    board = Board(config(), str)
+    board.take(Noted("s", 0, "reader", "the stream is there", {}), 1.0)
+    assert not board.is_simulated
+    board.take(Noted("s", 0, "reader", "it is simulated", {"simulated": True}), 1.0)
+    assert board.is_simulated
+
+
 def test_a_recorder_that_says_nothing_is_told_before_its_file_stands_still() -> None:
     board = Board(config(), str)
-    board.take(NodeState("s", 0, "record", "record-1", 0.0, 0.0, ""), 10.0)
+    board.take(NodeState("s", 0, "record", "record-1", 0.0, 0.0, "", 0), 10.0)
     for now_s, word in ((14.0, "records"), (16.0, "silent")):
         board.take(health("streaming"), now_s)
         assert of("recorder", board.told(now_s, Files("recording.xdf", 1)))["word"] == word

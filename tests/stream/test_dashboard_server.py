@@ -98,6 +98,9 @@ def test_a_session_that_is_over_is_shown_whole(doors: Doors, config: SessionConf
     with page(doors) as socket:
         hello = json.loads(socket.recv(60))
         assert (hello["kind"], hello["session"]["mode"]) == ("hello", "finished")
+        paths = hello["settings"]["values"]
+        assert not [path for path in paths if path.startswith("decoding")]  # it has no bundle
+        assert "reject.flat_uv" in paths
         told = [json.loads(socket.recv(60)) for _ in range(7)]
     state = next(one for one in told if one["kind"] == "state")
     assert (state["state"], state["ended"]["report"]) == ("ended", True)

@@ -147,6 +147,7 @@ class Board:
                     self.since, self.begun_s = clock, self.begun_s or now_s
                 self.state = message.state
             case Noted(text=text) if text:  # of a blind session there is none in the ledger
+                self.is_simulated |= bool(message.facts.get("simulated"))
                 is_bad = any(word in message.text for word in _BAD_NOTES)
                 self._note(now_s, message.node, message.text, "warn" if is_bad else "info")
             case Controlled():

@@ -56,7 +56,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
             sender.say(inlet.stream.notice)
     sender.is_simulated = eeg.is_simulated
     if eeg.is_simulated and not config.simulated:
-        sender.say(f"the EEG of stream '{eeg.stream.name}' is simulated")
+        sender.say(f"the EEG of stream '{eeg.stream.name}' is simulated", simulated=True)
     chosen = {"eeg": source.source_id, "markers": source.marker_source_id}
     watches = {
         kind: StreamWatch(kind, inlet, sender.reports, trigger, chosen[kind] is not None)

@@ -159,10 +159,10 @@ class TrialSender:
         if self._switch is not None:
             self._switch.look()
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, **facts: bool) -> None:
         """Tells the screen and the ledger what a person should know of the streams."""
         self._notices.append(sentence)
-        send(self.reports, Noted(node=READER, text=sentence, facts={}))
+        send(self.reports, Noted(node=READER, text=sentence, facts=facts))
 
     def _say_notices(self) -> None:
         notices = self.trials.acquisition.notices

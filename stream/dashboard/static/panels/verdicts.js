@@ -38,7 +38,8 @@ export function verdicts() {
       for (const verdict of state.verdicts) show(tiles.get(verdict.part), verdict);
       say($("elapsed"), elapsed(state.elapsed_s));
       say($("sample-age"), state.ended ? "–" : age(state.newest_sample_age_ms));
-      mark($("sample-age").parentElement, "data-level", state.newest_sample_age_ms > OLD_MS && !state.ended ? "warn" : null);
+      const isDue = state.verdicts.some(({ part, level }) => part === "EEG" && level !== "off");
+      mark($("sample-age").parentElement, "data-level", state.newest_sample_age_ms > OLD_MS && isDue ? "warn" : null);
     },
   };
 }
