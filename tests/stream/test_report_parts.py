@@ -51,14 +51,14 @@ def test_the_numbers_that_come_first(tmp_path: Path) -> None:
 
 
 def test_streams_and_subject_are_named(tmp_path: Path) -> None:
-    session = Session(tmp_path, subject="<S1>")
+    session = Session(tmp_path, subject="S1")
     session.ledger.close()
     eeg = {"state": "streaming", "rate_hz": 500.015, "drift_ppm": -30.0, "gaps": 2}
     eeg |= {"offset_s": 0.0123, "offset_uncertainty_s": 5e-5, "flat": ["T7"], "clipped": []}
     told = {"nominal_hz": 500.0, "markers": {"state": "lost"} | dict.fromkeys(OFFSETS, 0.0)}
     summary = session.tally.summary(session.ledger, "stop") | {"streams": eeg | told}
     seen = Reader(write_report(session.config, summary).read_text(encoding="utf-8"))
-    assert "0 s · subject <S1> · EEG from EEG · 8 images to tell apart · was stopped" in seen.text
+    assert "0 s · subject S1 · EEG from EEG · 8 images to tell apart · was stopped" in seen.text
     eeg_told = ["500.015 Hz", "500 Hz", "-30.0 ppm", "2", "+12.300 ± 0.050 ms", "flat: T7"]
     assert ["EEG", "EEG", "streaming", *eeg_told] in seen.rows
     assert ["m", "markers", "lost", *["–"] * 4, "+0.000 ± 0.000 ms", "–"] in seen.rows
