@@ -13,6 +13,7 @@ from hvf_core.numbers import percentiles
 from hvf_core.problem import naming
 from hvf_core.provenance import versions
 from index.gallery import MANIFEST
+from stream.acquire.chunk import StreamKind
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.painting_tally import (
@@ -26,6 +27,8 @@ from stream.pipeline.books.painting_tally import (
 )
 from stream.pipeline.galleries import accepted
 from stream.pipeline.wire.config import FileSource, SessionConfig
+from stream.pipeline.wire.fields import ReaderFacts
+from stream.pipeline.wire.messages import StreamHealth
 from stream.pipeline.wire.nodes import DECODE, PAINT, SUPERVISOR
 
 if TYPE_CHECKING:  # whoever only counts draws no table
@@ -163,6 +166,42 @@ class Tally:
             "adapted": self._config.adapted_sha256,
             "versions": versions(*_PACKAGES),
         }
+
+
+class StreamFacts:
+    """What a session's streams are like, and what a summary tells of them.
+
+    Attributes:
+        notices: sentences on them that a person should know; those of the reader come at its end.
+    """
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self._last: dict[StreamKind, StreamHealth] = {}
+        self._of_reader: ReaderFacts = {}
+
+    def is_news(self, health: StreamHealth) -> bool:
+        """Takes how a stream is; whether it is in another state than before."""
+        before = self._last.get(health.kind)
+        self._last[health.kind] = health
+        return before is None or health.state != before.state
+
+    def reader_ends(self, facts: ReaderFacts) -> None:
+        """Takes what only the reader knows."""
+        self._of_reader = facts
+
+    def summary(self) -> dict[str, Any]:
+        """All that is told."""
+        streams = {**self._health("eeg"), **self._of_reader, "markers": self._health("markers")}
+        return streams | {"notices": self.notices + streams.get("notices", [])}
+
+    def _health(self, kind: StreamKind) -> dict[str, Any]:
+        """Of a stream; nothing where none was heard."""
+        common = ("state", "offset_s", "offset_uncertainty_s")
+        of_eeg = (*common, *Flow._fields, "flat", "clipped")
+        names = of_eeg if kind == "eeg" else (*common, "age_s")
+        stream = self._last.get(kind)
+        return {name: getattr(stream, name) for name in names} if stream is not None else {}
 
 
 def _hits(ranks: list[int]) -> dict[str, float | None]:

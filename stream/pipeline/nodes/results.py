@@ -6,13 +6,12 @@ from typing import Any
 
 import zmq
 
-from stream.acquire.chunk import Chunk, StreamKind
+from stream.acquire.chunk import Chunk
 from stream.acquire.lsl import local_clock
 from stream.acquire.markers import Marker, marker_text
-from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.standing import Standing
-from stream.pipeline.books.summary import Tally, write_summary
+from stream.pipeline.books.summary import StreamFacts, Tally, write_summary
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.nodes.node import Lifeline, run_node
 from stream.pipeline.nodes.second_inlet import SecondInlet
@@ -90,9 +89,7 @@ class Results:
         self._alive = NodeState(node=RESULTS, incarnation=incarnation)
         self._next_alive_s = 0.0
         self._orphans_until_s = 0.0
-        self._streams: dict[StreamKind, StreamHealth] = {}
-        self._facts: dict[str, Any] = {}
-        self._notices: list[str] = []  # of what plays the streams, and its own
+        self._streams = StreamFacts()
         self.witnessed_s: tuple[float, float] | None = None
         """From when and until when markers were taken by the second way, where there is one."""
         self.ended: str | None = None
@@ -134,7 +131,7 @@ class Results:
             case Noted():
                 self._note("note", message, at_s=self._clock())
                 if message.node == SOURCE:
-                    self._notices.append(message.text)
+                    self._streams.notices.append(message.text)
             case SessionState():
                 self._note("session", message, at_s=self._clock())
             case Controlled():
@@ -154,11 +151,11 @@ class Results:
                 self._on_health(message)
             case End():
                 self.ended = message.reason
-                self._facts = dict(message.facts)
+                self._streams.reader_ends(message.facts)
 
     def say(self, sentence: str) -> None:
         """Enters what a person should know, and tells it."""
-        self._notices.append(sentence)
+        self._streams.notices.append(sentence)
         self._note("note", Noted(node=RESULTS, text=sentence, facts={}), at_s=self._clock())
 
     def saw(self, chunk: Chunk) -> None:
@@ -201,11 +198,9 @@ class Results:
             self.say(f"outcomes of {len(strange)} trials that nobody announced are left out: {few}")
         self._ledger.note("end", reason=end)
         self._ledger.close()
-        streams = self._health("eeg") | self._facts | {"markers": self._health("markers")}
-        streams["notices"] = self._notices + streams.get("notices", [])
         summary = self._tally.summary(self._ledger, end, self._ledger.faults())
-        summary["simulated"] |= streams.pop("simulated", False)
-        summary["streams"] = streams
+        summary["streams"] = self._streams.summary()
+        summary["simulated"] |= summary["streams"].pop("simulated", False)
         if parting is not None and parting.why:
             summary["failure"] = parting.why
         write_summary(self._config.folder, summary)
@@ -267,20 +262,10 @@ class Results:
         self._ledger.note(event, **facts, **told(event, message))
         self._publish(message)
 
-    def _health(self, kind: StreamKind) -> dict[str, Any]:
-        """What the summary tells of a stream; nothing where none was heard."""
-        common = ("state", "offset_s", "offset_uncertainty_s")
-        of_eeg = (*common, *Flow._fields, "flat", "clipped")
-        names = of_eeg if kind == "eeg" else (*common, "age_s")
-        stream = self._streams.get(kind)
-        return {name: getattr(stream, name) for name in names} if stream is not None else {}
-
     def _on_health(self, message: StreamHealth) -> None:
-        before = self._streams.get(message.kind)
-        if before is None or message.state != before.state:
+        if self._streams.is_news(message):
             facts = {"state": message.state, "age_s": round(message.age_s, 3)}
             self._ledger.note("stream", name=message.stream, **facts, at_s=self._clock())
-        self._streams[message.kind] = message
         self._publish(message)
 
     def _answer(self, message: Retrieval) -> None:
