@@ -38,32 +38,47 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any) -> Page:
+    """What all pages but one are opened in: a new one takes a second of a core."""
+    return browser.new_page()
+
+
 @pytest.fixture
-def opened(browser: Any) -> Callable:
+def opened(browser: Any, window: Page) -> Callable:
     """Opens the page of a scene; nothing that it does may end in an error, or ask another host."""
 
     @contextmanager
     def open_it(
-        scene: Scene | str, rights: str = "control", *, is_timed: bool = False, **context: Any
+        scene: Scene | str,
+        rights: str = "control",
+        *,
+        is_timed: bool = False,
+        viewport: dict[str, int] = FULL_HD,
     ) -> Iterator[tuple]:
         session = FakeSession(Scene(scene) if isinstance(scene, str) else scene, rights)
+        wrong: list[str] = []
         with served(session) as address:
-            window = browser.new_context(**{"viewport": FULL_HD} | context)
-            page = window.new_page()
+            hears = {
+                "pageerror": lambda error: wrong.append(str(error)),
+                "console": lambda said: said.type == "error" and wrong.append(said.text),
+                "request": lambda r: r.url.startswith((address, "data:")) or wrong.append(r.url),
+            }
+            page = browser.new_page() if is_timed else window
             page.set_default_timeout(60_000)
-            wrong: list[str] = []
-            page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
-            page.on(
-                "request", lambda r: r.url.startswith((address, "data:")) or wrong.append(r.url)
-            )
+            page.set_viewport_size(viewport)
+            page.emulate_media(color_scheme="light")
+            for event, hear in hears.items():
+                page.on(event, hear)
             if is_timed:  # its clock is the test's
                 page.clock.install()
             page.goto(address)
             expect(page.locator("body")).to_have_attribute("data-line", "open")
             expect(page.locator("body")).to_have_attribute("data-state", re.compile(".+"))
             yield page, session
-            window.close()
+            for event, hear in hears.items():
+                page.remove_listener(event, hear)
+            page.goto("about:blank")
             # A line that a test has broken on purpose is the one thing that Chromium tells of.
             assert [one for one in wrong if "WebSocket" not in one] == []
 
@@ -319,7 +334,7 @@ def test_it_fits_every_screen_in_both_themes_and_sends_for_what_is_seen(
     opened: Callable, width: int, height: int
 ) -> None:
     size = {"width": width, "height": height}
-    with opened("live", viewport=size, color_scheme="light") as (page, session):
+    with opened("live", viewport=size) as (page, session):
         assert page.evaluate(_WIDTH) <= width
         if width < 1000:
             assert "eeg" not in _asked(session, "watch")["kinds"]
