@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from hvf_core.problem import Problem
 from hvf_core.specs import read_spec
-from offline_train.evaluate.metrics import estimated_mean
+from offline_train.evaluate.metrics import estimated_rate
 from offline_train.evaluate.result import Comparison, Difference, Evaluation, Results
 
 _METRICS = {"top-1": "hit_rates", "top-5": "top5_rates", "MRR": "reciprocal_ranks"}
@@ -102,6 +102,7 @@ def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], other: Pa
     both = (*ours, *theirs)
     points = [{(p.tmax_s, p.repeats): p for p in one.points} for one in both]
     shared = [key for key in points[0] if all(key in some for some in points)]
+    models = [[one.origin.bundle_sha256 for one in some] for some in (ours, theirs)]
     orders = [np.argsort(one.stimuli) for one in both]
     differences = []
     for key in shared:
@@ -118,6 +119,7 @@ def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], other: Pa
         theirs=theirs[0].method,
         n_images=len(ours[0].stimuli),
         n_subjects=len(ours),
+        same_bundles=models[0] == models[1],
         differences=tuple(differences),
     )
 
@@ -134,7 +136,7 @@ def _difference(
         metric=metric,
         ours=float(ours.mean()),
         theirs=float(theirs.mean()),
-        difference=estimated_mean(away, np.random.default_rng(0)),
+        difference=estimated_rate(away, np.random.default_rng(0), -1.0),
         better=better,
         worse=worse,
         p=float(p),

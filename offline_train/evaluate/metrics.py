@@ -29,16 +29,30 @@ def estimated_mean(values: np.ndarray, rng: np.random.Generator) -> Estimate:
     return estimated_means(values[:, None], rng)[0]
 
 
-def estimated_share(values: np.ndarray, rng: np.random.Generator) -> Estimate:
-    """`estimated_mean` of shares; where all are 0, or all 1, with Wilson's interval.
+def estimated_rate(values: np.ndarray, rng: np.random.Generator, least: float = 0.0) -> Estimate:
+    """`estimated_rates` of a single column, values (n,)."""
+    return estimated_rates(values[:, None], rng, least)[0]
 
-    Of values that are all alike the bootstrap draws nothing else, as if nothing were uncertain.
+
+def estimated_rates(
+    values: np.ndarray, rng: np.random.Generator, least: float = 0.0
+) -> list[Estimate]:
+    """`estimated_means` of what lies between `least` and 1, and is no surer where all are alike."""
+    found = estimated_means(values, rng)
+    for at in np.flatnonzero(np.ptp(values, axis=0) == 0):
+        low, high = interval_of_alike(found[at].value, len(values), least)
+        found[at] = Estimate(value=found[at].value, low=low, high=high)
+    return found
+
+
+def interval_of_alike(value: float, n: int, least: float = 0.0) -> tuple[float, float]:
+    """The interval of the mean of n values that are all alike, and could be from `least` to 1.
+
+    The bootstrap draws nothing else of them, as if nothing were uncertain. As many as Wilson's
+    interval of none in n allows may be others, at either end: of shares of 0 or 1 that is his own.
     """
-    found = estimated_mean(values, rng)
-    if found.value not in (0.0, 1.0):
-        return found
-    low, high = wilson(found.value, len(values))
-    return Estimate(value=found.value, low=low, high=high)
+    _, others = wilson(0.0, n)
+    return value - others * (value - least), value + others * (1 - value)
 
 
 def estimated_means(values: np.ndarray, rng: np.random.Generator) -> list[Estimate]:

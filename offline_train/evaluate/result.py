@@ -145,7 +145,7 @@ class Evaluation(Frozen):
     tmax_s: float
     """End of the whole window."""
     protocol: str
-    interval: str = "95 %, bootstrap over stimuli; Wilson of shares of 0 or 100 %"
+    interval: str = "95 %, bootstrap over stimuli; Wilson's where all are alike"
     seed: int
     """Of the draws of repeats, and of the bootstrap."""
     stimuli: tuple[str, ...]
@@ -230,6 +230,8 @@ class Comparison(Frozen):
     theirs: str
     n_images: int
     n_subjects: int
+    same_bundles: bool = False
+    """Whether what is compared was decoded by the same models."""
     differences: tuple[Difference, ...]
 
 

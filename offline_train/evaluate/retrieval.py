@@ -33,8 +33,8 @@ from offline_train.evaluate.metrics import (
     among,
     ece_interval,
     ece_of_noise,
-    estimated_means,
-    estimated_share,
+    estimated_rate,
+    estimated_rates,
     expected_calibration_error,
     reliability_bins,
 )
@@ -343,13 +343,13 @@ def _point(
     )
     expected = [among(rank, n_way, k).mean(axis=0) for k in sizes]
     columns = np.concatenate([reciprocal[:, None], *expected], axis=1)
-    mrr, *of_sizes = estimated_means(columns, np.random.default_rng(seed))
+    mrr, *of_sizes = estimated_rates(columns, np.random.default_rng(seed))
     return EvaluationPoint(
         tmax_s=end.tmax_s,
         repeats=n_repeats,
         draws=len(rank),
-        top1=estimated_share(hits, rng),
-        top5=estimated_share(fives, rng),
+        top1=estimated_rate(hits, rng),
+        top5=estimated_rate(fives, rng),
         mrr=mrr,
         among=tuple(
             Among(k=k, top1=of_sizes[3 * i], top5=of_sizes[3 * i + 1], mrr=of_sizes[3 * i + 2])

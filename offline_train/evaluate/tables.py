@@ -139,6 +139,7 @@ def compared(comparison: Comparison) -> str:
     how = comparison.ours
     if comparison.ours != comparison.theirs:
         how += f" against {comparison.theirs}"
+    how += ", by the same bundle" * comparison.same_bundles
     return (
         f"top-1 from {one.repeats} repeat{'s' * (one.repeats > 1)} at {one.tmax_s:g} s "
         f"({how}) is {100 * one.ours:.1f} %, {100 * abs(one.difference.value):.1f} points {word} "

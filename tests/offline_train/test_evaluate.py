@@ -27,7 +27,8 @@ from offline_train.evaluate.metrics import (
     ece_interval,
     ece_of_noise,
     estimated_mean,
-    estimated_share,
+    estimated_rate,
+    estimated_rates,
     expected_calibration_error,
     reliability_bins,
 )
@@ -389,14 +390,20 @@ def test_the_interval_of_ece_resamples_stimuli_with_all_their_answers() -> None:
     assert single == pytest.approx((low, high))
 
 
-def test_a_share_at_the_edge_is_as_uncertain_as_its_number_of_stimuli() -> None:
+def test_where_all_are_alike_a_rate_is_as_uncertain_as_its_number_of_stimuli() -> None:
     rng = np.random.default_rng(0)
-    none, all_ = (estimated_share(np.full(9, edge), rng) for edge in (0.0, 1.0))
+    none, all_ = (estimated_rate(np.full(9, edge), rng) for edge in (0.0, 1.0))
     assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
     known = binomtest(0, 9).proportion_ci(method="wilson").high
     assert (none.high, 1 - all_.low) == pytest.approx((known, known))
+    # Second in each: so many of them may as well have been first, or nowhere.
+    second, differ = estimated_rates(np.stack([np.full(9, 0.5), rng.random(9)], axis=1), rng)
+    assert (second.low, second.high) == pytest.approx((0.5 - known / 2, 0.5 + known / 2))
+    assert differ.low < differ.value < differ.high
+    same = estimated_rate(np.zeros(9), rng, least=-1)
+    assert (same.low, same.high) == pytest.approx((-known, known))
     some = (rng.random(9) < 0.5).astype(float)
-    assert estimated_share(some, np.random.default_rng(1)) == estimated_mean(
+    assert estimated_rate(some, np.random.default_rng(1)) == estimated_mean(
         some, np.random.default_rng(1)
     )
 

@@ -29,7 +29,7 @@ from offline_train.brain.calibrate import fit_temperature
 from offline_train.brain.person.adapt import ENOUGH, FEWEST
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_trials, embed, rows_of
-from offline_train.evaluate.metrics import Estimate, estimated_mean
+from offline_train.evaluate.metrics import Estimate, estimated_rate
 from offline_train.evaluate.retrieval import subjects_of
 from offline_train.evaluate.seen import check_seen, memory_of
 from stream.acquire.adaptation import Adaptation
@@ -185,7 +185,7 @@ class _Fits:
         """Mean over images of how often each comes first."""
         hits = scores.argmax(axis=1) == right
         by_image = [hits[own].mean() for own in self.trial_set.repeats.values()]
-        return estimated_mean(np.array(by_image), np.random.default_rng(0))
+        return estimated_rate(np.array(by_image), np.random.default_rng(0))
 
 
 def _checked(bundle: Bundle, trial_set: TrialSet, gallery: Gallery | None) -> LinearInputEncoder:
