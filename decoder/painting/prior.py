@@ -158,13 +158,22 @@ def save_prior(
     return load_prior(directory)
 
 
+def read_prior(directory: Path) -> PriorManifest:
+    """What a prior says of itself; its files are only known to be named.
+
+    Raises:
+        Problem: when the manifest is missing, damaged, or made by a newer program.
+    """
+    return read_manifest(directory, PRIOR, PriorManifest, SCHEMA_VERSION, _FILES)
+
+
 def load_prior(directory: Path) -> Prior:
     """Opens a prior and verifies its manifest, its files and the name of its space.
 
     Raises:
         Problem: when it is missing, damaged, made by a newer program, or not consistent.
     """
-    manifest = read_manifest(directory, PRIOR, PriorManifest, SCHEMA_VERSION, _FILES)
+    manifest = read_prior(directory)
     check_files(directory, manifest.files)
     if _space(directory / HVF_FILE, manifest) != manifest.space:
         raise Problem(

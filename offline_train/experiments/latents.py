@@ -25,29 +25,37 @@ def with_latents(features: Features, specs: Sequence[EncoderSpec], how: Latents)
     Raises:
         Problem: none of the encoders is a VAE.
     """
-    vaes = {spec.name for spec in specs if spec.kind == "diffusers-vae"}
     if how == "flat":
         return features
-    if not vaes:
+    names = names_of(specs, how)
+    encoders, embeddings = list[ImageEncoderRecord](), dict[str, np.ndarray]()
+    for encoder in features.encoders:
+        found = features.embeddings[encoder.name]
+        if (name := names[encoder.name]) != encoder.name:
+            latents = found.reshape(len(found), _CHANNELS, -1)
+            made = latents.mean(axis=2) if how == "pooled" else _shuffled(latents, features.items)
+            found = made.reshape(len(found), -1)
+            checksum = identify([encoder.checksum, how])
+            encoder = ImageEncoderRecord(name=name, dim=found.shape[1], checksum=checksum)
+        encoders.append(encoder)
+        embeddings[encoder.name] = found
+    return Features(features.items, tuple(encoders), embeddings)
+
+
+def names_of(specs: Sequence[EncoderSpec], how: Latents) -> dict[str, str]:
+    """What image encoders are called whose latents are as asked, by the names that they have.
+
+    Raises:
+        Problem: they are to be changed, and none of the encoders is a VAE.
+    """
+    vaes = {spec.name for spec in specs if spec.kind == "diffusers-vae"}
+    if how != "flat" and not vaes:
         raise Problem(
             f"the latents are to be {how}, and none of the encoders "
             f"{', '.join(spec.name for spec in specs)} is a VAE: leave `latents` out"
         )
-    encoders, embeddings = list[ImageEncoderRecord](), dict[str, np.ndarray]()
-    for encoder in features.encoders:
-        found = features.embeddings[encoder.name]
-        if encoder.name in vaes:
-            latents = found.reshape(len(found), _CHANNELS, -1)
-            made = latents.mean(axis=2) if how == "pooled" else _shuffled(latents, features.items)
-            found = made.reshape(len(found), -1)
-            encoder = ImageEncoderRecord(
-                name=f"{encoder.name}-{how}",
-                dim=found.shape[1],
-                checksum=identify([encoder.checksum, how]),
-            )
-        encoders.append(encoder)
-        embeddings[encoder.name] = found
-    return Features(features.items, tuple(encoders), embeddings)
+    change = "" if how == "flat" else f"-{how}"
+    return {spec.name: spec.name + change * (spec.name in vaes) for spec in specs}
 
 
 def _shuffled(latents: np.ndarray, items: Sequence[str]) -> np.ndarray:

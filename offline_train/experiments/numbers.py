@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
-from offline_train.evaluate.metrics import Estimate
+from offline_train.evaluate.metrics import Estimate, interval_of_alike
 from offline_train.evaluate.result import method_of
 from offline_train.experiments.plan import Planned, RunRecord
 from offline_train.experiments.settings import SUBJECT, Experiment, flat, text_of
@@ -16,7 +16,8 @@ from offline_train.experiments.settings import SUBJECT, Experiment, flat, text_o
 RATES = {"top1": "hit_rates", "top5": "top5_rates"}
 """What a point knows of each image, by metric."""
 INTERVAL = (
-    "95 %, bootstrap over images and, where there are several, seeds and subjects, all drawn anew"
+    "95 %, bootstrap over images and, where there are several, seeds and subjects, all drawn anew; "
+    "Wilson's where all are alike"
 )
 _RESAMPLES = 2000
 
@@ -63,6 +64,7 @@ class Results(Frozen):
     made: dict[str, JsonValue]
 
 
+_Axes = tuple[tuple[str, str], ...]
 _Point = tuple[str, float, int]
 """Method, window end, number of repeats."""
 
@@ -75,6 +77,8 @@ class _Rates:
     """In the order of their names: subjects have seen them in others."""
     rates: Mapping[str, np.ndarray]
     """(subjects, seeds, images) by metric; NaN where a run is missing."""
+    n_wanted: int
+    """Runs that the file asks for."""
 
 
 def results_of(
@@ -85,22 +89,21 @@ def results_of(
     if not records:
         return None
     subjects = sorted({one.run.subject for one in planned})
-    known: dict[tuple[str, tuple[tuple[str, str], ...], _Point], tuple[_Rates, int]] = {}
-    for row, axes in dict.fromkeys((one.run.row, tuple(one.run.axes.items())) for one in planned):
-        of_line = [p for p in planned if (p.run.row, tuple(p.run.axes.items())) == (row, axes)]
-        groups = [(axes, of_line)]
+    groups: dict[tuple[str, _Axes], list[Planned]] = {}
+    for one in planned:
+        axes = tuple(one.run.axes.items())
+        groups.setdefault((one.run.row, axes), []).append(one)
         if experiment.by_subject and len(subjects) > 1:
-            own = [[p for p in of_line if p.run.subject == name] for name in subjects]
-            named = zip(subjects, own, strict=True)
-            groups += [((*axes, (SUBJECT, name)), some) for name, some in named]
-        for shown, some in groups:
-            for point, found in _points(some, records).items():
-                known[row, shown, point] = found, len(some)
+            of_one = (*axes, (SUBJECT, one.run.subject))
+            groups.setdefault((one.run.row, of_one), []).append(one)
+    known = {
+        (row, shown, point): found
+        for (row, shown), some in groups.items()
+        for point, found in _points(some, records).items()
+    }
     lines = [
-        _line(
-            row, dict(shown), point, n, found, known.get((experiment.reference or "", shown, point))
-        )
-        for (row, shown, point), (found, n) in known.items()
+        _line(row, dict(shown), point, found, known.get((experiment.reference or "", shown, point)))
+        for (row, shown, point), found in known.items()
     ]
     first = next(iter(records.values())).evaluations[0]
     return Results(
@@ -130,7 +133,8 @@ def _points(planned: Sequence[Planned], records: Mapping[str, RunRecord]) -> dic
                 key = (evaluation.method, point.tmax_s, point.repeats)
                 if key not in found:
                     shape = (len(subjects), len(seeds), len(stimuli))
-                    found[key] = _Rates(stimuli, {m: np.full(shape, np.nan) for m in RATES})
+                    rates = {metric: np.full(shape, np.nan) for metric in RATES}
+                    found[key] = _Rates(stimuli, rates, len(planned))
                 if found[key].stimuli != stimuli:
                     raise Problem(
                         f"'{one.run.name}' saw other images than '{planned[0].run.name}'"
@@ -143,18 +147,13 @@ def _points(planned: Sequence[Planned], records: Mapping[str, RunRecord]) -> dic
 
 
 def _line(
-    row: str,
-    axes: dict[str, str],
-    point: _Point,
-    n_wanted: int,
-    found: _Rates,
-    reference: tuple[_Rates, int] | None,
+    row: str, axes: dict[str, str], point: _Point, found: _Rates, reference: _Rates | None
 ) -> Line:
     is_there = ~np.isnan(found.rates["top1"]).any(axis=2)
     method, tmax_s, repeats = point
     away = {}
-    if reference is not None and reference[0] is not found:
-        away = {m: found.rates[m] - reference[0].rates[m] for m in RATES}
+    if reference is not None and reference is not found:
+        away = {m: found.rates[m] - reference.rates[m] for m in RATES}
     return Line(
         row=row,
         axes=axes,
@@ -165,19 +164,20 @@ def _line(
         n_subjects=int(is_there.any(axis=1).sum()),
         n_seeds=int(is_there.any(axis=0).sum()),
         n_runs=int(is_there.sum()),
-        n_wanted=n_wanted,
+        n_wanted=found.n_wanted,
         measured={metric: interval_of(values) for metric, values in found.rates.items()},
-        differences={m: interval_of(v) for m, v in away.items() if not np.isnan(v).all()},
+        differences={m: interval_of(v, -1.0) for m, v in away.items() if not np.isnan(v).all()},
     )
 
 
-def interval_of(rates: np.ndarray) -> Estimate:
+def interval_of(rates: np.ndarray, least: float = 0.0) -> Estimate:
     """Mean in percent, and the interval that `INTERVAL` tells of.
 
     Subjects, seeds and images are drawn anew, each by itself, and what they cross in is averaged.
 
     Args:
         rates: (subjects, seeds, images), NaN for all images of a run that is missing.
+        least: that one of them could be; the most is 1.
     """
     rng = np.random.default_rng(0)
     n_images = rates.shape[2]
@@ -187,9 +187,11 @@ def interval_of(rates: np.ndarray) -> Estimate:
     means = np.nan_to_num(rates).reshape(-1, n_images) @ drawn[2].T / n_images
     sums = (runs.reshape(_RESAMPLES, -1) * means.T).sum(axis=1)
     counts = runs.sum(axis=(1, 2))
-    low, high = np.quantile(sums[counts > 0] / counts[counts > 0], [0.025, 0.975])
-    value = np.nanmean(rates)
-    return Estimate(value=100 * float(value), low=100 * float(low), high=100 * float(high))
+    value = float(np.nanmean(rates))
+    low, high = np.quantile(sums[counts > 0] / counts[counts > 0], [0.025, 0.975]).tolist()
+    if np.nanmin(rates) == np.nanmax(rates):
+        low, high = interval_of_alike(value, n_images, least)
+    return Estimate(value=100 * value, low=100 * low, high=100 * high)
 
 
 def _with_published(lines: Sequence[Line], experiment: Experiment) -> list[Line]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
-from decoder.painting.prior import PRIOR
+from decoder.painting.prior import PRIOR, read_prior
 from hvf_core.artifact import file_sha256, read_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
@@ -17,11 +17,14 @@ from index.encoders.spec import EncoderSpec, read_specs
 from offline_train.brain.gallery import Featured
 from offline_train.brain.settings import count_steps
 from offline_train.checkpoint import identify
+from offline_train.data.features import check_encoders
 from offline_train.data.images import files_below
 from offline_train.data.trial_set import TrialSet
 from offline_train.evaluate.answers import check_repeats
 from offline_train.evaluate.result import Evaluation
+from offline_train.experiments.latents import names_of
 from offline_train.experiments.settings import Run, RunSettings
+from offline_train.features.blur import blurs_of
 
 VERSION: Literal[1] = 1
 """Of the numbers that a run gives: where the same settings come to give others, it is raised."""
@@ -156,8 +159,8 @@ def plan(runs: Sequence[Run], world: World, out: Path) -> list[Planned]:
     """What becomes of runs in a folder.
 
     Raises:
-        Problem: trials, encoders or a prior that are needed cannot be read, or there are fewer
-            repeats than are asked for, or no window that is so long.
+        Problem: trials, encoders or a prior that are needed cannot be read or do not fit each
+            other, or there are fewer repeats than are asked for, or no window that is so long.
     """
     images = identify(dict(world.contents))
     planned = []
@@ -177,6 +180,7 @@ def plan(runs: Sequence[Run], world: World, out: Path) -> list[Planned]:
                 "prior": None if settings.prior is None else _sha256(settings.prior / PRIOR),
             }
         )
+        _refuse_unfit_encoders(settings)
         n_steps = count_steps(n_rows(learnt, settings), settings.train)
         planned.append(Planned(run, decided_by, out, n_steps))
     return planned
@@ -191,6 +195,23 @@ def n_rows(learnt: TrialSet, settings: RunSettings) -> int:
     k, most = settings.train.repeats_per_row, settings.train.rows_per_item
     groups = np.ones_like(trials) if k is None else trials // k
     return int((groups if most is None else np.minimum(groups, most)).sum())
+
+
+def _refuse_unfit_encoders(settings: RunSettings) -> None:
+    """Refuses image encoders by what is known before they are loaded: their names and widths."""
+    specs, prior = read_specs(settings.encoders), settings.prior
+    names = names_of(specs, settings.latents)
+    blurs_of(specs, settings.train.blur_prior)
+    if prior is None:
+        return
+    wanted = read_prior(prior).image_encoders
+    known = {one.name: one for one in wanted}
+    found = []
+    for spec in specs:
+        alike = known.get(names[spec.name], wanted[0])  # where it is none of them, its name tells
+        told = {"name": names[spec.name], "dim": spec.dim or alike.dim}
+        found.append(alike.model_copy(update=told))
+    check_encoders(found, wanted, f"the prior '{prior}'")
 
 
 def _encoders(told: str) -> list[JsonValue]:

@@ -182,8 +182,6 @@ def expand(
     for given in axes.values():
         if not isinstance(given.value, list) or not given.value:
             raise WrongUsage(f"{given.named} is {given.value!r}, and must be a list of values")
-        if len({*map(text_of, given.value)}) < len(given.value):
-            raise WrongUsage(f"{given.named} {given.value} has one twice: name each once")
     for row in experiment.rows:
         told = {key: value for key, value in row.items() if key != NAME}
         own = _layer(told, f"{where}, row '{row[NAME]}'")
@@ -191,19 +189,27 @@ def expand(
             raise WrongUsage(f"{where}: '{min(twice)}' is in the row '{row[NAME]}' and in product")
         for path in {**common, **own, **axes}.keys() & _SAID_OTHERWISE.keys():
             raise WrongUsage(f"{where}: say '{path}' {_SAID_OTHERWISE[path]}")
+        there: list[RunSettings] = []
         for values in product(*(given.value for given in axes.values())):
             chosen = dict(zip(axes, values, strict=True))
             moved = {path: Given(value, axes[path].named) for path, value in chosen.items()}
             shown = {path: text_of(value) for path, value in chosen.items()}
+            by_seed = {
+                seed: _resolved({**common, **own, **moved, SEED: Given(seed, f"{where}: seeds")})
+                for seed in experiment.seeds
+            }
+            settings = by_seed[experiment.seeds[0]]
+            if "added" in settings.evaluate.evidence:
+                raise WrongUsage(
+                    f"{where}: evaluate.evidence 'added' adds what is calibrated, and here "
+                    "nothing is: say mean or predictions"
+                )
+            if settings in there:  # 1 and 1.0 are one learning rate
+                at = ", ".join(f"{path} {value}" for path, value in shown.items())
+                raise WrongUsage(f"{where}: product has {at} twice: name each value once")
+            there.append(settings)
             for subject, seed in product(subjects, experiment.seeds):
-                seeded = {SEED: Given(seed, f"{where}: seeds")}
-                settings = _resolved({**common, **own, **moved, **seeded})
-                if "added" in settings.evaluate.evidence:
-                    raise WrongUsage(
-                        f"{where}: evaluate.evidence 'added' adds what is calibrated, and here "
-                        "nothing is: say mean or predictions"
-                    )
-                yield Run(row[NAME], shown, subject, seed, settings)
+                yield Run(row[NAME], shown, subject, seed, by_seed[seed])
 
 
 def text_of(value: Any) -> str:
