@@ -151,13 +151,7 @@ def _tables(one: Evaluation) -> Iterator[str]:
         )
         body = table(("", "k", "top-1 %", "top-5 %", "MRR %"), rows_of_k, "numbers")
         yield folded("Among fewer images", body, note(told))
-    rows_of_sure = [
-        (
-            f"{p.repeats} repeats",
-            *map(selective, p.selective),
-        )
-        for p in one.last
-    ]
+    rows_of_sure = [(f"{p.repeats} repeats", *map(selective, p.selective)) for p in one.last]
     sure = ("top-1 % (answered %)", *(f"sure {threshold:g}" for threshold in THRESHOLDS))
     yield folded("When less sure answers are withheld", table(sure, rows_of_sure, "numbers"))
 
