@@ -3,9 +3,9 @@
 `run_realtime.py bench search`: galleries of the demo world, in which the embeddings of simulated
 trials are looked up one at a time. Each kind of search has a process of its own, which opens the
 gallery as a session does. In every round all are asked in turn, so that they meet the same machine,
-and beside them FAISS's plain `IndexFlatIP`, usearch where it is installed, and how fast memory is
-read. Ours give the total over all images too, the others do not. Ctrl-C leaves the lines of what
-was measured so far.
+and beside them FAISS's plain `IndexFlatIP`, usearch where it is installed, a Milvus server where
+one is named, and how fast memory is read. Ours, and what the server names, give the total over all
+images too, the others do not. Ctrl-C leaves the lines of what was measured so far.
 """
 
 import json
@@ -27,12 +27,24 @@ from index.gallery import Gallery, open_gallery, save_gallery
 from index.search.choose import FEWEST
 from index.search.kinds import AUTO, EXACT, GPU, GPU_IVF, KINDS, NAMES, OF_GPU_IVF
 from index.search.measure import Queries, Truth, truth_of
+from index.search.milvus.server import Server
+from index.search.milvus.settings import uri_of
 from stream.bench.processes import workers
-from stream.bench.search_kinds import Asked, ask, build_index, memory_mb, open_kind
+from stream.bench.search_kinds import (
+    ON_SERVER,
+    Asked,
+    Place,
+    ask,
+    build_index,
+    load_on_server,
+    memory_mb,
+    open_kind,
+)
 from stream.bench.search_world import World
 
 PEERS = ("IndexFlatIP", *(("usearch",) if find_spec("usearch") else ()))
 _INDEX_OF = {GPU_IVF: OF_GPU_IVF}
+_OFFERED = (*NAMES, *ON_SERVER, *PEERS)
 _USUAL = ",".join((AUTO, EXACT, GPU, *PEERS))
 _READ = 2**26  # float32: 256 MiB, more than caches hold
 _SAME = 2e-6  # cosines this close are equal, but for rounding
@@ -41,9 +53,7 @@ _CHOOSE = 1000  # queries by which an index is chosen, and others than it is mea
 
 def main(
     images: Annotated[str, typer.Option(help="sizes: N,N,...")] = "200,16540,100000,1000000",
-    kinds: Annotated[
-        str, typer.Option(help=f"KIND,KIND,... of {', '.join((*NAMES, *PEERS))}")
-    ] = _USUAL,
+    kinds: Annotated[str, typer.Option(help=f"KIND,KIND,... of {', '.join(_OFFERED)}")] = _USUAL,
     queries: Annotated[int, typer.Option(min=20, max=2800, help="trials looked up")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="in which all kinds take turns")] = 3,
     seconds: Annotated[
@@ -54,11 +64,13 @@ def main(
         typer.Option(min=2, help="images that are made; beyond, embeddings are drawn like theirs"),
     ] = 16540,
     usearch_up_to: Annotated[int, typer.Option(help="images of which it builds its index")] = 10**5,
+    milvus_uri: Annotated[
+        str | None,
+        typer.Option(help=f"a Milvus server, for {'; '.join(ON_SERVER)}; the first by default"),
+    ] = None,
 ) -> None:
     """Looks trials up in galleries of any size; one line of JSON for each size and kind."""
-    if unknown := set(kinds.split(",")) - {*NAMES, *PEERS}:
-        offered = ", ".join((*NAMES, *PEERS))
-        raise WrongUsage(f"'{unknown.pop()}' is no kind of search here; there are {offered}")
+    asked_for = _kinds(kinds, milvus_uri)
     sizes = _sizes(images)
     console = Console(stderr=True, highlight=False)
     world = World(console)
@@ -69,7 +81,7 @@ def main(
             {*KINDS, GPU_IVF} if n < FEWEST else (),
             {"usearch"} if n > usearch_up_to else (),
         )
-        wanted = [kind for kind in kinds.split(",") if kind not in {*too_few, *too_many}]
+        wanted = [kind for kind in asked_for if kind not in {*too_few, *too_many}]
         with tempfile.TemporaryDirectory(prefix="hvf-bench-") as base, ExitStack() as running:
             folder = Path(base) / "gallery"
             console.print(f"{n:,} images: writing them, and looking at all for each trial")
@@ -80,7 +92,8 @@ def main(
             try:
                 for name in wanted:
                     console.print(f"{n:,} images: making {name} ready")
-                    opened.append(_Kind(folder, name, n, chooses, running))
+                    place = Place.on(milvus_uri) if name in ON_SERVER else None
+                    opened.append(_Kind(folder, name, n, chooses, running, place))
                 for at in range(rounds):
                     left_s = (rounds - at) * len(wanted) * 2 * seconds
                     of = f"round {at + 1} of {rounds}"
@@ -108,6 +121,22 @@ def _sizes(images: str) -> list[int]:
     return sizes
 
 
+def _kinds(kinds: str, milvus_uri: str | None) -> list[str]:
+    """What is measured, once it is known that it can be."""
+    found = kinds.split(",")
+    if unknown := set(found) - {*_OFFERED}:
+        raise WrongUsage(
+            f"'{unknown.pop()}' is no kind of search here; there are {', '.join(_OFFERED)}"
+        )
+    on_server = [kind for kind in found if kind in ON_SERVER]
+    if milvus_uri is None:
+        if on_server:
+            raise WrongUsage(f"'{on_server[0]}' is asked of a server: say which by --milvus-uri")
+        return found
+    Server(uri_of("--milvus-uri", milvus_uri)).close()
+    return found if on_server else [*found, next(iter(ON_SERVER))]
+
+
 def _write(folder: Path, world: World, n: int, pictures: int) -> None:
     ids = tuple(map(str, range(n)))
     of, embeddings = world.bundle.manifest, world.embeddings(n, pictures)
@@ -118,7 +147,13 @@ class _Kind:
     """A kind of search in its process, and what it took so far."""
 
     def __init__(
-        self, folder: Path, name: str, n: int, chooses: Queries, running: ExitStack
+        self,
+        folder: Path,
+        name: str,
+        n: int,
+        chooses: Queries,
+        running: ExitStack,
+        place: Place | None,
     ) -> None:
         self._facts: dict[str, Any] = {"kind": name}
         tried = (
@@ -128,8 +163,12 @@ class _Kind:
         if fits:
             with workers() as builder:
                 self._facts |= builder.submit(build_index, folder, fits, chooses).result()
+        if place is not None:
+            running.callback(place.drop)
+            with workers() as builder:
+                self._facts |= builder.submit(load_on_server, folder, name, place).result()
         self._process = running.enter_context(workers())
-        self._facts |= self._process.submit(open_kind, folder, name).result()
+        self._facts |= self._process.submit(open_kind, folder, name, place).result()
         self._turns: list[tuple[Asked, Asked]] = []  # with one thread, and with two
 
     def take_turn(self, queries: Queries, seconds: float) -> None:

@@ -3,12 +3,14 @@
 import itertools
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+from uuid import uuid4
 
 import psutil
 import torch  # before FAISS, as each brings an OpenMP runtime
@@ -18,18 +20,25 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hvf_core.problem import Problem
+from hvf_core.problem import Problem, needed
 from index.gallery import open_gallery
+from index.search.base import Search
 from index.search.choose import Rows, choose
 from index.search.gpu import refuse_no_gpu
-from index.search.kinds import GPU, GPU_HALF, GPU_IVF
+from index.search.kinds import GPU, GPU_HALF, GPU_IVF, MILVUS
 from index.search.measure import Queries
+from index.search.milvus.kept import INDEXES, refuse_other
+from index.search.milvus.load import load
+from index.search.milvus.search import FIRST_S, named_by
+from index.search.milvus.server import CALL_S, Server
 from index.search.open import open_search
 from index.search.remainder import moments_of
 from index.search.stored import save_search
 
 K = 5
 _WARM_UP = 3
+ON_SERVER = {f"{MILVUS}-{index}": index for index in INDEXES}
+"""The kinds of search that a Milvus server takes part in, and the index of each."""
 
 Ask = Callable[[np.ndarray, float], tuple[np.ndarray, float]]
 """From an embedding, and what cosines with it are multiplied by, to the best `K` rows and the
@@ -71,11 +80,37 @@ def build_index(folder: Path, kinds: Sequence[str], queries: Queries) -> dict[st
     return settings | {"build_s": figures.build_s, "index_mb": size / 1e6}
 
 
-def open_kind(folder: Path, kind: str) -> dict[str, Any]:
+class Place(NamedTuple):
+    """A collection of a Milvus server."""
+
+    uri: str
+    collection: str
+
+    @classmethod
+    def on(cls, uri: str | None) -> Self:
+        """One that nobody has."""
+        return cls(needed(uri), f"hvf_bench_{uuid4().hex[:12]}")
+
+    def drop(self) -> None:
+        """Takes it away, if it is there."""
+        Server(self.uri).drop(self.collection)
+
+
+def load_on_server(folder: Path, kind: str, place: Place) -> dict[str, Any]:
+    """Loads a gallery as `gallery load-milvus` does."""
+    gallery, server = open_gallery(folder), Server(place.uri, CALL_S)
+    began_s = time.monotonic()
+    load(gallery, server, place.collection, ON_SERVER[kind], lambda done, doing: None)
+    return {"server": f"Milvus {server.version}", "build_s": time.monotonic() - began_s}
+
+
+def open_kind(folder: Path, kind: str, place: Place | None) -> dict[str, Any]:
     """Makes a kind ready in this process; gives what that took, or why it is `skipped`."""
     torch.set_num_threads(1)
     _state["before"] = psutil.Process().memory_info().rss
     opening = {"IndexFlatIP": _flat_ip, "usearch": _usearch}.get(kind, _ours)
+    if place is not None:
+        opening = partial(_on_server, place=place)
     try:
         _state["ask"], facts = opening(folder, kind)
     except Problem as problem:
@@ -101,12 +136,8 @@ def ask(queries: Queries, n_threads: int, seconds: float) -> Asked:
             if began_s + took_s > end_s:
                 return
 
-    threads = [threading.Thread(target=run, args=(first,)) for first in range(n_threads)]
-    with threadpool_limits(1):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(run, range(n_threads)))  # of which the first one's failure is raised
     _, ms, rows, log_p = zip(*sorted(found, key=lambda one: one[0]), strict=True)
     return Asked(np.array(ms), np.array(rows), np.array(log_p))
 
@@ -126,13 +157,28 @@ def _ours(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:
     began_s = time.perf_counter()
     search = open_search(open_gallery(folder), kind, said.append)
     took_s = time.perf_counter() - began_s
+    return _asks(search), {"open_ms": 1e3 * took_s, "exact": search.exact, "said": said}
 
+
+def _on_server(folder: Path, kind: str, place: Place) -> tuple[Ask, dict[str, Any]]:
+    """However late it answers: in a session another search would, after a deadline."""
+    gallery = open_gallery(folder)
+    moments = moments_of(gallery.embeddings)  # which a session reads
+    began_s = time.perf_counter()
+    server = Server(place.uri)
+    made_of = refuse_other(server, place.collection, gallery)
+    search, _ = named_by(gallery, server, place.collection, made_of, moments, FIRST_S)
+    took_s = time.perf_counter() - began_s
+    return _asks(search), {"open_ms": 1e3 * took_s, "exact": search.exact}
+
+
+def _asks(search: Search) -> Ask:
     def ask_one(query: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
         scores = search.scores(query)
         rows, cosines = scores.top_k(K)
         return rows, factor * float(cosines[0]) - scores.log_sum_exp(factor)
 
-    return ask_one, {"open_ms": 1e3 * took_s, "exact": search.exact, "said": said}
+    return ask_one
 
 
 def _flat_ip(folder: Path, kind: str) -> tuple[Ask, dict[str, Any]]:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_lite.adapter.grpc.server import start_server_in_thread
@@ -29,6 +31,7 @@ from index.search.milvus.search import Milvus, open_milvus
 from index.search.milvus.server import Lost, Server
 from index.search.milvus.settings import MilvusSettings
 from offline_train.commands.app import app
+from stream.bench.search_kinds import K, Place, ask, load_on_server, open_kind
 from stream.doctor.models import milvus as looked_at
 from stream.doctor.verdict import Named
 from stream.pipeline.decoding import open_decoder
@@ -193,6 +196,23 @@ def test_a_load_that_was_ended_goes_on_and_what_grew_is_added(
         opened(other, uri)
 
 
+def test_a_load_ends_when_the_server_searches_by_its_index(
+    folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Milvus 2.3 has loaded of an index that is built: nothing, rows without it, with it."""
+    states = [
+        [SimpleNamespace(num_rows=rows, index_name=index) for rows, index in segments]
+        for segments in ([], [(N, "")], [(N - 500, "embedding"), (500, "")])
+    ]
+    monkeypatch.setattr(MilvusClient, "list_loaded_segments", lambda *_, **__: states.pop(0))
+    monkeypatch.setattr(loading, "_LOOK_S", 0.0)
+    told: list[str] = []
+    name = collection_of(open_gallery(folder))
+    loading.load(open_gallery(folder), Server(uri), name, "hnsw", lambda _, text: told.append(text))
+    assert told[-2:] == [f"the server makes its index ready, {N} images left"] * 2
+    assert not states
+
+
 def test_a_collection_that_is_not_the_gallery_s_is_refused(
     folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +242,7 @@ def test_a_collection_that_is_not_the_gallery_s_is_refused(
         opened(gallery, uri)
     with monkeypatch.context() as patched:
         patched.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.2.9")
-        with pytest.raises(Problem, match=r"is of version 'v2.2.9', known are 2.4 to 3: use"):
+        with pytest.raises(Problem, match=r"is of version 'v2.2.9', known are 2.3 to 3: use"):
             Server(uri)
 
 
@@ -253,6 +273,26 @@ def test_a_session_says_how_good_it_is_and_what_is_there_without_it(
     assert (facts["search"], facts["is_exact"], facts["recall_5"]) == ("milvus", False, 1.0)
     assert instead.startswith("should the server be lost: the search of")
     assert not any("fallbacks" in str(one) for one in said)
+
+
+def test_the_benchmark_has_a_collection_of_its_own_which_it_takes_away(
+    folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    place, gallery = Place.on(uri), open_gallery(folder)
+    assert load_on_server(folder, "milvus-flat", place)["server"].startswith("Milvus milvus_lite")
+    assert not open_kind(folder, "milvus-flat", place)["exact"]
+    queries = simulated_queries(gallery.embeddings, gallery.rows, FACTOR, 20)
+    found = ask(queries, 2, PATIENT_S)
+    for vector, factor, rows, log_p in zip(
+        queries.vectors, queries.factors, found.rows, found.log_p, strict=True
+    ):
+        true = Flat(gallery.embeddings).scores(vector)
+        best, cosines = true.top_k(K)
+        assert rows.tolist() == best.tolist()
+        assert log_p == pytest.approx(factor * cosines[0] - true.log_sum_exp(factor), abs=0.05)
+    place.drop()
+    assert "is not there" in open_kind(folder, "milvus-flat", place)["skipped"]
 
 
 def test_a_server_that_is_not_there_is_a_sentence() -> None:

@@ -170,6 +170,10 @@ def test_a_kind_that_cannot_run_here_says_why(
 def test_a_kind_that_is_not_there_is_told(world: Callable[[Console], World]) -> None:
     with pytest.raises(WrongUsage, match="'exakt' is no kind of search here"):
         search.main("200", "exakt", 20, 1, 1.0, 200, 0)
+    with pytest.raises(WrongUsage, match="'milvus-flat' is asked of a server: say which by --mil"):
+        search.main("200", "exact,milvus-flat", 20, 1, 1.0, 200, 0)
+    with pytest.raises(WrongUsage, match="--milvus-uri is no address of a Milvus server"):
+        search.main("200", "exact", 20, 1, 1.0, 200, 0, "server")
 
 
 @pytest.mark.parametrize("sizes", ["0", "-5", "abc", "200,"])

@@ -10,7 +10,6 @@ import numpy as np
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line
 from index.gallery import Gallery
-from index.search.approximate import Approximate
 from index.search.kinds import MILVUS
 from index.search.measure import Figures, Queries, measured, truth_of
 from index.search.milvus.kept import (
@@ -22,7 +21,7 @@ from index.search.milvus.kept import (
     refuse_foreign_rows,
     save_kept,
 )
-from index.search.milvus.search import FIRST_S, Named
+from index.search.milvus.search import FIRST_S, named_by
 from index.search.milvus.server import FLUSH_S, Server
 from index.search.remainder import moments_of
 
@@ -73,17 +72,18 @@ def load(
         server.write(collection, start, part, anew=start == begins)
     tell(n, "writing to the server's disk")
     server.settle(collection)
-    _wait_for_index(server, collection, partial(tell, n))
+    if INDEXES[whole.index].kind != "FLAT":  # which has nothing to be built
+        _wait_for_index(server, collection, n, partial(tell, n))
     return whole
 
 
-def _wait_for_index(server: Server, collection: str, tell: Callable[[str], None]) -> None:
-    """Until the index has all images, or gets no more of them, as a server may leave out a few."""
+def _wait_for_index(server: Server, collection: str, n: int, tell: Callable[[str], None]) -> None:
+    """Until all images are searched by it, or no more of them, as a server may leave out a few."""
     least, since_s = sys.maxsize, time.monotonic()
-    while (left := server.n_unindexed(collection)) and time.monotonic() < since_s + FLUSH_S:
+    while (left := server.n_unindexed(collection, n)) and time.monotonic() < since_s + FLUSH_S:
         if left < least:
             least, since_s = left, time.monotonic()
-        tell(f"the server builds its index, {left} images left")
+        tell(f"the server makes its index ready, {left} images left")
         time.sleep(_LOOK_S)
 
 
@@ -114,13 +114,10 @@ def measure(
     Raises:
         Problem: the server fails.
     """
-    rows = gallery.rows
     moments = moments_of(gallery.embeddings)
-    among = rows if len(gallery.removed) else None
-    named = Named(server, collection, made_of, among, timeout_s)
-    named.ask(queries.vectors[0], timeout_s)
-    search = Approximate(gallery.embeddings, named, 0.0, N_CANDIDATES, moments, among)
-    figures = measured(search, MILVUS, queries, truth_of(gallery.embeddings, rows, queries))
+    search, _ = named_by(gallery, server, collection, made_of, moments, timeout_s)
+    truth = truth_of(gallery.embeddings, gallery.rows, queries)
+    figures = measured(search, MILVUS, queries, truth)
     figures = figures.model_copy(update={"n_candidates": N_CANDIDATES})
     save_kept(gallery, collection, made_of, figures, moments)
     return figures

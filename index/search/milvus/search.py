@@ -28,6 +28,7 @@ from index.search.milvus.kept import (
 )
 from index.search.milvus.server import CONNECT_S, Lost, Server
 from index.search.milvus.settings import TOKEN, MilvusSettings, in_the_clear, token
+from index.search.remainder import Moments
 
 Say = Callable[[str, Mapping[str, Any]], None]
 """Takes a sentence that a person should know, and facts for the summary."""
@@ -184,6 +185,25 @@ class Milvus:
         return True
 
 
+def named_by(
+    gallery: Gallery,
+    server: Server,
+    collection: str,
+    made_of: Provenance,
+    moments: Moments,
+    deadline_s: float,
+) -> tuple[Approximate, Named]:
+    """Search among what a server names, and what asks it; it has read its index by then.
+
+    Raises:
+        Lost: it fails, or takes longer than `FIRST_S`.
+    """
+    rows = gallery.rows if len(gallery.removed) else None
+    named = Named(server, collection, made_of, rows, deadline_s)
+    named.ask(gallery.embeddings[gallery.rows[0]], FIRST_S)
+    return Approximate(gallery.embeddings, named, 0.0, N_CANDIDATES, moments, rows), named
+
+
 def open_milvus(
     gallery: Gallery,
     settings: MilvusSettings,
@@ -207,13 +227,12 @@ def open_milvus(
     """
     kept = read_kept(gallery)
     moments = read_moments(gallery, kept)
-    rows = gallery.rows if len(gallery.removed) else None
     server = Server(settings.uri)
     try:
         refuse_other(server, kept.collection, gallery)
-        named = Named(server, kept.collection, kept.made_of, rows, settings.deadline_s)
-        found = Approximate(gallery.embeddings, named, 0.0, N_CANDIDATES, moments, rows)
-        named.ask(gallery.embeddings[gallery.rows[0]], FIRST_S)
+        found, named = named_by(
+            gallery, server, kept.collection, kept.made_of, moments, settings.deadline_s
+        )
     except Problem:
         server.close()
         raise

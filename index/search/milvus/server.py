@@ -16,13 +16,15 @@ from index.search.milvus.settings import TOKEN, token
 
 CONNECT_S, CALL_S, FLUSH_S = 10.0, 60.0, 600.0
 """How long is waited for a connection, for one call, and for the server's disk."""
-OLDEST, NEWEST = (2, 4), (3, 99)
+OLDEST, NEWEST = (2, 3), (3, 99)
 """Versions of the server whose answers are known."""
 INSTALL = 'install it with `pip install -c constraints.txt -e ".[milvus]"`'
 ROW, EMBEDDING = "row", "embedding"
 """The fields of a collection."""
 PROPERTY = "hvf_live"
 """The collection's property that says of what it was made."""
+_FEW = 1024
+"""Of a segment's rows: for fewer Milvus builds no index, and looks at all."""
 
 
 class Lost(Problem):
@@ -124,6 +126,11 @@ class Server:
                 collection, properties={PROPERTY: said}, timeout=CALL_S
             )
 
+    def drop(self, collection: str) -> None:
+        """Takes a collection away, if it is there."""
+        with self._told(f"does not drop '{collection}'"):
+            self._client.drop_collection(collection, timeout=CALL_S)
+
     def count(self, collection: str, before: int) -> int:
         """How many rows below a number the collection holds, those too that came just now."""
         with self._told(f"does not count the rows of '{collection}'"):
@@ -156,11 +163,24 @@ class Server:
             self._client.flush(collection, timeout=FLUSH_S)
             self._client.load_collection(collection, timeout=FLUSH_S)
 
-    def n_unindexed(self, collection: str) -> int:
-        """How many rows are not in the index yet."""
+    def n_unindexed(self, collection: str, n: int) -> int:
+        """How many of a collection's n rows the server does not search by their index yet.
+
+        Built, it is loaded a while later; until then rows that came just now are searched by what
+        finds little: 46 % of the best five, of 10,000 images on Milvus 2.3.5.
+        """
         with self._told(f"does not tell of the index of '{collection}'"):
             told = self._client.describe_index(collection, EMBEDDING, timeout=self._timeout_s)
-        return int((told or {}).get("pending_index_rows", 0))
+            if pending := int((told or {}).get("pending_index_rows", 0)):
+                return pending
+            try:
+                loaded = self._client.list_loaded_segments(collection, timeout=self._timeout_s)
+            except Exception as error:
+                if _code_of(error) == "UNIMPLEMENTED":  # as by Milvus Lite
+                    return 0
+                raise
+        ready = (one.num_rows for one in loaded if one.index_name or one.num_rows < _FEW)
+        return max(0, n - sum(ready))
 
     def nearest(
         self,
@@ -196,11 +216,15 @@ class Server:
             ) from None
 
 
+def _code_of(error: Exception) -> str:
+    """What gRPC calls it; empty where it does not."""
+    code = getattr(error, "code", None)
+    return str(getattr(code() if callable(code) else code, "name", ""))
+
+
 def _why(error: Exception) -> str:
     """In some words: what the client says goes over many lines."""
-    code = getattr(error, "code", None)
-    code = code() if callable(code) else code
-    name = getattr(code, "name", "")
+    name = _code_of(error)
     if name == "UNAUTHENTICATED" or "auth check failure" in str(error):
         return f"it refuses the token, which {TOKEN} should hold"
     if name == "DEADLINE_EXCEEDED":

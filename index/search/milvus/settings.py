@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from hvf_core.problem import WrongUsage
 from hvf_core.settings import Settings, setting
 
 TOKEN = "MILVUS_TOKEN"
@@ -29,6 +30,18 @@ def checked_uri(uri: str) -> str:
     if not _URI.fullmatch(uri):
         raise ValueError(f"no address of a Milvus server: give one such as http://server:{PORT}")
     return uri
+
+
+def uri_of(option: str, uri: str) -> str:
+    """The server's address that an option has.
+
+    Raises:
+        WrongUsage: it is none, or holds a password.
+    """
+    try:
+        return checked_uri(uri)
+    except ValueError as error:
+        raise WrongUsage(f"{option} is {error}") from None
 
 
 def token() -> str:

@@ -39,12 +39,9 @@ def load_milvus(
     from index.search.milvus.kept import INDEXES, collection_of, folder_of
     from index.search.milvus.load import load, measure
     from index.search.milvus.server import CALL_S, Server
-    from index.search.milvus.settings import checked_uri
+    from index.search.milvus.settings import uri_of
 
-    try:
-        checked_uri(uri)
-    except ValueError as error:
-        raise WrongUsage(f"--uri is {error}") from None
+    uri_of("--uri", uri)
     if index not in INDEXES:
         raise WrongUsage(f"there is no index '{index}' here: give {', '.join(INDEXES)}")
     opened = load_gallery(gallery)  # what is loaded is verified: a server cannot be asked for it
