@@ -29,8 +29,8 @@ from index.search.kinds import GPU, GPU_HALF, GPU_IVF, MILVUS
 from index.search.measure import Queries
 from index.search.milvus.kept import INDEXES, refuse_other
 from index.search.milvus.load import load
-from index.search.milvus.search import FIRST_S, named_by
-from index.search.milvus.server import CALL_S, Server
+from index.search.milvus.search import named_by
+from index.search.milvus.server import CALL_S, FIRST_S, Server
 from index.search.open import open_search
 from index.search.remainder import moments_of
 from index.search.stored import save_search

@@ -237,6 +237,8 @@ def test_a_collection_that_is_not_the_gallery_s_is_refused(
         patched.setattr(Server, "said_of", lambda *_: None)
         with pytest.raises(Problem, match=rf"the collection '{name}' at {uri} is not there: load"):
             opened(gallery, uri)
+    client.release_collection(name)  # as who looks after the server may do
+    assert opened(gallery, uri)[0].scores(gallery.embeddings[7]).top_k(1)[0] == [7]
     client.delete(name, filter="row < 3")
     with pytest.raises(Problem, match=f"has {N - 3} of its {N} images: load it with"):
         opened(gallery, uri)

@@ -20,7 +20,7 @@ from hvf_core.specs import Frozen, loading
 from index.gallery import Gallery
 from index.gallery.manifest import EMBEDDINGS
 from index.search.measure import Figures
-from index.search.milvus.server import Server
+from index.search.milvus.server import FIRST_S, Server
 from index.search.remainder import Moments
 
 FOLDER, MANIFEST, MOMENTS = "milvus", "milvus.json", "moments.safetensors"
@@ -137,6 +137,7 @@ def refuse_other(server: Server, collection: str, gallery: Gallery) -> Provenanc
     if there is None:
         raise Problem(f"{where} is not there: {LOAD}")
     refuse_foreign_rows(there, gallery, where)
+    server.make_ready(collection, FIRST_S)
     n = server.count(collection, there.n_rows)
     if n != there.n_rows:
         raise Problem(f"{where} has {n} of its {there.n_rows} images: {LOAD}, which goes on")

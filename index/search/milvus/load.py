@@ -21,8 +21,8 @@ from index.search.milvus.kept import (
     refuse_foreign_rows,
     save_kept,
 )
-from index.search.milvus.search import FIRST_S, named_by
-from index.search.milvus.server import FLUSH_S, Server
+from index.search.milvus.search import named_by
+from index.search.milvus.server import FIRST_S, FLUSH_S, Server
 from index.search.remainder import moments_of
 
 BATCH_BYTES = 8 * 2**20
@@ -64,6 +64,7 @@ def load(
         refuse_foreign_rows(there, gallery, f"the collection '{collection}' at {server.uri}")
         if there.n_rows != n:
             server.say_of(collection, whole.model_dump_json())
+        server.make_ready(collection, FLUSH_S)
     batch = max(1, BATCH_BYTES // (4 * dim))
     begins = _first_missing(server, collection, n, batch)
     for start in range(begins, n, batch):

@@ -26,14 +26,12 @@ from index.search.milvus.kept import (
     read_moments,
     refuse_other,
 )
-from index.search.milvus.server import CONNECT_S, Lost, Server
+from index.search.milvus.server import CONNECT_S, FIRST_S, Lost, Server
 from index.search.milvus.settings import TOKEN, MilvusSettings, in_the_clear, token
 from index.search.remainder import Moments
 
 Say = Callable[[str, Mapping[str, Any]], None]
 """Takes a sentence that a person should know, and facts for the summary."""
-FIRST_S = 30.0
-"""How long the first question may take, for which a server may have to read its index."""
 _AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
 """After a failure the server is asked again so much later, each time twice as long."""
 
@@ -84,12 +82,12 @@ class Named:
         return np.empty((1, len(rows)), np.float32), rows[None]
 
     def ask(self, query: np.ndarray, timeout_s: float) -> None:
-        """Asks for nobody, as the first question takes longer.
+        """Asks for nobody, as the first question takes longer; then several threads may ask.
 
         Raises:
             Lost: as above.
         """
-        self._ask(query, N_CANDIDATES, timeout_s)
+        self._aside.begin(partial(self._ask, query, N_CANDIDATES, timeout_s)).result()
 
     def ask_aside(self, query: np.ndarray, gallery: Gallery) -> Future[None]:
         """Asks whether the server is there again, in time and with the same collection."""

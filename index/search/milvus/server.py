@@ -16,6 +16,8 @@ from index.search.milvus.settings import TOKEN, token
 
 CONNECT_S, CALL_S, FLUSH_S = 10.0, 60.0, 600.0
 """How long is waited for a connection, for one call, and for the server's disk."""
+FIRST_S = 30.0
+"""How long a session's first question may take, for which a server may have to read its index."""
 OLDEST, NEWEST = (2, 3), (3, 99)
 """Versions of the server whose answers are known."""
 INSTALL = 'install it with `pip install -c constraints.txt -e ".[milvus]"`'
@@ -157,11 +159,15 @@ class Server:
             write = self._client.upsert if anew else self._client.insert
             write(collection, rows, timeout=CALL_S)
 
-    def settle(self, collection: str) -> None:
-        """Has what was written on the server's disk, and the collection ready to be searched."""
+    def make_ready(self, collection: str, timeout_s: float) -> None:
+        """Has a collection in the server's memory, where it may not be any more."""
         with self._told(f"does not make '{collection}' ready"):
+            self._client.load_collection(collection, timeout=timeout_s)
+
+    def settle(self, collection: str) -> None:
+        """Has what was written on the server's disk."""
+        with self._told(f"does not write '{collection}' to its disk"):
             self._client.flush(collection, timeout=FLUSH_S)
-            self._client.load_collection(collection, timeout=FLUSH_S)
 
     def n_unindexed(self, collection: str, n: int) -> int:
         """How many of a collection's n rows the server does not search by their index yet.
