@@ -57,7 +57,7 @@ def serve(
     )
     feed.begin()
     try:
-        with kept(config.folder, doors.port, doors.links()):
+        with kept(config.folder, doors.links()):
             asyncio.run(_serve(server, dashboard, feed, bound, until))
     finally:
         dashboard.pages.checks.end()

@@ -298,15 +298,18 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
             assert hear(socket, "said")["ok"]
         with page(doors, f"?v=1&token={control}") as socket:
             assert hear(socket, "hello")["rights"] == "control"
-        links = config.folder / f"page-{doors.port}.json"
+        files = {path.read_text(): path for path in config.folder.glob("page-*.json")}
+        links = files[json.dumps(doors.links())]
         assert links.stat().st_mode & 0o777 == 0o600
         assert doors.links() in links_in(config.folder)
         again = call("dashboard", config.folder, "--no-browser")
         assert (again.code, doors.links()["look"] in again.out) == (0, True)
         assert get(doors, f"/files/{links.name}?token={control}")[0] == 404
     assert not links.exists()
+    (config.folder / "page-new.json").touch()  # as one that is just being written
     links.write_text(json.dumps(doors.links()))  # as one that was killed leaves it
     assert doors.links() not in links_in(config.folder)
+    assert not links.exists()
 
 
 def test_of_a_blind_session_no_file_that_tells_what_was_shown_is_served(
