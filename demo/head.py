@@ -1,4 +1,4 @@
-"""The simulated head: its electrodes, and what its brain answers to an image.
+"""The simulated head: its electrodes, what its brain answers to an image, and how people differ.
 
 Every source is a current dipole in a sphere, so that the maps on the scalp are as smooth and as
 mixed as those of a real head. All maps are in microvolts against Fz, the reference of
@@ -45,6 +45,22 @@ N_ATTRIBUTE_SOURCES = 64
 # eccentricity looks in a sphere without them (Ary et al. 1981).
 CORTEX_DEPTH = 0.87 * 0.6
 
+# How people differ from the usual head: standard deviations. Electrodes move by 2 to 10 degrees
+# from one fitting of a cap to the next (Atcherson et al. 2007), and by 5 mm where heads differ most
+# in shape (Towle et al. 1993), of a radius of 79 to 87 mm. P100 varies by 4.2 to 4.9 ms among
+# healthy adults, and by 30 to 45 % of its size (de Freitas Dotto et al. 2017). Where visual areas
+# lie varies much (Zhen et al. 2015), and folds turn dipoles; how far these, single sources and
+# gains differ is chosen so that two people's channels share half of what an image changes.
+CAP_TURN_RAD = 0.07  # about each axis
+ELECTRODE_SHIFT = 0.04  # of each electrode by itself, head radii
+GAIN_LOG_SD = 0.2  # of a channel: skin, gel and the bone below
+EVOKED_LOG_SD = 0.3  # of a whole brain's response
+AREA_SHIFT = 0.1  # of an area of cortex, radii of the cortex
+FOLD_TILT = 0.4  # of a dipole, in its own lengths
+SOURCE_LOG_SD = 0.3
+SOURCE_DELAY_SD_S = 0.005
+NEIGHBOURHOOD = 0.3  # cortex this near, in its radii, differs alike
+
 GRID_PX = 32  # the resolution at which visual cortex sees the image
 SCREEN_GREY = 0.62  # of the background around the image, in THINGS-EEG2
 # Typical sizes of the six feature maps, which bring them to one scale.
@@ -86,16 +102,6 @@ def dipole_potential(
     return ((c1 - c2 * along) * radial + c2 * depth * (electrodes @ moments.T)) / depth
 
 
-def scalp_maps(positions: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """Maps (63, k) of dipoles against the reference, each 1 at the electrode that sees it best.
-
-    positions and moments are (k, 3), in head radii and in any unit.
-    """
-    potential = dipole_potential(positions, moments, electrode_directions())
-    maps = potential[:-1] - potential[-1]
-    return maps / np.abs(maps).max(axis=0)
-
-
 @dataclass(frozen=True)
 class _Sources:
     """Dipoles that each answer once, with a smooth bump in time."""
@@ -110,20 +116,91 @@ class _Sources:
         return (self.maps * strengths) @ np.exp(-0.5 * late**2)
 
 
-class Brain:
-    """What one brain, drawn from a seed, answers to images. See `evoked`."""
+class _Differences:
+    """How a cortex differs from the usual one: smooth random functions of the place, of SD 1."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, random: np.random.RandomState, n_waves: int = 300) -> None:
+        self._waves = random.standard_normal((3, n_waves)) / NEIGHBOURHOOD
+        self._phases = random.uniform(0, 2 * np.pi, n_waves)
+        self._sizes = np.sqrt(2 / n_waves) * random.standard_normal((n_waves, 8))
+
+    def at(self, where: np.ndarray) -> np.ndarray:
+        """Eight of them (k, 8) at places (k, 3)."""
+        return np.cos(where @ self._waves + self._phases) @ self._sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A head with its cap: what reaches the channels of a dipole in it. See `head_of`."""
+
+    electrodes: np.ndarray  # unit vectors (64, 3), as of `electrode_directions`
+    gains: np.ndarray  # (63,), of all that a channel records
+    strength: float = 1.0  # of what its brain answers
+    differences: _Differences | None = None
+
+    def maps(self, positions: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """Maps (63, k) of dipoles against the reference, each 1 at the electrode that sees it best.
+
+        positions and moments are (k, 3), in head radii and in any unit.
+        """
+        potential = dipole_potential(positions, moments, self.electrodes)
+        maps = potential[:-1] - potential[-1]
+        return maps / np.abs(maps).max(axis=0)
+
+    def sources(
+        self,
+        where: np.ndarray,
+        moments: np.ndarray,
+        latencies_s: np.ndarray,
+        widths_s: np.ndarray,
+    ) -> _Sources:
+        """Sources of the usual cortex, in directions (k, 3), as they are in this head."""
+        if self.differences is None:
+            maps = self.maps(CORTEX_DEPTH * where, moments)
+            return _Sources(maps, latencies_s, widths_s)
+        by = self.differences.at(where)
+        where = _unit(where + AREA_SHIFT * by[:, :3])
+        maps = self.maps(CORTEX_DEPTH * where, _unit(moments) + FOLD_TILT * by[:, 3:6])
+        maps *= np.exp(SOURCE_LOG_SD * by[:, 6])
+        return _Sources(maps, latencies_s + SOURCE_DELAY_SD_S * by[:, 7], widths_s)
+
+
+@cache
+def head_of(person: int | None) -> Head:
+    """The head of a person, drawn from a number; None has the usual head, cap and gains.
+
+    People see alike: what a source answers to is a brain's, by its seed, and not a head's.
+    """
+    electrodes, n = electrode_directions(), len(CHANNELS)
+    if person is None:
+        return Head(electrodes, np.ones(n, np.float32))
+    from scipy.spatial.transform import Rotation
+
+    random = np.random.RandomState(person)
+    turn = Rotation.from_rotvec(CAP_TURN_RAD * random.standard_normal(3))
+    shifted = electrodes + ELECTRODE_SHIFT * random.standard_normal(electrodes.shape)
+    return Head(
+        electrodes=_unit(turn.apply(shifted)),
+        gains=np.exp(GAIN_LOG_SD * random.standard_normal(n)).astype(np.float32),
+        strength=float(np.exp(EVOKED_LOG_SD * random.standard_normal())),
+        differences=_Differences(random),
+    )
+
+
+class Brain:
+    """What one brain, drawn from a seed, answers to images in a head. See `evoked`."""
+
+    def __init__(self, seed: int, head: Head) -> None:
         # RandomState and not Generator: its stream is frozen for good (NEP 19), and decoders
         # that were trained on a brain must meet the same one under every later numpy.
         random = np.random.RandomState(seed)
-        self._seed = seed
-        self._common, self._common_strengths = _common_sources()
+        self._seed, self._strength = seed, head.strength
+        self._common, self._common_strengths = _common_sources(head)
         centres = random.uniform(-0.85, 0.85, (N_PIXEL_SOURCES, 2))
         self._fields = _receptive_fields(centres)
         self._tuning = _unit(random.standard_normal((N_PIXEL_SOURCES, len(FEATURE_SIZES))))
-        self._pixel = _pixel_sources(centres, random)
-        self._attribute = _attribute_sources(random)
+        self._pixel = _pixel_sources(centres, random, head)
+        self._attribute = _attribute_sources(random, head)
 
     def evoked(
         self, image: np.ndarray, attributes: Mapping[str, str], rate_hz: float
@@ -142,7 +219,7 @@ class Brain:
             + PIXEL_STRENGTH * self._pixel.response(pixel_drive, times_s)
             + self._attribute.response(self._attribute_drive(attributes), times_s)
         )
-        return (EVOKED_UV * response).astype(np.float32)
+        return (self._strength * EVOKED_UV * response).astype(np.float32)
 
     def _attribute_drive(self, attributes: Mapping[str, str]) -> np.ndarray:
         """How strongly the attributes, and weaker each pair of them, drive the late sources."""
@@ -161,7 +238,7 @@ class Brain:
         return random.standard_normal(N_ATTRIBUTE_SOURCES)
 
 
-def _common_sources() -> tuple[_Sources, np.ndarray]:
+def _common_sources(head: Head) -> tuple[_Sources, np.ndarray]:
     """The deflections that every image evokes, and their signed strengths."""
     lateral, ventral = (0.5, -0.8, 0.1), (0.7, -0.65, -0.1)
     medial, parietal = (0.0, -1.0, 0.3), (0.15, -0.65, 0.75)
@@ -174,11 +251,10 @@ def _common_sources() -> tuple[_Sources, np.ndarray]:
     both = [(np.array(w[0]) * (side, 1, 1), *w[1:]) for w in waves for side in (-1, 1)]
     where = _unit(np.array([w[0] for w in both]))
     latencies_s, widths_s, strengths = (np.array([w[i] for w in both]) for i in (1, 2, 3))
-    maps = scalp_maps(CORTEX_DEPTH * where, where)
-    return _Sources(maps, latencies_s, widths_s), strengths / 2
+    return head.sources(where, where, latencies_s, widths_s), strengths / 2
 
 
-def _pixel_sources(centres: np.ndarray, random: np.random.RandomState) -> _Sources:
+def _pixel_sources(centres: np.ndarray, random: np.random.RandomState, head: Head) -> _Sources:
     """Early sources in occipital cortex, laid out as the visual field (k, 2) is: crossed over.
 
     The left half of the field is seen by the right hemisphere, the upper half by the lower bank
@@ -188,14 +264,15 @@ def _pixel_sources(centres: np.ndarray, random: np.random.RandomState) -> _Sourc
     x, y = centres.T
     where = _unit(np.column_stack([-0.6 * x, -1 + 0.25 * np.hypot(x, y), 0.1 - 0.5 * y]))
     folds = _unit(random.standard_normal((k, 3)))
-    return _Sources(
-        maps=scalp_maps(CORTEX_DEPTH * where, 0.8 * where + folds),
+    return head.sources(
+        where,
+        0.8 * where + folds,
         latencies_s=random.uniform(0.085, 0.21, k),
         widths_s=random.uniform(0.012, 0.022, k),
     )
 
 
-def _attribute_sources(random: np.random.RandomState) -> _Sources:
+def _attribute_sources(random: np.random.RandomState, head: Head) -> _Sources:
     """Later sources, half in occipito-temporal and half in parietal cortex of both sides."""
     k = N_ATTRIBUTE_SOURCES
     side = np.where(np.arange(k) % 2, 1.0, -1.0)[:, None]
@@ -203,8 +280,9 @@ def _attribute_sources(random: np.random.RandomState) -> _Sources:
     where = np.where(ventral, [0.7, -0.7, -0.15], [0.35, -0.7, 0.65])
     where = _unit(where * np.hstack([side, np.ones((k, 2))]) + 0.2 * random.standard_normal((k, 3)))
     folds = _unit(random.standard_normal((k, 3)))
-    return _Sources(
-        maps=scalp_maps(CORTEX_DEPTH * where, 0.8 * where + folds),
+    return head.sources(
+        where,
+        0.8 * where + folds,
         latencies_s=random.uniform(0.22, 0.55, k),
         widths_s=random.uniform(0.025, 0.055, k),
     )

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from scipy import fft, signal
 
-from demo.head import CHANNELS, CORTEX_DEPTH, Brain, scalp_maps
+from demo.head import CHANNELS, CORTEX_DEPTH, Brain, Head, head_of
 from hvf_core.problem import Problem
 
 # Of the evoked response's power, the share that changes from presentation to presentation.
@@ -30,6 +30,7 @@ class SubjectSettings:
     rate_hz: float = 250.0  # sampling rate, 50 to 2000
     amplitude: float = 1.0  # of everything evoked; 0 evokes nothing at all
     seed: int = 0  # of this subject's brain; the recording has a seed of its own
+    person: int | None = None  # whose head and cap, by `head_of`; None has the usual ones
     noise_uv: float = 11.0  # background with a 1/f spectrum, RMS below 100 Hz, mean of electrodes
     alpha_uv: float = 7.0  # posterior alpha rhythm, RMS where it is strongest
     alpha_hz: float = 10.0  # its frequency
@@ -58,9 +59,11 @@ class SimulatedSubject:
     def __init__(self, settings: SubjectSettings, recording_seed: int) -> None:
         self.settings = settings
         self.next_sample = 0  # the first one that has not been read yet
-        seeds = np.random.SeedSequence([settings.seed, recording_seed])
+        whose = [] if settings.person is None else [settings.person]
+        seeds = np.random.SeedSequence([settings.seed, recording_seed, *whose])
         ongoing_seed, trial_seed = seeds.spawn(2)
-        self._brain = Brain(settings.seed)
+        head = head_of(settings.person)
+        self._brain, self._gains = Brain(settings.seed, head), head.gains
         self._ongoing = _OngoingEeg(settings, np.random.default_rng(ongoing_seed))
         self._trials = np.random.default_rng(trial_seed)
         self._ahead = np.empty((0, len(CHANNELS)), np.float32)
@@ -103,6 +106,7 @@ class SimulatedSubject:
             first, last = max(onset, start), min(onset + len(response), stop)
             if first < last:
                 chunk[first - start : last - start] += response[first - onset : last - onset]
+        chunk *= self._gains
         self._presentations = [
             (onset, response)
             for onset, response in self._presentations
@@ -134,12 +138,13 @@ class _OngoingEeg:
         self._random = random
         self.block_size = round(BLOCK_S * rate_hz)
         self._start = 0
-        self._background_mix = settings.noise_uv * _background_mix()
+        head = head_of(settings.person)
+        self._background_mix = settings.noise_uv * _background_mix(head)
         self._background = _Filter(_power_law(rate_hz), n)
-        self._alpha_mix = settings.alpha_uv * _alpha_mix()
+        self._alpha_mix = settings.alpha_uv * _alpha_mix(head)
         self._alpha = _Filter(_resonance(settings.alpha_hz, rate_hz), self._alpha_mix.shape[1])
         self._drift = _Filter(_drift(rate_hz), n)
-        self._blink_map = settings.blink_uv * _blink_map()
+        self._blink_map = settings.blink_uv * _blink_map(head)
         self._blinks = _Filter(_blink(rate_hz), 1)
         # Mains reach every electrode with a strength and a phase of its own.
         visible = settings.line_hz < rate_hz / 2
@@ -173,7 +178,7 @@ class _OngoingEeg:
 
 
 @cache
-def _background_mix() -> np.ndarray:
+def _background_mix(head: Head) -> np.ndarray:
     """(63, 63): mixes independent rows as cortex would, to a mean RMS of 1 over electrodes.
 
     Cortex is a few hundred dipoles all over the sphere. As all have the same spectrum, 63 rows
@@ -183,24 +188,24 @@ def _background_mix() -> np.ndarray:
     where = random.standard_normal((800, 3))
     where /= np.linalg.norm(where, axis=1, keepdims=True)
     where = where[where[:, 2] > -0.4]
-    maps = scalp_maps(CORTEX_DEPTH * where, where + 0.7 * random.standard_normal(where.shape))
+    maps = head.maps(CORTEX_DEPTH * where, where + 0.7 * random.standard_normal(where.shape))
     axes, sizes, _ = np.linalg.svd(maps, full_matrices=False)
     mix = axes * sizes
     return mix / np.linalg.norm(mix, axis=1).mean()
 
 
-def _alpha_mix() -> np.ndarray:
+def _alpha_mix(head: Head) -> np.ndarray:
     """(63, 6): maps of the alpha generators, at most 1 RMS in sum."""
     where = np.array([[x, -0.85, z] for x in (-0.45, 0.0, 0.45) for z in (0.15, 0.55)])
     where /= np.linalg.norm(where, axis=1, keepdims=True)
-    maps = scalp_maps(CORTEX_DEPTH * where, where)
+    maps = head.maps(CORTEX_DEPTH * where, where)
     return maps / np.linalg.norm(maps, axis=1).max()
 
 
-def _blink_map() -> np.ndarray:
+def _blink_map(head: Head) -> np.ndarray:
     """(63,): the eyes' dipoles turned up, 1 at the electrode next to them."""
     eyes = 0.75 * np.array([[-0.35, 0.85, -0.35], [0.35, 0.85, -0.35]])
-    both = scalp_maps(eyes, np.array([[-0.2, 1.0, 0.6], [0.2, 1.0, 0.6]])).sum(axis=1)
+    both = head.maps(eyes, np.array([[-0.2, 1.0, 0.6], [0.2, 1.0, 0.6]])).sum(axis=1)
     return both / np.abs(both).max()
 
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import legendre
 from scipy import ndimage, signal
+from scipy.spatial.distance import pdist
 
-from demo.head import CHANNELS, dipole_potential, electrode_directions
+from demo.head import CHANNELS, dipole_potential, electrode_directions, head_of
 from demo.subject import SLOPE, TRIAL_VARIANCE_SHARE, SimulatedSubject, SubjectSettings
 from hvf_core.problem import Problem
 
@@ -63,6 +64,26 @@ def test_the_dipole_potential_is_its_legendre_series(eccentricity: float) -> Non
     expected = np.column_stack([radial, np.sin(angle) * slope])
     potential = dipole_potential(position, moments, electrodes)
     np.testing.assert_allclose(potential, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_people_see_alike_and_their_channels_tell_it_otherwise() -> None:
+    def evoked(**who: int) -> np.ndarray:
+        subject = SimulatedSubject(SubjectSettings(**who), 1)
+        words = [{**ATTRIBUTES, "shape": f"word{i}"} for i in range(8)]
+        return np.array([subject.evoked(an_image(i), word).ravel() for i, word in enumerate(words)])
+
+    usual, person, other_brain = evoked(), evoked(person=6), evoked(seed=9)
+    np.testing.assert_array_equal(person, evoked(person=6))
+    likeness = np.corrcoef([pdist(one) for one in (usual, person, other_brain)])[0]
+    assert likeness[1] > 0.6 > likeness[2] + 0.2
+    changes = [(one - one.mean(axis=0)).ravel() for one in (usual, person)]
+    assert 0.4 < np.corrcoef(changes)[0, 1] < 0.9
+
+
+def test_a_persons_gains_are_those_of_all_that_a_channel_records() -> None:
+    eeg = SimulatedSubject(with_(QUIET, sensor_uv=1.0, person=3), 1).read(5000)
+    np.testing.assert_allclose(eeg.std(axis=0), head_of(3).gains, rtol=0.05)
+    assert 0.1 < np.log(head_of(3).gains).std() < 0.3
 
 
 # The recording as a stream of samples
