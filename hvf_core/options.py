@@ -189,6 +189,7 @@ Step = Literal[
     "gallery",
     "prepare-test",
     "calibrate",
+    "personalise",
     "evaluate",
     "adapt",
     "live",
@@ -202,6 +203,8 @@ STEPS: Mapping[Step, str] = {
     "gallery": f"{TRAIN} gallery --bundle {{bundle}} --out {{gallery}}",
     "prepare-test": f"{TRAIN} prepare-test {{recording}} --bundle {{bundle}} --out held_out",
     "calibrate": f"{TRAIN} calibrate --bundle {{bundle}} --gallery {{gallery}} --trials {{trials}}",
+    "personalise": f"{TRAIN} personalise --bundle {{bundle}} --trials {{trials}} "
+    "--gallery {gallery} --out mine/bundle",
     "evaluate": f"{TRAIN} evaluate --bundle {{bundle}} --gallery {{gallery}} --trials {{trials}}",
     "adapt": f"{LIVE} adapt --eeg {{eeg}} --markers {{markers}} --bundle {{bundle}}",
     "live": f"{LIVE} live --eeg {{eeg}} --markers {{markers}} --bundle {{bundle}}",

@@ -89,6 +89,7 @@ def mbp(
     from offline_train.brain.joined import load_trial_sets
     from offline_train.brain.making import Making
     from offline_train.data.features import check_encoders, label_features
+    from offline_train.evaluate.retrieval import subjects_of
     from offline_train.together import Group, told_of_others
 
     painted_with = None if prior is None else load_prior(prior)
@@ -141,9 +142,13 @@ def mbp(
         of = ("--labels", ",".join(sorted(items))) if labels else told_apart
         told = onward("gallery", *of, bundle=out, gallery=out.parent / "gallery")
         console.print(told, soft_wrap=True)
+        if len(subjects_of(folds[0].learnt)) > 1:
+            _for_somebody_else(out, settings)
         return
     console.print(found or "none is tried: no subject has trials of the split 'test'")
     console.print(f"{len(folds)} bundles, in SUBJECT/bundle of '{out}'; of the last: {told}")
+    if settings.subjects == "leave-one-out":
+        _for_somebody_else(making.folder(out, folds[-1]), settings)
 
 
 def _also(
@@ -205,3 +210,10 @@ def _made(making: "Making", folds: "Sequence[Fold]", out: Path) -> "tuple[str, T
                 say("looking test trials up")
                 found.append((fold.subject, making.tried(folder, fold.test, fold.subject)))
     return told, table_of(found) if found else None
+
+
+def _for_somebody_else(bundle: Path, settings: TrainSettings) -> None:
+    """What comes next for a person of whom nothing was learnt."""
+    if settings.encoder in ("mbp", "ubp"):  # a person's matrix is folded into their first map
+        told = onward("personalise", bundle=bundle)
+        console.print(f"for somebody else, with some minutes of trials, {told}", soft_wrap=True)

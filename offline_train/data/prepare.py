@@ -20,6 +20,7 @@ from offline_train.data.pieces.work import Telling, cut_study
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import Facts, Study
 from offline_train.data.trial_set import (
+    ADAPTED,
     TrialFormat,
     TrialSet,
     TrialSetWriter,
@@ -118,7 +119,10 @@ def prepare_test(
         Problem: no trial is left, or a part does not fit the bundle.
     """
     how = HowCut(preprocessing, settings, settings.adaptation)
-    trial_format = _format(preprocessing.settings, preprocessing.signal, study, provenance)
+    told = dict(provenance or {})
+    if settings.adaptation is not None:
+        told[ADAPTED] = settings.adaptation.model_dump(mode="json")
+    trial_format = _format(preprocessing.settings, preprocessing.signal, study, told)
     telling = Telling(_Hearing(on_recording, preprocessing.signal), on_share, say)
     with (
         cut_study(study, how, directory, telling) as cuts,

@@ -45,6 +45,8 @@ MANIFEST = "trial_set.json"
 TRIALS = "trials.npy"
 TABLE = "table.npz"
 PREPROCESSING = "preprocessing.safetensors"
+ADAPTED = "adaptation"
+"""In the provenance of a set of which each trial was adapted: with which settings."""
 
 
 class TrialFormat(TrialInfo):

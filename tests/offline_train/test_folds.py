@@ -195,6 +195,10 @@ def test_every_subject_is_left_out_by_one_command_that_goes_on(
     assert "12-way retrieval, by the subject decoded" in told
     assert "ann 1 " in told
     assert "mean 3 " in told
+    for_others = (
+        f"personalise --bundle {tmp_path / 'out' / SUBJECTS[-1] / 'bundle'} --trials TRIALS"
+    )
+    assert for_others in told.partition("for somebody else")[2]
     assert "not calibrated, as no stimuli were held out: train with `mbp --hold-out 200`" in told
     weights = (tmp_path / "out/ann/bundle/brain.safetensors").read_bytes()
     refused = call(*asked, "--seed", 1, module="offline_train")

@@ -16,7 +16,7 @@ from offline_train.brain.gallery import build_gallery
 from offline_train.brain.person.personal import personalise
 from offline_train.brain.settings import TrainSettings
 from offline_train.brain.train import make_bundle, train
-from offline_train.data.trial_set import TrialSet, load_trial_set, write_trial_set
+from offline_train.data.trial_set import ADAPTED, TrialSet, load_trial_set, write_trial_set
 from offline_train.evaluate.retrieval import evaluate
 from stream.acquire.preprocess import trial_covariance
 from stream.acquire.settings import PreprocessSettings
@@ -101,6 +101,9 @@ def test_it_finds_what_the_person_sees_and_of_nobody_anything(
     few = minutes.select(minutes.items[:19])
     with pytest.raises(Problem, match="of 19 images, and labels tell something from 20 on"):
         personalise(tmp_path / "few", bundle, few, gallery, "a test")
+    told_so = minutes.format.model_copy(update={"provenance": {ADAPTED: {}}})
+    with pytest.raises(Problem, match="were prepared with `--adapt`, which has corrected"):
+        personalise(tmp_path / "few", bundle, replace(minutes, format=told_so), None, "a test")
     assert not (tmp_path / "few").exists()
     unlabelled = personalise(tmp_path / "unlabelled", bundle, minutes, None, "a test")
     assert (unlabelled.before, unlabelled.after) == (None, None)

@@ -12,9 +12,10 @@ from offline_train.data import prepare as prepare_module
 from offline_train.data.prepare import prepare_test
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings
 from offline_train.data.study import CutTrials, Facts, ShownImage, Study, StudyPart
-from offline_train.data.trial_set import load_trial_set
+from offline_train.data.trial_set import ADAPTED, load_trial_set
 from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing, PreprocessSettings
+from stream.acquire.settings import AdaptationSettings
 from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
 from stream.sources.cut_recording import cut_trials
@@ -236,6 +237,16 @@ def test_what_channels_record_goes_into_the_set_and_is_not_mixed(tmp_path):
             tmp_path / "no",
             PrepareTestSettings(),
         )
+
+
+def test_a_set_says_of_itself_that_it_was_adapted(tmp_path):
+    whole = prepare(study(one=make_recording(ONSETS)), make_settings(), tmp_path / "plain")
+    fitted = Preprocessing(make_settings(), whole.preprocessing_arrays)
+    for how in (None, AdaptationSettings()):
+        settings = PrepareTestSettings(adaptation=how)
+        recorded = study(one=make_recording(ONSETS, seed=1))
+        made = prepare_test(recorded, fitted, tmp_path / f"{how is None}", settings)
+        assert made.format.provenance.get(ADAPTED) == (how and how.model_dump(mode="json"))
 
 
 def test_every_marker_is_a_trial_or_a_drop_with_its_reason(tmp_path):

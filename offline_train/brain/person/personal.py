@@ -27,7 +27,7 @@ from hvf_core.provenance import provenance
 from index.gallery import Gallery, check_space
 from offline_train.brain.calibrate import fit_temperature
 from offline_train.brain.person.adapt import ENOUGH, FEWEST
-from offline_train.data.trial_set import TrialSet
+from offline_train.data.trial_set import ADAPTED, TrialSet
 from offline_train.evaluate.answers import check_trials, embed, rows_of
 from offline_train.evaluate.metrics import Estimate, estimated_rate
 from offline_train.evaluate.retrieval import subjects_of
@@ -198,6 +198,11 @@ def _checked(bundle: Bundle, trial_set: TrialSet, gallery: Gallery | None) -> Li
             "one of these, or follow the person with `live --adapt`"
         )
     check_trials(bundle, trial_set)
+    if trial_set.format.provenance.get(ADAPTED) is not None:
+        raise Problem(
+            "the trials were prepared with `--adapt`, which has corrected for the person already: "
+            "prepare them again with `prepare-test` without it"
+        )
     if len(people := subjects_of(trial_set)) > 1:
         raise Problem(
             f"the trials are of {len(people)} people, {', '.join(people)}: give those of one"
