@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
+from demo.unseen.settings import UnseenSettings
 from hvf_core.options import Asked, Flag, app_of, with_settings
 from hvf_core.screen import Screen
 from offline_train.evaluate.settings import EvaluateSettings
@@ -224,6 +225,42 @@ def evaluate(
             adaptation=AdaptationSettings() if adapt else None,
         )
     show_results(found, out)
+
+
+@app.command()
+@with_settings(UnseenSettings)
+def unseen(
+    asked: Asked[UnseenSettings],
+    out: Annotated[Path, typer.Option(help="Folder to write; begun there, it goes on")] = Path(
+        "unseen"
+    ),
+) -> None:
+    """How well people are decoded whom the model has not seen, by minutes of calibration.
+
+    A model learns from many simulated people with heads, caps and gains of their own. Others are
+    decoded by it as it is, made theirs by some minutes of trials, and from these minutes alone.
+
+    Example: python -m demo unseen --out unseen
+    """
+    # Before torch is loaded: on shared cores, threads that spin while they wait slow training down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from demo.unseen.measure import Measuring, claimed
+    from demo.unseen.report import PICTURE, RESULT, tables_of, unseen_of, write
+    from demo.unseen.world import World
+    from offline_train.commands.options import bar
+
+    settings = asked.settings()
+    world = World.of(settings)
+    with claimed(out, settings):
+        with bar("drawing and encoding pictures (simulated)") as tell:
+            features = world.features(out / "features", tell)
+        with bar("recording") as tell:
+            found = Measuring(out, settings, world, features, tell).run()
+        measured = unseen_of(settings, found)
+        write(measured, out)
+    for table in tables_of(measured):
+        console.print(table)
+    console.print(f"'{RESULT}' and '{PICTURE}' are in '{out}'")
 
 
 @app.command()
