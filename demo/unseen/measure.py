@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from pydantic import JsonValue
 from threadpoolctl import threadpool_limits
 
 from decoder.bundle import MANIFEST, Bundle, load_bundle
@@ -45,7 +46,7 @@ from stream.sources.recording import Recording
 COMMAND, SETTINGS = "python -m demo unseen", "settings.json"
 _BRAIN = 1
 """Seed of all brains: what sources answer to is alike in people, what reaches a scalp is not."""
-_SIMULATED = {"subject": "simulated", "subject_seed": _BRAIN}
+_SIMULATED: dict[str, JsonValue] = {"subject": "simulated", "subject_seed": _BRAIN}
 
 
 @contextmanager

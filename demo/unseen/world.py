@@ -57,7 +57,7 @@ class World:
     def all(self) -> list[Stimulus]:
         return [*self.learnt, *self.shown, *self.asked]
 
-    def features(self, cache: Path, tell: Callable[[int, int], object]) -> Features:
+    def features(self, cache: Path, tell: Callable[[int, int], None]) -> Features:
         """Draws all pictures; what the demo's image encoders see in them."""
         self.pictures.update({stimulus: render(stimulus) for stimulus in self.all})
         by_id = {stimulus.id: picture for stimulus, picture in self.pictures.items()}
