@@ -148,6 +148,15 @@ def test_a_row_has_known_values(tmp_path: Path) -> None:
         assert {type(value) for value in table.column(name)} <= {kind, type(None)}
 
 
+def test_what_was_missed_while_a_reader_was_away_stands_where_it_came(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for trial in (1, 1003, 1004, 2, 3):  # as they are entered
+        ledger.announce(trial)
+    ledger.close()
+    table = trials_table(config_of(tmp_path), read_ledger(tmp_path / "ledger.jsonl"))
+    assert table.column("trial") == [1, 2, 3, 1003, 1004]
+
+
 def test_no_latency_is_told_in_virtual_time(tmp_path: Path) -> None:
     path = enter(tmp_path, ("cat", "decoded", answer(["cat"], stamps=ANSWERED)))
     config = config_of(tmp_path, FileSource(path=Path("r.xdf")))

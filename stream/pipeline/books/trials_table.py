@@ -28,7 +28,7 @@ _FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!(?:\d+\.?\d*)?\Z))")
 
 @dataclass(frozen=True)
 class TrialsTable:
-    """Columns, with the type of what is in each, and rows in the order of the ledger."""
+    """Columns, with the type of what is in each, and rows in the order of their numbers."""
 
     columns: Mapping[str, type]
     rows: Sequence[TrialRow]
@@ -68,7 +68,8 @@ def trials_table(config: SessionConfig, records: Iterable[Record]) -> TrialsTabl
             row["painted"] = record["file"]
     answers = dict(_answers(n))
     stamps = dict.fromkeys(("marker_readable_s", *map(_stamp, _STAMPS)), float)
-    return TrialsTable(_MARKER | _END | answers | _ANSWER | stamps, list(rows.values()))
+    columns = _MARKER | _END | answers | _ANSWER | stamps
+    return TrialsTable(columns, [rows[trial] for trial in sorted(rows)])
 
 
 def write_trials_table(config: SessionConfig) -> None:
