@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from stream.pipeline.wire.config import (
 )
 from stream.pipeline.wire.messages import Noted
 from stream.pipeline.wire.nodes import PAINT, NodeSpec, node
+from tests import forked
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     for name in ("steady", "moody"):
         (package / f"{name}.py").write_text(f"NAME = '{name}'\n{NODE}")
     monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
+    monkeypatch.setattr(subprocess, "Popen", forked.Popen)
     monkeypatch.setattr(supervisor, "_SILENT_S", 1e9)  # on a busy machine any node may be
     stages = []
 
