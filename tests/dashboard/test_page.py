@@ -220,6 +220,7 @@ def test_what_is_asked_reaches_the_session_and_its_answer_the_page(opened: Calla
         expect(
             page.locator(".verb:not(:has([data-verb=like])) :enabled, .setting input:enabled")
         ).to_have_count(0)
+        expect(page.locator("#checks-open")).to_be_disabled()
 
 
 def test_what_the_doctor_finds_is_shown_the_worst_first(opened: Callable) -> None:
@@ -240,8 +241,6 @@ def test_what_the_doctor_finds_is_shown_the_worst_first(opened: Callable) -> Non
         expect(page.locator("#checks-dialog")).to_be_visible()
         page.locator("#checks-begin").click()
         assert _asked(session)["ask"] == "check"
-    with opened("live", "look") as (page, _):
-        expect(page.locator("#checks-open")).to_be_disabled()
 
 
 def test_a_line_that_breaks_is_seen_and_heals_by_itself(opened: Callable) -> None:
