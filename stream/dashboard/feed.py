@@ -177,6 +177,8 @@ class Feed:
             self._is(lost=False)  # somebody has answered
             self._joined.set()
             session.listen(*_KINDS)
+            with self.lock:  # what was said since, and before anybody listened
+                self._read_history(self.board)
             while not self._ended.is_set() and (some := session.some()) is not None:
                 self._heard_s = time.monotonic()
                 for message in some:

@@ -195,3 +195,40 @@ async def _both_are_open(feed: Feed) -> None:
 def test_who_only_looks_is_not_told_how_the_machine_is(tmp_path: Path) -> None:
     config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
     asyncio.run(asyncio.wait_for(_both_are_open(Feed(config)), 60))
+
+
+class Joined:
+    """A session that has said all that it has to say before anybody listens."""
+
+    def __init__(self, ledger: Path, *records: dict[str, Any]) -> None:
+        self._ledger, self._records = ledger, records
+
+    def __enter__(self) -> "Joined":
+        with self._ledger.open("a", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(record)}\n" for record in self._records)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def listen(self, *_: type) -> None:
+        pass
+
+    def some(self) -> list[Any]:
+        return []
+
+
+def test_what_a_session_says_while_its_page_joins_it_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
+    (config.folder / "summary.json").unlink()
+    running = {"event": "session", "at_s": 1.0, "state": "running"}
+    joined = Joined(config.folder / "ledger.jsonl", running)
+    monkeypatch.setattr("stream.dashboard.feed.client.connect", lambda *_, **__: joined)
+    feed = Feed(config)
+    feed.begin()
+    try:
+        wait_until(lambda: feed.board.state == "running")
+    finally:
+        feed.end()
