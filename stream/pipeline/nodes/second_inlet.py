@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import zmq
@@ -28,6 +29,7 @@ from stream.recorder.tap import as_rows
 
 _GUARD_S = 3.0
 _PATIENCE_S = 0.1  # for the reader's own inlet, which is as fast as the second one
+_AT_ONCE = 20  # messages at a look: EEG does not wait for a flood of markers
 _REMEMBERED = 20_000  # markers that came by one way only: a flood, while a process stands still
 
 
@@ -128,10 +130,12 @@ class BothWays:
     def second(self) -> Iterator[Chunk]:
         """What only the second inlet has heard; empty chunks too."""
         now_s = self._clock()
-        for message in self._told():
+        for message in islice(self._told(), _AT_ONCE):
             if isinstance(message, Overheard):
                 self._waiting.append((now_s, message))
-        while self._waiting and now_s - self._waiting[0][0] >= _PATIENCE_S:
+        for _ in range(_AT_ONCE):
+            if not self._waiting or now_s - self._waiting[0][0] < _PATIENCE_S:
+                return
             _, heard = self._waiting.popleft()
             raw_s = np.frombuffer(heard.raw_s)
             samples = np.array(heard.texts, object) if heard.texts else heard.array
