@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
@@ -77,9 +78,9 @@ def simulated_tests(
     evoked = responses(settings, tests)
     numbers = range(_FIRST_SESSION, _FIRST_SESSION + n_repeats)
     gains = np.exp(gain_sd * np.random.default_rng(settings.seed).normal(size=len(CHANNELS)))
-    sessions = simulate_sessions(
-        settings, tests, evoked, track(numbers, "recording (simulated)"), soa_s
-    )
+    told = Console(stderr=True)  # as what is written may be read by programs
+    recorded = track(numbers, "recording (simulated)", console=told)
+    sessions = simulate_sessions(settings, tests, evoked, recorded, soa_s)
     parts = (StudyPart(with_gains(one, gains), Facts(session=one.name)) for one in sessions)
     with threadpool_limits(1, "blas"):
         return prepare_test(

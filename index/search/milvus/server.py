@@ -186,7 +186,7 @@ class Server:
                     return 0
                 raise
         ready = (one.num_rows for one in loaded if one.index_name or one.num_rows < _FEW)
-        return max(0, n - sum(ready))
+        return max(0, n - sum(ready)) if n >= _FEW else 0
 
     def nearest(
         self,
