@@ -89,8 +89,8 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Sessions mostly wait, so two more than cores; fast tests compute. Each takes a GB."""
-    return min(8, (os.cpu_count() or 1) + 2 * (config.option.markexpr != "not slow"))
+    """Sessions mostly wait, so three more than cores; fast tests compute. Each takes a GB."""
+    return min(8, (os.cpu_count() or 1) + 3 * (config.option.markexpr != "not slow"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
