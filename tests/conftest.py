@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The same examples in every run, however busy the machine is: what fails here fails everywhere.
 # The fast tests try some of them, the whole suite as many as each property asks for.
-_FAST_EXAMPLES = 25
+_FAST_EXAMPLES = 15
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -29,6 +29,7 @@ def _by_hand(image: np.ndarray, kernel_px: int) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 def test_the_blur_is_that_of_the_authors_to_a_level_of_brightness() -> None:
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     found, wanted = blurred(image, 15).astype(int), _by_hand(image, 15).astype(int)

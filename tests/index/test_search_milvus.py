@@ -39,6 +39,7 @@ from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, Se
 from tests.tiny_bundle import tiny_models
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
 N, DIM, FACTOR = 1500, 16, 15.0
 PATIENT_S = 60.0
 

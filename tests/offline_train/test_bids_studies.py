@@ -68,6 +68,7 @@ def test_things_eeg2_has_the_same_ids_as_in_its_other_forms(tmp_path: Path) -> N
     assert prepared(tmp_path / "again", root, "--tmax", 0.196).stimuli == trials.stimuli
 
 
+@pytest.mark.slow
 def test_onsets_in_seconds_are_taken_as_such(tmp_path: Path) -> None:
     as_samples = prepared(tmp_path / "a", bids.ds003825(tmp_path / "x"), "--tmax", 0.09)
     as_seconds = prepared(tmp_path / "b", bids.ds003825(tmp_path / "y", False), "--tmax", 0.09)

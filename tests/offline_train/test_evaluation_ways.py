@@ -325,6 +325,7 @@ def test_a_command_writes_json_a_page_pictures_and_a_record(
     assert "paired over 40 images of 2 subjects" in again.out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_paired_is_refused_before_anything_is_decoded(
     trained: tuple, on_disk: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from stream.acquire.preprocess import trial_covariance
 from stream.acquire.settings import PreprocessSettings
 from tests.offline_train.conftest import FORMAT, Planted
 
+pytestmark = pytest.mark.slow
+
 
 class World(NamedTuple):
     bundle: Bundle

@@ -110,6 +110,7 @@ def test_what_was_killed_while_it_wrote_goes_on(
     check_same(out, whole[1])
 
 
+@pytest.mark.slow
 def test_what_has_changed_since_is_cut_again_and_said(
     stopped: tuple[Path, Path], whole: tuple[Path, TrialSet]
 ) -> None:

@@ -79,6 +79,7 @@ def stopped(patch: pytest.MonkeyPatch, of: int, *arguments: object) -> Done:
         return call("prepare", *arguments, module="offline_train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "named", "read"), WRITERS)
 def test_what_is_called_otherwise_is_looked_at_too(
     write: Callable[[Path, str], Path],

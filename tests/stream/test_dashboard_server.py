@@ -217,6 +217,7 @@ def tell_through(fifo: Path, file: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_session_that_is_over_is_looked_at_once_at_a_time_for_who_steers(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
