@@ -1,6 +1,7 @@
 """Evaluations as tables for a terminal of 80 columns."""
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
 
 from rich import box
 from rich.table import Table
@@ -42,19 +43,12 @@ def accuracy_table(evaluation: Evaluation) -> Table:
         f"by noise alone {noise(pooled.noise)} %",
         columns=("tmax s", "repeats", "top-1 %", "top-5 %", "ECE %", "noise %"),
     )
-    for i, point in enumerate(evaluation.points):
-        same_end = i > 0 and evaluation.points[i - 1].tmax_s == point.tmax_s
-        if i > 0 and not same_end:
-            table.add_section()
-        table.add_row(
-            "" if same_end else f"{point.tmax_s:g}",
-            str(point.repeats),
-            percent(point.top1),
-            percent(point.top5),
-            percent(point.ece),
-            noise(point.noise),
-        )
-    table.add_section()
+    for end_s, points in groupby(evaluation.points, lambda point: point.tmax_s):
+        for i, point in enumerate(points):
+            end = "" if i else f"{end_s:g}"
+            shares = map(percent, (point.top1, point.top5, point.ece))
+            table.add_row(end, str(point.repeats), *shares, noise(point.noise))
+        table.add_section()
     chance = (f"{100 * share:.1f}" for share in (evaluation.chance_top1, evaluation.chance_top5))
     table.add_row("chance", "", *chance, "", "")
     return table
