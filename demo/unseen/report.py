@@ -185,7 +185,8 @@ def _figure(found: Unseen) -> Figure:
         _draw(axes, own, 100 / found.n_way)
         axes.set_title(_of_looks(repeats), fontsize=10)
     panels[0].set_ylabel(f"top-1 among {found.n_way}, %")
-    panels[0].legend(frameon=False, fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(
         f"People whom the model has not seen (SIMULATED), n = {found.settings.unseen}\n"
         f"bands: {found.interval}; thin: each person",
