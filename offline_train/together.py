@@ -42,7 +42,7 @@ def joined(cpu: bool) -> "PartialState":
         raise Problem(
             "`accelerate launch` was asked for several processes and has started one, as it does "
             "on CPUs: start them with `python -m torch.distributed.run --nproc-per-node N -m "
-            "offline_train ...`, or ask for one"
+            "offline_train ...`, or ask for one, without MASTER_ADDR in the environment"
         )
     return state
 

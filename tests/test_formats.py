@@ -14,11 +14,11 @@ from torch.nn import functional
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import BundleManifest, load_bundle
 from decoder.calibration import log_softmax
-from index.gallery import load_gallery
+from index.gallery import Gallery, load_gallery, save_gallery
 from index.gallery.manifest import Block, GalleryManifest
 from offline_train.data.trial_set import TrialFormat, TrialSetManifest
 from tests.calling import ROOT
-from tests.tiny_bundle import tiny_models
+from tests.tiny_bundle import TOY, tiny_bundle
 
 TEXT = (ROOT / "docs/formats.md").read_text("utf-8")
 
@@ -44,17 +44,21 @@ def test_every_field_of_a_part_is_told(row: str, model: type[BaseModel]) -> None
 
 
 def test_the_recipe_answers_as_the_program_does(tmp_path: Path) -> None:
-    models, rng = tiny_models(tmp_path), np.random.default_rng(1)
+    rng, space = np.random.default_rng(1), tiny_bundle(tmp_path / "bundle").manifest.space
+    ids = (*"abcdefg", "two\u2028lines")  # which is no end of a line of names
+    made = Gallery(ids, ids, np.eye(8, dtype=np.float32), space, TOY, "test")
+    save_gallery(tmp_path / "gallery", made)
     trial = rng.standard_normal((4, 20)).astype(np.float32)
     np.save(tmp_path / "trial.npy", trial)
     (recipe,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    command = [sys.executable, "-c", recipe, models / "bundle", models / "gallery"]
-    told = subprocess.check_output([*command, tmp_path / "trial.npy"], text=True, timeout=60)
-    bundle, gallery = load_bundle(models / "bundle"), load_gallery(models / "gallery")
+    command = [sys.executable, "-c", recipe, tmp_path / "bundle", tmp_path / "gallery"]
+    told = subprocess.check_output([*command, tmp_path / "trial.npy"], encoding="utf-8", timeout=60)
+    bundle, gallery = load_bundle(tmp_path / "bundle"), load_gallery(tmp_path / "gallery")
     with torch.inference_mode():
         brain = load_brain_encoder(bundle)(torch.from_numpy(trial)[None])
     cosines = gallery.embeddings @ functional.normalize(brain)[0].numpy()
     p = np.exp(log_softmax(cosines, np.exp(bundle.manifest.logit_scale)))
-    found = {id_: float(value) for id_, value in map(str.split, told.splitlines())}
+    lines = [line.rsplit(" ", 1) for line in told.split("\n")[:-1]]
+    found = {id_: float(value) for id_, value in lines}
     assert list(found) == [gallery.ids[row] for row in np.argsort(-p)]
     assert [*found.values()] == pytest.approx(sorted(p, reverse=True), abs=1e-6)

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from demo.unseen.settings import Cell, Method, UnseenSettings
 from hvf_core.artifact import whole_files, write_manifest
-from hvf_core.numbers import wilson
 from hvf_core.provenance import command_line, provenance
 from hvf_core.specs import Frozen
 from offline_train.evaluate.metrics import Estimate
@@ -77,19 +76,10 @@ def _lines(found: Mapping[Cell, Evaluation]) -> Iterator[Line]:
                 minutes=minutes,
                 answers=answers,
                 repeats=point.repeats,
-                measured={m: _share(values) for m, values in rates.items()},
-                gained={m: interval_of(rates[m] - usual[m]) for m in RATES},
+                measured={m: interval_of(values) for m, values in rates.items()},
+                gained={m: interval_of(rates[m] - usual[m], least=-1.0) for m in RATES},
                 people={f"{n}": 100 * one.points[at].top1.value for n, one in own.items()},
             )
-
-
-def _share(rates: np.ndarray) -> Estimate:
-    """`interval_of`; where all are 0, or all 1, which no draw changes, Wilson's over pictures."""
-    found = interval_of(rates)
-    if found.value not in (0.0, 100.0):
-        return found
-    low, high = wilson(found.value / 100, rates.shape[2])
-    return Estimate(value=found.value, low=100 * low, high=100 * high)
 
 
 def _order(row: tuple[tuple[bool, Method, int], object]) -> tuple[bool, int, int]:
