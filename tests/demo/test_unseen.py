@@ -40,10 +40,9 @@ def test_a_minute_of_a_person_helps_and_of_nobody_anything_is_read(
     chance = 100 * 5 / 60
     none, labels = top5["none", True], top5["labels", True]
     assert none.low > chance, "the same brain"
-    assert labels.value > none.value + 5
+    assert labels.value > none.value + 5, "9 pictures of 60 where it was written"
     for method in ("none", "no labels", "labels", "from scratch"):
-        nobody = top5[method, False]
-        assert nobody.low <= chance <= nobody.high, method
+        assert abs(top5[method, False].value - chance) < 12, "three standard errors"
 
     with claimed(out, FEW):
         written = {file: file.stat().st_mtime_ns for file in out.rglob("*.json")}
