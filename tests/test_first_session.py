@@ -24,7 +24,7 @@ SOONER = {
     "--concepts 200": "--concepts 24",
     # Until it is ended, and from the beginning: nothing here waits for a machine that is slow.
     "--soa 1.0 --repeats 4": "--soa 0.3 --on 0.1 --iti 0.1 --repeats 999 --wait 0",
-    "--duration 900": "--duration 12",
+    "--duration 900": "--duration 8",
     "--duration 180": "--duration 8",
     "--base demo/assets": "--base demo/assets --paint-steps 1",
     "--batch-size 64": "--batch-size 64 --epochs 1",
