@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from decoder.brain.registry import load_brain_encoder
 from decoder.bundle import BundleManifest, load_bundle
-from decoder.calibration import log_softmax
+from decoder.calibration import Calibration, log_softmax, temperature_of
 from index.gallery import Gallery, load_gallery, save_gallery
 from index.gallery.manifest import Block, GalleryManifest
 from offline_train.data.trial_set import TrialFormat, TrialSetManifest
@@ -44,7 +44,15 @@ def test_every_field_of_a_part_is_told(row: str, model: type[BaseModel]) -> None
 
 
 def test_the_recipe_answers_as_the_program_does(tmp_path: Path) -> None:
-    rng, space = np.random.default_rng(1), tiny_bundle(tmp_path / "bundle").manifest.space
+    fitted = Calibration(
+        tmax_s=(0.1, 0.19),
+        repeats=(1, 4),
+        mean=((3, 2), (2.5, 1.5)),
+        added=((1, 2), (1, 2)),
+        n_items=9,
+    )
+    bundle = tiny_bundle(tmp_path / "bundle", calibration=fitted)
+    rng, space = np.random.default_rng(1), bundle.manifest.space
     ids = (*"abcdefg", "two\u2028lines")  # which is no end of a line of names
     made = Gallery(ids, ids, np.eye(8, dtype=np.float32), space, TOY, "test")
     save_gallery(tmp_path / "gallery", made)
@@ -57,7 +65,8 @@ def test_the_recipe_answers_as_the_program_does(tmp_path: Path) -> None:
     with torch.inference_mode():
         brain = load_brain_encoder(bundle)(torch.from_numpy(trial)[None])
     cosines = gallery.embeddings @ functional.normalize(brain)[0].numpy()
-    p = np.exp(log_softmax(cosines, np.exp(bundle.manifest.logit_scale)))
+    temperature = temperature_of(fitted, "mean", bundle.manifest.tmax_s, 1)
+    p = np.exp(log_softmax(cosines, np.exp(bundle.manifest.logit_scale) / temperature))
     lines = [line.rsplit(" ", 1) for line in told.split("\n")[:-1]]
     found = {id_: float(value) for id_, value in lines}
     assert list(found) == [gallery.ids[row] for row in np.argsort(-p)]
