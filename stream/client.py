@@ -352,8 +352,8 @@ def said_in(path: Path) -> dict[str, Any]:
             with path.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         path.unlink()  # Windows has no such locks, and does not remove what somebody has open
-    except OSError as error:
-        return said if isinstance(error, (BlockingIOError, PermissionError)) else {}
+    except OSError as it:  # one that is gone stays where a folder can only be read
+        return said if type(it) is (PermissionError if os.name == "nt" else BlockingIOError) else {}
     return {}
 
 

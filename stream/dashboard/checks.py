@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Lock, Thread, Timer
+from threading import Event, Lock, Thread, Timer
 from typing import IO, Any
 
 from hvf_core.problem import Problem, needed
@@ -29,7 +29,6 @@ class Checks:
     def __init__(self, folder: Path):
         self.told: dict[str, Any] = {"kind": "checks", "state": "never", "at": "", "verdicts": []}
         self._folder, self._lock = folder, Lock()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self, *, is_over: bool) -> str:
         """Begins to look; a sentence that says so.
@@ -47,27 +46,36 @@ class Checks:
         Thread(target=self._look, args=(is_over,), daemon=True).start()
         return "the checks have begun"
 
-    def end(self) -> None:
-        """Ends a look that is not over."""
-        if self._process is not None:
-            self._process.kill()
-
     def _look(self, is_over: bool) -> None:
         command = [sys.executable, "-m", _DOCTOR, str(self._folder), *["--over"] * is_over]
-        with TemporaryFile() as log, _started(command, log) as process:
-            self._process = process
-            timer = Timer(_LONGEST_S, process.kill)
-            timer.daemon = True
-            timer.start()
-            for line in needed(process.stdout):
-                with suppress(ValueError):  # what a library has to say is no verdict
-                    self._add(json.loads(line))
-            code = process.wait()
-            is_late = not timer.is_alive()
-            timer.cancel()
-            if code:
-                self._add(_failure(code, log, is_late=is_late))
-        self._tell(state="done")
+        try:
+            with TemporaryFile() as log, _started(command, log) as process:
+                self._hear(process, log)
+        except (OSError, RuntimeError) as error:  # of a full disk, or where no process can begin
+            self._add(_failure(f"cannot run ({error})"))
+        finally:
+            self._tell(state="done")
+
+    def _hear(self, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
+        is_late = Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = Timer(_LONGEST_S, end)
+        timer.daemon = True
+        timer.start()
+        for line in needed(process.stdout):
+            with suppress(ValueError, TypeError, KeyError):  # a library's words are no verdict
+                said = json.loads(line)
+                self._add({name: said[name] for name in ("section", "state", "text")})
+        code = process.wait()
+        timer.cancel()
+        if is_late.is_set():
+            self._add(_failure(f"did not end within {_LONGEST_S:g} s"))
+        elif code:
+            self._add(_failure(f"ended with code {code}{_last_of(log)}"))
 
     def _add(self, verdict: dict[str, str]) -> None:
         if verdict not in self.told["verdicts"]:  # one fault may fail several checks
@@ -88,11 +96,13 @@ def _started(command: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]
     )
 
 
-def _failure(code: int, log: IO[bytes], *, is_late: bool) -> dict[str, str]:
-    """A verdict on checks that came to no end of their own."""
+def _last_of(log: IO[bytes]) -> str:
     log.seek(0)
     *_, last = [b"", *log.read().splitlines()]
-    why = f"did not end within {_LONGEST_S:g} s" if is_late else f"ended with code {code}"
-    said = f" ({last.decode('utf-8', 'replace')})" if last and not is_late else ""
-    text = f"the checks {why}{said}: run `doctor` in a terminal, which says more"
+    return f" ({last.decode('utf-8', 'replace')})" if last else ""
+
+
+def _failure(why: str) -> dict[str, str]:
+    """A verdict on checks that came to no end of their own."""
+    text = f"the checks {why}: run `doctor` in a terminal, which says more"
     return {"section": "checks", "state": "FAIL", "text": text}

@@ -4,14 +4,16 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hvf_core.lock import HAS_LOCKS, lock
 from stream.client import said_in
 
 _BEGINS, _ENDS = "page-", ".json"
+_WRITTEN_S = 60.0  # by then a file is whole, or whoever wrote it was killed
 _log = logging.getLogger("hvf-live.dashboard")
 
 
@@ -19,15 +21,23 @@ _log = logging.getLogger("hvf-live.dashboard")
 def kept(folder: Path, links: Mapping[str, str]) -> Iterator[None]:
     """Keeps the links of a page that is served, until it is no more.
 
-    The file is locked meanwhile: by that one that was killed is known from one that is there.
+    Where they cannot be written, a warning says so, and the page is served.
     """
     links_in(folder)  # takes away what killed ones have left
-    try:
-        number, path = tempfile.mkstemp(_ENDS, _BEGINS, folder)
-    except OSError as error:  # as of an archive, which can be read only
-        _log.warning("the links of the page are kept nowhere ('%s': %s)", folder, error.strerror)
+    with ExitStack() as until_then:
+        try:
+            until_then.enter_context(_file_of(links, folder))
+        except OSError as error:  # as of an archive, which can be read only, or of a full disk
+            _log.warning(
+                "the links of the page are kept nowhere ('%s': %s)", folder, error.strerror
+            )
         yield
-        return
+
+
+@contextmanager
+def _file_of(links: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """Their file, locked: by that one that was killed is known from one that is there."""
+    number, path = tempfile.mkstemp(_ENDS, _BEGINS, folder)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             if HAS_LOCKS:
@@ -44,6 +54,10 @@ def links_in(folder: Path) -> list[dict[str, str]]:
     """Of each page of a session that is served now, its links by what they let a person do."""
     found = []
     for file in sorted(folder.glob(f"{_BEGINS}*{_ENDS}")):
-        with suppress(ValueError):  # it is just being written
+        try:
             found.append(said_in(file))
+        except ValueError:  # it is just being written, or never will be whole
+            with suppress(OSError):
+                if time.time() > file.stat().st_mtime + _WRITTEN_S:
+                    file.unlink()
     return [links for links in found if links]

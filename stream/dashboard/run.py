@@ -60,7 +60,6 @@ def serve(
         with kept(config.folder, doors.links()):
             asyncio.run(_serve(server, dashboard, feed, bound, until))
     finally:
-        dashboard.pages.checks.end()
         feed.end()
 
 
