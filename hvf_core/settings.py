@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from hvf_core.problem import WrongUsage
+from hvf_core.text import printable
 
 UNITS = {"s": "s", "hz": "Hz", "uv": "uV", "px": "pixels"}
 """Units by the end of a setting's name."""
@@ -287,7 +288,7 @@ def _validated(tree: type[Tree], values: Mapping[str, Any], given: Layer, where:
         ".".join(parts),
     )
     if error["type"] == "value_error":
-        said = error["msg"].removeprefix("Value error, ")
+        said = printable(error["msg"].removeprefix("Value error, "))
         raise WrongUsage(f"{named}: {said}" if named else said)
     if error["type"] == "missing":
         raise WrongUsage(f"{named} is missing")

@@ -28,7 +28,13 @@ from stream.doctor.bug_report import check_target, write_bug_report
 from stream.doctor.run import SECTIONS, examine, verdicts
 from stream.doctor.verdict import Check, Named, Verdict, refused, verdict
 from stream.pipeline.books.ledger import Ledger
-from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig, SessionSettings
+from stream.pipeline.wire.config import (
+    Endpoints,
+    LiveSource,
+    SessionConfig,
+    SessionSettings,
+    read_config,
+)
 from stream.pipeline.wire.keys import lab_keys, make_lab_keys
 from stream.sources.outlets import Outlets, sleep_until
 from stream.sources.xdf_writer import XdfWriter
@@ -210,6 +216,17 @@ def test_a_sample_goes_through_lsl_and_a_wrong_library_is_named(
     monkeypatch.setenv("PYLSL_LIB", "/nowhere/liblsl.so")
     (found,) = said(lsl.library)
     assert (found.state, "'/nowhere/liblsl.so'" in found.text) == ("warn", True)
+
+
+def test_streams_of_others_are_not_the_results_of_the_session_that_is_looked_at(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(session / "config.json")
+    results, of_another = f"results-{config.session}", "results-of-another"
+    found = [SimpleNamespace(name=name, type="R", source_id=name) for name in (results, of_another)]
+    monkeypatch.setattr("stream.acquire.lsl.list_streams", lambda: found)
+    _, others = said(lsl.loop, config)
+    assert others.text == f"streams of others: '{of_another}' (R)"
 
 
 def test_what_keeps_streams_of_other_machines_out_is_named(

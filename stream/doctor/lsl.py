@@ -10,6 +10,7 @@ from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.doctor.network import LET_THROUGH
 from stream.doctor.verdict import Named, Verdict, verdict
+from stream.pipeline.wire.config import SessionConfig
 
 _WAIT_S = 5.0
 
@@ -70,8 +71,13 @@ def loop(named: Named) -> Iterator[Verdict]:
         f"a sample came through LSL in {took_ms:.2f} ms",
         (inlet.offset_s, f"its clock is {inlet.offset_s:.4f} s off itself, end other programs"),
     )
+    session = named.settings.session if isinstance(named.settings, SessionConfig) else name
     # Names and types only: a host may be called after a person.
-    others = [f"'{one.name}' ({one.type})" for one in list_streams() if one.name != name]
+    others = [
+        f"'{one.name}' ({one.type})"
+        for one in list_streams()
+        if one.name != name and not one.source_id.endswith(f"-{session}")  # its results
+    ]
     yield verdict(f"streams of others: {', '.join(others) or 'none'}")
 
 

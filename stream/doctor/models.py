@@ -92,8 +92,8 @@ def gallery(named: Named) -> Iterator[Verdict]:
             "the whole gallery again, or make it again"
         )
     yield verdict(
-        "all of its image files can be opened",
-        (found.images is None, "it has none, answers are names only"),
+        "all of its image files can be opened" if found.images else "it has no image files",
+        (found.images is None, "answers are names only"),
     )
 
 

@@ -209,7 +209,7 @@ class SessionSettings(Settings):
     replay: ReplaySettings | None = None
     """How `replay` plays a recording."""
     subject: Label | None = setting(None, option="--subject", live=True)
-    """Who is recorded: a code of letters and digits, and no name."""
+    """Who is recorded: a code of letters and digits, and no name; `none` takes it back."""
     about: AboutSettings = AboutSettings()
     """What exports ask for beside the subject."""
     marker_rule: MarkerRule = MarkerRule()
