@@ -130,6 +130,24 @@ def test_a_session_is_watched_steered_and_ended_from_outside(cap: str, tmp_path:
     ]
 
 
+def test_until_its_start_a_session_drops_what_comes_and_its_duration_does_not_run(
+    cap: str, tmp_path: Path
+) -> None:
+    ends, n = ("cut", "dropped"), 8  # as many come in 2.4 s
+    session = listen(cap, tmp_path / "s", "--form", "--duration", "2")
+    wait_for_ledger(tmp_path / "s", lambda told: sum(r["event"] in ends for r in told) >= n)
+    caller = Caller(tmp_path / "s")
+    assert caller.ask("start")[0] == "done"
+    caller.close()
+    done = finish(session)
+    assert (done.code, "the 2 s of --duration are over" in done.out) == (0, True), done.err
+    told = check_accounted(tmp_path / "s")
+    assert (told["end"], set(told["dropped"])) == ("finish", {"paused"})
+    assert {r["trial"] for r in trials_of(tmp_path / "s", "dropped")} >= {*range(1, n + 1)}
+    verbs = [(r["by"], r["verb"]) for r in trials_of(tmp_path / "s", "control")]
+    assert verbs == [("a test", "start"), ("session", "finish")]
+
+
 def test_answers_change_with_galleries_settings_and_groups_that_begin_anew(tmp_path) -> None:
     models, folder = write_models(tmp_path), tmp_path / "session"
     whole = load_gallery(models / "gallery")

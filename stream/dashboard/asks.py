@@ -41,7 +41,7 @@ VERBS = (
     Verb("reset_group", "Reset group", _GOING, "id"),
     Verb("gallery", "Other gallery", _GOING, "folder", confirm=True),
     Verb("like", "More like", _GOING, "id"),
-    Verb("finish", "Finish", _GOING, confirm=True),
+    Verb("finish", "Finish", ("waiting", *_GOING), confirm=True),
     Verb("stop", "Stop", (*_OPEN, "ending"), confirm=True),
 )
 WATCHED = ("eeg", "quality", "evoked")

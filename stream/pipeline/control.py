@@ -139,6 +139,8 @@ class Control:
             raise Problem(f"there is no verb '{verb}'; there are {', '.join(VERBS)}")
         if self._life.state is State.CLOSING:
             raise Problem(f"the session is being closed, which is too late for '{verb}'")
+        if verb == "resume" and not self.is_started:
+            raise Problem("a session that waits for its form is resumed by nothing but `start`")
         if verb in _LEADS:
             event, text = _LEADS[verb]
             if verb == "finish" and self._life.can(event):
@@ -147,10 +149,12 @@ class Control:
                 raise Problem(f"a session that is {self._life.state} has nothing to {verb}")
             return text, {}
         if verb == "start":
-            if self._life.state is not State.STARTING or self.is_started:
+            is_early = self._life.state is State.STARTING
+            if self.is_started or not (is_early or self._on(Event.RESUME)):
                 raise Problem(f"a session that is {self._life.state} does not wait to be started")
             self.is_started = True
-            return "the session begins once its processes are ready", {}
+            when = "once its processes are ready" if is_early else "now"
+            return f"the session begins {when}", {}
         if verb == "hello":
             self._nodes.order("hello", RESULTS)
             return "a snapshot follows on the results", {}

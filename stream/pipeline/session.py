@@ -15,7 +15,7 @@ from stream.pipeline.back_off import ending
 from stream.pipeline.books.closing import begin_books, lost, make_whole
 from stream.pipeline.books.output import Output
 from stream.pipeline.books.terminal import SHOWN, TerminalView
-from stream.pipeline.control import QUIET, Control
+from stream.pipeline.control import QUIET, SESSION, Control
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.lock import held
 from stream.pipeline.outputs.blind import leaving
@@ -39,7 +39,8 @@ from stream.pipeline.witness import FAILED, LOST, Parting
 # In virtual time the session may be over before the painter is there, and has nobody waiting.
 _LONG_PAINT_WAIT_S = 300.0
 _LAST_WORDS_S = 2.0
-_GOING = (State.STARTING, State.RUNNING, State.PAUSED)
+_TRIALS_COME = (State.RUNNING, State.PAUSED)
+_GOING = (State.STARTING, *_TRIALS_COME)
 _UNFINISHED = (
     "the reader did not come to its end, so that markers may be missing; look into 'reader.log'"
 )
@@ -92,8 +93,9 @@ class Session:
         paint_wait_s = _LONG_PAINT_WAIT_S if self._is_virtual else None
         self._life = Lifecycle(time.monotonic(), paint_wait_s)
         self._output, self._folder = output, config.folder
-        self._has_begun, self._left_s = False, float("inf")
-        self._has_asked = False  # for the form, of a session that waits for it
+        self._has_begun = False  # so that its nodes keep the books
+        self._is_on = False  # and its trials have begun
+        self._until_s = self._left_s = float("inf")
         self._is_ended = self._is_aborted = False  # by whoever watches it
         self.asked_by: int | None = None  # the signal that ended it
         self.is_unread = False  # and was ended for that
@@ -190,7 +192,7 @@ class Session:
             if self._life.state is not State.STARTING:
                 self._supervisor.look_after()
             else:
-                ready = self._supervisor.is_ready() and self._may_begin()
+                ready = self._supervisor.is_ready()
         except Problem as problem:
             self.failure = self.failure or str(problem)
             broken = True
@@ -201,16 +203,16 @@ class Session:
             self._view.say(self._supervisor.events.pop(0))
         over = frozenset(filter(self._supervisor.is_over, (RESULTS, READER, PAINT)))
         source_ended = self._life.can(Event.FINISH) and self._source_ended()
+        if ready and not self._control.is_started:
+            ready = not self._on(Event.WAIT)
+            self._view.say("all is ready: it begins with the form of its page, or a `start`")
+        if self._life.state in _TRIALS_COME and time.monotonic() > self._until_s:
+            self._until_s = float("inf")
+            self._supervisor.say(f"the {self._config.duration_s:g} s of --duration are over")
+            self._control.obey(Asked((), SESSION, "finish", ""))
         seen = Seen(moved, ready, broken, over, source_ended)
         for event in self._life.events(seen, time.monotonic()):
             self._on(event)
-
-    def _may_begin(self) -> bool:
-        """Whether nobody has to say more, now that all processes are ready."""
-        if not (self._control.is_started or self._has_asked):
-            self._has_asked = True
-            self._view.say("all is ready: it begins with the form of its page, or a `start`")
-        return self._control.is_started
 
     def _tell(self, asked: Asked, done: Controlled) -> None:
         self._supervisor.answer(asked.envelope, done.outcome, done.text)
@@ -247,11 +249,14 @@ class Session:
             if self.failure is not None and state is not State.STOPPING:
                 end, why = FAILED, self.failure
             Parting(end, self._left_s, why).keep(self._config.kept("parting"))
-        if before is State.STARTING and state is State.RUNNING:
+        if before is State.STARTING and state in _TRIALS_COME:
             self._has_begun = True
+            self._view.open()
+        if state is State.RUNNING and not self._is_on:
+            self._is_on = True
+            self._until_s = time.monotonic() + (self._config.duration_s or float("inf"))
             self._supervisor.go()
             self._presence.say(ready=True)
-            self._view.open()
             self._view.ready()
         for order, name in ORDERS.get(state, ()):
             self._supervisor.command(order, name)

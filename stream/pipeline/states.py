@@ -24,6 +24,7 @@ class Event(StrEnum):
     """What happens to a session."""
 
     READY = auto()  # all nodes that are needed
+    WAIT = auto()  # they are, and a person has still to say that it begins
     PAUSE = auto()
     RESUME = auto()
     FINISH = auto()  # the source has ended, or somebody asked for an end in order
@@ -49,6 +50,7 @@ TABLE: Mapping[State, Mapping[Event, State]] = {
     State.STARTING: _END
     | {
         Event.READY: State.RUNNING,
+        Event.WAIT: State.PAUSED,
         Event.STOP: State.CLOSED,
         Event.BROKEN: State.CLOSED,
     },

@@ -58,7 +58,7 @@ class Stage:
             **more,
         )
         self.nodes, self.life = FakeNodes(config), Lifecycle(0.0)
-        self.life.on(Event.READY, 0.0)
+        self.life.on(Event.WAIT if config.about.form else Event.READY, 0.0)
         self.control = Control(
             self.nodes, self.life, lambda event: self.life.on(event, 0.0), clock=lambda: 12.5
         )
@@ -94,6 +94,13 @@ def test_a_session_is_paused_resumed_and_ended(stage: Stage) -> None:
         assert (done.outcome, stage.life.state) == ("done", state)
         assert (done.verb, done.by, done.stamp_s) == (verb, "me", 12.5)
     assert stage.nodes.orders == [("pause", (READER,))]  # so that an endless source is finished
+
+
+def test_a_session_that_waits_for_its_form_is_paused_until_its_start(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, about={"form": True})
+    done = [(stage.ask(verb).outcome, stage.life.state) for verb in ("resume", "start", "start")]
+    running = State.RUNNING
+    assert done == [("refused", State.PAUSED), ("done", running), ("refused", running)]
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ class Board:
         if self.is_sought:
             return "sought"
         state = _STATES.get(self.state, self.state)
-        is_waiting = state == "starting" and self.config.about.form and not self.started
+        is_waiting = state in ("starting", "paused") and self.config.about.form and not self.started
         return "waiting" if is_waiting else state
 
     def _sentence(self, state: str) -> str:

@@ -65,7 +65,7 @@ def _read_live(config: SessionConfig, source: LiveSource, lifeline: Lifeline) ->
     for inlet in inlets.values():
         inlet.start()
     lifeline.ready()
-    command = _pump(config, sender, watches, eeg, arrivals, lifeline)
+    command = _pump(sender, watches, eeg, arrivals, lifeline)
     if command == "finish":
         _pump_rest(sender, watches, arrivals)
     sender.trials.acquisition.attention.until_s = local_clock()
@@ -112,16 +112,14 @@ def _open_markers(source: LiveSource, arrivals: Arrivals) -> Inlet | None:
 
 
 def _pump(
-    config: SessionConfig,
     sender: TrialSender,
     watches: Watches,
     eeg: Inlet,
     arrivals: Arrivals,
     lifeline: Lifeline,
 ) -> str:
-    end_s = time.monotonic() + (config.duration_s or np.inf)
     sweeper = Sweeper()
-    while (command := lifeline.command()) is None and time.monotonic() < end_s:
+    while (command := lifeline.command()) is None:
         _take_next(sender, watches, arrivals)
         # Only the last samples of a trial are urgent; between them a few at a time do.
         due_in_s = sender.trials.acquisition.next_due_in_s
@@ -130,7 +128,7 @@ def _pump(
         for watch in watches.values():
             for sentence in watch.look(sender.trials.acquisition.flow):
                 sender.say(sentence)
-    return command or "stop"
+    return command
 
 
 def _pump_rest(sender: TrialSender, watches: Watches, arrivals: Arrivals) -> None:

@@ -100,6 +100,10 @@ class TrialSender:
             if self._adaptation is not None and config.first_trial > 1 and kept.exists():
                 self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
+        # One that is started again in a session that has begun loses no trial by it.
+        self._waits_to_begin = config.about.form and config.first_trial == 1
+        if self._waits_to_begin:
+            self.trials.pause()
         self._numbers = Numbers(config.kept("numbers"))
         self._switch, self._ways = None, None
         if isinstance(config.source, LiveSource):
@@ -192,6 +196,7 @@ class TrialSender:
                     self.trials.pause()
                 case "resume":
                     self.trials.resume()
+                    self._waits_to_begin = False
                 case "gallery":
                     self.trials.know(open_accepted(self._config).__contains__)
                 case "set":
@@ -240,8 +245,10 @@ class TrialSender:
             self._keeping.start()
 
     def wait_for_room(self) -> None:
-        """In virtual time the recording waits for the decoder, so that no trial overflows."""
-        while self._outbox.is_full and self._lifeline.command() is None:
+        """In virtual time the recording waits for its session to begin, and for the decoder."""
+        while self._waits_to_begin or self._outbox.is_full:
+            if self._lifeline.command() is not None:
+                return
             time.sleep(0.001)
             self.look()
 
