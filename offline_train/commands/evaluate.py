@@ -14,6 +14,8 @@ from offline_train.commands.options import bar, console, test_trials
 from offline_train.evaluate.settings import EvaluateSettings
 
 RESULTS = "evaluation.json"
+_TOLD = 5
+"""Trials that a sentence names."""
 
 if TYPE_CHECKING:
     from offline_train.evaluate.record import SubjectRanks
@@ -119,16 +121,17 @@ def _decode_again(session: Path) -> None:
         f"{replayed.n_live} trials decoded live, {replayed.n_offline} offline from the recording, "
         f"{replayed.n_equal} with the same list of answers"
     )
-    if not replayed.agrees and replayed.orders:
+    if replayed.agrees:
+        return
+    numbers = ", ".join(map(str, replayed.different[:_TOLD]))
+    more = ", ..." * (len(replayed.different) > _TOLD)
+    differ = f"live and offline answers of '{session}' differ (trials {numbers}{more})"
+    if replayed.orders:
         told = ", ".join(f"'{order}'" for order in replayed.orders)
         raise Problem(
-            f"live and offline answers of '{session}' differ: it was told {told} while it ran, and "
-            "is decoded again as it began"
+            f"{differ}: it was told {told} while it ran, and is decoded again as it began"
         )
-    if not replayed.agrees:
-        raise Problem(
-            f"live and offline answers of '{session}' differ; keep the folder and report it"
-        )
+    raise Problem(f"{differ}; keep the folder and report it")
 
 
 def show_results(

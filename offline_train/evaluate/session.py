@@ -32,6 +32,8 @@ class Replayed:
     n_offline: int
     n_equal: int
     """With the same top-k ids in the same order."""
+    different: tuple[int, ...] = ()
+    """The others' numbers, in order, of trials with an answer live or offline only too."""
     orders: tuple[str, ...] = ()
     """That changed how the session decoded while it ran; they are not obeyed again."""
     damage: str = ""
@@ -39,13 +41,13 @@ class Replayed:
 
     @property
     def agrees(self) -> bool:
-        return self.n_live == self.n_offline == self.n_equal
+        return not self.different
 
 
 def evaluate_session(folder: Path) -> Replayed:
     """Cuts, preprocesses and decodes the recording of a session as it began.
 
-    Trials that were dropped as `paused` are passed over: the recording does not tell them.
+    Trials that were dropped as `paused` are paused again: the recording does not tell them.
 
     Raises:
         Problem: it is no session, or has no bundle or no recording.
@@ -68,14 +70,18 @@ def evaluate_session(folder: Path) -> Replayed:
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
     paused = {entry["trial"] for entry in ledger if entry.get("reason") == "paused"}
     offline = _decode(recording, config, n_repeats, paused)
-    n_equal = sum(entry["ids"] == offline.get(trial) for trial, entry in live.items())
+    if damage:
+        offline = {trial: ids for trial, ids in offline.items() if trial in live}
+    answers = {trial: entry["ids"] for trial, entry in live.items()}
+    different = {trial for trial in answers | offline if answers.get(trial) != offline.get(trial)}
     orders = tuple(
         f"{entry['verb']} {entry['argument']}"
         for entry in ledger
         if entry["event"] == "control" and entry["outcome"] == "done" and entry["verb"] in _CHANGES
     )
-    n_offline = len(offline.keys() & live.keys()) if damage else len(offline)
-    return Replayed(len(live), n_offline, n_equal, orders, "".join(damage))
+    n_equal = len(live.keys() - different)
+    told = tuple(sorted(different))
+    return Replayed(len(live), len(offline), n_equal, told, orders, "".join(damage))
 
 
 def _decode(
@@ -93,9 +99,14 @@ def _decode(
     adaptation = starting_adaptation(config, preprocessing)
     seen: defaultdict[str, list[Slice]] = defaultdict(list)
     ids = {}
-    plan = replace(trial_plan(config), preprocessing=preprocessing, is_known=gallery.__contains__)
+    plan = replace(
+        trial_plan(config),
+        preprocessing=preprocessing,
+        is_known=gallery.__contains__,
+        paused=paused,  # not left out of what was cut: adaptation would have learnt from them
+    )
     for outcome in cut_trials(read_recording(recording), plan, adaptation):
-        if isinstance(outcome, Drop) or outcome.trial.number in paused:
+        if isinstance(outcome, Drop):
             continue
         trial = outcome.trial
         name = evidence_group(trial.event.group, trial.event.block)

@@ -3,7 +3,7 @@
 Live, in virtual time and in training it is the same: the last stop of the trial's way.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from stream.acquire.acquisition import Acquisition
@@ -29,7 +29,7 @@ class TrialPlan:
             slice; None gives each trial as one slice, at its end.
         trigger: a channel of the EEG that opens trials; with `cross_check` it is compared with
             the markers instead.
-        is_known, history_s, no_data_after_s, first_number: see `Cutting`.
+        is_known, history_s, no_data_after_s, first_number, paused: see `Cutting`.
     """
 
     preprocessing: Preprocessing | None = None
@@ -43,6 +43,7 @@ class TrialPlan:
     history_s: float = Cutting.history_s
     no_data_after_s: float = Cutting.no_data_after_s
     first_number: int = 1
+    paused: Set[int] = frozenset()
 
 
 class TrialStream:
@@ -93,6 +94,7 @@ class TrialStream:
             no_data_after_s=plan.no_data_after_s,
             is_known=plan.is_known,
             first_number=plan.first_number,
+            paused=plan.paused,
         )
         self.acquisition = Acquisition(
             len(channels),
