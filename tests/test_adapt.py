@@ -168,6 +168,22 @@ def test_what_is_no_eeg_is_refused_and_what_lies_still_is_told(
     assert f"0 % (0 to {edge:.3g}); difference 0 points (-{edge:.3g} to {edge:.3g})" in done.out
 
 
+def test_answers_that_tell_nothing_apart_are_said_and_fit_no_temperature(
+    today: Path, demo_model: DemoModel, tmp_path: Path
+) -> None:
+    raw = mne.io.read_raw_fif(today, verbose="ERROR")
+    raw.annotations.description = np.roll(raw.annotations.description, 1)  # of another image each
+    raw.save(tmp_path / "other_raw.fif", verbose="ERROR")
+    out = tmp_path / "adapted"
+    done = call(*("adapt", tmp_path / "other_raw.fif", "--bundle", demo_model.bundle, "--out", out))
+    assert done.code == 0, done.err
+    assert "answers tell nothing apart under this cap" in done.out
+    assert "--adapted" not in done.out.splitlines()[-1]
+    adapted, _ = open_adapted(out)
+    assert adapted.temperature is None
+    assert [one.what for one in adapted.compared][1:] == ["top-1", "top-5"]
+
+
 def test_what_makes_answers_worse_is_not_what_comes_next(
     today: Path, demo_model: DemoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +210,7 @@ def test_ctrl_c_while_it_records_leaves_nothing(demo_model: DemoModel, tmp_path:
     with amplifier("amp-adapt"):
         streams = ("--eeg", "amp-adapt", "--markers", "amp-adapt-markers", "--wait", PATIENCE_S)
         process = start("adapt", *streams, "--bundle", demo_model.bundle, "--out", out)
-        while not process.stdout.readline().startswith("recording into"):
+        while not process.stdout.readline().startswith("listening for 180 s: "):
             assert process.poll() is None
         interrupt(process)
         done = finish(process)

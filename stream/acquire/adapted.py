@@ -113,7 +113,8 @@ class Adapted(Frozen):
         """What it does to a session."""
         told = [f"the covariance of {self.n_trials} trials"]
         if self.temperature is not None:
-            told.append(f"temperatures times {self.temperature:.2f}")
+            sure = "less sure" if self.temperature > 1 else "surer"
+            told.append(f"temperatures times {self.temperature:.2f} (answers are {sure})")
         if self.light_s is not None:
             told.append(f"images seen {1e3 * self.light_s:.1f} ms after their markers")
         return f"adapted to {self.made.astimezone():%Y-%m-%d %H:%M}: {', '.join(told)}"

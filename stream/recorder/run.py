@@ -147,9 +147,8 @@ def _record(
         path.parent.mkdir(parents=True, exist_ok=True)
     intake.begin()
     writing = Writing(path, intake)
-    view.say(
-        f"recording into {path}: {', '.join(str(t.stream) for t in intake.taps) or 'nothing yet'}"
-    )
+    streams = ", ".join(str(tap.stream) for tap in intake.taps) or "nothing yet"
+    view.say(f"{view.title or f'recording into {path}'}: {streams}")
     begun_s = time.monotonic()
     end_s = begun_s + (settings.duration_s or float("inf"))
     for name in missing(settings, [tap.stream for tap in intake.taps]):
@@ -164,7 +163,7 @@ def _record(
     while not writing.has_ended:
         _show(writing, intake, path, view, begun_s)
     view.close()
-    view.say(f"{path}: {size_told(writing.size_bytes)}, {time_told(elapsed_s)}")
+    view.say(f"{view.title or path}: {size_told(writing.size_bytes)}, {time_told(elapsed_s)}")
     for line in map(_end_of, intake.taps):
         view.say(line)
     writing.check()

@@ -22,10 +22,12 @@ _STYLES = {"missing": "bold red", "lost": "bold red", "silent": "yellow"}
 class View:
     """Shows streams that are waited for, then those that are recorded.
 
-    `headless`, or where it is no terminal, it is lines only.
+    `headless`, or where it is no terminal, it is lines only. `title` is said in place of the file's
+    path, where that is nobody's to find.
     """
 
-    def __init__(self, console: Console, headless: bool):
+    def __init__(self, console: Console, headless: bool, title: str = ""):
+        self.title = title
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._moves = console.is_terminal and not headless
@@ -68,7 +70,7 @@ class View:
         self, taps: Sequence[Tap], path: Path, size: int, elapsed_s: float, behind_s: float
     ) -> None:
         """Shows how the file grows, `behind_s` after its last writing."""
-        told = f"{path}: {size_told(size)}, {time_told(elapsed_s)}"
+        told = f"{self.title or path}: {size_told(size)}, {time_told(elapsed_s)}"
         if behind_s > _BEHIND_S:
             told += f"; the disk stands still for {behind_s:.0f} s: samples wait in memory"
         if not self._moves:

@@ -39,7 +39,10 @@ class Today:
     """Of an `Adaptation` that has seen them."""
     temperature: float | None
     """By which the bundle's temperatures are multiplied; None: too few images, or no calibration
-    to begin with."""
+    to begin with, or answers that are chance."""
+    is_chance: bool
+    """Answers tell nothing apart: even with a temperature fitted, the right image is not likelier
+    than one among equals, beyond chance."""
     n_labelled: int
     """Trials of images of the gallery."""
     compared: tuple[Compared, ...]
@@ -79,7 +82,7 @@ def fit_today(
         adapted[folds == fold] = matrix @ trials[folds == fold]
     _refuse_size(preprocessing, trials)
     compared = [_distance(preprocessing, trials, adapted)]
-    temperature, n_labelled = None, 0
+    temperature, is_chance, n_labelled = None, False, 0
     if gallery is not None:
         check_space(gallery, bundle.manifest)
         rows = [gallery.row_of(stimulus) for stimulus in stimuli]
@@ -89,10 +92,18 @@ def fit_today(
             right = np.array([row for row in rows if row is not None])
             shown = _Shown(bundle, gallery, right, folds[known], rng)
             temperature = shown.temperature(adapted[known])
-            compared += shown.compare(trials[known], adapted[known])
+            answers = shown.compare(trials[known], adapted[known])
+            # The likeliest temperature is then its bound, as it makes all images alike.
+            is_chance = temperature is not None and answers[-1].after[1] <= -math.log(
+                len(gallery.rows)
+            )
+            if is_chance:  # what was fitted is left out, and with it what is said of it
+                temperature = None
+                answers.pop()
+            compared += answers
     whole = _learnt(preprocessing, settings, trials)
     whole.matrix(np.inf)
-    return Today(whole.state(), temperature, n_labelled, tuple(compared))
+    return Today(whole.state(), temperature, is_chance, n_labelled, tuple(compared))
 
 
 def _folds(stimuli: Sequence[str]) -> np.ndarray:

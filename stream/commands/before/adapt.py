@@ -84,8 +84,8 @@ def adapt(
         simulated=recording.simulated,
     )
     save_adapted(out, adapted, today.state)
-    is_calibrated = bundle.manifest.calibration is not None
-    for sentence in _told(adapted, cut.flat, is_calibrated, settings, out):
+    doubts = [*_doubts(adapted, cut.flat, bundle.manifest.calibration is not None, today.is_chance)]
+    for sentence in _told(adapted, doubts, today.is_chance, settings, out):
         console.print(sentence, soft_wrap=True)
 
 
@@ -113,8 +113,10 @@ def _recorded(settings: SessionSettings, path: Path) -> Path:
     names = tuple(filter(None, (source.eeg, source.markers)))
     for name in names:  # whose sentences are those of `live`
         find_stream(name, source.wait_s)
-    wanted = RecordSettings(streams=(), require=names, duration_s=settings.duration_s or _USUAL_S)
-    made = record(wanted, path, View(Screen(), headless=False), lambda: True)
+    duration_s = settings.duration_s or _USUAL_S
+    wanted = RecordSettings(streams=(), require=names, duration_s=duration_s)
+    view = View(Screen(), headless=False, title=f"listening for {duration_s:g} s")
+    made = record(wanted, path, view, lambda: True)
     if made.ended_by:
         raise SystemExit(SIGNALLED + made.ended_by)
     return path
@@ -133,8 +135,8 @@ def _read(file: Path, settings: SessionSettings) -> "Recording":
 
 def _told(
     adapted: "Adapted",
-    flat: Sequence[str],
-    is_calibrated: bool,
+    doubts: Sequence[str],
+    is_chance: bool,
     settings: SessionSettings,
     out: Path,
 ) -> Iterator[str]:
@@ -143,10 +145,12 @@ def _told(
     simulated = " (simulated)" if adapted.simulated else ""
     for one in adapted.compared:
         yield f"  {_figure(one)}{simulated}"
-    yield from _doubts(adapted, flat, is_calibrated)
+    yield from doubts
     more: list[object] = ["--adapted", out]
-    if worse := _worse(adapted.compared):
+    worse = _worse(adapted.compared)
+    if worse:
         yield f"worse with it than without, beyond chance: {', '.join(worse)}; begin without it"
+    if worse or is_chance:
         light_s, shift_s = adapted.light_s, settings.marker_rule.shift_s
         more = [] if light_s is None else ["--shift", f"{shift_s + light_s:.4f}"]
     if settings.gallery is not None:
@@ -175,7 +179,9 @@ def _worse(compared: Sequence["Compared"]) -> list[str]:
     return [one.what for one in answers if one.difference[2] < 0]
 
 
-def _doubts(adapted: "Adapted", flat: Sequence[str], is_calibrated: bool) -> Iterator[str]:
+def _doubts(
+    adapted: "Adapted", flat: Sequence[str], is_calibrated: bool, is_chance: bool
+) -> Iterator[str]:
     """What does not move, or was not fitted, and why."""
     from offline_train.brain.person.adapt import ENOUGH
 
@@ -185,5 +191,11 @@ def _doubts(adapted: "Adapted", flat: Sequence[str], is_calibrated: bool) -> Ite
         yield "the gallery has none of the images that were shown: how right answers are is unknown"
     elif not is_calibrated:
         yield f"temperatures are as they were, as the bundle has none: {CALIBRATE}"
+    elif is_chance:
+        yield (
+            "answers tell nothing apart under this cap, as the right image is no likelier than by "
+            "chance: temperatures are as they were, and too sure; look at cap and markers with "
+            "`doctor`, and run `adapt` again"
+        )
     elif adapted.temperature is None:
         yield f"temperatures are as they were, as fewer than {ENOUGH} known images were shown"
