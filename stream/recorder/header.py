@@ -54,6 +54,11 @@ def is_same_source(one: str, other: str) -> bool:
     )
 
 
+def name_in(header: str) -> str:
+    """What the stream is called."""
+    return printable(ElementTree.fromstring(header).findtext("name", ""))
+
+
 def _words(element: ElementTree.Element | None) -> list[tuple[str, str]]:
     return [] if element is None else [(e.tag, (e.text or "").strip()) for e in element.iter()]
 

@@ -53,16 +53,9 @@ class XdfWriter:
         """
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id} was added before")
-        try:
-            told = ElementTree.fromstring(header)
-            n_channels = int(told.findtext("channel_count", ""))
-        except (ElementTree.ParseError, ValueError) as error:
-            raise ValueError(f"a header that describes no stream ({error})") from None
-        channel_format = told.findtext("channel_format", "")
-        if channel_format != STRING and channel_format not in NUMBER_TYPES:
-            raise ValueError(f"samples of the format '{channel_format}' cannot be written")
+        stream = described(header)
         self._append(_chunk(Tag.STREAM_HEADER, header.encode(), stream_id))
-        self._streams[stream_id] = _Stream(n_channels, NUMBER_TYPES.get(channel_format))
+        self._streams[stream_id] = stream
 
     def write_samples(
         self,
@@ -197,6 +190,19 @@ class _Stream:
             for at_s, value_s in self.offsets
         )
         return _xml(facts, f"<clock_offsets>{offsets}</clock_offsets>")
+
+
+def described(header: str) -> _Stream:
+    """The stream of a header. Raises `ValueError` where it describes none that can be written."""
+    try:
+        told = ElementTree.fromstring(header)
+        n_channels = int(told.findtext("channel_count", ""))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"a header that describes no stream ({error})") from None
+    channel_format = told.findtext("channel_format", "")
+    if channel_format != STRING and channel_format not in NUMBER_TYPES:
+        raise ValueError(f"samples of the format '{channel_format}' cannot be written")
+    return _Stream(n_channels, NUMBER_TYPES.get(channel_format))
 
 
 def _string_sample(stamp_s: float, values: Sequence[str]) -> bytes:

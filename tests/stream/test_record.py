@@ -12,9 +12,10 @@ from stream.sources.read import read_recording
 RATE_HZ = 100.0
 
 
-def recorder(folder, source):
+def recorder(folder, source, say=print):
     endpoints = Endpoints(**dict.fromkeys(Endpoints.model_fields, "ipc:///x"))
-    return Recorder(SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source))
+    config = SessionConfig(session="s", folder=folder, endpoints=endpoints, source=source)
+    return Recorder(config, say)
 
 
 def message(stream, first, stop, **described):
@@ -37,8 +38,8 @@ def message(stream, first, stop, **described):
     )
 
 
-def recorded(folder):
-    recording = read_recording(folder / "recording.xdf")
+def recorded(folder, name="recording.xdf"):
+    recording = read_recording(folder / name)
     return recording.samples[:, 0].tolist(), [marker.text for marker in recording.markers]
 
 
@@ -63,6 +64,28 @@ def test_live_a_new_reader_counts_anew_and_nothing_is_passed_over(tmp_path):
     made.write(second)
     made.close()
     assert recorded(tmp_path)[0] == [*range(50), *range(50)]
+
+
+def test_a_stream_that_was_started_again_is_recorded_on_and_another_one_in_another_file(tmp_path):
+    """LSL gives each outlet another uid; the reader that was started again tells of that."""
+    said = []
+    made = recorder(tmp_path, LiveSource(eeg="eeg", markers="markers"), said.append)
+    for first, uid, channels in ((0, "a", ["Cz"]), (50, "b", ["Cz"]), (100, "b", ["Cz", "Pz"])):
+        for stream, size in (("eeg", 50), ("markers", 5)):
+            at = first * size // 50
+            piece = message(stream, at, at + size, channels=channels)
+            for kind, header in piece.headers.items():
+                piece.headers[kind] = header.replace("<info>", f"<info><uid>{uid}</uid>")
+            made.write(piece)
+            made.write_also()
+    made.close()
+    assert recorded(tmp_path) == (list(range(100)), [f"m{n}" for n in range(10)])
+    assert recorded(tmp_path, "recording-2.xdf") == (
+        list(range(100, 150)),
+        [f"m{n}" for n in range(10, 15)],
+    )
+    (sentence,) = said
+    assert sentence.endswith("the recording goes on in 'recording-2.xdf'")
 
 
 def test_what_the_stream_says_of_its_channels_is_recorded(tmp_path):

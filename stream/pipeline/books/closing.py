@@ -14,7 +14,7 @@ from stream.pipeline.books.trials_table import TABLE, write_trials_table
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
-from stream.pipeline.wire.nodes import READER, SOURCE, SUPERVISOR
+from stream.pipeline.wire.nodes import READER, RECORD, SOURCE, SUPERVISOR
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.witness import FAILED, LOST, Attendance, read_parting
 
@@ -146,7 +146,7 @@ def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str
         notices = [
             record.get("text", "")
             for record in records
-            if record["event"] == "note" and record["node"] in (SOURCE, READER)
+            if record["event"] == "note" and record["node"] in (SOURCE, READER, RECORD)
         ]
         faults = ledger.faults(numbers_of(config.folder))
         if not any(record["event"] == "start" for record in records):

@@ -1,9 +1,8 @@
 """The recorder: what the reader saw and the session answered, in the folder's recording.xdf."""
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import zmq
@@ -17,9 +16,9 @@ from stream.pipeline.wire.config import FileSource, LiveSource, SessionConfig
 from stream.pipeline.wire.flat import as_json
 from stream.pipeline.wire.messages import NodeState, Noted, Recorded, Retrieval, SessionClosed
 from stream.pipeline.wire.nodes import RECORD
-from stream.recorder.header import legible
+from stream.recorder.header import is_same_source, legible, name_in
 from stream.recorder.intake import Intake, StreamsFile, is_among, lacking
-from stream.sources.xdf_writer import XdfWriter, free_path
+from stream.sources.xdf_writer import XdfWriter, described, free_path
 
 _FLUSH_S = 0.5
 _WRITE_S = 0.1
@@ -32,19 +31,27 @@ _RESULTS, _ALSO = 3, 4
 class Recorder:
     """Writes the streams of a session as they were sent, its answers, and what `also` takes.
 
-    Stamps are raw, with their clock offsets.
+    Stamps are raw, with their clock offsets. Where a stream comes back as another, with other
+    channels for instance, another recording is begun.
+
+    Args:
+        config: of the session.
+        say: hears what a person should know.
+        also: what takes streams that the session does not read.
     """
 
-    def __init__(self, config: SessionConfig, also: Intake | None = None):
+    def __init__(
+        self, config: SessionConfig, say: Callable[[str], object], also: Intake | None = None
+    ):
         self._writer: XdfWriter | None = None
-        self._path = free_path(config.folder / "recording.xdf")
+        self._folder = config.folder
         self._session = config.session
-        self._has_results = False
-        self._headers: dict[StreamKind, str] = {}
+        self._headers: Mapping[StreamKind, str] = {}
         self._offsets: dict[StreamKind, tuple[float, float]] = {}
         # A file is read again from its start by a reader that is started again.
         self._skips = isinstance(config.source, FileSource)
         self._n: Counter[StreamKind] = Counter()
+        self._say = say
         self._also = also
         self._also_file: StreamsFile | None = None
 
@@ -52,19 +59,10 @@ class Recorder:
         """Writes what was taken.
 
         Raises:
-            ValueError, TypeError: it is not of the streams that the first one was of.
+            ValueError, TypeError: it is not as its headers say, or they say nothing.
         """
-        writer = self._writer = self._writer or XdfWriter(self._path)
+        writer = self._writer_for(recorded.headers)
         kind = recorded.stream
-        for name, header in recorded.headers.items():
-            if name not in self._headers:
-                writer.add_stream(_IDS[name], header)
-                self._headers[name] = header
-        if recorded.headers != self._headers:
-            raise ValueError("of another stream than is recorded")
-        if not self._has_results:
-            writer.add_stream(_RESULTS, self._results_header())
-            self._has_results = True
         again = max(0, self._n[kind] - recorded.first) if self._skips else 0
         raw_s = np.frombuffer(recorded.raw_s, np.float64)[again:]
         if not len(raw_s):
@@ -77,6 +75,42 @@ class Recorder:
         writer.write_samples(_IDS[kind], raw_s, samples[again:])
         self._n[kind] = recorded.first + again + len(raw_s)
 
+    def _writer_for(self, headers: Mapping[StreamKind, str]) -> XdfWriter:
+        """What writes the streams with these headers."""
+        if self._writer is not None and headers == self._headers:
+            return self._writer
+        for header in headers.values():
+            described(header)
+        if self._writer is None:
+            self._writer = self._begun(headers)[0]
+        elif others := self._others(headers):
+            self._writer.close()
+            self._writer, name = self._begun(headers)
+            self._say(
+                f"the stream '{others[0]}' came back as another than is recorded: the recording "
+                f"goes on in '{name}'"
+            )
+        self._headers = headers  # a program that was started again has another uid
+        return self._writer
+
+    def _others(self, headers: Mapping[StreamKind, str]) -> list[str]:
+        """Names of the streams that are others than those that are recorded."""
+        if headers.keys() != self._headers.keys():
+            raise ValueError("of other streams than are recorded")
+        pairs = [(self._headers[kind], header) for kind, header in headers.items()]
+        return [name_in(new) for old, new in pairs if not is_same_source(old, new)]
+
+    def _begun(self, headers: Mapping[StreamKind, str]) -> tuple[XdfWriter, str]:
+        """A new recording, and its name."""
+        path = free_path(self._folder / "recording.xdf")
+        writer = XdfWriter(path)
+        for kind, header in headers.items():
+            writer.add_stream(_IDS[kind], header)
+        writer.add_stream(_RESULTS, self._results_header())
+        self._offsets.clear()
+        self._also_file = None
+        return writer, path.name
+
     def _results_header(self) -> str:
         name = f"hvf-live-results-{self._session}"
         info = pylsl.StreamInfo(name, RESULTS, 1, 0.0, "string", name)
@@ -86,7 +120,7 @@ class Recorder:
         return legible(info.as_xml())
 
     def write_answer(self, retrieval: Retrieval) -> None:
-        if self._writer is not None and self._has_results:
+        if self._writer is not None:
             stamp_s = np.array([retrieval.stamps["published"]])
             self._writer.write_samples(_RESULTS, stamp_s, [[as_json(retrieval)]])
 
@@ -130,9 +164,10 @@ def _told(config: SessionConfig, also: Intake) -> Iterator[str]:
 
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Records until the session is closed."""
+    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
 
     def say(sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)  # into its log
+        send(reports, Noted(node=RECORD, text=sentence, facts={}))
 
     socket = open_socket(zmq.PULL, config.endpoints.recording, bind=True)
     feed = Listener(socket, config.session, say)
@@ -140,8 +175,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
     socket = open_socket(zmq.SUB, config.endpoints.results, bind=False, hears=heard)
     results = Listener(socket, config.session, say)
     also = intake_of(config)
-    recorder = Recorder(config, also)
-    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False)
+    recorder = Recorder(config, say, also)
     if also is not None:
         also.begin()
     lifeline.ready()
@@ -167,7 +201,7 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
                 tell_s = np.inf
                 said += _told(config, also)
             for sentence in said:
-                send(reports, Noted(node=RECORD, text=sentence, facts={}))
+                say(sentence)
         if now_s >= next_flush_s:
             recorder.flush()
             send(reports, alive)

@@ -40,7 +40,7 @@ from stream.pipeline.wire.messages import (
     TrialCut,
     TrialDropped,
 )
-from stream.pipeline.wire.nodes import READER, RESULTS, SOURCE
+from stream.pipeline.wire.nodes import READER, RECORD, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.witness import LOST, Attendance, FreeNumbers, Witness, read_parting
 
@@ -130,7 +130,7 @@ class Results:
                 self._on_node_state(message)
             case Noted():
                 self._note("note", message, at_s=self._clock())
-                if message.node == SOURCE:
+                if message.node in (SOURCE, RECORD):
                     self._streams.notices.append(message.text)
             case SessionState():
                 self._note("session", message, at_s=self._clock())
