@@ -1,5 +1,6 @@
 """The second inlet says from when to when it hears the markers, and hands them on to the reader."""
 
+import math
 import threading
 from collections import Counter, defaultdict
 from itertools import count
@@ -155,7 +156,7 @@ def test_twins_count_as_often_as_the_way_has_them_that_has_more(heard):
         now_s += later_s
         of[is_own][stamp_s] += 1
         if is_own:
-            taken += ways.own(chunk(stamp_s)).raw_s.tolist()
+            taken += [one_s for one in ways.own(chunk(stamp_s)) for one_s in one.raw_s.tolist()]
         else:
             inbox.append(overheard(float(stamp_s), offset_s=0.25))
         taken += [stamp_s for one in ways.second() for stamp_s in one.raw_s.tolist()]
@@ -171,8 +172,40 @@ def test_its_own_inlet_counts_where_both_hear_a_marker():
     inbox.append(overheard(5.0, 6.0, offset_s=9.0, readable_s=-3.0))
     assert (list(ways.second()), ways.waits_since_s) == ([], -3.0)
     now_s = 0.09
-    assert ways.own(chunk(5.0)).offset_s == 0.25
+    assert [(*one.raw_s, one.offset_s) for one in ways.own(chunk(5.0))] == [(5.0, 0.25)]
     now_s = 0.2
     (others,) = ways.second()
     assert (others.raw_s.tolist(), others.offset_s, others.readable_s) == ([6.0], 9.0, 0.2)
     assert ways.waits_since_s == NEVER
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["own", "second", "both"]), st.sampled_from([0.001, 0.03, 0.2]))
+    ),
+    st.sampled_from([0.0, 0.03]),
+)
+def test_markers_come_in_the_order_in_which_they_were_sent_whoever_heard_them(sent, late_s):
+    """The own inlet is slower than the second, and delivers what came in one chunk."""
+    now_s, inbox, taken, at_s = 0.0, [], [], 0.0
+    ways = BothWays(lambda: [inbox.pop(0) for _ in inbox[:]], 0.0, lambda: now_s)
+    heard = {True: defaultdict(list), False: defaultdict(list)}
+    for way, later_s in sent:
+        at_s += later_s
+        if way != "second":
+            heard[True][math.ceil(at_s / 0.05) * 0.05 + late_s].append(at_s)
+        if way != "own":
+            heard[False][at_s].append(at_s)
+    for now_s, is_own in sorted((s, way) for way in heard for s in heard[way]):
+        if is_own:
+            taken += [one.raw_s for one in ways.own(chunk(*heard[is_own][now_s]))]
+        else:
+            inbox.append(overheard(*heard[is_own][now_s]))
+            taken += [one.raw_s for one in ways.second()]
+    now_s += 1.0
+    taken += [one.raw_s for one in ways.second()]
+    stamps_s = np.concatenate(taken or [[]]).tolist()
+    assert stamps_s == sorted(
+        {at_s for way in heard.values() for some in way.values() for at_s in some}
+    )

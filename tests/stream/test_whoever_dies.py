@@ -110,7 +110,8 @@ class Reader:
     def step(self):
         for marker in [one for one in self.late if one.readable_s <= self.world.now_s]:
             self.late.remove(marker)
-            self.hear(self.ways.own(chunk(marker)))
+            for one in self.ways.own(chunk(marker)):
+                self.hear(one)
         for others in self.ways.second():
             self.hear(others)
         if self.heard:

@@ -8,10 +8,11 @@ import math
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import zmq
@@ -94,11 +95,32 @@ class SecondInlet:
         )
 
 
+class Heard(NamedTuple):
+    """Markers that were heard, and from when on those of the second inlet wait for the own one."""
+
+    chunk: Chunk
+    marks: Sequence[str]
+    since_s: float
+
+    @classmethod
+    def of(cls, chunk: Chunk, since_s: float) -> "Heard":
+        pairs = zip(chunk.raw_s.tolist(), chunk.samples, strict=True)
+        marks = [Marker(raw_s, marker_text(row), 0.0).mark for raw_s, row in pairs]
+        return cls(chunk, marks, since_s)
+
+    def part(self, start: int, stop: int | None = None) -> "Heard":
+        """Some of them."""
+        chosen = slice(start, stop)
+        return Heard(_part(self.chunk, chosen), self.marks[chosen], self.since_s)
+
+
 class BothWays:
     """Gives the reader each marker once: of its own inlet, or else of the second one.
 
     What its own inlet hears counts, so that the second one changes nothing where both hear the
-    same. Twins, of one stamp and text, count as often as the way has them that has more.
+    same. Twins, of one stamp and text, count as often as the way has them that has more. An outlet
+    is heard in order: what waits here and was sent before a marker that the own inlet brings will
+    not come by that any more, and is given before it.
 
     Args:
         told: takes the messages that the second inlet has sent.
@@ -114,43 +136,85 @@ class BothWays:
         clock: Callable[[], float] = local_clock,
     ):
         self._told, self._since_s, self._clock = told, since_s, clock
-        self._waiting: deque[tuple[float, Overheard]] = deque()  # and since when
+        self._waiting: deque[Heard] = deque()
+        self._n_waiting: Counter[str] = Counter()  # by mark
         # By how much its own inlet has heard a marker more often than the second one has.
         self._ahead: OrderedDict[str, int] = OrderedDict()
 
     @property
     def waits_since_s(self) -> float:
         """When the first came that waits for the own inlet; infinite where none does."""
-        return self._waiting[0][1].readable_s if self._waiting else math.inf
+        return self._waiting[0].chunk.readable_s if self._waiting else math.inf
 
-    def own(self, chunk: Chunk) -> Chunk:
-        """What is left of a chunk of its own inlet: not what the second one has brought before."""
-        return self._left(chunk, 1)
+    def own(self, chunk: Chunk) -> Iterator[Chunk]:
+        """What is left of a chunk of its own inlet, which is not what the second one has brought
+        before, and what only that one has heard meanwhile; empty chunks too."""
+        self._hear()
+        heard, start = Heard.of(chunk, self._clock()), 0
+        for n, (mark, raw_s) in enumerate(zip(heard.marks, chunk.raw_s, strict=True)):
+            if older := list(self._older(mark, raw_s)):
+                yield self._left(heard.part(start, n), 1)
+                yield from map(self._given, older)
+                start = n
+        yield self._left(heard.part(start), 1)
 
     def second(self) -> Iterator[Chunk]:
         """What only the second inlet has heard; empty chunks too."""
-        now_s = self._clock()
-        for message in islice(self._told(), _AT_ONCE):
-            if isinstance(message, Overheard):
-                self._waiting.append((now_s, message))
+        self._hear()
+        patient_s = self._clock() - _PATIENCE_S
         for _ in range(_AT_ONCE):
-            if not self._waiting or now_s - self._waiting[0][0] < _PATIENCE_S:
+            if not self._waiting or self._waiting[0].since_s > patient_s:
                 return
-            _, heard = self._waiting.popleft()
-            raw_s = np.frombuffer(heard.raw_s)
-            samples = np.array(heard.texts, object) if heard.texts else heard.array
-            is_ours = raw_s + heard.offset_s >= self._since_s
-            chunk = Chunk(raw_s[is_ours], samples[is_ours], heard.offset_s, now_s)
-            yield self._left(chunk, -1)
+            yield self._given(self._taken(len(self._waiting[0].marks)))
 
-    def _left(self, chunk: Chunk, way: int) -> Chunk:
-        is_left = [
-            self._is_new(Marker(raw_s, marker_text(row), 0.0).mark, way)
-            for raw_s, row in zip(chunk.raw_s.tolist(), chunk.samples, strict=True)
-        ]
-        unscaled = None if chunk.unscaled is None else chunk.unscaled[is_left]
-        samples = chunk.samples[is_left]
-        return replace(chunk, raw_s=chunk.raw_s[is_left], samples=samples, unscaled=unscaled)
+    def _hear(self) -> None:
+        for message in islice(self._told(), _AT_ONCE):
+            if not isinstance(message, Overheard):
+                continue
+            raw_s = np.frombuffer(message.raw_s)
+            samples = np.array(message.texts, object) if message.texts else message.array
+            is_ours = raw_s + message.offset_s >= self._since_s
+            told = (message.offset_s, message.readable_s)
+            if is_ours.any():
+                chunk = Chunk(raw_s[is_ours], samples[is_ours], *told)
+                self._waiting.append(Heard.of(chunk, self._clock()))
+                self._n_waiting.update(self._waiting[-1].marks)
+
+    def _older(self, mark: str, raw_s: float) -> Iterator[Heard]:
+        """Takes what waits and was sent before a marker: by its place, or else by its stamp."""
+        is_there = self._n_waiting[mark] > 0
+        while self._waiting:
+            first = self._waiting[0]
+            stamps_s = first.chunk.raw_s
+            pairs = enumerate(zip(first.marks, stamps_s, strict=True))
+            n = next(
+                (n for n, (one, at_s) in pairs if (one == mark if is_there else not at_s < raw_s)),
+                len(first.marks),
+            )
+            if n:
+                yield self._taken(n)
+            if n < len(first.marks):
+                return
+
+    def _taken(self, n: int) -> Heard:
+        """The first markers that wait."""
+        first = self._waiting.popleft()
+        if n < len(first.marks):
+            self._waiting.appendleft(first.part(n))
+        taken = first.part(0, n)
+        self._n_waiting.subtract(taken.marks)
+        for mark in taken.marks:
+            if not self._n_waiting[mark]:
+                del self._n_waiting[mark]
+        return taken
+
+    def _given(self, heard: Heard) -> Chunk:
+        now_s = self._clock()
+        return self._left(heard._replace(chunk=replace(heard.chunk, readable_s=now_s)), -1)
+
+    def _left(self, heard: Heard, way: int) -> Chunk:
+        is_left = np.array([self._is_new(mark, way) for mark in heard.marks], bool)
+        return _part(heard.chunk, is_left)
 
     def _is_new(self, mark: str, way: int) -> bool:
         ahead = self._ahead.pop(mark, 0)
@@ -159,3 +223,9 @@ class BothWays:
             if len(self._ahead) > _REMEMBERED:
                 self._ahead.popitem(last=False)
         return ahead * way >= 0
+
+
+def _part(chunk: Chunk, chosen: slice | np.ndarray) -> Chunk:
+    unscaled = None if chunk.unscaled is None else chunk.unscaled[chosen]
+    raw_s, samples = chunk.raw_s[chosen], chunk.samples[chosen]
+    return replace(chunk, raw_s=raw_s, samples=samples, unscaled=unscaled)

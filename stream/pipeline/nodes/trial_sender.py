@@ -144,8 +144,10 @@ class TrialSender:
     def take(self, stream: StreamKind, chunk: Chunk) -> None:
         """Takes what arrived on `eeg` or `markers`, and announces its trials."""
         if stream == "markers" and self._ways is not None:
-            chunk = self._ways.own(chunk)
-        self._take(stream, chunk)
+            for one in self._ways.own(chunk):
+                self._take(stream, one)
+        else:
+            self._take(stream, chunk)
 
     def _take_second(self) -> None:
         """Takes the markers that another process has heard, and its own inlet has not."""
