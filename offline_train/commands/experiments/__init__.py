@@ -27,8 +27,8 @@ def experiments(
 ) -> None:
     """Runs what is missing of an experiment, and writes its table beside published numbers.
 
-    An experiment is a TOML file of settings and a grid (docs/reproduction.md). What is done stays
-    done: given again, the command goes on, and several may share a folder.
+    An experiment is a TOML file of settings and a grid (docs/reproduction.md). Given again, the
+    command goes on with what is not done. Several may share a folder.
 
     Example: python -m offline_train experiments demo-encoders
     """
