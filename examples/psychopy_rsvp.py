@@ -81,18 +81,39 @@ class NoScreen:
             at_flip()
 
 
-def wait_until_ready(session: str, wait_s: float) -> None:
-    """Waits until markers count; `session` chooses among several."""
+def wait_until_ready(session: str, markers: str, wait_s: float) -> None:
+    """Waits until markers count, in `session`, or in the one here that hears these markers."""
     try:
-        from stream.client import connect
+        from stream import client
     except ImportError:
         try:
-            from client import connect  # type: ignore[import-not-found, no-redef]
+            import client  # type: ignore[import-not-found, no-redef]
         except ImportError:
             hear_ready(session, time.monotonic() + wait_s)
             return
-    with connect(session) as running:
-        running.wait_ready(deadline_s=wait_s)
+    until_s = time.monotonic() + wait_s
+    while (left_s := until_s - time.monotonic()) > 0:
+        ours = [one.session for one in client.discover() if hears(one.folder, markers)]
+        if found := session or next(iter(ours), ""):
+            try:
+                with client.connect(found, wait_s=left_s) as running:
+                    running.wait_ready(deadline_s=max(0.0, until_s - time.monotonic()))
+                    return
+            except client.SessionEnded as end:
+                print(f"{end}; waiting for the next session", flush=True)
+            except client.ClientError as error:
+                raise SystemExit(str(error)) from None
+        time.sleep(0.2)
+    raise SystemExit(f"no session that hears '{markers}' became ready within {wait_s:g} s")
+
+
+def hears(folder: str, markers: str) -> bool:
+    """Whether a session hears a marker stream, or none, as where codes are in the EEG."""
+    try:
+        source = json.loads((Path(folder) / "config.json").read_bytes())["source"]
+    except (OSError, ValueError, KeyError):  # it is about to write it
+        return False
+    return source.get("markers") in (markers, None) and "eeg" in source
 
 
 def hear_ready(session: str, deadline_s: float) -> None:
@@ -155,7 +176,8 @@ def main() -> None:
     screen = NoScreen() if asked.check else Screen(files)
     n_soa, n_on, n_iti = (round(s * screen.rate_hz) for s in (asked.soa, asked.on, asked.iti))
     if asked.wait:
-        wait_until_ready(asked.session, asked.wait)
+        print(f"waiting for a session that hears '{asked.markers}' to be READY", flush=True)
+        wait_until_ready(asked.session, asked.markers, asked.wait)
         time.sleep(FOUND_S)
     sent: list[tuple[str, float]] = []
     soas_ms: list[float] = []
@@ -165,7 +187,8 @@ def main() -> None:
         outlet.push_sample([id], sent[-1][1])
 
     try:
-        for order in orders(files, asked.repeats):
+        for number, order in enumerate(orders(files, asked.repeats), 1):
+            print(f"round {number} of {asked.repeats}, {len(order)} images", flush=True)
             for n, file in enumerate(order):
                 screen.frame(file, partial(mark, file.stem))
                 for i in range(1, n_soa):
@@ -181,11 +204,11 @@ def main() -> None:
     n_heard = len({*zip((text[0] for text in texts), stamps_s, strict=True)} & {*sent})
     if asked.check:
         print("no display: timing of markers only")
-    print(f"{len(sent)} markers, {n_heard} of them heard with their stamps")
+    print(f"{len(sent)} markers, {n_heard} of them heard by this program too, with their stamps")
     if soas_ms:
         low, middle, high = min(soas_ms), statistics.median(soas_ms), max(soas_ms)
         soa = f"SOA {middle:.1f} ms ({low:.1f} to {high:.1f}), {1000 * asked.soa:.1f} asked for"
-        print(f"{soa}; dropped frames: {screen.n_dropped}")
+        print(soa if asked.check else f"{soa}; dropped frames: {screen.n_dropped}")
 
 
 if __name__ == "__main__":

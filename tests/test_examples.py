@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
+from stream import client
 from stream.acquire.lsl import local_clock, pylsl
 from tests.calling import ROOT
 from tests.sessions import finish, start
@@ -190,10 +192,50 @@ def test_psychopys_self_check_sends_stamped_ids_at_an_even_pace(tmp_path: Path) 
     timing = ("--soa", 0.1, "--on", 0.05, "--repeats", 3, "--iti", 0.1)
     done = finish(example("psychopy_rsvp", *options, *timing))
     assert (done.code, done.err) == (0, "")
-    said, heard, soa = done.out.splitlines()
+    *rounds, said, heard, soa = done.out.splitlines()
+    assert rounds == [f"round {n} of 3, 3 images" for n in (1, 2, 3)]
     assert said == "no display: timing of markers only"
-    assert heard == "9 markers, 9 of them heard with their stamps"
-    assert re.fullmatch(r"SOA \d+\.\d ms \(.*\), 100.0 asked for; dropped frames: \d+", soa)
+    assert heard == "9 markers, 9 of them heard by this program too, with their stamps"
+    assert re.fullmatch(r"SOA \d+\.\d ms \(.*\), 100.0 asked for", soa)
+
+
+def test_psychopys_program_joins_the_session_that_hears_it_and_waits_where_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from psychopy_rsvp import wait_until_ready
+
+    joined: list[str] = []
+
+    class Joined(AbstractContextManager[Any]):
+        def __init__(self, session: str, **_: object) -> None:
+            joined.append(session)
+
+        def wait_ready(self, deadline_s: float) -> None:
+            if joined == ["of ours"]:
+                raise client.SessionEnded("of ours has ended")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def running(session: str, source: dict[str, Any]) -> client.Running:
+        folder = tmp_path / session
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"source": source}))
+        return client.Running(session, str(folder), "live", "", False, {})
+
+    there = [
+        running("a replay", {"path": "x.xdf"}),
+        running("a stranger", {"eeg": "cap", "markers": "others"}),
+        running("of ours", {"eeg": "cap", "markers": "ours"}),
+    ]
+    monkeypatch.setattr(client, "discover", lambda: there)
+    monkeypatch.setattr(client, "connect", Joined)
+    wait_until_ready("", "ours", 60)
+    assert joined == ["of ours", "of ours"]
+    assert capsys.readouterr().out == "of ours has ended; waiting for the next session\n"
+    del there[-1]
+    with pytest.raises(SystemExit, match=r"no session that hears 'ours' became ready within 0.3 s"):
+        wait_until_ready("", "ours", 0.3)
 
 
 def test_psychopys_program_hears_by_lsl_alone_that_a_session_is_ready() -> None:

@@ -122,7 +122,7 @@ def rapidly(folder: Path, session: str, images: list[str]) -> None:
     timing = ("--soa", "0.3", "--repeats", "1", "--iti", "1", "--check", "--session", session)
     done = finish(start(*images_of, *timing, module="examples/psychopy_rsvp.py"))
     assert done.code == 0, done
-    assert "2 markers, 2 of them heard with their stamps" in done.out
+    assert "2 markers, 2 of them heard by this program too, with their stamps" in done.out
 
     def shown() -> list[str]:
         return sorted(one["stimulus"] for one in trials_of(folder, "marker")[n_before:])
