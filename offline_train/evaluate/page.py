@@ -122,7 +122,11 @@ def _method(
     for one in evaluations:
         body = (*map(_picture, pictures.get((method, one.subject), ())), *_tables(one))
         parts.append(folded(one.items, *body) if several else "\n".join(body))
-    return section(anchor, f"{method[0].upper()}{method[1:]}", *parts)
+    return section(anchor, _capital(method), *parts)
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _tables(one: Evaluation) -> Iterator[str]:
@@ -138,7 +142,7 @@ def _tables(one: Evaluation) -> Iterator[str]:
         for p in one.points
     ]
     yield table(head, rows, "numbers")
-    yield note(f"{one.protocol}; intervals: {one.interval}. {one.calibration}.")
+    yield note(f"{one.protocol}; intervals: {one.interval}. {_capital(one.calibration)}.")
     rows_of_k = [
         (f"{p.repeats} repeats", f"{k.k}", *map(percent, (k.top1, k.top5, k.mrr)))
         for p in one.last

@@ -59,9 +59,10 @@ def _draw_accuracy(figure: Figure, evaluation: Evaluation) -> None:
         loc="outside right center",
         frameon=False,
     )
+    drawn = "bars" if len({point.repeats for point in evaluation.points}) == 1 else "bands"
     figure.suptitle(
         f"{evaluation.n_way}-way retrieval of {evaluation.items}, {evaluation.method}\n"
-        f"bands: {evaluation.interval}; {_calibrated(evaluation)}",
+        f"{drawn}: {evaluation.interval}; {_calibrated(evaluation)}",
         fontsize=11,
     )
 
@@ -74,12 +75,19 @@ def draw_line(
     band_alpha: float = 0.15,
     factor: float = 1,
 ) -> None:
-    """Draws a share by the number of repeats, in percent once it is times a factor."""
+    """Draws a share by the number of repeats, in percent once it is times a factor.
+
+    Its interval is a band, and a bar where one number of repeats makes no band.
+    """
     repeats = sorted(found)
     of = {
         end: [factor * getattr(found[n], end) for n in repeats] for end in ("value", "low", "high")
     }
-    axes.fill_between(repeats, of["low"], of["high"], color=colour, alpha=band_alpha, linewidth=0)
+    if len(repeats) > 1:
+        low, high = of["low"], of["high"]
+        axes.fill_between(repeats, low, high, color=colour, alpha=band_alpha, linewidth=0)
+    else:
+        axes.vlines(repeats, of["low"], of["high"], color=colour, linewidth=1.8)
     axes.plot(repeats, of["value"], "o-", color=colour, markersize=4, linewidth=1.8, label=label)
 
 

@@ -117,7 +117,9 @@ class Adapted(Frozen):
             told.append(f"temperatures times {self.temperature:.2f} (answers are {sure})")
         if self.light_s is not None:
             told.append(f"images seen {1e3 * self.light_s:.1f} ms after their markers")
-        return f"adapted to {self.made.astimezone():%Y-%m-%d %H:%M}: {', '.join(told)}"
+        return (
+            f"adapted to the cap as of {self.made.astimezone():%Y-%m-%d %H:%M}: {', '.join(told)}"
+        )
 
 
 def save_adapted(folder: Path, adapted: Adapted, state: Mapping[str, np.ndarray]) -> None:

@@ -300,6 +300,7 @@ def test_a_command_writes_json_a_page_pictures_and_a_record(
     assert (origin.training_seed, origin.brain_encoder) == (2025, "mbp")
     assert all(len(value) == 64 for name, value in origin if name.endswith("sha256"))
     page = (out / "report.html").read_text()
+    assert "script" not in page.partition("<style>")[0]
     assert "<script" not in page
     assert page.count("data:image/png;base64,") == 8
     says = ("TRANSDUCTIVE", "--hold-out", "last epoch", origin.trials_sha256, "hypergeometric")

@@ -39,6 +39,8 @@ def test_seen_retrieved_and_painted_are_side_by_side(tmp_path: Path) -> None:
         assert text in seen.text
     assert "62% sure" in seen.text
     assert "1 painted, 1 cancelled, 1 superseded" in seen.text
+    assert seen.text.count("a newer trial came first") == 1
+    assert seen.text.lower().count("not painted") == 2  # its card, and what that means
     assert "top-1" in seen.text
     assert [a["class"] for t, a in seen.tags if t == "article"] == [
         "card right",

@@ -63,7 +63,7 @@ def shown(page: Any) -> tuple[list[int], str]:
     return numbers, page.locator("output[name=n]").inner_text()
 
 
-@pytest.mark.parametrize(("kind", "trials"), [("hit", [1, 3]), ("dropped:-gap", [4])])
+@pytest.mark.parametrize(("kind", "trials"), [("right", [1, 3]), ("dropped:-gap", [4])])
 def test_trials_are_filtered_by_what_became_of_them(
     page: Any, kind: str, trials: list[int]
 ) -> None:

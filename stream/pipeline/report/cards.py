@@ -166,7 +166,7 @@ def spread(some: Sequence[T], n: int) -> Sequence[T]:
     return some[:: -(-len(some) // n)] if len(some) > n else some
 
 
-_KINDS = {"hit": 0, "miss": 1, "top-5": 2, "abstained": 3, "cut": 4}
+_KINDS = {"right": 0, "wrong": 1, "top-5": 2, "abstained": 3, "cut": 4}
 
 
 def _kinds(trial: Trial) -> list[str]:
@@ -176,7 +176,7 @@ def _kinds(trial: Trial) -> list[str]:
         return [f"dropped: {trial.reason}"] if trial.fate == "dropped" else [trial.fate]
     kinds = ["abstained"] if answer["abstain"] else []
     if answer["rank"]:
-        kinds.append("hit" if answer["rank"] == 1 else "miss")
+        kinds.append("right" if answer["rank"] == 1 else "wrong")
         kinds += ["top-5"] if answer["rank"] <= 5 else []
     return kinds
 

@@ -22,7 +22,7 @@ def still_page(
     """A whole page in the look of a session's report, that runs no script."""
     page = Template(_PAGE).substitute(
         title=escape(title),
-        script_hash="",
+        script_policy="",
         style=_STYLE + style,
         script="",
         facts=escape(facts),

@@ -74,14 +74,14 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
         section(
             "trials",
             what if story.decoded else "Trials",
-            note(_which(story)),
+            note(_which(story, paints)),
             cards.controls(),
             cards.html(),
         ),
     ]
     return Template(_PAGE).substitute(
         title=escape(f"Session {summary['session']}"),
-        script_hash=_HASH,
+        script_policy=f"; script-src 'sha256-{_HASH}'",
         style=_STYLE + cards.styles,
         script=_SCRIPT,
         facts=escape(" · ".join(_facts(config, summary, story))),
@@ -227,7 +227,7 @@ def _bad(found: Mapping[str, Any]) -> str:
     return "; ".join(told) or "–"
 
 
-def _which(story: Story) -> str:
+def _which(story: Story, paints: bool) -> str:
     n, n_decoded = len(story.trials), len(story.decoded)
     if not n_decoded:
         return "No trial was decoded."
@@ -235,4 +235,6 @@ def _which(story: Story) -> str:
     return (
         f"{those}. A green edge: the first answer is the image that was seen; a red one: it is "
         "not; a grey one: there is no answer."
+        + " Not painted: a newer trial came first, or there was no painter yet."
+        * paints
     )

@@ -10,7 +10,6 @@ from stream.pipeline.books.ledger import Record, read_ledger
 
 SILENT, ENDED = ("stalled", "lost"), "ended"  # states of a stream
 _EARLY_S = 10.0  # before the session, at most; an onset before that is of another clock
-_NEVER = "never begun: a newer trial came first, or there was no painter yet"
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Trial:
     """Provisional answers."""
     image: Record | None = None
     """Of the last one that was painted."""
-    painting: str = _NEVER
+    painting: str = "not painted"
     """Why there is none."""
     run: int = 0
     """Of the repeats that its answer is made of: those of one run share EEG."""

@@ -10,7 +10,7 @@ export function evoked() {
   const render = batched(() => {
     butterfly($("evoked-plot"), newest?.n ? { times_s: newest.times_s, uv: newest.mean_uv } : null, { marks });
     $("evoked-empty").hidden = Boolean(newest?.n);
-    say($("evoked-n"), newest?.n ? count(newest.n, "trial") : "");
+    say($("evoked-n"), newest?.n ? `${count(newest.n, "trial")} seen here` : "");
   });
   window.addEventListener("themechange", render);
   new ResizeObserver(render).observe($("evoked-plot"));
