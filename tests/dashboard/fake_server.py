@@ -29,6 +29,8 @@ from tests.dashboard.scenes import Scene
 
 STATIC = Path(__file__).parents[2] / "stream" / "dashboard" / "static"
 _OWN = "default-src 'self'; img-src 'self' data:; form-action 'none'; base-uri 'none'"
+_GONE = (WebSocketDisconnect, WebSocketDisconnected)
+"""What is raised where a page was closed meanwhile, by it or here."""
 POLICY = {"Content-Security-Policy": _OWN}
 Said = dict[str, Any] | bytes
 
@@ -72,8 +74,9 @@ class FakeSession:
             self._pages.add(page)
             while True:
                 await self._answer(page, json.loads(await page.receive_text()))
-        except WebSocketDisconnect:
-            self._pages.discard(page)
+        except _GONE:
+            pass
+        self._pages.discard(page)
 
     async def _answer(self, page: WebSocket, request: dict[str, Any]) -> None:
         self.asked.put(request)
@@ -117,7 +120,8 @@ class FakeSession:
 
         async def close() -> None:
             for page in list(self._pages):
-                await page.close(code)
+                with suppress(*_GONE):
+                    await page.close(code)
 
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
@@ -132,7 +136,7 @@ class FakeSession:
 
 
 async def _send(page: WebSocket, said: Said) -> None:
-    with suppress(WebSocketDisconnected):  # it was closed meanwhile
+    with suppress(*_GONE):
         if isinstance(said, bytes):
             await page.send_bytes(said)
         else:
