@@ -104,9 +104,10 @@ function labels(svg, last, chance, y, text) {
   if (last) names.push(["top-5", y(last.top5.rate), "second"], ["top-1", y(last.top1.rate), "first"]);
   if (chance) names.push(["chance", y((chance.top1 + chance.top5) / 2), "dimmed"]);
   names.sort((a, b) => a[1] - b[1]);
-  let below = BOTTOM + 15; // from the lowest up, so that none comes to lie on the axis
-  for (const [name, at, kind] of names.reverse()) {
-    below = Math.min(at + 4, below - 13);
-    svg.append(text({ x: RIGHT + 4, y: below }, name, { class: kind }));
-  }
+  const places = names.map(([, at]) => at + 4);
+  let next = BOTTOM + 15; // from the lowest up, so that none comes to lie on the axis
+  for (let i = names.length - 1; i >= 0; i--) next = places[i] = Math.min(places[i], next - 13);
+  next = -3; // and down again, so that none is cut off
+  for (let i = 0; i < names.length; i++) next = places[i] = Math.max(places[i], next + 13);
+  names.forEach(([name, , kind], i) => svg.append(text({ x: RIGHT + 4, y: places[i] }, name, { class: kind })));
 }
