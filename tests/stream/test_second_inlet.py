@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hvf_core.problem import Problem
 from stream.acquire.chunk import Chunk
 from stream.acquire.units import Signal
-from stream.pipeline.nodes import second_inlet
+from stream.pipeline.nodes import second_inlet, trial_sender
 from stream.pipeline.nodes.second_inlet import BothWays, SecondInlet
 from stream.pipeline.nodes.trial_sender import TrialSender
-from stream.pipeline.wire.bus import drain, open_socket
+from stream.pipeline.wire.bus import drain, open_socket, send
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
-from stream.pipeline.wire.messages import MarkerSeen
+from stream.pipeline.wire.messages import End, MarkerSeen, NodeState
 from stream.recorder.header import made
 from tests.refs import overheard
 from tests.waiting import wait_until
@@ -109,20 +109,32 @@ def test_once_it_is_read_no_more_it_does_not_say_that_it_hears(streams, endpoint
 # --- what only one of them has heard -------------------------------------------------------------
 
 
+@pytest.fixture
+def reports(endpoints):
+    return open_socket(zmq.PULL, endpoints.reports, bind=True)
+
+
+@pytest.fixture
+def line():
+    return SimpleNamespace(incarnation="r", orders=lambda: iter(()), command=lambda: None)
+
+
+@pytest.fixture
+def reader(line, reports, endpoints, tmp_path):
+    """What announces markers, from 10 s on."""
+    config = SessionConfig(session="s", folder=tmp_path, endpoints=endpoints, source=SOURCE)
+    headers = {"markers": made("m", "Markers", 0.0, "string")}
+    told = (("Cz",), 100.0, headers, Signal("eeg", "microvolts"))
+    return TrialSender(config, line, *told, since_s=10.0)
+
+
 @pytest.mark.parametrize(
     "samples", [None, np.array([[7, -2]], np.int32)], ids=["texts", "columns of numbers"]
 )
 def test_the_reader_announces_what_only_the_second_has_heard_and_no_marker_twice(
-    samples, streams, endpoints, tmp_path
+    samples, streams, endpoints, reader, reports
 ):
     found, made_inlets = streams
-    config = SessionConfig(session="s", folder=tmp_path, endpoints=endpoints, source=SOURCE)
-    reports = open_socket(zmq.PULL, endpoints.reports, bind=True)
-    line = SimpleNamespace(incarnation="r", orders=lambda: iter(()), command=lambda: None)
-    headers = {"markers": made("m", "Markers", 0.0, "string")}
-    reader = TrialSender(
-        config, line, ("Cz",), 100.0, headers, Signal("eeg", "microvolts"), since_s=10.0
-    )
     found.append("markers")
     second = SecondInlet(SOURCE, "markers", endpoints.overheard)
     wait_until(lambda: second.since_s < NEVER)
@@ -144,6 +156,38 @@ def test_the_reader_announces_what_only_the_second_has_heard_and_no_marker_twice
     assert set(range(9, n)) <= of.keys()
     (told,) = {(one.text, one.about.onset_s - one.sent_s) for one in seen}
     assert told == ("a" if samples is None else "[7, -2]", 0.25)
+
+
+def test_what_waits_for_the_own_inlet_is_not_told_as_heard_and_opens_no_trial_at_the_end(
+    line, endpoints, reader, reports, monkeypatch
+):
+    monkeypatch.setattr(second_inlet, "_PATIENCE_S", 1e9)
+    monkeypatch.setattr(trial_sender, "_PATIENCE_S", {"finish": 100.0, "stop": 0.0})
+    monkeypatch.setattr(trial_sender, "_ALIVE_S", 0.0)
+    second = open_socket(zmq.PUSH, endpoints.overheard, bind=True)
+    said, asked = [], count()
+
+    def has_said(is_it):
+        said.extend(drain(reports))
+        return any(map(is_it, said))
+
+    def command():
+        """At the second look of two the marker would be given, were the end not there."""
+        monkeypatch.setattr(second_inlet, "_PATIENCE_S", 0.0)
+        return "stop" if next(asked) == 2 else None
+
+    def is_waiting():
+        reader.look()
+        return has_said(lambda one: isinstance(one, NodeState) and one.until_s == 50.0)
+
+    reader.take("markers", chunk(20.0))
+    reader.trials.acquisition.attention.until_s = 60.0
+    wait_until(lambda: send(second, overheard(21.0, readable_s=50.0)))
+    wait_until(is_waiting)
+    line.command = command
+    reader.end("finish")
+    wait_until(lambda: has_said(lambda one: isinstance(one, End)))
+    assert [one.sent_s for one in said if isinstance(one, MarkerSeen)] == [20.0]
 
 
 @settings(max_examples=60, deadline=None)

@@ -258,8 +258,7 @@ class TrialSender:
         """Ends what is open, waits for the answers that are due, and says so."""
         reason: Reason = "no_data" if command == "finish" else "shutdown"
         detail = "the source ended" if command == "finish" else "the session was stopped"
-        self._take_second()
-        self._ways = None  # what comes now opens no trial
+        self._ways = None  # what comes now, or waits, opens no trial: the results node has it
         self._send(self.trials.end(reason, detail))
         self._say_notices()
         self._wait_for_answers(_PATIENCE_S[command])
