@@ -19,6 +19,7 @@ from stream.pipeline.books.trial_formats import Head
 from stream.pipeline.lock import held
 from stream.pipeline.wire.config import (
     NUMBERS,
+    RESERVED,
     Endpoints,
     LiveSource,
     SessionConfig,
@@ -254,6 +255,15 @@ def test_a_marker_under_the_number_of_a_witness_is_not_lacking(tmp_path: Path) -
         ledger.announce(number)
     ledger.announce(1011)
     assert len(ledger.faults()) == 1
+
+
+def test_as_long_as_one_reader_has_numbered_all_no_leap_is_too_long_for_a_hole(tmp_path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.note("listening", node="reader-1", since_s=0.0, first=1)
+    for number in (1, RESERVED + 5):
+        ledger.announce(number)
+    (told,) = ledger.faults()
+    assert told.startswith(f"the ledger lacks {RESERVED + 3} markers")
 
 
 def test_the_sockets_of_a_killed_session_go_wherever_they_are(tmp_path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from scipy.signal import firwin, resample_poly
 
 from stream.acquire.chunk import Chunk
 from stream.acquire.triggers import TriggerSettings
+from stream.acquire.units import Signal
 from stream.acquire.watch.signals import Decimator, QualityMeter
-from stream.pipeline.nodes import signals_feed
+from stream.pipeline.nodes import signals_feed, trial_sender
 from stream.pipeline.nodes.signals_feed import SignalsFeed
+from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.outputs.settings import OutputSettings
 from stream.pipeline.wire.bus import drain, open_socket, receive
-from stream.pipeline.wire.config import LiveSource, SessionConfig
+from stream.pipeline.wire.config import LiveSource, SessionConfig, TrialSettings
 from stream.pipeline.wire.endpoints import Endpoints
 from stream.pipeline.wire.messages import ChannelQuality, Eeg
 
@@ -231,6 +234,45 @@ def test_while_an_answer_is_waited_for_two_pieces_may_come_together(feed, endpoi
             feed.add("eeg", chunk(first + at, n))
             feed.flush(is_calm=False)
         assert len(receive(watcher, wait_ms=SOON_MS).array) == 10
+
+
+def test_only_while_the_last_samples_of_a_trial_come_do_those_who_watch_wait(
+    tmp_path, endpoints, monkeypatch
+) -> None:
+    monkeypatch.setattr(trial_sender, "_LOOK_S", 0.0)
+    config = SessionConfig(
+        session="s",
+        folder=tmp_path,
+        endpoints=endpoints,
+        source=LiveSource(eeg="EEG", markers="m"),
+        trials=TrialSettings(tmin_s=0.0, tmax_s=1.0),
+        record=False,
+    )
+    line = SimpleNamespace(incarnation="r", orders=lambda: iter(()), command=lambda: None)
+    told = (["Cz", "Pz"], RATE_HZ, {}, Signal("eeg", "microvolts"))
+    reader = TrialSender(config, line, *told)
+
+    def read(first: int, n: int) -> None:
+        reader.take("eeg", chunk(first, n))
+        reader.cut(0.0)
+        reader.look()
+
+    with closing(heard(endpoints, Eeg)) as watcher:
+        onset = 0
+        while not watcher.poll(1):
+            read(onset, 50)
+            onset += 50
+        text = np.array([["x"]], object)
+        reader.take("markers", Chunk(np.array([onset / RATE_HZ]), text, 100.0, 0.0))
+        for first in range(onset, onset + 450, 50):
+            read(first, 50)
+        for first in range(onset + 450, onset + 530, 5):  # the trial ends with sample 500
+            read(first, 5)
+        read(onset + 530, 50)
+        got = [receive(watcher, wait_ms=SOON_MS)]
+        while got[-1].stamps_s[-1] < 100 + (onset + 524) / RATE_HZ:
+            got.append(receive(watcher, wait_ms=SOON_MS))
+    assert [len(one.array) for one in got[-4:]] == [5, 6, 5, 10]
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """How nodes answer fast: rehearsals of the last slice, garbage that is collected in time."""
 
 import gc
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from hvf_core import swift
 from hvf_core.problem import Problem
-from hvf_core.swift import Sweeper, keep_awake, may_spin, wake_on_time
+from hvf_core.swift import Sweeper, give_way, keep_awake, may_spin, wake_on_time
 from stream.pipeline.nodes import decode
 from stream.pipeline.nodes.decode import Decoder
 from stream.pipeline.wire.config import Endpoints, FileSource, LiveSource, SessionConfig
@@ -155,3 +157,16 @@ def test_waking_on_time_is_quietly_left_out_where_there_is_no_linux(
     monkeypatch.setattr("hvf_core.swift.sys.platform", "darwin")
     monkeypatch.setattr("hvf_core.swift.ctypes.CDLL", lambda _: pytest.fail("there is no prctl"))
     wake_on_time()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux")
+def test_what_gives_way_is_less_urgent_and_interrupts_none_that_runs() -> None:
+    def priority() -> tuple[int, int]:
+        return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
+
+    with ThreadPoolExecutor(1) as aside:  # which ends with what it was made to be
+        niceness, before = aside.submit(priority).result()
+        aside.submit(give_way).result()
+        found = aside.submit(priority).result()
+    scheduler = os.SCHED_BATCH if before == os.SCHED_OTHER else before
+    assert found == (min(niceness + 10, 19), scheduler)

@@ -604,3 +604,17 @@ def test_what_came_while_all_hung_is_at_least_told_where_the_session_is_stopped(
     summary = json.loads((world.folder / "summary.json").read_text())
     assert (summary["end"], summary["at_least"]) == ("stop", True)
     assert summary["simulated"] == is_read  # as only the reader's last words tell
+
+
+def test_what_no_reader_has_announced_is_numbered_before_the_trials_of_the_next(tmp_path):
+    world = World(tmp_path, seed=0, n_steps=0)
+    acts = (world.mark, world.kill_reader, world.mark, world.start_reader, world.mark)
+    for act in acts:
+        act()
+        for _ in range(60):
+            world.settle_down()
+    world.finish()
+    check(world, "seed 0")
+    records = read_ledger(world.folder / "ledger.jsonl")
+    numbers = [record["trial"] for record in records if record["event"] == "marker"]
+    assert sorted(numbers) == [1, 2, RESERVED + 2]
