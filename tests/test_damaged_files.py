@@ -21,6 +21,7 @@ from hvf_core.toml import read_toml, to_toml
 from index.gallery import load_gallery
 from offline_train.evaluate import session as evaluated
 from offline_train.evaluate.session import evaluate_session
+from stream.acquire.markers import MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.pipeline.books.closing import make_whole
 from stream.pipeline.wire.config import (
@@ -203,7 +204,8 @@ def session(tmp_path: Path) -> Path:
     write_xdf(folder / "recording.xdf", [eeg, markers("a", "b")])
     records = [{"event": "start", "session": "s", "node": "results-1"}]
     for trial, stimulus in ((1, "a"), (2, "b")):
-        records.append({"event": "marker", "trial": trial, "stimulus": stimulus, "group": stimulus})
+        marker = {"event": "marker", "trial": trial, "stimulus": stimulus, "group": stimulus}
+        records.append(marker | {"onset_s": 49.8 + 0.5 * trial})
         records.append({"event": "decoded", "trial": trial, "stimulus": stimulus} | ANSWER)
     lines = [json.dumps(record) + "\n" for record in [*records, {"event": "end", "reason": "stop"}]]
     (folder / "ledger.jsonl").write_text("".join(lines))
@@ -245,6 +247,39 @@ def test_answers_whose_lines_are_damaged_are_not_compared(
     replayed = evaluate_session(session)
     assert (replayed.n_live, replayed.n_offline, replayed.agrees) == (1, 1, True)
     assert replayed.damage.startswith("a line of ledger.jsonl is damaged and left out")
+
+
+def test_what_is_in_a_second_recording_is_compared_and_what_a_reader_lost_is_not(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a reader that was started again, in whose time another block began, and none was begun."""
+    taken: list[tuple[int, str]] = []
+
+    class Listening(Pretended):
+        def take(self, part: Slice) -> list[SimpleNamespace]:
+            taken.append((part.trial, part.group))
+            return super().take(part)
+
+    monkeypatch.setattr(evaluated, "open_decoder", lambda *_: Listening())
+    config = read_config(session / "config.json")
+    rule = MarkerRule(start="^go$", reset="^block$")
+    config.model_copy(update={"marker_rule": rule}).write()
+    header = eeg_header(n_channels=4, rate_hz=100.0, labels=CHANNELS[::-1])
+    eeg = (header, 60 + np.arange(250) / 100, np.ones((250, 4), np.float32))
+    texts = ((60.3, "b"), (60.8, "a"), (61.3, "go"), (61.8, "b"))
+    rows = (MARKER_HEADER, np.array([at_s for at_s, _ in texts]), [[text] for _, text in texts])
+    write_xdf(session / "recording-2.xdf", [eeg, rows])
+    with (session / "ledger.jsonl").open("a") as ledger:
+        for trial, (at_s, stimulus) in enumerate((texts[0], texts[1], texts[3]), 1002):
+            about = {"trial": trial, "stimulus": stimulus}
+            marker = about | {"group": stimulus, "block": 1, "onset_s": at_s}
+            lost = {"event": "dropped", "trial": trial, "reason": "node_lost"}
+            end = lost if trial == 1002 else {"event": "decoded"} | about | ANSWER
+            for record in ({"event": "marker"} | marker, end):
+                ledger.write(json.dumps(record) + "\n")
+    replayed = evaluate_session(session.rename(session.with_name("moved")))
+    assert (replayed.n_live, replayed.n_offline, replayed.agrees) == (4, 4, True)
+    assert taken == [(1, "a#0"), (2, "b#0"), (1003, "a#1"), (1004, "b#1")]
 
 
 def test_sessions_that_are_finished(session: Path) -> None:

@@ -446,7 +446,7 @@ def test_a_session_that_ended_was_killed_or_does_not_sum(session: Path) -> None:
     assert "1 without an end" in found[-1].text
     assert ledger.read_text() == killed  # looked at, and left alone
 
-    (session / "recording.xdf").write_bytes(b"no XDF")
+    (session / "recording-2.xdf").write_bytes(b"no XDF")
     ledger.write_text("".join([lines[0], lines[2], lines[2]]))
     *found, damage, sums = said(records.session, named)
     assert [one.state for one in found] == ["warn", "FAIL"]

@@ -1,8 +1,8 @@
-"""Decodes a session again, offline and from its own recording, and compares the answers."""
+"""Decodes a session again, offline and from its own recordings, and compares the answers."""
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,18 +10,25 @@ from decoder.bundle import load_bundle
 from decoder.live import Slice
 from hvf_core.problem import Problem, needed
 from index.gallery import load_gallery
-from stream.acquire.markers import evidence_group
+from stream.acquire.adaptation import Adaptation
+from stream.acquire.markers import Event, evidence_group
 from stream.acquire.preprocess import Preprocessing
+from stream.acquire.slices import Slice as CutSlice
+from stream.acquire.trial_stream import TrialPlan
 from stream.acquire.trials import Drop
+from stream.exports.finished import FinishedSession
 from stream.pipeline.books.ledger import read_ledger
+from stream.pipeline.books.trials_table import TrialRow
 from stream.pipeline.decoding import open_decoder
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.trials import starting_adaptation, trial_plan
-from stream.pipeline.wire.config import SessionConfig, read_config
+from stream.pipeline.wire.config import read_config
 from stream.sources.cut_recording import cut_trials
-from stream.sources.read import read_recording
+from stream.sources.recording import Recording
+from stream.sources.xdf import recordings_in
 
 _CHANGES = ("gallery", "set", "reset_group")
+_NOT_CUT = ("paused", "node_lost")
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,9 @@ class Replayed:
 
 
 def evaluate_session(folder: Path) -> Replayed:
-    """Cuts, preprocesses and decodes the recording of a session as it began.
+    """Cuts, preprocesses and decodes the recordings of a session as it began.
 
-    Trials that were dropped as `paused` are paused again: the recording does not tell them.
+    Trials that were dropped as `paused` or `node_lost` are left out: no recording tells them.
 
     Raises:
         Problem: it is no session, or has no bundle or no recording.
@@ -57,19 +64,20 @@ def evaluate_session(folder: Path) -> Replayed:
             f"'{folder}' is no session's folder, as it has no config.json: give one that `live` or "
             "`replay` has written"
         )
-    config = read_config(folder / "config.json")
-    recording = folder / "recording.xdf"
-    if config.bundle is None or config.gallery is None or not recording.exists():
+    config = read_config(folder / "config.json").model_copy(update={"folder": folder})
+    if config.bundle is None or config.gallery is None or not recordings_in(folder):
         raise Problem(
             f"the session '{folder}' has no bundle, no gallery or no recording.xdf; give the "
             "folder of a session that decoded and recorded"
         )
     damage: list[str] = []
     ledger = read_ledger(folder / "ledger.jsonl", damage.append)
-    live = {entry["trial"]: entry for entry in ledger if entry["event"] == "decoded"}
+    session = FinishedSession(config, ledger)
+    shown = {row["trial"] for row in session.shown}  # those of damaged lines cannot be found
+    decoded = (entry for entry in ledger if entry["event"] == "decoded")
+    live = {entry["trial"]: entry for entry in decoded if entry["trial"] in shown}
     n_repeats = {trial: entry["n_repeats"] for trial, entry in live.items()}
-    paused = {entry["trial"] for entry in ledger if entry.get("reason") == "paused"}
-    offline = _decode(recording, config, n_repeats, paused)
+    offline = _decode(session, n_repeats)
     if damage:
         offline = {trial: ids for trial, ids in offline.items() if trial in live}
     answers = {trial: entry["ids"] for trial, entry in live.items()}
@@ -84,18 +92,17 @@ def evaluate_session(folder: Path) -> Replayed:
     return Replayed(len(live), len(offline), n_equal, told, orders, "".join(damage))
 
 
-def _decode(
-    recording: Path, config: SessionConfig, n_repeats: Mapping[int, int], paused: Set[int]
-) -> dict[int, list[str]]:
+def _decode(session: FinishedSession, n_repeats: Mapping[int, int]) -> dict[int, list[str]]:
     """Ids of the final answers by trial, from the session's decoder; a trial is a single slice.
 
     A decoder that was restarted had forgotten the repeats before: `n_repeats` says how many each
     live answer was made of.
     """
+    config = session.config
     load_gallery(needed(config.gallery))  # verified, with what was added since
     bundle, gallery = load_bundle(needed(config.bundle)), open_accepted(config)
-    preprocessing = Preprocessing.of(bundle)
     decoder = open_decoder(config, bundle, gallery, time.monotonic, lambda text, facts: None)
+    preprocessing = Preprocessing.of(bundle)
     adaptation = starting_adaptation(config, preprocessing)
     seen: defaultdict[str, list[Slice]] = defaultdict(list)
     ids = {}
@@ -103,20 +110,45 @@ def _decode(
         trial_plan(config),
         preprocessing=preprocessing,
         is_known=gallery.__contains__,
-        paused=paused,  # not left out of what was cut: adaptation would have learnt from them
+        # The ledger says which have opened trials: a later recording does not tell who began them.
+        marker_rule=config.marker_rule.model_copy(update={"start": None, "stop": None}),
     )
-    for outcome in cut_trials(read_recording(recording), plan, adaptation):
-        if isinstance(outcome, Drop):
-            continue
-        trial = outcome.trial
-        name = evidence_group(trial.event.group, trial.event.block)
+    for told, cut in _trials(session, plan, adaptation):
+        number, event = told["trial"], cut.trial.event
+        name = evidence_group(event.group, told.get("block") or event.block)
         group = seen[name]
-        group.append(Slice(trial.number, name, None, 0, True, outcome.array))
+        group.append(Slice(number, name, None, 0, True, cut.array))
         *_, answer = decoder.take(group[-1])
-        n_live = n_repeats.get(trial.number, len(group))
+        n_live = n_repeats.get(number, len(group))
         if n_live < answer.ranked.n_repeats:
             decoder.reset_group(name)
             for repeat in group[-n_live:]:
                 *_, answer = decoder.take(repeat)
-        ids[trial.number] = [gallery.ids[row] for row in answer.ranked.rows]
+        ids[number] = [gallery.ids[row] for row in answer.ranked.rows]
     return ids
+
+
+def _trials(
+    session: FinishedSession, plan: TrialPlan, adaptation: Adaptation | None
+) -> Iterator[tuple[TrialRow, CutSlice]]:
+    """The trials in the session's recordings, each with what the ledger says of it."""
+    rows = {row["trial"]: row for row in session.shown if row.get("reason") not in _NOT_CUT}
+    for recording in session.recordings(lambda sentence: None):
+        yield from _trials_in(recording, session, rows, plan, adaptation)
+
+
+def _trials_in(
+    recording: Recording,
+    session: FinishedSession,
+    rows: Mapping[int, TrialRow],
+    plan: TrialPlan,
+    adaptation: Adaptation | None,
+) -> Iterator[tuple[TrialRow, CutSlice]]:
+    def row_of(event: Event) -> TrialRow | None:
+        return rows.get(session.trial_of(event, 1 / recording.rate_hz))
+
+    # Not left out of what was cut: adaptation would have learnt from them.
+    plan = replace(plan, is_left_out=lambda event: row_of(event) is None)
+    for outcome in cut_trials(recording, plan, adaptation):
+        if not isinstance(outcome, Drop):
+            yield needed(row_of(outcome.trial.event)), outcome

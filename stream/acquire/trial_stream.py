@@ -3,14 +3,14 @@
 Live, in virtual time and in training it is the same: the last stop of the trial's way.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stream.acquire.acquisition import Acquisition
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.channels import brain_channels
 from stream.acquire.chunk import Chunk, StreamKind
-from stream.acquire.markers import MarkerRule
+from stream.acquire.markers import Event, MarkerRule
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.reject import Rejection, RejectSettings
 from stream.acquire.slices import Slice, Slicer
@@ -29,7 +29,7 @@ class TrialPlan:
             slice; None gives each trial as one slice, at its end.
         trigger: a channel of the EEG that opens trials; with `cross_check` it is compared with
             the markers instead.
-        is_known, history_s, no_data_after_s, first_number, paused: see `Cutting`.
+        is_known, history_s, no_data_after_s, first_number, is_left_out: see `Cutting`.
     """
 
     preprocessing: Preprocessing | None = None
@@ -43,7 +43,7 @@ class TrialPlan:
     history_s: float = Cutting.history_s
     no_data_after_s: float = Cutting.no_data_after_s
     first_number: int = 1
-    paused: Set[int] = frozenset()
+    is_left_out: Callable[[Event], bool] = lambda event: False
 
 
 class TrialStream:
@@ -94,7 +94,7 @@ class TrialStream:
             no_data_after_s=plan.no_data_after_s,
             is_known=plan.is_known,
             first_number=plan.first_number,
-            paused=plan.paused,
+            is_left_out=plan.is_left_out,
         )
         self.acquisition = Acquisition(
             len(channels),

@@ -5,7 +5,7 @@ Before its end a trial can be handed out as far as it is there, at stops that ar
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,7 +68,7 @@ class Cutting:
         no_data_after_s: a trial whose samples have not come this long after its end is dropped.
         is_known: whether a stimulus may open a trial.
         first_number: of the first trial.
-        paused: numbers of trials that are none, as the session that is repeated was paused then.
+        is_left_out: whether a marker ends as `paused`, as it did where a session is repeated.
     """
 
     window: Window
@@ -79,7 +79,7 @@ class Cutting:
     no_data_after_s: float = 2.0
     is_known: Callable[[str], bool] = lambda stimulus: True
     first_number: int = 1
-    paused: Set[int] = frozenset()
+    is_left_out: Callable[[Event], bool] = lambda event: False
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class TrialCutter:
         self._no_data_after_s = cutting.no_data_after_s
         self._patience_s = window.last / rate_hz + cutting.no_data_after_s
         self._number = cutting.first_number
-        self._paused = cutting.paused
+        self._is_left_out = cutting.is_left_out
         self._stops = sorted(stop for stop in cutting.stops if stop < window.count)
         ends = sorted({*cutting.urgent, window.count})
         self._ends_s = [(window.first + rows - 1) / rate_hz for rows in ends]  # from the onset on
@@ -181,7 +181,7 @@ class TrialCutter:
             return [opened, Drop(number, event, "no_data", event.fault)]
         if not self.is_known(event.stimulus):
             return [opened, Drop(number, event, "unknown_stimulus", f"'{stimulus}'")]
-        if self.is_paused or number in self._paused:
+        if self.is_paused or self._is_left_out(event):
             return [opened, Drop(number, event, "paused", "the session was paused")]
         open_ = _Open(number, event, self._ring.newest_stamp_s)
         insort(self._pending, open_, key=lambda open_: open_.event.onset_s)

@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.trials import trial_plan
 from stream.pipeline.wire.config import read_config
 from stream.sources.settings import ALL
+from stream.sources.xdf import recordings_in
 
 if TYPE_CHECKING:
     from stream.sources.recording import Recording
@@ -79,7 +81,7 @@ def _cut(found: "Recording", plan: TrialPlan) -> Iterator[Verdict]:
 
 
 def session(named: Named) -> Iterator[Verdict]:
-    """Whether all of its folder is there, every marker has its end, and the recording opens."""
+    """Whether all of its folder is there, every marker has its end, and the recordings open."""
     if (folder := named.session) is None:
         return
     from stream.sources.read import read_recording
@@ -93,7 +95,8 @@ def session(named: Named) -> Iterator[Verdict]:
         (not (folder / "summary.json").is_file(), f"no summary.json, {_KILLED}"),
     )
     if config.record:
-        yield from refused(lambda: read_recording(folder / "recording.xdf"))
+        for file in recordings_in(folder) or [folder / "recording.xdf"]:
+            yield from refused(partial(read_recording, file))
     with tempfile.TemporaryDirectory() as draft:  # what goes on with a ledger checks every record
         try:
             copy = Path(shutil.copy(folder / "ledger.jsonl", draft))

@@ -57,7 +57,8 @@ _DECODED: dict[str, Column] = {
     "n_provisional": {"Description": "Answers that came before the end of the trial"},
     "latency_ms": {"Description": "From the end of the window to the answer", "Units": "ms"},
     "painted": {"Description": "The picture that was painted, in the folder of the session"},
-    "recording_s": {"Description": "Onset from the first sample of the recording on"} | _SECONDS,
+    "recording_s": {"Description": "Onset from the first sample of that recording on"} | _SECONDS,
+    "recording": {"Description": "The file of the session's folder in which the onset is"},
     "sent_s": {"Description": "The stamp of the marker in the clock of its sender"} | _SECONDS,
     "marker_readable_s": {"Description": "When the marker had arrived, as onset_s"} | _SECONDS,
 }

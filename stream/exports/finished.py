@@ -20,6 +20,7 @@ from stream.pipeline.wire.config import SessionConfig, read_config
 from stream.pipeline.wire.orders import changed
 from stream.sources.read import read_recording
 from stream.sources.recording import Recording
+from stream.sources.xdf import recordings_in
 
 Say = Callable[[str], object]
 _HEAD_BYTES, _SIMULATED = 2**20, b"<simulated>true</simulated>"
@@ -78,9 +79,8 @@ class FinishedSession:
 
     @property
     def recording_files(self) -> list[Path]:
-        """Its recordings: a recorder that was started again has begun recording-2.xdf."""
-        files = self.config.folder.glob("recording*.xdf")
-        return sorted(files, key=lambda file: (len(file.name), file.name))
+        """Its recordings, in the order of time."""
+        return recordings_in(self.config.folder)
 
     @cached_property
     def is_simulated(self) -> bool:

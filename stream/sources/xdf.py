@@ -72,6 +72,14 @@ def _after_next_boundary(data: bytes, start: int) -> int:
     return len(data) if found < 0 else found + len(BOUNDARY_UUID)
 
 
+def recordings_in(folder: Path) -> list[Path]:
+    """The recordings of a session, in the order of time; none where its folder has none.
+
+    recording-2.xdf begins where a stream came back as another, or a recorder was started again.
+    """
+    return sorted(folder.glob("recording*.xdf"), key=lambda file: (len(file.name), file.name))
+
+
 def first_stamp_s(path: Path) -> float | None:
     """When the first sample of the EEG in a session's recording was taken, on the reader's clock.
 

@@ -295,7 +295,10 @@ def test_light_is_matched_with_its_marker_and_its_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lit_s = np.array([10.012, 10.5, 11.011, 12.013, 13.9])  # some of them are of no marker
-    monkeypatch.setattr(photon, "rises", lambda *_: lit_s)
+    rises = {"recording": lit_s[:2], "recording-2": lit_s[2:]}
+    monkeypatch.setattr(photon, "rises", lambda file, *_: rises[file.stem])
+    for name in rises:
+        (tmp_path / f"{name}.xdf").touch()
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for trial in (1, 2, 3, 4):
         more = {"group": "a", "repeat": 1, "block": 0, "readable_s": 9.0 + trial}

@@ -158,7 +158,7 @@ def test_markers_that_come_while_it_is_paused_end_so_and_change_nothing_else(at,
     sizes,
 )
 @example([100, 200, 300, 400], [150, 250], 1, 300)
-def test_pauses_at_any_moment_are_made_again_from_the_numbers_of_their_trials(
+def test_pauses_at_any_moment_are_made_again_from_the_markers_of_their_trials(
     at, pauses, size, other_size
 ):
     """Adapted, and sliced then: what came in a pause was not learnt from, and is not offline."""
@@ -168,9 +168,9 @@ def test_pauses_at_any_moment_are_made_again_from_the_numbers_of_their_trials(
     live = sliced(Adaptation(preprocessing(), AdaptationSettings()))
     switches = [(a, (live.pause, live.resume)[i % 2]) for i, a in enumerate(sorted(pauses))]
     told = said(live, sorted([*markers, *switches], key=lambda event: event[0]), size)
-    paused = {one.number for one in told if isinstance(one, Drop) and one.reason == "paused"}
+    paused = {one.event.mark for one in told if isinstance(one, Drop) and one.reason == "paused"}
     adaptation = Adaptation(preprocessing(), AdaptationSettings())
-    offline = sliced(adaptation, marks=None, paused=paused)
+    offline = sliced(adaptation, marks=None, is_left_out=lambda event: event.mark in paused)
     again = said(offline, sorted(markers, key=lambda event: event[0]), other_size)
     ours, theirs = arrays(told), arrays(again)
     assert ours.keys() == theirs.keys()

@@ -129,10 +129,13 @@ def test_a_row_has_known_values(tmp_path: Path) -> None:
             '"stamps":{"window_end":1.0}}',
         ):
             file.write(line + "\n")
-    write_xdf(tmp_path / "recording.xdf", [eeg_stream(start_s=4.0)])
+    for name, start_s in (("recording", 4.0), ("recording-2", 11.5), ("recording-10", 90.0)):
+        write_xdf(tmp_path / f"{name}.xdf", [eeg_stream(start_s=start_s)])
     write_trials_table(config_of(tmp_path))
     first, second = read_back(tmp_path)
-    told = {"recording_s": "7.0", "answer_2": "dog", "answer_3": "", "probability_2": "0.5"}
+    assert (second["recording"], second["recording_s"]) == ("recording-2.xdf", "0.5")
+    told = {"recording": "recording.xdf", "recording_s": "7.0"}
+    told |= {"answer_2": "dog", "answer_3": "", "probability_2": "0.5"}
     told |= {"rank": "3", "abstain": "false", "calibrated": "true", "n_provisional": "1"}
     told |= {"latency_ms": "250.0", "painted": "images/1.png", "marker_readable_s": "11.5"}
     assert (told | {"block": "2", "sent_s": "7.5"}).items() <= first.items()

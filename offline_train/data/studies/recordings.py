@@ -9,6 +9,7 @@ from offline_train.data.images import files_below, is_image
 from offline_train.data.study import Facts, Source, Study, StudyPart, images_in
 from stream.sources.read import SUFFIXES, read_recording
 from stream.sources.settings import ALL, ReadSettings
+from stream.sources.xdf import recordings_in
 
 
 def recordings(
@@ -33,8 +34,8 @@ def recordings(
     def sources() -> Iterator[Source]:
         for path in paths:
             files = [path]
-            if path.is_dir():  # a recorder that was started again has begun recording-2.xdf
-                files = sorted(path.glob("recording*.xdf"), key=lambda file: (len(file.name), file))
+            if path.is_dir():
+                files = recordings_in(path)
             if not files:
                 there = sorted(f.name for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
                 if not there and any(map(is_image, files_below(path))):

@@ -10,6 +10,7 @@ from stream.bench.measured_session import MeasuredSession
 from stream.pipeline.books.ledger import read_ledger
 from stream.sources.read import read_recording
 from stream.sources.settings import ReadSettings
+from stream.sources.xdf import recordings_in
 
 MARKER, ANSWER = "marker → light", "light → answer at a subscriber"
 _APART_S = 0.2  # what is further from its marker is no light of it
@@ -18,9 +19,10 @@ _APART_S = 0.2  # what is further from its marker is no light of it
 def steadiness(measured: MeasuredSession, eeg: str, channel: str) -> dict[str, Steady]:
     """How light and markers, and light and final answers, lie to each other.
 
-    The rises are those in the session's recording, whose stamps are taken to this machine's clock.
+    The rises are those in the session's recordings, whose stamps are taken to this machine's clock.
     """
-    lit_s = rises(measured.folder / "recording.xdf", eeg, channel)
+    files = recordings_in(measured.folder) or [measured.folder / "recording.xdf"]
+    lit_s = np.concatenate([rises(file, eeg, channel) for file in files])
     records = read_ledger(measured.folder / "ledger.jsonl")
     onset_s = {one["trial"]: one["onset_s"] for one in records if one["event"] == "marker"}
     answered = {one.trial: one.moments["received"] for one in measured.finals}

@@ -10,14 +10,15 @@ from hvf_core.problem import Problem
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.wire.config import FileSource, SessionConfig
 from stream.pipeline.wire.fields import Outcome
-from stream.sources.xdf import first_stamp_s
+from stream.sources.xdf import first_stamp_s, recordings_in
 
 TABLE = "trials.csv"
 TrialRow = Mapping[str, Any]
 """What is known of a marker, by columns; what is not known is left out, or None."""
 _N_ANSWERS = 5  # that there is always room for: tables of several sessions then fit together
-_MARKER = {"trial": int, "onset_s": float, "recording_s": float, "sent_s": float, "marker": str}
-_MARKER |= {"stimulus": str, "group": str, "repeat": int, "block": int}
+_MARKER = {"trial": int, "onset_s": float, "recording_s": float, "recording": str}
+_MARKER |= {"sent_s": float, "marker": str, "stimulus": str, "group": str}
+_MARKER |= {"repeat": int, "block": int}
 _END = {"fate": str, "reason": str, "detail": str}
 _ANSWER = {"rank": int, "calibrated": bool, "abstain": bool, "tmax_s": float, "n_repeats": int}
 _ANSWER |= {"n_provisional": int, "latency_ms": float, "residual_s": float, "painted": str}
@@ -41,8 +42,8 @@ class TrialsTable:
 def trials_table(config: SessionConfig, records: Iterable[Record]) -> TrialsTable:
     """The table of a ledger's records."""
     is_timed = not isinstance(config.source, FileSource)  # in virtual time nobody waits
-    recording = config.folder / "recording.xdf"
-    first_s = first_stamp_s(recording) if recording.is_file() else None
+    begun = [(first_stamp_s(file), file.name) for file in recordings_in(config.folder)]
+    recordings = [(first_s, name) for first_s, name in begun if first_s is not None]
     rows: dict[int, dict[str, Any]] = {}
     n = _N_ANSWERS
     for record in records:
@@ -54,8 +55,8 @@ def trials_table(config: SessionConfig, records: Iterable[Record]) -> TrialsTabl
             onset_s, readable_s = record.get("onset_s"), record.get("readable_s")
             row |= _chosen(record, _MARKER) | {"marker_readable_s": readable_s}
             row["marker"] = record.get("text")
-            if onset_s is not None and first_s is not None:
-                row["recording_s"] = onset_s - first_s
+            if onset_s is not None and recordings:
+                row |= _place_of(onset_s, recordings)
         elif event in get_args(Outcome):
             row |= _chosen(record, _END | _ANSWER) | {"fate": event}
             ids = record.get("ids", ())
@@ -93,6 +94,16 @@ def write_trials_table(config: SessionConfig) -> None:
             f"'{path}' cannot be written ({error.strerror}): make room, then "
             f"`python run_realtime.py finish {config.folder}`"
         ) from None
+
+
+def _place_of(onset_s: float, recordings: Sequence[tuple[float, str]]) -> dict[str, Any]:
+    """Where an onset is: in the recording that had begun last, or else in the first one.
+
+    Args:
+        recordings: the first stamp of each, and its name, in the order of time.
+    """
+    first_s, name = ([one for one in recordings if one[0] <= onset_s] or recordings[:1])[-1]
+    return {"recording_s": onset_s - first_s, "recording": name}
 
 
 def _chosen(record: Record, columns: Iterable[str]) -> dict[str, Any]:
