@@ -1,5 +1,6 @@
 """What an experiment is: settings, a grid of what differs, and what others have published of it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hvf_core.problem import WrongUsage
+from hvf_core.problem import Problem, WrongUsage
 from hvf_core.settings import Given, Layer, Settings, find, merge, setting, spread
 from hvf_core.toml import read_toml
 from offline_train.brain.settings import PRESETS, TrainSettings
@@ -164,6 +165,22 @@ def read_experiment(told: str) -> Experiment:
             f"{', '.join(dict.fromkeys(run.row for run in runs))}"
         )
     return experiment
+
+
+def refuse_absent(experiment: Experiment) -> None:
+    """Refuses an experiment whose data are not there, before what reads them is loaded.
+
+    Raises:
+        Problem: its trial set or its images are missing.
+    """
+    wanted = {"trials": experiment.trials, "images": experiment.images}
+    for what, path in wanted.items():
+        if not os.path.exists(path):  # False also of a name that no file can have
+            made_by = f"{experiment.made_by}; " if experiment.made_by else ""
+            raise Problem(
+                f"there is no '{path}', the {what} of the experiment: {made_by}"
+                f"if they lie elsewhere, say where with --{what}"
+            )
 
 
 def expand(

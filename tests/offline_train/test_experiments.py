@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from demo.settings import ASSETS
-from hvf_core.problem import Problem, WrongUsage
+from hvf_core.problem import INTERRUPTED, Problem, WrongUsage
 from offline_train.brain.settings import PRESETS
 from offline_train.data.trial_set import write_trial_set
 from offline_train.experiments import run as running
 from offline_train.experiments.latents import with_latents
 from offline_train.experiments.numbers import interval_of
+from offline_train.experiments.plan import Planned
 from offline_train.experiments.settings import SHIPPED, expand, read_experiment
 from tests.calling import Done, call
 from tests.lookalikes.brain import evoked
@@ -213,6 +215,35 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_runs(
     file = written(world, tmp_path)
     done = experiments(file, tmp_path, "--cache", file / "features")
     assert f"{file / 'features'} cannot be written" in done.one_sentence()
+
+
+def test_data_that_are_not_there_are_told_before_anything_heavy_is_loaded(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "offline_train.commands.experiments.steps", None)
+    monkeypatch.delattr("offline_train.commands.experiments.steps", raising=False)
+    text = PLAIN.replace("[run]\n", "made_by = '`this` makes both'\n[run]\n", 1)
+    file = written(world, tmp_path, text.replace("IMAGES", "nowhere/images"))
+    told = "there is no 'nowhere/images', the images of the experiment: `this` makes both; if they"
+    assert experiments(file, tmp_path).one_sentence().startswith(told)
+    assert "there is no 'away', the trials" in experiments(file, tmp_path, "--trials", "away").err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_ended_it_says_how_far_it_came(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from offline_train.commands.experiments import steps
+
+    def run_missing(planned: Sequence[Planned], *_: object) -> None:
+        planned[0].folder.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "run_missing", run_missing)
+    done = experiments(written(world, tmp_path), tmp_path)
+    assert (done.code, done.one_sentence()) == (INTERRUPTED, "interrupted")
+    assert done.out.endswith("1 of 8 runs are done; the same command goes on\n")
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import Flag
-from offline_train.commands.options import Cache
+from hvf_core.options import TRAIN, Flag
+from offline_train.commands.options import Cache, console
 
 
 def experiments(
@@ -32,28 +32,44 @@ def experiments(
 
     Example: python -m offline_train experiments demo-encoders
     """
-    from offline_train.commands.experiments import steps
-    from offline_train.experiments.settings import read_experiment
+    from offline_train.experiments.settings import read_experiment, refuse_absent
 
     if file is None:
-        steps.list_shipped()
+        _list_shipped()
         return
     experiment = read_experiment(file)
     given = {"trials": trials, "images": images}
     changed = {name: path for name, path in given.items() if path is not None}
     experiment = experiment.model_copy(update=changed)
+    refuse_absent(experiment)
     out = out or Path("experiments") / Path(file).stem
     if not listed:
         from hvf_core.artifact import refuse_other_results, refuse_unwritable
 
         refuse_other_results(out, "table.json", "runs", "begun")
         refuse_unwritable(cache)
+    from offline_train.commands.experiments import steps  # loads torch
+
     world = steps.world_of(experiment, cache)
     planned, wanted = steps.planned_in(out, experiment, world, only)
     if listed:
         steps.list_runs(wanted)
         return
-    failure = steps.run(wanted, world)
+    with steps.told_how_far(wanted):
+        failure = steps.run(wanted, world)
     steps.write(experiment, planned, out)
     if failure is not None:
         raise failure
+
+
+def _list_shipped() -> None:
+    """Shows the experiments that come with the program."""
+    from rich.table import Table
+
+    from offline_train.experiments.settings import SHIPPED, read_experiment
+
+    table = Table("name", "title", box=None, padding=(0, 2, 0, 0))
+    for name in SHIPPED:
+        table.add_row(name, read_experiment(name).title)
+    console.print(table)
+    console.print(f"next: {TRAIN} experiments {next(iter(SHIPPED))}", soft_wrap=True)

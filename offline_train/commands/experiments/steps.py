@@ -1,15 +1,14 @@
 """What `experiments` does, step by step, with what it shows of it."""
 
 import functools
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.table import Table
 
-from hvf_core.options import TRAIN
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
 from index.encoders.spec import read_specs
@@ -22,7 +21,7 @@ from offline_train.experiments.numbers import results_of
 from offline_train.experiments.plan import Planned, World, plan
 from offline_train.experiments.report import TABLE, markdown, write_report
 from offline_train.experiments.run import run_missing, seconds_needed
-from offline_train.experiments.settings import SHIPPED, Experiment, expand, read_experiment
+from offline_train.experiments.settings import Experiment, expand
 from offline_train.features.blur import blurs_of
 
 
@@ -91,6 +90,17 @@ def run(wanted: Sequence[Planned], world: World) -> Problem | None:
     return None
 
 
+@contextmanager
+def told_how_far(wanted: Sequence[Planned]) -> Iterator[None]:
+    """Says what is done where somebody ends what goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or another signal that asks to end
+        n_done = sum(one.is_done for one in wanted)
+        console.print(f"{n_done} of {len(wanted)} runs are done; the same command goes on")
+        raise
+
+
 def write(experiment: Experiment, planned: Sequence[Planned], out: Path) -> None:
     """Writes what is known by now, and shows it."""
     results = results_of(experiment, planned, provenance(command_line(), "torch", "numpy"))
@@ -99,12 +109,3 @@ def write(experiment: Experiment, planned: Sequence[Planned], out: Path) -> None
     write_report(results, out)
     console.print(markdown(results), soft_wrap=True, highlight=False)
     console.print(f"in '{out}': table.md, table.csv, {TABLE}, figure.png, runs")
-
-
-def list_shipped() -> None:
-    """Shows the experiments that come with the program."""
-    table = Table("name", "title", box=None, padding=(0, 2, 0, 0))
-    for name in SHIPPED:
-        table.add_row(name, read_experiment(name).title)
-    console.print(table)
-    console.print(f"next: {TRAIN} experiments {next(iter(SHIPPED))}", soft_wrap=True)
