@@ -1,6 +1,8 @@
 """Rate, drift and gaps of a stream: right, the same everywhere, none where they mean nothing."""
 
 import io
+import re
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from stream.acquire.trials import Cutting, Window
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.painting_tally import PaintingTally
 from stream.pipeline.books.summary import summary_rows
-from stream.pipeline.books.terminal import TerminalView
+from stream.pipeline.books.terminal import StreamNews, TerminalView
 from stream.pipeline.wire.frames import pack, unpack
 from stream.pipeline.wire.messages import Painted, Retrieval, StreamHealth
 from tests.refs import about, answer
 
 DECLARED_HZ = 250.0
+NO_FLOW = Flow()
+STATES = ("stalled", "recovered", "streaming", "lost")
 SUMMARY = {
     "markers": 0,
     "decoded": 0,
@@ -43,11 +47,10 @@ def streamed(ppm: float, lost: tuple[int, ...] = (), lasts_s: float = 30.0) -> A
     return acquisition
 
 
-def on_screen(flow: Flow) -> str:
-    """The line below the answers."""
-    health = StreamHealth(
+def health(state: str, flow: Flow = NO_FLOW) -> StreamHealth:
+    return StreamHealth(
         stream="cap",
-        state="streaming",
+        state=state,
         **flow._asdict(),
         age_s=0.0,
         flat=[],
@@ -55,10 +58,14 @@ def on_screen(flow: Flow) -> str:
         offset_s=0.0,
         offset_uncertainty_s=0.0,
     )
+
+
+def on_screen(flow: Flow) -> str:
+    """The line below the answers."""
     screen = Screen(file=io.StringIO(), width=200, height=20, force_terminal=True)
     view = TerminalView(screen, False, None, "live")
     view.open()
-    view.take(unpack(pack(health)))
+    view.take(unpack(pack(health("streaming", flow))))
     view.close()
     return screen.file.getvalue()
 
@@ -87,6 +94,34 @@ def test_nothing_is_told_before_it_is_known() -> None:
     assert "EEG" not in dict(summary_rows(SUMMARY | {"streams": streamed(0, lasts_s=2.0).facts()}))
     assert " Hz" not in on_screen(Flow())
     assert "stream 'cap' is streaming" in on_screen(Flow())  # which is news, as it is of markers
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.3, 20, 90]), st.sampled_from(STATES)), max_size=40))
+def test_a_stall_is_told_or_counted_and_a_loss_is_told(changes: list[tuple[float, str]]) -> None:
+    news, now_s, lines = StreamNews(), 0.0, list[str]()
+    for after_s, state in changes:
+        now_s += after_s
+        lines += news.of(health(state), now_s)
+    lines += news.rest()
+    states = [state for state, _ in groupby(state for _, state in changes)]
+    n_told = lines.count("stream 'cap' is stalled")
+    counted = re.findall(r"stalled (once|\d+ times) more", " ".join(lines))
+    n_counted = sum(1 if one == "once" else int(one.split()[0]) for one in counted)
+    assert n_told + n_counted == states.count("stalled")
+    assert n_told > 0 or not n_counted
+    assert lines.count("stream 'cap' is lost") == states.count("lost")
+
+
+def test_stalls_of_a_busy_machine_are_a_line_a_minute() -> None:
+    news = StreamNews()
+    states = (("stalled", "recovered", "streaming")[n % 3] for n in range(3 * 150))
+    lines = [one for n, state in enumerate(states) for one in news.of(health(state), 0.5 * n)]
+    assert lines[:3] == [f"stream 'cap' is {state}" for state in STATES[:3]]
+    assert (
+        lines[3:]
+        == ["stream 'cap' stalled 39 times more within a minute"]
+        + ["stream 'cap' stalled 40 times more within a minute"] * 2
+    )
 
 
 @pytest.mark.parametrize("percent", [-20, -2, 2, 20])

@@ -1,7 +1,8 @@
 """The terminal view of a session: a line an answer; below, how answers grow, and the painting."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -31,6 +32,48 @@ from stream.pipeline.wire.nodes import SUPERVISOR
 SHOWN = (Noted, Painted, PaintingState, Retrieval, Settled, StreamHealth)
 """The kinds of messages that the view takes."""
 _LINES_TO_DRAW = 24  # eight images and their pictures; many terminals open with as many
+_STALLS_JOINED_S = 60.0
+
+
+class StreamNews:
+    """What a person is told of a stream: that its state is another one, as soon as that is so.
+
+    But a stall soon after one that was told, as on a busy machine there are many, is counted, and
+    a line a minute tells how many there were. The ledger has each of them.
+    """
+
+    def __init__(self) -> None:
+        self._name, self._state = "", "waiting"
+        self._is_counted = False
+        """Whether what becomes of the last stall is not told."""
+        self._n_counted = 0
+        self._until_s = float("-inf")
+
+    def of(self, health: StreamHealth, now_s: float) -> Iterator[str]:
+        """The lines that are due when a stream is so; `now_s` is of a clock that only goes on."""
+        before, self._name, self._state = self._state, health.stream, health.state
+        if self._n_counted and now_s >= self._until_s:
+            yield from self.rest()
+            self._until_s = now_s + _STALLS_JOINED_S
+        if health.state == before:
+            return
+        if health.state == "stalled":
+            self._is_counted = now_s < self._until_s
+            if self._is_counted:
+                self._n_counted += 1
+            else:
+                self._until_s = now_s + _STALLS_JOINED_S
+        elif health.state == "lost":
+            self._is_counted = False
+        if not self._is_counted:
+            yield f"stream '{health.stream}' is {health.state}"
+
+    def rest(self) -> Iterator[str]:
+        """The line on stalls that were counted and not told yet, if there are any."""
+        if self._n_counted:
+            times = "once" if self._n_counted == 1 else f"{self._n_counted} times"
+            yield f"stream '{self._name}' stalled {times} more within a minute"
+        self._n_counted = 0
 
 
 class TerminalView:
@@ -66,6 +109,7 @@ class TerminalView:
         self._ranks: list[int] = []
         self._dropped: Counter[str] = Counter()
         self._streams: dict[StreamKind, StreamHealth] = {}
+        self._news: dict[StreamKind, StreamNews] = defaultdict(StreamNews)
         self._painted: dict[int, str] = {}  # what became of each trial
         self._image: Painted | None = None  # the newest
         self._pictures: RenderableType | None = None  # of it, and of what was seen
@@ -89,6 +133,8 @@ class TerminalView:
     def close(self) -> None:
         """Takes it away, and leaves the table of answers."""
         self._live.stop()
+        for line in chain.from_iterable(news.rest() for news in self._news.values()):
+            self.say(line)
         if (table := self._growth.table()) is not None:
             self._console.print(table)
 
@@ -142,10 +188,9 @@ class TerminalView:
         return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:
-        before = self._streams.get(message.kind)
-        changed = message.state != (before.state if before is not None else "waiting")
-        if changed and not self._progress.finished:  # after its last trial a stream may end
-            self.say(f"stream '{message.stream}' is {message.state}")
+        if not self._progress.finished:  # after its last trial a stream may end
+            for line in self._news[message.kind].of(message, local_clock()):
+                self.say(line)
         self._streams[message.kind] = message
 
     def _sums(self) -> str:
