@@ -1,6 +1,7 @@
 """The command line of the demo world: its commands."""
 
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ import numpy as np
 import typer
 
 from demo.unseen.settings import UnseenSettings
-from hvf_core.options import Asked, Flag, app_of, with_settings
+from hvf_core.options import TRAIN, Asked, Flag, app_of, with_settings
 from hvf_core.screen import Screen
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
@@ -89,6 +90,8 @@ def images(
         for stimulus in some:
             Image.fromarray(render(stimulus)).save(out / part / f"{stimulus.id}.png")
     console.print(f"{len(shown['train'])} training and {len(shown['test'])} test images in '{out}'")
+    shows = f"python examples/psychopy_rsvp.py --images {shlex.quote(str(out / 'train'))}"
+    console.print(f"next: {shows} --wait 0 --check", soft_wrap=True)
 
 
 @app.command()
@@ -122,6 +125,9 @@ def recordings(
         raw.set_annotations(mne.Annotations(onsets_s, np.zeros(len(texts)), texts))
         raw.save(out / f"{recording.name}_raw.fif", overwrite=True, verbose="ERROR")
     console.print(f"{sessions} simulated sessions in '{out}'")
+    console.print(
+        f"next: {TRAIN} prepare {shlex.quote(str(out))}/*.fif --out trials", soft_wrap=True
+    )
 
 
 @app.command()
