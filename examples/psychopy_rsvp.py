@@ -81,7 +81,7 @@ class NoScreen:
             at_flip()
 
 
-def wait_until_ready(session: str, markers: str, wait_s: float) -> None:
+def wait_until_ready(session: str, markers: pylsl.StreamInfo, wait_s: float) -> None:
     """Waits until markers count, in `session`, or in the one here that hears these markers."""
     try:
         from stream import client
@@ -104,16 +104,18 @@ def wait_until_ready(session: str, markers: str, wait_s: float) -> None:
             except client.ClientError as error:
                 raise SystemExit(str(error)) from None
         time.sleep(0.2)
-    raise SystemExit(f"no session that hears '{markers}' became ready within {wait_s:g} s")
+    raise SystemExit(f"no session that hears '{markers.name()}' became ready within {wait_s:g} s")
 
 
-def hears(folder: str, markers: str) -> bool:
-    """Whether a session hears a marker stream, or none, as where codes are in the EEG."""
+def hears(folder: str, markers: pylsl.StreamInfo) -> bool:
+    """Whether a session hears this marker stream, or none, as where codes are in the EEG."""
     try:
         source = json.loads((Path(folder) / "config.json").read_bytes())["source"]
     except (OSError, ValueError, KeyError):  # it is about to write it
         return False
-    return source.get("markers") in (markers, None) and "eeg" in source
+    chosen = (None, markers.source_id(), markers.hostname(), markers.uid())
+    is_ours = source.get("markers") == markers.name() and source.get("marker_source_id") in chosen
+    return "eeg" in source and (is_ours or source.get("markers") is None)
 
 
 def hear_ready(session: str, deadline_s: float) -> None:
@@ -177,7 +179,7 @@ def main() -> None:
     n_soa, n_on, n_iti = (round(s * screen.rate_hz) for s in (asked.soa, asked.on, asked.iti))
     if asked.wait:
         print(f"waiting for a session that hears '{asked.markers}' to be READY", flush=True)
-        wait_until_ready(asked.session, asked.markers, asked.wait)
+        wait_until_ready(asked.session, own[0], asked.wait)
         time.sleep(FOUND_S)
     sent: list[tuple[str, float]] = []
     soas_ms: list[float] = []

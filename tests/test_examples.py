@@ -226,16 +226,18 @@ def test_psychopys_program_joins_the_session_that_hears_it_and_waits_where_one_e
     there = [
         running("a replay", {"path": "x.xdf"}),
         running("a stranger", {"eeg": "cap", "markers": "others"}),
-        running("of ours", {"eeg": "cap", "markers": "ours"}),
+        running("of a namesake", {"eeg": "cap", "markers": "ours", "marker_source_id": "theirs"}),
+        running("of ours", {"eeg": "cap", "markers": "ours", "marker_source_id": "here"}),
     ]
     monkeypatch.setattr(client, "discover", lambda: there)
     monkeypatch.setattr(client, "connect", Joined)
-    wait_until_ready("", "ours", 60)
+    markers = pylsl.StreamInfo("ours", "Markers", 1, 0, "string", "here")
+    wait_until_ready("", markers, 60)
     assert joined == ["of ours", "of ours"]
     assert capsys.readouterr().out == "of ours has ended; waiting for the next session\n"
     del there[-1]
     with pytest.raises(SystemExit, match=r"no session that hears 'ours' became ready within 0.3 s"):
-        wait_until_ready("", "ours", 0.3)
+        wait_until_ready("", markers, 0.3)
 
 
 def test_psychopys_program_hears_by_lsl_alone_that_a_session_is_ready() -> None:
