@@ -110,7 +110,8 @@ class Inlet:
         Raises:
             Problem: it does not answer.
         """
-        inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=True)
+        # Where another stream has its source id, liblsl would go on with that one.
+        inlet = pylsl.StreamInlet(stream.info, max_buflen=360, recover=not stream.twins)
         try:
             info = inlet.info(_OPEN_WAIT_S)
             inlet.open_stream(_OPEN_WAIT_S)
@@ -156,8 +157,8 @@ class Inlet:
             try:
                 pull()
             except pylsl.util.LostError:
-                # A stream without source_id, which liblsl does not look for: it is silent until
-                # there is another to follow.
+                # A stream without a source id of its own, which liblsl does not look for: it is
+                # silent until there is another to follow.
                 self._stopping.wait(_PULL_WAIT_S)
 
     def _pull_text(self) -> None:

@@ -53,6 +53,8 @@ GONE = (pylsl.util.TimeoutError, pylsl.util.LostError)
 DOCTOR = "hvf-doctor-"
 """How names of streams begin that `doctor` sends to itself: nobody else wants them."""
 
+_CHOSEN_BY = ("source_id", "hostname", "type", "uid")
+"""What tells streams of one name apart: the first of these that says what was asked for."""
 _SPEAK_WAIT_S = 1.0  # for a sample of each of several streams of one name
 _DUPLICATE_WAIT_S = 0.8  # liblsl asks again within it; busy machines answer late
 
@@ -67,6 +69,7 @@ class FoundStream:
         self.source_id, self.hostname = info.source_id(), info.hostname()
         self.notice = ""  # what a person should know of how it was found
         self.uid, self.channel_format = info.uid(), info.channel_format()  # one uid an outlet
+        self.twins = frozenset[str]()  # uids of others that liblsl would take for it
 
     def __str__(self) -> str:
         rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
@@ -96,7 +99,7 @@ def _recorded(streams: Sequence[FoundStream]) -> list[FoundStream]:
 
 
 def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStream:
-    """The stream called `name`, of the source id or host `source` where that is given.
+    """The stream called `name`; of several the one whose source id, host, type or uid is `source`.
 
     Of several regular ones it is the only one that sends samples.
 
@@ -130,10 +133,11 @@ def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStr
                 f"'{speaking[0].source_id}'; passed over: {silent}"
             )
             return speaking[0]
-        sources = ", ".join(f"'{s.source_id}' on {s.hostname}" for s in found)
+        there = ", ".join(f"'{s.source_id}' ({s.type}) on {s.hostname}" for s in found)
+        words = " or ".join(_word_for(one, found) for one in found)
         raise Problem(
-            f"{len(found)} LSL streams are named '{name}' (source ids {sources}), one was "
-            "expected; stop the others, or choose one with --source-id or --marker-source-id"
+            f"{len(found)} LSL streams are named '{name}' (source ids {there}), one was expected; "
+            f"stop the others, or choose one with --source-id or --marker-source-id: {words}"
         )
     return found[0]
 
@@ -150,8 +154,31 @@ def _speaks(stream: FoundStream) -> bool:
 
 
 def _meant(resolver: Any, source: str | None) -> list[FoundStream]:
-    found = sorted(map(FoundStream, resolver.results()), key=lambda stream: stream.source_id)
-    return [one for one in found if source in (None, one.source_id, one.hostname)]
+    found = sorted(map(FoundStream, resolver.results()), key=_facts)
+    for one in found:
+        one.twins = frozenset(other.uid for other in found if of_one_source(one, other)) - {one.uid}
+    return found if source is None else _chosen(found, source)
+
+
+def of_one_source(one: FoundStream, other: FoundStream) -> bool:
+    """Whether two streams of a name are the same to liblsl, which looks for one that is lost."""
+    return (one.source_id, one.type) == (other.source_id, other.type)
+
+
+def _facts(stream: FoundStream) -> list[str]:
+    return [getattr(stream, fact) for fact in _CHOSEN_BY]
+
+
+def _chosen(found: Sequence[FoundStream], word: str) -> list[FoundStream]:
+    for fact in _CHOSEN_BY:
+        if those := [one for one in found if getattr(one, fact) == word]:
+            return those
+    return []
+
+
+def _word_for(one: FoundStream, found: Sequence[FoundStream]) -> str:
+    """What chooses a stream alone among those that were found; every outlet has its own uid."""
+    return next(word for word in _facts(one) if word and _chosen(found, word) == [one])
 
 
 def time_correction(inlet: Any, wait_s: float) -> tuple[float, float]:

@@ -149,6 +149,8 @@ class Stream:
     rate_hz: float = 0.0
     n_channels: int = 1
     channel_format: int = 3
+    type: str = "EEG"
+    twins: frozenset[str] = frozenset()
 
 
 class Network:
@@ -220,6 +222,17 @@ def test_who_chose_a_source_is_given_no_other(monkeypatch):
     assert network.look(Stream("run-2", "uid-2"), times=5) == []
     assert network.followed == []
     assert network.guard.is_lost
+
+
+def test_of_sources_with_one_id_the_one_that_was_chosen_is_waited_for(monkeypatch):
+    network = Network(monkeypatch, is_chosen=True, twins=frozenset({"uid-2"}))
+    assert network.look(Stream("run-1", "uid-2"), Stream("run-1", "uid-3", hostname="there")) == []
+    assert network.look(Stream("run-1", "uid-2"), Stream("run-1", "x", type="PPG"), times=5) == []
+    assert network.guard.is_lost
+    assert network.followed + network.went_on == []
+    network.look(Stream("run-1", "uid-2"), Stream("run-1", "uid-4"))
+    assert (network.followed, network.stream.uid) == (["run-1"], "uid-4")
+    assert not network.guard.is_lost
 
 
 def test_its_own_source_with_another_rate_is_refused(monkeypatch):
@@ -367,6 +380,21 @@ def test_of_two_streams_of_one_name_a_source_id_chooses():
     with pytest.raises(Problem, match=rf"no LSL stream named '{name}' from 'third'"):
         find_stream(name, 0.1, "third")
     del twins
+
+
+def test_streams_of_one_name_and_source_id_are_chosen_by_the_words_that_are_told():
+    name = f"amp-{uuid.uuid4().hex[:8]}"
+    outlets = [
+        pylsl.StreamOutlet(pylsl.StreamInfo(name, kind, 1, 0, "float32", name))
+        for kind in ("EEG", "PPG", "PPG")
+    ]
+    told = rf"^3 LSL streams are named '{name}' .*\(PPG\) on .*: EEG or \S+ or \S+$"
+    said = []
+    wait_until(lambda: said.append(refused(told, name, 1.0)) or said[-1])
+    words = said[-1].rpartition(": ")[2].split(" or ")
+    found = [find_stream(name, SOON_S, word) for word in words]
+    assert found[0].type == "EEG"
+    assert {one.uid for one in found} == {one.get_info().uid() for one in outlets}
 
 
 def test_a_name_that_is_nearly_right_is_asked_about_and_results_of_sessions_are_left_out():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hvf_core.problem import Problem
 from stream.acquire.channels import order_of
 from stream.acquire.inlet import Inlet, described, labels_of
-from stream.acquire.lsl import GONE, FoundStream, pylsl
+from stream.acquire.lsl import GONE, FoundStream, of_one_source, pylsl
 
 _LOOK_S, _INFO_WAIT_S = 1.0, 2.0
 _MISSED_LOOKS = 2  # a busy machine may not answer one of them
@@ -84,7 +84,10 @@ class ReturnGuard:
         if changes:
             self.refusal = f"{changes[0]}; end it and begin a new session"
             return
-        self._inlet.go_on(ours[0], returned[0].order)
+        if not was.twins:
+            self._inlet.go_on(ours[0], returned[0].order)
+        elif not self._follows(was, ours[0], returned[0].order):  # liblsl has not looked for it
+            return
         self._say_order(was, returned[0])
 
     def _take(self, was: FoundStream, found: Sequence[FoundStream]) -> None:
@@ -102,10 +105,7 @@ class ReturnGuard:
         if returned.change:
             self._say(f"not taken: {returned.change}; end it and begin a new session")
             return
-        try:
-            self._inlet.follow(found[0], returned.order)
-        except Problem as problem:
-            self._say(str(problem))
+        if not self._follows(was, found[0], returned.order):
             return
         self._n_missed = 0
         self._say(
@@ -113,6 +113,16 @@ class ReturnGuard:
             f"on {found[0].hostname}, it was '{was.source_id}' on {was.hostname}): taken"
         )
         self._say_order(was, returned)
+
+    def _follows(self, was: FoundStream, found: FoundStream, order: tuple[int, ...] | None) -> bool:
+        """Takes samples from a stream from now on, if it answers."""
+        found.twins = was.twins
+        try:
+            self._inlet.follow(found, order)
+        except Problem as problem:
+            self._say(str(problem))
+            return False
+        return True
 
     def _say_order(self, was: FoundStream, returned: _Returned) -> None:
         if returned.order is not None:
@@ -170,5 +180,7 @@ class ReturnGuard:
         )
 
 
-def _same(one: FoundStream, other: FoundStream) -> bool:
-    return one.source_id == other.source_id
+def _same(one: FoundStream, was: FoundStream) -> bool:
+    """Whether a stream is of the source of one that was; its twins are not."""
+    is_twin = was.twins and (one.uid in was.twins or one.hostname != was.hostname)
+    return of_one_source(one, was) and not is_twin

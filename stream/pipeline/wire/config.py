@@ -57,7 +57,7 @@ class LiveSource(Settings):
     markers: str | None = setting(None, option="--markers")
     """Name of the marker stream; without one the markers are in a trigger channel."""
     source_id: str | None = setting(None, option="--source-id")
-    """Source id or host of the EEG stream, where several have its name."""
+    """Source id, host, type or uid of the EEG stream, where several have its name."""
     marker_source_id: str | None = setting(None, option="--marker-source-id")
     """The same of the marker stream."""
     wait_s: float = setting(10.0, option="--wait", ge=0)
