@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.client import Eeg, MarkerSeen, NodeState, Noted, SessionState, StreamHealth, TrialRef
+from stream.client import (
+    Controlled,
+    Eeg,
+    MarkerSeen,
+    NodeState,
+    Noted,
+    SessionClosed,
+    SessionState,
+    StreamHealth,
+    TrialRef,
+)
 from stream.dashboard.board.board import KEPT, Board
 from stream.dashboard.board.past import told_by
 from stream.dashboard.board.signals import Signals
@@ -195,6 +205,23 @@ def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
         told = board.told(now_s, Files("recording.xdf", 1, still_s=now_s))
         assert "bad" not in {one["level"] for one in told["verdicts"]}
         assert of("EEG", told)["word"] == "over"
+
+
+@pytest.mark.parametrize(
+    ("by", "end", "told"),
+    [
+        ("session", "finish", "The session's time of 60 s was over: 1 of 2 trials were cut"),
+        ("dashboard", "finish", "The session came to its end: 1 of 2 trials were cut"),
+        ("dashboard", "stop", "The session was stopped: 1 of 2 trials were cut"),
+    ],
+)
+def test_how_it_ended_is_told_and_what_became_of_the_trials(by: str, end: str, told: str) -> None:
+    board = Board(config().model_copy(update={"duration_s": 60.0}), str)
+    board.settle(1, "cut", "")
+    board.settle(2, "dropped", "gap")
+    board.take(Controlled("s", 0, end, "", by, "done", "", 9.0, {}), 9.0)
+    board.take(SessionClosed("s", 0, {"end": end}), 10.0)
+    assert board.told(10.0, Files())["sentence"] == told
 
 
 def test_only_the_last_trials_are_kept_and_all_are_counted() -> None:

@@ -40,6 +40,8 @@ _STATES = {
 }
 """The session's states in the words of pages."""
 _BAD_NOTES = ("cannot", "died", "lost", "failed", "nobody listened")
+_ITSELF = "session"
+_ENDS = {"finish": "came to its end", "stop": "was stopped", "lost": "was cut off"}
 _SENTENCES = {
     "starting": "Starting: processes load and streams are looked for.",
     "waiting": "Waiting for the form: fill it in, and start.",
@@ -108,6 +110,7 @@ class Board:
         self._streams: dict[str, tuple[StreamHealth, float]] = {}
         self._nodes: dict[str, tuple[NodeState, float]] = {}
         self._painter = ("", "")
+        self._is_time_over = False
 
     def take(self, message: object, now_s: float, clock: str = "") -> None:
         """Takes a message.
@@ -260,6 +263,8 @@ class Board:
         if done.outcome == "done" and done.verb == "gallery":
             self.gallery = done.facts.get("new", "")
         self.started |= done.outcome == "done" and done.verb == "start"
+        # Of its own accord it finishes where what --duration gave it is over.
+        self._is_time_over |= (done.verb, done.by) == ("finish", _ITSELF)
         told = f"{done.verb} {done.argument}".strip()
         level: Literal["info", "warn"] = "info" if done.outcome == "done" else "warn"
         self._note(done.stamp_s, done.by, f"{told}: {done.text}", level)
@@ -282,11 +287,18 @@ class Board:
     def _sentence(self, state: str) -> str:
         if state == "ready":
             return f"READY since {self.since}" if self.since else "READY"
-        if state == "ended":
-            ended: Mapping[str, Any] = self.ended or {}
-            why = f": {ended['failure']}" if ended.get("failure") else ""
-            return f"The session has ended ({ended.get('end') or 'unknown'}){why}"
-        return _SENTENCES[state]
+        return self._end() if state == "ended" else _SENTENCES[state]
+
+    def _end(self) -> str:
+        ended: Mapping[str, Any] = self.ended or {}
+        if ended.get("failure"):
+            return f"The session has failed: {ended['failure']}"
+        how = f" {_ENDS.get(ended.get('end', ''), 'has ended')}"
+        if self._is_time_over and self.config.duration_s is not None:
+            how = f"'s time of {self.config.duration_s:g} s was over"
+        sums = self.ledger()
+        what, n = ("answered", sums["decoded"]) if self.config.bundle else ("cut", sums["cut"])
+        return f"The session{how}: {n} of {sums['markers']} trials were {what}"
 
     def _for_verdicts(self, now_s: float, files: Files) -> Seen:
         return Seen(

@@ -53,7 +53,7 @@ export function controls(connection) {
       const hasChanged = message.state !== state?.state;
       state = message;
       if (hasChanged) allow();
-      files(message.ended, message, isBlind);
+      files(message.ended, isBlind);
     },
     trial({ group, stimulus }) {
       const known = $("known-stimuli");
@@ -114,12 +114,11 @@ function isSure(verb, label) {
 }
 
 /** In a blind session the server keeps them to itself. */
-function files(ended, { ledger }, isBlind) {
+function files(ended, isBlind) {
   const place = $("files");
   const key = ended ? `${ended.end}${ended.report}` : "";
   if (place.dataset.key === key) return;
   place.dataset.key = key;
   const links = ended?.report && !isBlind ? [["/report.html", "report"], ["/files/summary.json", "summary"], ["/files/trials.csv", "trials"], ["/files/ledger.jsonl", "ledger"]] : [];
   place.replaceChildren(...links.map(([href, word]) => make("a", { href, target: "_blank", rel: "noopener" }, word)));
-  if (ended) say($("said"), `Ended by ${ended.end}: ${ledger.decoded} of ${ledger.markers} markers decoded.`);
 }
