@@ -27,7 +27,7 @@ def dashboard(
 
     from hvf_core.screen import Screen
     from stream.dashboard.links import links_in
-    from stream.dashboard.ports import doors_of, lines_of, listening, open_browser
+    from stream.dashboard.ports import announce, doors_of, lines_of, listening, open_browser
     from stream.dashboard.run import serve
     from stream.pipeline.wire.config import read_config
 
@@ -49,13 +49,11 @@ def dashboard(
             say(*lines_of(links))
         say("it is served there already; --page HOST:PORT serves it elsewhere too")
         if settings.browser:
-            open_browser(there[0]).join()
+            open_browser(there[0]["control"][0])
         return
     bound = listening(settings.address)
     doors = doors_of(settings.address, bound)
-    say(*lines_of(doors.links()))
-    if settings.browser:
-        open_browser(doors.links())
+    announce(bound, doors, say, opens=settings.browser)
     serve(config, bound, doors)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from hvf_core.problem import needed
-from stream.dashboard.ports import doors_of, lines_of, listening, open_browser
+from stream.dashboard.ports import announce, doors_of, listening
 from stream.pipeline.outputs.settings import PageSettings
 
 _LOG = Path("logs/dashboard.log")
@@ -38,13 +38,10 @@ def dashboard_beside(
     with bound:
         bound.set_inheritable(True)  # under the same number, elsewhere than on Linux too
         process = _start(folder, bound.fileno())
+        announce(bound, doors, say, opens=page.browser)
     with suppress(OSError):  # it has died, which ends no session
         needed(process.stdin).write(f"{json.dumps(asdict(doors))}\n".encode())
         needed(process.stdin).flush()
-    for line in lines_of(doors.links()):
-        say(line)
-    if page.browser:
-        open_browser(doors.links())
     is_ending = Event()
 
     def watch() -> None:

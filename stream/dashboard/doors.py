@@ -86,15 +86,17 @@ class Doors:
             return name.casefold() in ("localhost", ours, short, f"{short}.local", self.host)
         return True  # nobody can give another address this one's number
 
-    def links(self) -> dict[str, str]:
-        """What a person opens, by what it lets him do."""
-        host = self.host
-        if host in ("0.0.0.0", "::"):
-            host = socket.gethostname()
-        at = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+    def links(self) -> dict[str, list[str]]:
+        """What a person opens, by what it lets him do: under each name of this machine."""
+        hosts = [self.host]
+        if self.host in ("0.0.0.0", "::"):  # many networks know no names: its numbers too
+            hosts = [socket.gethostname(), *(_addresses() if self.host == "0.0.0.0" else ())]
+        at = [f"http://{f'[{host}]' if ':' in host else host}:{self.port}/" for host in hosts]
         if not self.tokens:
             return {"control": at}
-        return {rights: f"{at}?token={token}" for token, rights in self.tokens.items()}
+        return {
+            rights: [f"{one}?token={token}" for one in at] for token, rights in self.tokens.items()
+        }
 
 
 def is_loopback(host: str) -> bool:
@@ -103,6 +105,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _addresses() -> list[str]:
+    """This machine's, in the networks that it is connected to."""
+    import psutil
+
+    is_up = {name for name, one in psutil.net_if_stats().items() if one.isup}
+    found = [
+        one.address
+        for name, addresses in sorted(psutil.net_if_addrs().items())
+        for one in addresses
+        if name in is_up and one.family == socket.AF_INET
+    ]
+    return [address for address in found if not is_loopback(address)]
 
 
 def _parts(address: str) -> SplitResult:

@@ -15,10 +15,12 @@ from stream.client import said_in
 _BEGINS, _ENDS = "page-", ".json"
 _WRITTEN_S = 60.0  # by then a file is whole, or whoever wrote it was killed
 _log = logging.getLogger("hvf-live.dashboard")
+Links = Mapping[str, list[str]]
+"""What a person opens, by what it lets him do."""
 
 
 @contextmanager
-def kept(folder: Path, links: Mapping[str, str]) -> Iterator[None]:
+def kept(folder: Path, links: Links) -> Iterator[None]:
     """Keeps the links of a page that is served, until it is no more.
 
     Where they cannot be written, a warning says so, and the page is served.
@@ -35,7 +37,7 @@ def kept(folder: Path, links: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _file_of(links: Mapping[str, str], folder: Path) -> Iterator[None]:
+def _file_of(links: Links, folder: Path) -> Iterator[None]:
     """Their file, locked: by that one that was killed is known from one that is there."""
     number, path = tempfile.mkstemp(_ENDS, _BEGINS, folder)
     try:
@@ -50,7 +52,7 @@ def _file_of(links: Mapping[str, str], folder: Path) -> Iterator[None]:
             os.unlink(path)
 
 
-def links_in(folder: Path) -> list[dict[str, str]]:
+def links_in(folder: Path) -> list[Links]:
     """Of each page of a session that is served now, its links by what they let a person do."""
     found = []
     for file in sorted(folder.glob(f"{_BEGINS}*{_ENDS}")):

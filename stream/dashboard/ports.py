@@ -5,14 +5,17 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from threading import Thread
+from urllib.parse import urlsplit
 
 from hvf_core.problem import Problem
 from stream.dashboard.doors import Doors
 from stream.pipeline.outputs.settings import parts_of
 
 _MORE_PORTS = 100
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # of all that is bound, what answers here
 _WORDS: Mapping[str, str] = {"control": "page", "look": "page to look at only"}
 
 
@@ -48,9 +51,43 @@ def doors_of(address: str, bound: socket.socket) -> Doors:
     return Doors.of(parts_of(address)[0], bound.getsockname()[1])
 
 
-def lines_of(links: Mapping[str, str]) -> list[str]:
+def lines_of(links: Mapping[str, list[str]]) -> list[str]:
     """What a person is told: where the page is."""
-    return [f"{_WORDS[rights]}: {link}" for rights, link in links.items()]
+    return [f"{_WORDS[rights]}: {' or '.join(there)}" for rights, there in links.items()]
+
+
+def announce(
+    bound: socket.socket, doors: Doors, say: Callable[[str], object], *, opens: bool
+) -> None:
+    """Says where the page is once it answers, and opens it if asked: in a thread of its own.
+
+    Of a page that dies before it answers nothing is said.
+    """
+    host, port = bound.getsockname()[:2]
+    links = doors.links()
+
+    def tell() -> None:
+        asked = urlsplit(links["control"][0])
+        if _answers(_LOOPBACK.get(host, host), port, f"{asked.path}?{asked.query}"):
+            for line in lines_of(links):
+                say(line)
+            if opens:
+                open_browser(links["control"][0])
+
+    Thread(target=tell, daemon=True).start()
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    """Waits until somebody has answered there; False where nobody is left who could."""
+    from http.client import HTTPConnection, HTTPException
+
+    with closing(HTTPConnection(host, port)) as line:
+        try:
+            line.request("GET", path)
+            line.getresponse()
+        except (OSError, HTTPException):
+            return False
+    return True
 
 
 def has_screen() -> bool:
@@ -59,13 +96,7 @@ def has_screen() -> bool:
     return is_shown or sys.platform in ("darwin", "win32")
 
 
-def open_browser(links: Mapping[str, str]) -> Thread:
-    """Opens the page, where there is a screen, in a thread that ends once it is open."""
-    thread = Thread(target=_open, args=(links["control"],), daemon=True)
-    thread.start()
-    return thread
-
-
-def _open(link: str) -> None:
+def open_browser(link: str) -> None:
+    """Opens the page, where there is a screen."""
     if has_screen():
         webbrowser.open(link)

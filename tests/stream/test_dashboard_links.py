@@ -8,7 +8,7 @@ import pytest
 
 from stream.dashboard.links import kept, links_in
 
-LINKS = {"control": "http://127.0.0.1:1/?token=c"}
+LINKS = {"control": ["http://127.0.0.1:1/?token=c"]}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
@@ -32,7 +32,7 @@ def test_what_a_killed_page_left_is_no_page_and_is_taken_away_where_that_can_be(
     half.write_text('{"control"')
     with monkeypatch.context() as read_only, kept(tmp_path, LINKS):
         read_only.setattr(Path, "unlink", lambda _: (_ for _ in ()).throw(PermissionError()))
-        (tmp_path / "page-other.json").write_text(json.dumps(LINKS | {"look": "of a dead page"}))
+        (tmp_path / "page-other.json").write_text(json.dumps(LINKS | {"look": ["of a dead page"]}))
         assert links_in(tmp_path) == [LINKS]
     assert links_in(tmp_path) == []
     assert half.exists()  # it may be just being written

@@ -4,12 +4,15 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -22,7 +25,7 @@ from stream.acquire.watch.signals import Decimator
 from stream.dashboard.beside import dashboard_beside
 from stream.dashboard.doors import Doors
 from stream.dashboard.links import links_in
-from stream.dashboard.ports import doors_of, listening
+from stream.dashboard.ports import announce, doors_of, listening
 from stream.dashboard.run import serve
 from stream.pipeline.outputs.settings import OutputSettings, PageSettings
 from stream.pipeline.wire.config import SessionConfig
@@ -304,7 +307,8 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
         assert links.stat().st_mode & 0o777 == 0o600
         assert doors.links() in links_in(config.folder)
         again = call("dashboard", config.folder, "--no-browser")
-        assert (again.code, doors.links()["look"] in again.out) == (0, True)
+        assert again.code == 0
+        assert f"page to look at only: {' or '.join(doors.links()['look'])}" in again.out
         assert get(doors, f"/files/{links.name}?token={control}")[0] == 404
     assert not links.exists()
     (config.folder / "page-new.json").touch()  # as one that is just being written
@@ -348,10 +352,39 @@ def test_without_a_session_dashboard_says_how_to_begin_one(tmp_path: Path, monke
 def test_a_page_that_dies_beside_a_session_is_told_and_leaves_no_zombie(tmp_path: Path) -> None:
     settings, lines = PageSettings(address=f"127.0.0.1:{free_port()}", browser=False), Queue[str]()
     before = {one.pid for one in psutil.Process().children()}
-    with dashboard_beside(tmp_path, settings, lines.put):
-        assert lines.get(timeout=60).startswith("page: ")
+    with dashboard_beside(tmp_path, settings, lines.put):  # where no session begins
         (page,) = [one for one in psutil.Process().children() if one.pid not in before]
         page.kill()
         assert "has ended by itself" in lines.get(timeout=60)
         assert not psutil.pid_exists(page.pid)
-    assert lines.empty()
+    assert lines.empty()  # not where a page is that never was
+
+
+def test_where_a_page_is_is_said_once_it_answers() -> None:
+    lines = Queue[str]()
+    with listening(f"0.0.0.0:{free_port()}") as bound:
+        bound.settimeout(60)
+        doors = doors_of("0.0.0.0:1", bound)
+        announce(bound, doors, lines.put, opens=False)
+        (page, _), (control, look) = bound.accept(), doors.links().values()
+        with page:
+            asked = page.recv(1000).decode()
+            assert asked.startswith(f"GET /{control[0].rpartition('/')[2]} HTTP")
+            assert lines.empty()
+            page.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            assert lines.get(timeout=60) == f"page: {' or '.join(control)}"
+            assert lines.get(timeout=60) == f"page to look at only: {' or '.join(look)}"
+
+
+def test_a_page_for_other_machines_has_its_number_beside_its_name(monkeypatch) -> None:
+    def addresses(**of: str) -> dict[str, list[SimpleNamespace]]:
+        return {name: [SimpleNamespace(family=socket.AF_INET, address=of[name])] for name in of}
+
+    here = addresses(lo="127.0.0.1", eth0="192.0.2.7", eth1="198.51.100.7")
+    up = {name: SimpleNamespace(isup=name != "eth1") for name in here}
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: here)
+    monkeypatch.setattr("psutil.net_if_stats", lambda: up)
+    of = {host: Doors.of(host, 8765).links()["look"] for host in ("0.0.0.0", "192.0.2.7")}
+    hosts = {host: [urlsplit(link).netloc for link in links] for host, links in of.items()}
+    at = "192.0.2.7:8765"
+    assert hosts == {"0.0.0.0": [f"{socket.gethostname()}:8765", at], "192.0.2.7": [at]}
