@@ -68,7 +68,8 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
     assert (hello["session"]["simulated"], hello["form"]["needed"]) == (True, True)
     assert hello["window_ends_s"] == [0.3, 0.996]
     page.kind("state", state="waiting")
-    assert not page.ask(1, "form", values={"about.line_hz": 55}, start=True)["ok"]
+    wrong = page.ask(1, "form", values={"about.line_hz": 55, "about.run": 0}, start=True)
+    assert (wrong["ok"], [*wrong["fields"]]) == (False, ["about.line_hz", "about.run"])
     values = {"subject": "07", "about.task": "rsvp", "about.line_hz": 50, "about.run": 2}
     assert page.ask(2, "form", values=values, start=True)["ok"]
     page.kind("state", ready=True)

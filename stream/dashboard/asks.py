@@ -1,7 +1,7 @@
 """What a page asks for: what there is, checked before anything is done with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,19 @@ from stream.pipeline.wire.orders import changed
 LONGEST = 16 * 1024  # bytes of a request
 _GOING = ("ready", "paused")
 _OPEN = ("starting", "waiting", *_GOING)
+
+
+def label_of(path: str) -> str:
+    """What people call a field of the form."""
+    return path.rpartition(".")[2].replace("line_hz", "line frequency")
+
+
+class WrongForm(Problem):
+    """A form of which some fields need another value: why, by the path of each."""
+
+    def __init__(self, fields: Mapping[str, str]):
+        super().__init__("; ".join(f"{label_of(path)}: {why}" for path, why in fields.items()))
+        self.fields = fields
 
 
 @dataclass(frozen=True)
@@ -85,21 +98,31 @@ class Request(BaseModel):
         """The verbs of the session that it comes to, with their arguments.
 
         Raises:
-            Problem: the form has no such field, or one may not have its value: none is ordered.
+            WrongForm: fields of the form may not have their values: none is ordered.
+            Problem: the form has no such field.
         """
         if self.ask == "set":
             return [("set", f"{self.path} {as_text(self.value)}")]
         if self.ask == "form":
             if unknown := [name for name in self.values if name not in FORM]:
                 raise Problem(f"the form has no '{unknown[0][:40]}'; it has {', '.join(FORM)}")
-            told = [("set", f"{path} {as_text(value)}") for path, value in self.values.items()]
-            for verb, argument in told:
-                changed(config, verb, argument)
-            return told + [("start", "")] * self.start
+            told = {path: f"{path} {as_text(value)}" for path, value in self.values.items()}
+            if wrong := dict(_wrong(config, told)):
+                raise WrongForm(wrong)
+            return [("set", one) for one in told.values()] + [("start", "")] * self.start
         argument = self.argument
         if self.ask == "like":
             argument = f"5 {argument}"
         return [(self.ask, argument)]
+
+
+def _wrong(config: SessionConfig, told: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The fields that may not have their values, and why, without the name of the setting."""
+    for path, argument in told.items():
+        try:
+            changed(config, "set", argument)
+        except Problem as problem:
+            yield path, str(problem).removeprefix(path).lstrip(": ")
 
 
 _CHECK = TypeAdapter(Request)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from decoder.bundle import BundleManifest, open_bundle
 from hvf_core.problem import Problem
 from hvf_core.settings import live_settings, settings_of
-from stream.dashboard.asks import VERBS
+from stream.dashboard.asks import VERBS, label_of
 from stream.dashboard.board.board import Board
 from stream.dashboard.board.scores import BUDGETS_MS
 from stream.pipeline.books.about import FORM
@@ -82,7 +82,7 @@ def form(board: Board) -> dict[str, Any]:
     fields = [
         {
             "name": path,
-            "label": path.rpartition(".")[2].replace("line_hz", "line frequency"),
+            "label": label_of(path),
             "value": values[path],
             "help": declared[path].help,
             "required": False,

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from hvf_core.problem import Problem
 from hvf_core.text import printable
 from stream.acquire.lsl import local_clock
-from stream.dashboard.asks import LOOKS, WATCHED, Request, id_in, read_request
+from stream.dashboard.asks import LOOKS, WATCHED, Request, WrongForm, id_in, read_request
 from stream.dashboard.board.board import KEPT
 from stream.dashboard.board.signals import Piece
 from stream.dashboard.checks import Checks
@@ -238,7 +238,8 @@ class Pages:
             task.add_done_callback(page.asked.discard)
 
     async def _obey(self, page: Page, request: Request) -> None:
-        is_done, text, more = True, "", []
+        said: dict[str, Any] = {"kind": "said", "id": request.id, "ok": True, "text": ""}
+        more = []
         try:
             if request.ask == "watch":
                 page.watches = frozenset(request.kinds)
@@ -246,15 +247,19 @@ class Pages:
             elif request.ask == "trial_eeg":
                 more.append(await asyncio.to_thread(self._feed.trial_eeg, request.trial))
             elif request.ask == "check":
-                text = await asyncio.to_thread(self.checks.begin, is_over=self._feed.is_over)
+                said["text"] = await asyncio.to_thread(
+                    self.checks.begin, is_over=self._feed.is_over
+                )
             else:
-                said = []
+                done = []
                 for verb, argument in request.orders(self._feed.config):
-                    said.append(await asyncio.to_thread(self._feed.ask, verb, argument))
-                text = "; ".join(said)
+                    done.append(await asyncio.to_thread(self._feed.ask, verb, argument))
+                said["text"] = "; ".join(done)
         except Problem as problem:
-            is_done, text = False, str(problem)
-        page.reply(*more, {"kind": "said", "id": request.id, "ok": is_done, "text": text})
+            said |= {"ok": False, "text": str(problem)}
+            if isinstance(problem, WrongForm):
+                said["fields"] = problem.fields
+        page.reply(*more, said)
 
     def _watch(self) -> None:
         self._feed.watch(kind for page in self._open for kind in page.watches)

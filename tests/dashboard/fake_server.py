@@ -96,12 +96,14 @@ class FakeSession:
             changed = [self.scene.trial_eeg(request["trial"])]
         elif verb == "check":
             changed = [checks("running", 1)]
-        elif verb == "form" and request["start"]:
+        elif verb == "form" and request["start"] and "?" not in request["values"].values():
             self.scene.name = "waiting"
             changed = [self.scene.hello(self.rights)]
-        ok = verb != "reset_group"
-        text = text if ok else f"no stimulus is called {request['argument']!r}"
-        for said in [{"kind": "said", "id": request["id"], "ok": ok, "text": text}, *changed]:
+        wrong = {name: "is wrong" for name, at in request.get("values", {}).items() if at == "?"}
+        ok = verb != "reset_group" and not wrong
+        text = text if ok else f"no stimulus is called {request.get('argument')!r}"
+        answer = {"kind": "said", "id": request["id"], "ok": ok, "text": text}
+        for said in [answer | ({"fields": wrong} if wrong else {}), *changed]:
             await _send(page, said)
 
     def say(self, *said: Said) -> None:

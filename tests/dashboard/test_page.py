@@ -313,6 +313,14 @@ def test_the_session_form_is_filled_before_a_session_starts(opened: Callable) ->
     with opened("form") as (page, session):
         expect(page.locator("#form-dialog")).to_be_visible()
         page.keyboard.press("Escape")
+        for name in ("subject", "cap"):
+            page.locator(f"[name={name}]").fill("?")
+        page.locator("#session-form button.main").click()
+        expect(page.locator("#session-form [aria-invalid] + output")).to_have_text(["is wrong"] * 2)
+        expect(page.locator("#session-form > output")).to_contain_text("2 fields need another")
+        expect(page.locator("[name=subject]")).to_be_focused()
+        _asked(session, "form")
+        page.locator("[name=cap]").fill("")
         page.locator("[name=subject]").fill("07")
         page.locator("#session-form button.main").click()
         request = _asked(session, "form")

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvf_core.problem import Problem
 from stream.client import MarkerSeen, SessionState, TrialRef
-from stream.dashboard.asks import read_request
+from stream.dashboard.asks import WrongForm, read_request
 from stream.dashboard.board.signals import Piece
 from stream.dashboard.feed import Feed
 from stream.dashboard.pages import Pages
@@ -150,14 +149,18 @@ def test_a_session_that_nobody_runs_is_sought_and_its_books_are_shown_once_they_
         feed.end()
 
 
-def test_of_a_form_with_one_wrong_field_nothing_is_ordered(tmp_path: Path) -> None:
+def test_of_a_form_with_wrong_fields_each_is_named_and_nothing_is_ordered(tmp_path: Path) -> None:
     config = finished(tmp_path / "s", [Recorded(300.0, 500)], [(300.5, "x")]).config
-    form = {"id": 1, "ask": "form", "values": {"subject": "", "about.run": "0"}}
-    with pytest.raises(Problem, match=r"about\.run"):
+    wrong = {"subject": "../\n\u202ex", "about.run": "0", "about.line_hz": "55", "about.task": "a"}
+    form = {"id": 1, "ask": "form", "values": wrong}
+    with pytest.raises(WrongForm) as told:
         read_request(json.dumps(form)).orders(config)
-    form["values"] = {"subject": "../\n\u202ex"}
-    with pytest.raises(Problem, match=r"subject: '../\\n\\u202ex' must be letters and digits"):
-        read_request(json.dumps(form)).orders(config)
+    assert told.value.fields == {
+        "subject": r"'../\n\u202ex' must be letters and digits alone, as BIDS has its labels",
+        "about.run": "0 must be greater than or equal to 1",
+        "about.line_hz": "the mains have 50 or 60 Hz, and not 55",
+    }
+    assert str(told.value).endswith("; line frequency: the mains have 50 or 60 Hz, and not 55")
     form["values"] = {"subject": "07", "about.run": 1}
     orders = read_request(json.dumps(form)).orders(config)
     assert orders == [("set", "subject 07"), ("set", "about.run 1")]

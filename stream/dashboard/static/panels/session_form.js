@@ -10,9 +10,17 @@ export function sessionForm(connection) {
   let isNeeded = false; // the session waits for it, and Esc would leave a page that says nothing of why
 
   const send = async (start) => {
-    const { ok, text } = await connection.ask({ ask: "form", values: Object.fromEntries(new FormData(form)), start });
+    const noNumber = [...form.elements].find(({ validity }) => validity?.badInput);
+    if (noNumber) return noNumber.reportValidity(); // the browser would send it as nothing
+    const { ok, text, fields: wrong = {} } = await connection.ask({ ask: "form", values: Object.fromEntries(new FormData(form)), start });
+    for (const input of form.querySelectorAll("input")) {
+      mark(input, "aria-invalid", input.name in wrong ? "true" : null);
+      say(input.nextElementSibling, wrong[input.name] ?? "");
+    }
+    form.querySelector("[aria-invalid]")?.focus();
+    const n = Object.keys(wrong).length;
     mark(told, "data-level", ok ? "ok" : "bad");
-    say(told, text);
+    say(told, n ? `Nothing is kept yet: ${n === 1 ? "one field needs" : `${n} fields need`} another value.` : text);
     if (ok && (start || !isNeeded)) dialog.close();
   };
   const open = () => {
@@ -50,5 +58,5 @@ export function sessionForm(connection) {
 
 function field({ name, label, value, help, required, type }) {
   const input = make("input", { name, value, required: Boolean(required), type: type === "number" ? "number" : "text", step: "any", autocomplete: "off", spellcheck: "false" });
-  return make("label", { class: "field" }, make("span", {}, label, required && make("small", {}, " needed")), input, make("small", { class: "dim" }, help));
+  return make("label", { class: "field" }, make("span", {}, label, required && make("small", {}, " needed")), input, make("output"), make("small", { class: "dim" }, help));
 }
