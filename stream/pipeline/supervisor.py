@@ -381,13 +381,13 @@ class Supervisor:
         if name == READER and isinstance(self.config.source, LiveSource):
             first = last_number(self.config.kept("numbers")) + RESERVED + 1
             self.config = self.config.model_copy(update={"first_trial": first})
+        self.config = self.config.model_copy(update={"was_told": node.asked})
         node.line = _new_line(node.spec)
         path = self.config.write(f"config-{name}.json")
         node.process = self._start(node.spec, path, node.line)
         node.started_s = node.last_beat_s = time.monotonic()
         node.ready = node.out_of_memory = node.was_hung = node.is_silent = False
-        node.last_words = ""
-        node.address, node.restart_at_s = None, None
+        node.last_words, node.address, node.restart_at_s = "", None, None
         node.orders.clear()
 
     def say(self, text: str, **facts: Any) -> None:

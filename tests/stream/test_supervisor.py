@@ -23,6 +23,7 @@ from stream.pipeline.wire.config import (
     LiveSource,
     PaintingSettings,
     SessionConfig,
+    read_config,
 )
 from stream.pipeline.wire.messages import Noted
 from stream.pipeline.wire.nodes import PAINT, NodeSpec, node
@@ -181,7 +182,9 @@ def test_a_folder_of_sockets_that_was_swept_ends_the_session(stage) -> None:
 def test_one_that_dies_is_restarted_and_the_others_are_left_alone(stage) -> None:
     made = stage("dies", "serves")
     made.supervisor.wait_until_ready()
+    made.supervisor.command("pause", "moody")
     made.look_until(lambda: made.lives()[1:] == [["serves", 0]])
+    assert read_config(made.folder / "config-moody.json").was_told == "pause"
     assert made.supervisor.events == ["moody died (code 3) and is restarted in 0.5 s"]
     assert len((made.folder / "steady.lives").read_text().splitlines()) == 1
     made.look_until(lambda: made.reports.poll(0))

@@ -100,8 +100,9 @@ class TrialSender:
             if self._adaptation is not None and config.first_trial > 1 and kept.exists():
                 self._adaptation.go_on_from(load_file(kept))
         self.trials = TrialStream(channels, rate_hz, plan, self._adaptation, kinds)
-        # One that is started again in a session that has begun loses no trial by it.
-        self._waits_to_begin = config.about.form and config.first_trial == 1
+        # One that is started again would be told too late for the first marker.
+        was_told = config.was_told or ("pause" if config.about.form else "resume")
+        self._waits_to_begin = was_told != "resume"
         if self._waits_to_begin:
             self.trials.pause()
         self._numbers = Numbers(config.kept("numbers"))

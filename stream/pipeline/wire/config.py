@@ -272,6 +272,8 @@ class SessionConfig(SessionSettings):
     source: LiveSource | FileSource  # type: ignore[assignment] # a person cannot give all of these
     first_trial: int = 1
     """Number of the reader's first trial; one that was restarted goes on behind the last one."""
+    was_told: str | None = None
+    """What the session had told a node last that is started again: it goes on from there."""
     realtime: bool = True
     """Whether stamps and clock run together: not so for recordings that are played faster."""
     seed: int | None = None
