@@ -207,41 +207,55 @@ class Decoder:
         )
 
 
+class _Voice:
+    """Where the decoder says something: answers to whoever waits, all else to the results node."""
+
+    def __init__(self, config: SessionConfig) -> None:
+        # Answers wait for a results node that is slow; the reader bounds how many there can be.
+        self.reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False, queue=0)
+        also = lab_endpoint(config.outputs.listen, "answers")
+        endpoint = config.endpoints.answers
+        self._answers = Publisher(endpoint, config.session, leaving(config), also)
+        self._answers.seq = time.time_ns() // 1000  # above those of a node that was lost
+        self.painter = None
+        if config.painting is not None:
+            self.painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
+
+    def say(self, text: str, facts: Mapping[str, Any]) -> None:
+        """Tells a person."""
+        send(self.reports, Noted(node=DECODE, text=text, facts=facts))
+
+    def report(self, report: Retrieval | TrialDropped, embedding: np.ndarray | None) -> None:
+        """Tells what became of a trial; an answer that was told before has no embedding."""
+        if embedding is None or isinstance(report, TrialDropped):
+            send(self.reports, report)
+            return
+        report.stamps["published"] = local_clock()
+        self._answers.publish(report)
+        send(self.reports, report)
+        if self.painter is not None:
+            self.painter.offer(report, embedding)  # now that the answer is out
+
+
 def run(config: SessionConfig, lifeline: Lifeline) -> None:
     """Answers trials until it is told to stop."""
-    # Answers wait for a results node that is slow; the reader bounds how many there can be.
-    reports = open_socket(zmq.PUSH, config.endpoints.reports, bind=False, queue=0)
-
-    def say(text: str, facts: Mapping[str, Any]) -> None:
-        send(reports, Noted(node=DECODE, text=text, facts=facts))
-
     # Before all else, so that who hears a decoder before this one is there again in time.
-    also = lab_endpoint(config.outputs.listen, "answers")
-    answers = Publisher(config.endpoints.answers, config.session, leaving(config), also)
-    answers.seq = time.time_ns() // 1000  # above those of a node that was lost
-    refuse_two_builds()
-    torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
-    gallery, bundle = open_accepted(config), open_bundle(needed(config.bundle))
-    live = open_decoder(config, bundle, gallery, local_clock, say)
-    live.warm_up()
-    decoder = Decoder(config, live, gallery, say)
+    voice = _Voice(config)
+    decoder = _opened(config, voice.say)
     socket = open_socket(zmq.PULL, config.endpoints.trials, bind=False)
-    trials = Listener(socket, config.session, lambda sentence: say(sentence, {}))
-    painter = None
-    if config.painting is not None:
-        painter = Outgoing(config.endpoints.embeddings, config.painting.refine)
+    trials = Listener(socket, config.session, lambda sentence: voice.say(sentence, {}))
     alive = NodeState(node=DECODE, incarnation=lifeline.incarnation)
-    send(reports, alive)
+    send(voice.reports, alive)
     lifeline.ready()
     next_alive_s = time.monotonic() + _ALIVE_S
     # Slices that come before the reader knows this process come again, in the order of trials.
     is_known = False
     sweeper, spins = Sweeper(), may_spin(config.decoding.spin)
     if spins:
-        say("the decoder does not sleep while an answer is due", {"spins": True})
+        voice.say("the decoder does not sleep while an answer is due", {"spins": True})
     awake = keep_awake(config.decoding.awake) if isinstance(config.source, LiveSource) else None
     if awake is not None:
-        say("the machine's cores are kept awake", {"awake": True})
+        voice.say("the machine's cores are kept awake", {"awake": True})
     while lifeline.command() is None:
         due_in_s = decoder.due_s - local_clock()
         wait_s = min(0.2, max(0.0, due_in_s - _AHEAD_S))
@@ -256,23 +270,27 @@ def run(config: SessionConfig, lifeline: Lifeline) -> None:
             is_known |= message.to == lifeline.incarnation
         elif isinstance(message, TrialSlice) and is_known:
             for report, embedding in decoder.take(message):
-                if isinstance(report, Retrieval) and embedding is not None:
-                    report.stamps["published"] = local_clock()
-                    answers.publish(report)
-                send(reports, report)
-                if painter is None or embedding is None or isinstance(report, TrialDropped):
-                    continue
-                painter.offer(report, embedding)  # now that the answer is out
+                voice.report(report, embedding)
             decoder.keep()
         elif isinstance(message, TrialDropped):
             decoder.live.forget(message.trial)
         for verb, argument in lifeline.orders():
             decoder.obey(verb, argument)
-            if painter is not None:
-                painter.with_provisional = needed(decoder.config.painting).refine
+            if voice.painter is not None:
+                voice.painter.with_provisional = needed(decoder.config.painting).refine
         if time.monotonic() >= next_alive_s:
             next_alive_s = time.monotonic() + _ALIVE_S
-            send(reports, alive)
+            send(voice.reports, alive)
+
+
+def _opened(config: SessionConfig, say: Say) -> Decoder:
+    """The session's decoder, warm."""
+    refuse_two_builds()
+    torch.set_num_threads(1)  # a second thread spins and starves the reader on a small machine
+    gallery, bundle = open_accepted(config), open_bundle(needed(config.bundle))
+    live = open_decoder(config, bundle, gallery, local_clock, say)
+    live.warm_up()
+    return Decoder(config, live, gallery, say)
 
 
 if __name__ == "__main__":
