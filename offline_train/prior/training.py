@@ -6,7 +6,6 @@ interrupted goes on as if it had not been, and that it does not matter how many 
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +16,18 @@ from accelerate import Accelerator
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
-from torch.nn import functional
 
 from decoder.bundle import HVFRecord
 from decoder.painting.base import DiffusionBase
 from decoder.painting.prior import Prior, PriorManifest, save_prior
 from hvf_core.problem import Problem
 from hvf_core.provenance import provenance
-from offline_train.checkpoint import identify, load_checkpoint, save_checkpoint, state_file
+from offline_train.checkpoint import identify
 from offline_train.prior.batches import Draws, Latents, Seen, n_learnt
 from offline_train.prior.networks import PriorNetworks
+from offline_train.prior.run import Run
 from offline_train.prior.settings import PriorSettings
 from offline_train.together import told_of_others
-
-# Once decoder.painting.base has made it importable.
-from diffusers.training_utils import EMAModel  # isort: skip
 
 
 @dataclass(frozen=True)
@@ -104,86 +100,33 @@ def train_prior(
     n_images = n_learnt(len(features.items), settings)
     # The precision is set below: an Accelerator's holds for all that a program ever trains.
     accelerator = Accelerator(mixed_precision="no", cpu=settings.device == "cpu")
-    device = accelerator.device
     facts = _decisive(latents, features, base, settings, start_from)
-    training = identify(facts)
-    _move(base, device, settings)
+    _move(base, accelerator.device, settings)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        networks = _networks(base, features, settings, start_from).to(device)
-    optimizer = torch.optim.AdamW(
-        networks.parameters(),
-        settings.lr,
-        settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    parameters = list(networks.parameters())
-    average = EMAModel(parameters, settings.ema_decay, foreach=True)
-    means = dict(zip(dict(networks.named_parameters()), average.shadow_params, strict=True))
-    history = []
-    if checkpoint_dir is not None:
-        history = load_checkpoint(checkpoint_dir, training, networks, optimizer, means)
-    first = average.optimization_step = int(history[-1]["step"]) if history else 0
-    if checkpoint_dir is not None and first > settings.steps:
-        raise Problem(
-            f"this training is {first} steps far, and {settings.steps} are asked for: give --steps "
-            f"{first} or more, or begin anew by deleting its state, "
-            f"'{state_file(checkpoint_dir, training)}'"
-        )
-    model = accelerator.prepare(networks)
+        networks = _networks(base, features, settings, start_from).to(accelerator.device)
+    run = Run(networks, settings, accelerator, checkpoint_dir, identify(facts))
     draws = Draws(latents, features, base, settings, accelerator)
-    sums = torch.zeros(2, device=device)  # of losses and of gradients' norms
-    ahead = draws.ahead(range(first, settings.steps))
+    ahead = draws.ahead(range(run.n_noted, settings.steps))
     with told_of_others(accelerator.num_processes, checkpoint_dir), contextlib.closing(ahead):
-        for step, drawn in enumerate(ahead, first):
-            optimizer.zero_grad()
-            for i, part in enumerate(drawn):
-                is_last = i == len(drawn) - 1
-                together = contextlib.nullcontext() if is_last else accelerator.no_sync(model)
-                with together:
-                    with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-                        guess = model(*part.seen)
-                    error = functional.mse_loss(guess.float(), part.noise) / len(drawn)
-                    error.backward()
-                sums[0] += error.detach()
-            clip = math.inf if settings.grad_clip is None else settings.grad_clip
-            sums[1] += nn.utils.clip_grad_norm_(parameters, clip)
-            optimizer.step()
-            average.step(parameters)
-
-            done = step + 1
+        for done, drawn in enumerate(ahead, run.n_noted + 1):
+            run.learn(drawn)
             ends = done == settings.steps
             saves = done % settings.checkpoint_every == 0 or ends
-            loss: float | None = None
-            norm: float | None = None
-            if done % settings.log_every == 0 or saves:
-                # The only time that the host waits for the GPU.
-                n_steps = done - int(history[-1]["step"] if history else 0)
-                loss, norm = (accelerator.reduce(sums, "mean") / n_steps).tolist()
-                sums.zero_()
-                if not math.isfinite(loss):
-                    raise Problem(
-                        f"the loss is {loss} at step {done}, the training diverged: lower the "
-                        f"learning rate from {settings.lr}"
-                    )
-                history.append({"step": done, "loss": loss, "gradient_norm": norm})
+            is_noted = done % settings.log_every == 0 or saves
+            means = run.note(done) if is_noted else (None, None)
             if not accelerator.is_main_process:
                 continue
-            on_progress(PriorProgress(done, settings.steps, loss, norm))
-            if saves and checkpoint_dir is not None:
-                save_checkpoint(checkpoint_dir, training, networks, optimizer, history, means)
+            on_progress(PriorProgress(done, settings.steps, *means))
+            if saves:
+                run.save()
             if look is not None and (done % settings.sample_every == 0 or ends):
-                average.store(parameters)
-                average.copy_to(parameters)
-                look(done, networks)
-                average.restore(parameters)
-                networks.use()
+                with run.averaged() as averaged:
+                    look(done, averaged)
         accelerator.wait_for_everyone()
-    average.copy_to(parameters)
-    networks.cpu().eval()
+    networks = run.finish()
     base.unet.disable_gradient_checkpointing()
-    return TrainedPrior(networks, _mean_norm(networks, features, n_images), history, facts)
+    return TrainedPrior(networks, _mean_norm(networks, features, n_images), run.history, facts)
 
 
 def make_prior(
