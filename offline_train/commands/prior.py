@@ -1,7 +1,7 @@
 """prior: trains a Fusion Prior on images in folders and shards."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from decoder.painting.base import DiffusionBase
     from offline_train.data.features import Encoded
     from offline_train.data.images import Pictures
-    from offline_train.prior.batches import Latents
-    from offline_train.prior.training import Adapter
+    from offline_train.prior.samples import PriorBoard
+    from offline_train.prior.training import PriorProgress
 
 
 @with_settings(PriorSettings)
@@ -62,11 +62,11 @@ def prior(
     from decoder.painting.prior import PRIOR, read_adapter
     from decoder.painting.spec import read_base_spec
     from hvf_core.artifact import refuse_taken, refuse_unwritable
-    from index.encoders.parts import square_picture
+    from index.encoders.spec import read_specs
     from offline_train.prior.batches import n_learnt
     from offline_train.prior.images import find_images
-    from offline_train.prior.samples import PriorBoard
-    from offline_train.prior.training import PriorProgress, make_prior, train_prior
+    from offline_train.prior.preparing import Preparation
+    from offline_train.prior.training import make_prior, train_prior
     from offline_train.together import joined
 
     if images is None or encoders is None:
@@ -84,32 +84,16 @@ def prior(
     loaded = load_base(read_base_spec(base))
     settings = settings.model_copy(update={"size_px": settings.size_px or loaded.spec.size_px})
     try:
-        latents, features = _prepared(pictures, encoders, loaded, settings, cache, adapter)
+        how = (read_specs(encoders), loaded, settings, cache)
+        say = partial(console.print, soft_wrap=True)
+        latents, features = Preparation(pictures, *how, bar, say).all(adapter)  # and is gone
         board = None
         if state.is_main_process:
-            looked_at = features.items[len(features.items) - settings.n_samples :]
-            size_px = needed(settings.size_px)
-            squares = [square_picture(pictures.read(item), size_px) for item in looked_at]
-            board = PriorBoard(out.with_name(f"{out.name}-tensorboard"), squares, features, loaded)
+            board = _board(out, pictures, features, loaded, settings)
+        look = None if board is None else board.look
         with bar("training the prior") as tell:
-
-            def follow(step: PriorProgress) -> None:
-                needed(board).tell(step)  # only the first process is told
-                text = None if step.loss is None else f"training the prior, loss {step.loss:.4f}"
-                if step.step == step.n_steps:
-                    text = "painting samples, measuring the embeddings of all images"
-                tell(step.step, step.n_steps, text)
-
-            trained = train_prior(
-                latents,
-                features,
-                loaded,
-                settings,
-                follow,
-                checkpoint_dir=cache / CHECKPOINTS,
-                look=None if board is None else board.look,
-                start_from=adapter,
-            )
+            told = (_follower(board, tell), cache / CHECKPOINTS, look, adapter)
+            trained = train_prior(latents, features, loaded, settings, *told)
     except torch.OutOfMemoryError:
         raise Problem(
             f"the GPU's memory is too small for a batch of {settings.batch_size} images in "
@@ -125,90 +109,33 @@ def prior(
     console.print(onward("mbp", "--prior", out), soft_wrap=True)
 
 
-def _prepared(
+def _board(
+    out: Path,
     pictures: "Pictures",
-    encoders: str,
+    features: "Encoded",
     base: "DiffusionBase",
     settings: PriorSettings,
-    cache: Path,
-    adapter: "Adapter | None",
-) -> "tuple[Latents, Encoded]":
-    """What is learnt from, once it has been told what the training will take."""
-    import numpy as np
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import broadcast
+) -> "PriorBoard":
+    """TensorBoard's, of the images that are only looked at."""
+    from index.encoders.parts import square_picture
+    from offline_train.prior.samples import PriorBoard
 
-    from index.encoders.load import load_encoder, load_encoders
-    from index.encoders.spec import read_specs
-    from offline_train.data.features import encode_images
-    from offline_train.data.latents import (
-        MadeLatents,
-        cache_latents,
-        latents_folder,
-        n_kept,
-        shared_latents,
-        vae_encoder,
-    )
-    from offline_train.prior.estimate import N_TRIED, Estimate, timed, try_steps
+    looked_at = features.items[len(features.items) - settings.n_samples :]
+    size_px = needed(settings.size_px)
+    squares = [square_picture(pictures.read(item), size_px) for item in looked_at]
+    return PriorBoard(out.with_name(f"{out.name}-tensorboard"), squares, features, base)
 
-    state, contents, n_new = PartialState(), pictures.contents, 0
-    bare = contents.keys() - pictures.files.keys()
 
-    def see(items: Sequence[str]) -> "tuple[Encoded, float]":
-        networks = load_encoders(read_specs(encoders), str(state.device))  # until it returns
-        some = {item: contents[item] for item in items}
-        with bar("encoding images") as tell:
+def _follower(
+    board: "PriorBoard | None", tell: Callable[..., None]
+) -> "Callable[[PriorProgress], None]":
+    """Shows on a bar, and on the board, how far a training is."""
 
-            def follow(done: int, total: int) -> None:
-                nonlocal n_new
-                n_new = total
-                tell(done, total)
+    def follow(step: "PriorProgress") -> None:
+        needed(board).tell(step)  # only the first process, which has it, is told
+        text = None if step.loss is None else f"training the prior, loss {step.loss:.4f}"
+        if step.step == step.n_steps:
+            text = "painting samples, measuring the embeddings of all images"
+        tell(step.step, step.n_steps, text)
 
-            told = (cache, follow, console.print, bare)
-            return timed(lambda: encode_images(some, pictures.read, networks, *told))
-
-    items = tuple(contents)
-    n_threads = max(1, min(16, (os.cpu_count() or 1) // state.num_processes))
-    vae = load_encoder(vae_encoder(base.spec, needed(settings.size_px)), str(state.device))
-    made = MadeLatents(items, pictures.read, vae, n_threads)
-    folder = latents_folder(cache, vae, contents)
-    n, n_few = len(items), min(len(items), N_TRIED)
-    # Others each time, as what an interrupted run has encoded would stand for all.
-    drawn = broadcast(torch.tensor(np.random.default_rng().integers(2**31), device=state.device))
-    rows = np.random.default_rng(int(drawn)).choice(n, n_few, replace=False)
-    with state.main_process_first():
-        few, few_s = see([items[row] for row in rows])
-    tried: Latents | None = shared_latents(few, vae)
-    n_lacking, made_s = 0, 0.0
-    if tried is None:
-        made[rows[:1]]  # the first one is slow
-        encoded, made_s = timed(lambda: made[rows])
-        tried = encoded
-        n_lacking = n - n_kept(folder)
-    steps = try_steps(tried, few, base, settings, adapter)
-    keeps = torch.zeros(1, device=state.device)
-    if state.is_main_process:
-        numbers = sum(encoder.dim for encoder in few.encoders)
-        estimate = Estimate(
-            n_images=n,
-            features_s=few_s / n_few * n if n_new else 0.0,
-            features_bytes=4 * numbers * n_new * n // n_few,
-            latents_s=made_s / n_few * n_lacking,
-            latents_bytes=2 * vae.spec.dim * n_lacking,
-            latent_s=made_s / n_few / state.num_processes,
-            tried=steps,
-        )
-        keeps += estimate.keeps_latents(settings, cache)
-        console.print(estimate.sentence(settings, cache, bool(keeps)), soft_wrap=True)
-    keeps = broadcast(keeps)
-    with state.main_process_first():
-        features, _ = see(items)
-        if (shared := shared_latents(features, vae)) is not None:
-            return shared, features
-        if not keeps:
-            return made, features
-        factor = base.vae.config["scaling_factor"]
-        with bar("encoding latents") as tell:
-            told = (vae, factor, folder, tell, console.print)
-            return cache_latents(contents, pictures.read, *told), features
+    return follow
