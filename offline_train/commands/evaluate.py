@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,6 +18,9 @@ _TOLD = 5
 """Trials that a sentence names."""
 
 if TYPE_CHECKING:
+    from decoder.bundle import Bundle
+    from index.gallery import Gallery
+    from offline_train.data.trial_set import TrialSet
     from offline_train.evaluate.record import SubjectRanks
     from offline_train.evaluate.result import Evaluation, Results
 
@@ -65,18 +68,53 @@ def evaluate(
         from hvf_core.artifact import refuse_other_results
 
         refuse_other_results(out, RESULTS)
-    from decoder.bundle import load_bundle, open_bundle
-    from index.gallery import load_gallery
-    from offline_train.evaluate.answers import check_repeats, window_ends
+    from decoder.bundle import open_bundle
+    from offline_train.evaluate.answers import window_ends
     from offline_train.evaluate.compare import paired, read_results
     from offline_train.evaluate.record import ranks_of
-    from offline_train.evaluate.result import refuse_twice
-    from offline_train.evaluate.retrieval import evaluate_ways, questions_of, subjects_of
+    from offline_train.evaluate.retrieval import evaluate_ways, questions_of
 
     if compare is not None:  # before anything large is read, as is what follows
         read_results(compare)
     for folder in bundle:
         window_ends(open_bundle(folder).manifest, settings.tmax_s or None)
+    cases = _cases(bundle, gallery, trials, settings)
+    if compare is not None:
+        questions = [
+            question
+            for opened, trial_set, images, subject in cases
+            for question in questions_of(opened, trial_set, images, settings, subject)
+        ]
+        paired(questions, read_results(compare), compare)
+    found: list[Evaluation] = []
+    records: list[SubjectRanks] = []
+    for opened, trial_set, images, subject in cases:
+        with bar(f"evaluating {subject}".rstrip()) as tell:
+            found += evaluate_ways(opened, trial_set, images, settings, subject, tell)
+        if out is not None:
+            records.append(ranks_of(opened, trial_set, images))
+    show_results(found, out, compare, records)
+
+
+class _Case(NamedTuple):
+    """A subject's trials, with the bundle and the gallery that are given for them."""
+
+    bundle: "Bundle"
+    trial_set: "TrialSet"
+    gallery: "Gallery"
+    subject: str
+
+
+def _cases(
+    bundle: list[Path], gallery: list[Path], trials: list[Path], settings: EvaluateSettings
+) -> list[_Case]:
+    """All subjects of all trial sets; what cannot be decoded is refused before all else is read."""
+    from decoder.bundle import load_bundle
+    from index.gallery import load_gallery
+    from offline_train.evaluate.answers import check_repeats
+    from offline_train.evaluate.result import refuse_twice
+    from offline_train.evaluate.retrieval import subjects_of
+
     n = len(trials)
     names = [folder.name if n > 1 else "" for folder in trials]
     names = [str(folder) for folder in trials] if len({*names}) < n else names
@@ -87,28 +125,13 @@ def evaluate(
     for trial_set in chain.from_iterable(subjects.values() for subjects in sets):
         check_repeats(trial_set, settings.repeats)
     bundles, galleries = bundle * (n // len(bundle)), gallery * (n // len(gallery))
-    of_each = [
-        (opened, trial_set, images, subject)
+    return [
+        _Case(opened, trial_set, images, subject)
         for opened, images, subjects in zip(
             map(load_bundle, bundles), map(load_gallery, galleries), sets, strict=True
         )
         for subject, trial_set in subjects.items()
     ]
-    if compare is not None:
-        questions = [
-            question
-            for opened, trial_set, images, subject in of_each
-            for question in questions_of(opened, trial_set, images, settings, subject)
-        ]
-        paired(questions, read_results(compare), compare)
-    found: list[Evaluation] = []
-    records: list[SubjectRanks] = []
-    for opened, trial_set, images, subject in of_each:
-        with bar(f"evaluating {subject}".rstrip()) as tell:
-            found += evaluate_ways(opened, trial_set, images, settings, subject, tell)
-        if out is not None:
-            records.append(ranks_of(opened, trial_set, images))
-    show_results(found, out, compare, records)
 
 
 def _decode_again(session: Path) -> None:
