@@ -3,10 +3,11 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,10 @@ from hvf_core.options import TRAIN, Flag
 from hvf_core.problem import Problem
 from index.encoders.spec import PRESETS
 from offline_train.commands.options import Cache, bar, console
+
+if TYPE_CHECKING:
+    from offline_train.features.cache import FeatureCache
+    from offline_train.features.run import Survey
 
 
 def features(
@@ -43,7 +48,7 @@ def features(
     from index.encoders.load import load_encoders
     from index.encoders.spec import read_specs
     from offline_train.features.cache import FeatureCache
-    from offline_train.features.run import alone_at, encode, finish, look, parts_of, survey
+    from offline_train.features.run import alone_at, encode, finish, parts_of, survey
     from offline_train.together import joined
 
     refuse_unwritable(out.absolute().parent)
@@ -62,24 +67,7 @@ def features(
             loaded = load_encoders(specs, str(state.device))
             caches = [FeatureCache(cache, encoder, console.print) for encoder in loaded]
             if state.is_main_process:
-                began_s = time.monotonic()
-                with console.status("looking at some of them"):
-                    n_new = look(found.sample, caches)
-                per_image_s = (time.monotonic() - began_s) / len(found.sample)
-                share = n_new / len(found.sample)
-                size_mb = share * n * sum(one.spec.dim for one in loaded) * 4e-6
-                duration = timedelta(seconds=round(per_image_s * n / n_processes))
-                console.print(
-                    f"{n} images, some {share:.0%} of them new: {size_mb:,.1f} MB in '{cache}', "
-                    f"about {duration}",
-                    soft_wrap=True,
-                )
-                free_mb = shutil.disk_usage(cache.absolute().parent).free / 1e6
-                if size_mb > free_mb:
-                    raise Problem(
-                        f"'{cache}' needs {size_mb:,.0f} MB, and {free_mb:,.0f} MB are free: make "
-                        "room, or name another disk with --cache"
-                    )
+                _tell_what_is_ahead(found, caches, cache, n_processes)
         with bar("encoding images") as tell, space_needed(out):
             told = (parts[rank], (rank, n_processes), skip_broken)
             n_threads = max(1, min(16, (os.cpu_count() or 1) // n_processes))
@@ -97,3 +85,29 @@ def features(
             kept = "" if cache == Path("features") else f" --cache {cache}"
             options = f"--table {out} --encoders {encoders}{kept} --bundle ..."
             console.print(f"next: {TRAIN} gallery {options}", soft_wrap=True)
+
+
+def _tell_what_is_ahead(
+    found: "Survey", caches: "Sequence[FeatureCache]", cache: Path, n_processes: int
+) -> None:
+    """As some of the images let expect; refuses a disk that is too small for it."""
+    from offline_train.features.run import look
+
+    began_s = time.monotonic()
+    with console.status("looking at some of them"):
+        n_new = look(found.sample, caches)
+    per_image_s = (time.monotonic() - began_s) / len(found.sample)
+    share = n_new / len(found.sample)
+    size_mb = share * found.n * sum(one.encoder.spec.dim for one in caches) * 4e-6
+    duration = timedelta(seconds=round(per_image_s * found.n / n_processes))
+    console.print(
+        f"{found.n} images, some {share:.0%} of them new: {size_mb:,.1f} MB in '{cache}', "
+        f"about {duration}",
+        soft_wrap=True,
+    )
+    free_mb = shutil.disk_usage(cache.absolute().parent).free / 1e6
+    if size_mb > free_mb:
+        raise Problem(
+            f"'{cache}' needs {size_mb:,.0f} MB, and {free_mb:,.0f} MB are free: make "
+            "room, or name another disk with --cache"
+        )
