@@ -93,9 +93,10 @@ def mbp(
     from offline_train.together import Group, told_of_others
 
     painted_with = None if prior is None else load_prior(prior)
+    frozen_hvf = None if painted_with is None else painted_with.hvf
     usual = dict(PRESETS[preset])
-    if painted_with is not None:
-        usual["dim"] = painted_with.hvf.dim
+    if frozen_hvf is not None:
+        usual["dim"] = frozen_hvf.dim
     settings = _also(asked, every_trial, leave_one_out).settings(usual)
     if settings.subjects == "together":
         refuse_taken(out, MANIFEST, "a bundle")
@@ -110,7 +111,7 @@ def mbp(
     items = list(dict.fromkeys(item for fold in folds for item in fold.items))
 
     def check(seen_by: "Sequence[ImageEncoderRecord]") -> None:
-        check_widths(seen_by, settings, None if painted_with is None else painted_with.hvf.dim)
+        check_widths(seen_by, settings, None if frozen_hvf is None else frozen_hvf.dim)
         if painted_with is not None:
             wanted = painted_with.manifest.image_encoders
             check_encoders(seen_by, wanted, f"the prior '{prior}'")
@@ -128,7 +129,7 @@ def mbp(
             settings,
             command_line(),
             classes=labels,
-            frozen_hvf=None if painted_with is None else painted_with.hvf,
+            frozen_hvf=frozen_hvf,
             checkpoints=cache / CHECKPOINTS,
             board=out.with_name(f"{out.name}-tensorboard") if tensorboard else None,
             group=group,
@@ -138,10 +139,8 @@ def mbp(
         return
     if not folds[0].subject:
         console.print(told)
-        told_apart = ("--images", "IMAGES", "--encoders", encoders)
-        of = ("--labels", ",".join(sorted(items))) if labels else told_apart
-        told = onward("gallery", *of, bundle=out, gallery=out.parent / "gallery")
-        console.print(told, soft_wrap=True)
+        stimuli = sorted(items) if labels else None
+        console.print(_next(out, stimuli, encoders), soft_wrap=True)
         if len(subjects_of(folds[0].learnt)) > 1:
             _for_somebody_else(out, settings)
         return
@@ -149,6 +148,13 @@ def mbp(
     console.print(f"{len(folds)} bundles, in SUBJECT/bundle of '{out}'; of the last: {told}")
     if settings.subjects == "leave-one-out":
         _for_somebody_else(making.folder(out, folds[-1]), settings)
+
+
+def _next(out: Path, labels: "Sequence[str] | None", encoders: str | None) -> str:
+    """The command that makes the gallery of a bundle, of labels or of images."""
+    of_images = ("--images", "IMAGES", "--encoders", encoders)
+    of = of_images if labels is None else ("--labels", ",".join(labels))
+    return onward("gallery", *of, bundle=out, gallery=out.parent / "gallery")
 
 
 def _also(
