@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import mne
 import numpy as np
@@ -36,22 +37,20 @@ _DATA = {"eeg", "mag", "grad", "seeg", "ecog"}  # of MNE's types of channels
 _FIFF_UNITS = {FIFF.FIFF_UNIT_V: "V", FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m"}
 
 
+class _Read(NamedTuple):
+    """What MNE, and the file itself where MNE passes it over, say of a recording."""
+
+    raw: mne.io.BaseRaw
+    types: dict[str, str]
+    """MNE's, of the channels by name."""
+    records: Records | None
+    annotations: Sequence[Annotation]
+    said: Sequence[str]
+    """What MNE has warned of."""
+
+
 def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            raw = mne.io.read_raw(path, preload=True, verbose="WARNING")
-        said = [str(one.message) for one in told]
-        types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-        records = edf_records(path) if path.suffix.lower() in (".edf", ".bdf") else None
-        annotations = _annotations(raw, path, records, said)
-    except Exception as error:  # damage surfaces in the libraries as anything
-        if _EPOCHS.search(str(error)) or path.name.endswith(("-epo.fif", "_epo.fif")):
-            raise Problem(
-                f"'{path}' holds epochs, and a continuous recording is needed: give the file that "
-                "they were cut from"
-            ) from error
-        raise unreadable(path, error) from error
+    raw, types, records, annotations, said = _read(path)
     stamps_s = _stamps(raw, records, path)
     joins = [one for one in annotations if _JOIN.match(one.text)]
     bad = [one for one in annotations if _BAD.match(one.text) and one not in joins]
@@ -95,6 +94,24 @@ def read_with_mne(path: Path, stim_channel: str | None) -> Recording:
         notices=tuple(_notices(path, said, bad)),
     )
     return _in_pieces(recording, joins)
+
+
+def _read(path: Path) -> _Read:
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            raw = mne.io.read_raw(path, preload=True, verbose="WARNING")
+        said = [str(one.message) for one in told]
+        types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+        records = edf_records(path) if path.suffix.lower() in (".edf", ".bdf") else None
+        return _Read(raw, types, records, _annotations(raw, path, records, said), said)
+    except Exception as error:  # damage surfaces in the libraries as anything
+        if _EPOCHS.search(str(error)) or path.name.endswith(("-epo.fif", "_epo.fif")):
+            raise Problem(
+                f"'{path}' holds epochs, and a continuous recording is needed: give the file that "
+                "they were cut from"
+            ) from error
+        raise unreadable(path, error) from error
 
 
 def _units(
