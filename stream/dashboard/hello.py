@@ -23,7 +23,6 @@ VERSION = 1
 """Of what pages and servers say to each other."""
 _OF_ANSWERS = {"decoding", "top_k"}
 _MONTAGE = "colin27_1005"
-_RIM = 0.095  # m from the axis through Cz to the rim of the drawn head, about that of Fpz and Oz
 
 
 def mode_of(config: SessionConfig) -> str:

@@ -65,7 +65,6 @@ class _Node:
     given_up: bool = False
     last_beat_s: float = field(default_factory=time.monotonic)
     started_s: float = field(default_factory=time.monotonic)
-    restarts: int = 0
     restart_at_s: float | None = None
 
 
@@ -377,7 +376,6 @@ class Supervisor:
                 f"{name} cannot be started again: the folder of the session's sockets '{sockets}' "
                 "was swept away; set TMPDIR to a place that nobody sweeps"
             )
-        node.restarts += 1
         if name == READER and isinstance(self.config.source, LiveSource):
             first = last_number(self.config.kept("numbers")) + RESERVED + 1
             self.config = self.config.model_copy(update={"first_trial": first})

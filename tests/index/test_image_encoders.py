@@ -27,7 +27,7 @@ from index.encoders.spec import ENCODERS, LOADERS, PRESETS, EncoderSpec, Kind, r
 
 pytestmark = pytest.mark.slow
 
-_, CLIP, VAE = PRESETS["paper-retrieval"].encoders
+_, CLIP, _ = PRESETS["paper-retrieval"].encoders
 
 
 @pytest.fixture

@@ -77,7 +77,6 @@ class Board:
     rate_hz: float | None = None
     painting: dict[str, Any] | None = None
     notes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_NOTES))
-    n_notes: int = 0
     trials: OrderedDict[int, TrialCard] = field(default_factory=OrderedDict)
     state: str = "starting"
     since: str = ""
@@ -270,7 +269,6 @@ class Board:
         self._note(done.stamp_s, done.by, f"{told}: {done.text}", level)
 
     def _note(self, at_s: float, node: str, text: str, level: str) -> None:
-        self.n_notes += 1
         note = {"kind": "note", "at_s": round(at_s, 3), "node": node, "level": level, "text": text}
         if not any(one | {"at_s": 0} == note | {"at_s": 0} for one in self.notes):
             self.notes.append(note)
