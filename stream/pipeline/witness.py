@@ -1,6 +1,7 @@
 """Who heard the markers: a second witness beside the reader, and when nobody listened."""
 
 import os
+import struct
 from collections import OrderedDict, defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import NamedTuple
 
 from stream.acquire.markers import Event, Marker, MarkerReader, MarkerRule
 from stream.pipeline.wire.config import NUMBERS, RESERVED
+from stream.pipeline.wire.frames import pack, unpack
+from stream.pipeline.wire.messages import MarkerSeen
 
+_PLACES, _PLACE_BYTES = 256, 2048  # of an announcement, which has about 300
+_LENGTH = struct.Struct("<I")
 _REMEMBERED = 1000  # markers that were announced and not seen: they come within milliseconds
 
 
@@ -64,6 +69,36 @@ class Numbers:
 def last_number(path: Path) -> int:
     """What `Numbers` has kept; 0 before the first."""
     return int(path.read_bytes() or 0) if path.exists() else 0
+
+
+class Announced:
+    """Keeps what a reader announces, from before anybody is told of it, as it may die with it.
+
+    The last ones: each in a place, by one call, so that it is whole. What is longer is not kept.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(_PLACES * _PLACE_BYTES))
+        self._file = path.open("r+b", buffering=0)
+
+    def keep(self, message: MarkerSeen) -> None:
+        """Writes it down."""
+        frame = pack(message)
+        if len(frame) <= _PLACE_BYTES - _LENGTH.size:
+            self._file.seek(message.about.trial % _PLACES * _PLACE_BYTES)
+            self._file.write(_LENGTH.pack(len(frame)) + frame)
+
+
+def last_announced(path: Path) -> list[MarkerSeen]:
+    """What `Announced` has kept, in the order of numbers; none where there is no file."""
+    data, found = path.read_bytes() if path.is_file() else b"", []
+    for start in range(0, len(data) - _LENGTH.size, _PLACE_BYTES):
+        (length,) = _LENGTH.unpack_from(data, start)
+        frame = data[start + _LENGTH.size :][:length]
+        if frame and isinstance(message := unpack(frame), MarkerSeen):
+            found.append(message)
+    return sorted(found, key=lambda message: message.about.trial)
 
 
 class FreeNumbers:

@@ -13,7 +13,8 @@ from stream.pipeline.books.about import AboutSettings
 from stream.pipeline.nodes.trial_sender import TrialSender
 from stream.pipeline.wire.bus import drain, open_socket
 from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
-from stream.pipeline.wire.messages import Message, Noted, TrialDropped
+from stream.pipeline.wire.messages import MarkerSeen, Message, Noted, TrialDropped
+from stream.pipeline.witness import last_announced
 from tests.waiting import wait_until
 
 
@@ -53,3 +54,4 @@ def test_the_first_marker_of_a_reader_ends_as_its_session_is(
     wait_until(is_all)
     config.endpoints.remove()
     assert [one.reason for one in said if isinstance(one, TrialDropped)] == reasons
+    assert last_announced(config.kept("r")) == [one for one in said if isinstance(one, MarkerSeen)]

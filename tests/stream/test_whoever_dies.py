@@ -45,7 +45,7 @@ from stream.pipeline.wire.messages import (
     TrialSlice,
 )
 from stream.pipeline.wire.outbox import Outbox
-from stream.pipeline.witness import Numbers, Parting, last_number
+from stream.pipeline.witness import Announced, Numbers, Parting, last_number
 from tests.refs import about, overheard
 from tests.toy_decoder import EMBEDDINGS, GALLERY, N_SLICES, NAMES, live_decoder
 
@@ -86,6 +86,7 @@ class Reader:
     def __init__(self, world, first, incarnation):
         self.world, self.first, self.number, self.incarnation = world, first, first, incarnation
         self.numbers = Numbers(world.config.kept("numbers"))
+        self.announced = Announced(world.config.kept(incarnation))
         self.since_s, self.until_s = world.now_s, 0.0
         self.reports, self.trials = Link(world.random.choice([2, 10**9])), Link(room=0)
         self.outbox = Outbox(self.reports, self.trials, max_unanswered=4)
@@ -148,7 +149,9 @@ class Reader:
         ref = TrialRef(session="s", trial=self.number, **shown)
         self.numbers.give(self.number)
         sent = {"text": event.text, "sent_s": event.sent_s, "mark": event.mark}
-        self.outbox.announce(MarkerSeen(about=ref, readable_s=self.world.now_s, **sent))
+        told = MarkerSeen(about=ref, readable_s=self.world.now_s, **sent)
+        self.announced.keep(told)
+        self.outbox.announce(told)
         if event.is_duplicate:
             self.drop(self.number, "duplicate")
         else:
@@ -245,6 +248,8 @@ class World:
         is_seen = self.results is not None and self.witness_since_s <= self.now_s
         is_deaf = self.hands_on and is_seen and self.hung != "results"
         is_deaf = is_deaf and self.chance.random() < 0.3
+        # What is stamped before its time a reader takes of its own inlet alone.
+        is_deaf = is_deaf and (self.reader is None or raw_s >= self.reader.since_s)
         if self.reader is not None and not is_deaf:  # which may get it far too late
             late_s = self.random.choice([0.0] * 9 + [4.0 * is_seen])
             self.reader.late.append(Marker(raw_s, name, self.now_s + late_s))
@@ -618,3 +623,31 @@ def test_what_no_reader_has_announced_is_numbered_before_the_trials_of_the_next(
     records = read_ledger(world.folder / "ledger.jsonl")
     numbers = [record["trial"] for record in records if record["event"] == "marker"]
     assert sorted(numbers) == [1, 2, RESERVED + 2]
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["another reader", "no other reader"])
+def test_what_only_a_reader_has_heard_is_known_though_it_died_before_it_could_tell(
+    is_last, tmp_path
+):
+    """Of an outlet that was opened anew, which the second inlet had not found yet."""
+    world = World(tmp_path, seed=0, n_steps=0)
+    for _ in range(60):
+        world.settle_down()
+    world.witness_since_s, heard_since_s = world.now_s + 1e9, world.witness_since_s
+    for _ in range(2):
+        world.now_s += 0.1
+        world.mark()
+        world.step_reader()
+        world.step_reader()
+    world.witness_since_s = heard_since_s  # it says that it has heard all
+    world.reader.reports.waiting.clear()
+    world.reader = None
+    for _ in range(60):
+        world.settle_down()
+    if not is_last:
+        world.start_reader()
+    world.finish()
+    check(world, "seed 0")
+    ends = read_ledger(world.folder / "ledger.jsonl")
+    lost = [(one["trial"], one["reason"]) for one in ends if one["event"] == "dropped"]
+    assert lost == [(1, "node_lost"), (2, "node_lost")]

@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 
 from stream.acquire.markers import Marker, MarkerReader, MarkerRule
 from stream.pipeline.wire.config import NUMBERS, RESERVED
+from stream.pipeline.wire.messages import MarkerSeen
 from stream.pipeline.witness import (
+    Announced,
     Attendance,
     FreeNumbers,
     Numbers,
     Parting,
     Switch,
     Witness,
+    last_announced,
     last_number,
     read_parting,
 )
+from tests.refs import about
 
 NEVER = float("inf")
 
@@ -193,6 +197,20 @@ def test_where_all_that_were_left_free_are_used_numbers_are_beyond_those_of_read
         assert free.use(number)
     free.reader_begins(5000 + RESERVED)
     assert free.next == 5000
+
+
+def test_of_what_a_reader_announces_the_last_are_kept_and_those_that_are_too_long_are_not(tmp_path):
+    path = tmp_path / "kept" / "reader-1"
+    assert last_announced(path) == []
+    said, announced = [], Announced(path)
+    for trial in range(1, 401):
+        text = "日" * (1000 if trial % 7 == 3 else 500)
+        told = MarkerSeen(about=about(trial), readable_s=0.5, text=text, sent_s=0.25, mark="00")
+        announced.keep(told)
+        said.append(told)
+    # Where the newest was too long, the place has one of before, which is told already.
+    newest = [one for one in last_announced(path) if one.about.trial > 400 - 256]
+    assert newest == [one for one in said[-256:] if len(one.text) == 500]
 
 
 # --- who listened when ---------------------------------------------------------------------------

@@ -42,7 +42,14 @@ from stream.pipeline.wire.messages import (
 )
 from stream.pipeline.wire.nodes import READER, RECORD, RESULTS, SOURCE
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import LOST, Attendance, FreeNumbers, Witness, read_parting
+from stream.pipeline.witness import (
+    LOST,
+    Attendance,
+    FreeNumbers,
+    Witness,
+    last_announced,
+    read_parting,
+)
 
 _ALIVE_S = 1.0
 _ORPHAN_GRACE_S = 2.0  # for answers to trials that a lost reader had already sent
@@ -190,6 +197,7 @@ class Results:
         elif parting.why or (self.ended is None and end == "finish"):
             end = parting.end
         if self.has_begun:
+            self._take_announced()
             self._hear_the_rest(parting.at_s if parting is not None else float("inf"))
         reason = "shutdown" if end == "stop" else "node_lost"
         self._drop(self._ledger.pending, reason, "no answer when the session ended")
@@ -227,6 +235,12 @@ class Results:
     def _announce(self, message: MarkerSeen) -> None:
         self._ledger.announce(message.about.trial, **told("marker", message))
         self._publish(message)
+
+    def _take_announced(self) -> None:
+        """Enters what a reader that was lost has announced, and had perhaps told to nobody."""
+        for message in last_announced(self._config.kept(self._reader)):
+            if not self._ledger.has(message.about.trial):
+                self.take(message)
 
     def _enter_missed(self, until_s: float) -> None:
         """Enters the markers that came until then and were announced by no reader."""
@@ -317,6 +331,7 @@ class Results:
                 if self._reader:
                     self._ledger.note("node_lost", node=self._reader, at_s=self._clock())
                     self._orphans_until_s = self._clock() + _ORPHAN_GRACE_S
+                    self._take_announced()
                 self._heard_until_s = 0.0
                 begins = {"since_s": message.since_s, "first": message.first}
                 self._ledger.note("listening", node=message.incarnation, **begins)

@@ -45,7 +45,7 @@ from stream.pipeline.wire.messages import (
 from stream.pipeline.wire.nodes import READER
 from stream.pipeline.wire.orders import changed
 from stream.pipeline.wire.outbox import Outbox
-from stream.pipeline.witness import Numbers, Switch
+from stream.pipeline.witness import Announced, Numbers, Switch
 
 ADAPTATION = "adaptation.safetensors"
 """In the session folder: what the adaptation had come to at the end."""
@@ -106,6 +106,7 @@ class TrialSender:
         if self._waits_to_begin:
             self.trials.pause()
         self._numbers = Numbers(config.kept("numbers"))
+        self._announced = Announced(config.kept(lifeline.incarnation))
         self._switch, self._ways = None, None
         if isinstance(config.source, LiveSource):
             self._switch = Switch(config.kept("switch"), self.trials.acquisition.marker_reader)
@@ -289,12 +290,14 @@ class TrialSender:
                 patience_s = _PATIENCE_S["stop"]
                 deadline_s = min(deadline_s, time.monotonic() + patience_s)
 
-    def _send(self, told: Iterable[Opened | Slice | Trial | Drop]) -> None:
-        for one in told:
+    def _send(self, said: Iterable[Opened | Slice | Trial | Drop]) -> None:
+        for one in said:
             match one:
                 case Opened():
                     self._numbers.give(one.number)
-                    self._outbox.announce(announcement(self._config.session, one.number, one.event))
+                    told = announcement(self._config.session, one.number, one.event)
+                    self._announced.keep(told)
+                    self._outbox.announce(told)
                 case Slice():
                     self._send_slice(one)
                 case Drop(number=trial, reason=reason, detail=detail):
