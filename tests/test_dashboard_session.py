@@ -113,6 +113,7 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
 
     done = finish(session)
     assert done.code == 0, done.err
+    assert "--subject 07 --task rsvp --line-freq 50" in done.out  # in what comes next
     told = check_accounted(folder)
     while again.state["ledger"]["markers"] != told["markers"]:
         again.kind("state")

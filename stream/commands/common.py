@@ -132,7 +132,7 @@ def run(
         console.print(summary_table(summary_left(summary) if config.outputs.blind else summary))
         what = "seen, retrieved and painted" if config.painting is not None else "report"
         say(f"session folder: {config.folder}")
-        for line in (f"{what}: {config.folder / REPORT}", *after_session(config)):
+        for line in (f"{what}: {config.folder / REPORT}", *after_session(session.config)):
             say(line)
     if session.failure is not None:
         raise Problem(session.failure)

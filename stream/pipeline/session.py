@@ -101,6 +101,11 @@ class Session:
         self.is_unread = False  # and was ended for that
         self.failure: str | None = None  # what went wrong, though the session was accounted for
 
+    @property
+    def config(self) -> SessionConfig:
+        """As it is by now: while it runs settings change, and its form is filled in."""
+        return self._supervisor.config
+
     def run(self) -> Mapping[str, Any] | None:
         """Runs to the end and returns the summary; None where it was ended before it began.
 

@@ -210,9 +210,9 @@ def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
 @pytest.mark.parametrize(
     ("by", "end", "told"),
     [
-        ("session", "finish", "The session's time of 60 s was over: 1 of 2 trials were cut"),
-        ("dashboard", "finish", "The session came to its end: 1 of 2 trials were cut"),
-        ("dashboard", "stop", "The session was stopped: 1 of 2 trials were cut"),
+        ("session", "finish", "The session's time of 60 s was over: 1 of 2 trials were cut."),
+        ("dashboard", "finish", "The session came to its end: 1 of 2 trials were cut."),
+        ("dashboard", "stop", "The session was stopped: 1 of 2 trials were cut."),
     ],
 )
 def test_how_it_ended_is_told_and_what_became_of_the_trials(by: str, end: str, told: str) -> None:

@@ -296,7 +296,7 @@ class Board:
             how = f"'s time of {self.config.duration_s:g} s was over"
         sums = self.ledger()
         what, n = ("answered", sums["decoded"]) if self.config.bundle else ("cut", sums["cut"])
-        return f"The session{how}: {n} of {sums['markers']} trials were {what}"
+        return f"The session{how}: {n} of {sums['markers']} trials were {what}."
 
     def _for_verdicts(self, now_s: float, files: Files) -> Seen:
         return Seen(
