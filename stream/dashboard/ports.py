@@ -58,8 +58,8 @@ def lines_of(links: Mapping[str, list[str]]) -> list[str]:
 
 def announce(
     bound: socket.socket, doors: Doors, say: Callable[[str], object], *, opens: bool
-) -> None:
-    """Says where the page is once it answers, and opens it if asked: in a thread of its own.
+) -> Thread:
+    """Says where the page is once it answers, and opens it if asked: in the thread it gives back.
 
     Of a page that dies before it answers nothing is said.
     """
@@ -74,7 +74,9 @@ def announce(
             if opens:
                 open_browser(links["control"][0])
 
-    Thread(target=tell, daemon=True).start()
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    return thread
 
 
 def _answers(host: str, port: int, path: str) -> bool:
