@@ -110,8 +110,7 @@ def _decode(session: FinishedSession, n_repeats: Mapping[int, int]) -> dict[int,
         trial_plan(config),
         preprocessing=preprocessing,
         is_known=gallery.__contains__,
-        # The ledger says which have opened trials: a later recording does not tell who began them.
-        marker_rule=config.marker_rule.model_copy(update={"start": None, "stop": None}),
+        marker_rule=session.marker_rule,
     )
     for told, cut in _trials(session, plan, adaptation):
         number, event = told["trial"], cut.trial.event

@@ -62,7 +62,8 @@ def export_epochs(session: FinishedSession, path: Path, say: Say) -> int:
 
 
 def _plan(session: FinishedSession) -> TrialPlan:
-    plan, bundle = trial_plan(session.config), session.config.bundle
+    plan = replace(trial_plan(session.config), marker_rule=session.marker_rule)
+    bundle = session.config.bundle
     if bundle is None:
         return plan
     return replace(plan, preprocessing=Preprocessing.of(open_bundle(bundle)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from hvf_core.problem import Problem
 from index.gallery import Gallery
-from stream.acquire.markers import Event
+from stream.acquire.markers import Event, MarkerRule
 from stream.pipeline.books.about import FORM
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.books.summary import read_summary
@@ -65,6 +65,14 @@ class FinishedSession:
             and abs(row["onset_s"] - event.onset_s) < within_s
         ]
         return near[0] if near else 0
+
+    @property
+    def marker_rule(self) -> MarkerRule:
+        """Which markers may have opened trials; which of them have, the ledger says.
+
+        A later recording does not tell whether an earlier one has started them.
+        """
+        return self.config.marker_rule.model_copy(update={"start": None, "stop": None})
 
     @cached_property
     def facts(self) -> dict[str, Any]:

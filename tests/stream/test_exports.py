@@ -17,6 +17,7 @@ from PIL import Image
 from decoder.bundle import ImageEncoderRecord
 from hvf_core.lock import alone_in
 from index.gallery import Gallery, save_gallery
+from stream.acquire.markers import MarkerRule
 from stream.acquire.triggers import TriggerSettings
 from stream.exports.stimuli import write_stimuli
 from stream.pipeline.books.about import AboutSettings
@@ -426,10 +427,11 @@ def test_codes_of_a_trigger_channel_are_events_and_the_channel_keeps_them(tmp_pa
 
 
 def test_a_recorder_that_was_started_again_has_left_two_runs(tmp_path: Path) -> None:
-    session = finished(tmp_path / "s", WHOLE, [(101.0, "a"), (104.0, "b"), (108.0, "c")])
+    markers = [(100.5, "go"), (101.0, "a"), (104.0, "b"), (108.0, "c")]
+    session = finished(tmp_path / "s", WHOLE, markers, marker_rule=MarkerRule(start="^go$"))
     whole = session.folder / "recording.xdf"
     whole.unlink()
-    record(whole, [Piece(100.0, 1000)], [(101.0, "a")])
+    record(whole, [Piece(100.0, 1000)], markers[:2])
     second = record(session.folder / "recording-2.xdf", [Piece(105.0, 1250)], [(108.0, "c")])
     record(session.folder / "recording-3.xdf", [Piece(110.0, 2)], ())  # of which nobody knows when
     said = exported(session, tmp_path / "ds", "--epochs", tmp_path / "t-epo.fif")
@@ -438,7 +440,8 @@ def test_a_recorder_that_was_started_again_has_left_two_runs(tmp_path: Path) -> 
     assert (first.n_times, other.n_times) == (1000, 1250)
     np.testing.assert_allclose(other.get_data([0])[0] * 1e6, second[:, 0], rtol=3e-7)
     told = [(one["description"], one["onset"]) for raw in (first, other) for one in raw.annotations]
-    assert told == [("image", 1.0), ("image", 3.0)]  # nothing was recorded around the second one
+    # Nothing was recorded around the second one.
+    assert told == [("marker", 0.5), ("image", 1.0), ("image", 3.0)]
     sources = sorted(file.name for file in tmp_path.glob("ds/sourcedata/**/*.xdf"))
     assert sources == [f"sub-01_task-rsvp_run-0{n}_eeg.xdf" for n in (1, 2)]
 
