@@ -1,4 +1,4 @@
-"""BIDS data sets with images (lab_field.md, section 2.3), but few subjects, channels and images.
+"""BIDS data sets with images, as published, but few subjects, channels and images.
 
 Recordings are written byte by byte as EDF and BDF, and as BrainVision by pybv.
 """

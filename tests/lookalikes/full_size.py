@@ -1,7 +1,7 @@
 """A made-up THINGS-EEG2 subject of full size, raw, and how much memory it takes.
 
-66,160 training and 16,000 test trials of 63 channels at 1 kHz in four sessions, as decoder_field.md
-tells in sections 3.1 and 3.2: 9 GB, noise with what the look-alikes' made-up brain answers.
+66,160 training and 16,000 test trials of 63 channels at 1 kHz in four sessions: 9 GB, noise with
+what the look-alikes' made-up brain answers.
 
 `python -m tests.lookalikes.full_size write FOLDER` writes it, and then `measure FOLDER` goes its
 way by the commands, on Linux, with 11 GB more of disk.

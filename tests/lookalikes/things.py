@@ -1,4 +1,4 @@
-"""The images of THINGS-EEG2 (decoder_field.md, sections 2.1 and 3.2), but few and small.
+"""The images of THINGS-EEG2 as published, but few and small.
 
 Training: folders `00001_aardvark` of ten images each, event code i = (concept - 1) * 10 + within.
 Test: one image in each folder, event code = number of the folder.
@@ -36,7 +36,7 @@ def write_images(folder: Path, training: str = "training_images") -> Path:
 
 
 def write_metadata(folder: Path) -> Path:
-    """image_metadata.npy (section 3.2): np.save of a dict, so a pickle in an object array."""
+    """image_metadata.npy: np.save of a dict, so a pickle in an object array."""
     lists = {"train": TRAIN_FILES, "test": TEST_FILES}
     table = {f"{kind}_img_concepts": [c for c, _ in files] for kind, files in lists.items()}
     table |= {f"{kind}_img_files": [name for _, name in files] for kind, files in lists.items()}

@@ -1,4 +1,4 @@
-"""THINGS-EEG2 as published: raw and preprocessed (decoder_field.md, 2.1, 3.1-3.3), but short.
+"""THINGS-EEG2 as published: raw and preprocessed, but short.
 
 Written with numpy, pickle and torch alone.
 """
@@ -33,7 +33,7 @@ def trials(images: tuple[str, ...], n_repeats: int, n_channels: int, n_times: in
 
 
 def gifford(folder: Path, *, keeps_stim: bool = False) -> Path:
-    """Section 3.2: 17 channels, 100 Hz, -0.2 to 0.8 s; np.save of a dict, so `.item()`."""
+    """17 channels, 100 Hz, -0.2 to 0.8 s; np.save of a dict, so `.item()`."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, images, n_repeats in (("training", TRAIN, 4), ("test", TEST, TEST_REPEATS)):
         table: Any = {
@@ -46,7 +46,7 @@ def gifford(folder: Path, *, keeps_stim: bool = False) -> Path:
 
 
 def nice(folder: Path) -> Path:
-    """Section 3.3: 63 channels, 250 Hz, 0 to 1 s; a raw pickle of protocol 4, called .npy."""
+    """63 channels, 250 Hz, 0 to 1 s; a raw pickle of protocol 4, called .npy."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, images, n_repeats in (("training", TRAIN, 4), ("test", TEST, TEST_REPEATS)):
         table = {
@@ -60,7 +60,7 @@ def nice(folder: Path) -> Path:
 
 
 def ubp_table(part: str) -> dict[str, Any]:
-    """What is in UBP's train.pt or test.pt (section 2.1)."""
+    """What is in UBP's train.pt or test.pt."""
     images, files, n_repeats = TRAIN, TRAIN_FILES, 4
     if part == "test":
         images, files, n_repeats = TEST, TEST_FILES, TEST_REPEATS
@@ -81,7 +81,7 @@ def ubp_table(part: str) -> dict[str, Any]:
 
 
 def ubp(folder: Path) -> Path:
-    """Section 2.1: {train,test}.pt, torch.save with pickle protocol 5; the values are numpy's."""
+    """{train,test}.pt, torch.save with pickle protocol 5; the values are numpy's."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "test"):
         torch.save(ubp_table(part), folder / f"{part}.pt", pickle_protocol=5)
@@ -89,7 +89,7 @@ def ubp(folder: Path) -> Path:
 
 
 def raw(folder: Path, rate_hz: int = 1000, soa_s: float = 0.2) -> Path:
-    """Section 3.2: raw_data/sub-XX/ses-0S/raw_eeg_{training,test}.npy, in volts, `stim` last.
+    """raw_data/sub-XX/ses-0S/raw_eeg_{training,test}.npy, in volts, `stim` last.
 
     np.save of a dict; the code of an image is there for one sample, that of a target is 99999. Here
     4 channels are recorded at `rate_hz`, in two sessions; every session shows all images twice.
@@ -115,6 +115,19 @@ def raw(folder: Path, rate_hz: int = 1000, soa_s: float = 0.2) -> Path:
             }
             np.save(place / f"raw_eeg_{part}.npy", table)
     return folder
+
+
+def epochs_of(recording: Path, tmax_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """What MNE cuts of a raw one: volts (n, channels, times) from onset on; and their codes."""
+    import mne  # here: whoever only writes does without it
+
+    table = np.load(recording, allow_pickle=True).item()
+    info = mne.create_info(table["ch_names"], table["sfreq"], table["ch_types"])
+    raw = mne.io.RawArray(table["raw_eeg_data"], info, verbose="ERROR")
+    events = mne.find_events(raw, "stim", shortest_event=1, verbose="ERROR")
+    events = events[events[:, 2] != 99999]
+    epochs = mne.Epochs(raw, events, None, -0.2, tmax_s, (None, 0), picks="eeg", verbose="ERROR")
+    return epochs.get_data(tmin=0), events[:, 2]
 
 
 def continuous(

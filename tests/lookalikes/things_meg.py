@@ -1,4 +1,4 @@
-"""THINGS-MEG as published (decoder_field.md, section 2.2): 271 channels at 200 Hz, but few images.
+"""THINGS-MEG as published: 271 channels at 200 Hz, but few images.
 
 Its authors' preprocessed_P1-epo.fif, and UBP's {train,test}.pt of it.
 """

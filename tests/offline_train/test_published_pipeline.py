@@ -1,13 +1,11 @@
 """What `prepare` makes of raw THINGS-EEG2 is what the published pipeline makes of it.
 
-That pipeline is written down here once more, from decoder_field.md, section 2.1, with MNE, SciPy
-and scikit-learn alone: epochs, baseline, multivariate noise normalisation by session, float16, and
-the mean of repetitions.
+That pipeline is written down here once more, with MNE, SciPy and scikit-learn alone: epochs,
+baseline, multivariate noise normalisation by session, float16, and the mean of repetitions.
 """
 
 from pathlib import Path
 
-import mne
 import numpy as np
 import pytest
 import torch
@@ -22,24 +20,13 @@ SESSIONS = ("01", "02")
 IMAGES = {"training": TRAIN, "test": TEST}
 
 
-def epochs_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Volts (n, channels, 250) from onset on, and the code of each."""
-    table = np.load(path, allow_pickle=True).item()
-    info = mne.create_info(table["ch_names"], table["sfreq"], table["ch_types"])
-    raw = mne.io.RawArray(table["raw_eeg_data"], info, verbose="ERROR")
-    events = mne.find_events(raw, "stim", shortest_event=1, verbose="ERROR")
-    events = events[events[:, 2] != 99999]
-    epochs = mne.Epochs(raw, events, None, -0.2, 0.996, (None, 0), picks="eeg", verbose="ERROR")
-    return epochs.get_data()[:, :, -250:], events[:, 2]
-
-
 def published(session: Path) -> dict[str, np.ndarray]:
     """Whitened float16 (images, repetitions, channels, times) of a session's training and test."""
     from sklearn.discriminant_analysis import _cov
 
     conditions = {}
     for part, images in IMAGES.items():
-        eeg, codes = epochs_of(session / f"raw_eeg_{part}.npy")
+        eeg, codes = things_eeg2.epochs_of(session / f"raw_eeg_{part}.npy", 0.996)
         conditions[part] = [eeg[codes == code] for code in range(1, len(images) + 1)]
     sigma = np.mean(
         [

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mne
 import numpy as np
 import pytest
 
@@ -29,17 +28,11 @@ def test_trials_are_what_mne_cuts_each_with_its_image(data: Path, tmp_path: Path
         (s, p, {"training": "train"}.get(p, p)) for s in ("01", "02") for p in ("test", "training")
     ):
         path = data / "raw_data" / "sub-01" / f"ses-{session}" / f"raw_eeg_{part}.npy"
-        table = np.load(path, allow_pickle=True).item()
-        info = mne.create_info(table["ch_names"], table["sfreq"], table["ch_types"])
-        raw = mne.io.RawArray(table["raw_eeg_data"], info, verbose="ERROR")
-        events = mne.find_events(raw, "stim", shortest_event=1, verbose="ERROR")
-        events = events[events[:, 2] != 99999]
-        epochs = mne.Epochs(raw, events, None, -0.2, 0.199, (None, 0), picks="eeg", verbose="ERROR")
+        volts, codes = things_eeg2.epochs_of(path, 0.199)
         ours = trials.select([session], "session").select([split], "split")
-        expected = 1e6 * epochs.get_data(tmin=0)
-        np.testing.assert_allclose(ours.data[ours.rows], expected, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(ours.data[ours.rows], 1e6 * volts, rtol=1e-4, atol=1e-3)
         names = TRAIN if split == "train" else TEST
-        assert ours.stimuli == tuple(names[code - 1] for code in events[:, 2]), number
+        assert ours.stimuli == tuple(names[code - 1] for code in codes), number
     assert trials.format.unit == "microvolts"
 
 

@@ -294,21 +294,24 @@ def test_values_that_are_not_finite_have_no_covariance(value):
 # --- fit and apply -------------------------------------------------------------------------------
 
 
+def to_fit(settings: PreprocessSettings, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mixed noise of a cap, and its trials before what is fitted to them."""
+    plain = {"output_channels": CHANNELS, "whitening": "none", "scaling": "none"}
+    transform = Preprocessing(settings.model_copy(update=plain)).prepare(CAP, 1000.0)
+    rng = np.random.default_rng(6)
+    mixing = rng.normal(0, 5, (len(CAP), len(CAP)))
+    streams = rng.normal(size=(n, transform.window.count, len(CAP))) @ mixing + 100
+    streams = streams.astype(np.float32)
+    return streams, np.stack([transform(stream) for stream in streams])
+
+
 @pytest.mark.parametrize("reference", ["none", "average"])
 def test_what_was_fitted_makes_the_training_trials_white_and_of_unit_scale(reference):
     output = ("Cz", "Oz")
     wanted = make_settings(
         output_channels=output, whitening="mvnn", scaling="robust", reference=reference
     )
-    plain_settings = wanted.model_copy(
-        update={"output_channels": CHANNELS, "whitening": "none", "scaling": "none"}
-    )
-    transform = Preprocessing(plain_settings).prepare(CAP, 1000.0)
-    rng = np.random.default_rng(6)
-    mixing = rng.normal(0, 5, (len(CAP), len(CAP)))
-    streams = rng.normal(size=(60, transform.window.count, len(CAP))) @ mixing + 100
-    streams = streams.astype(np.float32)
-    trials = np.stack([transform(stream) for stream in streams])
+    streams, trials = to_fit(wanted, 60)
     fitted = fit(wanted, trials)
     assert fitted.settings == wanted
     covariance = noise_covariance(trials)
@@ -355,15 +358,8 @@ def test_the_trial_covariance_is_the_mean_of_what_comes_out(whitening, scaling, 
     choice = make_settings(
         output_channels=("Fz", "Oz"), whitening=whitening, scaling=scaling, reference=reference
     )
-    plain_settings = choice.model_copy(
-        update={"output_channels": CHANNELS, "whitening": "none", "scaling": "none"}
-    )
-    transform = Preprocessing(plain_settings).prepare(CAP, 1000.0)
-    rng = np.random.default_rng(2)
-    mixing = rng.normal(0, 5, (len(CAP), len(CAP)))
-    streams = rng.normal(size=(25, transform.window.count, len(CAP))) @ mixing + 100
-    streams = streams.astype(np.float32)
-    fitted = fit(choice, np.stack([transform(stream) for stream in streams]))
+    streams, trials = to_fit(choice, 25)
+    fitted = fit(choice, trials)
     live = fitted.prepare(CAP, 1000.0)
     expected = np.mean([np.cov(live(stream), bias=True) for stream in streams], axis=0)
     np.testing.assert_allclose(fitted.arrays["trial_covariance"], expected, rtol=1e-4, atol=1e-5)
