@@ -60,7 +60,7 @@ def setups(
     for engine in engines:
         yield Setup(name=f"engine {engine}", kind="engine", n_trials=50, engine=engine, **usual)
     yield from around(channels, images)
-    yield from corners(channels, images)
+    yield from corners(images)
 
 
 def around(
@@ -74,7 +74,7 @@ def around(
                 yield _cell("axis", f"{axis.partition('_')[0]} {value:g}", centre | {axis: value})
 
 
-def corners(channels: int, images: int) -> Iterator[Setup]:
+def corners(images: int) -> Iterator[Setup]:
     """All extremes together; few images are the gallery's own."""
     for many in (_MANY_IMAGES, images):
         for values in product(*_CORNERS.values()):
