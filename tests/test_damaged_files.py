@@ -32,6 +32,7 @@ from stream.pipeline.wire.config import (
     read_config,
 )
 from stream.sources.read import read_recording
+from tests.calling import call
 from tests.mutations import N, bounded_memory, outcomes
 from tests.recording_files import MARKER_HEADER, eeg_header, eeg_stream, write_xdf
 from tests.tiny_bundle import CHANNELS, tiny_models
@@ -280,6 +281,13 @@ def test_what_is_in_a_second_recording_is_compared_and_what_a_reader_lost_is_not
     replayed = evaluate_session(session.rename(session.with_name("moved")))
     assert (replayed.n_live, replayed.n_offline, replayed.agrees) == (4, 4, True)
     assert taken == [(1, "a#0"), (2, "b#0"), (1003, "a#1"), (1004, "b#1")]
+    moved = session.with_name("moved")
+    with (moved / "ledger.jsonl").open("a") as ledger:
+        ledger.write('{"event": "node_lost", "node": "reader-1"}\n')
+    assert call("evaluate", "--session", moved, module="offline_train").code == 0
+    (moved / "recording-2.xdf").unlink()  # as where its last moments were not recorded
+    said = call("evaluate", "--session", moved, module="offline_train").one_sentence()
+    assert "differ (trials 1003, 1004): its reader died while it ran" in said
 
 
 def test_sessions_that_are_finished(session: Path) -> None:

@@ -43,6 +43,8 @@ class Replayed:
     """The others' numbers, in order, of trials with an answer live or offline only too."""
     orders: tuple[str, ...] = ()
     """That changed how the session decoded while it ran; they are not obeyed again."""
+    lost_a_reader: bool = False
+    """Whether one died: of its last moments the recording lacks EEG, and what adapts may differ."""
     damage: str = ""
     """A sentence on lines of the ledger that are damaged: trials without an answer are left out."""
 
@@ -87,9 +89,15 @@ def evaluate_session(folder: Path) -> Replayed:
         for entry in ledger
         if entry["event"] == "control" and entry["outcome"] == "done" and entry["verb"] in _CHANGES
     )
-    n_equal = len(live.keys() - different)
-    told = tuple(sorted(different))
-    return Replayed(len(live), len(offline), n_equal, told, orders, "".join(damage))
+    return Replayed(
+        n_live=len(live),
+        n_offline=len(offline),
+        n_equal=len(live.keys() - different),
+        different=tuple(sorted(different)),
+        orders=orders,
+        lost_a_reader=any(entry["event"] == "node_lost" for entry in ledger),
+        damage="".join(damage),
+    )
 
 
 def _decode(session: FinishedSession, n_repeats: Mapping[int, int]) -> dict[int, list[str]]:
