@@ -147,7 +147,7 @@ def test_its_eeg_looks_like_eeg_in_chunks_of_any_size() -> None:
     assert np.ptp(whole[:, 0]) > 2 * np.ptp(whole[:, LABELS.index("Pz")])  # blinks
 
 
-def test_the_simulated_subject_sees_what_markers_say(tmp_path: Path) -> None:
+def test_the_simulated_subject_sees_what_markers_say() -> None:
     from demo.recordings import responses
     from demo.stimuli import gallery_stimuli
     from demo.subject import SubjectSettings

@@ -38,7 +38,7 @@ def test_a_spec_is_a_preset_or_in_a_folder_whose_paths_are_its_own(folder: Path)
     assert read_base_spec(folder / "base.json") == spec
 
 
-def test_a_base_that_is_neither_is_refused_and_the_presets_are_named(tmp_path: Path) -> None:
+def test_a_base_that_is_neither_is_refused_and_the_presets_are_named() -> None:
     with pytest.raises(Problem, match=r"'nonesuch' is neither a preset \(sdxl-base, .*hyper-sd-4"):
         read_base_spec("nonesuch")
 

@@ -215,7 +215,7 @@ def test_a_load_ends_when_the_server_searches_by_its_index(
 
 
 def test_a_collection_that_is_not_the_gallery_s_is_refused(
-    folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gallery, name = open_gallery(folder), collection_of(open_gallery(folder))
     client = MilvusClient(uri)

@@ -59,7 +59,7 @@ def test_weights_of_others_are_tuned_and_come_back_from_the_bundle(plant, tmp_pa
     assert not is_of(bundle.manifest, *given, FEW)
 
 
-def test_an_encoder_without_weights_is_made_and_named(plant, tmp_path: Path) -> None:
+def test_an_encoder_without_weights_is_made_and_named(tmp_path: Path) -> None:
     assert "begins without weights" in refuse_unfit(FEW, FORMAT)
     said = refuse_unfit(with_weights(published(tmp_path / "weights")), FORMAT)
     assert "licence: bsd-3-clause" in said

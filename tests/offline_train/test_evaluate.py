@@ -294,7 +294,7 @@ def test_top5_of_two_images_is_certain(trained: tuple) -> None:
     assert evaluation.chance_top5 == evaluation.points[0].top5.value == 1
 
 
-def test_what_does_not_belong_together_is_refused(trained: tuple, tmp_path: Path) -> None:
+def test_what_does_not_belong_together_is_refused(trained: tuple) -> None:
     planted, _, bundle, gallery = trained
     with pytest.raises(Problem, match="embedding space"):
         evaluate(bundle, planted.test, replace(gallery, space="other"), repeats=[1])

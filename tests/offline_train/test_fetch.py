@@ -135,9 +135,7 @@ def test_a_connection_that_breaks_is_gone_on_with(hub: FakeHub, cache: Path) -> 
     assert 0 < begun[1] <= 300_000 < begun[2] <= 700_000
 
 
-def test_a_later_command_goes_on_where_this_one_gave_up(
-    hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_command_goes_on_where_this_one_gave_up(hub: FakeHub, cache: Path) -> None:
     hub.breaks_after = [300_000, *[0] * hvf_core.hub.download.TRIES]
     with pytest.raises(Problem, match=r"broke off after 300 kB .*the same command again"):
         fetch([SOURCE], cache, silent)
@@ -373,9 +371,7 @@ def test_image_encoders_that_were_carried_over_see(
     assert [load_encoder(spec).spec.dim for spec in specs] == [64, 24, 1024]
 
 
-def test_the_command_says_what_to_do_on_the_other_machine(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_says_what_to_do_on_the_other_machine(hub: FakeHub, tmp_path: Path) -> None:
     place = PRESETS["sdxl-lcm"]
     for source in place.sources:
         names = [f.replace("*", "x") for f in source.files]

@@ -1,7 +1,7 @@
 """What a bundle was trained on is known again, however it was copied, and judged by nowhere."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,9 +100,7 @@ def test_what_was_not_trained_on_passes_and_new_trials_of_old_stimuli_are_told(
     assert told(check_seen(bundle, repeats), 2) == "2 stimuli, 1 of them trained on, in new trials"
 
 
-def test_a_name_is_the_same_in_every_form_of_unicode(
-    bundle: Bundle, planted, tmp_path: Path
-) -> None:
+def test_a_name_is_the_same_in_every_form_of_unicode(planted, tmp_path: Path) -> None:
     trials = copied(planted.test, tmp_path / "a", planted.test.data, ["caf\u00e9"] * 40)
     again = copied(planted.test, tmp_path / "b", -planted.test.data, ["cafe\u0301"] * 40)
     models = train(planted.train, planted.features, SETTINGS)
@@ -171,9 +169,7 @@ def test_a_memory_that_is_none_is_refused(bundle: Bundle, planted, tmp_path: Pat
             check_seen(load_bundle(odd.directory), planted.test)
 
 
-def test_trials_that_were_whitened_by_another_fit_are_refused(
-    bundle: Bundle, planted, plant: Callable
-) -> None:
+def test_trials_that_were_whitened_by_another_fit_are_refused(bundle: Bundle, planted) -> None:
     gallery = build_gallery(
         planted.test.items, planted.test.items, planted.features, bundle, "a test"
     )

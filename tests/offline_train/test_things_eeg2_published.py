@@ -159,7 +159,7 @@ def test_images_beside_that_are_not_whole_are_passed_over_where_a_table_names_th
     assert shown["ball_05s"] == "test_images/00004_ball/ball_05s.jpg"
 
 
-def test_an_image_that_ubp_names_must_be_in_the_folder(images: Path, tmp_path: Path) -> None:
+def test_an_image_that_ubp_names_must_be_in_the_folder(tmp_path: Path) -> None:
     few = things.write_images(tmp_path / "few", "train_images")
     (few / "test_images" / "00004_ball" / "ball_05s.jpg").unlink()
     sentence = refused(things_eeg2.ubp(tmp_path / "data"), "--pickles", "--images", few)

@@ -872,7 +872,7 @@ def test_the_keys_of_a_lab_are_kept_and_nobody_else_reads_them(lab: Path) -> Non
     assert secret not in before
 
 
-def test_a_port_that_somebody_has_is_said(lab: Path, tmp_path: Path) -> None:
+def test_a_port_that_somebody_has_is_said(lab: Path) -> None:
     endpoints = Endpoints.local()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         also = lab_endpoint(f"127.0.0.1:{taken.getsockname()[1]}", "results")

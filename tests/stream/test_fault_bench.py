@@ -179,9 +179,7 @@ def test_a_session_is_soaked_in_faults(tmp_path: Path) -> None:
     assert done.code == (False in kept.values())
 
 
-def test_a_soak_that_is_asked_to_end_ends_its_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_soak_that_is_asked_to_end_ends_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def put_in(fault: Any) -> str:

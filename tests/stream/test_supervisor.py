@@ -229,7 +229,7 @@ def test_one_that_is_needed_and_cannot_be_kept_alive_is_a_problem_that_says_why(
 
 
 @pytest.mark.parametrize("is_dead", [False, True], ids=["after", "before"])
-def test_one_that_dies_while_it_is_to_stop_is_not_restarted(stage, is_dead, monkeypatch) -> None:
+def test_one_that_dies_while_it_is_to_stop_is_not_restarted(stage, is_dead) -> None:
     made = stage("dies" if is_dead else "loads")
     made.supervisor.wait_until_ready()
     if is_dead:
