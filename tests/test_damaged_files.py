@@ -282,12 +282,15 @@ def test_what_is_in_a_second_recording_is_compared_and_what_a_reader_lost_is_not
     assert (replayed.n_live, replayed.n_offline, replayed.agrees) == (4, 4, True)
     assert taken == [(1, "a#0"), (2, "b#0"), (1003, "a#1"), (1004, "b#1")]
     moved = session.with_name("moved")
+    (moved / "recording.xdf").rename(moved / "recording-3.xdf")  # of before a recorder died
+    (moved / "recording-2.xdf").write_bytes((moved / "recording-3.xdf").read_bytes())
+    said = call("evaluate", "--session", moved, module="offline_train").one_sentence()
+    assert "differ (trials 1003, 1004): its reader or recorder died while it ran" in said
     with (moved / "ledger.jsonl").open("a") as ledger:
         ledger.write('{"event": "node_lost", "node": "reader-1"}\n')
-    assert call("evaluate", "--session", moved, module="offline_train").code == 0
-    (moved / "recording-2.xdf").unlink()  # as where its last moments were not recorded
-    said = call("evaluate", "--session", moved, module="offline_train").one_sentence()
-    assert "differ (trials 1003, 1004): its reader died while it ran" in said
+    (moved / "recording-2.xdf").unlink()
+    again = call("evaluate", "--session", moved, module="offline_train").one_sentence()
+    assert again == said
 
 
 def test_sessions_that_are_finished(session: Path) -> None:

@@ -154,10 +154,10 @@ def _decode_again(session: Path) -> None:
         raise Problem(
             f"{differ}: it was told {told} while it ran, and is decoded again as it began"
         )
-    if replayed.lost_a_reader:
+    if replayed.has_holes:
         raise Problem(
-            f"{differ}: its reader died while it ran, and EEG of its last moments is in no "
-            "recording, so that trials are missing, or adaptation has learnt from others"
+            f"{differ}: its reader or recorder died while it ran, and EEG of then is in no "
+            "recording, so that trials are missing, and repeats and adaptation after them differ"
         )
     raise Problem(f"{differ}; keep the folder and report it")
 

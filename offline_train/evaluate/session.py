@@ -43,8 +43,8 @@ class Replayed:
     """The others' numbers, in order, of trials with an answer live or offline only too."""
     orders: tuple[str, ...] = ()
     """That changed how the session decoded while it ran; they are not obeyed again."""
-    lost_a_reader: bool = False
-    """Whether one died: of its last moments the recording lacks EEG, and what adapts may differ."""
+    has_holes: bool = False
+    """Whether its reader or recorder died: EEG that was decoded may then be in no recording."""
     damage: str = ""
     """A sentence on lines of the ledger that are damaged: trials without an answer are left out."""
 
@@ -95,7 +95,8 @@ def evaluate_session(folder: Path) -> Replayed:
         n_equal=len(live.keys() - different),
         different=tuple(sorted(different)),
         orders=orders,
-        lost_a_reader=any(entry["event"] == "node_lost" for entry in ledger),
+        has_holes=len(recordings_in(folder)) > 1
+        or any(entry["event"] == "node_lost" for entry in ledger),
         damage="".join(damage),
     )
 
