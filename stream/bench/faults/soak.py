@@ -217,7 +217,12 @@ def main(
         f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, an image every {SOA_S} s"
     )
     what = Fault(
-        name="soak", what="many", paints=True, soa_s=SOA_S, play_s=2 * length_s, within_s=0
+        name="soak",
+        what="many",
+        paints=any(AMONG_OTHERS[name].paints for name in names),
+        soa_s=SOA_S,
+        play_s=2 * length_s,
+        within_s=0,
     )
     with workplace("soak-", keep) as base, FaultySession(what, base) as session:
         if not session.begin():
