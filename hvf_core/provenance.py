@@ -3,6 +3,8 @@
 import platform
 import shlex
 import sys
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import JsonValue
@@ -22,8 +24,13 @@ def versions(*packages: str) -> dict[str, JsonValue]:
     """Of Python, and of those of these packages that are installed."""
     found: dict[str, JsonValue] = {"python": platform.python_version()}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue  # of faiss-cpu and faiss-gpu, one is there
+        if (installed := _version(package)) is not None:
+            found[package] = installed
     return found
+
+
+@cache  # each is looked for in the file that its package was installed with
+def _version(package: str) -> str | None:
+    with suppress(PackageNotFoundError):  # of faiss-cpu and faiss-gpu, one is there
+        return version(package)
+    return None
