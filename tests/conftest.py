@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -49,8 +50,7 @@ _CONFIG.write_text(
     "[multicast]\nResolveScope = machine\n"
     "[log]\nlevel = -2\n"
 )
-assert "pylsl" not in sys.modules, "LSL reads this once, when it is imported"
-os.environ["LSLAPICFG"] = str(_CONFIG)  # child processes inherit it
+os.environ["LSLAPICFG"] = str(_CONFIG)  # LSL reads it at its first use; child processes inherit it
 # What a person's terminal and habits are changes nothing.
 os.environ["TERM"] = "xterm-256color"
 for _name in (
@@ -70,14 +70,19 @@ _IS_SLOW = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from tests.forked import Popen
+
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        if config.option.markexpr != "not slow":  # fast tests import little
+            subprocess.Popen = Popen  # type: ignore[misc]
         return  # its workers import the tests
     gc.disable()  # until all is imported, as looking through that again and again takes its time
 
     from hvf_core.torchvision_ops import declare_missing_ops
-    from tests.forked import Popen
+    from stream import client
 
     declare_missing_ops()  # before any test module imports diffusers
+    client.PLACE = _CONFIG.parent / client.PLACE.name  # a copy has imported it elsewhere
     told = getattr(config, "workerinput", {"place": tempfile.tempdir, "owner": os.getpid()})
     Popen.place, Popen.owner = Path(told["place"]), told["owner"]
 

@@ -2,7 +2,8 @@
 
 A session is four to six processes, and their imports take far longer than what a test has them do.
 On Linux they are therefore copies, in tests, of a process without threads, which all workers
-share: `Popen` asks it for one. So are commands of training, and examples. A copy has its own
+share: `Popen` asks it for one. So are commands of training, examples, and the workers themselves,
+each of which would import all that all tests need. A copy has its own
 number, command line, group, environment and files, runs its program from the first line to the
 last, and ends once what Python does at an end is done, but for taking apart what it never touched.
 What a test has Python run before every program, a `sitecustomize.py`, runs in a copy before the
@@ -30,7 +31,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from execnet.gateway_io import popen_bootstrapline
 
 from stream import client
 from tests.waiting import wait_until
@@ -48,8 +52,12 @@ _LATER = (
     *("stream.commands.app", "stream.commands.demo", "stream.commands.live"),
     *("stream.commands.replay", "stream.pipeline.session", "demo.commands"),
     *("demo.model", "decoder.engines.onnx_engines", "faiss", "mne", "onnx", "onnxruntime", "pyxdf"),
-    "offline_train.commands.app",
+    *("offline_train.commands.app", "stream.pipeline.nodes.painter"),
+    # What tests import, but for what begins threads.
+    *("accelerate", "hypothesis", "matplotlib.pyplot", "open_clip", "playwright.sync_api"),
+    *("scipy.signal", "scipy.stats", "skimage.metrics", "starlette.testclient", "timm"),
 )
+_WORKER = ["-u", "-c", popen_bootstrapline]
 _PACKAGES = ("demo", "offline_train", "moods")
 """Whose programs are known, too; of the last one a test writes them."""
 _CAN_COPY = sys.platform == "linux" and hasattr(os, "pidfd_open")
@@ -137,7 +145,9 @@ def _untied(args: Sequence[Any]) -> list[str]:
 
 def _can_be_copied(args: Sequence[str]) -> bool:
     python, *words = args
-    if words[:1] == ["-m"]:
+    if words == _WORKER:
+        is_known = True
+    elif words[:1] == ["-m"]:
         is_known = words[1] in _PROGRAMS or words[1].partition(".")[0] in _PACKAGES
     else:
         is_known = "".join(words[:1]).startswith((SESSION, "examples/"))
@@ -265,7 +275,11 @@ def _run(wanted: _Wanted) -> None:
     sys.stderr = sys.__stderr__ = open(2, "w", 1, **told, **how)  # noqa: SIM115
     if Popen.line is not None:
         subprocess.Popen = Popen
-    if wanted.args[1] == "-m":
+    if wanted.args[1:] == _WORKER:
+        sys.argv = ["-c"]
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(popen_bootstrapline, vars(main))
+    elif wanted.args[1] == "-m":
         sys.argv = list(wanted.args[2:])
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
