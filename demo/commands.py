@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from demo.unseen.settings import UnseenSettings
-from hvf_core.options import TRAIN, Asked, Flag, app_of, with_settings
+from hvf_core.options import LIVE, TRAIN, Asked, Flag, app_of, with_settings
 from hvf_core.screen import Screen
 from offline_train.evaluate.settings import EvaluateSettings
 from offline_train.paintings.settings import PaintingsSettings
@@ -166,7 +166,7 @@ def trials(
             lambda name: status.update(f"recording (simulated): {name}"),
         )
     console.print(f"{len(made)} simulated trials in '{out / 'trials'}', images in '{folder}'")
-    console.print("next: python -m offline_train experiments demo-encoders")
+    console.print(f"next: {TRAIN} experiments demo-encoders")
 
 
 @app.command()
@@ -185,7 +185,7 @@ def subject(
     from demo.live_subject import LAG_S, watch
     from demo.model import ready_model
 
-    live = f"python run_realtime.py live --eeg {name} --markers {markers}"
+    live = f"{LIVE} live --eeg {name} --markers {markers}"
     console.print(f"to decode it: {live} --bundle {ready_model().bundle}", soft_wrap=True)
     console.print(f"its samples leave {LAG_S:g} s late, so that it sees what is shown meanwhile")
     watch(markers, name, amplitude, seed)

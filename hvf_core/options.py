@@ -1,7 +1,9 @@
 """Settings as the options of a command for typer, and what command lines begin and end with."""
 
 import inspect
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,13 +177,20 @@ def run_app(app: typer.Typer, program: str, arguments: Sequence[str] | None = No
     app(arguments, prog_name=program)
 
 
-def called(script: str, otherwise: str) -> str:
+PYTHON = shlex.quote(sys.orig_argv[0]) if os.name == "posix" else sys.orig_argv[0]
+"""The interpreter as it was called, so that a line that is copied runs in its environment."""
+
+
+def _called(script: str, otherwise: str) -> str:
     """How whoever runs this calls a program: by its console script, if they called one."""
-    return script if Path(sys.argv[0]).stem.startswith("hvf-") else otherwise
+    mine = Path(sys.argv[0])
+    if not mine.stem.startswith("hvf-"):
+        return f"{PYTHON} {otherwise}"
+    return script if shutil.which(script) else str(mine.with_name(script))
 
 
-LIVE = called("hvf-live", "python run_realtime.py")
-TRAIN = called("hvf-train", "python -m offline_train")
+LIVE = _called("hvf-live", "run_realtime.py")
+TRAIN = _called("hvf-train", "-m offline_train")
 Step = Literal[
     "record",
     "prepare",

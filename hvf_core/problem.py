@@ -48,6 +48,8 @@ def naming(file: str | Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(file)) from None
 
 
+_FIRST_PACKAGE = "typer"
+"""Of those that are not Python's own, what every command line imports first."""
 SIGNALLED = 128
 """The status of a program that a signal has ended is the signal's number above this."""
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -78,6 +80,11 @@ def one_sentence() -> Iterator[None]:
         line, status = str(problem), problem.exit_status
     except (KeyboardInterrupt, ImportError, SystemExit) as end:
         asked_by = _asked_by(end)
+        if asked_by is None and getattr(end, "name", None) == _FIRST_PACKAGE:
+            raise SystemExit(
+                f"the packages of the program are not in '{sys.executable}', nor is {_FIRST_PACKAGE}: "
+                "call the Python of its environment instead, as .venv/bin/python"
+            ) from None
         if asked_by is None:
             raise
         for number in ASK_TO_END:

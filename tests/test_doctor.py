@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from hvf_core import provenance
 from hvf_core.artifact import file_sha256
+from hvf_core.options import LIVE
 from hvf_core.problem import Problem, WrongUsage
 from stream.acquire.lsl import local_clock
 from stream.doctor import beside, lsl, machine, models, network, program, records, streams
@@ -117,7 +118,7 @@ def test_this_machine_is_looked_at_line_by_line() -> None:
     sections = [line for line in lines if line in SECTIONS]
     assert sections == ["program", "machine", "network", "LSL", "models"]
     *found, sums, onward = [line for line in lines if line not in SECTIONS]
-    assert onward.startswith("next: python run_realtime.py record ")
+    assert onward.startswith(f"next: {LIVE} record ")
     assert all(re.match(r"(ok  |warn|FAIL) \S", line) for line in found)
     counts = {
         state: sum(line.startswith(state) for line in found) for state in ("ok", "warn", "FAIL")

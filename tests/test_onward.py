@@ -1,11 +1,14 @@
 """What a command says comes next can be copied, and is a command that there is."""
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
 
 from hvf_core.options import STEPS, Step, onward
+from tests.calling import ROOT
 
 
 def parsed(line: str) -> list[str]:
@@ -13,7 +16,8 @@ def parsed(line: str) -> list[str]:
     from offline_train.commands.app import app as train
     from stream.commands.app import app as live
 
-    _, _, program, name, *words = shlex.split(line)
+    _, python, program, name, *words = shlex.split(line)
+    assert python == sys.orig_argv[0]  # as it was called: the line runs in its environment
     if program == "-m":
         name, *words = words
     command = typer.main.get_command(train if program == "-m" else live).commands[name]
@@ -33,3 +37,12 @@ def test_what_is_known_stands_there_as_a_shell_takes_it_and_the_rest_in_capitals
     words = parsed(line)
     streams = ["--eeg", "EEG", "--markers", "MARKERS"]
     assert words == [*streams, "--bundle", "it's here", "--gallery", "a b"]
+
+
+def test_a_python_without_the_packages_is_told_which_one_to_call() -> None:
+    bare = [sys.executable, "-S", "-m", "offline_train"]
+    done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert f"'{sys.executable}'" in line
+    assert line.endswith("call the Python of its environment instead, as .venv/bin/python")

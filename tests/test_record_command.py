@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pyxdf
 
+from hvf_core.options import TRAIN
 from stream.acquire.lsl import pylsl
 from stream.sources.read import read_recording
 from tests.sessions import (
@@ -67,7 +68,7 @@ def test_it_waits_records_overwrites_nothing_and_tells_what_is_in_the_file(tmp_p
     assert recording.name == "amp-rec"
     assert {marker.text for marker in recording.markers} == {"stim"}
     *last, onward = done.out.splitlines()
-    assert onward == f"next: python -m offline_train prepare {ours} --out trials"
+    assert onward == f"next: {TRAIN} prepare {ours} --out trials"
     n_eeg, n_markers = f"{len(recording.samples):,}", len(recording.markers)
     assert any(f"'amp-rec' {n_eeg} samples, " in one and "Hz, no gaps" in one for one in last[-2:])
     assert any(f"'amp-rec-markers' {n_markers} samples, " in one for one in last[-2:])

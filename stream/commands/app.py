@@ -3,7 +3,7 @@
 import sys
 from difflib import get_close_matches
 
-from hvf_core.options import app_of, called, run_app
+from hvf_core.options import LIVE, app_of, run_app
 from hvf_core.problem import WrongUsage
 from stream.commands.before.adapt import adapt
 from stream.commands.before.doctor import doctor
@@ -58,4 +58,4 @@ def run_command() -> None:
         )
     if first not in (*COMMANDS, "--help"):
         arguments = ["demo", *arguments]
-    run_app(app, called("hvf-live", "run_realtime.py"), arguments)
+    run_app(app, LIVE, arguments)

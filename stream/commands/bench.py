@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hvf_core.options import app_of, called, run_app
+from hvf_core.options import LIVE, app_of, run_app
 from hvf_core.problem import WrongUsage
 
 BENCHES = {
@@ -49,7 +49,7 @@ def bench(
     name, *options = arguments or [CERTIFICATE]
     if name.startswith("-") and name != "--help":
         name, options = CERTIFICATE, [name, *options]
-    program = f"{called('hvf-live', 'run_realtime.py')} bench"
+    program = f"{LIVE} bench"
     if name == "--help":
         width = max(map(len, BENCHES))
         print(f"Usage: {program} [NAME] [OPTIONS]; NAME --help has the options of each\n")

@@ -20,6 +20,7 @@ from decoder.painting.prior import (
     make_projector,
     save_prior,
 )
+from hvf_core.options import TRAIN
 from hvf_core.problem import Problem
 from offline_train.brain.settings import PRESETS, TrainSettings
 from offline_train.brain.train import Progress, TrainedModels, make_bundle, train
@@ -176,7 +177,7 @@ def test_the_commands_make_a_prior_and_a_bundle_for_it(
 
     done = command("prior", *seen, tmp_path / "both.json", *small, *out, tmp_path / "prior")
     assert done.exit_code == 0, done.output
-    assert "next: python -m offline_train mbp" in done.output
+    assert f"next: {TRAIN} mbp" in done.output
     assert list((tmp_path / "prior-tensorboard").glob("events*"))
     cached = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()}
     assert cached == {"vae", "big", "contents", "checkpoints"}, "'big' gave the latents as well"

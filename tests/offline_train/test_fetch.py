@@ -19,6 +19,7 @@ import hvf_core.hub.load
 from decoder.painting.base import load_base
 from decoder.painting.spec import PRESETS, BaseSpec
 from hvf_core.hub.load import Source, as_size, chosen, file_at, silence_of, size_of
+from hvf_core.options import TRAIN
 from hvf_core.problem import Problem
 from index.encoders.load import load_encoder
 from index.encoders.spec import read_specs
@@ -380,7 +381,7 @@ def test_the_command_says_what_to_do_on_the_other_machine(hub: FakeHub, tmp_path
     assert told.code == 0, told.err
     assert "from latent-consistency/lcm-lora-sdxl (CreativeML Open RAIL++-M)" in told.out
     assert f"copy '{tmp_path / 'disk'}' there and begin with `export HF_HOME=" in told.out
-    assert "then, once: python -m offline_train empty-prompt --base sdxl-lcm" in told.out
+    assert f"then, once: {TRAIN} empty-prompt --base sdxl-lcm" in told.out
     assert is_here(place.sources, tmp_path / "disk" / "hub")
     rows = call("fetch", "--to", tmp_path / "disk", module="offline_train").out.splitlines()
     here = {line.split()[0] for line in rows if " yes " in line}
