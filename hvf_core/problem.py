@@ -82,7 +82,7 @@ def one_sentence() -> Iterator[None]:
         asked_by = _asked_by(end)
         if asked_by is None and getattr(end, "name", None) == _FIRST_PACKAGE:
             raise SystemExit(
-                f"the packages of the program are not in '{sys.executable}', nor is {_FIRST_PACKAGE}: "
+                f"the program's packages, as {_FIRST_PACKAGE}, are not in '{sys.executable}': "
                 "call the Python of its environment instead, as .venv/bin/python"
             ) from None
         if asked_by is None:

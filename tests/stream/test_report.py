@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hvf_core.problem import Problem
+from stream.pipeline.report.cards import AT_A_GLANCE
 from stream.pipeline.report.thumbnails import MOST_PICTURES
 from tests.report_page import Reader, Session
 
@@ -38,7 +39,7 @@ def test_seen_retrieved_and_painted_are_side_by_side(tmp_path: Path) -> None:
     ):
         assert text in seen.text
     assert "62% sure" in seen.text
-    assert "1 painted, 1 cancelled, 1 superseded" in seen.text
+    assert "1 painted, 2 left out" in seen.text
     assert seen.text.count("a newer trial came first") == 1
     assert seen.text.lower().count("not painted") == 2  # its card, and what that means
     assert "top-1" in seen.text
@@ -103,8 +104,11 @@ def test_of_a_long_session_all_trials_are_shown_and_some_paintings_lie_beside_th
     page = session.report()
     seen = Reader(page)
     assert "All 40 trials" in seen.text
-    assert [t for t, _ in seen.tags].count("article") == 40
-    sources = [a["src"] for t, a in seen.tags if t == "img"]
+    assert [t for t, _ in seen.tags].count("article") == 40 + AT_A_GLANCE
+    # Near the top, of the six images that came last, what was last painted.
+    glance = page[page.index('id="glance"') : page.index('id="latency"')]
+    assert re.findall(r"painted in trial (\d+)", glance) == ["35", "29", "37", "31", "39", "33"]
+    sources = {a["src"] for t, a in seen.tags if t == "img"}
     assert all(a["loading"] == "lazy" for t, a in seen.tags if t == "img")
     beside = [source for source in sources if not source.startswith("data:image/")]
     assert len(sources) == 20
@@ -121,7 +125,7 @@ def test_of_many_images_of_a_gallery_no_more_are_in_the_page_than_load_fast(
         session.decoded(trial, f"id-{trial - 1}", f"id-{trial - 1}")
     page = session.report()
     assert page.count("{background-image:url(") == 4
-    assert Reader(page).text.count("not in the page") == 2 * 3
+    assert Reader(page).text.count("not in the page") == 2 * (2 * 3)  # at the top too
 
 
 @pytest.mark.slow

@@ -28,8 +28,9 @@ _PICTURE_PX = 18  # two pixels lie in a character, one above the other
 
 @dataclass
 class _Seen:
-    """The final answers to an image so far, and the newest of them."""
+    """The final answers to an image, by its name, so far, and the newest of them."""
 
+    name: str
     newest: Retrieval
     found: deque[Retrieval] = field(default_factory=lambda: deque(maxlen=_ANSWERS))
 
@@ -40,18 +41,18 @@ class Growth:
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}  # by group, the newest last
 
-    def add(self, answer: Retrieval) -> None:
-        """Takes a final answer."""
+    def add(self, answer: Retrieval, name: str) -> None:
+        """Takes a final answer; the image that was seen is shown by this name."""
         group = answer.about.group
-        seen = self._seen.pop(group, None) or _Seen(answer)
-        seen.newest = answer
+        seen = self._seen.pop(group, None) or _Seen(name, answer)
+        seen.name, seen.newest = name, answer
         seen.found.append(answer)
         self._seen[group] = seen
         if len(self._seen) > _KEPT:
             del self._seen[next(iter(self._seen))]
 
-    def table(self) -> Table | None:
-        """The answers as a table, once an image came twice."""
+    def table(self) -> Group | None:
+        """The answers as a table, and what its numbers say, once an image came twice."""
         shown = list(self._seen.items())[-_SHOWN:]
         if all(len(seen.found) < 2 for _, seen in shown):
             return None
@@ -62,16 +63,21 @@ class Growth:
         table.add_column(f"{of} after each repeat", no_wrap=True)
         table.add_column("now")  # gives way where the screen is narrow
         for _, seen in sorted(shown):
-            cells = Text(" ").join(_cell(answer) for answer in seen.found)
-            now = told(seen.newest)
+            cells = Text().join(_cell(answer) for answer in seen.found)
+            now = told(seen.newest, seen.name)
             now.no_wrap, now.overflow = True, "ellipsis"
-            table.add_row(Text(printable(seen.newest.about.stimulus)), cells, now)
-        return table
+            table.add_row(Text(printable(seen.name)), cells, now)
+        number = "how sure of the answer" if newest.calibrated else "place of the image seen"
+        return Group(table, Text(f"{number}; × where the answer was wrong", style="dim"))
 
 
-def told(answer: Retrieval) -> Text:
-    """An answer, after whether it is right where that is known."""
-    label = printable(answer.labels[0])
+def told(answer: Retrieval, seen: str) -> Text:
+    """An answer, after whether it is right where that is known.
+
+    By its label, or by its id where it is another image of the same label as what was seen.
+    """
+    is_namesake = answer.rank != 1 and answer.labels[0] == seen
+    label = printable(answer.ids[0] if is_namesake else answer.labels[0])
     if answer.abstain:
         return Text(f"abstains from ({label})", style="dim")
     if not answer.rank:
@@ -83,15 +89,16 @@ def told(answer: Retrieval) -> Text:
 def _cell(answer: Retrieval) -> Text:
     number = round(100 * answer.confidence) if answer.calibrated else answer.rank
     style = "" if not answer.rank else RIGHT if answer.rank == 1 else WRONG
-    return Text(f"{number:3d}", style=style)
+    return Text(f"{number:3d}{'×' if answer.rank > 1 else ' '}", style=style)
 
 
-def pictures(image: Painted, seen: Path | None) -> Table:
+def pictures(image: Painted, seen: Path | None, name: str) -> Table:
     """What was seen, where there is a picture of it, and what was painted, as characters."""
     grid = Table.grid(padding=(0, 3, 0, 0))
-    cells = [] if seen is None else [Group(_blocks(seen), Text("seen", style="dim"))]
+    caption = Text(f"seen: {printable(name)}", style="dim")
+    cells = [] if seen is None else [Group(_blocks(seen), caption)]
     repeats = f"{image.answer.n_repeats} repeat" + "s" * (image.answer.n_repeats != 1)
-    caption = Text(f"painted ({repeats})", style="dim")
+    caption = Text(f"painted from trial {image.about.trial} ({repeats})", style="dim")
     grid.add_row(*cells, Group(_blocks(io.BytesIO(image.image)), caption))
     return grid
 

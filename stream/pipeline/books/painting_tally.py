@@ -23,7 +23,6 @@ SPANS = {
     "image_ms": Span("· window's end → image", "window_end", "published"),
     "paint_ms": Span("· of which painting", "taken", "painted"),
 }
-COUNTS = ("painted", "cancelled", "superseded", "failed")
 _WEIGHT = {"begun": 0, "cancelled": 1, "failed": 2, "painted": 3}
 
 

@@ -17,7 +17,6 @@ from stream.acquire.chunk import StreamKind
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.ledger import Ledger, Record
 from stream.pipeline.books.painting_tally import (
-    COUNTS,
     SPANS,
     Numbers,
     PaintingTally,
@@ -313,7 +312,9 @@ def summary_table(summary: Mapping[str, Any]) -> "Table":
 
 
 def _painting_rows(painting: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    counts = [f"{painting[name]} {name}" for name in COUNTS if painting[name]]
+    left_out = painting["cancelled"] + painting["superseded"]
+    told = {"painted": painting["painted"], "left out": left_out, "failed": painting["failed"]}
+    counts = [f"{n} {fate}" for fate, n in told.items() if n]
     yield "painted", ", ".join(counts) or "0"
     for key, span in SPANS.items():
         if key in painting:

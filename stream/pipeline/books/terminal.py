@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from hvf_core.problem import needed
 from hvf_core.text import printable
 from index.gallery import Gallery
 from stream.acquire.chunk import StreamKind
@@ -33,6 +34,7 @@ SHOWN = (Noted, Painted, PaintingState, Retrieval, Settled, StreamHealth)
 """The kinds of messages that the view takes."""
 _LINES_TO_DRAW = 24  # eight images and their pictures; many terminals open with as many
 _STALLS_JOINED_S = 60.0
+_FATES = {"painted": "painted", "cancelled": "left out"}
 
 
 class StreamNews:
@@ -131,12 +133,14 @@ class TerminalView:
             self._console.print(Panel.fit(line) if self._console.is_terminal else line)
 
     def close(self) -> None:
-        """Takes it away, and leaves the table of answers."""
+        """Takes it away, and leaves the table of answers and the last painting."""
         self._live.stop()
         for line in chain.from_iterable(news.rest() for news in self._news.values()):
             self.say(line)
         if (table := self._growth.table()) is not None:
             self._console.print(table)
+        if self._pictures is not None:
+            self._console.print(self._pictures)
 
     def say(self, line: str | Text) -> None:
         """Shows a line that stays."""
@@ -154,12 +158,13 @@ class TerminalView:
                 self._painted[message.about.trial] = "painted"
                 self._image = message
                 if self._draws:
-                    self._pictures = pictures(message, self._seen(message.about.stimulus))
+                    seen = message.about.stimulus
+                    self._pictures = pictures(message, self._picture_of(seen), self._name_of(seen))
                 self.say(self._image_line(message))
             case Retrieval():
                 if not (message.answer.provisional or self._is_blind):
                     self._ranks += [message.rank] if message.rank else []
-                    self._growth.add(message)
+                    self._growth.add(message, self._name_of(message.about.stimulus))
                 self.say(self._line(message))
             case StreamHealth():
                 self._on_health(message)
@@ -179,12 +184,15 @@ class TerminalView:
         if self._pictures is not None:
             yield self._pictures
 
-    def _seen(self, stimulus: str) -> Path | None:
+    def _name_of(self, stimulus: str) -> str:
+        """What a stimulus is called, as answers are: its label, where the gallery has one."""
+        row = None if self.gallery is None else self.gallery.row_of(stimulus)
+        return stimulus if row is None else needed(self.gallery).labels[row]
+
+    def _picture_of(self, stimulus: str) -> Path | None:
         """The picture of a stimulus, where the gallery has one."""
-        if self.gallery is None:
-            return None
-        row = self.gallery.row_of(stimulus)
-        path = None if row is None else self.gallery.image_of(row)
+        row = None if self.gallery is None else self.gallery.row_of(stimulus)
+        path = None if row is None else needed(self.gallery).image_of(row)
         return path if path is not None and path.is_file() else None
 
     def _on_health(self, message: StreamHealth) -> None:
@@ -209,7 +217,7 @@ class TerminalView:
             parts.append(f"markers {markers.state}{newest}")
         parts += [f"{count} dropped ({reason})" for reason, count in self._dropped.items()]
         counts = Counter(self._painted.values())
-        parts += [f"{counts[state]} {state}" for state in ("painted", "cancelled") if counts[state]]
+        parts += [f"{counts[fate]} {told}" for fate, told in _FATES.items() if counts[fate]]
         if self._image is not None:
             age_s = local_clock() - self._image.stamps["window_end"]
             age = f", {age_s:.1f} s old" if self._is_timed else ""
@@ -218,9 +226,9 @@ class TerminalView:
 
     def _image_line(self, image: Painted) -> str:
         took_s = image.stamps["published"] - image.stamps["window_end"]
-        took = f"{took_s:.2f} s, " if self._is_timed else ""
+        took = f" ({took_s:.2f} s)" if self._is_timed else ""
         early = f" from {image.answer.tmax_s:g} s" if image.answer.provisional else ""
-        return f"trial {image.about.trial}: painted{early} ({took}seed {image.seed})"
+        return f"trial {image.about.trial}: painted{early}{took}"
 
     def _line(self, answer: Retrieval) -> Text:
         early = f" … at {answer.answer.tmax_s:g} s" if answer.answer.provisional else ""
@@ -228,14 +236,14 @@ class TerminalView:
         if not (answer.rank or self._is_blind):
             facts.append("not in the gallery")
         elif answer.rank > 1 or (answer.rank and answer.abstain):
-            facts.append(f"rank {answer.rank}")
+            facts.append(f"seen at place {answer.rank}")
         facts.append(f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1))
         if self._is_timed:
             latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
             facts.append(f"{latency_ms:.1f} ms")
-        shown = "" if self._is_blind else f"{printable(answer.about.stimulus)} "
-        line = Text(f"trial {answer.about.trial}: {shown}→ ")
-        line.append_text(told(answer))
+        seen = "" if self._is_blind else self._name_of(answer.about.stimulus)
+        line = Text(f"trial {answer.about.trial}: {printable(seen)}{' ' * bool(seen)}→ ")
+        line.append_text(told(answer, seen))
         line.append(f"{early} ({', '.join(facts)})")
         if answer.answer.provisional:
             line.stylize("dim")

@@ -20,6 +20,8 @@ from stream.pipeline.report.thumbnails import (
 
 T = TypeVar("T")
 _SHOWN = 5  # images of an answer
+AT_A_GLANCE = 6
+"""Cards that stand near the top of a page that has more of them."""
 _ORDERS = {
     "time": "time",
     "image": "image, then time",
@@ -63,9 +65,21 @@ class Cards:
         if not self.repeats:
             parts = [self._card(trial) for trial in self._story.trials]
         for group in groups if self.repeats else ():
-            parts.append(f"<h3>{escape(group)}</h3>")
+            parts.append(f"<h3>{escape(self._thumbnails.label(group))}</h3>")
             parts += [self._card(trial) for trial in self._story.trials if trial.group == group]
         return '<div class="cards" id="cards">\n' + "\n".join(parts) + "\n</div>"
+
+    def at_a_glance(self) -> str:
+        """Of the images that came last, each one's last answer, or the last that was painted."""
+        last: dict[str, Trial] = {}
+        for trial in self._story.decoded:
+            before = last.pop(trial.group, trial)
+            last[trial.group] = trial if trial.image or not before.image else before
+        shown = list(last.values())[-AT_A_GLANCE:]
+        if not shown:
+            return ""
+        every = f'<p><a href="#trials">All {len(self._story.trials)} trials</a> are below.</p>'
+        return f'<div class="cards">{"".join(map(self._card, shown))}</div>{every}'
 
     def controls(self) -> str:
         """What the script hears to; hidden where there is none."""

@@ -5,6 +5,7 @@ All figures are those of ledger and summary, and of the recording where there is
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from html import escape
@@ -18,7 +19,7 @@ from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.accuracy import ranked
-from stream.pipeline.report.cards import Cards
+from stream.pipeline.report.cards import AT_A_GLANCE, Cards
 from stream.pipeline.report.curves import accuracy_part, latency_part
 from stream.pipeline.report.markup import note, section, table, tile
 from stream.pipeline.report.settings_part import settings_part
@@ -64,20 +65,23 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
     cards = Cards(story, gallery, config.folder, paints, not is_file)
     numbers = table((), ((name, told) for name, told in summary_rows(summary)))
     what = "Seen, retrieved, painted" if paints else "Seen, retrieved"
+    is_short = len(story.trials) <= AT_A_GLANCE
+    trials = section(
+        "trials",
+        what if is_short and story.decoded else "Trials",
+        note(_which(story, paints)),
+        cards.controls(),
+        cards.html(),
+    )
     parts = [
         accuracy_part(story, summary),
+        trials if is_short else section("glance", what, cards.at_a_glance()),
         latency_part(story, summary),
         timeline_part(story, _names(config)),
         _streams(config, summary, story),
         _signals(config, story),
         settings_part(config, summary, numbers),
-        section(
-            "trials",
-            what if story.decoded else "Trials",
-            note(_which(story, paints)),
-            cards.controls(),
-            cards.html(),
-        ),
+        "" if is_short else trials,
     ]
     return Template(_PAGE).substitute(
         title=escape(f"Session {summary['session']}"),
@@ -109,6 +113,10 @@ def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
         yield f"{source.path.name}, read in virtual time"
     else:
         yield f"EEG from {source.eeg}"
+    if times := Counter(trial.stimulus for trial in story.trials).values():
+        few, many = min(times), max(times)
+        each = "once" if many == 1 else f"{many} times" if few == many else f"{few} to {many} times"
+        yield f"{len(times)} image{'s' * (len(times) != 1)}, {each} each"
     if summary["n_way"]:
         before = "".join(f", before {n_way}" for n_way in summary.get("n_way_before", ()))
         yield f"{summary['n_way']} images to tell apart{before}"
@@ -175,7 +183,7 @@ def _streams(config: SessionConfig, summary: Mapping[str, Any], story: Story) ->
         (
             name,
             kind,
-            ENDED if name in ended else found["state"],
+            ENDED if name in ended else _in_the_end(found),
             *_flow(found),
             _offset(found),
             _bad(found),
@@ -215,6 +223,12 @@ def _flow(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
     nominal = f"{found['nominal_hz']:g} Hz" if "nominal_hz" in found else "–"
     drift = "another rate" if flow.drift_ppm is None else f"{flow.drift_ppm:+z.1f} ppm"
     return (f"{flow.rate_hz:.3f} Hz", nominal, drift, str(flow.gaps))
+
+
+def _in_the_end(found: Mapping[str, Any]) -> str:
+    """The state of a stream; of markers, that come when they come, since when there was none."""
+    age_s = found.get("age_s")
+    return f"the last {age_s:.0f} s before" if age_s else str(found["state"])
 
 
 def _offset(found: Mapping[str, Any]) -> str:
