@@ -8,8 +8,9 @@ from typing import Any
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
+from stream.dashboard.links import links_in
 from stream.exports.finished import finished_session
 from tests.ports import free_port
 from tests.sessions import PATIENCE_S, check_accounted, finish, interrupt, start, trials_of
@@ -21,19 +22,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("demo_model")]
 class Page:
     """An open page, as a program sees it."""
 
-    def __init__(self, port: int):
-        self._opened: list[ClientConnection] = []
-        wait_until(lambda: self._open(port), PATIENCE_S)
-        (self.socket,) = self._opened
+    def __init__(self, folder: Path):
+        wait_until(lambda: links_in(folder), PATIENCE_S)
+        (links,) = links_in(folder)
+        address = links["control"][0].replace("http", "ws", 1).replace("/?", "/live?v=1&")
+        self.socket = connect(address, open_timeout=PATIENCE_S)
         self.state: dict[str, Any] = {}
-
-    def _open(self, port: int) -> bool:
-        try:
-            opened = connect(f"ws://127.0.0.1:{port}/live?v=1", open_timeout=PATIENCE_S)
-        except OSError:  # nobody is there yet
-            return False
-        self._opened.append(opened)
-        return True
 
     def hear(self, holds: Callable[[Any], object]) -> Any:
         """Reads until something is as is looked for: a message, or a frame of EEG."""
@@ -63,7 +57,7 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
     trials = ("--trials", "800", "--repeats", "80", "--soa", "0.4", "--tmax", "0.3,1")
     session = start(*trials, "--no-paint", "--headless", "--form", *page_at, "--out", folder)
 
-    page = Page(port)
+    page = Page(folder)
     hello = page.kind("hello")
     assert (hello["session"]["simulated"], hello["form"]["needed"]) == (True, True)
     assert hello["window_ends_s"] == [0.3, 0.996]
@@ -97,10 +91,11 @@ def test_a_session_waits_for_its_form_is_steered_and_outlives_its_page(tmp_path:
         if "stream.dashboard.run" in " ".join(child.cmdline())
     ]
     served.kill()  # which the session does not notice
+    served.wait(PATIENCE_S)  # until then its links stand
     with pytest.raises(ConnectionClosed):
         page.hear(lambda told: False)
     beside = start("dashboard", folder, "--page", f"127.0.0.1:{port}", "--no-browser")
-    again = Page(port)
+    again = Page(folder)
     assert again.kind("hello")["settings"]["values"]["decoding.min_confidence"] == 0.25
     again.kind("state", state="paused")  # it is looked for first
     assert again.kind("trial", trial=trial["trial"])["answers"] == trial["answers"]

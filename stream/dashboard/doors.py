@@ -20,28 +20,23 @@ class Refusal:
     sentence: str
 
 
+def _new_tokens() -> dict[str, Rights]:
+    return {secrets.token_urlsafe(16): "control", secrets.token_urlsafe(16): "look"}
+
+
 @dataclass(frozen=True)
 class Doors:
     """What is asked of whoever comes.
 
-    Who has no token is let in where the page is this machine's alone. A name that somebody else
-    gives this address (DNS rebinding) is none of this machine's, and a page of another origin
-    neither reads nor steers anything.
+    A token is asked for on loopback too, which every user of the machine reaches. A name that
+    somebody else gives this address (DNS rebinding) is none of this machine's, and a page of
+    another origin neither reads nor steers anything.
     """
 
     host: str
     """On which the page is served."""
     port: int
-    tokens: dict[str, Rights] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, host: str, port: int) -> "Doors":
-        """With new tokens, but on loopback."""
-        if is_loopback(host):
-            return cls(host, port)
-        tokens: dict[str, Rights] = {secrets.token_urlsafe(24): "control"}
-        tokens[secrets.token_urlsafe(24)] = "look"
-        return cls(host, port, tokens)
+    tokens: dict[str, Rights] = field(default_factory=_new_tokens, repr=False)
 
     @property
     def cookie(self) -> str:
@@ -68,16 +63,18 @@ class Doors:
         is_led_to = headers.get("sec-fetch-mode") == "navigate" and not is_socket
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_led_to:
             return Refusal(403, "the page is not for pages of other origins")
-        if not self.tokens:
-            return "control"
         for known, rights in self.tokens.items():
             if hmac.compare_digest(known.encode(), token.encode()):
                 return rights
-        return Refusal(401, "open the link that was printed where the page was started: its token")
+        return Refusal(
+            401,
+            "the page is opened by its link, with the token that was printed where it was started: "
+            "`python run_realtime.py dashboard FOLDER` prints it again",
+        )
 
     def _is_ours(self, name: str) -> bool:
-        if is_loopback(self.host):
-            return is_loopback(name)
+        if _is_loopback(self.host):
+            return _is_loopback(name)
         try:
             ipaddress.ip_address(name)
         except ValueError:
@@ -92,14 +89,12 @@ class Doors:
         if self.host in ("0.0.0.0", "::"):  # many networks know no names: its numbers too
             hosts = [socket.gethostname(), *(_addresses() if self.host == "0.0.0.0" else ())]
         at = [f"http://{f'[{host}]' if ':' in host else host}:{self.port}/" for host in hosts]
-        if not self.tokens:
-            return {"control": at}
         return {
             rights: [f"{one}?token={token}" for one in at] for token, rights in self.tokens.items()
         }
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Whether nobody on another machine reaches a host."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -118,7 +113,7 @@ def _addresses() -> list[str]:
         for one in addresses
         if name in is_up and one.family == socket.AF_INET
     ]
-    return [address for address in found if not is_loopback(address)]
+    return [address for address in found if not _is_loopback(address)]
 
 
 def _parts(address: str) -> SplitResult:

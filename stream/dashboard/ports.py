@@ -48,7 +48,7 @@ def listening(address: str) -> socket.socket:
 
 def doors_of(address: str, bound: socket.socket) -> Doors:
     """Who is let in at a socket."""
-    return Doors.of(parts_of(address)[0], bound.getsockname()[1])
+    return Doors(parts_of(address)[0], bound.getsockname()[1])
 
 
 def lines_of(links: Mapping[str, list[str]]) -> list[str]:

@@ -75,8 +75,14 @@ def doors(config: SessionConfig) -> Iterator[Doors]:
         yield doors
 
 
+def _steers(doors: Doors) -> str:
+    """The cookie of a browser that has opened the first link."""
+    return f"{doors.cookie}={next(iter(doors.tokens))}"
+
+
 def get(doors: Doors, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
-    """Status, text and headers of an answer; the path goes out as it is."""
+    """Status, text and headers of an answer; the path goes out as it is, to who may steer."""
+    headers = {"Cookie": _steers(doors)} | headers
     line = http.client.HTTPConnection("127.0.0.1", doors.port, timeout=60)
     line.request("GET", path, headers={n.replace("_", "-"): v for n, v in headers.items()})
     answer = line.getresponse()
@@ -87,6 +93,7 @@ def get(doors: Doors, path: str, **headers: str) -> tuple[int, str, dict[str, st
 
 @contextmanager
 def page(doors: Doors, query: str = "?v=1", **more: Any) -> Iterator[ClientConnection]:
+    more = {"additional_headers": {"Cookie": _steers(doors)}} | more
     with connect(f"ws://127.0.0.1:{doors.port}/live{query}", **more) as socket:
         yield socket
 
@@ -273,15 +280,24 @@ def test_what_is_no_request_is_told_so_and_too_much_of_it_ends_that_page_alone(
     assert "the session has ended" in said["text"]
 
 
-def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
-    config: SessionConfig,
+DOORS = (
+    *("/", "/state.json", "/report.html", "/files/ledger.jsonl", "/images/trial-00001.png"),
+    *("/thumbnails/image%200", "/static/main.js", "/no/such"),
+)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_nobody_comes_in_without_a_token_and_only_to_look_with_the_other(
+    host: str, config: SessionConfig
 ) -> None:
-    with served(config, "0.0.0.0") as doors:
+    with served(config, host) as doors:
         (control, look) = doors.tokens
-        assert get(doors, "/")[0] == get(doors, "/?token=wrong")[0] == 401
-        with pytest.raises(InvalidStatus), page(doors):
-            pass
-        assert get(doors, "/", Host="evil.example", Cookie=f"{doors.cookie}={control}")[0] == 421
+        assert {get(doors, path, Cookie="")[0] for path in DOORS} == {401}
+        assert {get(doors, f"{path}?token=wrong", Cookie="")[0] for path in DOORS} == {401}
+        for wrong in ({}, {"Cookie": f"{doors.cookie}=wrong"}):
+            with pytest.raises(InvalidStatus), page(doors, additional_headers=wrong):
+                pass
+        assert get(doors, "/", Host="evil.example")[0] == 421
         status, _, headers = get(doors, f"/?token={look}")
         cookie = headers["set-cookie"]
         assert (status, headers["location"]) == (303, "/")
@@ -300,7 +316,7 @@ def test_other_addresses_let_in_who_has_a_token_and_to_look_who_has_the_other(
             assert "only looks" in hear(socket, "said")["text"]
             socket.send('{"id":2,"ask":"watch","kinds":["eeg"]}')
             assert hear(socket, "said")["ok"]
-        with page(doors, f"?v=1&token={control}") as socket:
+        with page(doors, f"?v=1&token={control}", additional_headers={}) as socket:
             assert hear(socket, "hello")["rights"] == "control"
         files = {path.read_text(): path for path in config.folder.glob("page-*.json")}
         links = files[json.dumps(doors.links())]
@@ -387,7 +403,7 @@ def test_a_page_for_other_machines_has_its_number_beside_its_name(monkeypatch) -
     up = {name: SimpleNamespace(isup=name != "eth1") for name in here}
     monkeypatch.setattr("psutil.net_if_addrs", lambda: here)
     monkeypatch.setattr("psutil.net_if_stats", lambda: up)
-    of = {host: Doors.of(host, 8765).links()["look"] for host in ("0.0.0.0", "192.0.2.7")}
+    of = {host: Doors(host, 8765).links()["look"] for host in ("0.0.0.0", "192.0.2.7")}
     hosts = {host: [urlsplit(link).netloc for link in links] for host, links in of.items()}
     at = "192.0.2.7:8765"
     assert hosts == {"0.0.0.0": [f"{socket.gethostname()}:8765", at], "192.0.2.7": [at]}

@@ -19,21 +19,21 @@ from websockets.sync.client import ClientConnection, connect
 
 from stream.bench.beside.blocks import Nice, Trials, compare
 from stream.dashboard.asks import WATCHED
-from stream.dashboard.ports import listening
+from stream.dashboard.links import links_in
 
-_FIRST = "127.0.0.1:20800"
 _LONGEST = 2**24  # bytes of a message
 
 
 @contextmanager
 def pages(folder: Path, n: int) -> Iterator[None]:
     """Pages of a session: `n`, of which one stands still."""
-    address = json.loads((folder / "config.json").read_text())["outputs"]["page"]["address"]
+    (links,) = links_in(folder)
+    address = links["control"][0].replace("http", "ws", 1).replace("/?", "/live?v=1&")
     with ExitStack() as left:
         for at in range(n):
             stalled: dict[str, Any] = {"max_queue": 1, "ping_interval": None} if at == 0 else {}
             page = left.enter_context(
-                connect(f"ws://{address}/live?v=1", max_size=_LONGEST, close_timeout=0, **stalled)
+                connect(address, max_size=_LONGEST, close_timeout=0, **stalled)
             )
             page.send(json.dumps({"id": 1, "ask": "watch", "kinds": WATCHED}))
             if at:
@@ -53,9 +53,7 @@ def main(
     nice: Nice = 0,
 ) -> None:
     """Answers a subject with pages open and without, in turn, and prints one table."""
-    with listening(_FIRST) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    options = ("--dashboard", "--no-browser", "--page", address)
+    options = ("--dashboard", "--no-browser")
     compare(
         f"{pages_open} pages, one of which stands still", pages, pages_open, trials, nice, options
     )

@@ -14,7 +14,7 @@ export function lineShown() {
     const lost = state === "lost" || state === "refused";
     $("line-lost").hidden = !lost && state !== "over";
     const old = `What you see is ${age(ageMs)} old.`;
-    if (state === "lost") say($("line-lost"), `The connection is lost. ${old} It is tried again by itself.`);
+    if (state === "lost") say($("line-lost"), `The connection is lost. ${old} It is tried again by itself; a page that was started anew has a new link.`);
     else if (state === "over") say($("line-lost"), `The session is over. To look at it again: python run_realtime.py dashboard ${document.body.dataset.folder}`);
     else if (lost) say($("line-lost"), `${text} ${old}`);
   };

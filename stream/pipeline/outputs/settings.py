@@ -40,8 +40,8 @@ class PageSettings(Settings):
     """The page of a session in a browser; see docs/dashboard.md."""
 
     address: Address = setting("127.0.0.1:8765", option="--page")
-    """HOST:PORT of it; where the port is taken, the next free one. Others than this machine's own
-    127.0.0.1 are let in with a link that holds a token."""
+    """HOST:PORT of it; where the port is taken, the next free one. It is opened by the link that is
+    printed, which holds a token."""
     browser: bool = setting(True, option="--no-browser")
     """Whether a browser opens by itself, where there is a screen: it does, but for this option."""
 
