@@ -8,15 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
 
 import offline_train.__main__
 import run_realtime
 from hvf_core.problem import ASK_TO_END
 from tests import forked
 
+# A program makes its command line once; here every call would, with all of its 400 options.
+typer.main.get_command = cache(typer.main.get_command)
 ROOT = Path(__file__).parents[1]
 EEGLAB = ROOT.parent / "shared" / "data" / "eeglab_data.set"
 _MAINS: Mapping[str, Callable[[], None]] = {
