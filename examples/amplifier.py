@@ -85,9 +85,13 @@ def trigger(pulses: list[tuple[float, int]], stamps_s: np.ndarray) -> np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A simulated cap as an LSL stream.")
-    parser.add_argument("--name", default="cap", help="of the stream")
-    parser.add_argument("--rate", type=float, default=500.0, help="in Hz, 100 to 2000")
-    parser.add_argument("--line", type=float, default=50.0, help="frequency of the mains, in Hz")
+    parser.add_argument("--name", default="cap", help="of the stream (default %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=500.0, help="in Hz, 100 to 2000 (default %(default)s)"
+    )
+    parser.add_argument(
+        "--line", type=float, default=50.0, help="of the mains, in Hz (default %(default)s)"
+    )
     parser.add_argument("--trigger", metavar="MARKERS", help="stream whose markers go on TRIG")
     asked = parser.parse_args()
     if not 100 <= asked.rate <= 2000:

@@ -1,12 +1,14 @@
 """A closed loop: an image is shown again and again until its answer is sure, then comes the next.
 
-    python closed_loop.py --images stimuli/ --confidence 0.95 --most 16
+    python run_realtime.py live --eeg EEG --markers closed-loop --bundle BUNDLE --evidence added
+    python examples/closed_loop.py --images stimuli/ --confidence 0.95 --most 16
 
-The session should add up the evidence of repeats (`--evidence added`): averaged EEG looks sure too
-often where nobody looks (docs/closed_loop.md). `show` only pushes the marker: a program with a
-screen flips it there, as psychopy_rsvp.py does. With --compare it goes on where it would have moved
-on, up to --most: what fixed schedules would have come to is then known from the same presentations.
-Needs pylsl, numpy and hvf-live's client (stream/client.py, which may be copied beside this file).
+The session, of the first line, adds up the evidence of repeats: averaged EEG looks sure too often
+where nobody looks (docs/closed_loop.md). It goes on when all images were shown; Ctrl-C ends it.
+`show` only pushes the marker: a program with a screen flips it there, as psychopy_rsvp.py does.
+With --compare it goes on where it would have moved on, up to --most: what fixed schedules would
+have come to is then known from the same presentations. Needs pylsl, numpy and hvf-live's client
+(stream/client.py, which may be copied beside this file).
 """
 
 import argparse
@@ -46,6 +48,17 @@ def present(
                 raise
         time.sleep(PAUSE_S)
     return answers
+
+
+def told(image: str, answers: Answers, confidence: float) -> str:
+    """What an image came to, in a line."""
+    answer, probability = answers[-1]
+    if not answer:
+        return f"shown {image}, no answer to the last of {len(answers)}"
+    verdict = "right" if answer == image else "wrong"
+    sure = "sure" if probability >= confidence else "not sure"
+    what = f"shown {image}, answered {answer} ({verdict}, {probability:.2f})"
+    return f"{what} after {len(answers)}, {sure}"
 
 
 def share(hits: np.ndarray) -> str:
@@ -111,11 +124,22 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder; file names are ids")
     parser.add_argument("--n", type=int, help="how many of them, drawn; else all")
     parser.add_argument("--session", default="", help="id of the session, where several run")
-    parser.add_argument("--markers", default="closed-loop", help="name of the marker stream")
-    parser.add_argument("--confidence", type=float, default=0.95, help="sure from here on")
-    parser.add_argument("--most", type=int, default=16, help="presentations of an image")
+    parser.add_argument(
+        "--markers", default="closed-loop", help="name of the marker stream (default %(default)s)"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="sure from here on (default %(default)s)"
+    )
+    parser.add_argument(
+        "--most", type=int, default=16, help="presentations of an image (default %(default)s)"
+    )
     parser.add_argument("--compare", action="store_true", help="with fixed schedules")
-    parser.add_argument("--wait", type=float, default=120.0, help="for the session and READY, in s")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        help="for the session and READY, in s (default %(default)s)",
+    )
     asked = parser.parse_args()
     if not asked.images.is_dir():
         parser.error(f"--images '{asked.images}' is no folder; give the folder of your images")
@@ -139,9 +163,8 @@ def main() -> None:
             for i, image in enumerate(images, 1):
                 until = np.inf if asked.compare else asked.confidence
                 answers.append(present(session, show, image, asked.most, until))
-                answer, sure = answers[-1][-1]
-                times = len(answers[-1])
-                print(f"{i}/{len(images)} {image}: {answer} ({sure:.2f}) after {times}", flush=True)
+                line = told(image, answers[-1], asked.confidence)
+                print(f"{i}/{len(images)} {line}", flush=True)
     except KeyboardInterrupt:
         print("ended by Ctrl-C")
     except ClientError as error:

@@ -155,13 +155,26 @@ def main() -> None:
         "that still runs before the next, as two marker streams of a name are refused."
     )
     parser.add_argument("--images", type=Path, required=True, help="folder; file names are ids")
-    parser.add_argument("--soa", type=float, default=0.2, help="from onset to onset, in s")
-    parser.add_argument("--on", type=float, default=0.1, help="how long an image is there, in s")
-    parser.add_argument("--iti", type=float, default=1.5, help="after each round of all, in s")
-    parser.add_argument("--repeats", type=int, default=4, help="rounds")
-    parser.add_argument("--markers", default="PsychoPy", help="name of the marker stream")
+    parser.add_argument(
+        "--soa", type=float, default=0.2, help="onset to onset, in s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--on", type=float, default=0.1, help="how long each is there, in s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--iti", type=float, default=1.5, help="after each round, in s (default %(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=4, help="rounds (default %(default)s)")
+    parser.add_argument(
+        "--markers", default="PsychoPy", help="of the marker stream (default %(default)s)"
+    )
     parser.add_argument("--session", default="", help="id of the session, where several run")
-    parser.add_argument("--wait", type=float, default=120.0, help="for READY, in s; 0: for nobody")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        help="for READY, in s (default %(default)s); 0: for nobody",
+    )
     parser.add_argument("--check", action="store_true", help="without PsychoPy and a screen")
     asked = parser.parse_args()
     if not asked.images.is_dir():

@@ -87,13 +87,16 @@ def test_two_loops_at_once_and_the_page_as_it_stands(
     for folder, loop in loops.items():
         done = finish(loop)
         assert (done.code, done.err) == (0, "")
-        told = re.findall(r"\d/2 (\w+): (\w+) \((\d\.\d\d)\) after (\d)", done.out)
+        answered = r"answered (\w+) \((right|wrong), (\d\.\d\d)\) after (\d), (not )?sure"
+        told = re.findall(rf"\d/2 shown (\w+), {answered}", done.out)
         assert sorted(image for image, *_ in told) == sorted(images[folder])
         # An answer is heard before it is in the ledger.
-        n_shown = sum(int(times) for *_, times in told)
+        n_shown = sum(int(times) for *_, times, _ in told)
         wait_until(lambda folder=folder, n=n_shown: len(said_of(folder)) >= n, SOON_S)
         said = said_of(folder)
-        for image, answer, sure, times in told:
+        for image, answer, verdict, sure, times, doubt in told:
+            assert verdict == ("right" if answer == image else "wrong")
+            assert float(sure) <= 0.9 if doubt else float(sure) >= 0.9
             own, said = said[: int(times)], said[int(times) :]
             assert {shown for shown, *_ in own} == {image}
             assert own[-1] == (image, answer, sure)
