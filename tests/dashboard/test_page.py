@@ -355,6 +355,12 @@ def test_it_fits_every_screen_in_both_themes_and_sends_for_what_is_seen(
         for width_then in (768, 1024):  # as where a tablet is turned
             page.set_viewport_size({"width": width_then, "height": 1792 - width_then})
             assert page.evaluate(_WIDTH) <= width_then
+        page.set_viewport_size({"width": 1440, "height": 810})  # a laptop, which scrolls to less
+        page.evaluate("scrollTo(0, 0)")
+        controls = page.locator("#controls").bounding_box()["y"]
+        for panel in ("#accuracy", "#eeg"):
+            box = page.locator(panel).bounding_box()
+            assert box["y"] + box["height"] <= controls, panel
 
 
 _WIDTH = """async () => {
