@@ -25,8 +25,10 @@ from stream.pipeline.wire.config import (
     SessionConfig,
 )
 from stream.pipeline.wire.endpoints import Transport
-from stream.pipeline.witness import Attendance, Parting
+from stream.pipeline.wire.messages import MarkerSeen
+from stream.pipeline.witness import Announced, Attendance, Parting
 from tests.calling import call
+from tests.refs import about
 
 STAMPS = {"window_end": 1.0, "readable": 1.001, "cut": 1.002}
 
@@ -120,6 +122,18 @@ def test_where_no_results_node_was_there_at_the_end_it_is_told_since_when(tmp_pa
     unheard_s = [[12.5, 15.5]] if left_s == 15.5 else []
     assert json.loads((tmp_path / "summary.json").read_text())["unheard_s"] == unheard_s
     assert (lost(summary) is not None) == summary["at_least"] == bool(unheard_s)
+
+
+def test_what_a_reader_has_announced_to_nobody_is_entered(tmp_path: Path) -> None:
+    config = write_session(tmp_path, ["cut", None])
+    config.endpoints.remove()
+    announced = Announced(config.kept("reader-7"))
+    for trial in (2, 3):  # the results node was killed before the third
+        announced.keep(
+            MarkerSeen(about=about(trial), readable_s=0.5, text="é", sent_s=0.25, mark="00")
+        )
+    summary = make_whole(config, "why").summary
+    assert (summary["markers"], summary["dropped"]) == (3, {"node_lost": 2})
 
 
 def test_finish_says_what_was_missing_and_refuses_what_is_whole(tmp_path: Path) -> None:

@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
-from stream.pipeline.books.ledger import Ledger, Record
+from stream.pipeline.books.ledger import Ledger, Record, told
 from stream.pipeline.books.summary import Tally, read_summary, write_summary
 from stream.pipeline.books.trial_file import complete, numbers_of
 from stream.pipeline.books.trials_table import TABLE, write_trials_table
 from stream.pipeline.galleries import open_accepted
 from stream.pipeline.report.page import REPORT, write_report
 from stream.pipeline.wire.config import KEPT, SessionConfig
+from stream.pipeline.wire.messages import MarkerSeen
 from stream.pipeline.wire.nodes import READER, RECORD, SOURCE, SUPERVISOR
 from stream.pipeline.wire.orders import changed
-from stream.pipeline.witness import FAILED, LOST, Attendance, read_parting
+from stream.pipeline.witness import FAILED, LOST, Attendance, last_announced, read_parting
 
 
 class Made(NamedTuple):
@@ -117,15 +118,15 @@ def _save_trials(
 def lost(summary: Mapping[str, Any]) -> str | None:
     """What a session has lost by its own fault, in a sentence."""
     n, unheard_s = summary["dropped"].get("node_lost", 0), summary.get("unheard_s", ())
-    told = []
+    said = []
     if n:
-        told.append(f"{n} of {summary['markers']} trials were lost (node_lost)")
+        said.append(f"{n} of {summary['markers']} trials were lost (node_lost)")
     if unheard_s:
         deaf_s = sum(until_s - from_s for from_s, until_s in unheard_s)
-        told.append(f"nobody listened to the markers for {deaf_s:.1f} s")
-    if not told:
+        said.append(f"nobody listened to the markers for {deaf_s:.1f} s")
+    if not said:
         return None
-    return f"{' and '.join(told)}, as a process of the session ended; look into its log"
+    return f"{' and '.join(said)}, as a process of the session ended; look into its log"
 
 
 def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str, Any], int]:
@@ -133,6 +134,8 @@ def _close_books(config: SessionConfig, detail: str, end: str) -> tuple[dict[str
     records: list[Record] = []
     with _room_for(config):
         ledger = Ledger(config.folder / "ledger.jsonl", records.append)
+        for message in _announced(config):
+            ledger.announce(message.about.trial, **told("marker", message))
         pending = ledger.pending
         for trial in pending:
             reason = "shutdown" if end == "stop" else "node_lost"
@@ -167,6 +170,12 @@ def _room_for(config: SessionConfig) -> Iterator[None]:
             f"the books of the session cannot be closed ({error.strerror}: '{error.filename}'): "
             f"make room, then `python run_realtime.py finish {config.folder}`"
         ) from None
+
+
+def _announced(config: SessionConfig) -> Iterator[MarkerSeen]:
+    """What readers have announced, and perhaps told to no results node."""
+    for path in config.kept(READER).parent.glob(f"{READER}-*"):
+        yield from last_announced(path)
 
 
 def _unheard(config: SessionConfig) -> tuple[float, float] | None:
