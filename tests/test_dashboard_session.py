@@ -24,7 +24,7 @@ class Page:
 
     def __init__(self, folder: Path):
         wait_until(lambda: links_in(folder), PATIENCE_S)
-        (links,) = links_in(folder)
+        (links,) = links_in(folder).values()
         address = links["control"][0].replace("http", "ws", 1).replace("/?", "/live?v=1&")
         self.socket = connect(address, open_timeout=PATIENCE_S)
         self.state: dict[str, Any] = {}

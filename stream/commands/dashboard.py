@@ -45,15 +45,15 @@ def dashboard(
 
     say(f"session: {found}")
     if asked.given("address") is None and (there := links_in(found)):
-        for links in there:
+        for links in there.values():
             say(*lines_of(links))
         say("it is served there already; --page HOST:PORT serves it elsewhere too")
         if settings.browser:
-            open_browser(there[0]["control"][0])
+            open_browser(next(iter(there)))
         return
     bound = listening(settings.address)
     doors = doors_of(settings.address, bound)
-    announce(bound, doors, say, opens=settings.browser)
+    announce(bound, doors, say, opens=found if settings.browser else None)
     serve(config, bound, doors)
 
 

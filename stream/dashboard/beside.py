@@ -38,7 +38,7 @@ def dashboard_beside(
     with bound:
         bound.set_inheritable(True)  # under the same number, elsewhere than on Linux too
         process = _start(folder, bound.fileno())
-        announce(bound, doors, say, opens=page.browser)
+        announce(bound, doors, say, opens=folder if page.browser else None)
     with suppress(OSError):  # it has died, which ends no session
         needed(process.stdin).write(f"{json.dumps(asdict(doors))}\n".encode())
         needed(process.stdin).flush()

@@ -1,4 +1,8 @@
-"""The links of a session's pages, in its folder while they are served: for this user alone."""
+"""The links of a session's pages, in its folder while they are served: for this user alone.
+
+Such a file is JSON to who asks where a page is served, and leads a browser there that opens it:
+with what a program is started every user of the machine sees, and so would the token be.
+"""
 
 import json
 import logging
@@ -12,7 +16,8 @@ from pathlib import Path
 from hvf_core.lock import HAS_LOCKS, lock
 from stream.client import said_in
 
-_BEGINS, _ENDS = "page-", ".json"
+_BEGINS, _ENDS = "page-link-", ".html"
+_LEADS = "<meta http-equiv=refresh content='0;url={}'>"
 _WRITTEN_S = 60.0  # by then a file is whole, or whoever wrote it was killed
 _log = logging.getLogger("hvf-live.dashboard")
 Links = Mapping[str, list[str]]
@@ -44,7 +49,7 @@ def _file_of(links: Links, folder: Path) -> Iterator[None]:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             if HAS_LOCKS:
                 lock(number, f"'{path}' is another page's")
-            json.dump(links, file)
+            json.dump({"leads": _LEADS.format(links["control"][0]), "links": links}, file)
             file.flush()
             yield
     finally:
@@ -52,14 +57,15 @@ def _file_of(links: Links, folder: Path) -> Iterator[None]:
             os.unlink(path)
 
 
-def links_in(folder: Path) -> list[Links]:
-    """Of each page of a session that is served now, its links by what they let a person do."""
-    found = []
+def links_in(folder: Path) -> dict[Path, Links]:
+    """Of each page of a session that is served now, the links, by the file that leads there."""
+    found = {}
     for file in sorted(folder.glob(f"{_BEGINS}*{_ENDS}")):
         try:
-            found.append(said_in(file))
+            if said := said_in(file):
+                found[file] = said["links"]
         except ValueError:  # it is just being written, or never will be whole
             with suppress(OSError):
                 if time.time() > file.stat().st_mtime + _WRITTEN_S:
                     file.unlink()
-    return [links for links in found if links]
+    return found

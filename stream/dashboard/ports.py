@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
@@ -57,12 +58,17 @@ def lines_of(links: Mapping[str, list[str]]) -> list[str]:
 
 
 def announce(
-    bound: socket.socket, doors: Doors, say: Callable[[str], object], *, opens: bool
+    bound: socket.socket, doors: Doors, say: Callable[[str], object], *, opens: Path | None
 ) -> Thread:
-    """Says where the page is once it answers, and opens it if asked: in the thread it gives back.
+    """Says where the page is once it answers, in the thread it gives back.
 
     Of a page that dies before it answers nothing is said.
+
+    Args:
+        opens: the folder of its session, if the page is to be opened too.
     """
+    from stream.dashboard.links import links_in
+
     host, port = bound.getsockname()[:2]
     links = doors.links()
 
@@ -71,8 +77,9 @@ def announce(
         if _answers(_LOOPBACK.get(host, host), port, f"{asked.path}?{asked.query}"):
             for line in lines_of(links):
                 say(line)
-            if opens:
-                open_browser(links["control"][0])
+            for file, there in links_in(opens).items() if opens is not None else ():
+                if there == links:
+                    open_browser(file)
 
     thread = Thread(target=tell, daemon=True)
     thread.start()
@@ -98,7 +105,7 @@ def has_screen() -> bool:
     return is_shown or sys.platform in ("darwin", "win32")
 
 
-def open_browser(link: str) -> None:
-    """Opens the page, where there is a screen."""
+def open_browser(file: Path) -> None:
+    """Opens the page to which the file of its links leads, where there is a screen."""
     if has_screen():
-        webbrowser.open(link)
+        webbrowser.open(file.absolute().as_uri())

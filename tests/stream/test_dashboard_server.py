@@ -24,7 +24,7 @@ from hvf_core.problem import Problem
 from stream.acquire.watch.signals import Decimator
 from stream.dashboard.beside import dashboard_beside
 from stream.dashboard.doors import Doors
-from stream.dashboard.links import links_in
+from stream.dashboard.links import kept, links_in
 from stream.dashboard.ports import announce, doors_of, listening
 from stream.dashboard.run import serve
 from stream.pipeline.outputs.settings import OutputSettings, PageSettings
@@ -288,7 +288,7 @@ DOORS = (
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_nobody_comes_in_without_a_token_and_only_to_look_with_the_other(
-    host: str, config: SessionConfig
+    host: str, config: SessionConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(config, host) as doors:
         (control, look) = doors.tokens
@@ -318,19 +318,25 @@ def test_nobody_comes_in_without_a_token_and_only_to_look_with_the_other(
             assert hear(socket, "said")["ok"]
         with page(doors, f"?v=1&token={control}", additional_headers={}) as socket:
             assert hear(socket, "hello")["rights"] == "control"
-        files = {path.read_text(): path for path in config.folder.glob("page-*.json")}
-        links = files[json.dumps(doors.links())]
-        assert links.stat().st_mode & 0o777 == 0o600
-        assert doors.links() in links_in(config.folder)
-        again = call("dashboard", config.folder, "--no-browser")
+        opened: list[str] = []
+        monkeypatch.setattr("webbrowser.open", opened.append)
+        monkeypatch.setenv("DISPLAY", ":0")
+        again = call("dashboard", config.folder)
         assert again.code == 0
+        assert not call("dashboard", config.folder, "--no-browser").code
+        # All users see what a browser is started with: no token, but a file that leads there.
+        (file,) = (file for file, of in links_in(config.folder).items() if of == doors.links())
+        assert opened in [[one.as_uri()] for one in links_in(config.folder)]
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert f"content='0;url={doors.links()['control'][0]}'" in file.read_text()
+        written = file.read_text()
         assert f"page to look at only: {' or '.join(doors.links()['look'])}" in again.out
-        assert get(doors, f"/files/{links.name}?token={control}")[0] == 404
-    assert not links.exists()
-    (config.folder / "page-new.json").touch()  # as one that is just being written
-    links.write_text(json.dumps(doors.links()))  # as one that was killed leaves it
-    assert doors.links() not in links_in(config.folder)
-    assert not links.exists()
+        assert get(doors, f"/files/{file.name}?token={control}")[0] == 404
+    assert not file.exists()
+    (config.folder / "page-link-new.html").touch()  # as one that is just being written
+    file.write_text(written)  # as one that was killed leaves it
+    assert file not in links_in(config.folder)
+    assert not file.exists()
 
 
 def test_of_a_blind_session_no_file_that_tells_what_was_shown_is_served(
@@ -376,21 +382,28 @@ def test_a_page_that_dies_beside_a_session_is_told_and_leaves_no_zombie(tmp_path
     assert lines.empty()  # not where a page is that never was
 
 
-def test_where_a_page_is_is_said_once_it_answers() -> None:
-    lines = Queue[str]()
+def test_where_a_page_is_is_said_and_opened_once_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, opened = Queue[str](), list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
     with listening(f"0.0.0.0:{free_port()}") as bound:
         bound.settimeout(60)
         doors = doors_of("0.0.0.0:1", bound)
         control, look = doors.links().values()
-        for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
-            assert lines.empty()
-            telling = announce(bound, doors, lines.put, opens=False)
-            page, _ = bound.accept()
-            with page:
-                asked = page.recv(1000).decode()
-                page.sendall(answer)
-            assert asked.startswith(f"GET /{control[0].rpartition('/')[2]} HTTP")
-            telling.join()
+        with kept(tmp_path, doors.links()):
+            for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
+                assert lines.empty()
+                assert not opened
+                telling = announce(bound, doors, lines.put, opens=tmp_path)
+                page, _ = bound.accept()
+                with page:
+                    asked = page.recv(1000).decode()
+                    page.sendall(answer)
+                assert asked.startswith(f"GET /{control[0].rpartition('/')[2]} HTTP")
+                telling.join()
+            assert opened == [file.as_uri() for file in links_in(tmp_path)]
     assert lines.get_nowait() == f"page: {' or '.join(control)}"
     assert lines.get_nowait() == f"page to look at only: {' or '.join(look)}"
 

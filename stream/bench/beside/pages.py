@@ -27,7 +27,7 @@ _LONGEST = 2**24  # bytes of a message
 @contextmanager
 def pages(folder: Path, n: int) -> Iterator[None]:
     """Pages of a session: `n`, of which one stands still."""
-    (links,) = links_in(folder)
+    (links,) = links_in(folder).values()
     address = links["control"][0].replace("http", "ws", 1).replace("/?", "/live?v=1&")
     with ExitStack() as left:
         for at in range(n):
