@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_origin
 
 import faiss
 import numpy as np
@@ -24,6 +25,7 @@ from hvf_core import provenance
 from hvf_core.artifact import file_sha256
 from hvf_core.options import LIVE
 from hvf_core.problem import Problem, WrongUsage
+from hvf_core.settings import Settings, settings_of
 from stream.acquire.lsl import local_clock
 from stream.doctor import beside, lsl, machine, models, network, program, records, streams
 from stream.doctor.bug_report import check_target, write_bug_report
@@ -201,7 +203,7 @@ def test_which_configuration_liblsl_reads(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "home/lsl_api/lsl_api.cfg").write_text("[lab]\nSessionID = at home\n")
     assert "'at home'" in said(lsl.configuration)[0].text
     Path("lsl_api.cfg").write_text("[lab]\nKnownPeers = {stim}\n[multicast]\nResolveScope = link\n")
-    assert "scope link, known peers {stim}" in said(lsl.configuration)[0].text
+    assert "scope 'link', known peers '{stim}'" in said(lsl.configuration)[0].text
     monkeypatch.setenv("LSLAPICFG", str(tmp_path / "nowhere"))
     (found,) = said(lsl.configuration)
     assert (found.state, "LSLAPICFG is no file" in found.text) == ("warn", True)
@@ -504,9 +506,65 @@ def test_a_bug_report_holds_no_data_of_a_person(
     assert decoded["stamps"] == {"window_end": 2.25}
     assert {"event": "control", "verb": "mark", "outcome": "done"} in entries
     assert texts["session/logs/reader.log"] == (
-        "HOME/eeg HOST: no 'STIMULUS' ('BrainVision', on HOST), " + json.dumps({"id": "STIMULUS"})
+        "HOME HOST: no 'STIMULUS' ('EEG', on HOST), " + '{"…": "…"}'
     )
     assert json.loads(texts["session/config.json"])["bundle"] == "BUNDLE"
+
+
+def planted(tree: type[Settings], words: Iterator[str], prefix: str = "") -> Settings:
+    """Settings with a name of its own in every one that takes a text."""
+    values: dict[str, object] = {}
+    for name in tree.model_fields:
+        one = settings_of(SessionSettings)[prefix + name]
+        kinds = {get_origin(kind) or kind for kind in one.kinds}
+        if one.section is not None:
+            values[name] = planted(one.section, words, f"{prefix}{name}.")
+        elif str in kinds:
+            values[name] = f"{next(words)}:5000"
+        elif Path in kinds:
+            values[name] = Path("/mnt/a b", next(words))
+        elif dict in kinds:
+            values[name] = {next(words): next(words)}
+        elif tuple[str, ...] in one.kinds:
+            values[name] = (next(words),)
+    return tree.model_construct(**values)
+
+
+def test_whatever_is_called_after_a_person_is_not_in_a_bug_report(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    some = (used.append(f"Kranz{a}{b}") or used[-1] for a in "abcdefgh" for b in "abcdefgh")
+    chosen = planted(SessionSettings, some)
+    used.remove(chosen.subject.removesuffix(":5000"))
+    chosen = chosen.model_copy(update={"subject": "AK"})
+    config = session / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | chosen.model_dump(mode="json")))
+    (session / "summary.json").write_text('{"n": 2, "streams": {"notices": ["of Kranz"]}}')
+    monkeypatch.setenv("HF_HOME", "/mnt/Otto Kranz/hf")
+    (tmp_path / "kranz.cfg").write_text("[lab]\nKnownPeers = {kranz-pc}\nSessionID = kranz\n")
+    monkeypatch.setenv("LSLAPICFG", str(tmp_path / "kranz.cfg"))
+    told = [*said(program.program), *said(lsl.configuration)]
+    log = "/mnt/Otto Kranz/hf, 192.168.7.44, a /mnt/kranz/x, peer {kranz-pc}, AK, 'Kranz' isn't "
+    log += f"'reader'\nFile \"{records.__file__}\"\n"
+    log += "".join(f"stream {word} {word}:5000 '{word}?' /mnt/a b/{word}/x\n" for word in used)
+    (session / "logs/reader.log").write_text(log)
+    (session / "logs/kranz.log").write_text(log)
+    named = Named(chosen, session=session)
+    write_bug_report(
+        tmp_path / "r.zip", named, [*told, Verdict("warn", "'Kranz' on kranz-pc")], log
+    )
+
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    everything = "\n".join([*texts, *texts.values()])
+    assert re.findall(r".*(?:kranz|\bAK\b|192\.168).*", everything, re.IGNORECASE) == []
+    settings = json.loads(texts["settings.json"])
+    assert (settings["subject"], settings["top_k"], settings["transport"]) == ("SUBJECT", 5, "auto")
+    assert (
+        "'NAMED' isn't 'reader'\nFile \"PROGRAM/stream/doctor/records.py\""
+        in texts["libraries.log"]
+    )
 
 
 def test_folders_are_hidden_however_they_are_called(
@@ -518,7 +576,7 @@ def test_folders_are_hidden_however_they_are_called(
     write_bug_report(tmp_path / "r.zip", named, [Verdict("ok", heard)], "")
     with zipfile.ZipFile(tmp_path / "r.zip") as archive:
         told = archive.read("verdicts.txt").decode()
-    assert told == "ok    '.' is FOLDER, 'NAMED' is NAMED. 2.5 s\n"
+    assert told == "ok    '.' is NAMED, 'NAMED' is NAMED. 2.5 s\n"
 
 
 def test_a_bug_report_of_a_broken_session_is_written_all_the_same(
@@ -544,7 +602,7 @@ def test_a_user_without_name_and_home_can_report_too(
     heard = Verdict("ok", "'/opt/lib' is there, 1 / 2")
     write_bug_report(tmp_path / "r.zip", Named(SessionSettings()), [heard], "")
     with zipfile.ZipFile(tmp_path / "r.zip") as archive:
-        assert archive.read("verdicts.txt").decode() == f"ok    {heard.text}\n"
+        assert archive.read("verdicts.txt").decode() == "ok    'NAMED' is there, 1 / 2\n"
     assert said(lsl.configuration, Named(SessionSettings()))[0].state == "ok"
 
 

@@ -1,23 +1,22 @@
 """What a bug report needs, in a zip file without data of a person.
 
-No EEG, no image, no embedding; of a session its settings, sums, logs and how each trial ended,
-neither what was shown nor what was answered. Names of user, home, host and stimuli are replaced.
+No EEG, no image, no embedding; of a session the numbers of its settings and sums, its logs and how
+each trial ended, neither what was shown nor what was answered. What somebody chose is left out.
 """
 
-import getpass
 import json
 import os
-import re
-import socket
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from hvf_core.problem import WrongUsage
+from stream.doctor.nameless import Nameless, names_nobody, texts_in, without_texts
+from stream.doctor.program import VARIABLES
 from stream.doctor.verdict import Named, Verdict
+from stream.pipeline.wire.nodes import NODES, SOURCE
 
 _LOG_BYTES = 1_000_000  # of the end of each log
 _KEPT = (
@@ -26,6 +25,7 @@ _KEPT = (
     *("calibrated", "abstain", "provisional", "steps", "size_px"),
 )
 """Of a ledger's records: not what was shown or answered, nor words that somebody chose."""
+_LOGS = (*(one.name for one in NODES), SOURCE, "dashboard")
 
 
 def check_target(file: Path) -> None:
@@ -38,32 +38,51 @@ def check_target(file: Path) -> None:
 
 def write_bug_report(file: Path, named: Named, said: Sequence[Verdict], log: str) -> None:
     """Writes the file; `log` is what libraries wrote while the doctor looked."""
-    records = [] if named.session is None else list(_records(named.session / "ledger.jsonl"))
-    clean = _scrubber(named, records)
+    folder = named.session
+    records = [] if folder is None else list(_records(folder / "ledger.jsonl"))
+    config = {} if folder is None else _data(folder / "config.json")
+    clean = Nameless(_words(named, records, config), (one.text for one in said), named)
     with zipfile.ZipFile(file, "x", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in _files(named, said, records, log):
-            archive.writestr(name, clean(text))
+        for name, text in _of_machine(named, [one._replace(text=clean(one.text)) for one in said]):
+            archive.writestr(name, text)
+        archive.writestr("libraries.log", clean(log))
+        if folder is not None:
+            for name, text in _of_session(folder, records, config, clean):
+                archive.writestr(f"session/{name}", text)
 
 
-def _files(
-    named: Named, said: Sequence[Verdict], records: Sequence[dict[str, Any]], log: str
-) -> Iterator[tuple[str, str]]:
-    """Names and texts, with all words still in them."""
+def _of_machine(named: Named, said: Sequence[Verdict]) -> Iterator[tuple[str, str]]:
     yield "verdicts.txt", "".join(f"{one.state:<5} {one.text}\n" for one in said)
     yield "verdicts.json", json.dumps([one._asdict() for one in said], indent=2, ensure_ascii=False)
-    packages = {f"{one.metadata['Name']}=={one.version}" for one in distributions()}
-    yield "packages.txt", "\n".join(sorted(packages))
-    yield "settings.json", named.settings.model_dump_json(indent=2)
-    yield "libraries.log", log
-    if named.session is None:
-        return
+    # Those of an index have a name that everybody knows; others may be somebody's own.
+    public = (one for one in distributions() if one.read_text("direct_url.json") is None)
+    yield "packages.txt", "\n".join(sorted({f"{one.name}=={one.version}" for one in public}))
+    yield "settings.json", _kept(named.settings.model_dump(mode="json"))
+
+
+def _of_session(
+    folder: Path, records: Sequence[dict[str, Any]], config: dict[str, Any], clean: Nameless
+) -> Iterator[tuple[str, str]]:
     kept = [{key: record[key] for key in _KEPT if key in record} for record in records]
-    yield "session/ledger.jsonl", "".join(json.dumps(record) + "\n" for record in kept)
-    logs = sorted((named.session / "logs").glob("*.log"))
-    for file in (named.session / "config.json", named.session / "summary.json", *logs):
-        if file.is_file():
+    yield "ledger.jsonl", "".join(f"{clean.word(json.dumps(record))}\n" for record in kept)
+    yield "config.json", _kept(config)
+    yield "summary.json", _kept(_data(folder / "summary.json"))
+    for name in _LOGS:
+        if (file := folder / "logs" / f"{name}.log").is_file():
             text = file.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace")
-            yield f"session/{file.relative_to(named.session).as_posix()}", text
+            yield f"logs/{name}.log", clean(text)
+
+
+def _kept(data: dict[str, Any]) -> str:
+    return json.dumps(without_texts(data), indent=2)
+
+
+def _data(file: Path) -> dict[str, Any]:
+    """What a file of JSON holds; that it cannot be read, where a crash has left half of it."""
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {"is_readable": False}
 
 
 def _records(ledger: Path) -> Iterator[dict[str, Any]]:
@@ -75,45 +94,21 @@ def _records(ledger: Path) -> Iterator[dict[str, Any]]:
             yield {"event": "damaged"}
 
 
-def _scrubber(named: Named, records: Sequence[dict[str, Any]]) -> Callable[[str], str]:
-    """What replaces all that tells who and where somebody is, and what a session has shown."""
+def _words(
+    named: Named, records: Sequence[dict[str, Any]], config: dict[str, Any]
+) -> dict[str, str]:
+    """What is left out of sentences wherever it stands, and what stands there instead."""
     told = [record.get(key, ()) for record in records for key in ("stimulus", "group", "ids")]
     shown = {word for one in told for word in (one if isinstance(one, list) else [one])}
-    home, host = Path(os.path.expanduser("~")), socket.gethostname()
-    words = {
+    # Live settings, among others: `subject AK`.
+    asked = [str(record["argument"]) for record in records if record.get("argument")]
+    asked += [word for one in asked for word in one.split(maxsplit=1)[1:]]
+    variables = [os.environ[name] for name in VARIABLES if name in os.environ]
+    parts = {part for one in variables for part in (one, *one.split(os.pathsep))}
+    return {
         # Numbers tell nothing, and stand everywhere.
         **{word: "STIMULUS" for word in map(str, shown) if len(word) > 2 and not word.isdigit()},
-        **{word: "NAMED" for word in _names(named) if len(word) > 2},
-        **dict(_paths(named)),
-        **dict.fromkeys((host, host.partition(".")[0]), "HOST"),
-        **{str(one): "HOME" for one in (home, home.resolve()) if one.is_absolute() and one.name},
+        **{word: "NAMED" for word in (*asked, *parts) if not names_nobody(word)},
+        **dict(texts_in(config)),
+        **dict(texts_in(named.settings.model_dump(mode="json"))),
     }
-    with suppress(KeyError, OSError):  # a container's user may have neither name nor home
-        words[getpass.getuser()] = "USER"
-    as_json = {json.dumps(word, ensure_ascii=False)[1:-1]: name for word, name in words.items()}
-    instead = {word.casefold(): name for word, name in (words | as_json).items() if word}
-    longest_first = "|".join(sorted(map(re.escape, instead), key=len, reverse=True))
-    # No letter beside it; and hosts as sentences name streams, which may be called after people.
-    pattern = f"(?<![^\\W\\d_])(?:{longest_first})(?![^\\W\\d_])|(?<=[,'] on )[\\w.-]+"
-    compiled = re.compile(pattern, re.IGNORECASE)
-    return lambda text: compiled.sub(lambda one: instead.get(one[0].casefold(), "HOST"), text)
-
-
-def _names(named: Named) -> Iterator[str]:
-    """How the folder of a session and a recording may be called in sentences."""
-    for path in filter(None, (named.session, named.recording)):
-        yield from map(str, (path, path.absolute(), path.resolve()))
-    if named.recording is not None:
-        yield named.recording.name
-
-
-def _paths(named: Named) -> Iterator[tuple[str, str]]:
-    """The absolute paths among all settings, by the names of these, and who was recorded."""
-    texts = [named.settings.model_dump_json()]
-    if named.session is not None and (file := named.session / "config.json").is_file():
-        texts.append(file.read_text("utf-8", "replace"))
-    for key, value in re.findall(r'"(\w+)": ?("(?:/|\w:\\)(?:[^"\\]|\\.)*")', "\n".join(texts)):
-        yield json.loads(value), key.upper()
-    for value in re.findall(r'"subject": ?("(?:[^"\\]|\\.)+")', "\n".join(texts)):
-        if len(subject := json.loads(value)) > 2 and not subject.isdigit():
-            yield subject, "SUBJECT"

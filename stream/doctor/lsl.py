@@ -39,9 +39,10 @@ def configuration(named: Named) -> Iterator[Verdict]:
     session = parser.get("lab", "SessionID", fallback="default")
     scope = parser.get("multicast", "ResolveScope", fallback="site")
     peers = parser.get("lab", "KnownPeers", fallback="{}")
+    used = f"'{found}'" if found else "no lsl_api.cfg"
     yield verdict(
-        f"{found or 'no lsl_api.cfg'}: streams of session '{session}' alone are seen, scope "
-        f"{scope}, known peers {peers}",
+        f"{used}: streams of session '{session}' alone are seen, scope "
+        f"'{scope}', known peers '{peers}'",
         (file and file != found, f"LSLAPICFG is no file ('{file}'), mend it"),
     )
 

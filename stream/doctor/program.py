@@ -18,7 +18,7 @@ from stream.doctor.verdict import Named, Verdict, verdict
 
 _ROOT = Path(__file__).parents[2]
 _SHOWN = ("torch", "torchvision", "numpy", "pylsl", "pyzmq", "mne", "diffusers", "onnxruntime")
-_VARIABLES = (
+VARIABLES = (
     *("HVF_LIVE_CACHE", "PYLSL_LIB", "LSLAPICFG", "HF_HOME", "HF_HUB_OFFLINE", "TMPDIR"),
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONPATH"),
 )
@@ -30,7 +30,7 @@ def program(named: Named) -> Iterator[Verdict]:
     installed = _version("hvf-live") or "(not installed)"
     system = f"Python {platform.python_version()} on {platform.platform()}"
     yield verdict(f"hvf-live {installed}, commit {commit or 'unknown'}, {system}")
-    found = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
+    found = [f"{name}='{os.environ[name]}'" for name in VARIABLES if name in os.environ]
     yield verdict(f"variables: {', '.join(found) or 'none'}")
 
 
