@@ -193,6 +193,7 @@ LIVE = _called("hvf-live", "run_realtime.py")
 TRAIN = _called("hvf-train", "-m offline_train")
 Step = Literal[
     "record",
+    "finish",
     "prepare",
     "mbp",
     "gallery",
@@ -219,6 +220,7 @@ STEPS: Mapping[Step, str] = {
     "live": f"{LIVE} live --eeg {{eeg}} --markers {{markers}} --bundle {{bundle}}",
     "export": f"{LIVE} export {{folder}} --bids study --subject {{subject}} --task {{task}} "
     "--line-freq {hz}",
+    "finish": f"{LIVE} finish {{folder}}",
     "decode-again": f"{TRAIN} evaluate --session {{folder}}",
 }
 """With the least that each needs, in the order of a lab's day."""

@@ -411,7 +411,9 @@ def session(tmp_path: Path) -> Path:
         source=source,
         bundle=Path.home() / "b",
     ).write()
-    (folder / "summary.json").write_text(json.dumps({"markers": 2, "n": 2}))
+    (folder / "summary.json").write_text(
+        json.dumps({"markers": 2, "decoded": 1, "cut": 0, "dropped": {"gap": 1}})
+    )
     (folder / "logs/reader.log").write_text(
         f"{Path.home()}/eeg {socket.gethostname()}: no 'red_barn' ('BrainVision', on stim-pc.lab), "
         + json.dumps({"id": 'old "owl"'})
@@ -458,6 +460,29 @@ def test_a_session_that_ended_was_killed_or_does_not_sum(session: Path) -> None:
     assert "1 markers: 1 decoded" in sums.text
     (session / "config.json").unlink()
     assert states(said(records.session, named)) == {"FAIL"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "says"),
+    [
+        ("recording.xdf", -20, "left out bytes"),
+        ("summary.json", 10, "its summary.json is damaged: `run_realtime.py finish FOLDER`"),
+        ("summary.json", b"[]", "its summary.json is damaged: `run_realtime.py finish FOLDER`"),
+        ("summary.json", b"{}", "another number than the ledger of decoded, cut, markers, dropped"),
+    ],
+)
+def test_half_a_file_of_a_session_is_not_called_well(
+    session: Path, name: str, kept: int | bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for section in {*SECTIONS} - {"on disk"}:
+        monkeypatch.setitem(SECTIONS, section, ())
+    file = session / name
+    file.write_bytes(kept if isinstance(kept, bytes) else file.read_bytes()[:kept])
+    lines = call("doctor", "--session", session).out.splitlines()
+    (wrong,) = (line for line in lines if line.startswith("warn"))
+    assert says in wrong
+    mends = "finish" if name == "summary.json" else "export"
+    assert lines[-1].startswith(f"next: {LIVE} {mends} {session}")
 
 
 def test_a_bug_report_holds_no_data_of_a_person(

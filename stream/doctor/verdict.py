@@ -13,6 +13,9 @@ from typing import Literal, NamedTuple
 from hvf_core.problem import Problem
 from stream.pipeline.wire.config import SessionSettings
 
+FINISH = "`run_realtime.py finish FOLDER`"
+"""Where a verdict names this way out, it is what comes next."""
+
 
 class Verdict(NamedTuple):
     """One line of the doctor's; with `warn` a session runs, and may run badly."""

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from hvf_core.text import printable
 from stream.pipeline.wire.config import SessionSettings
 
 if TYPE_CHECKING:
-    from stream.doctor.verdict import Named
+    from stream.doctor.verdict import Named, Verdict
 
 _STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 
@@ -81,19 +81,22 @@ def doctor(
     counts = Counter[str](verdict.state for verdict in said)
     console.print(", ".join(f"{counts[state]} {state}" for state in _STYLES), style="bold")
     if not counts["FAIL"]:
-        console.print(_onward(named), soft_wrap=True)
+        console.print(_onward(named, said), soft_wrap=True)
     if bug_report is not None:
         write_bug_report(bug_report, named, list(said), log)
         console.print(f"Look into '{bug_report}' before you send it.")
     raise typer.Exit(1 if counts["FAIL"] else 0)
 
 
-def _onward(named: "Named") -> str:
+def _onward(named: "Named", said: Iterable["Verdict"]) -> str:
     """What comes next where nothing failed, by what was named."""
+    from stream.doctor.verdict import FINISH
+
     source, bundle = named.settings.source, named.settings.bundle
     eeg, markers = (None, None) if source is None else (source.eeg, source.markers)
     if named.session is not None:
-        return onward("export", folder=named.session)
+        is_whole = not any(FINISH in verdict.text for verdict in said)
+        return onward("export" if is_whole else "finish", folder=named.session)
     if bundle is not None:
         return onward("live", bundle=bundle, eeg=eeg, markers=markers)
     if named.recording is not None:

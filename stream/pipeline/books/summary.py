@@ -242,15 +242,15 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What `summary.json` has; None where a session has not got to its summary."""
+    """What `summary.json` has; None where a session has not got so far, or it is damaged."""
     path = folder / _FILE
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # a crash has cut it short
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
