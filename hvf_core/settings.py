@@ -248,7 +248,7 @@ def find(tree: type[Settings], path: str, where: str = "") -> Declared:
     # Of those that end nearly so the nearest; an option may be what somebody had in mind too.
     ends = [(p.rpartition(".")[2], p) for p in known]
     ends += [(one.option.lstrip("-"), p) for p, one in known.items() if one.option]
-    near = get_close_matches(path.rpartition(".")[2], [end for end, _ in ends], 1)
+    near = get_close_matches(path.rpartition(".")[2], [end for end, _ in ends], 1, 0.7)
     best = get_close_matches(path, [p for end, p in ends if end in near], 1, 0)
     there = ", ".join(p for p in known if "." not in p)
     hint = f"did you mean '{best[0]}'?" if best else f"there are {there}"

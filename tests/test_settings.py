@@ -223,6 +223,7 @@ def test_what_is_written_as_toml_is_read_as_the_same(values: list[dict[str, Any]
         ("--set brush=3", "brush (--set) is 3, and must be a table of settings"),
         ("--set decoding.flour=1", "no setting 'decoding.flour' (--set); did you mean 'decoding.f"),
         ("--set tmax=1", "no setting 'tmax' (--set); did you mean 'decoding.tmax_s'?"),
+        ("--set bogus.path=1", "no setting 'bogus.path' (--set); there are "),
         ("--set record", "--set 'record' has no value; write --set record=VALUE"),
         ("--set zzz=1", "no setting 'zzz' (--set); there are name, channels, record, decoding, b"),
         ("--paint-size 8", "--paint (or brush.prior) is missing: Folder of the prior"),
