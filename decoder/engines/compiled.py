@@ -94,8 +94,13 @@ def compiled_pass(wanted: Wanted) -> Pass:
     return Pass(x, outputs, run, given)
 
 
+def c_compiler() -> str | None:
+    """That of this machine, without which the function cannot be made."""
+    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+
+
 def _library(wanted: Wanted) -> ctypes.CDLL:
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    compiler = c_compiler()
     if compiler is None:
         raise CannotRun("there is no C compiler: install gcc or clang")
     flags = (*_FLAGS, *_MACHINES.get(torch.backends.cpu.get_cpu_capability(), ()))

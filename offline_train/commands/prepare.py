@@ -15,6 +15,7 @@ from hvf_core.options import Asked, Step, onward, with_settings
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
 from hvf_core.settings import Given
+from hvf_core.text import some_of
 from offline_train.commands.options import BundleFolder, Out, beside, console
 from offline_train.data.settings import PrepareSettings, PrepareTestSettings, RecordingPart
 
@@ -107,7 +108,6 @@ def _found(study: "Study") -> str:
 
 def _made(made: "TrialSet", per_session: bool) -> Iterator[str]:
     """Sentences on what is in a trial set."""
-    from offline_train.data.trial_table import some_of
 
     said = {name: column.values for name, column in made.table.items()}
     none = [None] * len(made)

@@ -4,7 +4,7 @@ A column keeps every name once and a number for each trial, so that a table of a
 some arrays, not millions of objects.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hvf_core.problem import Problem
+from hvf_core.text import some_of
 
 ColumnName = Literal["stimulus", "subject", "session", "run", "split", "image", "category"]
 """`image` is the picture's path in the data set, `category` its concept or class."""
@@ -94,11 +95,6 @@ def check_splits(shown: Mapping[str | None, Mapping[str, str]]) -> None:
                 "other images of a concept tell what it looks like; take these concepts out of "
                 "training or, where stimuli are classes, give --classes"
             )
-
-
-def some_of(names: Sequence[str], n: int = 4) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if names[n:] else "")
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -13,11 +13,11 @@ from decoder.painting.prior import load_prior
 from hvf_core.artifact import HAS_LOCKS, lock_folder, sealed_directory, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line, provenance
+from hvf_core.text import some_of
 from index.encoders.spec import read_specs
 from offline_train.brain.gallery import build_gallery
 from offline_train.brain.train import BrainAndImages, make_bundle, train
 from offline_train.data.features import check_encoders
-from offline_train.data.trial_table import some_of
 from offline_train.evaluate.retrieval import evaluate_ways
 from offline_train.experiments.latents import with_latents
 from offline_train.experiments.plan import (

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hvf_core.problem import Problem
+from hvf_core.text import some_of
 
 MICROVOLTS = "microvolts"
 
@@ -78,7 +79,7 @@ def unknown_units(units: Mapping[str, str]) -> str | None:
     ]
     if not unknown:
         return None
-    listed = ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if unknown[4:] else "")
+    listed = some_of(unknown)
     return f"the unit of {listed} is not known: the values are taken for microvolts as they come"
 
 

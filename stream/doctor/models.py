@@ -10,6 +10,7 @@ from decoder.bundle import load_bundle, open_bundle
 from decoder.calibration import CALIBRATE
 from decoder.engines.choice import ON_CPU, ON_GPU, EngineName
 from hvf_core.problem import Problem
+from hvf_core.text import some_of
 from index.gallery import load_gallery, open_gallery
 from stream.acquire.filters import DELAY_AT_HZ, delay_s
 from stream.acquire.preprocess import Preprocessing
@@ -30,7 +31,7 @@ def bundle(named: Named) -> Iterator[Verdict]:
     )
     yield verdict(
         f"its stream has {preprocessing.signal} at {manifest.rate_hz:g} Hz or more, and the "
-        f"{len(channels)} channels {' '.join(channels)}"
+        f"{len(channels)} channels ({some_of(channels)})"
     )
     if preprocessing.settings.filters:
         late_s = delay_s(preprocessing.settings.filters, manifest.rate_hz, DELAY_AT_HZ)

@@ -84,6 +84,7 @@ def devices(named: Named) -> Iterator[Verdict]:
 def engines(named: Named) -> Iterator[Verdict]:
     import torch  # before FAISS, as each brings an OpenMP runtime
 
+    from decoder.engines.compiled import c_compiler
     from decoder.engines.export import require_onnx
     from index.search.flat import refuse_two_builds
 
@@ -91,17 +92,20 @@ def engines(named: Named) -> Iterator[Verdict]:
     try:
         require_onnx()
     except Problem as problem:
-        fault = str(problem)
-    order = ON_GPU if torch.cuda.is_available() else ON_CPU
-    yield verdict(f"engines, as they are tried: {', '.join(order)}", (fault, fault))
+        fault = f"; {problem}"
+    with_gpu = torch.cuda.is_available()
+    order = ON_GPU if with_gpu else ON_CPU
+    yield verdict(
+        f"engines, as they are tried: {', '.join(order)}{fault}",
+        (fault and not (with_gpu or c_compiler()), "answers come later without it"),
+    )
     if find_spec("onnxruntime"):
-        yield _onnx_runtime(torch.cuda.is_available())
+        yield _onnx_runtime(with_gpu)
     refuse_two_builds()
     import faiss
 
     n_gpus, is_built = faiss.get_num_gpus(), hasattr(faiss, "StandardGpuResources")
     built_for = f"GPUs, of which it sees {n_gpus}" if is_built else "CPUs"
-    with_gpu = torch.cuda.is_available()
     yield verdict(
         f"FAISS {faiss.__version__} for {built_for}",
         (with_gpu and not is_built, 'the README\'s ".[gpu]" brings it'),

@@ -41,8 +41,8 @@ def verdicts(check: Check, named: Named, limit_s: float) -> Iterator[Verdict]:
     deadline_s = time.monotonic() + limit_s
 
     def fail(how: str) -> Verdict:
-        way_out = "mend that, or send what --bug-report writes"
-        return Verdict("FAIL", f"the check '{check.__name__}' {how}: {way_out}")
+        way_out = "or send what --bug-report writes"
+        return Verdict("FAIL", f"the check '{check.__name__}' {how}, {way_out}")
 
     def work() -> None:
         try:
@@ -51,7 +51,7 @@ def verdicts(check: Check, named: Named, limit_s: float) -> Iterator[Verdict]:
         except Problem as problem:
             said.put(Verdict("FAIL", str(problem)))
         except Exception as error:  # whatever it is, the other checks are wanted as well
-            said.put(fail(f"ended in {type(error).__name__} ({error})"))
+            said.put(fail(f"ended in {type(error).__name__} ({error}): mend that"))
         said.put(None)
 
     Thread(target=work, daemon=True).start()
@@ -59,4 +59,4 @@ def verdicts(check: Check, named: Named, limit_s: float) -> Iterator[Verdict]:
         while (one := said.get(timeout=max(0.0, deadline_s - time.monotonic()))) is not None:
             yield one
     except Empty:
-        yield fail(f"did not end within {limit_s:g} s")
+        yield fail(f"did not end within {limit_s:g} s: try again when nothing else runs")

@@ -10,6 +10,7 @@ import numpy as np
 
 from decoder.bundle import open_bundle
 from hvf_core.problem import Problem
+from hvf_core.text import some_of
 from stream.acquire.chunk import Chunk
 from stream.acquire.preprocess import Preprocessing
 from stream.acquire.watch.health import HealthMonitor
@@ -68,8 +69,9 @@ def flow(named: Named) -> Iterator[Verdict]:
 def _fits(
     inlet: "Inlet", rate_hz: float, trigger: Sequence[str], bundle: Path | None
 ) -> Iterator[Verdict]:
+    channels = f"{len(inlet.channels)} channels ({some_of(inlet.channels)})"
     yield verdict(
-        f"{inlet.stream} is there, {inlet.signal}: {' '.join(inlet.channels)}",
+        f"{inlet.stream} is there, {inlet.signal}, {channels}",
         (not set(trigger) <= set(inlet.channels), f"it has no channel {trigger}, see --trigger"),
     )
     if bundle is not None:

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from hvf_core.problem import Problem, WrongUsage
 from hvf_core.provenance import command_line, provenance
+from hvf_core.text import some_of
 from index.encoders.spec import read_specs
 from offline_train.commands.options import bar, console, encoded
 from offline_train.data.image_table import pictures_of_table
 from offline_train.data.images import pictures_of
 from offline_train.data.trial_set import load_trial_set
-from offline_train.data.trial_table import some_of
 from offline_train.experiments.numbers import results_of
 from offline_train.experiments.plan import Planned, World, plan
 from offline_train.experiments.report import TABLE, markdown, write_report

@@ -16,10 +16,10 @@ from pydantic import JsonValue
 from hvf_core.artifact import whole_file, write_manifest
 from hvf_core.problem import Problem
 from hvf_core.specs import Frozen
+from hvf_core.text import some_of
 from offline_train.data.cut import outcomes
 from offline_train.data.settings import CutSettings
 from offline_train.data.study import Facts, Source, StudyPart
-from offline_train.data.trial_table import some_of
 from stream.acquire.adaptation import Adaptation
 from stream.acquire.channels import column_of
 from stream.acquire.preprocess import Preprocessing
