@@ -11,3 +11,8 @@ def printable(text: str) -> str:
 def some_of(names: Sequence[str], n: int = 4) -> str:
     """The first of some names, and how many more there are."""
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if names[n:] else "")
+
+
+def counted(n: int, thing: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{n} {thing}" + "s" * (n != 1)

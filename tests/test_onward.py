@@ -3,11 +3,14 @@
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
 from hvf_core.options import STEPS, Step, onward
+from stream.commands.common import after_session
+from stream.pipeline.wire.config import Endpoints, LiveSource, SessionConfig
 from tests.calling import ROOT
 
 
@@ -46,3 +49,15 @@ def test_a_python_without_the_packages_is_told_which_one_to_call() -> None:
     (line,) = done.stderr.splitlines()
     assert f"'{sys.executable}'" in line
     assert line.endswith("call the Python of its environment instead, as .venv/bin/python")
+
+
+def test_after_a_session_without_trials_there_is_nothing_to_train_with() -> None:
+    config = SessionConfig(
+        session="s",
+        folder=Path("s"),
+        endpoints=Endpoints.local(),
+        source=LiveSource(eeg="EEG", markers="m"),
+    )
+    assert [*after_session(config, {"decoded": 0, "cut": 0})] == []
+    (line,) = after_session(config, {"decoded": 0, "cut": 1})
+    assert parsed(line) == ["s", "--out", "trials"]

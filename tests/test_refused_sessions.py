@@ -192,6 +192,7 @@ def test_a_recording_of_nothing_but_unknown_stimuli_is_accounted(
     arguments = ("--bundle", models / "bundle", "--speed", "max", "--stimuli", "who", "--headless")
     done = call("replay", tiny_recording(tmp_path), *arguments, "--out", folder)
     assert done.code == 0, done.err
+    assert "a marker has to name an image of the gallery, as '" in done.out
     assert json.loads((folder / "summary.json").read_text())["dropped"] == {"unknown_stimulus": 1}
 
 

@@ -6,7 +6,7 @@ What runs a session is imported when one is run: help, and what is wrong with op
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -86,11 +86,16 @@ def new_config(
     return config
 
 
-def after_session(config: SessionConfig) -> Iterator[str]:
-    """What comes next, for which its recording is needed: a model, where the session had none."""
-    if config.record and config.bundle is None:
+def after_session(config: SessionConfig, summary: Mapping[str, Any]) -> Iterator[str]:
+    """What comes next, for which its recording is needed: a model, where the session had none.
+
+    Nothing where no trial has come to anything, as neither has a use for it.
+    """
+    if not (config.record and summary["decoded"] + summary["cut"]):
+        return
+    if config.bundle is None:
         yield onward("prepare", recording=config.folder)
-    elif config.record:
+    else:
         about = config.about
         known = {"subject": config.subject, "task": about.task, "hz": about.line_hz}
         yield onward("export", folder=config.folder, **known)
@@ -132,7 +137,7 @@ def run(
         console.print(summary_table(summary_left(summary) if config.outputs.blind else summary))
         what = "seen, retrieved and painted" if config.painting is not None else "report"
         say(f"session folder: {config.folder}")
-        for line in (f"{what}: {config.folder / REPORT}", *after_session(session.config)):
+        for line in (f"{what}: {config.folder / REPORT}", *after_session(session.config, summary)):
             say(line)
     if session.failure is not None:
         raise Problem(session.failure)

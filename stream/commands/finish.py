@@ -36,11 +36,12 @@ def finish(folder: Annotated[Path, typer.Argument(help="That a session left")]) 
         if lacking:
             raise Problem(f"no more can be made of '{folder}': {'; '.join(lacking)}")
         print(f"nothing is missing in '{folder}': it has its summary and its report")
-        print(*after_session(config), sep="\n")
+        for line in after_session(config, made.summary):
+            print(line)
         return
     console = Output(sys.stdout).console
     console.print(summary_table(made.summary))
-    for line in (*made.said, f"report: {folder / REPORT}", *after_session(config)):
+    for line in (*made.said, f"report: {folder / REPORT}", *after_session(config, made.summary)):
         console.print(line, highlight=False, soft_wrap=True)
     if made.failure is not None:
         raise Problem(made.failure)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hvf_core.text import counted
 from stream.acquire.clock import StreamClock, is_time
 
 _BACK_S = 1.0  # stamps that go back by more are of a clock that began anew
@@ -77,7 +78,7 @@ class Tally:
         told = f"{self.n_samples:,} samples, {self.seconds:.1f} s"
         if self.rate_hz is None:
             return told
-        gaps = f"{self.n_gaps} gap{'s' * (self.n_gaps != 1)}" if self.n_gaps else "no gaps"
+        gaps = counted(self.n_gaps, "gap") if self.n_gaps else "no gaps"
         told = f"{told}, {self.rate_hz:.2f} Hz, {gaps}"
         if not (lack_s := self.lack_s(elapsed_s)):
             return told

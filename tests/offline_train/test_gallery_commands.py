@@ -82,12 +82,12 @@ def test_a_gallery_grows_shrinks_and_is_looked_at(run: Callable[..., Result]) ->
     done(run("--images", "first", "--out", "g"))
     drawn("more", ("bee", "ant"), 10)
     assert "2 images added: 6 in 'g'" in done(run("add", "g", "--images", "more"))
-    assert "1 images removed: 5 in 'g'" in done(run("remove", "g", "dog,big"))
+    assert "1 image removed: 5 in 'g'" in done(run("remove", "g", "dog,big"))
     assert "4 images removed" not in done(run("info", "g"))
     gallery = load_gallery(Path("g"))
     assert (len(gallery), gallery.n_rows) == (5, 6)
     assert gallery.image_of(gallery.row_of("bee")).read_bytes() == Path("more/bee.png").read_bytes()
-    assert "1 rows freed: 5 images in 'g'" in done(run("compact", "g"))
+    assert "1 row freed: 5 images in 'g'" in done(run("compact", "g"))
     again = load_gallery(Path("g"))
     for id_ in ("cat", "owl", "caf\u00e9", "bee", "ant"):
         rows = gallery.row_of(id_), again.row_of(id_)
@@ -237,7 +237,7 @@ def test_what_a_lab_does_wrong_is_a_sentence(run: Callable[..., Result]) -> None
     assert "there is no none/gallery.json" in refusal(run("info", "none"))
     assert Path("g/gallery.json").read_bytes() == before
     drawn("again", ("new",), 20)
-    assert "1 images added: 5 in 'g'" in done(run("add", "g", "--images", "again", "--new-only"))
+    assert "1 image added: 5 in 'g'" in done(run("add", "g", "--images", "again", "--new-only"))
 
 
 def test_one_picture_under_two_names_is_told(run: Callable[..., Result]) -> None:

@@ -412,7 +412,7 @@ def test_a_wait_whose_time_ran_out_is_not_answered_by_that_marker_later(
     running.do("marker", "cat", 2.0)
     running.do("settle", 2, "cut")
     assert joined.wait_for("cat", deadline_s=SOON_S).trial == 2
-    with pytest.raises(TimeOut, match=r"marker 'dog' \(2.5\) was not heard by s"):
+    with pytest.raises(TimeOut, match=r"'dog' \(2.5\) was not heard by s, which listens to 'm'"):
         joined.wait_for("dog", 2.5, deadline_s=NEVER_S)
 
 

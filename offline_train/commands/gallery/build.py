@@ -11,6 +11,7 @@ import typer
 from hvf_core.options import TRAIN, Flag, onward
 from hvf_core.problem import Problem, WrongUsage, needed
 from hvf_core.provenance import command_line
+from hvf_core.text import counted
 from index.encoders.spec import read_specs
 from offline_train.commands.gallery.choice import Folder
 from offline_train.commands.options import (
@@ -125,7 +126,7 @@ def add(
     with bar("fusing") as tell:
         parts = fused(new.rows, new.features, opened, tell)
         now = add_images(gallery, parts, command_line(), thumbnails)
-    console.print(f"{len(new.rows)} images added: {len(now)} in '{gallery}'")
+    console.print(f"{counted(len(new.rows), 'image')} added: {len(now)} in '{gallery}'")
     if (n_blocks := len(needed(now.manifest).blocks)) > _MANY_BLOCKS:
         console.print(
             f"it was added to {n_blocks} times, which makes it slower: "

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hvf_core.provenance import command_line
+from hvf_core.text import counted
 from offline_train.commands.gallery.choice import Folder, IdFile, Ids, Pattern, chosen
 from offline_train.commands.options import Out, console
 
@@ -21,7 +22,7 @@ def remove(gallery: Folder, ids: Ids = None, file: IdFile = None, match: Pattern
     there = open_gallery(gallery)
     names = [there.ids[row] for row in chosen(there, ids, file, match)]
     now = remove_images(gallery, names)
-    console.print(f"{len(names)} images removed: {len(now)} in '{gallery}'")
+    console.print(f"{counted(len(names), 'image')} removed: {len(now)} in '{gallery}'")
 
 
 def subset(
@@ -70,4 +71,6 @@ def compact(gallery: Folder) -> None:
 
     n_before = open_gallery(gallery).n_rows
     now = compact_gallery(gallery)
-    console.print(f"{n_before - len(now)} rows freed: {len(now)} images in '{gallery}'")
+    console.print(
+        f"{counted(n_before - len(now), 'row')} freed: {counted(len(now), 'image')} in '{gallery}'"
+    )

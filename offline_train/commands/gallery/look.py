@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvf_core.problem import Problem, WrongUsage, needed
-from hvf_core.text import printable
+from hvf_core.text import counted, printable
 from offline_train.commands.gallery.choice import Folder, IdFile, Ids, Pattern, chosen
 from offline_train.commands.options import Encoders, console
 
@@ -36,7 +36,7 @@ def info(gallery: Folder) -> None:
         "space": f"{found.space[:12]}, {found.embeddings.shape[1]} numbers an image",
         "encoders": encoders,
         "health": _health(found),
-        "added in": f"{len(needed(found.manifest).blocks)} blocks",
+        "added in": counted(len(needed(found.manifest).blocks), "block"),
         "sizes": ", ".join(f"{name} {size}" for name, size in _sizes(gallery).items()),
         "search": _search(found),
         "made by": found.created_by,
@@ -143,12 +143,13 @@ def _draw(tiles: "Sequence[Tile]", layout: "Layout", out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     a_page = layout.columns * layout.rows
     n_pages = -(-len(tiles) // a_page)
-    for number, page in enumerate(sheets(tiles, layout), 1):
-        path = out if n_pages == 1 else out.with_name(f"{out.stem}-{number:03d}{out.suffix}")
+    many = [out.with_name(f"{out.stem}-{n:03d}{out.suffix}") for n in range(1, n_pages + 1)]
+    paths = many if n_pages > 1 else [out]
+    for path, page in zip(paths, sheets(tiles, layout), strict=True):
         with whole_file(path) as draft:
             page.save(draft, "png")
-    pages = "" if n_pages == 1 else f", the last of {n_pages} pages"
-    console.print(f"{len(tiles)} images in '{path}'{pages}")
+    where = f"{n_pages} pages, '{many[0]}' to '{many[-1]}'" if n_pages > 1 else f"'{out}'"
+    console.print(f"{counted(len(tiles), 'image')} in {where}")
 
 
 def _health(gallery: "Gallery") -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hvf_core.text import counted
 from stream.acquire.clock import is_time
 
 _RATE_POINTS, _RATE_POINT_S = 900, 0.2  # three minutes of stamps
@@ -32,7 +33,7 @@ class Flow(NamedTuple):
         """As a person reads it; empty while there is nothing to tell."""
         parts = [] if self.rate_hz is None else [f"{self.rate_hz:.1f} Hz"]
         parts += [] if self.drift_ppm is None else [f"{self.drift_ppm:+z.0f} ppm"]
-        parts += [f"{self.gaps} gap" + "s" * (self.gaps != 1)] if self.gaps else []
+        parts += [counted(self.gaps, "gap")] if self.gaps else []
         return ", ".join(parts)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hvf_core.problem import Problem
-from hvf_core.text import printable
+from hvf_core.text import counted, printable
 from index.images import open_image
 from stream.pipeline.wire.messages import Painted, Retrieval
 
@@ -97,7 +97,7 @@ def pictures(image: Painted, seen: Path | None, name: str) -> Table:
     grid = Table.grid(padding=(0, 3, 0, 0))
     caption = Text(f"seen: {printable(name)}", style="dim")
     cells = [] if seen is None else [Group(_blocks(seen), caption)]
-    repeats = f"{image.answer.n_repeats} repeat" + "s" * (image.answer.n_repeats != 1)
+    repeats = counted(image.answer.n_repeats, "repeat")
     caption = Text(f"painted from trial {image.about.trial} ({repeats})", style="dim")
     grid.add_row(*cells, Group(_blocks(io.BytesIO(image.image)), caption))
     return grid

@@ -12,6 +12,7 @@ from hvf_core.artifact import file_sha256
 from hvf_core.numbers import percentiles
 from hvf_core.problem import naming
 from hvf_core.provenance import versions
+from hvf_core.text import counted
 from index.gallery import MANIFEST
 from stream.acquire.chunk import StreamKind
 from stream.acquire.watch.rate import Flow
@@ -270,7 +271,7 @@ def summary_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if len(summary["by_repeats"]) > 1:
             for n in _some_of([int(n) for n in summary["by_repeats"]]):
                 yield (
-                    f"· with {n} repeat" + "s" * (n != 1),
+                    f"· with {counted(n, 'repeat')}",
                     _hits_text(summary["by_repeats"][str(n)]),
                 )
     for tmax_s, row in summary["by_tmax"].items():

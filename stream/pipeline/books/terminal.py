@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from hvf_core.problem import needed
-from hvf_core.text import printable
+from hvf_core.text import counted, printable
 from index.gallery import Gallery
 from stream.acquire.chunk import StreamKind
 from stream.acquire.lsl import local_clock
@@ -173,6 +173,9 @@ class TerminalView:
                 if message.outcome == "dropped":
                     self._dropped[message.reason] += 1
                     self.say(f"trial {message.trial}: dropped ({message.reason})")
+                    if self.gallery and [*self._dropped.elements()] == ["unknown_stimulus"]:
+                        usual = self.gallery.ids[int(self.gallery.rows[0])]
+                        self.say(f"a marker has to name an image of the gallery, as '{usual}' is")
         if not self._headless:
             self._live.update(Group(*self._moving()))
 
@@ -237,7 +240,7 @@ class TerminalView:
             facts.append("not in the gallery")
         elif answer.rank > 1 or (answer.rank and answer.abstain):
             facts.append(f"seen at place {answer.rank}")
-        facts.append(f"{answer.answer.n_repeats} repeat" + "s" * (answer.answer.n_repeats != 1))
+        facts.append(counted(answer.answer.n_repeats, "repeat"))
         if self._is_timed:
             latency_ms = (answer.stamps["published"] - answer.stamps["window_end"]) * 1e3
             facts.append(f"{latency_ms:.1f} ms")

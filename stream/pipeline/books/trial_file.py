@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hvf_core.problem import Problem
+from hvf_core.text import counted
 from stream.acquire.trials import Trial
 from stream.pipeline.books.ledger import read_ledger
 from stream.pipeline.books.trial_formats import COLUMNS, Head, Row, write_epochs, write_npz
@@ -90,7 +91,7 @@ class SavedTrials:
     notes: Sequence[str]
 
     def __str__(self) -> str:
-        trials = f"{self.n} trial" + "s" * (self.n != 1)
+        trials = counted(self.n, "trial")
         text = f"{trials} saved: {self.path}" if self.n else "no trials saved"
         missing = [f"{n} dropped ({reason})" for reason, n in sorted(self.dropped.items())]
         missing += [f"{self.n_lost} that were cut, and could not be written"] * bool(self.n_lost)

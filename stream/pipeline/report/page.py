@@ -15,6 +15,7 @@ from typing import Any
 
 from hvf_core.numbers import wilson
 from hvf_core.problem import Problem
+from hvf_core.text import counted
 from stream.acquire.watch.rate import Flow
 from stream.pipeline.books.summary import summary_rows
 from stream.pipeline.galleries import open_accepted
@@ -116,7 +117,7 @@ def _facts(config: SessionConfig, summary: Mapping[str, Any], story: Story) -> I
     if times := Counter(trial.stimulus for trial in story.trials).values():
         few, many = min(times), max(times)
         each = "once" if many == 1 else f"{many} times" if few == many else f"{few} to {many} times"
-        yield f"{len(times)} image{'s' * (len(times) != 1)}, {each} each"
+        yield f"{counted(len(times), 'image')}, {each} each"
     if summary["n_way"]:
         before = "".join(f", before {n_way}" for n_way in summary.get("n_way_before", ()))
         yield f"{summary['n_way']} images to tell apart{before}"
