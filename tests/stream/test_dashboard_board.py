@@ -213,12 +213,14 @@ def test_that_nothing_comes_any_more_at_the_end_is_no_alarm() -> None:
         ("session", "finish", "The session's time of 60 s was over: 1 of 2 trials were cut."),
         ("dashboard", "finish", "The session came to its end: 1 of 2 trials were cut."),
         ("dashboard", "stop", "The session was stopped: 1 of 2 trials were cut."),
+        ("supervisor", "failed", "The session failed before the first marker."),
     ],
 )
 def test_how_it_ended_is_told_and_what_became_of_the_trials(by: str, end: str, told: str) -> None:
     board = Board(config().model_copy(update={"duration_s": 60.0}), str)
-    board.settle(1, "cut", "")
-    board.settle(2, "dropped", "gap")
+    if not told.endswith("before the first marker."):
+        board.settle(1, "cut", "")
+        board.settle(2, "dropped", "gap")
     board.take(Controlled("s", 0, end, "", by, "done", "", 9.0, {}), 9.0)
     board.take(SessionClosed("s", 0, {"end": end}), 10.0)
     assert board.told(10.0, Files())["sentence"] == told

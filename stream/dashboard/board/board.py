@@ -41,7 +41,12 @@ _STATES = {
 """The session's states in the words of pages."""
 _BAD_NOTES = ("cannot", "died", "lost", "failed", "nobody listened")
 _ITSELF = "session"
-_ENDS = {"finish": "came to its end", "stop": "was stopped", "lost": "was cut off"}
+_ENDS = {
+    "finish": "came to its end",
+    "stop": "was stopped",
+    "lost": "was cut off",
+    "failed": "failed",
+}
 _SENTENCES = {
     "starting": "Starting: processes load and streams are looked for.",
     "waiting": "Waiting for the form: fill it in, and start.",
@@ -295,6 +300,8 @@ class Board:
         if self._is_time_over and self.config.duration_s is not None:
             how = f"'s time of {self.config.duration_s:g} s was over"
         sums = self.ledger()
+        if not sums["markers"]:
+            return f"The session{how} before the first marker."
         what, n = ("answered", sums["decoded"]) if self.config.bundle else ("cut", sums["cut"])
         return f"The session{how}: {n} of {sums['markers']} trials were {what}."
 

@@ -1,9 +1,10 @@
 """One word for each part of a session, and the sentence that explains a bad one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from hvf_core.text import some_of
 from stream.client import NodeState, StreamHealth
 from stream.pipeline.wire.config import LiveSource, SessionConfig
 from stream.pipeline.wire.nodes import DECODE, RECORD
@@ -111,7 +112,7 @@ def _eeg(seen: Seen) -> Verdict:
         )
         return Verdict("EEG", "bad", health.state, what, detail)
     if bad := [*health.flat, *health.clipped]:
-        what = f"{_some(bad)} without a signal, or at the limits: look at the cap."
+        what = f"{some_of(bad)} without a signal, or at the limits: look at the cap."
         return Verdict("EEG", "warn", "flows", what, detail)
     if health.state == "recovered":
         return Verdict("EEG", "warn", "back", f"'{health.stream}' had been away.", detail)
@@ -211,8 +212,3 @@ def _clock(seen: Seen) -> Verdict:
 
 def _end_of(seen: Seen) -> str:
     return "all is played" if seen.config.demo or seen.config.replay else "over"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{', '.join(names[:4])}{more}"
