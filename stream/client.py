@@ -483,10 +483,8 @@ class Session(AbstractContextManager["Session"]):
             if (end := self.until(found, deadline_s)) is not None:
                 return end
             what = "has no end" if len(meant()) == nth else f"was not heard by {self.id}"
-            source = self.snapshot.config.get("source") if self.snapshot else None
-            what += (
-                f", which listens to '{source['markers']}'" if (source or {}).get("markers") else ""
-            )
+            source = self.snapshot.config.get("source", {}) if self.snapshot else {}
+            what += f", which listens to '{source['markers']}'" if source.get("markers") else ""
             raise TimeOut(f"{deadline_s:g} s later, marker '{marker}' ({stamp_s or 'any'}) {what}")
         finally:
             self._passed = (self._passed | {*meant()}) & self.markers.keys()

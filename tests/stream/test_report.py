@@ -106,7 +106,7 @@ def test_of_a_long_session_all_trials_are_shown_and_some_paintings_lie_beside_th
     assert "All 40 trials" in seen.text
     assert [t for t, _ in seen.tags].count("article") == 40 + AT_A_GLANCE
     # Near the top, of the six images that came last, what was last painted.
-    glance = page[page.index('id="glance"') : page.index('id="latency"')]
+    glance = page[page.index('id="glance"') : page.index('id="accuracy"')]
     assert re.findall(r"painted in trial (\d+)", glance) == ["35", "29", "37", "31", "39", "33"]
     sources = {a["src"] for t, a in seen.tags if t == "img"}
     assert all(a["loading"] == "lazy" for t, a in seen.tags if t == "img")

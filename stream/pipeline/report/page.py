@@ -75,8 +75,8 @@ def _page(config: SessionConfig, summary: Mapping[str, Any]) -> str:
         cards.html(),
     )
     parts = [
-        accuracy_part(story, summary),
         trials if is_short else section("glance", what, cards.at_a_glance()),
+        accuracy_part(story, summary),
         latency_part(story, summary),
         timeline_part(story, _names(config)),
         _streams(config, summary, story),
