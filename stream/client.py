@@ -472,8 +472,8 @@ class Session(AbstractContextManager["Session"]):
             named = [n for n, one in seen if marker in (one.about.stimulus, one.text)]
             return [n for n in named if n not in self._passed][:nth]
 
-        outputs = self.snapshot.config.get("outputs", {}) if self.snapshot else {}
-        if isinstance(marker, str) and stamp_s is None and outputs.get("blind"):
+        config = self.snapshot.config if self.snapshot else {}
+        if isinstance(marker, str) and stamp_s is None and config.get("outputs", {}).get("blind"):
             raise ClientError(f"{self.id} tells no marker's text, as it is --blind: give its stamp")
 
         def found() -> TrialEnd | None:
@@ -482,9 +482,8 @@ class Session(AbstractContextManager["Session"]):
         try:
             if (end := self.until(found, deadline_s)) is not None:
                 return end
-            what = "has no end" if len(meant()) == nth else f"was not heard by {self.id}"
-            source = self.snapshot.config.get("source", {}) if self.snapshot else {}
-            what += f", which listens to '{source['markers']}'" if source.get("markers") else ""
+            hears = config.get("source", {}).get("markers") or "any stream"
+            what = "has no end" if len(meant()) == nth else f"was not heard by {self.id} on {hears}"
             raise TimeOut(f"{deadline_s:g} s later, marker '{marker}' ({stamp_s or 'any'}) {what}")
         finally:
             self._passed = (self._passed | {*meant()}) & self.markers.keys()
