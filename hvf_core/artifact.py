@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,13 +53,17 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def space_needed(path: Path, way_out: str = "make room, or name another disk") -> Iterator[None]:
-    """Turns what a disk that is full raises into a `Problem`."""
+def space_needed(path: Path, way_out: str = "") -> Iterator[None]:
+    """Turns what a disk that is full raises into a `Problem`; its way out by default is room."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
+        where = ""
+        with suppress(Problem):  # without a home nothing of it is in a cache
+            where = " in HVF_LIVE_CACHE" if path.is_relative_to(cache_folder()) else ""
+        way_out = way_out or f"make room, or name another disk{where}"
         raise Problem(f"{path} cannot be written ({error}): {way_out}") from None
 
 

@@ -20,6 +20,7 @@ PAIRS = {
     "control": (zmq.ROUTER, zmq.DEALER),
     "embeddings": (zmq.PULL, zmq.PUSH),
     "signals": (zmq.XPUB, zmq.SUB),
+    "overheard": (zmq.PUSH, zmq.PULL),
 }
 KNOWS = ("nothing", "the server's key", "wrong keys")
 ENDS = pack(End(reason="stop", facts={}))

@@ -386,6 +386,12 @@ def test_a_stream_that_is_not_there_or_sends_nothing(monkeypatch: pytest.MonkeyP
     assert silent[-1].state == absent[-1].state == irregular[-1].state == "FAIL"
     assert "start the amplifier" in silent[-1].text
     assert "no LSL stream named 'doctor-absent'" in absent[-1].text
+    assert "network interface" not in absent[-1].text
+    monkeypatch.setattr(psutil, "net_if_stats", dict)
+    (deaf,) = said(
+        streams.flow, SessionSettings(source=LiveSource(eeg="doctor-absent", wait_s=0.1))
+    )
+    assert deaf.text.endswith("no network interface is up: bring one up, loopback suffices")
     assert "is irregular" in irregular[-1].text
 
 

@@ -118,9 +118,14 @@ def find_stream(name: str, wait_s: float, source: str | None = None) -> FoundStr
         there = ", ".join(f"{s} from '{s.source_id}'" for s in others) or "none"
         meant = did_you_mean((name,), (one for one in others if one.name != name))
         of_source = f" from '{source}'" if source is not None else ""
+        import psutil
+
+        is_up = any(one.isup for one in psutil.net_if_stats().values())
+        way_out = "start it, or give the name of one that is there"
         raise Problem(
             f"no LSL stream named '{name}'{of_source} within {wait_s:g} s{meant} (streams that "
-            f"answer: {there}); start it, or give the name of one that is there"
+            f"answer: {there}); "
+            + (way_out if is_up else "no network interface is up: bring one up, loopback suffices")
         )
     if len(found) > 1:
         speaking = [one for one in found if _speaks(one)]

@@ -134,7 +134,9 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("hvf_core.artifact.save_file", full)
-    with pytest.raises(Problem, match=r"bundle cannot be written \(.*No space.*\): make room"):
+    with pytest.raises(
+        Problem, match=r"bundle cannot be written \(.*No space.*\): make room, .* in HVF_LIVE_CACHE"
+    ):
         ready_model()
     assert not any((tmp_path / "cache").iterdir())
 

@@ -42,6 +42,10 @@ def talk(binds: zmq.Socket, connects: zmq.Socket) -> bytes:
     return hears.recv_multipart()[-1]
 
 
+def test_each_endpoint_has_its_pair() -> None:
+    assert {*PAIRS} == {*Endpoints.model_fields}
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_who_has_no_keys_hears_nothing_and_is_not_heard(endpoints: Endpoints, name: str) -> None:
     binding, connecting = PAIRS[name]
