@@ -282,7 +282,7 @@ def test_models_that_are_well(well: Path) -> None:
         "`mbp --hold-out 200`, or run `python -m offline_train calibrate`"
     ]
     text = "\n".join(one.text for one in found)
-    assert "the 4 channels Fz Cz Pz Oz" in text
+    assert "the 4 channels (Fz, Cz, Pz, Oz)" in text
     assert "run through engine onnx" in text
     assert "run through engine torch" in text
     assert "all of its image files can be opened" in text
@@ -358,7 +358,7 @@ def test_a_stream_is_held_against_the_bundle_and_listened_to(
         found = said(streams.flow, settings(well, source=source))
         mapped = said(streams.flow, settings(well, source=source, channel_map={"PO7": "Oz"}))
     markers, there, missing, rate, delay, quality, answer = found
-    assert (there.state, "Fz Cz Pz PO7" in there.text) == ("ok", True)
+    assert (there.state, "4 channels (Fz, Cz, Pz, PO7)" in there.text) == ("ok", True)
     assert (missing.state, "missing Oz" in missing.text) == ("FAIL", True)
     assert (rate.state, "Hz: it promises 200 Hz, are some lost?" in rate.text) == (
         "warn",
