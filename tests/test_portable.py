@@ -37,7 +37,7 @@ def without(module, *names):
 
 PORTABLE = {
     "os": without(
-        os, *"nice fork getuid getppid getpgid setsid killpg mkfifo chown uname pwrite".split()
+        os, *"nice fork getuid getpgid setsid killpg mkfifo chown uname pwrite".split()
     ),
     "signal": without(signal, *"SIGKILL SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGALRM SIGCHLD".split()),
     "socket": without(socket, "AF_UNIX"),
@@ -108,6 +108,30 @@ def test_a_session_without_posix_decodes_paints_obeys_and_lets_nobody_in(tmp_pat
     assert all(re.fullmatch(r"\d+ .+ \S+\n", line) for line in heard)
     assert all("Traceback" not in log.read_text("utf-8") for log in (folder / "logs").iterdir())
     assert not Path(endpoints.control.partition("#")[2]).parent.exists()
+
+
+@pytest.mark.usefixtures("without_posix")
+def test_benchmarks_without_posix_run_their_workers_and_refuse_faults_in_a_sentence() -> None:
+    program = """
+from hvf_core.problem import one_sentence
+from stream.bench.processes import workers
+from stream.commands.bench import bench
+if __name__ == "__main__":
+    with workers() as pool:
+        print(pool.submit(abs, -7).result(), flush=True)
+    for name in ("soak", "faults"):
+        try:
+            with one_sentence():
+                bench([name])
+        except SystemExit as end:
+            print(end.code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.split() == ["7", "1", "1"], done.stderr
+    for sentence in done.stderr.splitlines():
+        assert re.fullmatch("faults are signals .* run this benchmark on Linux", sentence)
 
 
 def example(page: str) -> str:

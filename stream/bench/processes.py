@@ -8,13 +8,16 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hvf_core.problem import ASK_TO_END, needed
 
+KILL: signal.Signals = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""Ends a process that stands still, too; Windows knows no other way to end one."""
 _PR_SET_PDEATHSIG = 1
 _processes = multiprocessing.get_context("spawn")  # as torch has threads
 
@@ -25,7 +28,7 @@ def end_with_parent() -> None:
     Ctrl-C is for whoever started it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(needed(needed(multiprocessing.parent_process()).pid), signal.SIGKILL)
+    end_with(needed(needed(multiprocessing.parent_process()).pid), KILL)
 
 
 def end_with(parent: int, by: int) -> None:
@@ -44,6 +47,15 @@ def tied(*arguments: object, by: signal.Signals = signal.SIGTERM) -> list[str]:
     """
     first = ("-m", __name__, os.getpid(), int(by)) if os.name == "posix" else ()
     return [sys.executable, *map(str, (*first, *arguments))]
+
+
+def interrupt(program: subprocess.Popen[bytes]) -> None:
+    """Sends Ctrl-C to a program in a group of its own, and to all in it; Windows ends it alone."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):  # they have ended
+            os.killpg(program.pid, signal.SIGINT)
+    else:
+        program.terminate()
 
 
 @contextmanager

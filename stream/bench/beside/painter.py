@@ -97,7 +97,8 @@ class PretendedPainter:
 def paint(config: SessionConfig) -> None:
     """The painting node, but for what it paints with."""
     end_with_parent()
-    os.nice(NICENESS)
+    if hasattr(os, "nice"):  # Windows has none
+        os.nice(NICENESS)
     serve(config, Lifeline(PAINT, "", supervised=False), PretendedPainter())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,11 @@ import zmq
 
 from demo.model import ready_model
 from demo.settings import ASSETS, PRIOR
-from hvf_core.problem import needed
+from hvf_core.problem import Problem, needed
 from hvf_core.specs import Frozen
 from stream.acquire.lsl import local_clock
 from stream.bench.measured_session import read_whole
-from stream.bench.processes import tied
+from stream.bench.processes import KILL, interrupt, tied
 from stream.pipeline.books.ledger import Record, read_ledger
 from stream.pipeline.wire.bus import open_socket, receive
 from stream.pipeline.wire.endpoints import Endpoints
@@ -72,6 +73,15 @@ class Fault(Frozen):
         return sum(float(step.split()[1]) for step in self.steps if step.startswith("wait "))
 
 
+def refuse_elsewhere() -> None:
+    """Raises: Problem: this system cannot be asked for the faults."""
+    if not (hasattr(signal, "SIGSTOP") and hasattr(psutil, "RLIMIT_NOFILE")):
+        raise Problem(
+            "faults are signals to processes and limits set to them from outside, which "
+            f"{platform.system()} does not have: run this benchmark on Linux"
+        )
+
+
 class FaultySession:
     """A session and the source of its streams, for the length of a `with`.
 
@@ -94,7 +104,7 @@ class FaultySession:
         name = f"fault-{fault.name}-{os.getpid()}"
         n = round((_CALM_S + fault.play_s) / fault.soa_s)
         source = ("-m", "stream.bench.faults.source", name, n, fault.soa_s)
-        self.source = self._start("source", source, by=signal.SIGKILL, stdin=subprocess.PIPE)
+        self.source = self._start("source", source, by=KILL, stdin=subprocess.PIPE)
         session = ["run_realtime.py", "live", "--headless", "--out", self.folder, "--wait", 60]
         session += ["--eeg", name, "--markers", f"{name}-markers", "--bundle", ready_model().bundle]
         session += ["--paint", PRIOR, "--base", ASSETS] * fault.paints
@@ -149,7 +159,7 @@ class FaultySession:
     def end(self) -> None:
         """Ends the session as Ctrl-C does, unless it has ended."""
         if self.session.poll() is None:
-            os.killpg(self.session.pid, signal.SIGINT)
+            interrupt(self.session)
 
     def wait_for_end(self) -> None:
         """Waits until all its processes are gone, but not for ever."""

@@ -22,7 +22,7 @@ from hvf_core.screen import Screen
 from stream.acquire.lsl import local_clock
 from stream.bench.endurance.promises import Promise, all_kept, append_json, is_flat, table
 from stream.bench.faults.recordings import Span, recorded
-from stream.bench.faults.session import Fault, FaultySession
+from stream.bench.faults.session import Fault, FaultySession, refuse_elsewhere
 from stream.bench.faults.table import (
     AS_ASKED,
     FAULTS,
@@ -202,6 +202,7 @@ def main(
     if unknown := set(names) - AMONG_OTHERS.keys():
         there = ", ".join(AMONG_OTHERS)
         raise typer.BadParameter(f"'{unknown.pop()}' cannot come among others: {there} can")
+    refuse_elsewhere()
     check_file(json)
     seed = time.time_ns() % 2**32 if seed is None else seed
     length_s = 60 * minutes

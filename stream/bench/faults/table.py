@@ -20,7 +20,7 @@ import typer
 
 from hvf_core.options import Flag
 from hvf_core.specs import read_presets
-from stream.bench.faults.session import N_BESIDE, Fault, FaultySession
+from stream.bench.faults.session import N_BESIDE, Fault, FaultySession, refuse_elsewhere
 from stream.bench.paths import workplace
 from stream.pipeline.books.ledger import Record, read_ledger
 
@@ -218,6 +218,7 @@ def main(
         for name in wanted:
             typer.echo(f"{name:20}{FAULTS[name].what}")
         return
+    refuse_elsewhere()
     rows: dict[str, str] = {}
     is_broken = False
     typer.echo(_HEAD)

@@ -5,7 +5,6 @@ over ezmsg's own transport. A window ends at or before tmax: it is there once a 
 """
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -21,7 +20,7 @@ from ezmsg.util.messages.axisarray import AxisArray
 from stream.acquire.lsl import local_clock
 from stream.bench.peers.job import READY, SUBSCRIBER, Job, heard, message
 from stream.bench.peers.lab import Lab
-from stream.bench.processes import end_with
+from stream.bench.processes import KILL, end_with
 
 _BUFFER_S = 4.0
 
@@ -70,7 +69,7 @@ class Subscriber(ez.Unit):  # type: ignore[misc, unused-ignore]
 
     async def initialize(self) -> None:
         self.said = self.SETTINGS.job.said.open("a", buffering=1, encoding="utf-8")
-        end_with(os.getppid(), signal.SIGKILL)
+        end_with(os.getppid(), KILL)
         print(SUBSCRIBER, os.getpid(), flush=True)
 
     @ez.subscriber(INPUT)  # type: ignore[untyped-decorator, unused-ignore]

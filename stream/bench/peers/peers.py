@@ -1,7 +1,5 @@
 """The peers, as data, and one of them while it runs: its program, and who has its answers."""
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ import psutil
 
 from hvf_core.problem import Problem
 from stream.bench.peers.job import READY, SUBSCRIBER, Answer, Job, answers
-from stream.bench.processes import tied
+from stream.bench.processes import interrupt, tied
 
 _HERE, _ROOT = "stream.bench.peers", Path(__file__).parents[3]
 _START_WAIT_S, _END_WAIT_S = 120.0, 30.0
@@ -92,8 +90,7 @@ class RunningPeer:
             if name == "subscriber":
                 process.kill()
                 process.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(self._program.pid, signal.SIGINT)
+        interrupt(self._program)
         with suppress(subprocess.TimeoutExpired):
             self._program.wait(_END_WAIT_S)
         for one in own:
