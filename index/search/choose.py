@@ -20,8 +20,6 @@ from index.search.remainder import AT_ONCE, Moments
 
 CANDIDATES = (3000, 1000, 200)
 """How many images an index may be asked for; what suffices is found from above."""
-FEWEST = 1000
-"""Fewer images are always searched exactly."""
 _TRAINED_ON = 65_536
 _TIMED = 100  # exact searches, which may take long
 _CHOOSE = 400  # queries, as many settings are tried

@@ -37,6 +37,8 @@ OF_GPU_IVF = "ivf-sq8"
 """The kind of index that FAISS has a form of for GPUs."""
 NAMES = (AUTO, EXACT, *KINDS, GPU, GPU_HALF, GPU_IVF)
 """What finds images on this machine."""
+FEWEST = 1000
+"""Fewer images are always searched exactly."""
 MILVUS = "milvus"
 """What has a server find them."""
 MAKE = "make it again with `python -m offline_train gallery index GALLERY`"

@@ -11,7 +11,10 @@ from hvf_core.problem import WrongUsage
 
 BENCHES = {
     "live": ("live.run", "the certificate: how late a session answers here, and what may be run"),
-    "search": ("search", "how long galleries of any size take to be searched, and what is found"),
+    "search": (
+        "search.run",
+        "how long galleries of any size take to be searched, and what is found",
+    ),
     "decoder-latency": (
         "decoder_latency",
         "how long an answer takes after the last slice of a trial",

@@ -19,8 +19,7 @@ from hvf_core.problem import Problem, needed
 from index.gallery import Gallery, check_space
 from index.ranking import Ranker
 from index.search.base import Search
-from index.search.choose import FEWEST
-from index.search.kinds import AUTO, EXACT, MILVUS
+from index.search.kinds import AUTO, EXACT, FEWEST, MILVUS
 from index.search.measure import Figures
 from index.search.open import open_search
 from stream.pipeline.galleries import open_accepted

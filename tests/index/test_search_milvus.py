@@ -31,7 +31,7 @@ from index.search.milvus.search import Milvus, open_milvus
 from index.search.milvus.server import Lost, Server
 from index.search.milvus.settings import MilvusSettings
 from offline_train.commands.app import app
-from stream.bench.search_kinds import K, Place, ask, load_on_server, open_kind
+from stream.bench.search.kinds import K, Place, ask, load_on_server, open_kind
 from stream.doctor.models import milvus as looked_at
 from stream.doctor.verdict import Named
 from stream.pipeline.decoding import open_decoder

@@ -13,7 +13,8 @@ from hvf_core.problem import Problem
 from stream.bench.gpu import sections
 from stream.bench.gpu.answers import FACTOR, K, graph_of_answers
 from stream.bench.gpu.card import Card, Limits, flops_of, spread
-from stream.bench.gpu.sections import SECTIONS, Cell, apart, measured
+from stream.bench.gpu.rows import SECTIONS
+from stream.bench.gpu.sections import Cell, apart, measured
 from stream.bench.gpu.tables import markdown
 from tests.calling import call
 

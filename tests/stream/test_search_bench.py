@@ -16,10 +16,11 @@ from index.gallery import open_gallery
 from index.search.flat import Flat
 from index.search.gpu import refuse_no_gpu
 from index.search.measure import Queries, truth_of
-from stream.bench import search, search_world
-from stream.bench.search import judged_by, read_gb_per_s
-from stream.bench.search_kinds import Asked, K
-from stream.bench.search_world import World, pictures
+from stream.bench.search import rounds, run
+from stream.bench.search import world as worlds
+from stream.bench.search.kinds import Asked, K
+from stream.bench.search.rounds import judged_by, read_gb_per_s
+from stream.bench.search.world import World, pictures
 
 
 def drawn(n: int, seed: int, dim: int = 12) -> np.ndarray:
@@ -89,8 +90,8 @@ def test_pictures_begin_with_those_of_the_demo_and_none_comes_twice() -> None:
 def test_embeddings_are_those_of_the_demos_own_gallery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_world, "BLOCK", 4)
-    search_world._fuse(1, tmp_path / "fused.npy")
+    monkeypatch.setattr(worlds, "BLOCK", 4)
+    worlds._fuse(1, tmp_path / "fused.npy")
     shipped = open_gallery(ready_model().gallery).embeddings[4:8]  # kept in half precision
     np.testing.assert_allclose(np.load(tmp_path / "fused.npy"), shipped, atol=3e-4)
 
@@ -110,8 +111,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Console]
         def queries(self) -> Queries:
             return asking(60, 5)
 
-    monkeypatch.setattr(search, "World", Cheap)
-    monkeypatch.setattr(search, "_READ", 2**16)
+    monkeypatch.setattr(rounds, "World", Cheap)
+    monkeypatch.setattr(rounds, "_READ", 2**16)
     return Cheap
 
 
@@ -133,7 +134,7 @@ def test_what_is_drawn_has_the_mean_and_covariance_of_what_is_made(
 def test_a_line_for_each_size_and_kind(
     world: Callable[[Console], World], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search.main("200,1100", "exact,ivf-sq8", 20, 2, 1.0, 250, 0)
+    run.main("200,1100", "exact,ivf-sq8", 20, 2, 1.0, 250, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["images"], line["kind"]) for line in lines] == [
         (200, "exact"),  # so few are
@@ -161,7 +162,7 @@ def test_a_kind_that_cannot_run_here_says_why(
     with suppress(Problem):
         refuse_no_gpu()
         pytest.skip("there is a GPU here, and FAISS's build for it")
-    search.main("200", "faiss-gpu", 20, 1, 1.0, 200, 0)
+    run.main("200", "faiss-gpu", 20, 1, 1.0, 200, 0)
     line = json.loads(capsys.readouterr().out)
     assert "FAISS" in line["skipped"]
     assert "p50_ms" not in line
@@ -169,17 +170,17 @@ def test_a_kind_that_cannot_run_here_says_why(
 
 def test_a_kind_that_is_not_there_is_told(world: Callable[[Console], World]) -> None:
     with pytest.raises(WrongUsage, match="'exakt' is no kind of search here"):
-        search.main("200", "exakt", 20, 1, 1.0, 200, 0)
+        run.main("200", "exakt", 20, 1, 1.0, 200, 0)
     with pytest.raises(WrongUsage, match="'milvus-flat' is asked of a server: say which by --mil"):
-        search.main("200", "exact,milvus-flat", 20, 1, 1.0, 200, 0)
+        run.main("200", "exact,milvus-flat", 20, 1, 1.0, 200, 0)
     with pytest.raises(WrongUsage, match="--milvus-uri is no address of a Milvus server"):
-        search.main("200", "exact", 20, 1, 1.0, 200, 0, "server")
+        run.main("200", "exact", 20, 1, 1.0, 200, 0, "server")
 
 
 @pytest.mark.parametrize("sizes", ["0", "-5", "abc", "200,"])
 def test_what_is_no_size_is_told(sizes: str) -> None:
     with pytest.raises(WrongUsage, match="are no sizes: give numbers from 1 on"):
-        search.main(sizes, "exact", 20, 1, 1.0, 200, 0)
+        run.main(sizes, "exact", 20, 1, 1.0, 200, 0)
 
 
 @pytest.mark.slow
@@ -188,7 +189,7 @@ def test_what_was_measured_before_ctrl_c_is_kept(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    take_turn, n_turns = search._Kind.take_turn, 0
+    take_turn, n_turns = rounds._Kind.take_turn, 0
 
     def interrupted(*arguments: object) -> None:
         nonlocal n_turns
@@ -197,9 +198,9 @@ def test_what_was_measured_before_ctrl_c_is_kept(
             raise KeyboardInterrupt
         take_turn(*arguments)
 
-    monkeypatch.setattr(search._Kind, "take_turn", interrupted)
+    monkeypatch.setattr(rounds._Kind, "take_turn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        search.main("200,300", "exact,IndexFlatIP", 20, 2, 1.0, 200, 0)
+        run.main("200,300", "exact,IndexFlatIP", 20, 2, 1.0, 200, 0)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["images"], one["kind"], one["rounds"]) for one in lines] == [
         (200, "exact", 2),

@@ -1,9 +1,8 @@
 """What ties a gallery to a collection: what both say it was made of, and how good its index is."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from safetensors.numpy import load_file
@@ -27,21 +26,6 @@ FOLDER, MANIFEST, MOMENTS = "milvus", "milvus.json", "moments.safetensors"
 SCHEMA_VERSION: Literal[1] = 1
 LOAD = "load it with `python -m offline_train gallery load-milvus GALLERY --uri URI`"
 """The way out wherever a collection is of no use."""
-
-
-class ServerIndex(Frozen):
-    """An index of Milvus, and how it is searched."""
-
-    kind: str
-    build: Mapping[str, Any] = {}
-    search: Mapping[str, Any] = {}
-
-
-INDEXES: Mapping[str, ServerIndex] = {
-    "hnsw": ServerIndex(kind="HNSW", build={"M": 32, "efConstruction": 256}, search={"ef": 1500}),
-    "ivf-sq8": ServerIndex(kind="IVF_SQ8", build={"nlist": 1024}, search={"nprobe": 128}),
-    "flat": ServerIndex(kind="FLAT"),
-}
 N_CANDIDATES = 1000
 """Images that a server is asked for; their cosines are computed here."""
 

@@ -12,8 +12,8 @@ from hvf_core.provenance import command_line
 from index.gallery import Gallery
 from index.search.kinds import MILVUS
 from index.search.measure import Figures, Queries, measured, truth_of
+from index.search.milvus.indexes import INDEXES
 from index.search.milvus.kept import (
-    INDEXES,
     N_CANDIDATES,
     Provenance,
     provenance_of,

@@ -18,8 +18,8 @@ from index.search.base import Scores, Search
 from index.search.dense import places_in
 from index.search.kinds import MILVUS
 from index.search.measure import Figures
+from index.search.milvus.indexes import INDEXES
 from index.search.milvus.kept import (
-    INDEXES,
     N_CANDIDATES,
     Provenance,
     read_kept,

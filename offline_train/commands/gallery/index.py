@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hvf_core.problem import WrongUsage
 from hvf_core.provenance import command_line
-from index.search.kinds import AUTO, EXACT, KINDS
+from index.search.kinds import AUTO, EXACT, FEWEST, KINDS
 from offline_train.commands.gallery.choice import Folder
 from offline_train.commands.options import console
 
@@ -39,7 +39,7 @@ def index(
     Example: python -m offline_train gallery index g --queries held_out --bundle b
     """
     from index.gallery import open_gallery
-    from index.search.choose import FEWEST, Rows, choose
+    from index.search.choose import Rows, choose
     from index.search.measure import simulated_queries
     from index.search.remainder import moments_of
     from index.search.stored import save_search

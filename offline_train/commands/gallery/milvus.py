@@ -36,7 +36,8 @@ def load_milvus(
     """
     from index.gallery import load_gallery
     from index.search.measure import simulated_queries
-    from index.search.milvus.kept import INDEXES, collection_of, folder_of
+    from index.search.milvus.indexes import INDEXES
+    from index.search.milvus.kept import collection_of, folder_of
     from index.search.milvus.load import load, measure
     from index.search.milvus.server import CALL_S, Server
     from index.search.milvus.settings import uri_of

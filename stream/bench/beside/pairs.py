@@ -6,7 +6,6 @@ import numpy as np
 from rich.table import Table
 
 from hvf_core.screen import Screen
-from offline_train.evaluate.metrics import estimated_mean
 
 Blocks = Sequence[Sequence[float]] | np.ndarray
 """Milliseconds, block by block."""
@@ -20,6 +19,8 @@ def show_pairs(
     *more: str,
 ) -> None:
     """Prints both halves of each pair, which are called by `names`, and more sentences."""
+    from offline_train.evaluate.metrics import estimated_mean  # here: SciPy takes a second
+
     table = Table(title=title, title_justify="left")
     for column in (head, "p50", "p95", "p99", "max"):
         table.add_column(column, justify="left" if column == head else "right")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 BYTES_A_TRIAL, HANDLES_A_TRIAL = 500.0, 1e-3
 """May come with each trial: its entry in the books takes some bytes until the session ends."""
@@ -44,6 +43,8 @@ class Growth:
 
 def growth(trials: np.ndarray, values: np.ndarray) -> Growth | None:
     """How `values` (n,) grow over the second half of `trials` (n,); None where points are few."""
+    from scipy import stats  # here: it takes a second
+
     late = np.argsort(trials, kind="stable")
     late = late[trials[late] >= (trials.min() + trials.max()) / 2] if len(late) else late
     if len(late) < _FEWEST:

@@ -16,8 +16,7 @@ import typer
 from decoder.devices import device_of
 from hvf_core.options import Flag
 from hvf_core.problem import Problem, WrongUsage, naming
-from stream.bench.gpu.card import Card
-from stream.bench.gpu.sections import SECTIONS, Row, apart, measured
+from stream.bench.gpu.rows import SECTIONS, Row
 from stream.bench.gpu.tables import markdown
 from stream.bench.paths import check_file, given
 
@@ -51,6 +50,9 @@ def main(
             "torch sees no CUDA card here, which is what this measures: `--tiny` tries it out on "
             "the CPU, and `python run_realtime.py doctor` tells what is missing"
         )
+    from stream.bench.gpu.card import Card  # here: torch takes seconds
+    from stream.bench.gpu.sections import apart, measured
+
     rows: list[Row] = []
     for name in only.split(","):
         for row in (

@@ -6,11 +6,11 @@ more, is carried into the next one.
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -18,25 +18,14 @@ from decoder.engines.passes import CannotRun
 from hvf_core.problem import Problem
 from hvf_core.provenance import command_line
 from stream.bench.gpu.card import Card, Figures
+from stream.bench.gpu.rows import SECTIONS, Row
 from stream.bench.machine import machine
 from stream.bench.processes import end_with_parent
-
-SECTIONS: Mapping[str, str] = {
-    "limits": "stream.bench.gpu.limits:cells",
-    "answers": "stream.bench.gpu.answers:cells",
-    "galleries": "stream.bench.gpu.galleries:cells",
-    "painting": "stream.bench.gpu.painting:cells",
-    "together": "stream.bench.gpu.together:cells",
-    "brain-training": "stream.bench.gpu.training:brain_cells",
-    "prior-training": "stream.bench.gpu.training:prior_cells",
-}
-"""From what matters most: where time runs out, the last are left out."""
 
 _FAULTS = (Problem, CannotRun, ImportError, RuntimeError, MemoryError, OSError)
 """What a cell may end in: torch's errors of CUDA and of its memory are RuntimeErrors."""
 _GRACE_S = 20.0  # beyond its time, until a process is taken to hang
 
-Row = dict[str, Any]
 _processes = get_context("spawn")
 
 

@@ -19,7 +19,6 @@ from stream.acquire.settings import PreprocessSettings, as_made
 from stream.bench.listeners import Answer
 from stream.bench.live.cells import Setup
 from stream.bench.live.figures import ANSWER, Cell, Figures, Used, accuracy_of, judged
-from stream.bench.live.photon import steadiness
 from stream.bench.live.settings import Requirements
 from stream.bench.machine import load
 from stream.bench.measured_session import (
@@ -91,6 +90,8 @@ class Bench:
         answers = (*measured.provisionals, *measured.finals)
         photon = {}
         if setup.trigger is not None:
+            from stream.bench.live.photon import steadiness  # here: MNE takes a second
+
             eeg = self.streams[0] or measured.folder.name  # which a source of ours is called as
             photon = steadiness(measured, eeg, setup.trigger)
         cell = Cell(

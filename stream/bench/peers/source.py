@@ -15,10 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from demo.live_subject import SEED
-from demo.recordings import responses, simulate_recording
 from demo.stimuli import Stimulus
-from demo.subject import SimulatedSubject, SubjectSettings
 from hvf_core.problem import Problem
 from stream.acquire.lsl import local_clock
 from stream.bench.peers.conditions import LEAD_S, Condition, Plan
@@ -64,6 +61,10 @@ class Played:
 
 def recorded(shown: Sequence[Stimulus], soa_s: float, rate_hz: float) -> np.ndarray:
     """EEG of the demo's subject, who sees these from `LEAD_S` on: float32 (rows, channels)."""
+    from demo.live_subject import SEED  # here: SciPy and MNE take seconds
+    from demo.recordings import responses, simulate_recording
+    from demo.subject import SimulatedSubject, SubjectSettings
+
     brain = SubjectSettings(rate_hz=rate_hz, seed=SEED)
     subject = SimulatedSubject(brain, recording_seed=10_000)
     return simulate_recording(subject, shown, responses(brain, shown), soa_s, "peers").samples

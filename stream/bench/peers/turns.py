@@ -18,7 +18,6 @@ from stream.acquire.preprocess import Preprocessing
 from stream.bench.peers.conditions import CONDITIONS, Condition, Plan, plan
 from stream.bench.peers.job import Job
 from stream.bench.peers.judge import Truth, Verdict, back_after_s, judge
-from stream.bench.peers.lab import Lab
 from stream.bench.peers.peers import Peer, RunningPeer
 from stream.bench.peers.source import Streams, TurnSource, recorded
 
@@ -84,6 +83,8 @@ def make_world(
 
 def truth_of(streams: Streams, model: DemoModel, onsets: Sequence[int]) -> Truth:
     """What each trial is answered by offline; onsets are rows of the recording."""
+    from stream.bench.peers.lab import Lab  # here: torch, FAISS and SciPy take seconds
+
     gallery = open_gallery(model.gallery)
     transform = Preprocessing.of(load_bundle(model.bundle)).prepare(
         streams.channels, streams.rate_hz

@@ -25,20 +25,19 @@ from index.gallery import open_gallery
 from index.search.base import Search
 from index.search.choose import Rows, choose
 from index.search.gpu import refuse_no_gpu
-from index.search.kinds import GPU, GPU_HALF, GPU_IVF, MILVUS
+from index.search.kinds import GPU, GPU_HALF, GPU_IVF
 from index.search.measure import Queries
-from index.search.milvus.kept import INDEXES, refuse_other
+from index.search.milvus.kept import refuse_other
 from index.search.milvus.load import load
 from index.search.milvus.search import named_by
 from index.search.milvus.server import CALL_S, FIRST_S, Server
 from index.search.open import open_search
 from index.search.remainder import moments_of
 from index.search.stored import save_search
+from stream.bench.search.names import ON_SERVER
 
 K = 5
 _WARM_UP = 3
-ON_SERVER = {f"{MILVUS}-{index}": index for index in INDEXES}
-"""The kinds of search that a Milvus server takes part in, and the index of each."""
 
 Ask = Callable[[np.ndarray, float], tuple[np.ndarray, float]]
 """From an embedding, and what cosines with it are multiplied by, to the best `K` rows and the

@@ -1,37 +1,23 @@
-"""How long galleries of any size take to be searched, what is found, and what that takes.
-
-`run_realtime.py bench search`: galleries of the demo world, in which the embeddings of simulated
-trials are looked up one at a time. Each kind of search has a process of its own, which opens the
-gallery as a session does. In every round all are asked in turn, so that they meet the same machine,
-and beside them FAISS's plain `IndexFlatIP`, usearch where it is installed, a Milvus server where
-one is named, and how fast memory is read. Ours, and what the server names, give the total over all
-images too, the others do not. Ctrl-C leaves the lines of what was measured so far.
-"""
+"""All kinds of search asked in turn, for one size of a gallery after the other."""
 
 import json
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from hvf_core.problem import WrongUsage
 from index.gallery import Gallery, open_gallery, save_gallery
-from index.search.choose import FEWEST
-from index.search.kinds import AUTO, EXACT, GPU, GPU_IVF, KINDS, NAMES, OF_GPU_IVF
+from index.search.kinds import AUTO, FEWEST, GPU_IVF, KINDS, OF_GPU_IVF
 from index.search.measure import Queries, Truth, truth_of
-from index.search.milvus.server import Server
-from index.search.milvus.settings import uri_of
 from stream.bench.processes import workers
-from stream.bench.search_kinds import (
-    ON_SERVER,
+from stream.bench.search.kinds import (
     Asked,
     Place,
     ask,
@@ -40,48 +26,36 @@ from stream.bench.search_kinds import (
     memory_mb,
     open_kind,
 )
-from stream.bench.search_world import World
+from stream.bench.search.names import ON_SERVER
+from stream.bench.search.world import World
 
-PEERS = ("IndexFlatIP", *(("usearch",) if find_spec("usearch") else ()))
 _INDEX_OF = {GPU_IVF: OF_GPU_IVF}
-_OFFERED = (*NAMES, *ON_SERVER, *PEERS)
-_USUAL = ",".join((AUTO, EXACT, GPU, *PEERS))
 _READ = 2**26  # float32: 256 MiB, more than caches hold
 _SAME = 2e-6  # cosines this close are equal, but for rounding
 _CHOOSE = 1000  # queries by which an index is chosen, and others than it is measured with
 
 
-def main(
-    images: Annotated[str, typer.Option(help="sizes: N,N,...")] = "200,16540,100000,1000000",
-    kinds: Annotated[str, typer.Option(help=f"KIND,KIND,... of {', '.join(_OFFERED)}")] = _USUAL,
-    queries: Annotated[int, typer.Option(min=20, max=2800, help="trials looked up")] = 1000,
-    rounds: Annotated[int, typer.Option(min=1, help="in which all kinds take turns")] = 3,
-    seconds: Annotated[
-        float, typer.Option(min=0.1, help="at most, of each kind in a round")
-    ] = 10.0,
-    pictures: Annotated[
-        int,
-        typer.Option(min=2, help="images that are made; beyond, embeddings are drawn like theirs"),
-    ] = 16540,
-    usearch_up_to: Annotated[int, typer.Option(help="images of which it builds its index")] = 10**5,
-    milvus_uri: Annotated[
-        str | None,
-        typer.Option(help=f"a Milvus server, for {'; '.join(ON_SERVER)}; the first by default"),
-    ] = None,
+def measure(
+    sizes: Sequence[int],
+    kinds: Sequence[str],
+    n_queries: int,
+    n_rounds: int,
+    seconds: float,
+    pictures: int,
+    usearch_up_to: int,
+    milvus_uri: str | None,
 ) -> None:
-    """Looks trials up in galleries of any size; one line of JSON for each size and kind."""
-    asked_for = _kinds(kinds, milvus_uri)
-    sizes = _sizes(images)
+    """Prints a line of JSON for each size and kind, as `main` of `run` says them."""
     console = Console(stderr=True, highlight=False)
     world = World(console)
     every = world.queries()
-    chooses, asked = every.part(slice(-_CHOOSE, None)), every.part(slice(queries))
+    chooses, asked = every.part(slice(-_CHOOSE, None)), every.part(slice(n_queries))
     for n in sizes:
         too_few, too_many = (
             {*KINDS, GPU_IVF} if n < FEWEST else (),
             {"usearch"} if n > usearch_up_to else (),
         )
-        wanted = [kind for kind in asked_for if kind not in {*too_few, *too_many}]
+        wanted = [kind for kind in kinds if kind not in {*too_few, *too_many}]
         with tempfile.TemporaryDirectory(prefix="hvf-bench-") as base, ExitStack() as running:
             folder = Path(base) / "gallery"
             console.print(f"{n:,} images: writing them, and looking at all for each trial")
@@ -94,9 +68,9 @@ def main(
                     console.print(f"{n:,} images: making {name} ready")
                     place = Place.on(milvus_uri) if name in ON_SERVER else None
                     opened.append(_Kind(folder, name, n, chooses, running, place))
-                for at in range(rounds):
-                    left_s = (rounds - at) * len(wanted) * 2 * seconds
-                    of = f"round {at + 1} of {rounds}"
+                for at in range(n_rounds):
+                    left_s = (n_rounds - at) * len(wanted) * 2 * seconds
+                    of = f"round {at + 1} of {n_rounds}"
                     console.print(f"{n:,} images: {of}, at most {left_s:.0f} s left")
                     for kind in opened:
                         kind.take_turn(asked, seconds)
@@ -112,29 +86,6 @@ def main(
                 for kind in opened:
                     line = about | kind.told(truth, gallery.embeddings, asked)
                     print(json.dumps(line), flush=True)
-
-
-def _sizes(images: str) -> list[int]:
-    sizes = [int(size) if size.strip().isdecimal() else 0 for size in images.split(",")]
-    if not all(sizes):
-        raise WrongUsage(f"--images '{images}' are no sizes: give numbers from 1 on, as 200,16540")
-    return sizes
-
-
-def _kinds(kinds: str, milvus_uri: str | None) -> list[str]:
-    """What is measured, once it is known that it can be."""
-    found = kinds.split(",")
-    if unknown := set(found) - {*_OFFERED}:
-        raise WrongUsage(
-            f"'{unknown.pop()}' is no kind of search here; there are {', '.join(_OFFERED)}"
-        )
-    on_server = [kind for kind in found if kind in ON_SERVER]
-    if milvus_uri is None:
-        if on_server:
-            raise WrongUsage(f"'{on_server[0]}' is asked of a server: say which by --milvus-uri")
-        return found
-    Server(uri_of("--milvus-uri", milvus_uri)).close()
-    return found if on_server else [*found, next(iter(ON_SERVER))]
 
 
 def _write(folder: Path, world: World, n: int, pictures: int) -> None:

@@ -1,0 +1,1 @@
+"""How galleries are searched: how long that takes, and what is found."""
