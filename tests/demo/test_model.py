@@ -35,8 +35,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_answers_as_when_it_was_made(demo_model: DemoModel, tmp_path: Path) -> None:
     recorded = json.loads((SHIPPED / ANSWERS).read_text())
     found = answers_of(demo_model, tmp_path / "trials")
-    which = [(a["shown"], a["repeats"]) for a in recorded]
-    assert [(a["shown"], a["repeats"]) for a in found] == which
+    asked = ("shown", "evidence", "repeats")
+    assert [[a[one] for one in asked] for a in found] == [
+        [a[one] for one in asked] for a in recorded
+    ]
+    of_all = [answers[0]["log_p_of_all"] for answers in (found, recorded)]
+    assert np.allclose(*of_all, atol=0.01), (
+        f"the gallery's rows are others: make it anew, {COMMAND}"
+    )
     gone_wrong = [
         (now, then)
         for now, then in zip(found, recorded, strict=True)
@@ -60,6 +66,8 @@ def test_it_remembers_every_trial_of_its_training(demo_model: DemoModel) -> None
     settings, seen = DemoSettings(), load_bundle(demo_model.bundle).arrays("seen")
     assert seen["trials"].shape == (settings.n_concepts * settings.sessions, 8)
     assert seen["stimuli"].shape == (settings.n_concepts,)
+    for name in ("trials", "stimuli"):  # each has numbers of its own
+        assert len(np.unique(seen[name], axis=0)) == len(seen[name]), COMMAND
 
 
 def test_it_is_small() -> None:
