@@ -578,7 +578,9 @@ def test_whatever_is_called_after_a_person_is_not_in_a_bug_report(
     told = [*said(program.program), *said(lsl.configuration)]
     log = "/mnt/Otto Kranz/hf, 192.168.7.44, a /mnt/kranz/x, peer {kranz-pc}, AK, 'Kranz' isn't "
     log += f"'reader'\nFile \"{records.__file__}\"\n"
-    log += "".join(f"stream {word} {word}:5000 '{word}?' /mnt/a b/{word}/x\n" for word in used)
+    log += "".join(
+        f"stream {word} {word}:5000 '{word}?' [R_{word[:6]} ] /mnt/a b/{word}/x\n" for word in used
+    )
     (session / "logs/reader.log").write_text(log)
     (session / "logs/kranz.log").write_text(log)
     named = Named(chosen, session=session)

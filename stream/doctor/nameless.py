@@ -29,7 +29,7 @@ _USUAL = (
 )
 # Numbers, versions, checksums, devices, options, electrodes.
 _NO_NAME = re.compile(
-    r"[\d.,:; +-]*(?:\+(?:cpu|cu\d+))?|[0-9a-f]{64}|cuda:\d+|--[a-z-]+|(?:EEG)?\d+"
+    r"[\d.,:; +{}-]*(?:\+(?:cpu|cu\d+))?|[0-9a-f]{64}|cuda:\d+|--[a-z-]+|(?:EEG)?\d+"
     r"|(?:Fp|AF|F|FT|FC|T|C|TP|CP|P|PO|O|I)(?:z|\d{1,2})"
 )
 # Files of this program, or in a folder of libraries: tracebacks are of these.
@@ -38,6 +38,7 @@ _CODE = re.compile(
     r"[\w./\\+-]*\.(?:py|so|dylib|dll|pyd)[\d.]*"
 )
 _QUOTED = re.compile(r"(?<!\w)'(.*?)'(?!\w)|\"((?:[^\"\\\n]|\\.)*)\"")
+_THREAD = re.compile(r"\[([A-Z]{1,3}_)[^\]\n]*\]")  # liblsl calls them as streams begin
 _ON_HOST = re.compile(r"(?<=[,'] on )[\w.-]+")  # as sentences name streams
 _ADDRESS = re.compile(  # IPv4, IPv6, of network cards; not of this machine, nor LSL's groups
     r"(?<![\w.])(?!127\.|0\.0\.0\.0|2[23]\d\.)\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"
@@ -149,7 +150,7 @@ class Nameless:
     def __call__(self, text: str) -> str:
         for place, name in self._places:
             text = re.sub(rf"{re.escape(place)}(?=[/\\])", name, text)
-        text = _ON_HOST.sub("HOST", self.word(text))
+        text = _ON_HOST.sub("HOST", self.word(_THREAD.sub(r"[\1…]", text)))
         text = _ADDRESS.sub("HOST", self._path.sub(self._short, text))
         return _QUOTED.sub(self._unless_own, text)
 
