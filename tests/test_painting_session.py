@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,25 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.slow
 STIMULI = "abcdab"
 SOON_MS = 200_000  # however busy the machine is
+# Python runs it before anything else in every process of a session.
+LATE = """
+import os, time, psutil
+
+while "stream.pipeline.nodes.paint" in psutil.Process().cmdline():
+    if os.path.exists({!r}):
+        break
+    time.sleep(0.01)
+"""
+
+
+@contextmanager
+def late_painter(folder: Path) -> Iterator[Path]:
+    """Sessions that are started meanwhile paint once the file that this gives exists."""
+    gate = folder / "may-paint"
+    (folder / "sitecustomize.py").write_text(LATE.format(str(gate)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        yield gate
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +83,34 @@ class Session:
 
 @pytest.fixture(scope="module")
 def replayed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """In virtual time all is decoded before the painter is there: it paints the last trial."""
+    """All is decoded before the painter is there: it paints the last trial."""
     folder = tmp_path_factory.mktemp("replayed") / "session"
     recording = write_recording(folder.parent / "toy_raw.fif", STIMULI)
     options = ["--speed", "max", "--refine", "--tmax", "0.1", "--ip-scale", "0.7", "--headless"]
-    process = start("replay", recording, *painting(models), *options, "--out", folder)
-    heard = listen(folder)
+    with late_painter(folder.parent) as gate:
+        process = start("replay", recording, *painting(models), *options, "--out", folder)
+    heard = listen(folder, gate)
     done = finish(process)
     assert done.code == 0, done.err
     return Session(folder, done, heard)
 
 
-def listen(folder: Path) -> list[Message]:
-    """Everything that a session publishes up to its end."""
+def listen(folder: Path, gate: Path) -> list[Message]:
+    """Everything that a session publishes up to its end, which may paint once all is decoded."""
     wait_until((folder / "logs").exists, PATIENCE_S)  # made when the config was written
     endpoint = read_config(folder / "config.json").endpoints.results
     socket = open_socket(zmq.SUB, endpoint, bind=False)
     heard = [receive(socket, wait_ms=SOON_MS)]
     while not isinstance(heard[-1], SessionClosed):
         heard.append(receive(socket, wait_ms=SOON_MS))
+        if isinstance(heard[-1], Retrieval) and is_last(heard[-1]):
+            gate.touch()
     socket.close()
     return heard
+
+
+def is_last(answer: Retrieval) -> bool:
+    return answer.about.trial == len(STIMULI) and not answer.answer.provisional
 
 
 def test_the_last_trial_is_painted_though_the_painter_came_late(replayed: Session) -> None:
@@ -150,7 +177,8 @@ def test_ctrl_c_does_not_wait_for_an_image(models: Path, tmp_path: Path) -> None
     folder = tmp_path / "session"
     recording = write_recording(tmp_path / "toy_raw.fif", STIMULI)
     options = ("--speed", "max", "--headless", "--out", folder)
-    process = start("replay", recording, *painting(models), *options)
+    with late_painter(tmp_path):
+        process = start("replay", recording, *painting(models), *options)
     assert any("waiting for the last image" in line for line in process.stdout)
     interrupt(process)  # while the painter loads
     done = finish(process)
