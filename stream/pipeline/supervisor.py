@@ -186,6 +186,7 @@ class Supervisor:
                     except OSError as error:  # its config or log cannot be written
                         where = error.filename or self.config.folder
                         node.last_words = f"{error.strerror}: '{where}'"
+                        node.ready = node.out_of_memory = False  # it has not lived again
                         self._bury(node)
             elif node.process.poll() is not None:
                 self._hear_last_words(node)

@@ -228,6 +228,20 @@ def test_one_that_is_needed_and_cannot_be_kept_alive_is_a_problem_that_says_why(
     assert made.supervisor.events == [f"steady died ({why}) and is restarted in 0.5 s"] * 5
 
 
+def test_one_that_cannot_be_started_again_is_given_up_however_long_it_lived(
+    stage, monkeypatch
+) -> None:
+    monkeypatch.setattr("stream.pipeline.back_off._STEADY_S", 1e-9)
+    monkeypatch.setattr("stream.pipeline.back_off._FIRST_PAUSE_S", 0.0)
+    made = stage("serves")
+    made.supervisor.wait_until_ready()
+    (made.folder / "config-steady.json").mkdir()  # it cannot be written, as on a full disk
+    made.supervisor._nodes["steady"].process.kill()
+    with pytest.raises(Problem, match=r"died 6 times in a row; Is a directory.*config-steady"):
+        made.look_until(lambda: len(made.supervisor.events) > 5)
+    assert made.supervisor.is_over("steady")
+
+
 @pytest.mark.parametrize("is_dead", [False, True], ids=["after", "before"])
 def test_one_that_dies_while_it_is_to_stop_is_not_restarted(stage, is_dead) -> None:
     made = stage("dies" if is_dead else "loads")
