@@ -64,8 +64,12 @@ ASK_TO_END = tuple(
 def one_sentence() -> Iterator[None]:
     """Ends the program, after a `Problem` or a signal, with a line on standard error and a status.
 
-    Every program begins with it, and imports the rest inside.
+    Every program begins with it, and imports the rest inside. Standard input and output that were
+    closed, as a service may have them, are empty.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # what is opened next would take its place
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what took its place may be anything
             stream.reconfigure(errors="replace")  # a console that lacks a sign shows another
@@ -76,20 +80,23 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
         return
-    except Problem as problem:
-        line, status = str(problem), problem.exit_status
-    except (KeyboardInterrupt, ImportError, SystemExit) as end:
-        asked_by = _asked_by(end)
-        if asked_by is None and getattr(end, "name", None) == _FIRST_PACKAGE:
-            raise SystemExit(
-                f"the program's packages, as {_FIRST_PACKAGE}, are not in '{sys.executable}': "
-                "call the Python of its environment instead, as .venv/bin/python"
-            ) from None
-        if asked_by is None:
+    except BaseException as end:
+        if (asked_by := _asked_by(end)) is not None:
+            for number in ASK_TO_END:
+                signal.signal(number, signal.SIG_IGN)  # once is enough
+            line, status = sentence_of(asked_by), SIGNALLED + asked_by
+        elif isinstance(end, Problem):
+            line, status = str(end), end.exit_status
+        elif isinstance(end, ImportError) and end.name == _FIRST_PACKAGE:
+            line, status = (
+                (
+                    f"the program's packages, as {_FIRST_PACKAGE}, are not in '{sys.executable}': "
+                    "call the Python of its environment instead, as .venv/bin/python"
+                ),
+                Problem.exit_status,
+            )
+        else:
             raise
-        for number in ASK_TO_END:
-            signal.signal(number, signal.SIG_IGN)  # once is enough
-        line, status = sentence_of(asked_by), SIGNALLED + asked_by
     try:
         print(printable(line), file=sys.stderr, flush=True)
     except OSError:
@@ -126,16 +133,18 @@ def let_go(stream: IO[str]) -> None:
 
 
 def _end(number: int, _: object) -> None:
-    raise SystemExit(SIGNALLED + number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(SIGNALLED + number)
 
 
 def _asked_by(end: BaseException | None) -> int | None:
-    """The signal that has led to an exception, if one has."""
-    if isinstance(end, ImportError):  # modules in C make one of what stops their import
-        return _asked_by(end.__cause__)
+    """The signal that has led to an exception, if one has: what it stops may make another of it."""
+    if end is None:
+        return None
+    if isinstance(end, KeyboardInterrupt):
+        return signal.SIGINT
     if isinstance(end, SystemExit):
         return next((number for number in ASK_TO_END if end.code == SIGNALLED + number), None)
-    return signal.SIGINT if isinstance(end, KeyboardInterrupt) else None
+    return _asked_by(end.__cause__ or (None if end.__suppress_context__ else end.__context__))
 
 
 def _raise_later(lost: "sys.UnraisableHookArgs") -> None:

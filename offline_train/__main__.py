@@ -2,11 +2,14 @@
 
 import os
 
-from hvf_core.problem import one_sentence
+from hvf_core import ctrl_c_ends_it
 
 
 def main() -> None:
     """Runs a command; exits as `run_realtime.main` does."""
+    ctrl_c_ends_it()
+    from hvf_core.problem import one_sentence
+
     # Before torch is loaded, whose threads else spin between its small steps: half of the time of a
     # training where another program wants the core, and a tenth of it where none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

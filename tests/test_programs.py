@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from hvf_core.problem import INTERRUPTED
 from stream.commands.bench import BENCHES
+from tests import forked
+from tests.calling import call
 from tests.sessions import ROOT, finish, interrupt, start
 from tests.waiting import wait_until
 
@@ -122,17 +125,44 @@ def test_ctrl_c_while_a_program_loads_ends_it_in_a_line(at: str, command: str) -
     assert "went on" not in done.stdout
 
 
-def test_a_ctrl_c_of_which_a_module_in_c_makes_an_import_error_ends_it_in_a_line() -> None:
-    program = """
-from hvf_core.problem import one_sentence
+@pytest.mark.parametrize("command", ["run_realtime.py", "offline_train", "demo"])
+def test_ctrl_c_before_a_program_can_say_so_ends_it_without_a_word(command: str) -> None:
+    done = python(INTERRUPTED_AT, "hvf_core.problem", command)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("other", ["ImportError", "RuntimeError", "Problem"])
+def test_a_ctrl_c_of_which_an_import_makes_another_error_ends_it_in_a_line(other: str) -> None:
+    program = f"""
+from hvf_core.problem import Problem, one_sentence
 with one_sentence():
-    raise ImportError("initialization failed") from KeyboardInterrupt()
+    try:
+        raise ValueError from KeyboardInterrupt()
+    except ValueError:
+        raise {other}("initialization failed")
 """
     done = python(program)
     assert (done.returncode, done.stderr) == (INTERRUPTED, "interrupted\n")
-    other = python(program.replace("KeyboardInterrupt", "ImportError"))
-    assert other.returncode == 1
-    assert "initialization failed" in other.stderr
+    bug = python(program.replace("KeyboardInterrupt", "OSError"))
+    assert bug.returncode == 1
+    assert "initialization failed" in bug.stderr
+    also = python(program.replace('failed")', 'failed") from None'))
+    assert also.returncode == 1
+
+
+def test_standard_files_that_are_closed_are_empty_and_nothing_takes_their_place(tmp_path) -> None:
+    program = f"""
+import os, sys
+from hvf_core.problem import one_sentence
+with one_sentence():
+    with open({str(tmp_path / "file")!r}, "w") as file:
+        print("some", flush=True)
+        os.write(2, b"more")
+        print(repr(sys.stdin.read()), sys.stdout.isatty(), file=file)
+"""
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert (tmp_path / "file").read_text() == "'' False\n"
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
@@ -195,6 +225,21 @@ def test_ctrl_c_while_the_nodes_load_is_not_heard_by_them(tmp_path: Path) -> Non
     assert "Traceback" not in done.out + done.err
     assert {log.read_text() for log in (folder / "logs").iterdir()} == {""}
     assert done.code == INTERRUPTED
+
+
+def test_ctrl_c_wins_over_the_processes_that_hear_it_as_they_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(subprocess.Popen):
+        def __init__(self, _, **more: Any):
+            signal.raise_signal(signal.SIGINT)
+            super().__init__(["sh", "-c", "kill -INT $$"], **more)
+            self.wait()
+
+    monkeypatch.setattr(forked, "Popen", Killed)
+    done = call("live", *NOBODY, "--out", tmp_path / "session")
+    assert (done.code, done.one_sentence()) == (INTERRUPTED, "interrupted")
+    assert "the session was ended before it began" in done.out
 
 
 def test_nodes_end_with_a_session_that_is_killed(tmp_path: Path) -> None:

@@ -106,10 +106,9 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 
     def refusal(eeg: str, markers: str, **settings: Path) -> str:
         source = LiveSource(eeg=eeg, markers=markers, wait_s=100)
-        config = new_config(SessionSettings(**settings), tmp_path / "s", "test", source=source)
-        with pytest.raises(Problem) as told:
+        own = SessionSettings(**settings), tmp_path / "s", "test"
+        with new_config(*own, source=source) as config, pytest.raises(Problem) as told:
             reader.run(config, Lifeline(READER, config.endpoints.control, supervised=False))
-        config.endpoints.remove()
         return str(told.value)
 
     return refusal
@@ -135,12 +134,13 @@ def test_a_card_that_is_not_there(models: Path, tmp_path: Path) -> None:
         bundle=models / "bundle", gallery=models / "gallery", decoding={"device": "cuda:99"}
     )
     source = LiveSource(eeg="x", markers="y")
-    config = new_config(settings, tmp_path / "s", "test", source=source)
     said: list[str] = []
     bundle, gallery = open_bundle(models / "bundle"), load_gallery(models / "gallery")
-    with pytest.raises(Problem, match="the device 'cuda:99' is not there") as told:
+    with (
+        new_config(settings, tmp_path / "s", "test", source=source) as config,
+        pytest.raises(Problem, match="the device 'cuda:99' is not there") as told,
+    ):
         open_decoder(config, bundle, gallery, pytest.fail, lambda text, facts: said.append(text))
-    config.endpoints.remove()
     assert "give auto or cpu" in str(told.value)
     assert said == []
 

@@ -57,12 +57,13 @@ def begun(config: SessionConfig, *files: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
 def new_config(
     settings: SessionSettings, out: Path | None, session: str, **own: Any
-) -> SessionConfig:
+) -> Iterator[SessionConfig]:
     """The config of a new session, whose settings are checked and whose folder is made.
 
-    `own` is what the session has beside its settings, or in their place.
+    `own` is what the session has beside its settings, or in their place. Its sockets end with it.
     """
     from stream.pipeline.check import check
     from stream.pipeline.galleries import accept
@@ -78,12 +79,15 @@ def new_config(
     gallery = check(settings.model_copy(update=values))
     folder = new_folder(folder_of(out, session))
     endpoints = Endpoints.local(settings.transport)
-    config = SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
-    if gallery is not None:
-        with begun(config):
-            accept(config, gallery, config.decoding.among)
-            config = take_along(config)
-    return config
+    try:
+        config = SessionConfig(**values, session=session, folder=folder, endpoints=endpoints)
+        if gallery is not None:
+            with begun(config):
+                accept(config, gallery, config.decoding.among)
+                config = take_along(config)
+        yield config
+    finally:
+        endpoints.remove()
 
 
 def after_session(config: SessionConfig, summary: Mapping[str, Any]) -> Iterator[str]:
@@ -110,12 +114,13 @@ def run(
     n_trials: int | None = None,
 ) -> None:
     """Runs a session to its summary; `source` is the command that plays streams, if one has to."""
-    from stream.dashboard.beside import dashboard_beside
-    from stream.pipeline.books.output import Output
-    from stream.pipeline.books.summary import summary_table
-    from stream.pipeline.outputs.blind import summary_left
-    from stream.pipeline.report.page import REPORT
-    from stream.pipeline.session import Session
+    with begun(config):
+        from stream.dashboard.beside import dashboard_beside
+        from stream.pipeline.books.output import Output
+        from stream.pipeline.books.summary import summary_table
+        from stream.pipeline.outputs.blind import summary_left
+        from stream.pipeline.report.page import REPORT
+        from stream.pipeline.session import Session
 
     output = Output(sys.stdout)
     console = output.console
@@ -124,7 +129,6 @@ def run(
         console.print(line, highlight=False, soft_wrap=True)
 
     with ExitStack() as last:
-        last.callback(config.endpoints.remove)
         with begun(config):
             last.enter_context(dashboard_beside(config.folder, config.outputs.page, say))
         session = Session(

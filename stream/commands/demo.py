@@ -50,15 +50,7 @@ def demo(
     streams, name = own_streams("hvf-demo", session)
     source = [sys.executable, "-m", "demo.live_subject", "--wait-for-go", "--name", name]
     source += as_arguments(shown)
-    config = new_config(
-        settings,
-        out,
-        session,
-        source=streams,
-        bundle=model.bundle,
-        gallery=model.gallery,
-        painting=painting,
-        seed=shown.seed,
-        simulated=True,
-    )
-    run(config, headless, "simulated subject", source=source, n_trials=shown.trials)
+    own = {"source": streams, "bundle": model.bundle, "gallery": model.gallery}
+    own |= {"painting": painting, "seed": shown.seed, "simulated": True}
+    with new_config(settings, out, session, **own) as config:
+        run(config, headless, "simulated subject", source=source, n_trials=shown.trials)

@@ -17,4 +17,5 @@ def live(asked: Asked[SessionSettings], out: Out = None, headless: Headless = Fa
     is_left_out = asked.given("source.markers") is None  # `none` asks for a session without trials
     if is_left_out and source.markers is None and settings.trigger is None:
         raise WrongUsage("give --markers, or --trigger, or both to compare them")
-    run(new_config(settings, out, new_id()), headless, f"live '{source.eeg}'")
+    with new_config(settings, out, new_id()) as config:
+        run(config, headless, f"live '{source.eeg}'")

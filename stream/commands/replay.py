@@ -70,8 +70,8 @@ def replay(
         player = [sys.executable, "-m", "stream.sources.replay", str(path), "--wait-for-go"]
         player += ["--name", name, *as_arguments(played)]
     own = {"source": source, "realtime": played.speed == 1.0}
-    config = new_config(settings, out, session, **own)
     with ExitStack() as last:
+        config = last.enter_context(new_config(settings, out, session, **own))
         if study is not None:
             last.callback(path.unlink, missing_ok=True)
             with begun(config, path):

@@ -142,14 +142,8 @@ class Session:
                 processes.callback(self._supervisor.end)
                 processes.callback(self._view.close)
                 self._control = Control(self._supervisor, self._life, self._on)
-                while self._life.state is not State.CLOSED:
+                while not self._is_over(signals):
                     self._step()
-                    while signals:
-                        self.asked_by = self.asked_by or signals[0]
-                        self._end_by(sentence_of(signals.pop(0)))
-                    if self._output.is_lost and not self._is_ended:
-                        self.is_unread = True
-                        self._end_by("nobody reads what is printed any more")
                 if self._has_begun and not (self._is_aborted or self.failure):
                     done = self._supervisor.is_done(READER, _LAST_WORDS_S)
                     self.failure = None if done else _UNFINISHED
@@ -176,6 +170,19 @@ class Session:
             self._view.say(line)
         self.failure = self.failure or made.failure or lost(made.summary)
         return made.summary
+
+    def _is_over(self, signals: list[int]) -> bool:
+        """Whether the session is closed, once whoever asks for its end is heard.
+
+        That comes before a look at the processes: one that was being started may have died of it.
+        """
+        while signals:
+            self.asked_by = self.asked_by or signals[0]
+            self._end_by(sentence_of(signals.pop(0)))
+        if self._output.is_lost and not self._is_ended:
+            self.is_unread = True
+            self._end_by("nobody reads what is printed any more")
+        return self._life.state is State.CLOSED
 
     def _end_by(self, why: str) -> None:
         """Ends in order; whoever asks again does not want to wait for that."""
