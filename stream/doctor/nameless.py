@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -164,7 +165,12 @@ class Nameless:
 
 
 def _longest_first(words: Iterable[str]) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True)) or "(?!)"
+    """A pattern of any of the words; where none begins so, none of them has to be tried."""
+    ends = defaultdict[str, list[str]](list)
+    for word in sorted(words, key=len, reverse=True):
+        ends[word[:3]].append(re.escape(word[3:]))
+    starts = sorted(ends, key=len, reverse=True)
+    return "|".join(f"{re.escape(one)}(?:{'|'.join(ends[one])})" for one in starts) or "(?!)"
 
 
 def _paths(named: Named) -> Iterator[str]:
