@@ -452,6 +452,7 @@ class World:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     monkeypatch.setattr(results_node, "_LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("stream.pipeline.witness._PLACES", 64)  # a world has no more markers
     monkeypatch.setattr("stream.pipeline.books.summary.versions", lambda *names: {})
 
 
