@@ -185,7 +185,9 @@ def _import_all() -> None:
     for name in (*_PROGRAMS, *_LATER):
         importlib.import_module(name)
     for name in _PROGRAMS:
+        room, _, program = name.rpartition(".")
         del sys.modules[name]
+        delattr(sys.modules[room], program)
     tempfile.tempdir = None
     assert len(os.listdir("/proc/self/task")) == 1, "what has threads cannot be copied"
     gc.collect()
