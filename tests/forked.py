@@ -130,7 +130,9 @@ class Popen(subprocess.Popen):
 
     def _waited(self, pid: int, flags: int) -> tuple[int, int]:
         """What `os.waitpid` says to a parent."""
-        if flags & os.WNOHANG and not select.select([self._told], [], [], 0)[0]:
+        end = select.poll()
+        end.register(self._told, select.POLLIN)
+        if flags & os.WNOHANG and not end.poll(0):
             return 0, 0
         (status,) = struct.unpack("i", os.read(self._told, 4))
         os.close(self._told)

@@ -87,6 +87,7 @@ class Reader:
         self.world, self.first, self.number, self.incarnation = world, first, first, incarnation
         self.numbers = Numbers(world.config.kept("numbers"))
         self.announced = Announced(world.config.kept(incarnation))
+        world.files.append(self.announced._file)
         self.since_s, self.until_s = world.now_s, 0.0
         self.reports, self.trials = Link(world.random.choice([2, 10**9])), Link(room=0)
         self.outbox = Outbox(self.reports, self.trials, max_unanswered=4)
@@ -222,6 +223,7 @@ class World:
         self.given = []  # answers that the decoder gave out itself, and which decoder it was
         self.is_killed = False  # in the middle of telling
         self.links = []  # to the results node
+        self.files = []  # of readers, whose ends would close them
         self.reader = self.decoder = self.results = None
         for start in (self.start_results, self.start_decoder, self.start_reader):
             start()
@@ -463,6 +465,8 @@ def test_every_marker_ends_once_whoever_dies_in_whatever_order(part, tmp_path):
         world = World(tmp_path, seed, hands_on=bool(seed % 2))
         world.finish()
         check(world, f"seed {seed}")
+        for file in world.files:
+            file.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
